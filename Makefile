@@ -1,0 +1,46 @@
+# `make demo` shows a federation, `make test` checks everything that takes minutes, `make test-long` the rest.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help demo test lint types unit test-long test-wheel lock clean
+.DEFAULT_GOAL := help
+
+help:            ## list the targets
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+demo: $(VENV)/.ready      ## install, prepare the built-in data, run the quickstart federation, evaluate
+	$(RUN) -m fccl prepare
+	$(RUN) -m fccl run
+
+test: lint types unit     ## lint, type-check, run the test suite (under five minutes)
+
+lint: $(VENV)/.ready-dev  ## ruff, the linter and the formatter's check
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+types: $(VENV)/.ready-dev ## mypy --strict
+	$(RUN) -m mypy
+
+unit: $(VENV)/.ready-dev  ## the test suite
+	$(RUN) -m pytest -q
+
+test-long: $(VENV)/.ready-dev ## whole quickstart runs, killed processes, real texts, the wheel
+	$(RUN) -m pytest -q -m slow
+
+lock:            ## pin every version again: requirements.txt and requirements-dev.txt
+	$(PYTHON) scripts/lock.py
+
+clean:           ## remove the environment and what a run has made (data/ and logs/ stay)
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/.ready: requirements.txt
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@echo "installing requirements.txt into $(VENV) (once; a few minutes)"
+	$(PIP) -r requirements.txt
+	touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
+	$(PIP) -r requirements-dev.txt
+	touch $@
