@@ -1,0 +1,71 @@
+"""Every error that FCCL raises on purpose.
+
+    FcclError
+      SettingsError     a setting is unknown, malformed or out of range
+      DataError         a data source cannot be used
+        BadRow          one row of it: file, line, what is wrong
+      ModelError        the base model or its LoRA targets cannot be had
+      AdapterError      an adapter is not one, or does not fit another
+      TrainingError     a client's local training diverged
+      UpdateRejected    a client's answer does not answer its task
+        ForeignAnswer   it is not even this client's answer: of another run, round or sender
+      FederationError   the run cannot go on (too few clients); its state is resumable
+      StorageError      the disk is full, read-only or not there
+
+A message is one line and says what is wrong; `hint` says the way out. The command line prints both and no traceback. Errors of
+the libraries below (OSError, ValueError of torch, transformers, pydantic) are turned into these at one boundary each.
+"""
+
+from __future__ import annotations
+
+
+class FcclError(Exception):
+    """Something that a user can mend. `hint`, if any, is the way out."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class SettingsError(FcclError):
+    """A setting is unknown, malformed or out of range."""
+
+
+class DataError(FcclError):
+    """A data source cannot be used."""
+
+
+class BadRow(DataError):
+    """One row of a data file is malformed."""
+
+    def __init__(self, source: str, line: int, what: str) -> None:
+        super().__init__(f"{source}:{line}: {what}", hint="mend the row, or pass --skip-bad-rows to leave such rows out and count them")
+        self.source, self.line, self.what = source, line, what
+
+
+class ModelError(FcclError):
+    """The base model or its LoRA targets cannot be had."""
+
+
+class AdapterError(FcclError):
+    """A file or a mapping is not an adapter, or two adapters do not fit together."""
+
+
+class TrainingError(FcclError):
+    """A client's local training diverged."""
+
+
+class UpdateRejected(FcclError):
+    """A client's answer does not answer its task."""
+
+
+class ForeignAnswer(UpdateRejected):
+    """Not this client's answer: of another run, another round, or not signed by it. The client's own may still come."""
+
+
+class FederationError(FcclError):
+    """The run cannot go on; what is complete is kept and can be resumed."""
+
+
+class StorageError(FcclError):
+    """The disk is full, read-only or not there."""
