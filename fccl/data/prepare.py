@@ -1,0 +1,179 @@
+"""Data preparation from sources to shards: read, drop duplicates, split, find topics, deal to the clients, write.
+
+`prepare` is the whole of it; each step is a file of its own beside this one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, cast
+
+from fccl.data.examples import Example, PreferencePair, SftExample
+from fccl.data.formats import Parsed, parse_sft, parse_va
+from fccl.data.noise import check_noisy_clients, spoil
+from fccl.data.partition import partition
+from fccl.data.picture import save_picture
+from fccl.data.shards import ClientShard, Examples, Manifest, SourceReport, commit, is_complete, read_manifest, write_prepared
+from fccl.data.sources import BUILTIN, builtin_examples, digest_of, fingerprint, open_source
+from fccl.data.spec import SYNTHETIC, DataSpec
+from fccl.data.split import HELD_OUT, Split, split_by_instruction
+from fccl.data.synthetic import synthetic_pairs
+from fccl.data.topics import with_topics
+from fccl.errors import DataError
+from fccl.paths import DataPaths
+from fccl.specs import PHASES, Phase, named_seed
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Loaded(Generic[Example]):
+    """The distinct examples of one source, and what it took to get them."""
+
+    examples: list[Example]
+    report: SourceReport | None  # None for pairs that are made later
+    columns: tuple[str, ...] = ()  # of a file or hub data set
+
+
+def prepare(spec: DataSpec, paths: DataPaths, on_progress: Progress | None = None) -> Manifest:
+    """Prepare the data of a federation in `paths` and return its manifest. `on_progress` is told what is being done.
+
+    Deterministic: the same spec over the same sources gives the same bytes. Raises `DataError` (with `BadRow`) for a source that
+    cannot be used, `SettingsError` for a noisy client that is none, `StorageError` for a disk that refuses; older data then stay.
+    """
+    tell = on_progress or (lambda step: None)
+    check_noisy_clients(spec)
+    sft, va = _load_sft(spec, tell), _load_va(spec, tell)
+    _check_topic_column(spec, sft, va)
+    tell("splitting by instruction, finding topics")
+    sft_split, va_split = with_topics(*split_by_instruction(sft.examples, va.examples, spec), spec.partition.num_topics, spec.seed)
+    if va.report is None:
+        va_split = synthetic_pairs(sft_split, spec.max_va_examples, spec.seed)
+    tell(f"dealing to {spec.partition.num_clients} clients")
+    shards = spoil(partition(sft_split.train, va_split.train, spec.partition), spec)
+    tell(f"writing {paths.root}")
+    splits: Mapping[Phase, Split[Any]] = {"sft": sft_split, "va": va_split}
+    files = write_prepared(paths, shards, {(name, phase): splits[phase].parts()[name] for name in HELD_OUT for phase in PHASES})
+    manifest = _manifest(spec, _reports(sft, va, va_split), splits, shards, files)
+    save_picture(manifest, paths.picture)
+    commit(paths, manifest)
+    return manifest
+
+
+def manifest_matches(paths: DataPaths, spec: DataSpec) -> bool:
+    """Whether `paths` holds, complete, what `prepare` would make of `spec`, so that it can be used as it is.
+
+    A local source or the built-in data must have the content that they had. A source that is gone, or on the hub, counts as unchanged.
+    """
+    try:
+        manifest = read_manifest(paths)
+    except DataError:
+        return False
+    if manifest.spec != spec or not is_complete(paths, manifest):
+        return False
+    kept = [(fingerprint(report.name, report.phase), report) for report in manifest.sources if report.kind != SYNTHETIC]
+    return all(now is None or now == report.sha256 for now, report in kept)
+
+
+def _load_sft(spec: DataSpec, tell: Progress) -> _Loaded[SftExample]:
+    name = spec.sft_data
+    tell(f"reading {name}")
+    if name == SYNTHETIC:
+        raise DataError("SFT_DATA=synthetic: only preference pairs can be made", hint="VA_DATA=synthetic makes them from the SFT data")
+    if name == BUILTIN:
+        return _builtin(cast(list[SftExample], builtin_examples("sft")), "sft", spec)
+    source = open_source(name, "sft")
+    return _report(source.kind, source.revision, parse_sft(source.rows, name, spec.partition.topic_column, spec.skip_bad_rows), "sft", spec)
+
+
+def _load_va(spec: DataSpec, tell: Progress) -> _Loaded[PreferencePair]:
+    name = spec.va_data
+    if name == SYNTHETIC:
+        return _Loaded([], None)
+    tell(f"reading {name}")
+    if name == BUILTIN:
+        return _builtin(cast(list[PreferencePair], builtin_examples("va")), "va", spec)
+    source = open_source(name, "va")
+    return _report(source.kind, source.revision, parse_va(source.rows, name, spec.partition.topic_column, spec.skip_bad_rows), "va", spec)
+
+
+def _builtin(examples: list[Example], phase: Phase, spec: DataSpec) -> _Loaded[Example]:
+    return _report("builtin", "", Parsed(examples, rows=len(examples)), phase, spec)
+
+
+def _report(kind: Any, revision: str, parsed: Parsed[Example], phase: Phase, spec: DataSpec) -> _Loaded[Example]:
+    """Drop exact duplicates, sample down to the maximum, and say so."""
+    name = spec.source(phase)
+    distinct = list({_content(example): example for example in reversed(parsed.examples)}.values())[::-1]  # the first of each stays
+    examples = _sample(distinct, spec.max_examples(phase), named_seed(spec.seed, "sample", phase))
+    digest = fingerprint(name, phase) if kind == "file" else digest_of(cast(Examples, parsed.examples))
+    report = SourceReport(
+        phase=phase,
+        name=name,
+        kind=kind,
+        sha256=digest or "",
+        revision=revision,
+        rows_read=parsed.rows,
+        bad_rows=parsed.bad_rows,
+        bad_row_reasons=tuple(parsed.bad_row_reasons),
+        nothing_to_learn=parsed.nothing_to_learn,
+        duplicates=len(parsed.examples) - len(distinct),
+        examples=len(examples),
+    )
+    return _Loaded(examples, report, parsed.columns)
+
+
+def _content(example: SftExample | PreferencePair) -> tuple[str, ...]:
+    if isinstance(example, SftExample):
+        return (example.instruction, example.response)
+    return (example.instruction, example.preferred, example.dispreferred)
+
+
+def _sample(examples: list[Example], maximum: int, seed: int) -> list[Example]:
+    if not maximum or len(examples) <= maximum:
+        return examples
+    return [examples[index] for index in sorted(random.Random(seed).sample(range(len(examples)), maximum))]
+
+
+def _check_topic_column(spec: DataSpec, *loaded: _Loaded[Any]) -> None:
+    """A topic column that no row has is a mistake, not a reason to cluster."""
+    column = spec.partition.topic_column
+    brought = [one for one in loaded if one.columns]
+    if column and brought and not any(example.topic for one in brought for example in one.examples):
+        found = "; ".join(f"{one.report.name}: {', '.join(one.columns)}" for one in brought if one.report)
+        raise DataError(f"no row has a label in the column {column!r}", hint=f"set TOPIC_COLUMN to one of the columns there are ({found})")
+
+
+def _reports(sft: _Loaded[SftExample], va: _Loaded[PreferencePair], va_split: Split[PreferencePair]) -> tuple[SourceReport, ...]:
+    pairs = [pair for part in va_split.parts().values() for pair in part]
+    made = SourceReport(phase="va", name=SYNTHETIC, kind=SYNTHETIC, sha256=digest_of(pairs), rows_read=len(pairs), examples=len(pairs))
+    return tuple(report or made for report in (sft.report, va.report))
+
+
+def _manifest(
+    spec: DataSpec, sources: tuple[SourceReport, ...], splits: Mapping[Phase, Split[Any]], shards: Sequence[ClientShard], files: dict[str, str]
+) -> Manifest:
+    topics = topics_by_size(splits)
+    return Manifest(
+        spec=spec,
+        sources=sources,
+        counts={name: {phase: len(splits[phase].parts()[name]) for phase in PHASES} for name in ("train", *HELD_OUT)},
+        topics=topics,
+        topics_by_client={phase: tuple(_count(shard.of(phase), topics) for shard in shards) for phase in PHASES},
+        noisy_clients=spec.noisy_clients,
+        files=files,
+    )
+
+
+def topics_by_size(splits: Mapping[Phase, Split[Any]]) -> tuple[str, ...]:
+    """The topics of the training splits, most examples first, equal ones in the order of the alphabet."""
+    counts = Counter(example.topic for split in splits.values() for example in split.train)
+    return tuple(sorted(counts, key=lambda topic: (-counts[topic], topic)))
+
+
+def _count(examples: Examples, topics: Sequence[str]) -> tuple[int, ...]:
+    counts = Counter(example.topic for example in examples)
+    return tuple(counts[topic] for topic in topics)

@@ -1,0 +1,139 @@
+"""The prepared folder: one client's shard, the server's held-out files, and the manifest that makes them complete."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from fccl.data.examples import PreferencePair, SftExample, read_examples, write_examples
+from fccl.data.spec import DataSpec
+from fccl.errors import DataError
+from fccl.files import replace_folder, sha256_of, storage_errors, write_text
+from fccl.paths import DataPaths
+from fccl.specs import PHASES, Phase, Value
+
+Examples = Sequence[SftExample] | Sequence[PreferencePair]
+
+
+@dataclass(frozen=True)
+class ClientShard:
+    """What one client trains on. Shards are disjoint, and together they are the training split (before noise made on purpose)."""
+
+    client_id: int
+    sft: tuple[SftExample, ...]
+    va: tuple[PreferencePair, ...]
+
+    def of(self, phase: Phase) -> Examples:
+        return self.sft if phase == "sft" else self.va
+
+
+class SourceReport(Value):
+    """What became of one source."""
+
+    phase: Phase
+    name: str
+    kind: Literal["builtin", "file", "hub", "synthetic"]
+    sha256: str  # of the local file; of the examples as read, for the built-in data, the hub and synthetic pairs
+    revision: str = ""  # of a hub data set
+    rows_read: int = Field(ge=0)
+    bad_rows: int = Field(default=0, ge=0)  # malformed, left out
+    bad_row_reasons: tuple[str, ...] = ()  # the first few
+    nothing_to_learn: int = Field(default=0, ge=0)  # left out: an empty answer, equal ratings, twice the same answer
+    duplicates: int = Field(default=0, ge=0)  # dropped
+    examples: int = Field(ge=1)  # what was kept, sampled down if a maximum was set
+
+
+class Manifest(Value):
+    """`manifest.json`: what was prepared, from what, how. Written last; a folder without it is not complete."""
+
+    version: Literal[1] = 1
+    spec: DataSpec
+    sources: tuple[SourceReport, ...]  # SFT, then VA
+    counts: dict[str, dict[Phase, int]]  # split -> kind -> examples; "train" as partitioned, before noise
+    topics: tuple[str, ...]  # by number of training examples, most first
+    topics_by_client: dict[Phase, tuple[tuple[int, ...], ...]]  # kind -> client -> examples of each topic, in the order of `topics`
+    noisy_clients: tuple[int, ...] = ()  # whose shards were spoilt on purpose, by the spec's `noise_kind`
+    files: dict[str, str]  # path below the folder -> SHA-256, of every data file
+
+    def samples_by_client(self) -> dict[Phase, dict[int, int]]:
+        """Kind -> client -> examples in its shard file, noise included."""
+        return {phase: {client: sum(counts) for client, counts in enumerate(table)} for phase, table in self.topics_by_client.items()}
+
+
+def load_shard(paths: DataPaths, client_id: int) -> ClientShard:
+    """One client's shard; reads that client's two files and nothing else.
+
+    Raises `DataError` when a file is missing or empty, `BadRow` when a line is malformed.
+    """
+    return ClientShard(
+        client_id,
+        tuple(read_examples(paths.shard(client_id, "sft"), SftExample)),
+        tuple(read_examples(paths.shard(client_id, "va"), PreferencePair)),
+    )
+
+
+def read_manifest(paths: DataPaths) -> Manifest:
+    """The manifest. Raises `DataError` when there is none or it is not one."""
+    if not paths.manifest.is_file():
+        raise DataError(f"{paths.root} holds no prepared data", hint="run `fccl prepare` first, or name the folder with --data-dir")
+    with storage_errors(paths.manifest, "read"):
+        content = paths.manifest.read_bytes()
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        raise DataError(f"{paths.manifest} is not a manifest of this version", hint="run `fccl prepare` again") from error
+
+
+def is_complete(paths: DataPaths, manifest: Manifest) -> bool:
+    """Whether every file of the manifest is there with the content that it had."""
+    return all((paths.root / name).is_file() and sha256_of(paths.root / name) == digest for name, digest in manifest.files.items())
+
+
+def write_prepared(paths: DataPaths, shards: Sequence[ClientShard], held_out: Mapping[tuple[str, Phase], Examples]) -> dict[str, str]:
+    """Put the shards and the held-out files in the place of older ones; returns the SHA-256 of each file, for the manifest.
+
+    Everything is written beside first. The old manifest goes before the first folder is exchanged and the caller writes the new one
+    last, so a folder that was only half exchanged never looks complete. Raises `StorageError`; older data are then untouched.
+    """
+    with storage_errors(paths.root):
+        paths.root.mkdir(parents=True, exist_ok=True)
+        _refuse_foreign_files(paths)
+        for left_over in paths.root.glob(".prepare-*"):  # of a preparation that was killed
+            shutil.rmtree(left_over, ignore_errors=True)
+        beside = DataPaths(Path(tempfile.mkdtemp(dir=paths.root, prefix=".prepare-")))
+    try:
+        for file, examples in _files(beside, shards, held_out):
+            write_examples(file, examples)
+        digests = {file.relative_to(beside.root).as_posix(): sha256_of(file) for file, _ in _files(beside, shards, held_out)}
+        with storage_errors(paths.root):
+            paths.manifest.unlink(missing_ok=True)
+            paths.picture.unlink(missing_ok=True)
+        replace_folder(beside.clients, paths.clients)
+        replace_folder(beside.server, paths.server)
+    finally:
+        shutil.rmtree(beside.root, ignore_errors=True)
+    return digests
+
+
+def commit(paths: DataPaths, manifest: Manifest) -> None:
+    """Write the manifest, which makes the folder complete."""
+    write_text(paths.manifest, manifest.model_dump_json(indent=1) + "\n")
+
+
+def _files(paths: DataPaths, shards: Sequence[ClientShard], held_out: Mapping[tuple[str, Phase], Examples]) -> list[tuple[Path, Examples]]:
+    clients = [(paths.shard(shard.client_id, phase), shard.of(phase)) for shard in shards for phase in PHASES]
+    return clients + [(paths.held_out(split, phase), examples) for (split, phase), examples in held_out.items()]
+
+
+def _refuse_foreign_files(paths: DataPaths) -> None:
+    """The two folders are exchanged whole, so they must hold nothing but what an earlier preparation wrote."""
+    for folder in (paths.clients, paths.server):
+        for path in sorted(folder.glob("*")) if folder.is_dir() else ():
+            if path.suffix != ".jsonl" and not path.name.startswith("."):
+                raise DataError(f"{path} is not a file of prepared data, and preparing would delete it", hint="name another folder with --data-dir")

@@ -1,0 +1,243 @@
+"""Where examples come from: the built-in data, a local file, or the hub. Names go in, numbered rows come out.
+
+Local `.json` and `.jsonl` files are parsed here, line by line, so that an error can name the line and a line that is not JSON can
+be left out; `.parquet` files and the hub are read by the `datasets` library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+
+from fccl.data.examples import PreferencePair, SftExample
+from fccl.errors import DataError
+from fccl.files import sha256_of, storage_errors
+from fccl.specs import Phase
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+BUILTIN = "builtin"
+ENDINGS = (".json", ".jsonl", ".parquet")
+HUB_SECONDS = 8.0  # to find out whether the hub answers
+
+SourceKind = Literal["builtin", "file", "hub"]
+_HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
+_SPACE = re.compile(r"[ \t\r\n]*")
+_WAYS_OUT = "name a local .json, .jsonl or .parquet file, use `builtin`, or set HF_HUB_OFFLINE=1 if the data set is in the hub's local cache"
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """In the place of a row that is not even JSON: what is wrong with it."""
+
+    what: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows of a file or of a hub data set, with their line (row number from 1 where there are no lines)."""
+
+    name: str
+    kind: SourceKind
+    revision: str  # of a hub data set, where the hub said it
+    rows: Iterable[tuple[int, Any]]
+
+
+def kind_of(name: str) -> SourceKind:
+    """Whether `name` is the built-in data, a local file or a hub data set. Raises `DataError` when it can be none of them."""
+    if name == BUILTIN:
+        return "builtin"
+    path = Path(name)
+    if path.exists() or path.suffix.lower() in ENDINGS:
+        return "file"
+    if _HUB_NAME.fullmatch(name) and ("/" in name or not path.suffix):
+        return "hub"
+    raise DataError(f"{name} is neither a file that is there nor the name of a hub data set", hint=f"a file must end in {', '.join(ENDINGS)}")
+
+
+def open_source(name: str, phase: Phase) -> Source:
+    """The rows of a file or hub data set. `phase` decides between the splits of a hub data set that has one for each.
+
+    Raises `DataError` when the source is not there, not readable or not reachable, `StorageError` when the disk refuses.
+    """
+    if kind_of(name) == "hub":
+        revision = _ask_hub(name)
+        return Source(name, "hub", revision, enumerate(_read_hub(name, phase), start=1))
+    path = Path(name)
+    if not path.exists():
+        raise DataError(f"{name} is not there", hint="check the path; it is relative to the folder that the command runs in")
+    if not path.is_file():
+        raise DataError(f"{name} is a folder", hint=f"name one file that ends in {', '.join(ENDINGS)}")
+    return Source(name, "file", "", _file_rows(path))
+
+
+def builtin_examples(phase: Phase) -> list[SftExample] | list[PreferencePair]:
+    """The built-in examples of one kind, `topic` set to their skill."""
+    from fccl.data.builtin.dataset import builtin_sft, builtin_va
+
+    return builtin_sft() if phase == "sft" else builtin_va()
+
+
+def fingerprint(name: str, phase: Phase) -> str | None:
+    """The SHA-256 of a local file or of the built-in data as they are now; None when that cannot be known without the network."""
+    if name == BUILTIN:
+        return digest_of(builtin_examples(phase))
+    path = Path(name)
+    return sha256_of(path) if path.is_file() else None
+
+
+def digest_of(examples: Sequence[SftExample] | Sequence[PreferencePair]) -> str:
+    """The SHA-256 of examples."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps(astuple(example)).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _file_rows(path: Path) -> Iterable[tuple[int, Any]]:
+    ending = path.suffix.lower()
+    if ending == ".parquet":
+        return enumerate(_read_parquet(path), start=1)
+    if ending == ".json" and _first_character(path) == b"[":
+        return _array_rows(path)
+    if ending in (".json", ".jsonl"):
+        return _line_rows(path)
+    raise DataError(f"{path} has an unknown ending", hint=f"a file must end in {', '.join(ENDINGS)}")
+
+
+def _first_character(path: Path) -> bytes:
+    with storage_errors(path, "read"), open(path, "rb") as file:
+        return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+
+
+def _line_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """One row a line; empty lines are nothing. Only a line feed ends a line: text may hold other separators."""
+    with storage_errors(path, "read"), open(path, "rb") as file:
+        for line, content in enumerate(file, start=1):
+            if content.strip():
+                yield line, _parse_line(content)
+
+
+def _parse_line(content: bytes) -> Any:
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        return Unreadable(f"is not UTF-8 (byte {error.start + 1} of the line)")
+    except RecursionError:
+        return Unreadable("is nested too deeply")
+    except ValueError as error:
+        return Unreadable(f"is not JSON: {getattr(error, 'msg', error)}")
+
+
+def _array_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """The elements of a JSON array, each with the line that it starts on.
+
+    Unlike a line, an element that is not JSON cannot be left out: nobody can say where the next one starts.
+    """
+    with storage_errors(path, "read"):
+        content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+        yield from _elements(text)
+    except UnicodeDecodeError as error:
+        raise _broken_array(path, content.count(b"\n", 0, error.start) + 1, "is not UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise _broken_array(path, error.lineno, f"is not JSON: {error.msg}") from error
+    except RecursionError as error:
+        raise DataError(f"{path} is nested too deeply") from error
+
+
+def _broken_array(path: Path, line: int, what: str) -> DataError:
+    return DataError(f"{path}:{line}: {what}", hint="mend the file; in a .jsonl file, one object a line, --skip-bad-rows can leave such lines out")
+
+
+def _elements(text: str) -> Iterator[tuple[int, Any]]:
+    decoder = json.JSONDecoder()
+    at, line, counted = _skip_space(text, _skip_space(text, 0) + 1), 1, 0
+    while at < len(text) and text[at] != "]":
+        line, counted = line + text.count("\n", counted, at), at
+        value, at = decoder.raw_decode(text, at)
+        yield line, value
+        at = _skip_space(text, at)
+        if text[at : at + 1] == ",":
+            at = _skip_space(text, at + 1)
+            if text[at : at + 1] == "]":
+                raise json.JSONDecodeError("a comma before the end of the array", text, at)
+        elif text[at : at + 1] != "]":
+            raise json.JSONDecodeError("expected a comma or the end of the array", text, at)
+    if text[at:].strip() != "]":
+        raise json.JSONDecodeError("the array does not end, or text follows it", text, at)
+
+
+def _skip_space(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    return match.end() if match else at
+
+
+def _read_parquet(path: Path) -> Dataset:
+    from datasets import Dataset, disable_progress_bars
+
+    disable_progress_bars()
+    with storage_errors(path, "read"), TemporaryDirectory() as cache:  # else `datasets` keeps a copy of the file for good
+        try:
+            return Dataset.from_parquet(str(path), cache_dir=cache, keep_in_memory=True)
+        except OSError:
+            raise
+        except Exception as error:  # pyarrow's and datasets' errors share no base
+            raise DataError(f"{path} is not a readable parquet file: {_first_line(error.__cause__ or error)}") from error
+
+
+def _ask_hub(name: str) -> str:
+    """The revision of a hub data set, "" when offline mode is on.
+
+    Asked before anything is loaded: left alone, the library retries for 23 seconds where there is no network. The thread bounds what
+    the library's own time-out does not, a name server that never answers. Raises `DataError`.
+    """
+    from huggingface_hub import HfApi, is_offline_mode
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if is_offline_mode():
+        return ""
+    answers: list[str | Exception] = []
+
+    def ask() -> None:
+        try:
+            answers.append(HfApi().dataset_info(name, timeout=HUB_SECONDS).sha or "")
+        except Exception as error:  # whatever it is, the caller's thread reports it
+            answers.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(HUB_SECONDS)
+    answer = answers[0] if answers else TimeoutError(f"no answer within {HUB_SECONDS:g} s")
+    if isinstance(answer, HfHubHTTPError):
+        raise DataError(f"the hub does not give out a data set {name!r}: {_first_line(answer)}", hint=_WAYS_OUT)
+    if isinstance(answer, Exception):
+        raise DataError(f"{name!r} is no local file, and the hub cannot be reached: {_first_line(answer)}", hint=_WAYS_OUT)
+    return answer
+
+
+def _read_hub(name: str, phase: Phase) -> Dataset:
+    import datasets
+
+    try:
+        splits = datasets.load_dataset(name)
+    except Exception as error:  # the library's errors share no base; every one means that the data cannot be had
+        raise DataError(f"cannot load the data set {name!r}: {_first_line(error)}", hint=_WAYS_OUT) from error
+    for split in ("train", f"train_{'prefs' if phase == 'va' else 'sft'}"):
+        if split in splits:
+            return splits[split]
+    found = ", ".join(map(str, splits))
+    raise DataError(f"the data set {name!r} has no split 'train' (it has {found})", hint="save the split you want as a .parquet file")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

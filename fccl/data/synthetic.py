@@ -1,0 +1,90 @@
+"""Preference pairs made from instructions with one response: the response, against a spoilt one made from text alone.
+
+For users who have no preference data. What such pairs teach is narrow (answer what was asked, whole, in order, once), so the
+manifest calls them synthetic.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from fccl.data.examples import PreferencePair, SftExample
+from fccl.data.split import Split
+from fccl.specs import named_seed
+
+REFUSALS = (
+    "I would rather not answer that.",
+    "I am sorry, but I cannot help with this.",
+    "That is hard to say. It depends.",
+    "You should ask somebody else about it.",
+)
+_SENTENCE_END = re.compile(r"((?<=[.!?])\s+|\n+)")
+
+Flaw = Callable[[str, random.Random], str]  # a response and a draw -> a worse response, "" when this flaw cannot be made of it
+
+
+def synthetic_pairs(sft: Split[SftExample], max_examples: int, seed: int) -> Split[PreferencePair]:
+    """A pair for each example, each split from its own examples only. With a maximum, every split is sampled down alike."""
+    total = sum(len(part) for part in sft.parts().values())
+    share = min(1.0, max_examples / total) if max_examples else 1.0
+    return Split(*(make_pairs(_sample(part, share, seed, name), seed) for name, part in sft.parts().items()))
+
+
+def _sample(examples: Sequence[SftExample], share: float, seed: int, name: str) -> Sequence[SftExample]:
+    count = max(1, round(len(examples) * share))
+    if count >= len(examples):
+        return examples
+    kept = random.Random(named_seed(seed, "synthetic-sample", name)).sample(range(len(examples)), count)
+    return [examples[index] for index in sorted(kept)]
+
+
+def make_pairs(examples: Sequence[SftExample], seed: int) -> tuple[PreferencePair, ...]:
+    """One pair for each example: its response preferred, and dispreferred the same with one flaw, drawn among those it can have."""
+    responses = sorted({example.response for example in examples})
+    return tuple(_pair(example, responses, seed) for example in examples)
+
+
+def _pair(example: SftExample, responses: Sequence[str], seed: int) -> PreferencePair:
+    draw = random.Random(named_seed(seed, "synthetic", example.instruction, example.response))
+    flaws: Mapping[str, Flaw] = {"off-topic": lambda response, draw: _other(responses, draw), **FLAWS}
+    names = list(flaws)
+    draw.shuffle(names)
+    made = ((name, flaws[name](example.response, draw)) for name in names)
+    flaw, worse = next((name, text) for name, text in made if text and text != example.response)  # evasion is always possible
+    return PreferencePair(example.instruction, example.response, worse, topic=example.topic, flaw=flaw)
+
+
+def _other(responses: Sequence[str], draw: random.Random) -> str:
+    return draw.choice(responses)
+
+
+def _truncated(response: str, draw: random.Random) -> str:
+    """Cut between words, somewhere in the middle."""
+    words = response.split(" ")
+    return " ".join(words[: draw.randint(len(words) // 4 + 1, len(words) * 3 // 4)]).rstrip(" .!?\n") if len(words) >= 4 else ""
+
+
+def _scrambled(response: str, draw: random.Random) -> str:
+    """The sentences and lines in another order; what stands between them stays, so that the layout gives nothing away."""
+    parts = _SENTENCE_END.split(response)  # sentence, separator, sentence, …
+    sentences = parts[::2]
+    if len(set(sentences)) < 2:
+        return ""
+    shuffled = draw.sample(sentences, len(sentences))
+    if shuffled == sentences:
+        shuffled = sentences[1:] + sentences[:1]
+    return "".join(text for pair in zip(shuffled, [*parts[1::2], ""], strict=True) for text in pair)
+
+
+def _evasive(response: str, draw: random.Random) -> str:
+    return draw.choice([refusal for refusal in REFUSALS if refusal != response])
+
+
+def _repeated(response: str, draw: random.Random) -> str:
+    """The first sentence again and again."""
+    return " ".join([_SENTENCE_END.split(response)[0]] * draw.randint(3, 4))
+
+
+FLAWS: Mapping[str, Flaw] = {"truncated": _truncated, "scrambled": _scrambled, "evasive": _evasive, "repeated": _repeated}

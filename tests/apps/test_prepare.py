@@ -1,0 +1,105 @@
+"""`fccl prepare` as a person sees it: the numbers are there whatever the terminal can show, and nothing overflows."""
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fccl.apps import prepare as app
+from fccl.apps.prepare import data_spec, prepare_with_screen, show_manifest, topic_table
+from fccl.config import load_settings
+from fccl.data.shards import Manifest, SourceReport
+from fccl.errors import DataError
+from fccl.paths import DataPaths
+
+
+def settings_of(**arguments):
+    return load_settings({name: str(value) for name, value in arguments.items()})
+
+
+def manifest_of(clients, topics=3, **more):
+    spec = data_spec(settings_of(num_clients=clients, noisy_clients="0", noise_kind="flipped"))
+    table = tuple(tuple(100 * topic + client for topic in range(topics)) for client in range(clients))
+    reports = (
+        SourceReport(
+            phase="sft", name="a.json", kind="file", sha256="", rows_read=9, bad_rows=7, bad_row_reasons=("a.json:2: x",), duplicates=1, examples=4
+        ),
+        SourceReport(phase="va", name="synthetic", kind="synthetic", sha256="", rows_read=4, examples=4),
+    )
+    fields = {
+        "counts": {"train": {"sft": 12, "va": 34}, "test": {"sft": 56, "va": 78}},
+        "topics": tuple(f"topic [{n}]" for n in range(topics)),
+    } | more
+    return Manifest(spec=spec, sources=reports, topics_by_client={"sft": table, "va": table}, noisy_clients=(0,), files={}, **fields)
+
+
+def shown(manifest, width=100, **options):
+    console = Console(file=io.StringIO(), width=width, **options)
+    show_manifest(manifest, DataPaths(Path("data")), console)
+    return console.file.getvalue()
+
+
+def test_settings_become_a_spec():
+    spec = data_spec(settings_of(non_iid_alpha="inf", noisy_clients="2,0", num_clients=4, size_skew=3, test_examples=10, va_data="synthetic"))
+    assert (spec.partition.alpha, spec.partition.num_clients, spec.partition.size_skew) == (None, 4, 3.0)
+    assert (spec.noisy_clients, spec.test_examples, spec.va_data, spec.seed) == ((0, 2), 10, "synthetic", 42)
+
+
+def test_everything_is_said_without_colour():
+    text = shown(manifest_of(3))
+    assert "\x1b" not in text
+    assert re.search(r"topic \[2\] +200 +201 +202 +603", text)
+    assert re.search(r"all +300 +303 +306 +909", text)
+    assert "0!" in text
+    assert re.search(r"Instructions \(SFT\) +12 +56", text)
+    for remark in (
+        "a.json, 9 rows, 4 used; left out: 1 duplicates, 7 malformed",
+        "left out: a.json:2: x",
+        "6 more",
+        "client 0, preferred and dispreferred exchanged",
+        "synthetic pairs",
+    ):
+        assert remark in text
+    assert "topics_by_client.png" in text
+
+
+def test_a_terminal_gets_shades_and_the_same_numbers():
+    plain, coloured = shown(manifest_of(3)), shown(manifest_of(3), force_terminal=True, color_system="truecolor")
+    assert "\x1b[" in coloured
+    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured).split() == plain.split()
+
+
+@pytest.mark.parametrize(("clients", "width", "columns"), [(3, 80, 5), (12, 200, 14), (12, 80, 5), (13, 200, 5), (500, 80, 5)])
+def test_more_clients_than_fit_are_summarised(clients, width, columns):
+    manifest = manifest_of(clients)
+    assert len(topic_table(manifest, "sft", width).columns) == columns
+    assert max(map(len, shown(manifest, width).split("\n")[:12])) <= width
+
+
+def test_many_topics_are_summarised():
+    text = shown(manifest_of(2, topics=200))
+    assert "177 smaller topics" in text
+    assert text.count("topic [") == 2 * 23
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_whole_command(tmp_path, terminal):
+    console = Console(file=io.StringIO(), width=80, force_terminal=terminal)
+    settings = settings_of(data_dir=tmp_path / "data", max_sft_examples=200, max_va_examples=100)
+    manifest = prepare_with_screen(settings, console)
+    text = console.file.getvalue()
+    assert manifest.counts["train"]["sft"] == 140
+    assert re.sub(r"\x1b\[[0-9;]*m", "", text).count("Preference pairs (VA)") == 2
+    assert ("prepare: reading builtin" in text) is not terminal
+
+
+def test_a_bad_source_is_an_error_on_a_terminal_too(tmp_path):
+    with pytest.raises(DataError, match="neither a file"):
+        prepare_with_screen(settings_of(data_dir=tmp_path / "data", sft_data="a/b/c"), Console(file=io.StringIO(), force_terminal=True))
+
+
+def test_the_command_returns_success(tmp_path, capsys):
+    assert app.main(settings_of(data_dir=tmp_path / "data", max_sft_examples=50, max_va_examples=50), None) == 0
+    assert "Instructions (SFT)" in capsys.readouterr().out
