@@ -1,0 +1,8 @@
+"""`python evaluate.py` is `fccl evaluate`; `python evaluate.py --help` explains the arguments."""
+
+import sys
+
+from fccl.apps.main import door
+
+if __name__ == "__main__":
+    sys.exit(door("evaluate"))

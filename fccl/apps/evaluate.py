@@ -1,0 +1,238 @@
+"""`fccl evaluate`: base, SFT and FedVA on the held-out test split."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from fccl.adapter import Adapter, load_adapter
+from fccl.checkpoint import RunFolder
+from fccl.config import Settings, load_settings
+from fccl.data.examples import PreferencePair, SftExample, read_examples
+from fccl.data.shards import Manifest, read_manifest
+from fccl.errors import FederationError, SettingsError
+from fccl.evaluation import tables
+from fccl.evaluation.bootstrap import Bootstrap
+from fccl.evaluation.by_client import evaluate_client
+from fccl.evaluation.comparison import compare_all
+from fccl.evaluation.report import to_markdown
+from fccl.evaluation.suite import Evaluated, Split, evaluate_model, subset, summarise
+from fccl.evaluation.tables import Cell, Row
+from fccl.evaluation.values import ClientEvaluation, EvaluationOptions, EvaluationReport, Generation
+from fccl.files import write_text
+from fccl.journal import Journal
+from fccl.model import LanguageModel, load_model
+from fccl.paths import DataPaths, LogPaths
+from fccl.scoring import Progress as Listener
+from fccl.specs import Phase, named_seed
+
+TopicShares = Mapping[int, Mapping[str, float]]  # client -> topic -> its share, or count, in the client's SFT data
+
+QUIET, BEST = "dim", "bold"
+VERDICTS = {"better": "green", "worse": "red"}
+SHOWN_LETTERS = 280  # of an instruction or a response; the Markdown has all
+
+
+def main(settings: Settings, options: argparse.Namespace) -> int:
+    """Evaluate the run in `LOG_DIR`, with the model that it was run with. Returns the exit status."""
+    console, logs = Console(), LogPaths(settings.log_dir)
+    info = RunFolder(logs, Journal(logs)).info()
+    if info is None:
+        raise FederationError(f"{logs.root} holds no run to evaluate", hint="start one with `fccl run`, or name the folder with --log-dir")
+    recorded = load_settings(info.settings)
+    data = DataPaths(settings.data_dir)
+    manifest = read_manifest(data)
+    wanted = evaluation_options(settings, recorded.seed).model_copy(
+        update={
+            "max_sft": options.sft,
+            "max_va": options.va,
+            "skip_base": options.skip_base,
+            "per_client": tuple(range(recorded.num_clients)) if options.per_client else (),
+        }
+    )
+    evaluate_and_show(load_model(recorded.model_spec()), manifest, data, logs, wanted, console)
+    return 0
+
+
+def evaluation_options(settings: Settings, seed: int) -> EvaluationOptions:
+    """The settings, narrowed to what an evaluation of the whole test split does."""
+    return EvaluationOptions(
+        gen_samples=settings.gen_samples,
+        gen_tokens=settings.gen_tokens,
+        gen_temperature=settings.gen_temperature,
+        bootstrap_samples=settings.bootstrap_samples,
+        batch_size=settings.eval_batch_size,
+        seed=seed,
+    )
+
+
+def evaluate_and_show(
+    model: LanguageModel, manifest: Manifest, data: DataPaths, logs: LogPaths, options: EvaluationOptions, console: Console
+) -> None:
+    """Evaluate the global adapters that the run has so far, print the report and say where it is."""
+    files = {"SFT": logs.global_sft, "FedVA": logs.global_final}
+    adapters: dict[str, Adapter | None] = {"base": None} | {name: load_adapter(path) for name, path in files.items() if path.is_file()}
+    if len(adapters) == 1:
+        raise FederationError(f"{logs.root} has no finished phase to evaluate", hint="`fccl run --resume` goes on with the run")
+    report = evaluate_run(model, adapters, data, logs, options, console, topic_counts(manifest))
+    show(report, console)
+    console.print(f"Written to {logs.evaluation_markdown} and {logs.evaluation_json}.", soft_wrap=True)
+
+
+def topic_counts(manifest: Manifest) -> TopicShares:
+    """How many SFT examples of each topic each client holds."""
+    return {client: dict(zip(manifest.topics, counts, strict=True)) for client, counts in enumerate(manifest.topics_by_client["sft"])}
+
+
+def evaluate_run(
+    model: LanguageModel,
+    adapters: Mapping[str, Adapter | None],
+    data: DataPaths,
+    logs: LogPaths,
+    options: EvaluationOptions,
+    console: Console,
+    topic_shares: TopicShares,
+) -> EvaluationReport:
+    """Evaluate every adapter (None is the base model) on the test split; the last one is the global model that clients are held against.
+
+    Writes `evaluation.json` and `evaluation.md`. Raises `DataError` when the test split is not there, `SettingsError` when nothing is left.
+    """
+    wanted = {name: adapter for name, adapter in adapters.items() if adapter is not None or not options.skip_base}
+    if not wanted:
+        raise SettingsError("nothing to evaluate but the base model, and --skip-base leaves it out", hint="use `fccl run` first")
+    own = _client_adapters(logs, options.per_client, console)
+    split = _test_split(data, options)
+    boot = Bootstrap(options.bootstrap_samples, named_seed(options.seed, "bootstrap"))
+    with _progress(console, len(wanted) + len(own)) as listen:
+        models = [evaluate_model(model, name, adapter, split, options, listen(name)) for name, adapter in wanted.items()]
+        clients = []
+        for client_id, (phase, adapter) in own.items():
+            name = f"client {client_id}"
+            alone = evaluate_model(model, name, adapter, split, options.model_copy(update={"gen_samples": 0}), listen(name))
+            clients.append(evaluate_client(client_id, phase, alone, models[-1], topic_shares.get(client_id, {}), boot))
+    report = _report(model.spec.name, models, clients, options, boot)
+    write_text(logs.evaluation_json, report.model_dump_json(indent=2) + "\n")
+    write_text(logs.evaluation_markdown, to_markdown(report))
+    return report
+
+
+def show(report: EvaluationReport, console: Console) -> None:
+    """The report on the screen, what matters most last: generations, flaws, clients, the main table, differences. Topics are in the Markdown."""
+    names = [model.name for model in report.models]
+    _show_generations(console, names, list(zip(*(model.generations for model in report.models), strict=True)))
+    _table(console, "Preference accuracy by flaw of the rejected response", ["", *names], tables.flaws(report))
+    if report.clients:
+        _table(console, "Each client's own last update, on the whole test split", ["", *tables.CLIENT_COLUMNS], tables.clients(report))
+    _table(console, "The same, with the test examples weighted as the client's topics are", ["", *tables.MIX_COLUMNS], tables.client_mixes(report))
+    title = f"{report.model} on the held-out test split: {report.sft_examples:,} instructions, {report.va_pairs:,} preference pairs"
+    _table(console, title, ["", *names], tables.measures(report))
+    couples = [f"{each.second} against {each.first}" for each in report.comparisons]
+    _table(console, "Differences, on the same examples", ["", *couples], tables.comparisons(report))
+    marks = "* best of its row. " if len(names) > 1 else ""
+    console.print(Text(f"{marks}Higher is better unless said. Below each figure: its 95 % bootstrap interval.", QUIET))
+
+
+def _client_adapters(logs: LogPaths, client_ids: Sequence[int], console: Console) -> dict[int, tuple[Phase, Adapter]]:
+    """Each client's last update: of VA where there is one, else of SFT. A client without any is named and left out."""
+    phases: tuple[Phase, ...] = ("va", "sft")
+    found: dict[int, tuple[Phase, Adapter]] = {}
+    for client_id in client_ids:
+        phase = next((phase for phase in phases if logs.client_adapter(client_id, phase).is_file()), None)
+        if phase is None:
+            console.print(Text(f"client {client_id} has no update in {logs.root}: left out", "yellow"), soft_wrap=True)
+        else:
+            found[client_id] = phase, load_adapter(logs.client_adapter(client_id, phase))
+    return found
+
+
+def _test_split(data: DataPaths, options: EvaluationOptions) -> Split:
+    return Split(
+        subset(read_examples(data.held_out("test", "sft"), SftExample), options.max_sft, options.seed),
+        subset(read_examples(data.held_out("test", "va"), PreferencePair), options.max_va, options.seed),
+    )
+
+
+def _report(
+    model_name: str, models: Sequence[Evaluated], clients: Sequence[ClientEvaluation], options: EvaluationOptions, boot: Bootstrap
+) -> EvaluationReport:
+    return EvaluationReport(
+        model=model_name,
+        sft_examples=len(models[0].split.sft),
+        va_pairs=len(models[0].split.va),
+        truncated=models[0].truncated,
+        options=options,
+        models=tuple(summarise(one, boot) for one in models),
+        comparisons=compare_all(models, boot),
+        clients=tuple(clients),
+    )
+
+
+@contextmanager
+def _progress(console: Console, count: int) -> Iterator[Callable[[str], Listener]]:
+    """A bar on a terminal, elsewhere a line when a model begins. Gives a function from a model's name to its listener."""
+    if not console.is_terminal:
+        yield lambda name: _announce(console, name)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True) as bar:
+        task, begun = bar.add_task("evaluating", total=count), iter(range(count))
+
+        def listen(name: str) -> Listener:
+            before = next(begun)
+            return lambda done, total: bar.update(task, completed=before + done / total, description=f"evaluating {name}")
+
+        yield listen
+
+
+def _announce(console: Console, name: str) -> Listener:
+    console.print(Text(f"evaluating {name}"), soft_wrap=True)
+    return lambda done, total: None
+
+
+def _table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    if not rows:
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for index, name in enumerate(columns):
+        table.add_column(Text(name), justify="right" if index else "left")
+    for row in rows:
+        table.add_row(_lines(Text(row.label), f"  {row.note}" if row.note else ""), *(_figure(cell) for cell in row.cells))
+    console.print()
+    console.print(Text(title, BEST))
+    console.print(table)
+
+
+def _figure(cell: Cell) -> Text:
+    text = _lines(Text(f"{cell.text} *" if cell.best else cell.text, BEST if cell.best else ""), cell.interval)
+    return text.append("\n").append(cell.verdict, VERDICTS.get(cell.verdict, "")) if cell.verdict else text
+
+
+def _lines(text: Text, below: str) -> Text:
+    return Text.assemble(text, "\n", (below, QUIET)) if below else text
+
+
+def _show_generations(console: Console, names: Sequence[str], samples: Sequence[Sequence[Generation]]) -> None:
+    for number, answers in enumerate(samples, start=1):
+        console.print()
+        console.print(Text.assemble((f"{number}. ", QUIET), (_short(answers[0].instruction), BEST)))
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style=QUIET)
+        grid.add_column(style=QUIET)
+        grid.add_column(overflow="fold")
+        grid.add_row("reference", "", Text(_short(answers[0].reference)))
+        for name, answer in zip(names, answers, strict=True):
+            grid.add_row(Text(name), "greedy", Text(_short(answer.greedy)))
+            grid.add_row("", "sampled", Text(_short(answer.sampled)))
+        console.print(grid)
+
+
+def _short(text: str) -> str:
+    line = tables.one_line(text)
+    return line if len(line) <= SHOWN_LETTERS else line[: SHOWN_LETTERS - 2] + " …"

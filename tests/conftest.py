@@ -1,0 +1,48 @@
+"""A tiny random GPT-2 with a tokenizer of its own, for tests that need a real model but no trained one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from fccl.model import LanguageModel
+
+SENTENCES = (
+    "### Instruction:\nWhat is the opposite of hot?\n\n### Response: The opposite of hot is cold.",
+    "### Instruction:\nName a fruit that is red.\n\n### Response: An apple is red, and so is a cherry.",
+    "### Instruction:\nAdd seven and five.\n\n### Response: Seven and five are twelve.",
+    "Copy these words: the small bird sings in the old tree. I do not know. Go away, you fool.",
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random GPT2LMHeadModel (2 layers, width 32, context 128) and a byte-level BPE tokenizer."""
+    import torch
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny-gpt2")
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(SENTENCES, vocab_size=400, special_tokens=["<|endoftext|>"], show_progress=False)
+    end = "<|endoftext|>"
+    PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, bos_token=end, eos_token=end, pad_token=end).save_pretrained(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = GPT2Config(
+            vocab_size=bpe.get_vocab_size(), n_layer=2, n_embd=32, n_head=2, n_positions=128, bos_token_id=0, eos_token_id=0, initializer_range=0.1
+        )
+        GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_model_path: Path) -> LanguageModel:
+    """The tiny model with a LoRA of rank 4 on every linear layer. Which adapter is loaded is up to the last test that loaded one."""
+    from fccl.model import load_model
+    from fccl.specs import ModelSpec
+
+    return load_model(ModelSpec(name=str(tiny_model_path), lora_r=4, lora_alpha=8.0, lora_targets="all-linear", max_length=128))
