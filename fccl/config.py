@@ -1,0 +1,296 @@
+"""`Settings`: every knob, with one spelling.
+
+A field's name is the environment variable's name (upper case), the argument's name (`--with-dashes`) and the name in compose.
+Argument > environment > `.env` > preset > default. Read by the apps only, which narrow it to the values of `fccl.specs`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from dotenv import dotenv_values
+from pydantic import Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from fccl.errors import SettingsError
+from fccl.specs import ExchangeSpec, ModelSpec, PartitionSpec, Phase, RoundPlan, TrainSpec
+
+GROUPS = ("run", "data", "model", "training", "federation", "contribution", "evaluation", "exchange", "folders")
+DOTENV = ".env"
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "quickstart": {},
+    "gpt2": {
+        "model_name": "gpt2",
+        "sft_data": "tatsu-lab/alpaca",
+        "va_data": "openbmb/UltraFeedback",
+        "lora_r": 8,
+        "lora_alpha": 16.0,
+        "lora_targets": "auto",
+        "max_length": 512,
+        "batch_size": 8,
+        "sft_lr": 3e-4,
+        "va_lr": 5e-5,
+        "max_sft_examples": 12_000,
+        "max_va_examples": 6_000,
+        "test_examples": 500,
+        "validation_examples": 128,
+        "gen_tokens": 64,
+    },
+}
+
+
+def knob(group: str, default: Any, explanation: str, **limits: Any) -> Any:
+    """A field of `Settings`: its group in `--help`, its default, one line of explanation and its range."""
+    return Field(default=default, description=explanation, json_schema_extra={"group": group}, **limits)
+
+
+class Settings(BaseSettings):
+    """All settings. `load_settings` builds it; a value out of range is a `SettingsError` of one line."""
+
+    model_config = SettingsConfigDict(env_file=DOTENV, env_file_encoding="utf-8", extra="ignore", frozen=True, env_ignore_empty=True)
+
+    preset: Literal["quickstart", "gpt2"] = knob("run", "quickstart", "a set of defaults: quickstart needs no network, gpt2 is the real thing")
+    seed: int = knob("run", 42, "every random draw derives from it", ge=0)
+    threads: int = knob("run", 0, "CPU threads for training; 0 takes all. Same bytes need the same number", ge=0)
+    evaluate: bool = knob("run", True, "evaluate on the test split when the rounds are done")
+
+    sft_data: str = knob("data", "builtin", "instructions: builtin, a hub name, or a .json/.jsonl/.parquet file", min_length=1)
+    va_data: str = knob("data", "builtin", "preferences: builtin, a hub name, a file, or synthetic (made from the SFT data)", min_length=1)
+    max_sft_examples: int = knob("data", 0, "take at most so many instructions; 0 takes all", ge=0)
+    max_va_examples: int = knob("data", 0, "take at most so many preference pairs; 0 takes all", ge=0)
+    test_examples: int = knob("data", 300, "at most so many of each kind go to the test split (never more than a fifth of the data)", ge=1)
+    validation_examples: int = knob("data", 96, "at most so many of each kind go to the server's validation split (never more than a tenth)", ge=1)
+    non_iid_alpha: float = knob("data", 0.5, "Dirichlet concentration per topic: small is non-IID, inf is IID", gt=0)
+    size_skew: float = knob("data", 1.0, "samples of the largest client over those of the smallest", ge=1)
+    topic_column: str = knob(
+        "data", "", "the column that names a row's topic; empty: topic, category or label when there is one, else TF-IDF clusters"
+    )
+    num_topics: int = knob("data", 8, "clusters to make of free text without a topic column", ge=1)
+    skip_bad_rows: bool = knob("data", False, "leave malformed rows out and count them, instead of stopping")
+    noisy_clients: str = knob("data", "", "client numbers, with commas, whose training data is spoilt on purpose")
+    noise_kind: Literal["shuffled", "flipped", "duplicated"] = knob(
+        "data", "shuffled", "how: answers shuffled, preferences flipped, or rows duplicated"
+    )
+
+    model_name: str = knob("model", "builtin:micro", "a hub name, a local folder, or builtin:micro", min_length=1)
+    max_length: int = knob("model", 256, "tokens of prompt and response together; the prompt is cut from the left", ge=8)
+    lora_r: int = knob("model", 16, "rank of the LoRA factors", ge=1, le=1024)
+    lora_alpha: float = knob("model", 32.0, "LoRA scale: the update is alpha/r times B A", gt=0)
+    lora_targets: str = knob("model", "all-linear", "auto (PEFT's choice), all-linear, or module names with commas", min_length=1)
+
+    batch_size: int = knob("training", 16, "examples (SFT) or pairs (VA) in a step", ge=1)
+    sft_local_epochs: int = knob("training", 1, "passes over a client's instructions in a round", ge=1)
+    sft_lr: float = knob("training", 5e-3, "peak learning rate of SFT", gt=0, le=1)
+    va_local_epochs: int = knob("training", 1, "passes over a client's pairs in a round", ge=1)
+    va_lr: float = knob("training", 1e-3, "peak learning rate of DPO", gt=0, le=1)
+    dpo_beta: float = knob("training", 0.1, "DPO's beta: how much a margin over the reference policy counts", gt=0)
+    warmup: float = knob("training", 0.1, "share of the local steps in which the learning rate rises", ge=0, le=1)
+    lr_schedule: Literal["constant", "linear", "cosine"] = knob("training", "linear", "how it falls afterwards, within a round")
+    weight_decay: float = knob("training", 0.0, "AdamW's decoupled weight decay", ge=0)
+    max_grad_norm: float = knob("training", 1.0, "gradients are clipped to this L2 norm", gt=0)
+
+    num_clients: int = knob("federation", 3, "clients that hold a shard", ge=1, le=100_000)
+    clients_per_round: int = knob("federation", 0, "clients drawn for each round; 0 takes all", ge=0)
+    min_clients: int = knob("federation", 1, "a round with fewer good updates fails", ge=1)
+    fed_rounds: int = knob("federation", 3, "rounds of each phase: so many of SFT, then as many of VA", ge=1)
+
+    contribution_mode: Literal["cognitive", "uniform", "fedavg"] = knob(
+        "contribution", "cognitive", "FCCL's softmax of scores, equal weights, or weights by samples"
+    )
+    contribution_source: Literal["loss_inverse", "data_size", "data_loss_combined"] = knob(
+        "contribution", "data_size", "the score: 1/loss, samples, or samples/loss, as the client reports them"
+    )
+    contribution_temperature: float = knob("contribution", 1.0, "softmax temperature: large is uniform, small is winner takes all", gt=0)
+    contribution_normalize: Literal["mean", "none"] = knob("contribution", "mean", "divide scores by the round's mean first; none is the raw formula")
+
+    gen_samples: int = knob("evaluation", 6, "instructions of the test split whose generations are printed", ge=0)
+    gen_tokens: int = knob("evaluation", 24, "tokens to generate at most", ge=1)
+    gen_temperature: float = knob("evaluation", 0.8, "temperature of the sampled generations", gt=0)
+    bootstrap_samples: int = knob("evaluation", 2000, "resamples behind each 95 % interval", ge=100)
+    eval_batch_size: int = knob("evaluation", 32, "sequences in a forward pass", ge=1)
+
+    exchange_dir: Path = knob("exchange", Path("exchange"), "where orchestrator and clients write for each other")
+    client_id: int = knob("exchange", 0, "which client this process is: 0 ... NUM_CLIENTS - 1", ge=0)
+    client_timeout_s: float = knob("exchange", 600.0, "a round waits so many seconds for a client that lives", gt=0)
+    heartbeat_s: float = knob("exchange", 5.0, "a client writes its heartbeat every so many seconds", ge=0.1)
+    heartbeat_stale_s: float = knob("exchange", 60.0, "a client whose heartbeat is older counts as dead", gt=0)
+    round_retries: int = knob("exchange", 1, "a round with fewer good updates than MIN_CLIENTS is tried again so often", ge=0)
+    keep_rounds: int = knob("exchange", 2, "finished rounds whose files stay in EXCHANGE_DIR", ge=0)
+    keys_dir: str = knob("exchange", "", "folder of keys made by `fccl keys`: everything is signed and checked; empty: nothing is")
+    exchange_watch: Literal["auto", "notify", "poll"] = knob(
+        "exchange", "auto", "wait by notifications, by looking now and then, or find out which works"
+    )
+
+    data_dir: Path = knob("folders", Path("data"), "shards, held-out splits and the manifest")
+    log_dir: Path = knob("folders", Path("logs"), "records, adapters, evaluation")
+
+    @field_validator("noisy_clients")
+    @classmethod
+    def _client_numbers(cls, text: str) -> str:
+        if text and not all(part.strip().isdigit() for part in text.split(",")):
+            raise ValueError("must be client numbers with commas between, such as 0,2")
+        return text
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, dotenv_settings, _PresetSource(settings_cls)
+
+    @property
+    def noisy_client_ids(self) -> tuple[int, ...]:
+        return tuple(sorted({int(part) for part in self.noisy_clients.split(",") if part.strip()}))
+
+    def model_spec(self) -> ModelSpec:
+        return ModelSpec(
+            name=self.model_name, lora_r=self.lora_r, lora_alpha=self.lora_alpha, lora_targets=self.lora_targets, max_length=self.max_length
+        )
+
+    def train_spec(self, phase: Phase) -> TrainSpec:
+        sft = phase == "sft"
+        return TrainSpec(
+            epochs=self.sft_local_epochs if sft else self.va_local_epochs,
+            learning_rate=self.sft_lr if sft else self.va_lr,
+            batch_size=self.batch_size,
+            warmup=self.warmup,
+            schedule=self.lr_schedule,
+            weight_decay=self.weight_decay,
+            max_grad_norm=self.max_grad_norm,
+            dpo_beta=self.dpo_beta,
+            threads=self.threads,
+        )
+
+    def round_plan(self) -> RoundPlan:
+        """Raises `SettingsError` when the numbers of clients contradict each other."""
+        per_round = self.clients_per_round or self.num_clients
+        with _one_line_errors():
+            return RoundPlan(
+                fed_rounds=self.fed_rounds,
+                num_clients=self.num_clients,
+                clients_per_round=per_round,
+                min_clients=self.min_clients,
+                seed=self.seed,
+            )
+
+    def exchange_spec(self) -> ExchangeSpec:
+        """Raises `SettingsError` when the numbers of clients contradict each other."""
+        plan = self.round_plan()
+        return ExchangeSpec(
+            num_clients=plan.num_clients,
+            quorum=plan.min_clients,
+            retries=self.round_retries,
+            timeout_s=self.client_timeout_s,
+            stale_s=self.heartbeat_stale_s,
+            keep_rounds=self.keep_rounds,
+            watch=self.exchange_watch,
+        )
+
+    def partition_spec(self) -> PartitionSpec:
+        alpha = None if math.isinf(self.non_iid_alpha) else self.non_iid_alpha
+        return PartitionSpec(
+            num_clients=self.num_clients,
+            alpha=alpha,
+            size_skew=self.size_skew,
+            num_topics=self.num_topics,
+            topic_column=self.topic_column,
+            seed=self.seed,
+        )
+
+
+class _PresetSource(PydanticBaseSettingsSource):
+    """The values of the preset that the sources before this one have named."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return dict(PRESETS.get(self.current_state.get("preset", "quickstart"), {}))
+
+
+class _one_line_errors:
+    """Turns pydantic's errors into one `SettingsError`: which setting, what came, what is allowed."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ValidationError):
+            raise SettingsError("; ".join(_explain(problem) for problem in error.errors())) from None
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    message = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        return str(message)
+    name = str(problem["loc"][0])
+    came = f"{name.upper()}={problem['input']}"
+    field = Settings.model_fields.get(name)
+    if field is None or problem["type"] == "value_error":
+        return f"{came}: {message}"
+    return f"{came}: allowed is {allowed(field)}"
+
+
+def load_settings(arguments: Mapping[str, Any] | None = None) -> Settings:
+    """Settings from arguments, environment, `.env`, preset and defaults, in this order of precedence.
+
+    Raises `SettingsError` for a value that is out of range and for a misspelt name in `.env` or in `arguments`.
+    """
+    arguments = arguments or {}
+    _refuse_unknown(arguments)
+    if Path(DOTENV).is_file():
+        _refuse_misspelt(name for name in dotenv_values(DOTENV))
+    with _one_line_errors():
+        return Settings(**arguments)
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known name that looks most like `name`, if any does."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
+
+
+def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
+    for name in arguments:
+        if name not in Settings.model_fields:
+            guess = nearest(name, Settings.model_fields)
+            raise SettingsError(f"unknown setting {name.upper()}", hint=f"did you mean {guess.upper()}?" if guess else "`fccl run --help` lists them")
+
+
+def _refuse_misspelt(names: Iterable[str]) -> None:
+    """`.env` may hold other programs' names; one that nearly is ours is a mistake that would pass unseen."""
+    for name in names:
+        if name.lower() not in Settings.model_fields and (guess := nearest(name.lower(), Settings.model_fields, cutoff=0.85)):
+            raise SettingsError(f"{DOTENV}: unknown setting {name}", hint=f"did you mean {guess.upper()}?")
+
+
+def group_of(field: FieldInfo) -> str:
+    extra = field.json_schema_extra
+    return str(extra["group"]) if isinstance(extra, dict) else ""
+
+
+def allowed(field: FieldInfo) -> str:
+    """The range of a setting in words, for `--help` and for errors: "a number > 0", "one of: a, b"."""
+    kind = field.annotation
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, get_args(kind)))
+    words: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path", str: "text"}
+    signs: tuple[tuple[str, Callable[[Any], str]], ...] = (
+        ("ge", lambda limit: f">= {limit:,}"),
+        ("gt", lambda limit: f"> {limit:,}"),
+        ("le", lambda limit: f"<= {limit:,}"),
+    )
+    limits = [sign(value) for rule in field.metadata for name, sign in signs if (value := getattr(rule, name, None)) is not None]
+    not_empty = any(getattr(rule, "min_length", None) for rule in field.metadata)
+    return " ".join([words.get(kind, "a value"), " and ".join(limits), "(not empty)" if not_empty else ""]).strip().replace("  ", " ")

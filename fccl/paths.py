@@ -1,0 +1,218 @@
+"""Every file name of the system, formatted here and nowhere else."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class DataPaths:
+    """`DATA_DIR`: what `fccl prepare` writes. `server/` is never shown to a client, `clients/` never to the evaluation."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def picture(self) -> Path:
+        return self.root / "topics_by_client.png"
+
+    @property
+    def clients(self) -> Path:
+        return self.root / "clients"
+
+    @property
+    def server(self) -> Path:
+        return self.root / "server"
+
+    def shard(self, client_id: int, phase: str) -> Path:
+        return self.clients / f"client_{client_id}_{phase}.jsonl"
+
+    def held_out(self, split: str, phase: str) -> Path:
+        """`split` is `validation` or `test`."""
+        return self.server / f"{split}_{phase}.jsonl"
+
+
+@dataclass(frozen=True)
+class LogPaths:
+    """`LOG_DIR`: what a run leaves behind."""
+
+    root: Path
+
+    @property
+    def run(self) -> Path:
+        """What the run is: its id, its settings, the hash of its data."""
+        return self.root / "run.json"
+
+    @property
+    def progress(self) -> Path:
+        return self.root / "progress.jsonl"
+
+    @property
+    def client_metrics(self) -> Path:
+        return self.root / "client_metrics.jsonl"
+
+    @property
+    def global_sft(self) -> Path:
+        """The global adapter after the last SFT round: the reference policy of every VA round."""
+        return self.root / "global_sft.pt"
+
+    @property
+    def global_final(self) -> Path:
+        return self.root / "global_final.pt"
+
+    @property
+    def adapter(self) -> Path:
+        """The final adapter in PEFT's own format."""
+        return self.root / "adapter"
+
+    @property
+    def state(self) -> Path:
+        """Which round is complete; written last, so it commits the round."""
+        return self.root / "state.json"
+
+    def global_adapter(self, next_round: int) -> Path:
+        """The global adapter that `next_round` starts from."""
+        return self.root / "rounds" / f"global_round_{next_round}.pt"
+
+    def client_adapter(self, client_id: int, phase: str) -> Path:
+        """The last update of one client in one phase."""
+        return self.root / "clients" / f"client_{client_id}_{phase}.pt"
+
+    def status(self, client_id: int) -> Path:
+        return self.root / f"status_{client_id}.json"
+
+    @property
+    def received(self) -> Path:
+        """The updates of the current round as they were when they were believed; only the server reads and writes here."""
+        return self.root / "received"
+
+    @property
+    def evaluation_json(self) -> Path:
+        return self.root / "evaluation.json"
+
+    @property
+    def evaluation_markdown(self) -> Path:
+        return self.root / "evaluation.md"
+
+    @property
+    def archive(self) -> Path:
+        """Earlier runs, one folder each."""
+        return self.root / "runs"
+
+    def own_entries(self) -> list[Path]:
+        """What a run has written directly into the folder, and nothing else that may lie there."""
+        fixed = (self.run, self.progress, self.client_metrics, self.global_sft, self.global_final, self.adapter, self.state)
+        folders = (self.global_adapter(0).parent, self.client_adapter(0, "sft").parent, self.received, self.evaluation_json, self.evaluation_markdown)
+        return sorted([path for path in (*fixed, *folders) if path.exists()] + list(self.root.glob("status_*.json")))
+
+
+@dataclass(frozen=True)
+class ExchangeName:
+    """What a file name in the exchange directory says. `kind` is the method of `ExchangePaths` that formats it."""
+
+    kind: str
+    round: int | None = None
+    client: int | None = None
+
+
+_NUMBER = "(0|[1-9][0-9]{0,8})"
+_EXCHANGE_NAMES = {  # by the first word: what it is, its pattern, what its numbers are
+    "phase": ("phase", re.compile(f"phase_{_NUMBER}[.]txt"), ("round",)),
+    "global": ("global_adapter", re.compile(f"global_round_{_NUMBER}[.]pt"), ("round",)),
+    "task": ("task", re.compile(f"task_round_{_NUMBER}[.]json"), ("round",)),
+    "client": ("update", re.compile(f"client_{_NUMBER}_round_{_NUMBER}[.]pt"), ("client", "round")),
+    "contrib": ("contribution", re.compile(f"contrib_client_{_NUMBER}_round_{_NUMBER}[.]json"), ("client", "round")),
+    "done": ("flag", re.compile(f"done_{_NUMBER}_{_NUMBER}[.]flag"), ("client", "round")),
+    "status": ("status", re.compile(f"status_{_NUMBER}[.]json"), ("client",)),
+    "reference": ("reference", re.compile("reference_[0-9a-f]{16}[.]pt"), ()),
+}
+
+
+@dataclass(frozen=True)
+class ExchangePaths:
+    """`EXCHANGE_DIR`: what server and clients write for each other. `docs/protocol.md` says who writes what, and in which order."""
+
+    root: Path
+
+    def phase(self, round_number: int) -> Path:
+        return self.root / f"phase_{round_number}.txt"
+
+    def global_adapter(self, round_number: int) -> Path:
+        return self.root / f"global_round_{round_number}.pt"
+
+    def reference(self, sha256: str) -> Path:
+        """The reference policy of DPO, named by the hash of the file, so it travels once and no round can change it."""
+        return self.root / f"reference_{sha256[:16]}.pt"
+
+    def task(self, round_number: int) -> Path:
+        return self.root / f"task_round_{round_number}.json"
+
+    def update(self, client_id: int, round_number: int) -> Path:
+        return self.root / f"client_{client_id}_round_{round_number}.pt"
+
+    def contribution(self, client_id: int, round_number: int) -> Path:
+        return self.root / f"contrib_client_{client_id}_round_{round_number}.json"
+
+    def flag(self, client_id: int, round_number: int) -> Path:
+        return self.root / f"done_{client_id}_{round_number}.flag"
+
+    def status(self, client_id: int) -> Path:
+        return self.root / f"status_{client_id}.json"
+
+    def answer(self, client_id: int, round_number: int) -> tuple[Path, Path, Path]:
+        """The three files of a client's answer, the one that commits it first."""
+        return self.flag(client_id, round_number), self.contribution(client_id, round_number), self.update(client_id, round_number)
+
+    @property
+    def bell(self) -> Path:
+        """A folder that the server touches when a round begins: waiting clients watch it, and not each other's files."""
+        return self.root / "bell"
+
+    @property
+    def rejected(self) -> Path:
+        """Files that were refused, and why: `rejection` beside them."""
+        return self.root / "rejected"
+
+    def rejection(self, stamp: str) -> Path:
+        return self.rejected / f"{stamp}_reason.json"
+
+    def kept_as(self, stamp: str, name: str) -> Path:
+        """Where a refused file goes."""
+        return self.rejected / f"{stamp}_{name[-200:]}"
+
+    @property
+    def server_lock(self) -> Path:
+        return self.root / "orchestrator.lock"
+
+    def client_lock(self, client_id: int) -> Path:
+        return self.root / f"client_{client_id}.lock"
+
+    @staticmethod
+    def name(text: str) -> ExchangeName | None:
+        """What a file name says; None when it is not one of the protocol."""
+        kind, pattern, fields = _EXCHANGE_NAMES.get(text.split("_", 1)[0], ("", None, ()))
+        found = pattern.fullmatch(text) if pattern else None
+        return ExchangeName(kind, **dict(zip(fields, map(int, found.groups()), strict=True))) if found else None
+
+
+@dataclass(frozen=True)
+class KeyPaths:
+    """`KEYS_DIR`: one private key each for the server and every client, and everybody's public keys in one file."""
+
+    root: Path
+
+    @property
+    def public(self) -> Path:
+        return self.root / "public.json"
+
+    @property
+    def server(self) -> Path:
+        return self.root / "server.key"
+
+    def client(self, client_id: int) -> Path:
+        return self.root / f"client_{client_id}.key"

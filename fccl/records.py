@@ -1,0 +1,136 @@
+"""What is written down of a run: one value a line of `logs/*.jsonl`, or a small JSON file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fccl.specs import Phase, Value
+
+
+class Contribution(Value):
+    """What a client says of its own training. Finite and with at least one sample, or it cannot be built."""
+
+    avg_loss: float = Field(ge=0)  # over the last local epoch; SFT: nats per response token, VA: DPO loss (nats) per pair
+    num_samples: int = Field(ge=1)
+    seconds: float = Field(ge=0)
+
+
+class TrainingReport(Value):
+    """How one local training went, beside what `Contribution` says."""
+
+    tokens: int = Field(ge=0)  # tokens read in all epochs, padding not counted
+    tokens_per_second: float = Field(ge=0)
+    steps: int = Field(ge=0)
+    truncated: int = Field(default=0, ge=0)  # examples whose prompt or response was cut to fit the context
+    first_loss: float | None = None  # of the first batch, before any step
+
+
+class ClientStatus(Value):
+    """A heartbeat: what a client is doing now. Replaced whole, never appended."""
+
+    client_id: int = Field(ge=0)
+    state: Literal["idle", "training", "done", "failed"]
+    run_id: str
+    round: int = Field(ge=0)
+    phase: Phase
+    step: int = Field(default=0, ge=0)
+    steps: int = Field(default=0, ge=0)
+    loss: float | None = None
+    tokens_per_second: float = 0.0
+    pid: int = 0
+    host: str = ""
+    time: float = 0.0  # seconds since 1970
+
+
+class ClientMetrics(Value):
+    """One client in one round: a line of `client_metrics.jsonl`."""
+
+    run_id: str
+    time: float
+    round: int = Field(ge=0)
+    phase: Phase
+    client_id: int = Field(ge=0)
+    avg_loss: float
+    num_samples: int
+    seconds: float
+    tokens: int
+    tokens_per_second: float
+    steps: int
+    truncated: int
+    first_loss: float | None
+    update_norm: float  # L2 norm of (update - global adapter)
+
+
+class HeldOut(Value):
+    """The global adapter on the server's validation split after a round."""
+
+    loss: float  # SFT rounds: nats per response token; VA rounds: DPO loss per pair
+    preference_accuracy: float | None = None  # VA rounds: share of pairs whose chosen response is likelier (sum of log-probs)
+    examples: int = Field(ge=1)
+
+
+class ExcludedClient(Value):
+    """A client whose answer did not count in a round, and why."""
+
+    client_id: int
+    reason: str
+
+
+class RoundRecord(Value):
+    """One complete round: a line of `progress.jsonl`. The tuples run over `clients`, in client order."""
+
+    event: Literal["round"] = "round"
+    run_id: str
+    time: float
+    round: int = Field(ge=0)
+    phase: Phase
+    selected: tuple[int, ...]
+    clients: tuple[int, ...]  # those whose updates were aggregated
+    weights: tuple[float, ...]
+    scores: tuple[float, ...]  # what the weights are the softmax of, before normalisation and temperature
+    contributions: tuple[Contribution, ...]
+    excluded: tuple[ExcludedClient, ...] = ()
+    effective_clients: float = Field(ge=1)  # 1 / sum of squared weights
+    held_out: HeldOut | None = None
+    adapter_sha256: str
+    update_norm: float  # L2 norm of (new global adapter - old)
+    seconds: float = Field(ge=0)
+
+
+EventName = Literal["started", "resumed", "interrupted", "failed", "finished"]
+
+
+class RunEvent(Value):
+    """Anything else that happens to a run: a line of `progress.jsonl`."""
+
+    event: EventName
+    run_id: str
+    time: float
+    round: int
+    message: str = ""
+    held_out: HeldOut | None = None  # with `started`: the base model
+
+
+class RunInfo(Value):
+    """`run.json`: what a run is. Written once, when it starts; a resumed run reads its settings from here."""
+
+    run_id: str
+    created: float
+    settings: dict[str, str]
+    data_sha256: str  # of the data's manifest
+    versions: dict[str, str]
+
+
+class RunState(Value):
+    """`state.json`: the last complete round. Written last, it commits the round."""
+
+    run_id: str
+    next_round: int = Field(ge=0)  # 0: none is complete
+    total_rounds: int = Field(ge=1)
+    adapter_sha256: str
+
+    @property
+    def finished(self) -> bool:
+        return self.next_round >= self.total_rounds

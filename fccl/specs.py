@@ -1,0 +1,102 @@
+"""What is to be done, as values: the model, the local training, the rounds, the data. Built valid or not built.
+
+Settings are read once, in the apps, and narrowed to these on the way down; nothing below the apps sees a `Settings`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Phase = Literal["sft", "va"]
+PHASES: tuple[Phase, ...] = ("sft", "va")
+
+
+class Value(BaseModel):
+    """A frozen value with JSON both ways (`model_dump_json`, `model_validate_json`); NaN and infinity are never valid."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelSpec(Value):
+    """The base model and its LoRA (Hu et al. 2021): update = (alpha / r) · B A on every target module."""
+
+    name: str = Field(min_length=1)
+    lora_r: int = Field(ge=1)
+    lora_alpha: float = Field(gt=0)
+    lora_targets: str = "auto"  # "auto" (PEFT's choice for the architecture), "all-linear", or module names with commas
+    max_length: int = Field(ge=8)  # tokens, prompt and response together
+
+
+class TrainSpec(Value):
+    """One client's local training in one round."""
+
+    epochs: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    batch_size: int = Field(ge=1)  # examples (SFT) or pairs (VA)
+    warmup: float = Field(ge=0, le=1)  # share of the local steps
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(gt=0)
+    dpo_beta: float = Field(default=0.1, gt=0)  # Rafailov et al. 2023, beta
+    threads: int = Field(default=0, ge=0)  # 0: as many as torch takes; named here since the sums' last bits depend on it
+
+
+class RoundPlan(Value):
+    """The rounds of a run: `fed_rounds` SFT rounds numbered from 0, then as many VA rounds."""
+
+    fed_rounds: int = Field(ge=1)
+    num_clients: int = Field(ge=1)
+    clients_per_round: int = Field(ge=1)
+    min_clients: int = Field(default=1, ge=1)
+    seed: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _samples_fit(self) -> Self:
+        if self.clients_per_round > self.num_clients:
+            raise ValueError(f"clients_per_round ({self.clients_per_round}) is more than num_clients ({self.num_clients})")
+        if self.min_clients > self.clients_per_round:
+            raise ValueError(f"min_clients ({self.min_clients}) is more than clients_per_round ({self.clients_per_round})")
+        return self
+
+    @property
+    def total_rounds(self) -> int:
+        return 2 * self.fed_rounds
+
+    def phase_of(self, round_number: int) -> Phase:
+        """The phase of round 0 … 2·fed_rounds - 1."""
+        return "sft" if round_number < self.fed_rounds else "va"
+
+
+class PartitionSpec(Value):
+    """How the training split goes to the clients."""
+
+    num_clients: int = Field(ge=1)
+    alpha: float | None = Field(gt=0)  # of the Dirichlet distribution, per topic; None is infinity, that is IID
+    size_skew: float = Field(default=1.0, ge=1)  # largest client : smallest client, geometrically between
+    num_topics: int = Field(default=8, ge=1)  # clusters, for free text without a label
+    topic_column: str = ""
+    seed: int = Field(ge=0)
+
+
+class ExchangeSpec(Value):
+    """How the server deals with an exchange directory."""
+
+    num_clients: int = Field(ge=1)
+    quorum: int = Field(ge=1)  # with fewer good updates the round is tried again
+    retries: int = Field(ge=0)  # how often
+    timeout_s: float = Field(gt=0)  # how long an attempt waits for clients that live
+    stale_s: float = Field(gt=0)  # a heartbeat that is older means that the client is dead
+    keep_rounds: int = Field(ge=0)  # finished rounds whose files stay
+    watch: Literal["auto", "notify", "poll"] = "auto"
+
+
+def named_seed(seed: int, *names: object) -> int:
+    """A seed in [0, 2^63) for one named purpose, e.g. `named_seed(42, "sft", round, client)`.
+
+    Hashing keeps the draws of one purpose independent of how many draws another one makes.
+    """
+    text = "/".join(str(name) for name in (seed, *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,132 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fccl.config import GROUPS, PRESETS, Settings, allowed, group_of, load_settings
+from fccl.errors import SettingsError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    return tmp_path
+
+
+def test_argument_over_environment_over_dotenv_over_preset_over_default(empty_folder, monkeypatch):
+    assert load_settings().max_length == Settings.model_fields["max_length"].default
+    monkeypatch.setenv("PRESET", "gpt2")
+    assert load_settings().max_length == PRESETS["gpt2"]["max_length"] != Settings.model_fields["max_length"].default
+    (empty_folder / ".env").write_text("MAX_LENGTH=101\nUNRELATED=1\n")
+    assert load_settings().max_length == 101
+    monkeypatch.setenv("MAX_LENGTH", "102")
+    assert load_settings().max_length == 102
+    assert load_settings({"max_length": "103"}).max_length == 103
+
+
+def test_the_preset_itself_may_stand_in_dotenv(empty_folder):
+    (empty_folder / ".env").write_text("PRESET=gpt2\n")
+    assert load_settings().model_name == "gpt2"
+    assert load_settings({"preset": "quickstart"}).model_name == "builtin:micro"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"fed_rounds": "0"}, "FED_ROUNDS=0: allowed is a whole number >= 1"),
+        ({"lora_r": "many"}, "LORA_R=many: allowed is a whole number >= 1 and <= 1,024"),
+        ({"sft_lr": "2"}, "SFT_LR=2: allowed is a number > 0 and <= 1"),
+        ({"sft_lr": "nan"}, "SFT_LR=nan: allowed is a number > 0 and <= 1"),
+        ({"preset": "big"}, "PRESET=big: allowed is one of quickstart, gpt2"),
+        ({"sft_data": ""}, r"SFT_DATA=: allowed is text \(not empty\)"),
+        ({"noisy_clients": "one"}, "NOISY_CLIENTS=one: must be client numbers"),
+        ({"evaluate": "perhaps"}, "EVALUATE=perhaps: allowed is true or false"),
+        ({"contribution_temperature": "inf"}, "CONTRIBUTION_TEMPERATURE=inf"),
+    ],
+)
+def test_a_value_out_of_range_says_which_what_and_what_is_allowed(arguments, message):
+    with pytest.raises(SettingsError, match=message) as caught:
+        load_settings(arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_setting_names_the_nearest():
+    with pytest.raises(SettingsError, match="unknown setting FED_ROUND") as caught:
+        load_settings({"fed_round": "2"})
+    assert caught.value.hint == "did you mean FED_ROUNDS?"
+
+
+def test_a_misspelt_name_in_dotenv_is_refused_a_foreign_one_is_not(empty_folder):
+    (empty_folder / ".env").write_text("NUM_CLIENT=4\n")
+    with pytest.raises(SettingsError, match="unknown setting NUM_CLIENT") as caught:
+        load_settings()
+    assert caught.value.hint == "did you mean NUM_CLIENTS?"
+    (empty_folder / ".env").write_text("POSTGRES_PASSWORD=x\n")
+    load_settings()
+
+
+def test_client_numbers_that_contradict_each_other():
+    with pytest.raises(SettingsError, match=r"clients_per_round \(5\) is more than num_clients \(3\)"):
+        load_settings({"clients_per_round": "5"}).round_plan()
+    with pytest.raises(SettingsError, match=r"min_clients \(9\)"):
+        load_settings({"min_clients": "9"}).round_plan()
+
+
+def test_infinite_alpha_is_iid():
+    assert load_settings({"non_iid_alpha": "inf"}).partition_spec().alpha is None
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_valid_and_name_real_settings(preset):
+    assert set(PRESETS[preset]) <= set(Settings.model_fields)
+    settings = load_settings({"preset": preset})
+    settings.round_plan(), settings.model_spec(), settings.partition_spec(), settings.train_spec("sft"), settings.train_spec("va")
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_documented_in_a_group(name):
+    field = Settings.model_fields[name]
+    assert group_of(field) in GROUPS
+    assert field.description
+    assert allowed(field) != "a value"
+
+
+@given(st.sampled_from(sorted(Settings.model_fields)))
+def test_recorded_settings_load_again_as_they_were(name):
+    settings = load_settings({"preset": "gpt2", "non_iid_alpha": "inf", "noisy_clients": "0,2"})
+    again = load_settings({key: str(value) for key, value in settings.model_dump().items()})
+    assert getattr(again, name) == getattr(settings, name)
+
+
+def fccl(*arguments):
+    return subprocess.run([sys.executable, "-m", "fccl", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["run", "--fed-round", "2"], "error: unknown argument --fed-round\n  way out: did you mean --fed-rounds?\n"),
+        (["run", "--fed-rounds", "-1"], "error: FED_ROUNDS=-1: allowed is a whole number >= 1\n"),
+        (["run", "--fed-rounds"], "error: argument --fed-rounds: expected one argument\n  way out: `fccl run --help` lists the arguments\n"),
+        (["prepar"], "error: unknown command prepar\n  way out: did you mean `fccl prepare`?\n"),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_exit_2(arguments, line):
+    result = fccl(*arguments)
+    assert (result.returncode, result.stderr, result.stdout) == (2, line, "")
+
+
+def test_run_help_explains_every_setting_with_range_and_default():
+    text = " ".join(fccl("run", "--help").stdout.split())
+    for name, field in Settings.model_fields.items():
+        assert "--" + name.replace("_", "-") in text
+        assert f"[{allowed(field)}; default" in text
+    for group in GROUPS:
+        assert f" {group}: " in text
