@@ -1,0 +1,91 @@
+"""Records <-> `logs/*.jsonl` and `logs/status_i.json`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from fccl.files import append_line, storage_errors, write_text
+from fccl.paths import LogPaths
+from fccl.records import ClientMetrics, ClientStatus, RoundRecord, RunEvent
+from fccl.specs import Value
+
+HEARTBEAT_S = 1.0
+Record = TypeVar("Record", bound=Value)
+
+
+@dataclass
+class Journal:
+    """Appends the records of one run. Every line is whole; a heartbeat is replaced at most once in `HEARTBEAT_S`."""
+
+    paths: LogPaths
+    _last_beat: dict[int, float] = field(default_factory=dict)
+
+    def write(self, record: RoundRecord | RunEvent | ClientMetrics) -> None:
+        """Append one record to its file. Raises `StorageError`."""
+        path = self.paths.client_metrics if isinstance(record, ClientMetrics) else self.paths.progress
+        append_line(path, record.model_dump_json())
+
+    def heartbeat(self, status: ClientStatus) -> None:
+        """Replace a client's heartbeat; one of a client that is still training is dropped when the last is younger than a second."""
+        now = time.monotonic()
+        if status.state == "training" and now - self._last_beat.get(status.client_id, -HEARTBEAT_S) < HEARTBEAT_S:
+            return
+        self._last_beat[status.client_id] = now
+        write_text(self.paths.status(status.client_id), status.model_dump_json() + "\n")
+
+    def keep_rounds_before(self, next_round: int) -> None:
+        """Forget the lines of rounds that were begun but not completed: the resumed run writes them again."""
+        for path, events in ((self.paths.progress, ("round",)), (self.paths.client_metrics, ())):
+            rows = [row for row in read_rows(path) if not _unfinished(row, next_round, events)]
+            write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _unfinished(row: dict[str, object], next_round: int, events: tuple[str, ...]) -> bool:
+    number = row.get("round")
+    of_a_round = not events or row.get("event") in events
+    return of_a_round and isinstance(number, int) and number >= next_round
+
+
+def read_rows(path: Path) -> Iterator[dict[str, object]]:
+    """The JSON objects of a `.jsonl` file, in order. A line that was cut, or is none, is passed over; no file is no rows."""
+    if not path.is_file():
+        return
+    with storage_errors(path, "read"), open(path, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if isinstance(row, dict):
+                yield row
+
+
+def read_records(path: Path, kind: type[Record], keep: Callable[[dict[str, object]], bool] = lambda _: True) -> list[Record]:
+    """The lines of a `.jsonl` file that are valid records of `kind`."""
+    records = []
+    for row in read_rows(path):
+        if keep(row):
+            try:
+                records.append(kind.model_validate_json(json.dumps(row)))
+            except ValidationError:
+                continue
+    return records
+
+
+def read_value(path: Path, kind: type[Record]) -> Record | None:
+    """A small JSON file as a value; None when it is not there or is not one."""
+    if not path.is_file():
+        return None
+    with storage_errors(path, "read"):
+        text = path.read_text(encoding="utf-8")
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError:
+        return None

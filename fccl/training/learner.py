@@ -1,0 +1,129 @@
+"""The generic engine: any causal language model of transformers, LoRA of PEFT, a plain loop. The oracle of every faster one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import ValidationError
+from torch import Tensor
+
+from fccl.data.shards import ClientShard
+from fccl.encoding import encode_pairs, encode_sft
+from fccl.errors import TrainingError
+from fccl.messages import ClientUpdate, FitTask, StatusListener
+from fccl.model import LanguageModel, cpu_threads, load_model
+from fccl.records import ClientStatus, Contribution, TrainingReport
+from fccl.scoring import EncodedPair
+from fccl.specs import ModelSpec
+from fccl.training.dpo import DpoObjective, reference_log_probs
+from fccl.training.loop import LoopResult, StepReport, train
+from fccl.training.sft import SftObjective
+
+
+@dataclass
+class GenericLearner:
+    """Trains on a shard from the task's adapter. Keeps the base model, and each client's reference log-probabilities."""
+
+    models: dict[ModelSpec, LanguageModel] = field(default_factory=dict)
+    _references: dict[tuple[str, int, str], Tensor] = field(default_factory=dict)
+
+    def model(self, spec: ModelSpec) -> LanguageModel:
+        """The model of this spec, loaded at the first call. Raises `ModelError`."""
+        if spec not in self.models:
+            self.models[spec] = load_model(spec)
+        return self.models[spec]
+
+    def fit(self, task: FitTask, shard: ClientShard, on_status: StatusListener) -> ClientUpdate:
+        """One client's local training. Raises `TrainingError` when it diverges."""
+        model = self.model(task.model)
+        status = _status_writer(task, shard.client_id, on_status)
+        status("training", None)
+        with cpu_threads(task.train.threads):
+            started = time.monotonic()
+            if task.phase == "sft":
+                result, samples, truncated = self._sft(model, task, shard, status)
+            else:
+                result, samples, truncated = self._dpo(model, task, shard, status)
+            seconds = time.monotonic() - started
+        status("done", None)
+        return ClientUpdate(
+            run_id=task.run_id,
+            client_id=shard.client_id,
+            round=task.round,
+            phase=task.phase,
+            adapter=model.adapter(),
+            contribution=_contribution(result, samples, seconds),
+            report=TrainingReport(
+                tokens=result.tokens,
+                tokens_per_second=result.tokens / max(result.seconds, 1e-9),
+                steps=result.steps,
+                truncated=truncated,
+                first_loss=result.first_loss,
+            ),
+        )
+
+    def _sft(self, model: LanguageModel, task: FitTask, shard: ClientShard, status: _StatusWriter) -> tuple[LoopResult, int, int]:
+        rows = encode_sft(model.tokenizer, shard.sft, task.model.max_length)
+        model.load(task.adapter)
+        result = train(model.factors.values(), SftObjective(model, rows), task.train, task.client_seed(shard.client_id), status.step)
+        return result, len(rows), sum(row.truncated for row in rows)
+
+    def _dpo(self, model: LanguageModel, task: FitTask, shard: ClientShard, status: _StatusWriter) -> tuple[LoopResult, int, int]:
+        pairs = encode_pairs(model.tokenizer, shard.va, task.model.max_length)
+        reference = self._reference(model, task, shard.client_id, pairs)
+        model.load(task.adapter)
+        objective = DpoObjective(model, pairs, reference, task.train.dpo_beta)
+        result = train(model.factors.values(), objective, task.train, task.client_seed(shard.client_id), status.step)
+        return result, len(pairs), sum(chosen.truncated or rejected.truncated for chosen, rejected in pairs)
+
+    def _reference(self, model: LanguageModel, task: FitTask, client_id: int, pairs: list[EncodedPair]) -> Tensor:
+        """Computed once per client and run: the reference adapter does not change between VA rounds."""
+        if task.reference is None:
+            raise TrainingError("a VA task came without its reference adapter")
+        key = (task.run_id, client_id, task.reference.sha256)
+        if key not in self._references:
+            self._references[key] = reference_log_probs(model, task.reference, pairs, task.train.batch_size)
+        return self._references[key]
+
+
+def _contribution(result: LoopResult, samples: int, seconds: float) -> Contribution:
+    try:
+        return Contribution(avg_loss=result.avg_loss, num_samples=samples, seconds=seconds)
+    except ValidationError as error:
+        raise TrainingError(f"the average loss is {result.avg_loss}", hint="a lower learning rate is the usual cure") from error
+
+
+@dataclass
+class _StatusWriter:
+    """Makes heartbeats of one client's training."""
+
+    status: ClientStatus
+    listen: StatusListener
+
+    def __call__(self, state: Literal["training", "done"], report: StepReport | None) -> None:
+        changes = {"state": state, "time": time.time()}
+        if report is not None:
+            changes |= {"step": report.step, "steps": report.steps, "loss": report.loss, "tokens_per_second": report.tokens_per_second}
+        self.status = self.status.model_copy(update=changes)
+        self.listen(self.status)
+
+    def step(self, report: StepReport) -> None:
+        self("training", report)
+
+
+def _status_writer(task: FitTask, client_id: int, listen: Callable[[ClientStatus], None]) -> _StatusWriter:
+    status = ClientStatus(
+        client_id=client_id,
+        state="training",
+        run_id=task.run_id,
+        round=task.round,
+        phase=task.phase,
+        pid=os.getpid(),
+        host=socket.gethostname(),
+    )
+    return _StatusWriter(status, listen)

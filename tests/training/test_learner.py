@@ -1,0 +1,87 @@
+import math
+
+import pytest
+import torch
+
+from fccl.data.examples import PreferencePair, SftExample
+from fccl.data.shards import ClientShard
+from fccl.errors import TrainingError
+from fccl.messages import FitTask
+from fccl.specs import TrainSpec
+from fccl.training import learner as module
+from fccl.training.learner import GenericLearner
+
+SHARD = ClientShard(
+    0,
+    tuple(SftExample(f"What is {n}?", f"It is {n}.") for n in range(6)),
+    tuple(PreferencePair(f"What is {n}?", f"It is {n}.", "Go away.") for n in range(6)),
+)
+TRAIN = TrainSpec(epochs=3, learning_rate=5e-3, batch_size=2, warmup=0.1, max_grad_norm=1.0)
+
+
+@pytest.fixture
+def learner(tiny_model):
+    return GenericLearner({tiny_model.spec: tiny_model})
+
+
+def task(model, phase="sft", train=TRAIN, **changes):
+    start = model.initial_adapter(1)
+    fields = {"run_id": "r", "round": 0, "phase": phase, "adapter": start, "reference": start if phase == "va" else None}
+    return FitTask(**fields | changes, model=model.spec, train=train, seed=5)
+
+
+def test_sft_lowers_the_loss_and_reports_it(learner, tiny_model):
+    statuses = []
+    update = learner.fit(task(tiny_model), SHARD, statuses.append)
+    assert update.contribution.avg_loss < update.report.first_loss
+    assert update.contribution.num_samples == 6
+    assert update.report.steps == 9
+    assert update.report.tokens_per_second > 0
+    assert [status.state for status in statuses] == ["training"] * 10 + ["done"]
+    assert statuses[-1].step == statuses[-1].steps == 9
+    update.require_answers(task(tiny_model))
+
+
+def test_dpo_starts_at_log_two_against_its_own_reference(learner, tiny_model):
+    update = learner.fit(task(tiny_model, "va"), SHARD, lambda status: None)
+    assert update.report.first_loss == pytest.approx(math.log(2), rel=1e-5)
+    assert update.contribution.avg_loss < math.log(2)
+
+
+@pytest.mark.parametrize("phase", ["sft", "va"])
+def test_the_same_task_gives_the_same_bytes_whatever_was_done_before(learner, tiny_model, phase):
+    first = learner.fit(task(tiny_model, phase), SHARD, lambda status: None)
+    learner.fit(task(tiny_model, "sft", round=3), SHARD, lambda status: None)
+    torch.rand(7)
+    again = learner.fit(task(tiny_model, phase), SHARD, lambda status: None)
+    fresh = GenericLearner({tiny_model.spec: tiny_model}).fit(task(tiny_model, phase), SHARD, lambda status: None)
+    assert first.adapter.to_bytes() == again.adapter.to_bytes() == fresh.adapter.to_bytes()
+
+
+def test_the_base_model_is_never_touched(learner, tiny_model):
+    before = {name: tensor.clone() for name, tensor in tiny_model.base.state_dict().items() if "lora" not in name}
+    learner.fit(task(tiny_model), SHARD, lambda status: None)
+    assert all(torch.equal(tensor, tiny_model.base.state_dict()[name]) for name, tensor in before.items())
+
+
+def test_reference_log_probs_are_computed_once_per_client_and_run(learner, tiny_model, monkeypatch):
+    calls = []
+    real = module.reference_log_probs
+    monkeypatch.setattr(module, "reference_log_probs", lambda *args: calls.append(1) or real(*args))
+    for round_number in (2, 3):
+        learner.fit(task(tiny_model, "va", round=round_number), SHARD, lambda status: None)
+    assert len(calls) == 1
+    learner.fit(task(tiny_model, "va"), ClientShard(1, SHARD.sft, SHARD.va), lambda status: None)
+    learner.fit(task(tiny_model, "va", run_id="another"), SHARD, lambda status: None)
+    assert len(calls) == 3
+
+
+def test_what_was_cut_is_counted(learner, tiny_model):
+    long = ClientShard(0, (SftExample("word " * 300, "yes"), SftExample("a", "b")), SHARD.va)
+    assert learner.fit(task(tiny_model), long, lambda status: None).report.truncated == 1
+
+
+def test_a_diverging_client_is_an_error(learner, tiny_model):
+    wild = TRAIN.model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(TrainingError):
+        learner.fit(task(tiny_model, train=wild), SHARD, lambda status: None)
