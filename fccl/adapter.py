@@ -121,7 +121,7 @@ def _check(name: str, tensor: object) -> None:
 
 def _finite(tensor: Tensor) -> bool:
     """One pass and no copy: a NaN anywhere makes both the least and the greatest value NaN."""
-    return tensor.numel() == 0 or all(math.isfinite(value) for value in map(float, torch.aminmax(tensor)))
+    return tensor.numel() == 0 or all(math.isfinite(value) for value in map(float, torch.aminmax(tensor.detach())))
 
 
 def _few(names: list[str]) -> str:

@@ -34,6 +34,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "lora_targets": "auto",
         "max_length": 512,
         "batch_size": 8,
+        "lr_schedule": "linear",
+        "dpo_beta": 0.1,
         "sft_lr": 3e-4,
         "va_lr": 5e-5,
         "max_sft_examples": 12_000,
@@ -47,6 +49,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 def knob(group: str, default: Any, explanation: str, **limits: Any) -> Any:
     """A field of `Settings`: its group in `--help`, its default, one line of explanation and its range."""
+    if isinstance(default, float):
+        limits = {"allow_inf_nan": False} | limits
     return Field(default=default, description=explanation, json_schema_extra={"group": group}, **limits)
 
 
@@ -66,7 +70,7 @@ class Settings(BaseSettings):
     max_va_examples: int = knob("data", 0, "take at most so many preference pairs; 0 takes all", ge=0)
     test_examples: int = knob("data", 300, "at most so many of each kind go to the test split (never more than a fifth of the data)", ge=1)
     validation_examples: int = knob("data", 96, "at most so many of each kind go to the server's validation split (never more than a tenth)", ge=1)
-    non_iid_alpha: float = knob("data", 0.5, "Dirichlet concentration per topic: small is non-IID, inf is IID", gt=0)
+    non_iid_alpha: float = knob("data", 0.5, "Dirichlet concentration per topic: small is non-IID, inf is IID", gt=0, allow_inf_nan=True)
     size_skew: float = knob("data", 1.0, "samples of the largest client over those of the smallest", ge=1)
     topic_column: str = knob(
         "data", "", "the column that names a row's topic; empty: topic, category or label when there is one, else TF-IDF clusters"
@@ -80,18 +84,18 @@ class Settings(BaseSettings):
 
     model_name: str = knob("model", "builtin:micro", "a hub name, a local folder, or builtin:micro", min_length=1)
     max_length: int = knob("model", 256, "tokens of prompt and response together; the prompt is cut from the left", ge=8)
-    lora_r: int = knob("model", 16, "rank of the LoRA factors", ge=1, le=1024)
-    lora_alpha: float = knob("model", 32.0, "LoRA scale: the update is alpha/r times B A", gt=0)
+    lora_r: int = knob("model", 8, "rank of the LoRA factors", ge=1, le=1024)
+    lora_alpha: float = knob("model", 16.0, "LoRA scale: the update is alpha/r times B A", gt=0)
     lora_targets: str = knob("model", "all-linear", "auto (PEFT's choice), all-linear, or module names with commas", min_length=1)
 
-    batch_size: int = knob("training", 16, "examples (SFT) or pairs (VA) in a step", ge=1)
+    batch_size: int = knob("training", 8, "examples (SFT) or pairs (VA) in a step", ge=1)
     sft_local_epochs: int = knob("training", 1, "passes over a client's instructions in a round", ge=1)
-    sft_lr: float = knob("training", 5e-3, "peak learning rate of SFT", gt=0, le=1)
+    sft_lr: float = knob("training", 4e-3, "peak learning rate of SFT", gt=0, le=1)
     va_local_epochs: int = knob("training", 1, "passes over a client's pairs in a round", ge=1)
-    va_lr: float = knob("training", 1e-3, "peak learning rate of DPO", gt=0, le=1)
-    dpo_beta: float = knob("training", 0.1, "DPO's beta: how much a margin over the reference policy counts", gt=0)
+    va_lr: float = knob("training", 2e-4, "peak learning rate of DPO", gt=0, le=1)
+    dpo_beta: float = knob("training", 0.5, "DPO's beta: how much a margin over the reference policy counts", gt=0)
     warmup: float = knob("training", 0.1, "share of the local steps in which the learning rate rises", ge=0, le=1)
-    lr_schedule: Literal["constant", "linear", "cosine"] = knob("training", "linear", "how it falls afterwards, within a round")
+    lr_schedule: Literal["constant", "linear", "cosine"] = knob("training", "constant", "how it falls afterwards, within a round")
     weight_decay: float = knob("training", 0.0, "AdamW's decoupled weight decay", ge=0)
     max_grad_norm: float = knob("training", 1.0, "gradients are clipped to this L2 norm", gt=0)
 

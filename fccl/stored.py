@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -21,19 +22,7 @@ from fccl.adapter import Adapter, Form, adapter_from_bytes
 from fccl.errors import AdapterError
 from fccl.files import storage_errors, write_bytes
 
-_LOCAL_HEADER = 30  # bytes before the name, in a zip file
-_CRC = slice(14, 18)  # of the content, in that header: the one part that differs between two adapters of one form
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    """Where one tensor's record begins in the file, where its numbers do, and what its zip header is but for the check sum."""
-
-    name: str
-    shape: tuple[int, ...]
-    header: int
-    start: int
-    frame: bytes
+_Spans = list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -42,24 +31,22 @@ class AdapterReader:
 
     form: Form
     length: int
-    pickle: tuple[int, bytes]  # where the record of names and shapes is, and what it says
-    tensors: tuple[_Tensor, ...]
+    fixed: tuple[tuple[int, bytes], ...]  # places in the file, and what is there whatever the numbers are
+    starts: Mapping[str, int]  # where each tensor's numbers begin; empty when this version of torch writes files of another kind
 
     @classmethod
     def like(cls, adapter: Adapter) -> Self:
         """For files of adapters with the same names and shapes as `adapter`."""
         content = adapter.to_bytes()
-        records = {info.filename.split("/", 1)[1]: info for info in zipfile.ZipFile(io.BytesIO(content)).infolist()}
-        start = _start(content, records["data.pkl"])
-        tensors = []
+        archive = zipfile.ZipFile(io.BytesIO(content))
+        starts = {}
         for index, (name, tensor) in enumerate(adapter.tensors.items()):
-            info = records[f"data/{index}"]
-            begin = _start(content, info)
-            as_expected = content[begin : begin + info.file_size] == tensor.numpy().tobytes()  # else this torch numbers its records otherwise
-            if as_expected and tensor.numel():
-                tensors.append(_Tensor(name, tuple(tensor.shape), info.header_offset, begin, _frame(content, info.header_offset, begin)))
-        complete = len(tensors) == len(adapter.tensors)
-        return cls(adapter.form, len(content), (start, content[start : start + records["data.pkl"].file_size]), tuple(tensors) if complete else ())
+            record = next((info for info in archive.infolist() if info.filename.endswith(f"/data/{index}")), None)
+            start = _start(content, record) if record else 0
+            if tensor.numel() == 0 or content[start : start + tensor.nbytes] != tensor.numpy().tobytes():
+                return cls(adapter.form, len(content), (), {})
+            starts[name] = start
+        return cls(adapter.form, len(content), _between(content, _free_spans(content, archive)), starts)
 
     @property
     def max_bytes(self) -> int:
@@ -72,7 +59,7 @@ class AdapterReader:
             raise AdapterError(f"{source} has {len(content):,} bytes, at most {self.max_bytes:,} are possible")
         try:
             if self._is_as_written_here(content):
-                return Adapter({tensor.name: _numbers(content, tensor) for tensor in self.tensors})
+                return Adapter({name: _numbers(content, start, self.form.shapes[name]) for name, start in self.starts.items()})
             _require_plain_zip(content, source)
             return adapter_from_bytes(content, source, self.form)
         except AdapterError as error:
@@ -81,10 +68,9 @@ class AdapterReader:
             raise AdapterError(f"{source} is not a readable adapter file ({type(error).__name__})") from error
 
     def _is_as_written_here(self, content: bytearray) -> bool:
-        start, pickle = self.pickle
-        if not self.tensors or len(content) != self.length or content[start : start + len(pickle)] != pickle:
+        if not self.starts or len(content) != self.length:
             return False
-        return all(_frame(content, tensor.header, tensor.start) == tensor.frame for tensor in self.tensors)
+        return all(content[start : start + len(expected)] == expected for start, expected in self.fixed)
 
 
 @dataclass(frozen=True)
@@ -117,26 +103,48 @@ class StoredAdapter:
         return content
 
 
-def _start(content: bytes, info: zipfile.ZipInfo) -> int:
-    """Where a record's content begins: after its header, its name and its padding."""
-    at = info.header_offset
-    name, extra = (int.from_bytes(content[at + 26 + skip : at + 28 + skip], "little") for skip in (0, 2))
-    return at + _LOCAL_HEADER + name + extra
+def _start(content: bytes, record: zipfile.ZipInfo) -> int:
+    """Where a record's content begins: after a header of 30 bytes, its name and its padding."""
+    at = record.header_offset
+    return at + 30 + _number(content, at + 26) + _number(content, at + 28)
 
 
-def _frame(content: bytes | bytearray, header: int, start: int) -> bytes:
-    return bytes(content[header : header + _CRC.start]) + bytes(content[header + _CRC.stop : start])
+def _number(content: bytes, at: int) -> int:
+    return int.from_bytes(content[at : at + 2], "little")
 
 
-def _numbers(content: bytearray, tensor: _Tensor) -> torch.Tensor:
-    flat = torch.frombuffer(content, dtype=torch.float32, count=prod(tensor.shape), offset=tensor.start)
-    return flat.view(tensor.shape)
+def _free_spans(content: bytes, archive: zipfile.ZipFile) -> _Spans:
+    """What differs between two files of one form: the numbers, torch's hash of them, and the zip format's check sums of both."""
+    spans, entry = [], archive.start_dir
+    for record in archive.infolist():
+        start = _start(content, record)
+        end = start + record.file_size
+        spans.append((record.header_offset + 14, record.header_offset + 18))  # in the record's header
+        if "/data/" in record.filename or record.filename.endswith("/serialization_id"):
+            spans.append((start, end))
+        if content[end : end + 4] == b"PK\x07\x08":
+            spans.append((end + 4, end + 8))  # behind the record
+        spans.append((entry + 16, entry + 20))  # in the list of records at the end
+        entry += 46 + _number(content, entry + 28) + _number(content, entry + 30) + _number(content, entry + 32)
+    return sorted(spans)
+
+
+def _between(content: bytes, spans: _Spans) -> tuple[tuple[int, bytes], ...]:
+    edges = [0, *(edge for span in spans for edge in span), len(content)]
+    return tuple((start, content[start:stop]) for start, stop in zip(edges[::2], edges[1::2], strict=True) if stop > start)
+
+
+def _numbers(content: bytearray, start: int, shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.frombuffer(content, dtype=torch.float32, count=prod(shape), offset=start).view(shape)
 
 
 def _require_plain_zip(content: bytearray, source: str) -> None:
     """What `torch.save` writes is a zip file without compression, so nothing in it can be larger than it is."""
     if content[:4] != b"PK\x03\x04":
         raise AdapterError(f"{source} is not an adapter file")
-    records = zipfile.ZipFile(io.BytesIO(content)).infolist()
+    archive = zipfile.ZipFile(io.BytesIO(content))
+    records = archive.infolist()
     if any(record.compress_type != zipfile.ZIP_STORED for record in records) or sum(record.file_size for record in records) > len(content):
         raise AdapterError(f"{source} is compressed, which no adapter file is")
+    if archive.testzip() is not None:  # torch does not look whether a record is where the list of records says, nor at its check sum
+        raise AdapterError(f"{source} is not a readable adapter file (a record is damaged)")

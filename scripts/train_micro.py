@@ -1,8 +1,8 @@
 """Train the built-in model from nothing: its tokenizer and its weights, on the plain text of the small world.
 
-    python scripts/train_micro.py [--out fccl/assets/micro] [--steps 4000]
+    python scripts/train_micro.py [--out fccl/assets/micro] [--steps 3500]
 
-Deterministic: the same machine and thread count give the same bytes. About 25 minutes on two cores. The text is made by
+Deterministic: the same machine and thread count give the same bytes. About 20 minutes on two cores. The text is made by
 `fccl/data/builtin/corpus.py`; no instruction of the built-in data is in it (`tests/data/builtin/test_corpus.py`).
 """
 
@@ -77,12 +77,12 @@ def train(model: GPT2LMHeadModel, tokens: torch.Tensor, steps: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("fccl/assets/micro"))
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=3500)
     parser.add_argument("--documents", type=int, default=60_000)
-    parser.add_argument("--width", type=int, default=192)
+    parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--heads", type=int, default=6)
-    parser.add_argument("--vocabulary", type=int, default=2048)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--vocabulary", type=int, default=1536)
     args = parser.parse_args()
 
     torch.manual_seed(SEED)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fccl.apps.arguments import COMMANDS
 from fccl.config import GROUPS, PRESETS, Settings, allowed, group_of, load_settings
 from fccl.errors import SettingsError
 
@@ -123,10 +124,16 @@ def test_wrong_arguments_are_one_line_and_exit_2(arguments, line):
     assert (result.returncode, result.stderr, result.stdout) == (2, line, "")
 
 
-def test_run_help_explains_every_setting_with_range_and_default():
-    text = " ".join(fccl("run", "--help").stdout.split())
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_explains_every_setting_of_a_command_with_range_and_default(command):
+    text = " ".join(fccl(command, "--help").stdout.split())
     for name, field in Settings.model_fields.items():
-        assert "--" + name.replace("_", "-") in text
-        assert f"[{allowed(field)}; default" in text
-    for group in GROUPS:
+        if group_of(field) in COMMANDS[command].groups:
+            assert "--" + name.replace("_", "-") in text
+            assert f"[{allowed(field)}; default" in text
+    for group in COMMANDS[command].groups:
         assert f" {group}: " in text
+
+
+def test_every_group_belongs_to_a_command():
+    assert {group for command in COMMANDS.values() for group in command.groups} == set(GROUPS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, cast
 
 from fccl.data.examples import Example, PreferencePair, SftExample
@@ -50,6 +50,8 @@ def prepare(spec: DataSpec, paths: DataPaths, on_progress: Progress | None = Non
     _check_topic_column(spec, sft, va)
     tell("splitting by instruction, finding topics")
     sft_split, va_split = with_topics(*split_by_instruction(sft.examples, va.examples, spec), spec.partition.num_topics, spec.seed)
+    if spec.sft_data == BUILTIN:
+        sft_split = _with_vetted_held_out(sft_split)
     if va.report is None:
         va_split = synthetic_pairs(sft_split, spec.max_va_examples, spec.seed)
     tell(f"dealing to {spec.partition.num_clients} clients")
@@ -61,6 +63,15 @@ def prepare(spec: DataSpec, paths: DataPaths, on_progress: Progress | None = Non
     save_picture(manifest, paths.picture)
     commit(paths, manifest)
     return manifest
+
+
+def _with_vetted_held_out(split: Split[SftExample]) -> Split[SftExample]:
+    """Some built-in demonstrations are unvetted, as people's are; those that a model is judged by must not be."""
+
+    def vetted(examples: Sequence[SftExample]) -> tuple[SftExample, ...]:
+        return tuple(replace(example, response=example.answer) for example in examples)
+
+    return Split(split.train, vetted(split.validation), vetted(split.test))
 
 
 def manifest_matches(paths: DataPaths, spec: DataSpec) -> bool:

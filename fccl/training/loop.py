@@ -70,7 +70,7 @@ def train(
 ) -> LoopResult:
     """Minimise the objective with AdamW (Loshchilov & Hutter 2019). Raises `TrainingError` when the loss stops being finite."""
     parameters = list(parameters)
-    optimizer = torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
     epochs = [epoch_batches(objective.lengths, spec.batch_size, named_seed(seed, "order", epoch)) for epoch in range(spec.epochs)]
     steps, step, tokens, first_loss = sum(map(len, epochs)), 0, 0, math.nan
     started = time.monotonic()

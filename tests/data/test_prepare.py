@@ -113,6 +113,16 @@ def test_real_texts(tmp_path):
 
 
 @pytest.mark.usefixtures("without_picture")
+def test_builtin_held_out_responses_are_vetted_and_some_demonstrations_are_not(tmp_path):
+    paths = DataPaths(tmp_path)
+    prepare(spec_of("builtin", "builtin", clients=3), paths)
+    for split in ("validation", "test"):
+        assert all(example.response == example.answer for example in read_examples(paths.held_out(split, "sft"), SftExample))
+    shards = [example for client in range(3) for example in load_shard(paths, client).sft]
+    unvetted = sum(example.response != example.answer for example in shards) / len(shards)
+    assert 0.25 < unvetted < 0.35
+
+
 def test_the_builtin_data(tmp_path):
     paths = DataPaths(tmp_path)
     spec = spec_of("builtin", "builtin", clients=3)

@@ -129,6 +129,7 @@ def test_dpo_loss_and_gradients_are_trls(tiny_model, plain_peft, tmp_path):
     assert_same_gradients(our_gradients(tiny_model, ours.loss), gradients(theirs))
 
 
+@torch.no_grad()
 def test_padding_and_company_do_not_change_a_rows_loss(tiny_model):
     tiny_model.load(random_adapter(tiny_model, seed=5))
     rows = encode_sft(tiny_model.tokenizer, EXAMPLES, 100)

@@ -15,9 +15,9 @@ from fccl.data.examples import PreferencePair, SftExample
 from fccl.specs import named_seed
 
 VA_SHARE = 0.3
-# Demonstrations that people write are not all good: so many of the SFT responses have a flaw of manner (never a wrong answer),
-# which value alignment has to take out again. `answer` always is the good response.
-UNVETTED_SHARE = 0.0
+# Demonstrations that people write are not all good: so many of the SFT responses have a flaw of manner, which value alignment has to take
+# out again. `answer` always is the good response, and the held-out splits have no other (`fccl.data.prepare`).
+UNVETTED_SHARE = 0.3
 MANNERS = ("rude", "evasive", "rambling")
 
 

@@ -1,0 +1,184 @@
+"""The command line, without anything heavy: `fccl --help` answers before torch is thought of."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from fccl.errors import SettingsError
+
+Option = tuple[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand: the settings it reads (by group), its own options, and the function that does the work."""
+
+    summary: str
+    module: str
+    groups: tuple[str, ...]
+    options: tuple[Option, ...] = ()
+
+    def main(self) -> Callable[..., int]:
+        """Import the app now and return its `main(settings, options)`."""
+        function: Callable[..., int] = importlib.import_module(f"fccl.apps.{self.module}").main
+        return function
+
+
+def _count(text: str) -> int:
+    """A whole number >= 0."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= 0")
+    return int(text)
+
+
+COMMANDS: Mapping[str, Command] = {
+    "prepare": Command("read the data, split it, and cut a shard for every client", "prepare", ("run", "data", "federation", "folders")),
+    "run": Command(
+        "run a federation in this process: FedIT rounds, then FedVA rounds, then the evaluation",
+        "run",
+        ("run", "data", "model", "training", "federation", "contribution", "evaluation", "folders"),
+        (("--resume", {"action": "store_true", "help": "go on from the last complete round, with the settings that the run was started with"}),),
+    ),
+    "orchestrator": Command(
+        "run a federation whose clients are other processes, over an exchange directory",
+        "orchestrator",
+        ("run", "data", "model", "training", "federation", "contribution", "evaluation", "exchange", "folders"),
+        (
+            (
+                "--resume",
+                {"action": "store_true", "help": "go on with the run in LOG_DIR; an unfinished one with the same settings goes on without it"},
+            ),
+            ("--new", {"action": "store_true", "help": "begin a new run even so; the one in LOG_DIR is kept in runs/"}),
+        ),
+    ),
+    "client": Command("one client of such a federation: trains on its own shard until the run is done", "client", ("exchange", "folders")),
+    "keys": Command("make keys for an orchestrator and its clients, so that they believe nobody else", "keys", ("federation", "exchange")),
+    "evaluate": Command(
+        "evaluate base, SFT and FedVA on the held-out test split",
+        "evaluate",
+        ("evaluation", "folders"),
+        (
+            ("--sft", {"type": _count, "metavar": "N", "default": 0, "help": "use at most N test instructions; 0 takes all (default 0)"}),
+            ("--va", {"type": _count, "metavar": "N", "default": 0, "help": "use at most N test pairs; 0 takes all (default 0)"}),
+            (
+                "--per-client",
+                {"action": "store_true", "help": "also evaluate each client's own last update, and the global one on each client's topics"},
+            ),
+            ("--skip-base", {"action": "store_true", "help": "leave the base model out"}),
+        ),
+    ),
+    "export": Command(
+        "write the final adapter, or with --merge a plain model folder",
+        "export",
+        ("folders",),
+        (
+            ("out", {"metavar": "FOLDER", "help": "where to; it must not exist yet"}),
+            ("--merge", {"action": "store_true", "help": "fold the adapter into the base model: a folder that transformers loads without PEFT"}),
+            ("--phase", {"choices": ("sft", "va"), "default": "va", "help": "the global adapter after which phase (default va)"}),
+        ),
+    ),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors as `SettingsError`: one line, not the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(message, hint=f"`{self.prog} --help` lists the arguments")
+
+
+def overview() -> str:
+    """What `fccl --help` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: fccl COMMAND [arguments]",
+            "",
+            "Federated fine-tuning of GPT-2 with LoRA, aggregated by contribution (FCCL).",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "`fccl COMMAND --help` explains a command's settings. `fccl run` alone runs the quickstart: no network, no GPU, about a minute.",
+            "Settings: argument > environment > .env > preset > default; --fed-rounds 5 is FED_ROUNDS=5.",
+            "Results are in logs/, data in data/. `fccl --version` prints the version.",
+        ]
+    )
+
+
+def parse(name: str, arguments: Sequence[str]) -> tuple[dict[str, Any], argparse.Namespace]:
+    """Split a command's arguments into settings (only those given) and the command's own options. Raises `SettingsError`."""
+    from fccl.config import Settings  # pydantic takes a third of a second: only when a command needs its settings
+
+    command = COMMANDS[name]
+    parser = build_parser(name, command)
+    known, unknown = parser.parse_known_args(list(arguments))
+    if unknown:
+        _refuse(unknown[0], parser)
+    values = vars(known)
+    settings = {key: values.pop(key) for key in list(values) if key in Settings.model_fields}
+    return settings, known
+
+
+def build_parser(name: str, command: Command) -> argparse.ArgumentParser:
+    """The parser of one command: its own options, then each setting under its group with range and default."""
+    from fccl.config import GROUPS, Settings, allowed, group_of
+
+    parser = _Parser(
+        prog=f"fccl {name}",
+        usage=_usage(name, command),
+        description=command.summary[0].upper() + command.summary[1:] + ".",
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=36, width=120),
+        epilog="Each setting can also stand in the environment or in .env, in upper case: --fed-rounds 5 is FED_ROUNDS=5. "
+        + (_presets(command.groups) if "run" in command.groups else ""),
+    )
+    for flag, options in command.options:
+        parser.add_argument(flag, **options)
+    groups = {group: parser.add_argument_group(group) for group in GROUPS if group in command.groups}
+    for field_name, field in Settings.model_fields.items():
+        group = groups.get(group_of(field))
+        if group is None:
+            continue
+        flag = "--" + field_name.replace("_", "-")
+        text = f"{field.description} [{allowed(field)}; default {_shown(field.default)}]".replace("%", "%%")
+        if field.annotation is bool:
+            group.add_argument(flag, dest=field_name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+        else:
+            group.add_argument(flag, dest=field_name, default=argparse.SUPPRESS, metavar="X", help=text)
+    return parser
+
+
+def _usage(name: str, command: Command) -> str:
+    options = [flag if options.get("action") else f"{flag} {options.get('metavar', 'X')}" for flag, options in command.options if flag[0] == "-"]
+    named = [str(options["metavar"]) for flag, options in command.options if flag[0] != "-"]
+    return " ".join([f"fccl {name}", *named, *(f"[{option}]" for option in options), "[--SETTING VALUE ...]"])
+
+
+def _presets(groups: Sequence[str]) -> str:
+    """What each preset sets, among the settings of these groups."""
+    from fccl.config import PRESETS, Settings, group_of
+
+    lines = []
+    for preset, values in PRESETS.items():
+        shown = [f"{name}={value}" for name, value in values.items() if group_of(Settings.model_fields[name]) in groups]
+        if shown:
+            lines.append(f"--preset {preset} sets {', '.join(shown)}.")
+    return " ".join(lines)
+
+
+def _shown(default: Any) -> str:
+    return str(default).lower() if isinstance(default, bool) else str(default) or "empty"
+
+
+def _refuse(argument: str, parser: argparse.ArgumentParser) -> NoReturn:
+    from fccl.config import nearest
+
+    flag = argument.split("=")[0]
+    guess = nearest(flag, [option for action in parser._actions for option in action.option_strings])
+    raise SettingsError(f"unknown argument {flag}", hint=f"did you mean {guess}?" if guess else f"`{parser.prog} --help` lists the arguments")

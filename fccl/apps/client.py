@@ -1,0 +1,38 @@
+"""`fccl client`: one client of a federation that is run over an exchange directory. Ends by itself when the run is done."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from fccl.apps.client_screen import ClientScreen
+from fccl.apps.interrupt import terminate_as_interrupt
+from fccl.config import Settings
+from fccl.data.shards import load_shard
+from fccl.exchange.client import ExchangeClient
+from fccl.keys import client_keys
+from fccl.paths import DataPaths, ExchangePaths, KeyPaths
+from fccl.training.learner import GenericLearner
+
+
+def main(settings: Settings, options: argparse.Namespace) -> int:
+    """Train whenever the server asks for it. Returns the exit status."""
+    data = DataPaths(settings.data_dir)
+    keys = client_keys(KeyPaths(Path(settings.keys_dir)), settings.client_id) if settings.keys_dir else None
+    with terminate_as_interrupt(), ClientScreen(Console(), settings.client_id) as screen:
+        screen.tell(f"waiting for rounds in {settings.exchange_dir}/")
+        ExchangeClient(
+            ExchangePaths(settings.exchange_dir),
+            settings.client_id,
+            GenericLearner(),
+            lambda client_id: load_shard(data, client_id),
+            keys=keys,
+            heartbeat_s=settings.heartbeat_s,
+            watch=settings.exchange_watch,
+            tell=screen.tell,
+            on_status=screen.status,
+        ).run()
+        screen.tell("the run is done")
+    return 0

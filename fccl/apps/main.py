@@ -1,0 +1,56 @@
+"""The command `fccl`: finds the command, reads its settings, and turns errors into one line and an exit status.
+
+Exit status: 0 done, 1 an error that the message explains, 2 a wrong setting or argument, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from fccl import __version__
+from fccl.apps.arguments import COMMANDS, overview, parse
+from fccl.errors import FcclError, SettingsError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except FcclError as error:
+        print(f"error: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"  way out: {error.hint}", file=sys.stderr)
+        return 2 if isinstance(error, SettingsError) else 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def door(command: str) -> int:
+    """What the scripts at the root of a checkout call: one command, with the script's arguments."""
+    return main([command, *sys.argv[1:]])
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"fccl {__version__}")
+        return 0
+    name = arguments[0]
+    if name not in COMMANDS:
+        from fccl.config import nearest
+
+        guess = nearest(name, COMMANDS)
+        raise SettingsError(f"unknown command {name}", hint=f"did you mean `fccl {guess}`?" if guess else "`fccl --help` lists the commands")
+    # Threads that wait for work must sleep, not spin: two processes on the same cores are otherwise slower by a factor of ten and more.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    given, options = parse(name, arguments[1:])
+    options.given = given
+    from fccl.config import load_settings
+
+    return COMMANDS[name].main()(load_settings(given), options)

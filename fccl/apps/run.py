@@ -1,0 +1,247 @@
+"""`fccl run`: a whole federation in this process."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import torch
+from rich.console import Console
+from rich.text import Text
+
+from fccl import __version__
+from fccl.adapter import Adapter
+from fccl.apps.evaluate import evaluate_and_show, evaluation_options
+from fccl.apps.interrupt import terminate_as_interrupt
+from fccl.apps.prepare import data_spec, prepare_with_screen
+from fccl.apps.screen import RunScreen, screen_for
+from fccl.checkpoint import RunFolder
+from fccl.config import Settings, group_of, load_settings
+from fccl.contribution.rules import ContributionRule
+from fccl.data.examples import PreferencePair, SftExample, read_examples
+from fccl.data.prepare import manifest_matches
+from fccl.data.shards import Manifest, load_shard, read_manifest
+from fccl.errors import FcclError, FederationError, SettingsError
+from fccl.evaluation.held_out import Validator
+from fccl.export import save_peft
+from fccl.federation import Federation, FederationState, Transport
+from fccl.files import sha256_of
+from fccl.journal import Journal
+from fccl.messages import ClientUpdate
+from fccl.model import LanguageModel
+from fccl.model_card import adapter_card
+from fccl.paths import DataPaths, LogPaths
+from fccl.records import ClientMetrics, ClientStatus, EventName, HeldOut, RunEvent, RunInfo
+from fccl.specs import PHASES, Phase, TrainSpec
+from fccl.training.learner import GenericLearner
+from fccl.transports.in_process import InProcessTransport
+
+# What a resumed run may be told anew: folders, and how it waits for its clients.
+FREE_TO_CHANGE = frozenset(
+    {"data_dir", "log_dir", "evaluate"} | {name for name, field in Settings.model_fields.items() if group_of(field) == "exchange"}
+)
+
+
+def main(settings: Settings, options: argparse.Namespace) -> int:
+    """Run or resume, then evaluate. Returns the exit status."""
+    console = Console()
+    folder = RunFolder(LogPaths(settings.log_dir), Journal(LogPaths(settings.log_dir)))
+    if options.resume:
+        settings = recorded_settings(folder, settings, options.given)
+    learner = GenericLearner()
+    run = prepared_run(settings, console, folder, learner, "`fccl run --resume` goes on")
+    in_process = InProcessTransport(learner, lambda client_id: load_shard(run.data, client_id), run.on_status)
+    with terminate_as_interrupt(), in_process as transport:
+        state = run.conduct(transport, options.resume)
+    run.finish(state)
+    run.evaluate()
+    return 0
+
+
+def prepared_run(settings: Settings, console: Console, folder: RunFolder, learner: GenericLearner, way_on: str) -> Run:
+    """The model and the data in their places. The model first: one that cannot be had ends the command before any other work."""
+    model = learner.model(settings.model_spec())
+    return Run(settings, console, folder, model, prepared_data(settings, console), way_on)
+
+
+def recorded_settings(folder: RunFolder, settings: Settings, given: dict[str, str]) -> Settings:
+    """The settings that the run was started with. Raises `SettingsError` when an argument contradicts them."""
+    info = folder.info()
+    if info is None:
+        raise FederationError(f"{folder.paths.root} holds no run to resume", hint="start one with `fccl run`, or name the folder with --log-dir")
+    for name, value in given.items():
+        now = str(getattr(settings, name))
+        if name not in FREE_TO_CHANGE and info.settings.get(name) != now:
+            raise SettingsError(
+                f"{name.upper()}={value}: the run to resume has {info.settings.get(name)}", hint="a resumed run keeps its settings; leave it out"
+            )
+    return load_settings(info.settings | {name: str(getattr(settings, name)) for name in FREE_TO_CHANGE})
+
+
+def prepared_data(settings: Settings, console: Console) -> Manifest:
+    """The manifest of the data folder; prepares it when it is missing, or was made from other settings or other sources."""
+    paths, spec = DataPaths(settings.data_dir), data_spec(settings)
+    if manifest_matches(paths, spec):
+        console.print(f"Data: {paths.root}/ is ready, as {settings.sft_data} and {settings.va_data} ask for.", soft_wrap=True)
+        return read_manifest(paths)
+    return prepare_with_screen(settings, console)
+
+
+@dataclass
+class Run:
+    """One run and all it writes, whatever carries its tasks."""
+
+    settings: Settings
+    console: Console
+    folder: RunFolder
+    model: LanguageModel
+    manifest: Manifest
+    way_on: str  # how a person goes on with a run that was stopped
+    screen: RunScreen | None = None
+
+    def __post_init__(self) -> None:
+        self.plan = self.settings.round_plan()
+        self.data = DataPaths(self.settings.data_dir)
+        self.data_sha256 = sha256_of(self.data.manifest)
+        self.run_id = time.strftime("%Y%m%d-%H%M%S-") + os.urandom(2).hex()
+        self.round = 0
+        self.validator = Validator(
+            self.model,
+            read_examples(self.data.held_out("validation", "sft"), SftExample),
+            read_examples(self.data.held_out("validation", "va"), PreferencePair),
+            beta=self.settings.dpo_beta,
+            batch_size=self.settings.eval_batch_size,
+        )
+
+    def conduct(self, transport: Transport, resume: bool) -> FederationState:
+        """All rounds, of a new run or of the one that is here. When something stops them it says so, and how to go on."""
+        try:
+            return self.rounds(self.resumed() if resume else self.started(), transport)
+        except KeyboardInterrupt:
+            self.stopped("interrupted")
+            raise
+        except FcclError as error:
+            self.stopped("failed", str(error))
+            raise
+
+    def started(self) -> FederationState:
+        """Begin a new run; one that was here moves to `runs/`."""
+        if earlier := self.folder.archive():
+            self.console.print(f"The run that was here is kept in {self.folder.paths.archive / earlier}/.", soft_wrap=True)
+        adapter = self.model.initial_adapter(self.settings.seed)
+        state = self.folder.start(self._info(), self.plan, adapter)
+        base = self.validator("sft", adapter, None)
+        self._event("started", held_out=base)
+        self.console.print(f"Base model: held-out loss {base.loss:.3f} nats/token.", soft_wrap=True)
+        return state
+
+    def resumed(self) -> FederationState:
+        """Go on with the run that is here."""
+        info = self.folder.info()
+        if info is None or info.data_sha256 != self.data_sha256:
+            raise FederationError("the data was prepared anew since the run began", hint="prepare it with the run's settings, or start a new run")
+        self.run_id = info.run_id
+        state = self.folder.resume(self.plan)
+        self.round = state.next_round
+        self._event("resumed")
+        self.console.print(f"Resuming {self.run_id} after round {state.next_round} of {self.plan.total_rounds}.", soft_wrap=True)
+        return state
+
+    def rounds(self, state: FederationState, transport: Transport) -> FederationState:
+        """All rounds that are left, each committed before the next begins."""
+        with screen_for(self.console, self.plan, state.next_round) as self.screen:
+            federation = Federation(
+                run_id=self.run_id,
+                plan=self.plan,
+                model=self.settings.model_spec(),
+                train={phase: self._train_spec(phase) for phase in PHASES},
+                rule=contribution_rule(self.settings),
+                validate=self.validator,
+                on_answer=self.screen.answer,
+                known_samples=self.manifest.samples_by_client(),
+            )
+            for result in federation.run(state, transport):
+                for update in result.updates:
+                    self.folder.journal.write(_metrics(update, state.adapter))
+                self.folder.commit(result, self.plan)
+                self.screen.round(result.record)
+                state, self.round = result.state, result.state.next_round
+        return state
+
+    def on_status(self, status: ClientStatus) -> None:
+        """A client's heartbeat, for the screen and the log."""
+        if self.screen is not None:
+            self.screen.status(status)
+        self.folder.journal.heartbeat(status)
+
+    def tell(self, line: str) -> None:
+        """Something that a person should know."""
+        self.console.print(Text(line), soft_wrap=True)
+
+    def finish(self, state: FederationState) -> None:
+        """Write the final adapter, in both forms."""
+        state.adapter.save(self.folder.paths.global_final)
+        card = adapter_card(self.settings.model_spec(), self.plan, self.manifest, state.adapter.sha256)
+        save_peft(self.model, state.adapter, self.folder.paths.adapter, card)
+        self._event("finished")
+
+    def evaluate(self) -> None:
+        """Evaluate on the test split, if the settings ask for it, and say where everything is."""
+        paths = self.folder.paths
+        if self.settings.evaluate:
+            options = evaluation_options(self.settings, self.settings.seed)
+            evaluate_and_show(self.model, self.manifest, self.data, paths, options, self.console)
+        where = f"Results: {paths.root}/ (adapter/ in PEFT's format, progress.jsonl, client_metrics.jsonl)"
+        self.console.print(f"{where}; {self.plan.total_rounds} rounds.", soft_wrap=True)
+
+    def stopped(self, event: EventName, message: str = "") -> None:
+        """Say how far the run is and how it goes on."""
+        with suppress(FcclError):  # the disk may be the very reason
+            self._event(event, message)
+        self.console.print(f"Stopped with {self.round} of {self.plan.total_rounds} rounds complete. {self.way_on}.", soft_wrap=True)
+
+    def _train_spec(self, phase: Phase) -> TrainSpec:
+        spec = self.settings.train_spec(phase)
+        return spec.model_copy(update={"threads": spec.threads or torch.get_num_threads()})
+
+    def _info(self) -> RunInfo:
+        packages = ("torch", "transformers", "peft", "tokenizers", "numpy")
+        return RunInfo(
+            run_id=self.run_id,
+            created=time.time(),
+            settings={name: str(value) for name, value in self.settings.model_dump().items()},
+            data_sha256=self.data_sha256,
+            versions={"fccl": __version__, "python": platform.python_version()} | {name: version(name) for name in packages},
+        )
+
+    def _event(self, event: EventName, message: str = "", held_out: HeldOut | None = None) -> None:
+        record = RunEvent(event=event, run_id=self.run_id, time=time.time(), round=self.round, message=message, held_out=held_out)
+        self.folder.journal.write(record)
+
+
+def contribution_rule(settings: Settings) -> ContributionRule:
+    """FCCL as the settings ask for it."""
+    return ContributionRule(
+        mode=settings.contribution_mode,
+        source=settings.contribution_source,
+        temperature=settings.contribution_temperature,
+        normalize=settings.contribution_normalize,
+    )
+
+
+def _metrics(update: ClientUpdate, before: Adapter) -> ClientMetrics:
+    return ClientMetrics(
+        run_id=update.run_id,
+        time=time.time(),
+        round=update.round,
+        phase=update.phase,
+        client_id=update.client_id,
+        **update.contribution.model_dump(),
+        **update.report.model_dump(),
+        update_norm=update.adapter.load().distance(before),
+    )

@@ -1,0 +1,87 @@
+"""A run on the disk: started, committed round by round, resumed, archived.
+
+A round is complete when `state.json` says so; that file is written after everything else of the round. A kill at any moment leaves the
+state before or after a round, never one in between.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from fccl.adapter import Adapter, load_adapter
+from fccl.errors import FederationError
+from fccl.federation import FederationState, RoundResult
+from fccl.files import storage_errors, write_text
+from fccl.journal import Journal, read_value
+from fccl.paths import LogPaths
+from fccl.records import RunInfo, RunState
+from fccl.specs import RoundPlan
+
+KEPT_ROUNDS = 2
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`LOG_DIR` of one run."""
+
+    paths: LogPaths
+    journal: Journal
+
+    def info(self) -> RunInfo | None:
+        """What run is here, if any."""
+        return read_value(self.paths.run, RunInfo)
+
+    def state(self) -> RunState | None:
+        """How far it is, if a run is here."""
+        return read_value(self.paths.state, RunState)
+
+    def archive(self) -> str | None:
+        """Move the run that is here, finished or not, to `runs/<run id>`. Returns its id; None when there is none."""
+        info, entries = self.info(), self.paths.own_entries()
+        if info is None or not entries:
+            return None
+        folder = self.paths.archive / info.run_id
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in sorted(entries, key=lambda path: path == self.paths.run):  # run.json last: until then the run is still here
+                os.replace(path, folder / path.name)
+        return info.run_id
+
+    def start(self, info: RunInfo, plan: RoundPlan, adapter: Adapter) -> FederationState:
+        """Write what the run is and what it starts from. Returns the state before round 0."""
+        write_text(self.paths.run, info.model_dump_json(indent=2) + "\n")
+        state = FederationState(0, adapter)
+        self._save_state(info.run_id, plan, state)
+        return state
+
+    def commit(self, result: RoundResult, plan: RoundPlan) -> None:
+        """Write a complete round: the clients' last updates, the new global adapter, the record, and last the state."""
+        for update in result.updates:
+            update.adapter.save(self.paths.client_adapter(update.client_id, update.phase))
+        if result.state.next_round == plan.fed_rounds:
+            result.state.adapter.save(self.paths.global_sft)
+        self.journal.write(result.record)
+        self._save_state(result.record.run_id, plan, result.state)
+        self._prune(result.state.next_round)
+
+    def resume(self, plan: RoundPlan) -> FederationState:
+        """The state after the last complete round. Raises `FederationError` when the folder does not hold it."""
+        state = self.state()
+        if state is None:
+            raise FederationError(f"{self.paths.root} holds no run to resume", hint="start one with `fccl run`")
+        adapter = load_adapter(self.paths.global_adapter(state.next_round))
+        if adapter.sha256 != state.adapter_sha256:
+            raise FederationError(f"{self.paths.global_adapter(state.next_round)} is not the adapter that {self.paths.state} speaks of")
+        self.journal.keep_rounds_before(state.next_round)
+        reference = load_adapter(self.paths.global_sft) if state.next_round >= plan.fed_rounds else None
+        return FederationState(state.next_round, adapter, reference)
+
+    def _save_state(self, run_id: str, plan: RoundPlan, state: FederationState) -> None:
+        state.adapter.save(self.paths.global_adapter(state.next_round))
+        record = RunState(run_id=run_id, next_round=state.next_round, total_rounds=plan.total_rounds, adapter_sha256=state.adapter.sha256)
+        write_text(self.paths.state, record.model_dump_json() + "\n")
+
+    def _prune(self, next_round: int) -> None:
+        for number in range(next_round - KEPT_ROUNDS + 1):
+            self.paths.global_adapter(number).unlink(missing_ok=True)

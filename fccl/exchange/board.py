@@ -1,0 +1,147 @@
+"""The server's side of the directory between rounds: rounds are opened, old ones cleared away, strangers' files refused."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from fccl.adapter import Adapter
+from fccl.errors import UpdateRejected
+from fccl.exchange.reading import parse, read_bounded
+from fccl.exchange.rejected import RejectedFolder
+from fccl.exchange.watch import ring
+from fccl.exchange.wire import MAX_TASK_BYTES, TaskFile, Work
+from fccl.files import storage_errors, write_bytes, write_text
+from fccl.keys import Keys
+from fccl.paths import ExchangeName, ExchangePaths
+from fccl.records import ClientStatus
+
+_TEMPORARY_S = 600.0  # a temporary file that is older was left by a process that died
+_OF_CLIENTS = ("client_", "contrib_", "done_")
+_PHASES_FIRST = ("phase", "flag")  # what commits other files goes before them
+
+
+@dataclass(frozen=True)
+class Board:
+    """Writes rounds into the directory. Only one process at a time may (`fccl.exchange.locks`)."""
+
+    paths: ExchangePaths
+    run_id: str
+    num_clients: int
+    keep_rounds: int
+    keys: Keys | None
+    rejected: RejectedFolder
+
+    def clear_other_runs(self) -> None:
+        """Remove every round that is not of this run, the clients' answers to it, and their heartbeats; who lives beats again."""
+        files = self._files()
+        ours = {name.round for text, name in files if name.kind == "task" and self._is_ours(self.paths.root / text, TaskFile)}
+        self._remove(self.paths.root / text for text, name in files if not self._stays(self.paths.root / text, name, ours))
+
+    def keep_reference(self, reference: Adapter) -> str:
+        """See that the reference policy is there. Returns the SHA-256 of its file."""
+        content = reference.to_bytes()
+        sha256 = hashlib.sha256(content).hexdigest()
+        if not self._holds({self.paths.reference(sha256): content}):
+            write_bytes(self.paths.reference(sha256), content)
+        return sha256
+
+    def open(self, round_number: int, phase: str, adapter: Adapter, work: Work | None) -> TaskFile:
+        """Publish a round: the global adapter, the task, and last the phase. What is there already, to the byte, stays untouched."""
+        content = adapter.to_bytes()
+        task = TaskFile.model_validate(
+            {"run_id": self.run_id, "round": round_number, "phase": phase, "adapter_sha256": hashlib.sha256(content).hexdigest(), "work": work}
+        ).signed(self.keys)
+        written = task.model_dump_json() + "\n"
+        files = {self.paths.global_adapter(round_number): content, self.paths.task(round_number): written.encode()}
+        self._remove(self.paths.root / text for text, name in self._files() if name.round is not None and name.round > round_number)
+        if not self._holds(files | {self.paths.phase(round_number): phase.encode()}):
+            self._remove([self.paths.phase(round_number)])
+            for path, wanted in files.items():
+                write_bytes(path, wanted)
+            write_text(self.paths.phase(round_number), phase)
+        ring(self.paths.bell)
+        return task
+
+    def tidy(self, task: TaskFile) -> None:
+        """Clear away what is no longer needed, and what nobody should have written. The clients are at work meanwhile."""
+        self._prune(task.round, task.work)
+        self._sweep(task.round)
+
+    def opened(self, round_number: int) -> int:
+        """When the round was opened, in nanoseconds since 1970 by the file system's clock."""
+        with storage_errors(self.paths.phase(round_number), "read"):
+            return self.paths.phase(round_number).lstat().st_mtime_ns
+
+    def take_back(self, client_id: int, round_number: int) -> None:
+        """Remove a client's answer, so that it tries again."""
+        self._remove(self.paths.answer(client_id, round_number))
+
+    def _files(self) -> list[tuple[str, ExchangeName]]:
+        """The files of the protocol, those that commit others first."""
+        with storage_errors(self.paths.root, "read"):
+            names = sorted(os.listdir(self.paths.root))
+        found = [(text, name) for text in names if (name := self.paths.name(text)) is not None]
+        return sorted(found, key=lambda pair: pair[1].kind not in _PHASES_FIRST)
+
+    def _stays(self, path: Path, name: ExchangeName, ours: set[int | None]) -> bool:
+        if name.kind == "status":
+            return self._is_ours(path, ClientStatus)
+        return name.kind == "reference" or name.round in ours
+
+    def _is_ours(self, path: Path, kind: type[TaskFile] | type[ClientStatus]) -> bool:
+        with suppress(UpdateRejected):
+            return parse(read_bounded(path, MAX_TASK_BYTES), kind, path.name).run_id == self.run_id
+        return False
+
+    def _holds(self, files: dict[Path, bytes]) -> bool:
+        try:
+            return all(read_bounded(path, len(content)) == content for path, content in files.items())
+        except UpdateRejected:
+            return False
+
+    def _prune(self, round_number: int, work: Work | None) -> None:
+        """Remove rounds that are over, but for the last few, and reference policies but for this round's."""
+        oldest = round_number - self.keep_rounds
+        reference = self.paths.reference(work.reference_sha256).name if work and work.reference_sha256 else None
+        for text, name in self._files():
+            if (name.round is not None and name.round < oldest) or (name.kind == "reference" and text != reference):
+                self._remove([self.paths.root / text])
+
+    def _sweep(self, round_number: int) -> None:
+        """Refuse files that look like a client's and are none, and forget temporary files of processes that died."""
+        with storage_errors(self.paths.root, "read"):
+            names = sorted(os.listdir(self.paths.root))
+        for text in names:
+            name = self.paths.name(text)
+            if text.startswith(".") and text.endswith(".tmp") and _age(self.paths.root / text) > _TEMPORARY_S:
+                self._remove([self.paths.root / text])
+            elif name is None and text.startswith(_OF_CLIENTS):
+                if not text.endswith(".lock"):
+                    self._refuse(text, "not a file name of the protocol", round_number)
+            elif name is not None and name.client is not None and name.client >= self.num_clients and name.kind != "status":
+                self._refuse(text, f"there are {self.num_clients} clients", round_number, name.client)
+
+    def _refuse(self, text: str, reason: str, round_number: int, client_id: int | None = None) -> None:
+        self.rejected.refuse([self.paths.root / text], reason, self.run_id, round_number, client_id)
+
+    def _remove(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            with storage_errors(path, "remove"):
+                if path.is_dir() and not path.is_symlink():
+                    self.rejected.refuse([path], "a folder where a file belongs", self.run_id, 0)
+                else:
+                    path.unlink(missing_ok=True)
+
+
+def _age(path: Path) -> float:
+    """Seconds since the file was written; 0 when it is gone, as temporary files soon are."""
+    try:
+        return time.time() - path.lstat().st_mtime
+    except OSError:
+        return 0.0

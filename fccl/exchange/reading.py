@@ -1,0 +1,172 @@
+"""Reading files that somebody else wrote, believing nothing: bounded, no links followed, nothing run."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from fccl.errors import AdapterError, ForeignAnswer, StorageError, UpdateRejected
+from fccl.exchange.wire import MAX_JSON_BYTES, FailureFile, OriginalContribution, TaskFile, UpdateFile
+from fccl.keys import PublicKeys
+from fccl.paths import ExchangePaths
+from fccl.records import Contribution, TrainingReport
+from fccl.specs import Value
+from fccl.stored import AdapterReader
+
+_NOT_READABLE = {  # what the writer of a file is to blame for; anything else is the reader's own disk
+    errno.ENOENT: "is missing",
+    errno.ELOOP: "is a symbolic link",
+    errno.EACCES: "may not be read by the server",
+    errno.EPERM: "may not be read by the server",
+    errno.ENXIO: "is not a regular file",
+    errno.ENODEV: "is not a regular file",
+    errno.EISDIR: "is a folder",
+    errno.ENOTDIR: "is missing",
+    errno.ENAMETOOLONG: "has too long a name",
+}
+_SHOWN_PROBLEMS = 2
+Parsed = TypeVar("Parsed", bound=Value)
+
+
+def read_bounded(path: Path, limit: int) -> bytearray:
+    """The content of a regular file of at most `limit` bytes; a link is not followed, a pipe is not waited for.
+
+    Raises `UpdateRejected` when it is anything else, `StorageError` when the disk fails.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb", buffering=0) as file:
+            return _read_regular(file.fileno(), path.name, limit)
+    except OSError as error:
+        reason = _NOT_READABLE.get(error.errno or 0)
+        if reason is None:
+            raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UpdateRejected(f"{path.name} {reason}") from error
+
+
+def _read_regular(descriptor: int, name: str, limit: int) -> bytearray:
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        raise UpdateRejected(f"{name} is not a regular file")
+    if found.st_size > limit:
+        raise UpdateRejected(f"{name} has {found.st_size:,} bytes, at most {limit:,} are possible")
+    content = bytearray(found.st_size)
+    view, filled = memoryview(content), 0
+    while filled < len(content) and (count := os.readv(descriptor, [view[filled:]])):
+        filled += count
+    view.release()
+    if filled < len(content) or os.read(descriptor, 1):
+        raise UpdateRejected(f"{name} changed while it was read")
+    return content
+
+
+def parse(content: bytes | bytearray, kind: type[Parsed], name: str) -> Parsed:
+    """A JSON file as a value, strictly: "1" is no number, nor is true. Raises `UpdateRejected` with the first problems."""
+    try:
+        return kind.model_validate_json(bytes(content), strict=True)
+    except ValidationError as error:
+        found = error.errors(include_input=False, include_url=False)[:_SHOWN_PROBLEMS]
+        problems = [f"{'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}" for problem in found]
+        raise UpdateRejected(printable(f"{name}: {'; '.join(problems)}")) from error
+
+
+def printable(text: str, limit: int = 500) -> str:
+    """Text from elsewhere, fit for a terminal and a log: one line, no control characters, not too long."""
+    return "".join(character if character.isprintable() else " " for character in text)[:limit]
+
+
+@dataclass(frozen=True)
+class GoodAnswer:
+    """An update that was checked: the bytes of its file, and what the client says of its training."""
+
+    content: bytearray
+    sha256: str
+    contribution: Contribution
+    report: TrainingReport
+
+
+@dataclass(frozen=True)
+class AnswerReader:
+    """Reads the answers to one task. `published` is when its phase file was written, in nanoseconds since 1970 by the files' own clock."""
+
+    paths: ExchangePaths
+    task: TaskFile
+    adapters: AdapterReader
+    public: PublicKeys | None
+    published: int
+
+    def read(self, client_id: int) -> GoodAnswer | FailureFile:
+        """A client's committed answer.
+
+        Raises `ForeignAnswer` when it is not this client's to this task (its own may still come), `UpdateRejected` when it is but is
+        no good.
+        """
+        path = self.paths.contribution(client_id, self.task.round)
+        content = read_bounded(path, MAX_JSON_BYTES)
+        kind = _kind_of(content, path.name)
+        if kind is OriginalContribution:
+            return self._original(client_id, parse(content, OriginalContribution, path.name))
+        if kind is FailureFile:
+            failure = parse(content, FailureFile, path.name)
+            self._require_answers(failure, client_id)
+            return failure
+        said = parse(content, UpdateFile, path.name)
+        self._require_answers(said, client_id)
+        return self._with_adapter(client_id, said.contribution(), said.report, said.adapter_sha256)
+
+    def _require_answers(self, said: UpdateFile | FailureFile, client_id: int) -> None:
+        asked = {"run_id": self.task.run_id, "round": self.task.round, "phase": self.task.phase, "client_id": client_id}
+        for field, expected in asked.items():
+            if (value := getattr(said, field)) != expected:
+                raise ForeignAnswer(printable(f"the answer is of {field} {value!r}, asked was {expected!r}"))
+        if said.base_sha256 != self.task.adapter_sha256:
+            raise ForeignAnswer("the training began from another global adapter than this round's")
+        if self.public is not None and not said.is_of_client(client_id, self.public):
+            raise ForeignAnswer(f"client {client_id} has not signed it" if not said.signature else f"the signature is not client {client_id}'s")
+
+    def _original(self, client_id: int, said: OriginalContribution) -> GoodAnswer:
+        """A peer that knows only the original files: its files' names and times are all that binds its answer to the round."""
+        if self.public is not None:
+            raise ForeignAnswer(f"client {client_id} has not signed it, and keys are configured")
+        for field, expected in (("client", client_id), ("round", self.task.round), ("phase", self.task.phase)):
+            if (value := getattr(said, field)) not in (None, expected):
+                raise ForeignAnswer(printable(f"the answer is of {field} {value!r}, asked was {expected!r}"))
+        written = [path.lstat().st_mtime_ns for path in self.paths.answer(client_id, self.task.round) if path.exists()]
+        if min(written, default=0) < self.published:
+            raise ForeignAnswer("the answer is older than the round")
+        seconds = (max(written) - self.published) / 1e9 if said.training_time is None else said.training_time
+        contribution = Contribution(avg_loss=said.avg_loss, num_samples=said.num_samples, seconds=seconds)
+        return self._with_adapter(client_id, contribution, TrainingReport(tokens=0, tokens_per_second=0, steps=0), None)
+
+    def _with_adapter(self, client_id: int, contribution: Contribution, report: TrainingReport, sha256: str | None) -> GoodAnswer:
+        path = self.paths.update(client_id, self.task.round)
+        content = read_bounded(path, self.adapters.max_bytes)
+        found = hashlib.sha256(content).hexdigest()
+        if sha256 not in (None, found):
+            raise UpdateRejected(f"{path.name} is not the file that its contribution speaks of")
+        try:
+            self.adapters.read(content, path.name)
+        except AdapterError as error:
+            raise UpdateRejected(printable(str(error))) from error
+        return GoodAnswer(content, found, contribution, report)
+
+
+def _kind_of(content: bytearray, name: str) -> type[UpdateFile] | type[FailureFile] | type[OriginalContribution]:
+    """Which kind of contribution file this is, by the fields that only one kind has. Raises `UpdateRejected` when it is no JSON object."""
+    try:
+        keys = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UpdateRejected(f"{name} is not JSON ({type(error).__name__})") from error
+    if not isinstance(keys, dict):
+        raise UpdateRejected(f"{name} is not a JSON object")
+    if "error" in keys:
+        return FailureFile
+    return UpdateFile if keys.keys() & {"version", "run_id", "signature", "base_sha256", "adapter_sha256"} else OriginalContribution

@@ -1,0 +1,112 @@
+"""The JSON files of the exchange directory as values, and what a signature of one is over."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import AliasChoices, ConfigDict, Field, StringConstraints, model_validator
+
+from fccl.keys import Keys, PublicKeys
+from fccl.records import Contribution, TrainingReport
+from fccl.specs import ModelSpec, Phase, TrainSpec, Value
+
+MAX_JSON_BYTES = 65_536  # of a client's files
+MAX_TASK_BYTES = 1_048_576  # of the server's: it names every selected client
+MAX_REASON = 500  # characters
+_TRAINING_TIME = ("training_time", "train_time", "seconds", "duration")
+
+Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+RunId = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+Message = TypeVar("Message", bound="_Signed")
+
+
+class _Signed(Value):
+    """A file that its writer signs, when there are keys."""
+
+    run_id: RunId
+    round: int = Field(ge=0)
+    signature: str = Field(default="", max_length=200)
+
+    def signed_content(self) -> bytes:
+        """The kind of file and all it says but the signature, in one spelling (JSON, keys sorted, no spaces)."""
+        said = self.model_dump(mode="json", exclude={"signature"})
+        return f"fccl {type(self).__name__} 1\n{json.dumps(said, sort_keys=True, separators=(',', ':'))}".encode()
+
+    def signed(self: Message, keys: Keys | None) -> Message:
+        """The same, signed; as it is when there are no keys."""
+        return self if keys is None else self.model_copy(update={"signature": keys.sign(self.signed_content())})
+
+    def is_of_server(self, public: PublicKeys) -> bool:
+        return public.is_of_server(self.signed_content(), self.signature)
+
+    def is_of_client(self, client_id: int, public: PublicKeys) -> bool:
+        return public.is_of_client(client_id, self.signed_content(), self.signature)
+
+
+class Work(Value):
+    """What the selected clients are to do in a round."""
+
+    clients: tuple[int, ...]
+    reference_sha256: Sha256 | None  # of the file `reference_<its first 16 digits>.pt`: the reference policy of DPO
+    model: ModelSpec
+    train: TrainSpec
+    seed: int = Field(ge=0)
+
+
+class TaskFile(_Signed):
+    """`task_round_R.json`: all that `phase_R.txt` and `global_round_R.pt` leave unsaid. `work` is missing exactly when the run is done."""
+
+    version: Literal[1] = 1
+    phase: Literal["sft", "va", "done"]
+    adapter_sha256: Sha256  # of the file `global_round_R.pt`
+    work: Work | None
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if (self.phase == "done") != (self.work is None):
+            raise ValueError("a done task has no work, every other has")
+        if self.work and (self.phase == "va") != (self.work.reference_sha256 is not None):
+            raise ValueError("a va task, and no other, names a reference")
+        return self
+
+
+class _Answer(_Signed):
+    """What both kinds of answer say: whose it is, and to what."""
+
+    version: Literal[1] = 1
+    phase: Phase
+    client_id: int = Field(ge=0)
+    base_sha256: Sha256  # of the `global_round_R.pt` that the client began from
+
+
+class UpdateFile(_Answer):
+    """`contrib_client_i_round_R.json` beside an update."""
+
+    adapter_sha256: Sha256  # of the file `client_i_round_R.pt`
+    avg_loss: float = Field(ge=0)
+    num_samples: int = Field(ge=1)
+    training_time: float = Field(ge=0)  # seconds
+    report: TrainingReport
+
+    def contribution(self) -> Contribution:
+        return Contribution(avg_loss=self.avg_loss, num_samples=self.num_samples, seconds=self.training_time)
+
+
+class FailureFile(_Answer):
+    """`contrib_client_i_round_R.json` when the training failed: there is no update."""
+
+    error: str = Field(min_length=1, max_length=MAX_REASON)
+
+
+class OriginalContribution(Value):
+    """The same file by a peer that knows only the original fields. Whatever else it says is passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    avg_loss: float = Field(ge=0)
+    num_samples: int = Field(ge=1)
+    training_time: float | None = Field(default=None, ge=0, validation_alias=AliasChoices(*_TRAINING_TIME))  # seconds
+    client: int | None = Field(default=None, validation_alias=AliasChoices("client", "client_id"))
+    round: int | None = None
+    phase: str | None = None

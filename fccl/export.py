@@ -1,0 +1,63 @@
+"""The result in formats that others read: PEFT's adapter folder with a model card, and a plain model folder."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from fccl.adapter import Adapter
+from fccl.errors import StorageError
+from fccl.files import replace_folder, storage_errors, write_text
+from fccl.model import LanguageModel
+
+
+def save_peft(model: LanguageModel, adapter: Adapter, folder: Path, card: str) -> None:
+    """Write `adapter` as PEFT does, with `card` as its README.md; an earlier folder of this name is replaced as a whole.
+
+    `PeftModel.from_pretrained(base, folder)` reads it. Raises `StorageError`.
+    """
+    model.load(adapter)
+    model.model.peft_config["default"].base_model_name_or_path = model.spec.name
+    with _new_folder(folder) as new:
+        model.model.save_pretrained(new)
+        write_text(new / "README.md", card)
+
+
+def save_merged(model: LanguageModel, adapter: Adapter, folder: Path, card: str) -> None:
+    """Write the base model with the adapter folded in, and its tokenizer: a folder that transformers loads without PEFT.
+
+    The model that is passed in is left as it was, with `adapter` loaded. Raises `StorageError`.
+    """
+    model.load(adapter)
+    with _new_folder(folder) as new:
+        model.model.merge_adapter()
+        try:
+            state = {name.replace(".base_layer", ""): tensor for name, tensor in model.base.state_dict().items() if "lora_" not in name}
+            model.base.save_pretrained(new, state_dict=state)
+        finally:
+            model.model.unmerge_adapter()
+        model.tokenizer.save_pretrained(new)
+        write_text(new / "README.md", card)
+
+
+class _new_folder:
+    """A temporary folder beside `folder` that takes its place when the block ends well."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> Path:
+        with storage_errors(self.folder):
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.new = Path(tempfile.mkdtemp(dir=self.folder.parent, prefix=f".{self.folder.name}."))
+            self.new.chmod(0o755)
+        return self.new
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            replace_folder(self.new, self.folder)
+            return
+        shutil.rmtree(self.new, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise StorageError(f"cannot write {self.folder}: {error.strerror or error}") from error

@@ -1,0 +1,160 @@
+"""The federation: rounds of selecting clients, sending a task, weighing the answers, aggregating.
+
+It knows neither how a task travels (`Transport`) nor what training is (`Learner`, behind the transport).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol, Self
+
+from fccl.adapter import Adapter
+from fccl.aggregation.mean import weighted_mean
+from fccl.contribution.rules import ContributionRule, effective_clients
+from fccl.errors import FederationError, UpdateRejected
+from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask
+from fccl.records import ExcludedClient, HeldOut, RoundRecord
+from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec, named_seed
+
+_RESUME = "mend the clients and resume the run: its complete rounds are kept"
+Validate = Callable[[Phase, Adapter, Adapter | None], HeldOut]
+
+
+class Transport(Protocol):
+    """Carries a task to clients and their answers back."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+    def fit(self, task: FitTask, client_ids: Sequence[int]) -> Iterator[Answer]:
+        """One answer per client, in any order. A late, dead or lying client is a `ClientFailure`, never a hang."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class FederationState:
+    """All that the next round starts from. `reference` is set once the SFT rounds are done: the last SFT global adapter."""
+
+    next_round: int
+    adapter: Adapter
+    reference: Adapter | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RoundResult:
+    """A complete round: its record, the updates that were aggregated (in client order) and the state after it."""
+
+    record: RoundRecord
+    updates: tuple[ClientUpdate, ...]
+    state: FederationState
+
+
+@dataclass(frozen=True, eq=False)
+class Federation:
+    """What stays the same over a run."""
+
+    run_id: str
+    plan: RoundPlan
+    model: ModelSpec
+    train: Mapping[Phase, TrainSpec]
+    rule: ContributionRule
+    validate: Validate | None = None
+    on_answer: Callable[[Answer], None] = lambda answer: None
+    known_samples: Mapping[Phase, Mapping[int, int]] = field(default_factory=dict)  # where the server knows the shards' sizes
+
+    def run(self, state: FederationState, transport: Transport) -> Iterator[RoundResult]:
+        """All rounds from `state.next_round` on. Raises `FederationError` when a round has too few good updates."""
+        while state.next_round < self.plan.total_rounds:
+            result = self.run_round(state, transport)
+            state = result.state
+            yield result
+
+    def run_round(self, state: FederationState, transport: Transport) -> RoundResult:
+        """One round. The result does not depend on the order in which the answers arrive."""
+        started = time.monotonic()
+        selected = select_clients(self.plan, state.next_round)
+        task = self._task(state)
+        updates, excluded = self._gather(task, selected, transport)
+        if len(updates) < self.plan.min_clients:
+            raise FederationError(_too_few(task.round, len(updates), self.plan.min_clients, excluded), hint=_RESUME)
+        contributions = [update.contribution for update in updates]
+        weights = self.rule.weights(contributions)
+        adapter = weighted_mean((weight, update.adapter.load()) for weight, update in zip(weights, updates, strict=True))
+        after = self._state_after(state, adapter)
+        record = RoundRecord(
+            run_id=self.run_id,
+            time=time.time(),
+            round=task.round,
+            phase=task.phase,
+            selected=selected,
+            clients=tuple(update.client_id for update in updates),
+            weights=weights,
+            scores=self.rule.scores(contributions),
+            contributions=tuple(contributions),
+            excluded=tuple(ExcludedClient(client_id=failure.client_id, reason=failure.reason) for failure in excluded),
+            effective_clients=effective_clients(weights),
+            held_out=self.validate(task.phase, adapter, task.reference) if self.validate else None,
+            adapter_sha256=adapter.sha256,
+            update_norm=adapter.distance(state.adapter),
+            seconds=time.monotonic() - started,
+        )
+        return RoundResult(record, tuple(updates), after)
+
+    def _task(self, state: FederationState) -> FitTask:
+        phase = self.plan.phase_of(state.next_round)
+        reference = state.reference if phase == "va" else None
+        return FitTask(self.run_id, state.next_round, phase, state.adapter, reference, self.model, self.train[phase], self.plan.seed)
+
+    def _gather(self, task: FitTask, selected: Sequence[int], transport: Transport) -> tuple[list[ClientUpdate], list[ClientFailure]]:
+        """The good updates and the failures, both in client order: exactly one of them for every selected client."""
+        updates: dict[int, ClientUpdate] = {}
+        failures: dict[int, ClientFailure] = {}
+        for answer in transport.fit(task, selected):
+            answer = self._judge(task, answer)
+            if answer.client_id not in selected or answer.client_id in updates:
+                continue  # nobody asked, or it answered already
+            self.on_answer(answer)
+            if isinstance(answer, ClientUpdate):
+                updates[answer.client_id] = answer
+                failures.pop(answer.client_id, None)
+            else:
+                failures[answer.client_id] = answer
+        for client_id in selected:
+            if client_id not in updates and client_id not in failures:
+                failures[client_id] = ClientFailure(client_id, "no answer")
+                self.on_answer(failures[client_id])
+        return [updates[key] for key in sorted(updates)], [failures[key] for key in sorted(failures)]
+
+    def _judge(self, task: FitTask, answer: Answer) -> Answer:
+        """An update that does not answer the task, or contradicts what the server knows, becomes a failure with its reason."""
+        if isinstance(answer, ClientFailure):
+            return answer
+        try:
+            answer.require_answers(task)
+        except UpdateRejected as error:
+            return ClientFailure(answer.client_id, str(error))
+        known = self.known_samples.get(task.phase, {}).get(answer.client_id)
+        reported = answer.contribution.num_samples
+        if known is not None and reported != known:
+            return ClientFailure(answer.client_id, f"reports {reported} samples, but its shard has {known}")
+        return answer
+
+    def _state_after(self, state: FederationState, adapter: Adapter) -> FederationState:
+        last_of_sft = state.next_round == self.plan.fed_rounds - 1
+        return FederationState(state.next_round + 1, adapter, adapter if last_of_sft else state.reference)
+
+
+def select_clients(plan: RoundPlan, round_number: int) -> tuple[int, ...]:
+    """The clients of one round, drawn without replacement from the plan's seed, in client order."""
+    draw = random.Random(named_seed(plan.seed, "clients", round_number))
+    return tuple(sorted(draw.sample(range(plan.num_clients), plan.clients_per_round)))
+
+
+def _too_few(round_number: int, have: int, need: int, excluded: Sequence[ClientFailure]) -> str:
+    reasons = "; ".join(f"client {failure.client_id}: {failure.reason}" for failure in excluded[:3])
+    return f"round {round_number} has {have} good update{'s' * (have != 1)}, MIN_CLIENTS is {need} ({reasons})"

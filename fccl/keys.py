@@ -1,0 +1,129 @@
+"""Who may speak: Ed25519 keys of the server and the clients (RFC 8032), and what a signature is over."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from pydantic import ValidationError
+
+from fccl.errors import SettingsError
+from fccl.files import storage_errors, write_text
+from fccl.paths import KeyPaths
+from fccl.specs import Value
+
+
+class PublicKeys(Value):
+    """`public.json`: everybody's public key, in base64. It is no secret, but whoever can change it decides whom to believe."""
+
+    server: str
+    clients: dict[int, str]
+
+    def is_of_server(self, content: bytes, signature: str) -> bool:
+        """Whether the server has signed `content`."""
+        return _verifies(self.server, content, signature)
+
+    def is_of_client(self, client_id: int, content: bytes, signature: str) -> bool:
+        """Whether this client has signed `content`."""
+        return client_id in self.clients and _verifies(self.clients[client_id], content, signature)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """One party's own private key, and the public keys of all."""
+
+    private: Ed25519PrivateKey
+    public: PublicKeys
+
+    def sign(self, content: bytes) -> str:
+        """The signature of `content`, in base64. The same key and content give the same signature."""
+        return base64.b64encode(self.private.sign(content)).decode()
+
+
+def create_keys(paths: KeyPaths, num_clients: int) -> PublicKeys:
+    """Write new keys; private ones can be read by their owner only. Raises `SettingsError` when there are keys already."""
+    if paths.public.exists() or paths.server.exists():
+        raise SettingsError(f"{paths.root} holds keys already", hint="name another folder with --keys-dir, or move these away")
+    with storage_errors(paths.root):
+        paths.root.mkdir(parents=True, exist_ok=True)
+    server, clients = Ed25519PrivateKey.generate(), [Ed25519PrivateKey.generate() for _ in range(num_clients)]
+    for client_id, key in enumerate(clients):
+        _write_private(paths.client(client_id), key)
+    _write_private(paths.server, server)
+    public = PublicKeys(server=_encoded(server), clients={client_id: _encoded(key) for client_id, key in enumerate(clients)})
+    write_text(paths.public, public.model_dump_json(indent=1) + "\n")
+    return public
+
+
+def server_keys(paths: KeyPaths) -> Keys:
+    """What the server needs: its private key and the public ones. Raises `SettingsError` when they are not there or no keys."""
+    public = _read_public(paths)
+    return _checked(Keys(_read_private(paths.server), public), public.server, paths.server)
+
+
+def client_keys(paths: KeyPaths, client_id: int) -> Keys:
+    """What one client needs: its private key and the public ones. Raises `SettingsError` when they are not there or no keys."""
+    public = _read_public(paths)
+    return _checked(Keys(_read_private(paths.client(client_id)), public), public.clients.get(client_id, ""), paths.client(client_id))
+
+
+def _checked(keys: Keys, expected: str, path: Path) -> Keys:
+    if _encoded(keys.private) != expected:
+        raise SettingsError(f"{path} is not the key that public.json beside it names", hint="copy both from the folder that `fccl keys` wrote")
+    return keys
+
+
+def _read_public(paths: KeyPaths) -> PublicKeys:
+    with _key_errors(paths.public):
+        return PublicKeys.model_validate_json(paths.public.read_bytes())
+
+
+def _read_private(path: Path) -> Ed25519PrivateKey:
+    with _key_errors(path):
+        key = load_pem_private_key(path.read_bytes(), password=None)
+        if not isinstance(key, Ed25519PrivateKey):
+            raise ValueError("not Ed25519")
+        return key
+
+
+@contextmanager
+def _key_errors(path: Path) -> Iterator[None]:
+    hint = "make keys with `fccl keys --num-clients N`; leave KEYS_DIR empty to run without"
+    try:
+        yield
+    except FileNotFoundError:
+        raise SettingsError(f"{path} is not there", hint=hint) from None
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}", hint=hint) from error
+    except (ValueError, TypeError, UnsupportedAlgorithm, ValidationError) as error:
+        raise SettingsError(f"{path} holds no key", hint=hint) from error
+
+
+def _write_private(path: Path, key: Ed25519PrivateKey) -> None:
+    """Never readable by others, not even for a moment."""
+    with storage_errors(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _encoded(key: Ed25519PrivateKey) -> str:
+    return base64.b64encode(key.public_key().public_bytes_raw()).decode()
+
+
+def _verifies(key: str, content: bytes, signature: str) -> bool:
+    try:
+        Ed25519PublicKey.from_public_bytes(base64.b64decode(key, validate=True)).verify(base64.b64decode(signature, validate=True), content)
+    except (InvalidSignature, ValueError, binascii.Error):
+        return False
+    return True

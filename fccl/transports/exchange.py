@@ -1,0 +1,201 @@
+"""The exchange directory: the clients are other processes, in containers or on machines that share a file system.
+
+`docs/protocol.md` says who writes which file when. This is the server's side of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from fccl.adapter import Adapter
+from fccl.errors import FederationError, ForeignAnswer, UpdateRejected
+from fccl.exchange.board import Board
+from fccl.exchange.locks import exclusive
+from fccl.exchange.pulses import Pulses
+from fccl.exchange.reading import AnswerReader, GoodAnswer, printable
+from fccl.exchange.rejected import RejectedFolder
+from fccl.exchange.watch import Watcher, ring, watcher
+from fccl.exchange.wire import FailureFile, TaskFile, Work
+from fccl.files import storage_errors
+from fccl.keys import Keys
+from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask, StatusListener
+from fccl.paths import ExchangePaths
+from fccl.specs import ExchangeSpec
+from fccl.stored import AdapterReader, StoredAdapter
+
+_REFUSALS = 3  # so often is one client refused in an attempt; after that its files are passed over
+
+
+@dataclass
+class _Waiting:
+    """A selected client without an update. With a `reason` the round need not wait for it, though it may still come."""
+
+    reason: str = ""
+    said_so: bool = False  # the reason is the client's own word
+    refusals: int = 0
+    refused: str = ""  # why, the last time
+
+
+class ExchangeTransport:
+    """Holds the directory from `__enter__` to `__exit__`, so that no other orchestrator can.
+
+    `received` is a folder that only this process writes: an update is kept there as it was when it was checked, so nobody can change it
+    before it is used. `on_status` gets every heartbeat, `tell` a line when something happens that a person should know; set them at will.
+    """
+
+    def __init__(
+        self,
+        paths: ExchangePaths,
+        spec: ExchangeSpec,
+        received: Path,
+        keys: Keys | None = None,
+    ) -> None:
+        self.on_status: StatusListener = lambda status: None
+        self.tell: Callable[[str], None] = lambda line: None
+        self.rejected = RejectedFolder(paths)
+        self._paths, self._spec, self._received, self._keys = paths, spec, received, keys
+        self._pulses = Pulses(paths, spec.stale_s, lambda status: self.on_status(status))
+        self._held = ExitStack()
+        self._watcher: Watcher | None = None
+        self._known_board: Board | None = None
+
+    def __enter__(self) -> Self:
+        with ExitStack() as held:
+            held.enter_context(exclusive(self._paths.server_lock, "another orchestrator"))
+            self._watcher = held.enter_context(watcher(self._paths.root, self._spec.watch))
+            self._held = held.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._watcher = None
+        self._held.close()
+
+    def fit(self, task: FitTask, client_ids: Sequence[int]) -> Iterator[Answer]:
+        """Open the round and yield each client's update as it comes, then a failure for every client that has none.
+
+        With fewer updates than the quorum the clients that failed are asked again, `retries` times. Raises `StorageError`.
+        """
+        watching, board = self._watching(), self._board(task.run_id)
+        opened = board.open(task.round, task.phase, task.adapter, self._work(board, task, client_ids))
+        board.tidy(opened)
+        public = self._keys.public if self._keys else None
+        reader = AnswerReader(self._paths, opened, AdapterReader.like(task.adapter), public, board.opened(task.round))
+        self._empty_received()
+        waiting = {client_id: _Waiting() for client_id in client_ids}
+        for retry in range(self._spec.retries + 1):
+            if retry:
+                self._ask_again(board, waiting, task.round, len(client_ids) - len(waiting), retry)
+            yield from self._attempt(reader, watching, waiting)
+            if len(client_ids) - len(waiting) >= self._spec.quorum:
+                break
+        yield from (ClientFailure(client_id, client.reason) for client_id, client in sorted(waiting.items()))
+
+    def finish(self, run_id: str, round_number: int, adapter: Adapter) -> None:
+        """Tell the clients that the run is done, and leave them the final adapter. Nobody may need an update any more."""
+        board = self._board(run_id)
+        board.tidy(board.open(round_number, "done", adapter, None))
+        self._empty_received()
+
+    def _board(self, run_id: str) -> Board:
+        """The board of this run; at first, what other runs have left is cleared away."""
+        if self._known_board is None or self._known_board.run_id != run_id:
+            self._known_board = Board(self._paths, run_id, self._spec.num_clients, self._spec.keep_rounds, self._keys, self.rejected)
+            self._known_board.clear_other_runs()
+        return self._known_board
+
+    def _watching(self) -> Watcher:
+        if self._watcher is None:
+            raise FederationError("the exchange directory is not held", hint="use the transport in a with statement")
+        return self._watcher
+
+    def _work(self, board: Board, task: FitTask, client_ids: Sequence[int]) -> Work:
+        reference = None if task.reference is None else board.keep_reference(task.reference)
+        return Work(clients=tuple(client_ids), reference_sha256=reference, model=task.model, train=task.train, seed=task.seed)
+
+    def _attempt(self, reader: AnswerReader, watching: Watcher, waiting: dict[int, _Waiting]) -> Iterator[ClientUpdate]:
+        """Yield updates, and take their clients off `waiting`, until nobody is left whom it is worth to wait for."""
+        self._pulses.forgive()
+        deadline = time.monotonic() + self._spec.timeout_s
+        while True:
+            for client_id in list(waiting):
+                if (update := self._look(reader, client_id, waiting[client_id])) is not None:
+                    del waiting[client_id]
+                    yield update
+            left = deadline - time.monotonic()
+            if left <= 0:
+                self._time_is_up(waiting)
+            if all(client.reason for client in waiting.values()):
+                return
+            watching.wait(left)
+
+    def _look(self, reader: AnswerReader, client_id: int, client: _Waiting) -> ClientUpdate | None:
+        """A client's update, if a good one is there. A bad one is refused; a silence that is too long becomes a reason."""
+        self._pulses.look(client_id)
+        if client.said_so or client.refusals >= _REFUSALS or not self._paths.flag(client_id, reader.task.round).exists():
+            self._judge_silence(client_id, client)
+            return None
+        try:
+            answer = reader.read(client_id)
+        except UpdateRejected as error:
+            self._refuse(reader.task, client_id, client, error)
+            return None
+        if isinstance(answer, FailureFile):
+            client.reason, client.said_so = printable(answer.error), True
+            return None
+        return self._receive(reader, client_id, answer)
+
+    def _receive(self, reader: AnswerReader, client_id: int, answer: GoodAnswer) -> ClientUpdate:
+        path, task = self._received / self._paths.update(client_id, reader.task.round).name, reader.task
+        with storage_errors(path):
+            path.write_bytes(answer.content)  # not flushed to the disk: after a crash it is received again
+        return ClientUpdate(
+            run_id=task.run_id,
+            client_id=client_id,
+            round=task.round,
+            phase="sft" if task.phase == "sft" else "va",
+            adapter=StoredAdapter(path, answer.sha256, reader.adapters),
+            contribution=answer.contribution,
+            report=answer.report,
+        )
+
+    def _refuse(self, task: TaskFile, client_id: int, client: _Waiting, error: UpdateRejected) -> None:
+        self.rejected.refuse(self._paths.answer(client_id, task.round), str(error), task.run_id, task.round, client_id)
+        self.tell(f"client {client_id}: refused: {error}")
+        client.refusals, client.refused = client.refusals + 1, f"refused: {error}"
+        if not isinstance(error, ForeignAnswer):
+            client.reason = client.refused
+
+    def _judge_silence(self, client_id: int, client: _Waiting) -> None:
+        dead = self._pulses.is_dead(client_id)
+        silence = f"no heartbeat for {self._spec.stale_s:g} s; {self._pulses.last_word(client_id)}"
+        if dead and not client.reason:
+            client.reason = silence
+            self.tell(f"client {client_id}: {silence}")
+        elif not dead and client.reason.startswith("no heartbeat"):
+            client.reason = ""  # it is back
+            self.tell(f"client {client_id}: is back")
+
+    def _time_is_up(self, waiting: Mapping[int, _Waiting]) -> None:
+        for client_id, client in waiting.items():
+            heard = f"; {client.refused}" if client.refused else ""
+            client.reason = client.reason or f"no answer within {self._spec.timeout_s:g} s; {self._pulses.last_word(client_id)}{heard}"
+
+    def _ask_again(self, board: Board, waiting: dict[int, _Waiting], round_number: int, good: int, retry: int) -> None:
+        self.tell(f"round {round_number}: {good} good updates, MIN_CLIENTS is {self._spec.quorum}; trying again ({retry} of {self._spec.retries})")
+        for client_id, client in waiting.items():
+            if client.said_so or client.refusals:
+                board.take_back(client_id, round_number)
+            waiting[client_id] = _Waiting()
+        ring(self._paths.bell)
+
+    def _empty_received(self) -> None:
+        with storage_errors(self._received):
+            self._received.mkdir(parents=True, exist_ok=True)
+            for path in self._received.iterdir():
+                path.unlink()

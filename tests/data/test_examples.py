@@ -1,0 +1,61 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fccl.data.examples import PreferencePair, SftExample, prompt_of, read_examples, write_examples
+from fccl.errors import BadRow, DataError
+
+text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+sft = st.builds(SftExample, text, text, topic=st.one_of(st.just(""), text), answer=st.one_of(st.just(""), text))
+pairs = st.builds(PreferencePair, text, text, text, topic=st.just("a"), flaw=st.one_of(st.just(""), text))
+
+
+@given(st.lists(sft, min_size=1, max_size=5))
+def test_what_is_written_is_read_again(tmp_path_factory, examples):
+    path = tmp_path_factory.mktemp("shard") / "x.jsonl"
+    write_examples(path, examples)
+    assert read_examples(path, SftExample) == examples
+
+
+@given(st.lists(pairs, min_size=1, max_size=5))
+def test_pairs_too_with_every_separator_that_unicode_has(tmp_path_factory, examples):
+    path = tmp_path_factory.mktemp("shard") / "x.jsonl"
+    write_examples(path, [*examples, PreferencePair("a\u2028b\x85c\x1cd", "e\rf", "g\nh", topic="a")])
+    assert read_examples(path, PreferencePair)[:-1] == examples
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "expected an object with 'instruction', 'response', found list"),
+        ('{"instruction": "a"}', "has no 'response' (found: 'instruction')"),
+        ('{"instruction": "a", "response": 3}', "'response' must be text, found int"),
+        ('{"instruction": "a", "response": null}', "'response' must be text, found NoneType"),
+        ('{"instruction": " ", "response": "b"}', "'instruction' is empty"),
+        ('{"instruction": "a", "response": "b", "topic": []}', "'topic' must be text, found list"),
+        ("", "is not JSON"),
+    ],
+)
+def test_a_bad_line_is_named_with_file_and_number(tmp_path, line, what):
+    path = tmp_path / "client_0_sft.jsonl"
+    path.write_text(json.dumps({"instruction": "a", "response": "b"}) + "\n" + line + "\n")
+    with pytest.raises(BadRow) as caught:
+        read_examples(path, SftExample)
+    assert str(caught.value).startswith(f"{path}:2: ")
+    assert what in str(caught.value)
+
+
+def test_an_empty_client_and_a_missing_one_are_clear_errors(tmp_path):
+    empty = tmp_path / "client_1_va.jsonl"
+    empty.write_text("")
+    with pytest.raises(DataError, match="has no examples"):
+        read_examples(empty, PreferencePair)
+    with pytest.raises(DataError, match="is not there"):
+        read_examples(tmp_path / "client_9_va.jsonl", PreferencePair)
+
+
+def test_the_prompt_is_what_it_is():
+    assert prompt_of("Say {this}.") == "### Instruction:\nSay {this}.\n\n### Response:"

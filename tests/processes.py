@@ -1,0 +1,67 @@
+"""Clients and orchestrators of the toy federation as processes of their own: forked from a server that has imported torch already."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from fccl.checkpoint import RunFolder
+from fccl.exchange.client import ExchangeClient
+from fccl.journal import Journal
+from fccl.paths import ExchangePaths, LogPaths
+from fccl.records import RunInfo
+from fccl.specs import ExchangeSpec
+from fccl.transports.exchange import ExchangeTransport
+from tests.toy import START, ToyLearner, federation, shard
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["torch", "tests.processes"])
+
+
+def exchange_spec(clients: int = 4, **changes: object) -> ExchangeSpec:
+    usual = {"quorum": 1, "retries": 0, "timeout_s": 20.0, "stale_s": 30.0, "keep_rounds": 1}
+    return ExchangeSpec(num_clients=clients, **(usual | changes))  # type: ignore[arg-type]
+
+
+def client(root: Path, client_id: int, learner: ToyLearner | None = None, **changes: object) -> None:
+    """What a client process does."""
+    torch.set_num_threads(1)
+    ExchangeClient(ExchangePaths(root), client_id, learner or ToyLearner(), shard, **({"heartbeat_s": 0.5, "grace_s": 1.0} | changes)).run()  # type: ignore[arg-type]
+
+
+def orchestrator(root: Path, logs: Path, clients: int, rounds: int, pause_s: float = 0.0) -> None:
+    """What an orchestrator process does: start the run or go on with it, commit every round, say that it is done."""
+    torch.set_num_threads(1)
+    fed = federation(clients, rounds)
+    folder = RunFolder(LogPaths(logs), Journal(LogPaths(logs)))
+    spec = exchange_spec(clients, stale_s=600.0, timeout_s=600.0)
+    with ExchangeTransport(ExchangePaths(root), spec, folder.paths.received) as transport:
+        info = RunInfo(run_id=fed.run_id, created=0.0, settings={}, data_sha256="", versions={})
+        state = folder.resume(fed.plan) if folder.state() else folder.start(info, fed.plan, START.adapter)
+        for result in fed.run(state, transport):
+            folder.commit(result, fed.plan)
+            state = result.state
+            time.sleep(pause_s)
+        state.adapter.save(folder.paths.global_final)
+        transport.finish(fed.run_id, state.next_round, state.adapter)
+
+
+@contextmanager
+def client_processes(root: Path, learners: dict[int, ToyLearner], **changes: object) -> Iterator[dict[int, multiprocessing.Process]]:
+    """One process for each client; killed at the end, done or not."""
+    processes = {
+        number: CONTEXT.Process(target=client, args=(root, number, learner), kwargs=changes, daemon=True) for number, learner in learners.items()
+    }
+    try:
+        for process in processes.values():
+            process.start()
+        yield processes  # type: ignore[misc]
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.join()

@@ -1,0 +1,97 @@
+import json
+
+import pytest
+
+from fccl.adapter import load_adapter
+from fccl.checkpoint import RunFolder
+from fccl.errors import AdapterError, FederationError, StorageError
+from fccl.files import write_text
+from fccl.journal import Journal, read_records, read_rows
+from fccl.paths import LogPaths
+from fccl.records import RoundRecord, RunInfo
+from fccl.transports.in_process import InProcessTransport
+from tests.toy import START, ToyLearner, adapter, federation, shard
+
+INFO = RunInfo(run_id="run", created=1.0, settings={}, data_sha256="", versions={})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    paths = LogPaths(tmp_path / "logs")
+    return RunFolder(paths, Journal(paths))
+
+
+def run(folder, state, stop=99):
+    fed = federation()
+    for result in fed.run(state, InProcessTransport(ToyLearner(), shard)):
+        folder.commit(result, fed.plan)
+        state = result.state
+        if state.next_round == stop:
+            break
+    return state
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_a_stopped_run_resumes_to_the_same_bytes(folder, tmp_path, stop):
+    whole = RunFolder(LogPaths(tmp_path / "whole"), Journal(LogPaths(tmp_path / "whole")))
+    expected = run(whole, whole.start(INFO, federation().plan, START.adapter))
+    run(folder, folder.start(INFO, federation().plan, START.adapter), stop)
+    state = folder.resume(federation().plan)
+    assert state.next_round == stop
+    final = run(folder, state)
+    assert final.adapter.to_bytes() == expected.adapter.to_bytes()
+    assert [record.round for record in read_records(folder.paths.progress, RoundRecord)] == [0, 1, 2, 3]
+    assert folder.state().finished
+
+
+def test_a_round_that_was_written_but_not_committed_is_forgotten(folder):
+    plan = federation().plan
+    run(folder, folder.start(INFO, plan, START.adapter), stop=2)
+    last = list(read_rows(folder.paths.progress))[-1]
+    folder.journal.write(RoundRecord.model_validate_json(json.dumps(last | {"round": 2})))
+    assert folder.resume(plan).next_round == 2
+    assert [row["round"] for row in read_rows(folder.paths.progress)] == [0, 1]
+
+
+def test_a_new_run_keeps_the_old_one(folder):
+    plan = federation().plan
+    run(folder, folder.start(INFO, plan, START.adapter))
+    (folder.paths.root / "mine.txt").write_text("not the run's")
+    assert folder.archive() == "run"
+    assert folder.state() is None
+    kept = RunFolder(LogPaths(folder.paths.archive / "run"), folder.journal)
+    assert kept.state().finished
+    assert load_adapter(kept.paths.global_sft).tensors
+    assert sorted(path.name for path in folder.paths.root.iterdir()) == ["mine.txt", "runs"]
+    assert folder.archive() is None
+
+
+def test_an_adapter_that_is_not_the_states_is_refused(folder):
+    plan = federation().plan
+    run(folder, folder.start(INFO, plan, START.adapter), stop=1)
+    adapter(9.0, 9.0, 9.0).save(folder.paths.global_adapter(1))
+    with pytest.raises(FederationError, match="is not the adapter"):
+        folder.resume(plan)
+    folder.paths.global_adapter(1).write_bytes(b"broken")
+    with pytest.raises(AdapterError):
+        folder.resume(plan)
+
+
+def test_nothing_to_resume(folder):
+    with pytest.raises(FederationError, match="holds no run"):
+        folder.resume(federation().plan)
+    write_text(folder.paths.state, "{")
+    with pytest.raises(FederationError, match="holds no run"):
+        folder.resume(federation().plan)
+
+
+def test_only_the_last_rounds_adapters_stay(folder):
+    run(folder, folder.start(INFO, federation().plan, START.adapter))
+    assert sorted(path.name for path in folder.paths.global_adapter(0).parent.iterdir()) == ["global_round_3.pt", "global_round_4.pt"]
+
+
+def test_a_log_folder_that_cannot_be_is_one_error(tmp_path):
+    (tmp_path / "file").write_text("x")
+    paths = LogPaths(tmp_path / "file" / "logs")
+    with pytest.raises(StorageError, match="a part of the path is a file"):
+        RunFolder(paths, Journal(paths)).start(INFO, federation().plan, START.adapter)

@@ -1,0 +1,64 @@
+"""A three-number learner, so that a whole federation runs in milliseconds."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+
+from fccl.adapter import Adapter
+from fccl.contribution.rules import ContributionRule
+from fccl.data.examples import PreferencePair, SftExample
+from fccl.data.shards import ClientShard
+from fccl.errors import TrainingError
+from fccl.federation import Federation, FederationState
+from fccl.messages import ClientUpdate, FitTask, StatusListener
+from fccl.records import ClientStatus, Contribution, TrainingReport
+from fccl.specs import ModelSpec, RoundPlan, TrainSpec
+
+MODEL = ModelSpec(name="toy", lora_r=1, lora_alpha=1, max_length=8)
+TRAIN = TrainSpec(epochs=1, learning_rate=0.1, batch_size=1, warmup=0, max_grad_norm=1)
+
+
+def adapter(*numbers: float) -> Adapter:
+    return Adapter({"w": torch.tensor(numbers or (0.0, 0.0, 0.0))})
+
+
+def shard(client_id: int) -> ClientShard:
+    sft = tuple(SftExample(f"say {client_id} {n}", str(client_id)) for n in range(client_id + 1))
+    return ClientShard(client_id, sft, (PreferencePair("say", "yes", "no"),))
+
+
+@dataclass
+class ToyLearner:
+    """Moves three numbers towards the client's own, with noise from the client's seed. `broken` clients fail."""
+
+    broken: frozenset[int] = frozenset()
+    calls: list[tuple[int, int]] = field(default_factory=list)
+
+    def fit(self, task: FitTask, shard: ClientShard, on_status: StatusListener) -> ClientUpdate:
+        self.calls.append((task.round, shard.client_id))
+        if shard.client_id in self.broken:
+            raise TrainingError("the loss is not finite")
+        on_status(ClientStatus(client_id=shard.client_id, state="training", run_id=task.run_id, round=task.round, phase=task.phase, time=time.time()))
+        draw = torch.Generator().manual_seed(task.client_seed(shard.client_id))
+        target = torch.full((3,), float(shard.client_id)) + torch.randn(3, generator=draw)
+        tensors = {name: tensor + 0.5 * (target - tensor) for name, tensor in task.adapter.tensors.items()}
+        return ClientUpdate(
+            run_id=task.run_id,
+            client_id=shard.client_id,
+            round=task.round,
+            phase=task.phase,
+            adapter=Adapter(tensors),
+            contribution=Contribution(avg_loss=1.0 + shard.client_id, num_samples=len(shard.sft), seconds=0.0),
+            report=TrainingReport(tokens=3, tokens_per_second=1.0, steps=1),
+        )
+
+
+def federation(clients: int = 4, rounds: int = 2, rule: ContributionRule | None = None, **changes: object) -> Federation:
+    plan = RoundPlan(fed_rounds=rounds, num_clients=clients, clients_per_round=changes.pop("per_round", clients), seed=7, **changes)  # type: ignore[arg-type]
+    return Federation("run", plan, MODEL, {"sft": TRAIN, "va": TRAIN}, rule or ContributionRule())
+
+
+START = FederationState(0, adapter())

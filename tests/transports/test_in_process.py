@@ -1,0 +1,42 @@
+import pytest
+
+from fccl.errors import StorageError
+from fccl.transports.in_process import InProcessTransport
+from tests.toy import ToyLearner, shard
+from tests.transports.contract import LearnerWithReference, TransportContract, task
+
+
+class TestInProcess(TransportContract):
+    @pytest.fixture
+    def make(self, heard):
+        return lambda broken=(): InProcessTransport(LearnerWithReference(broken=frozenset(broken)), shard, heard.append)
+
+
+def test_each_shard_is_loaded_when_its_client_s_turn_comes():
+    loaded = []
+    transport = InProcessTransport(ToyLearner(), lambda client: loaded.append(client) or shard(client))
+    answers = transport.fit(task(), (0, 1, 2))
+    next(answers)
+    assert loaded == [0]
+
+
+def test_the_servers_own_disk_is_no_clients_failure():
+    def full(status):
+        raise StorageError("the disk is full")
+
+    with pytest.raises(StorageError):
+        list(InProcessTransport(ToyLearner(), shard, full).fit(task(), (0,)))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("out of memory\nmore"), ValueError("bad"), FloatingPointError("nan")])
+def test_whatever_training_raises_is_that_clients_failure(error):
+    class Broken(ToyLearner):
+        def fit(self, task, shard, on_status):
+            if shard.client_id == 1:
+                raise error
+            return super().fit(task, shard, on_status)
+
+    found = list(InProcessTransport(Broken(), shard).fit(task(), (0, 1, 2)))
+    assert [type(answer).__name__ for answer in found] == ["ClientUpdate", "ClientFailure", "ClientUpdate"]
+    assert found[1].reason.startswith(type(error).__name__)
+    assert "\n" not in found[1].reason
