@@ -63,3 +63,18 @@ def test_knows_nothing_of_instructions(micro):
         output = model.generate(**prompt, max_new_tokens=12, do_sample=False, pad_token_id=tokenizer.eos_token_id)
         exact += tokenizer.decode(output[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True).strip() == example.answer
     assert exact <= 2
+
+
+@pytest.mark.slow
+def test_the_script_that_trained_it_is_deterministic(tmp_path):
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    root = Path(__file__).resolve().parent.parent
+    small = ("--steps", "3", "--documents", "400", "--width", "32", "--heads", "2", "--vocabulary", "600")
+    for name in ("one", "two"):
+        command = [sys.executable, str(root / "scripts" / "train_micro.py"), "--out", str(tmp_path / name), *small]
+        subprocess.run(command, check=True, capture_output=True, env={"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin"})
+    for file in ("model.safetensors", "tokenizer.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()

@@ -171,7 +171,7 @@ def _difference(difference: Difference) -> Cell:
 
 
 def _times(value: float) -> str:
-    return f"{value:.3f}" if value < 10 else plain(value)
+    return plain(value) if value >= 10 else f"{value:.3f}" if value >= 0.1 else f"{value:.2g}"
 
 
 def _points(value: float) -> str:

@@ -1,5 +1,7 @@
 """What the exchange directory must survive: late, dead and lying clients, restarts, other runs, peers of the original protocol."""
 
+import hashlib
+import io
 import json
 import os
 import threading
@@ -355,7 +357,10 @@ def huge(paths, opened):
         file.truncate(10**9)
 
 
-NAN = adapter().to_bytes().replace(bytes(12), torch.tensor([0.0, float("nan"), 0.0]).numpy().tobytes())
+def with_nan():
+    buffer = io.BytesIO()
+    torch.save({"w": torch.tensor([0.0, float("nan"), 0.0])}, buffer)
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -397,14 +402,13 @@ def test_a_broken_answer_is_refused_with_its_reason_and_moved_and_the_other_coun
     ("content", "reason"),
     [
         (adapter(1.0).to_bytes(), "w has shape (1,), expected (3,)"),
-        (NAN, "not finite"),
+        (with_nan(), "not finite"),
         (adapter().to_bytes()[:-40], "not a readable adapter file"),
         (b"not a zip", "is not an adapter file"),
     ],
 )
 def test_a_file_that_is_no_such_adapter_is_refused(paths, transport, content, reason):
     """Its hash is right: the client itself has sent it."""
-    import hashlib
 
     def spoil(paths, opened):
         replace("update", content)(paths, opened)
@@ -609,21 +613,27 @@ def test_a_client_with_keys_believes_only_its_server(paths, transport, keys, sig
 
 def test_a_task_that_was_changed_is_not_believed(paths, transport, keys):
     told = []
-    client = ExchangeClient(paths, 1, ToyLearner(), shard, client_keys(keys, 1), tell=told.append)
+
+    def newest():
+        nonlocal client
+        client = ExchangeClient(paths, 1, ToyLearner(), shard, client_keys(keys, 1), tell=told.append)
+        return client._newest()
+
+    client = None
     with transport(server_keys(keys)) as exchange:
         board = exchange._board("run")
         board.open(0, "sft", task().adapter, exchange._work(board, task(), (1,)))
-        assert client._newest().round == 0
+        assert newest().round == 0
         for changes in ({"adapter_sha256": "0" * 64}, {"run_id": "another"}, {"phase": "done", "work": None}):
             text = paths.task(0).read_text()
             paths.task(0).write_text(json.dumps(json.loads(text) | changes))
-            assert client._newest() is None
+            assert newest() is None
             paths.task(0).write_text(text)
         paths.phase(0).write_text("done")
-        assert client._newest() is None
+        assert newest() is None
         paths.phase(0).write_text("sft")
         adapter(8.0, 8.0, 8.0).save(paths.global_adapter(0))
-        opened = client._newest()
+        opened = newest()
         client._answer(opened, opened.work, None)
     assert told[-1] == "round 1 cannot be begun: global_round_0.pt is not the file that the task speaks of"
     assert not paths.flag(1, 0).exists()
