@@ -20,7 +20,7 @@ def save_peft(model: LanguageModel, adapter: Adapter, folder: Path, card: str) -
     model.load(adapter)
     model.model.peft_config["default"].base_model_name_or_path = model.spec.name
     with _new_folder(folder) as new:
-        model.model.save_pretrained(new)
+        model.model.save_pretrained(new, save_embedding_layers=False)  # they are the base model's, untouched
         write_text(new / "README.md", card)
 
 

@@ -185,7 +185,7 @@ def test_a_full_disk_ends_with_one_line_and_a_resumable_run(tmp_path):
     """A small file system of its own fills up in the middle of the run; emptied, the run goes on."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", str(disk)], capture_output=True, check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(disk)], capture_output=True, check=False)
     if mounted.returncode:
         pytest.skip("cannot mount a small file system here")
     try:
