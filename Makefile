@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 export OMP_WAIT_POLICY ?= PASSIVE# waiting threads sleep: other processes may need the core
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types unit test-long test-wheel lock clean
+.PHONY: help demo test lint types unit test-long chaos bench-exchange test-wheel lock clean
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -29,6 +29,12 @@ unit: $(VENV)/.ready-dev  ## the test suite
 
 test-long: $(VENV)/.ready-dev ## whole quickstart runs, killed processes, real texts, the wheel
 	$(RUN) -m pytest -q -m slow
+
+chaos: $(VENV)/.ready-dev ## kill orchestrator and clients at random moments, compare with the undisturbed run
+	$(RUN) scripts/chaos.py
+
+bench-exchange: $(VENV)/.ready-dev ## milliseconds a round over the exchange directory, memory and time of the aggregation
+	$(RUN) benchmarks/bench_exchange.py
 
 lock:            ## pin every version again: requirements.txt and requirements-dev.txt
 	$(PYTHON) scripts/lock.py

@@ -33,7 +33,7 @@ def storage_errors(path: Path, action: str = "write") -> Iterator[None]:
         yield
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-        hint = "free some space, or name another folder with --data-dir or --log-dir; what was complete before is untouched"
+        hint = "free some space, or name another folder with --data-dir, --log-dir or --exchange-dir; what was complete before is untouched"
         raise StorageError(f"cannot {action} {path}: {reason}", hint=hint) from error
 
 

@@ -16,7 +16,9 @@ from math import prod
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fccl.adapter import Adapter, Form, adapter_from_bytes
 from fccl.errors import AdapterError
@@ -25,13 +27,14 @@ from fccl.files import storage_errors, write_bytes
 _Spans = list[tuple[int, int]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AdapterReader:
     """Reads adapter files of one form. `max_bytes` is the size above which no such file is."""
 
     form: Form
     length: int
-    fixed: tuple[tuple[int, bytes], ...]  # places in the file, and what is there whatever the numbers are
+    fixed: NDArray[np.intp]  # the places in the file where the same is written whatever the numbers are
+    expected: NDArray[np.uint8]  # and what that is
     starts: Mapping[str, int]  # where each tensor's numbers begin; empty when this version of torch writes files of another kind
 
     @classmethod
@@ -39,14 +42,16 @@ class AdapterReader:
         """For files of adapters with the same names and shapes as `adapter`."""
         content = adapter.to_bytes()
         archive = zipfile.ZipFile(io.BytesIO(content))
-        starts = {}
+        starts: dict[str, int] = {}
         for index, (name, tensor) in enumerate(adapter.tensors.items()):
             record = next((info for info in archive.infolist() if info.filename.endswith(f"/data/{index}")), None)
             start = _start(content, record) if record else 0
             if tensor.numel() == 0 or content[start : start + tensor.nbytes] != tensor.numpy().tobytes():
-                return cls(adapter.form, len(content), (), {})
+                starts = {}
+                break
             starts[name] = start
-        return cls(adapter.form, len(content), _between(content, _free_spans(content, archive)), starts)
+        fixed = _outside(_free_spans(content, archive), len(content))
+        return cls(adapter.form, len(content), fixed, np.frombuffer(content, np.uint8)[fixed], starts)
 
     @property
     def max_bytes(self) -> int:
@@ -70,7 +75,7 @@ class AdapterReader:
     def _is_as_written_here(self, content: bytearray) -> bool:
         if not self.starts or len(content) != self.length:
             return False
-        return all(content[start : start + len(expected)] == expected for start, expected in self.fixed)
+        return bool(np.array_equal(np.frombuffer(content, np.uint8)[self.fixed], self.expected))
 
 
 @dataclass(frozen=True)
@@ -126,12 +131,14 @@ def _free_spans(content: bytes, archive: zipfile.ZipFile) -> _Spans:
             spans.append((end + 4, end + 8))  # behind the record
         spans.append((entry + 16, entry + 20))  # in the list of records at the end
         entry += 46 + _number(content, entry + 28) + _number(content, entry + 30) + _number(content, entry + 32)
-    return sorted(spans)
+    return spans
 
 
-def _between(content: bytes, spans: _Spans) -> tuple[tuple[int, bytes], ...]:
-    edges = [0, *(edge for span in spans for edge in span), len(content)]
-    return tuple((start, content[start:stop]) for start, stop in zip(edges[::2], edges[1::2], strict=True) if stop > start)
+def _outside(spans: _Spans, length: int) -> NDArray[np.intp]:
+    free = np.zeros(length, bool)
+    for start, stop in spans:
+        free[start:stop] = True
+    return np.flatnonzero(~free)
 
 
 def _numbers(content: bytearray, start: int, shape: tuple[int, ...]) -> torch.Tensor:

@@ -1,12 +1,14 @@
 """`fccl orchestrator`: a federation whose clients are other processes, over an exchange directory.
 
-Started again after a crash, with the same settings, it goes on with the run that is in `LOG_DIR`.
+Started again with the same settings it goes on with the run that is in `LOG_DIR`, and does nothing when that is finished: whoever restarts it after
+a crash need not know how far it was.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
@@ -14,9 +16,10 @@ from fccl.apps.interrupt import terminate_as_interrupt
 from fccl.apps.run import FREE_TO_CHANGE, prepared_run, recorded_settings
 from fccl.checkpoint import RunFolder
 from fccl.config import Settings
+from fccl.files import sha256_of
 from fccl.journal import Journal, read_records
 from fccl.keys import server_keys
-from fccl.paths import ExchangePaths, KeyPaths, LogPaths
+from fccl.paths import DataPaths, ExchangePaths, KeyPaths, LogPaths
 from fccl.records import RunEvent
 from fccl.training.learner import GenericLearner
 from fccl.transports.exchange import ExchangeTransport
@@ -26,8 +29,12 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     """Run, or go on with the run that is here; then evaluate. Returns the exit status."""
     console = Console()
     folder = RunFolder(LogPaths(settings.log_dir), Journal(LogPaths(settings.log_dir)))
-    resume = options.resume or (not options.new and is_unfinished(folder, settings))
-    if resume:
+    here = "other" if options.new else standing(folder, settings)
+    if here == "finished" and not options.resume:
+        where = f"The run in {folder.paths.root}/ has these settings and is finished. --new begins another, and keeps this one in runs/."
+        console.print(where, highlight=False, soft_wrap=True)
+        return 0
+    if resume := options.resume or here == "unfinished":
         settings = recorded_settings(folder, settings, options.given)
     keys = server_keys(KeyPaths(Path(settings.keys_dir))) if settings.keys_dir else None
     exchange = ExchangeTransport(ExchangePaths(settings.exchange_dir), settings.exchange_spec(), folder.paths.received, keys)
@@ -43,15 +50,17 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def is_unfinished(folder: RunFolder, settings: Settings) -> bool:
-    """Whether the log folder holds a run with these settings whose rounds, or whose evaluation, are not complete."""
-    info, state = folder.info(), folder.state()
+def standing(folder: RunFolder, settings: Settings) -> Literal["finished", "unfinished", "other"]:
+    """How far the run in the log folder is; `other` when there is none, or it has other settings or other data."""
+    info, state, manifest = folder.info(), folder.state(), DataPaths(settings.data_dir).manifest
     if info is None or state is None:
-        return False
+        return "other"
     same = all(info.settings.get(name) == str(value) for name, value in settings.model_dump().items() if name not in FREE_TO_CHANGE)
-    return same and not (state.finished and _has_finished(folder) and (not settings.evaluate or folder.paths.evaluation_json.is_file()))
+    if not same or (manifest.is_file() and sha256_of(manifest) != info.data_sha256):
+        return "other"
+    evaluated = not settings.evaluate or folder.paths.evaluation_json.is_file()
+    return "finished" if state.finished and evaluated and _has_finished(folder) else "unfinished"
 
 
 def _has_finished(folder: RunFolder) -> bool:
-    events = read_records(folder.paths.progress, RunEvent, lambda row: row.get("event") == "finished")
-    return bool(events)
+    return bool(read_records(folder.paths.progress, RunEvent, lambda row: row.get("event") == "finished"))

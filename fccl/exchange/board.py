@@ -59,7 +59,7 @@ class Board:
         ).signed(self.keys)
         written = task.model_dump_json() + "\n"
         files = {self.paths.global_adapter(round_number): content, self.paths.task(round_number): written.encode()}
-        self._remove(self.paths.root / text for text, name in self._files() if name.round is not None and name.round > round_number)
+        self._clear_later(round_number)
         if not self._holds(files | {self.paths.phase(round_number): phase.encode()}):
             self._remove([self.paths.phase(round_number)])
             for path, wanted in files.items():
@@ -104,6 +104,13 @@ class Board:
             return all(read_bounded(path, len(content)) == content for path, content in files.items())
         except UpdateRejected:
             return False
+
+    def _clear_later(self, round_number: int) -> None:
+        """Rounds that this one comes before: opened by a server that was since restored to an older state, or made up."""
+        later = [(text, name) for text, name in self._files() if name.round is not None and name.round > round_number]
+        self._remove(self.paths.root / text for text, name in later if name.client is None)
+        for client_id, number in sorted({(name.client, name.round) for _, name in later if name.client is not None and name.round is not None}):
+            self.rejected.refuse(self.paths.answer(client_id, number), "of a round that has not begun", self.run_id, number, client_id)
 
     def _prune(self, round_number: int, work: Work | None) -> None:
         """Remove rounds that are over, but for the last few, and reference policies but for this round's."""

@@ -72,7 +72,9 @@ class ExchangeClient:
                     return
             elif task is not None and task.work is not None:
                 self._remember(task.run_id)
-                if self.client_id in task.work.clients and not self._answered(task):
+                if self.client_id not in task.work.clients:
+                    self._complain(f"round {task.round + 1} ({task.phase}): not asked")
+                elif not self._answered(task):
                     self._answer(task, task.work, heart)
             heart.check()
             bell.wait(self.heartbeat_s)  # what happened meanwhile ends it at once

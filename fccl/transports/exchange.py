@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from fccl.adapter import Adapter
 from fccl.errors import FederationError, ForeignAnswer, UpdateRejected
@@ -36,10 +36,13 @@ _REFUSALS = 3  # so often is one client refused in an attempt; after that its fi
 class _Waiting:
     """A selected client without an update. With a `reason` the round need not wait for it, though it may still come."""
 
+    cause: Literal["", "said", "refused", "silent", "late"] = ""
     reason: str = ""
-    said_so: bool = False  # the reason is the client's own word
     refusals: int = 0
     refused: str = ""  # why, the last time
+
+    def give_up(self, cause: Literal["said", "refused", "silent", "late"], reason: str) -> None:
+        self.cause, self.reason = cause, reason
 
 
 class ExchangeTransport:
@@ -49,13 +52,7 @@ class ExchangeTransport:
     before it is used. `on_status` gets every heartbeat, `tell` a line when something happens that a person should know; set them at will.
     """
 
-    def __init__(
-        self,
-        paths: ExchangePaths,
-        spec: ExchangeSpec,
-        received: Path,
-        keys: Keys | None = None,
-    ) -> None:
+    def __init__(self, paths: ExchangePaths, spec: ExchangeSpec, received: Path, keys: Keys | None = None) -> None:
         self.on_status: StatusListener = lambda status: None
         self.tell: Callable[[str], None] = lambda line: None
         self.rejected = RejectedFolder(paths)
@@ -130,14 +127,14 @@ class ExchangeTransport:
             left = deadline - time.monotonic()
             if left <= 0:
                 self._time_is_up(waiting)
-            if all(client.reason for client in waiting.values()):
+            if all(client.cause for client in waiting.values()):
                 return
             watching.wait(left)
 
     def _look(self, reader: AnswerReader, client_id: int, client: _Waiting) -> ClientUpdate | None:
         """A client's update, if a good one is there. A bad one is refused; a silence that is too long becomes a reason."""
         self._pulses.look(client_id)
-        if client.said_so or client.refusals >= _REFUSALS or not self._paths.flag(client_id, reader.task.round).exists():
+        if client.cause == "said" or client.refusals >= _REFUSALS or not self._paths.flag(client_id, reader.task.round).exists():
             self._judge_silence(client_id, client)
             return None
         try:
@@ -146,7 +143,7 @@ class ExchangeTransport:
             self._refuse(reader.task, client_id, client, error)
             return None
         if isinstance(answer, FailureFile):
-            client.reason, client.said_so = printable(answer.error), True
+            client.give_up("said", printable(answer.error))
             return None
         return self._receive(reader, client_id, answer)
 
@@ -169,27 +166,28 @@ class ExchangeTransport:
         self.tell(f"client {client_id}: refused: {error}")
         client.refusals, client.refused = client.refusals + 1, f"refused: {error}"
         if not isinstance(error, ForeignAnswer):
-            client.reason = client.refused
+            client.give_up("refused", client.refused)
 
     def _judge_silence(self, client_id: int, client: _Waiting) -> None:
         dead = self._pulses.is_dead(client_id)
-        silence = f"no heartbeat for {self._spec.stale_s:g} s; {self._pulses.last_word(client_id)}"
-        if dead and not client.reason:
-            client.reason = silence
-            self.tell(f"client {client_id}: {silence}")
-        elif not dead and client.reason.startswith("no heartbeat"):
-            client.reason = ""  # it is back
+        if dead and not client.cause:
+            client.give_up("silent", f"no heartbeat for {self._spec.stale_s:g} s; {self._pulses.last_word(client_id)}")
+            self.tell(f"client {client_id}: {client.reason}")
+        elif not dead and client.cause == "silent":
+            client.cause = ""
             self.tell(f"client {client_id}: is back")
 
     def _time_is_up(self, waiting: Mapping[int, _Waiting]) -> None:
         for client_id, client in waiting.items():
-            heard = f"; {client.refused}" if client.refused else ""
-            client.reason = client.reason or f"no answer within {self._spec.timeout_s:g} s; {self._pulses.last_word(client_id)}{heard}"
+            if not client.cause:
+                heard = f"; {client.refused}" if client.refused else ""
+                client.give_up("late", f"no answer within {self._spec.timeout_s:g} s; {self._pulses.last_word(client_id)}{heard}")
 
     def _ask_again(self, board: Board, waiting: dict[int, _Waiting], round_number: int, good: int, retry: int) -> None:
-        self.tell(f"round {round_number}: {good} good updates, MIN_CLIENTS is {self._spec.quorum}; trying again ({retry} of {self._spec.retries})")
+        missing = f"round {round_number} has {good} good update{'s' * (good != 1)}, MIN_CLIENTS is {self._spec.quorum}"
+        self.tell(f"{missing}; trying again ({retry} of {self._spec.retries})")
         for client_id, client in waiting.items():
-            if client.said_so or client.refusals:
+            if client.cause == "said" or client.refusals:
                 board.take_back(client_id, round_number)
             waiting[client_id] = _Waiting()
         ring(self._paths.bell)

@@ -85,11 +85,11 @@ def finish(transport):
 
 
 def test_a_client_that_never_comes_is_given_up_at_the_deadline(paths, transport):
-    with transport(timeout_s=1.0) as exchange, clients(paths, {0: ToyLearner()}):
+    with transport(timeout_s=0.4) as exchange, clients(paths, {0: ToyLearner()}):
         found = fit(exchange)
         finish(exchange)
     assert isinstance(found[0], ClientUpdate)
-    assert found[1] == ClientFailure(1, "no answer within 1 s; it was never seen")
+    assert found[1] == ClientFailure(1, "no answer within 0.4 s; it was never seen")
 
 
 def test_a_client_that_died_is_given_up_before_the_deadline(paths, transport):
@@ -139,7 +139,7 @@ def test_a_client_that_returns_joins_the_current_round(paths, transport):
             finish(exchange)
         thread.join()
     assert all(isinstance(answer, ClientUpdate) for answer in found.values())
-    assert told[:2] == ["client 0: no heartbeat for 0.5 s; it was last seen idle", "client 0: is back"]
+    assert told[0] == "client 0: no heartbeat for 0.5 s; it was last seen idle"
 
 
 def test_below_the_quorum_the_round_is_tried_again(paths, transport):
@@ -156,13 +156,13 @@ def test_below_the_quorum_the_round_is_tried_again(paths, transport):
         found = fit(exchange)
         finish(exchange)
     assert all(isinstance(answer, ClientUpdate) for answer in found.values())
-    assert told == ["round 0: 1 good updates, MIN_CLIENTS is 2; trying again (1 of 2)"]
+    assert told == ["round 0 has 1 good update, MIN_CLIENTS is 2; trying again (1 of 2)"]
     assert first.learner.calls == [(0, 0)], "who has answered is not asked again"
 
 
 def test_below_the_quorum_for_good_the_run_ends_resumable(paths, transport):
     fed = federation(2, rounds=1, min_clients=2)
-    with transport(quorum=2, retries=1, timeout_s=0.5) as exchange, clients(paths, {0: ToyLearner()}):
+    with transport(quorum=2, retries=1, timeout_s=0.3) as exchange, clients(paths, {0: ToyLearner()}):
         with pytest.raises(FederationError, match="round 0 has 1 good update, MIN_CLIENTS is 2"):
             fed.run_round(START, exchange)
         finish(exchange)
@@ -509,7 +509,7 @@ def test_its_training_time_is_taken_from_its_files_when_it_does_not_say(paths, t
 
 
 def test_its_files_from_before_the_round_count_for_nothing(paths, transport):
-    with transport(timeout_s=1.0) as exchange:
+    with transport(timeout_s=0.4) as exchange:
         original_peer(paths, 1, 0, wait=False)
         long_ago = time.time() - 3600
         for path in paths.answer(1, 0):
@@ -524,7 +524,7 @@ def test_its_files_from_before_the_round_count_for_nothing(paths, transport):
 
 @pytest.mark.parametrize("contribution", [{"client": 0}, {"round": 3}, {"phase": "va"}])
 def test_it_may_not_contradict_its_file_names(paths, transport, contribution):
-    with transport(timeout_s=1.0) as exchange:
+    with transport(timeout_s=0.4) as exchange:
         peer = threading.Thread(target=original_peer, args=(paths, 1, 0), kwargs=contribution)
         peer.start()
         assert "the answer is of" in fit(exchange, (1,))[1].reason
@@ -598,7 +598,7 @@ def test_a_client_with_keys_believes_only_its_server(paths, transport, keys, sig
     client = ExchangeClient(paths, 1, learner, shard, client_keys(keys, 1), grace_s=0.0, tell=told.append)
     thread = threading.Thread(target=client.run, daemon=True)
     thread.start()
-    with transport(None if signer is None else client_keys(keys, signer), timeout_s=1.0) as exchange:
+    with transport(None if signer is None else client_keys(keys, signer), timeout_s=0.4) as exchange:
         assert isinstance(fit(exchange, (1,))[1], ClientFailure)
         finish(exchange)
     until(lambda: len(told) == 2)
@@ -715,7 +715,7 @@ def test_a_client_whose_disk_is_full_ends_with_that_error(paths, transport, monk
 
 def test_a_lost_notification_hangs_nothing(paths, transport, monkeypatch):
     """No change is ever notified; whoever waits looks for itself now and then."""
-    monkeypatch.setattr(watch_module.Notified, "_look", lambda self, every_ms, timeout_s: time.sleep(min(timeout_s, 0.1)))
+    monkeypatch.setattr(watch_module.Notified, "_look", lambda self, every_ms, timeout_s: time.sleep(min(timeout_s, 0.02)))
     fed = federation(2, rounds=1)
     with transport(watch="notify", timeout_s=20.0) as exchange, clients(paths, {0: ToyLearner(), 1: ToyLearner()}, watch="notify"):
         results = list(fed.run(START, exchange))

@@ -1,0 +1,44 @@
+import pytest
+
+from fccl.paths import ExchangeName, ExchangePaths
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return ExchangePaths(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("phase_0.txt", ExchangeName("phase", round=0)),
+        ("global_round_12.pt", ExchangeName("global_adapter", round=12)),
+        ("task_round_3.json", ExchangeName("task", round=3)),
+        ("client_2_round_10.pt", ExchangeName("update", round=10, client=2)),
+        ("contrib_client_2_round_10.json", ExchangeName("contribution", round=10, client=2)),
+        ("done_2_10.flag", ExchangeName("flag", round=10, client=2)),
+        ("status_7.json", ExchangeName("status", client=7)),
+    ],
+)
+def test_names_both_ways(paths, text, name):
+    assert paths.name(text) == name
+    numbers = [number for number in (name.client, name.round) if number is not None]
+    assert getattr(paths, name.kind)(*numbers) == paths.root / text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "client_../../x_round_0.pt",
+        "client_01_round_0.pt",
+        "client_-1_round_0.pt",
+        "client_1_round_0.pt.tmp",
+        "phase_1.txt\n",
+        "phase_٣.txt",
+        "",
+        "_",
+        "x",
+    ],
+)
+def test_what_is_no_name(paths, text):
+    assert paths.name(text) is None
