@@ -119,7 +119,7 @@ def report(title: str, outcome: Outcome, logs: LogPaths, expected: Sequence[tupl
 
 def chaos_toy(folder: Path, kills: int, draw: random.Random) -> bool:
     """Rounds enough for so many kills: one takes some hundredths of a second."""
-    rounds = max(5, kills)
+    rounds = max(5, 2 * kills)
     fed = federation(CLIENTS, rounds)
     results = list(fed.run(START, InProcessTransport(ToyLearner(), shard)))
     expected = [(result.record.round, result.record.adapter_sha256) for result in results]

@@ -18,7 +18,7 @@ def chaos(*arguments):
 def test_ten_kills():
     output = chaos("--kills", "10", "--micro-kills", "0")
     assert "toy: kills: 10 (" in output
-    assert "rounds: 20 of 20; identical: yes" in output
+    assert "rounds: 40 of 40; identical: yes" in output
 
 
 @pytest.mark.slow

@@ -130,15 +130,17 @@ class ExchangeClient:
             self._reader = None
 
     def _answered(self, task: TaskFile) -> bool:
-        """Whether this client's answer to this very task is committed. One that the server took away (refused, or to try again) is not."""
+        """Whether this client's answer to this very task is committed. One that the server took away (refused, or to try again) is not.
+
+        A failure counts for the process that it befell: started again, it tries again.
+        """
         if not self.paths.flag(self.client_id, task.round).exists():
             return False
         if self._committed == task:
             return True
         path = self.paths.contribution(self.client_id, task.round)
         try:
-            content = read_bounded(path, MAX_JSON_BYTES)
-            said = parse(content, FailureFile if b'"error"' in content else UpdateFile, path.name)
+            said = parse(read_bounded(path, MAX_JSON_BYTES), UpdateFile, path.name)
         except UpdateRejected:
             return False
         return (said.run_id, said.round, said.base_sha256) == (task.run_id, task.round, task.adapter_sha256)

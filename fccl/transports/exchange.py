@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -40,6 +41,7 @@ class _Waiting:
     reason: str = ""
     refusals: int = 0
     refused: str = ""  # why, the last time
+    flag: tuple[int, int] | None = None  # inode and time of the flag whose answer was read
 
     def give_up(self, cause: Literal["said", "refused", "silent", "late"], reason: str) -> None:
         self.cause, self.reason = cause, reason
@@ -61,6 +63,7 @@ class ExchangeTransport:
         self._held = ExitStack()
         self._watcher: Watcher | None = None
         self._known_board: Board | None = None
+        self._adapters: AdapterReader | None = None
 
     def __enter__(self) -> Self:
         with ExitStack() as held:
@@ -81,8 +84,10 @@ class ExchangeTransport:
         watching, board = self._watching(), self._board(task.run_id)
         opened = board.open(task.round, task.phase, task.adapter, self._work(board, task, client_ids))
         board.tidy(opened)
+        if self._adapters is None or self._adapters.form != task.adapter.form:
+            self._adapters = AdapterReader.like(task.adapter)
         public = self._keys.public if self._keys else None
-        reader = AnswerReader(self._paths, opened, AdapterReader.like(task.adapter), public, board.opened(task.round))
+        reader = AnswerReader(self._paths, opened, self._adapters, public, board.opened(task.round))
         self._empty_received()
         waiting = {client_id: _Waiting() for client_id in client_ids}
         for retry in range(self._spec.retries + 1):
@@ -134,9 +139,11 @@ class ExchangeTransport:
     def _look(self, reader: AnswerReader, client_id: int, client: _Waiting) -> ClientUpdate | None:
         """A client's update, if a good one is there. A bad one is refused; a silence that is too long becomes a reason."""
         self._pulses.look(client_id)
-        if client.cause == "said" or client.refusals >= _REFUSALS or not self._paths.flag(client_id, reader.task.round).exists():
+        flag = _identity(self._paths.flag(client_id, reader.task.round))
+        if flag in (None, client.flag) or client.refusals >= _REFUSALS:
             self._judge_silence(client_id, client)
             return None
+        client.flag = flag
         try:
             answer = reader.read(client_id)
         except UpdateRejected as error:
@@ -197,3 +204,12 @@ class ExchangeTransport:
             self._received.mkdir(parents=True, exist_ok=True)
             for path in self._received.iterdir():
                 path.unlink()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Changes whenever the file is written anew; None when it is not there."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns

@@ -160,6 +160,23 @@ def test_below_the_quorum_the_round_is_tried_again(paths, transport):
     assert first.learner.calls == [(0, 0)], "who has answered is not asked again"
 
 
+def test_a_client_that_failed_and_is_started_again_may_still_answer(paths, transport):
+    """While the round waits for another."""
+    with transport(timeout_s=60.0) as exchange:
+        failing = ExchangeClient(paths, 0, ToyLearner(broken=frozenset({0})), shard)
+        board = exchange._board("run")
+        opened = board.open(0, "sft", task().adapter, exchange._work(board, task(), (0, 1)))
+        failing._commit(opened, ClientFailure(0, "no memory"))
+        back = ExchangeClient(paths, 0, ToyLearner(), shard, grace_s=0.0)
+        thread = threading.Timer(0.4, back.run)
+        with clients(paths, {1: slow(1.5)}):
+            thread.start()
+            found = fit(exchange)
+            finish(exchange)
+        thread.join()
+    assert all(isinstance(answer, ClientUpdate) for answer in found.values())
+
+
 def test_below_the_quorum_for_good_the_run_ends_resumable(paths, transport):
     fed = federation(2, rounds=1, min_clients=2)
     with transport(quorum=2, retries=1, timeout_s=0.3) as exchange, clients(paths, {0: ToyLearner()}):
