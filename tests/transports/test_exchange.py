@@ -84,6 +84,7 @@ def finish(transport):
 # --- late, dead, never there
 
 
+@pytest.mark.timing
 def test_a_client_that_never_comes_is_given_up_at_the_deadline(paths, transport):
     with transport(timeout_s=0.4) as exchange, clients(paths, {0: ToyLearner()}):
         found = fit(exchange)
@@ -92,6 +93,7 @@ def test_a_client_that_never_comes_is_given_up_at_the_deadline(paths, transport)
     assert found[1] == ClientFailure(1, "no answer within 0.4 s; it was never seen")
 
 
+@pytest.mark.timing
 def test_a_client_that_died_is_given_up_before_the_deadline(paths, transport):
     started = time.monotonic()
     with transport(timeout_s=60.0, stale_s=0.5) as exchange, clients(paths, {0: ToyLearner()}):
@@ -104,6 +106,7 @@ def test_a_client_that_died_is_given_up_before_the_deadline(paths, transport):
     assert time.monotonic() - started < 30
 
 
+@pytest.mark.timing
 def test_a_slow_client_that_lives_has_until_the_deadline(paths, transport):
     """Its heartbeat goes on while it trains, so it is not taken for dead."""
     with transport(timeout_s=30.0, stale_s=0.6) as exchange, clients(paths, {0: ToyLearner(), 1: slow(1.8)}):
@@ -124,6 +127,7 @@ def test_a_client_that_is_late_joins_the_next_round(paths, transport):
     assert any("too late" in line for line in told)
 
 
+@pytest.mark.timing
 def test_a_client_that_returns_joins_the_current_round(paths, transport):
     """It is given up as dead, and comes back while the round waits for another."""
     told = []
@@ -177,6 +181,7 @@ def test_a_client_that_failed_and_is_started_again_may_still_answer(paths, trans
     assert all(isinstance(answer, ClientUpdate) for answer in found.values())
 
 
+@pytest.mark.timing
 def test_below_the_quorum_for_good_the_run_ends_resumable(paths, transport):
     fed = federation(2, rounds=1, min_clients=2)
     with transport(quorum=2, retries=1, timeout_s=0.3) as exchange, clients(paths, {0: ToyLearner()}):
