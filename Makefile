@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 export OMP_WAIT_POLICY ?= PASSIVE# waiting threads sleep: other processes may need the core
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types unit test-long test-timing chaos bench-exchange test-wheel lock clean
+.PHONY: help demo test lint types unit test-long chaos bench-exchange lock clean
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -29,9 +29,6 @@ unit: $(VENV)/.ready-dev  ## the test suite
 
 test-long: $(VENV)/.ready-dev ## whole quickstart runs, killed processes, real texts, the wheel
 	$(RUN) -m pytest -q -m slow
-
-test-timing: $(VENV)/.ready-dev ## deadlines and heartbeats of tenths of seconds: on a quiet machine only
-	$(RUN) -m pytest -q -m timing
 
 chaos: $(VENV)/.ready-dev ## kill orchestrator and clients at random moments, compare with the undisturbed run
 	$(RUN) scripts/chaos.py

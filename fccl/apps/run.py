@@ -134,8 +134,8 @@ class Run:
         if earlier := self.folder.archive():
             self.console.print(f"The run that was here is kept in {self.folder.paths.archive / earlier}/.", soft_wrap=True)
         adapter = self.model.initial_adapter(self.settings.seed)
+        base = self.validator("sft", adapter, None)  # before the run is there to be resumed, so that a kill does not lose it
         state = self.folder.start(self._info(), self.plan, adapter)
-        base = self.validator("sft", adapter, None)
         self._event("started", held_out=base)
         self.console.print(f"Base model: held-out loss {base.loss:.3f} nats/token.", soft_wrap=True)
         return state

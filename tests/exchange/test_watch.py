@@ -132,7 +132,6 @@ def cpu_seconds():
     return sum(os.times()[:2])
 
 
-@pytest.mark.timing
 @pytest.mark.parametrize("how", ["notify", "poll"])
 def test_an_idle_client_costs_no_measurable_cpu(tmp_path, how):
     """Two seconds of waiting, a heartbeat each second, beside the files of many others: at most 3 % of a core (it takes about 0.3 %)."""
