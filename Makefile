@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 export OMP_WAIT_POLICY ?= PASSIVE# waiting threads sleep: other processes may need the core
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types unit test-long chaos bench-exchange lock clean
+.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-exchange lock clean
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -29,6 +29,16 @@ unit: $(VENV)/.ready-dev  ## the test suite
 
 test-long: $(VENV)/.ready-dev ## whole quickstart runs, killed processes, real texts, the wheel
 	$(RUN) -m pytest -q -m slow
+
+test-browser: $(VENV)/.ready-dev ## the dashboard in a real browser, beside a real run; needs Chromium
+	$(RUN) -m pytest -q -m browser tests/browser
+
+test-docker: $(VENV)/.ready-dev ## the image and the compose stack: killed containers, the same bytes; needs Docker
+	sh docker/engine
+	$(RUN) -m pytest -q -m docker tests/docker
+
+screenshots: $(VENV)/.ready-dev ## docs/dashboard*.png, from a real run; needs Chromium
+	$(RUN) scripts/screenshots.py docs
 
 chaos: $(VENV)/.ready-dev ## kill orchestrator and clients at random moments, compare with the undisturbed run
 	$(RUN) scripts/chaos.py

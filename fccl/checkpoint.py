@@ -10,9 +10,10 @@ import os
 from dataclasses import dataclass
 
 from fccl.adapter import Adapter, load_adapter
+from fccl.aggregation.state import ServerState, server_state_from_bytes
 from fccl.errors import FederationError
 from fccl.federation import FederationState, RoundResult
-from fccl.files import storage_errors, write_text
+from fccl.files import storage_errors, write_bytes, write_text
 from fccl.journal import Journal, read_value
 from fccl.paths import LogPaths
 from fccl.records import RunInfo, RunState
@@ -75,13 +76,33 @@ class RunFolder:
             raise FederationError(f"{self.paths.global_adapter(state.next_round)} is not the adapter that {self.paths.state} speaks of")
         self.journal.keep_rounds_before(state.next_round)
         reference = load_adapter(self.paths.global_sft) if state.next_round >= plan.fed_rounds else None
-        return FederationState(state.next_round, adapter, reference)
+        return FederationState(state.next_round, adapter, reference, self._server_state(state))
 
     def _save_state(self, run_id: str, plan: RoundPlan, state: FederationState) -> None:
         state.adapter.save(self.paths.global_adapter(state.next_round))
-        record = RunState(run_id=run_id, next_round=state.next_round, total_rounds=plan.total_rounds, adapter_sha256=state.adapter.sha256)
+        carries = bool(state.server.tensors)
+        if carries:
+            write_bytes(self.paths.server_state(state.next_round), state.server.to_bytes())
+        record = RunState(
+            run_id=run_id,
+            next_round=state.next_round,
+            total_rounds=plan.total_rounds,
+            adapter_sha256=state.adapter.sha256,
+            server_sha256=state.server.sha256 if carries else "",
+        )
         write_text(self.paths.state, record.model_dump_json() + "\n")
+
+    def _server_state(self, state: RunState) -> ServerState:
+        if not state.server_sha256:
+            return ServerState()
+        path = self.paths.server_state(state.next_round)
+        with storage_errors(path, "read"):
+            server = server_state_from_bytes(path.read_bytes(), str(path))
+        if server.sha256 != state.server_sha256:
+            raise FederationError(f"{path} is not the state that {self.paths.state} speaks of")
+        return server
 
     def _prune(self, next_round: int) -> None:
         for number in range(next_round - KEPT_ROUNDS + 1):
             self.paths.global_adapter(number).unlink(missing_ok=True)
+            self.paths.server_state(number).unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from fccl.errors import SettingsError
 from fccl.specs import ExchangeSpec, ModelSpec, PartitionSpec, Phase, RoundPlan, TrainSpec
 
-GROUPS = ("run", "data", "model", "training", "federation", "contribution", "evaluation", "exchange", "folders")
+GROUPS = ("run", "data", "model", "training", "federation", "contribution", "aggregation", "evaluation", "exchange", "folders")
 DOTENV = ".env"
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -63,6 +63,9 @@ class Settings(BaseSettings):
     seed: int = knob("run", 42, "every random draw derives from it", ge=0)
     threads: int = knob("run", 0, "CPU threads for training; 0 takes all. Same bytes need the same number", ge=0)
     evaluate: bool = knob("run", True, "evaluate on the test split when the rounds are done")
+    track: Literal["none", "tensorboard", "mlflow", "wandb"] = knob(
+        "run", "none", "write every round to a tracker too, with its own settings (MLFLOW_TRACKING_URI, WANDB_MODE ...)"
+    )
 
     sft_data: str = knob("data", "builtin", "instructions: builtin, a hub name, or a .json/.jsonl/.parquet file", min_length=1)
     va_data: str = knob("data", "builtin", "preferences: builtin, a hub name, a file, or synthetic (made from the SFT data)", min_length=1)
@@ -107,11 +110,43 @@ class Settings(BaseSettings):
     contribution_mode: Literal["cognitive", "uniform", "fedavg"] = knob(
         "contribution", "cognitive", "FCCL's softmax of scores, equal weights, or weights by samples"
     )
-    contribution_source: Literal["loss_inverse", "data_size", "data_loss_combined"] = knob(
-        "contribution", "data_size", "the score: 1/loss, samples, or samples/loss, as the client reports them"
+    contribution_source: Literal["loss_inverse", "data_size", "data_loss_combined", "verified", "validation_loss", "leave_one_out"] = knob(
+        "contribution", "data_size", "the score: 1/loss, samples, samples/loss as clients report them; or what the server's validation split says"
     )
     contribution_temperature: float = knob("contribution", 1.0, "softmax temperature: large is uniform, small is winner takes all", gt=0)
     contribution_normalize: Literal["mean", "none"] = knob("contribution", "mean", "divide scores by the round's mean first; none is the raw formula")
+    verify_steps: int = knob("contribution", 5, "verified: steps of exponentiated gradient, each a pass over the examples", ge=1)
+    verify_examples: int = knob("contribution", 32, "verified sources: examples of the validation split drawn for a round; 0 takes all", ge=0)
+    verify_temperature: float = knob(
+        "contribution", 0.5, "verified, leave_one_out: softmax temperature of their scores; large keeps the prior's weights", gt=0
+    )
+    verify_prior: Literal["samples", "uniform"] = knob("contribution", "samples", "verified, leave_one_out: the weights before the server looks")
+
+    aggregation: Literal[
+        "fedavg",
+        "fedprox",
+        "fedavgm",
+        "fedadagrad",
+        "fedyogi",
+        "fedadam",
+        "median",
+        "trimmed_mean",
+        "krum",
+        "multi_krum",
+        "geometric_median",
+        "norm_clipping",
+    ] = knob("aggregation", "fedavg", "how weighted updates become the next adapter: the weighted mean, a server optimiser, or a robust rule")
+    lora_aggregation: Literal["factors", "svd", "freeze_a"] = knob(
+        "aggregation", "factors", "mean of the LoRA factors; best factors of the mean product; or clients train B alone, and its mean is exact"
+    )
+    prox_mu: float = knob("aggregation", 0.01, "fedprox: how hard clients are pulled back to the global adapter", gt=0)
+    server_lr: float = knob("aggregation", 0.0, "server optimisers: the server's learning rate; 0: 1 for fedavgm, 0.03 for the others", ge=0)
+    server_momentum: float = knob("aggregation", 0.9, "fedavgm, fedyogi, fedadam: momentum", ge=0, lt=1)
+    server_beta2: float = knob("aggregation", 0.99, "fedyogi, fedadam: decay of the second moment", ge=0, lt=1)
+    server_tau: float = knob("aggregation", 1e-3, "fedadagrad, fedyogi, fedadam: the smaller, the more adaptive", gt=0)
+    max_bad_clients: int = knob("aggregation", 1, "trimmed_mean, krum, multi_krum: bad clients in a round that the rule must withstand", ge=0)
+    krum_keep: int = knob("aggregation", 0, "multi_krum: updates to keep; 0: all but MAX_BAD_CLIENTS", ge=0)
+    clip_norm: float = knob("aggregation", 0.0, "norm_clipping: the largest norm of an update's change; 0: the round's median", ge=0)
 
     gen_samples: int = knob("evaluation", 6, "instructions of the test split whose generations are printed", ge=0)
     gen_tokens: int = knob("evaluation", 24, "tokens to generate at most", ge=1)
@@ -172,6 +207,8 @@ class Settings(BaseSettings):
             weight_decay=self.weight_decay,
             max_grad_norm=self.max_grad_norm,
             dpo_beta=self.dpo_beta,
+            prox_mu=self.prox_mu if self.aggregation == "fedprox" else 0.0,
+            freeze_a=self.lora_aggregation == "freeze_a",
             threads=self.threads,
         )
 
@@ -293,6 +330,7 @@ def allowed(field: FieldInfo) -> str:
     signs: tuple[tuple[str, Callable[[Any], str]], ...] = (
         ("ge", lambda limit: f">= {limit:,}"),
         ("gt", lambda limit: f"> {limit:,}"),
+        ("lt", lambda limit: f"< {limit:,}"),
         ("le", lambda limit: f"<= {limit:,}"),
     )
     limits = [sign(value) for rule in field.metadata for name, sign in signs if (value := getattr(rule, name, None)) is not None]

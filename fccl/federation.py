@@ -13,14 +13,19 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from fccl.adapter import Adapter
-from fccl.aggregation.mean import weighted_mean
-from fccl.contribution.rules import ContributionRule, effective_clients
+from fccl.aggregation.fedavg import FedAvg
+from fccl.aggregation.lora import LoraMean, product_error, require_frozen_a
+from fccl.aggregation.protocol import Aggregated, Aggregation, Parts, Reweighing
+from fccl.aggregation.state import ServerState
+from fccl.contribution.rules import effective_clients
+from fccl.contribution.weighing import Weigher
 from fccl.errors import FederationError, UpdateRejected
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask
 from fccl.records import ExcludedClient, HeldOut, RoundRecord
 from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec, named_seed
 
 _RESUME = "mend the clients and resume the run: its complete rounds are kept"
+MEASURED_CLIENTS = 20  # updates in a round, up to which the error of averaging LoRA factors is measured
 Validate = Callable[[Phase, Adapter, Adapter | None], HeldOut]
 
 
@@ -38,11 +43,15 @@ class Transport(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class FederationState:
-    """All that the next round starts from. `reference` is set once the SFT rounds are done: the last SFT global adapter."""
+    """All that the next round starts from. `reference` is set once the SFT rounds are done: the last SFT global adapter.
+
+    `server` is what the aggregation rule carries from round to round; each phase starts anew with the rule's initial state.
+    """
 
     next_round: int
     adapter: Adapter
     reference: Adapter | None = None
+    server: ServerState = field(default_factory=ServerState)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +71,8 @@ class Federation:
     plan: RoundPlan
     model: ModelSpec
     train: Mapping[Phase, TrainSpec]
-    rule: ContributionRule
+    rule: Weigher
+    aggregation: Aggregation = field(default_factory=FedAvg)
     validate: Validate | None = None
     on_answer: Callable[[Answer], None] = lambda answer: None
     known_samples: Mapping[Phase, Mapping[int, int]] = field(default_factory=dict)  # where the server knows the shards' sizes
@@ -82,10 +92,10 @@ class Federation:
         updates, excluded = self._gather(task, selected, transport)
         if len(updates) < self.plan.min_clients:
             raise FederationError(_too_few(task.round, len(updates), self.plan.min_clients, excluded), hint=_RESUME)
-        contributions = [update.contribution for update in updates]
-        weights = self.rule.weights(contributions)
-        adapter = weighted_mean((weight, update.adapter.load()) for weight, update in zip(weights, updates, strict=True))
-        after = self._state_after(state, adapter)
+        weighing = self.rule.weigh(task, updates)
+        parts = Parts(weighing.weights, [update.adapter for update in updates])
+        aggregated = self._aggregate(state, parts)
+        adapter = aggregated.adapter
         record = RoundRecord(
             run_id=self.run_id,
             time=time.time(),
@@ -93,17 +103,21 @@ class Federation:
             phase=task.phase,
             selected=selected,
             clients=tuple(update.client_id for update in updates),
-            weights=weights,
-            scores=self.rule.scores(contributions),
-            contributions=tuple(contributions),
+            weights=weighing.weights,
+            scores=weighing.scores,
+            contributions=tuple(update.contribution for update in updates),
             excluded=tuple(ExcludedClient(client_id=failure.client_id, reason=failure.reason) for failure in excluded),
-            effective_clients=effective_clients(weights),
+            effective_clients=effective_clients(weighing.weights),
+            aggregation=self.aggregation.name,
+            counted=None if aggregated.weights == weighing.weights else aggregated.weights,
+            lora_error=self._lora_error(state.adapter, parts, aggregated),
             held_out=self.validate(task.phase, adapter, task.reference) if self.validate else None,
+            verification=weighing.verification,
             adapter_sha256=adapter.sha256,
             update_norm=adapter.distance(state.adapter),
             seconds=time.monotonic() - started,
         )
-        return RoundResult(record, tuple(updates), after)
+        return RoundResult(record, tuple(updates), self._state_after(state, aggregated))
 
     def _task(self, state: FederationState) -> FitTask:
         phase = self.plan.phase_of(state.next_round)
@@ -136,6 +150,8 @@ class Federation:
             return answer
         try:
             answer.require_answers(task)
+            if task.train.freeze_a:
+                require_frozen_a(task.adapter, answer.adapter.load())
         except UpdateRejected as error:
             return ClientFailure(answer.client_id, str(error))
         known = self.known_samples.get(task.phase, {}).get(answer.client_id)
@@ -144,9 +160,23 @@ class Federation:
             return ClientFailure(answer.client_id, f"reports {reported} samples, but its shard has {known}")
         return answer
 
-    def _state_after(self, state: FederationState, adapter: Adapter) -> FederationState:
+    def _aggregate(self, state: FederationState, parts: Parts) -> Aggregated:
+        first_of_phase = state.next_round in (0, self.plan.fed_rounds)
+        return self.aggregation.aggregate(state.adapter, parts, self.aggregation.initial(state.adapter) if first_of_phase else state.server)
+
+    def _lora_error(self, before: Adapter, parts: Parts, aggregated: Aggregated) -> float | None:
+        """Of the rules whose result stands for a weighted mean of the updates; the others do not mean to be near it.
+
+        Its cost grows with the square of the number of clients: beyond `MEASURED_CLIENTS` it is left out.
+        """
+        if aggregated.weights is None or len(parts) > MEASURED_CLIENTS or not isinstance(self.aggregation, Reweighing | LoraMean):
+            return None
+        return product_error(before, Parts(aggregated.weights, parts.updates), aggregated.adapter)
+
+    def _state_after(self, state: FederationState, aggregated: Aggregated) -> FederationState:
         last_of_sft = state.next_round == self.plan.fed_rounds - 1
-        return FederationState(state.next_round + 1, adapter, adapter if last_of_sft else state.reference)
+        reference = aggregated.adapter if last_of_sft else state.reference
+        return FederationState(state.next_round + 1, aggregated.adapter, reference, aggregated.state)
 
 
 def select_clients(plan: RoundPlan, round_number: int) -> tuple[int, ...]:
@@ -157,4 +187,4 @@ def select_clients(plan: RoundPlan, round_number: int) -> tuple[int, ...]:
 
 def _too_few(round_number: int, have: int, need: int, excluded: Sequence[ClientFailure]) -> str:
     reasons = "; ".join(f"client {failure.client_id}: {failure.reason}" for failure in excluded[:3])
-    return f"round {round_number} has {have} good update{'s' * (have != 1)}, MIN_CLIENTS is {need} ({reasons})"
+    return f"round {round_number + 1} has {have} good update{'s' * (have != 1)}, MIN_CLIENTS is {need} ({reasons})"

@@ -22,12 +22,13 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from fccl.adapter import Adapter
 from fccl.encoding import Batch
 from fccl.errors import ModelError
-from fccl.losses import target_log_probs
+from fccl.losses import target_log_probs, target_log_probs_of
 from fccl.specs import ModelSpec, named_seed
 
 BUILTIN_MODEL = "builtin:micro"
@@ -96,11 +97,10 @@ class LanguageModel:
         targets = input_ids[:, 1:][mask]
         if self.base.config.model_type in _PLAIN_HEADS:
             hidden = getattr(self.base, self.base.base_model_prefix)(input_ids=input_ids, use_cache=False).last_hidden_state
-            logits = self.base.get_output_embeddings()(hidden[:, :-1][mask])
+            found = target_log_probs_of(self.base.get_output_embeddings(), hidden[:, :-1][mask], targets, self.base.config.vocab_size)
         else:
-            logits = self.base(input_ids=input_ids, use_cache=False).logits[:, :-1][mask]
-        log_probs = torch.zeros(mask.shape, dtype=torch.float32, device=self.device)
-        return log_probs.masked_scatter(mask, target_log_probs(logits, targets)), mask
+            found = target_log_probs(self.base(input_ids=input_ids, use_cache=False).logits[:, :-1][mask], targets)
+        return torch.zeros(mask.shape, dtype=torch.float32, device=self.device).masked_scatter(mask, found), mask
 
 
 def load_model(spec: ModelSpec) -> LanguageModel:
@@ -112,12 +112,24 @@ def load_model(spec: ModelSpec) -> LanguageModel:
         raise ModelError(f"{spec.name}: its tokenizer has no end-of-text token", hint="use a causal language model's own tokenizer")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    _fuse_activations(base)
     model = get_peft_model(base, _lora_config(spec, base))
     factors = {
         name.replace(".default", ""): parameter.requires_grad_(True) for name, parameter in model.named_parameters() if parameter.requires_grad
     }
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return LanguageModel(spec, model.to(device).eval(), tokenizer, dict(sorted(factors.items())), device)
+
+
+def _fuse_activations(base: nn.Module) -> None:
+    """GPT-2's GELU by torch's one kernel for the same formula: transformers writes it out in eight steps that each keep a tensor for the gradient.
+
+    The modules change and the configuration does not, so an exported model is the one that came.
+    """
+    for module in list(base.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh"))
 
 
 def base_path(name: str) -> str:

@@ -49,6 +49,11 @@ class LogPaths:
         return self.root / "run.json"
 
     @property
+    def manifest(self) -> Path:
+        """A copy of the data's manifest: the run's own, whatever is prepared later."""
+        return self.root / "manifest.json"
+
+    @property
     def progress(self) -> Path:
         return self.root / "progress.jsonl"
 
@@ -79,6 +84,10 @@ class LogPaths:
         """The global adapter that `next_round` starts from."""
         return self.root / "rounds" / f"global_round_{next_round}.pt"
 
+    def server_state(self, next_round: int) -> Path:
+        """What the aggregation rule carries into `next_round`, when it carries anything."""
+        return self.root / "rounds" / f"server_state_{next_round}.pt"
+
     def client_adapter(self, client_id: int, phase: str) -> Path:
         """The last update of one client in one phase."""
         return self.root / "clients" / f"client_{client_id}_{phase}.pt"
@@ -100,15 +109,36 @@ class LogPaths:
         return self.root / "evaluation.md"
 
     @property
+    def report(self) -> Path:
+        """The run as one HTML file, where `fccl report` puts it."""
+        return self.root / "report.html"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The run's TensorBoard events, when they are wanted."""
+        return self.root / "tensorboard"
+
+    @property
+    def mlflow(self) -> Path:
+        """MLflow's own store, of all runs, when MLFLOW_TRACKING_URI names no other."""
+        return self.root / "mlruns"
+
+    @property
+    def wandb_mark(self) -> Path:
+        """How far the run is written to W&B."""
+        return self.root / "wandb_written.json"
+
+    @property
     def archive(self) -> Path:
         """Earlier runs, one folder each."""
         return self.root / "runs"
 
     def own_entries(self) -> list[Path]:
         """What a run has written directly into the folder, and nothing else that may lie there."""
-        fixed = (self.run, self.progress, self.client_metrics, self.global_sft, self.global_final, self.adapter, self.state)
+        fixed = (self.run, self.manifest, self.progress, self.client_metrics, self.global_sft, self.global_final, self.adapter, self.state)
         folders = (self.global_adapter(0).parent, self.client_adapter(0, "sft").parent, self.received, self.evaluation_json, self.evaluation_markdown)
-        return sorted([path for path in (*fixed, *folders) if path.exists()] + list(self.root.glob("status_*.json")))
+        shown = (self.report, self.tensorboard, self.wandb_mark)
+        return sorted([path for path in (*fixed, *folders, *shown) if path.exists()] + list(self.root.glob("status_*.json")))
 
 
 @dataclass(frozen=True)
@@ -198,6 +228,60 @@ class ExchangePaths:
         kind, pattern, fields = _EXCHANGE_NAMES.get(text.split("_", 1)[0], ("", None, ()))
         found = pattern.fullmatch(text) if pattern else None
         return ExchangeName(kind, **dict(zip(fields, map(int, found.groups()), strict=True))) if found else None
+
+
+@dataclass(frozen=True)
+class ComparePaths:
+    """The folder of a comparison (`fccl compare`)."""
+
+    root: Path
+
+    def data(self, name: str) -> Path:
+        """The prepared data of some cells."""
+        return self.root / "data" / name
+
+    @property
+    def cells(self) -> Path:
+        return self.root / "cells"
+
+    def cell(self, key: str) -> Path:
+        """One finished cell."""
+        return self.cells / f"{key}.json"
+
+    def start(self, key: str) -> Path:
+        """The adapter that VA cells start from."""
+        return self.root / "starts" / f"{key}.pt"
+
+    @property
+    def updates(self) -> Path:
+        """Client updates that several cells have in common."""
+        return self.root / "updates"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results.json"
+
+    @property
+    def table(self) -> Path:
+        return self.root / "table.md"
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.png"
+
+    @property
+    def gaps(self) -> Path:
+        return self.root / "gaps.png"
+
+    def weights(self, scenario: str) -> Path:
+        return self.root / f"weights_{scenario}.png"
+
+    def loss(self, scenario: str) -> Path:
+        return self.root / f"loss_{scenario}.png"
+
+    @property
+    def page(self) -> Path:
+        return self.root / "index.html"
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,22 @@ class ExcludedClient(Value):
     reason: str
 
 
+class Verification(Value):
+    """What the server's own examples said of a round's updates. The tuples run over the record's `clients`; `None` is a loss that is not finite.
+
+    weight_i is proportional to prior_i · exp(score_i / VERIFY_TEMPERATURE), except under `validation_loss`, which has no prior.
+    """
+
+    examples: int = Field(ge=1)  # of the server's validation split
+    prior: tuple[float, ...] = ()  # the weights before
+    loss_prior: float | None = None  # of the mean with the prior's weights; SFT: nats per response token, VA: DPO loss per pair
+    loss_weights: float | None = None  # of the mean with the round's weights
+    slopes: tuple[float, ...] = ()  # `verified`, at the prior: how fast the loss rises as the client's weight grows at the cost of all; < 0 helps
+    path: tuple[float | None, ...] = ()  # `verified`: the loss before the first step and after each
+    taken: int = Field(default=0, ge=0)  # `verified`: which of the path the weights are, the lowest
+    seconds: float = Field(default=0.0, ge=0)
+
+
 class RoundRecord(Value):
     """One complete round: a line of `progress.jsonl`. The tuples run over `clients`, in client order."""
 
@@ -94,6 +110,10 @@ class RoundRecord(Value):
     excluded: tuple[ExcludedClient, ...] = ()
     effective_clients: float = Field(ge=1)  # 1 / sum of squared weights
     held_out: HeldOut | None = None
+    verification: Verification | None = None  # with a source that the server verifies
+    aggregation: str = "fedavg"  # the rule, as `AGGREGATION` spells it
+    counted: tuple[float, ...] | None = None  # how much each update counted in the end, where the rule did not take the weights as they are
+    lora_error: float | None = None  # how far the new factors' products are from the weighted mean of the clients' products, as a share of its norm
     adapter_sha256: str
     update_norm: float  # L2 norm of (new global adapter - old)
     seconds: float = Field(ge=0)
@@ -130,6 +150,7 @@ class RunState(Value):
     next_round: int = Field(ge=0)  # 0: none is complete
     total_rounds: int = Field(ge=1)
     adapter_sha256: str
+    server_sha256: str = ""  # of the aggregation rule's state; empty when it carries none
 
     @property
     def finished(self) -> bool:

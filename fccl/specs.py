@@ -41,6 +41,8 @@ class TrainSpec(Value):
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(gt=0)
     dpo_beta: float = Field(default=0.1, gt=0)  # Rafailov et al. 2023, beta
+    prox_mu: float = Field(default=0.0, ge=0)  # Li et al. 2020 (FedProx), mu: how hard training is pulled back to the global adapter
+    freeze_a: bool = False  # Sun et al. 2024 (FFA-LoRA): train B alone
     threads: int = Field(default=0, ge=0)  # 0: as many as torch takes; named here since the sums' last bits depend on it
 
 

@@ -8,6 +8,9 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel

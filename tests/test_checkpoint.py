@@ -3,6 +3,7 @@ import json
 import pytest
 
 from fccl.adapter import load_adapter
+from fccl.aggregation.rules import aggregation
 from fccl.checkpoint import RunFolder
 from fccl.errors import AdapterError, FederationError, StorageError
 from fccl.files import write_text
@@ -21,8 +22,8 @@ def folder(tmp_path):
     return RunFolder(paths, Journal(paths))
 
 
-def run(folder, state, stop=99):
-    fed = federation()
+def run(folder, state, stop=99, **changes):
+    fed = federation(**changes)
     for result in fed.run(state, InProcessTransport(ToyLearner(), shard)):
         folder.commit(result, fed.plan)
         state = result.state
@@ -42,6 +43,32 @@ def test_a_stopped_run_resumes_to_the_same_bytes(folder, tmp_path, stop):
     assert final.adapter.to_bytes() == expected.adapter.to_bytes()
     assert [record.round for record in read_records(folder.paths.progress, RoundRecord)] == [0, 1, 2, 3]
     assert folder.state().finished
+
+
+@pytest.mark.parametrize("name", ["fedavgm", "fedyogi", "fedadam", "fedadagrad"])
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_what_the_server_carries_survives_a_stop(folder, tmp_path, name, stop):
+    rule = aggregation(name)
+    whole = RunFolder(LogPaths(tmp_path / "whole"), Journal(LogPaths(tmp_path / "whole")))
+    expected = run(whole, whole.start(INFO, federation().plan, START.adapter), aggregation=rule)
+    stopped = run(folder, folder.start(INFO, federation().plan, START.adapter), stop, aggregation=rule)
+    state = folder.resume(federation().plan)
+    assert state.server.sha256 == stopped.server.sha256
+    final = run(folder, state, aggregation=rule)
+    assert (final.adapter.sha256, final.server.sha256) == (expected.adapter.sha256, expected.server.sha256)
+    assert len(list(folder.paths.server_state(0).parent.glob("server_state_*.pt"))) == 2
+
+
+def test_another_server_state_is_refused(folder):
+    plan, rule = federation().plan, aggregation("fedadam")
+    run(folder, folder.start(INFO, plan, START.adapter), stop=1, aggregation=rule)
+    path = folder.paths.server_state(1)
+    path.write_bytes(rule.initial(START.adapter).to_bytes())
+    with pytest.raises(FederationError, match="is not the state that"):
+        folder.resume(plan)
+    path.unlink()
+    with pytest.raises(StorageError, match="does not exist"):
+        folder.resume(plan)
 
 
 def test_a_round_that_was_written_but_not_committed_is_forgotten(folder):

@@ -1,10 +1,16 @@
+import dataclasses
 import random
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fccl.adapter import Adapter
+from fccl.aggregation.lora import product_error
 from fccl.aggregation.mean import weighted_mean
+from fccl.aggregation.protocol import Parts
+from fccl.aggregation.rules import aggregation
 from fccl.contribution.rules import ContributionRule
 from fccl.errors import FederationError
 from fccl.federation import FederationState, select_clients
@@ -161,7 +167,7 @@ def test_nobody_speaks_who_was_not_asked():
 
 def test_too_few_clients_is_an_error_that_names_them():
     fed = federation(min_clients=3)
-    with pytest.raises(FederationError, match=r"round 0 has 2 good updates, MIN_CLIENTS is 3 \(client 1: the loss is not finite"):
+    with pytest.raises(FederationError, match=r"round 1 has 2 good updates, MIN_CLIENTS is 3 \(client 1: the loss is not finite"):
         run(fed, InProcessTransport(ToyLearner(broken=frozenset({1, 2})), shard))
 
 
@@ -195,3 +201,70 @@ def test_weights_in_the_record_are_the_rules():
     assert record.weights == rule.weights(record.contributions)
     assert record.scores == rule.scores(record.contributions)
     assert record.effective_clients == pytest.approx(1 / sum(weight**2 for weight in record.weights))
+
+
+@pytest.mark.parametrize("name", ["fedavgm", "fedadam", "fedyogi", "fedadagrad", "median", "trimmed_mean", "krum", "multi_krum", "geometric_median"])
+def test_the_rule_makes_the_next_adapter_and_each_phase_starts_its_state_anew(name):
+    rule = aggregation(name)
+    results = run(federation(clients=5, aggregation=rule))
+    before, server = START.adapter, rule.initial(START.adapter)
+    for result in results:
+        if result.record.round == 2:
+            server = rule.initial(before)
+        expected = rule.aggregate(before, Parts(result.record.weights, [update.adapter for update in result.updates]), server)
+        assert (result.state.adapter.sha256, result.state.server.sha256) == (expected.adapter.sha256, expected.state.sha256)
+        assert result.record.aggregation == name
+        before, server = expected.adapter, expected.state
+
+
+def test_the_record_says_whom_a_rule_counted_and_is_silent_when_it_took_the_weights():
+    (krum, *_), (fedavg, *_) = run(federation(clients=5, aggregation=aggregation("krum"))), run()
+    assert sorted(krum.record.counted) == [0, 0, 0, 0, 1]
+    assert fedavg.record.counted is None
+    assert fedavg.record.lora_error is None  # three numbers are no LoRA factors
+
+
+def factors(*numbers):
+    """One LoRA pair of rank 1."""
+    return Adapter({"m.lora_A.weight": torch.tensor([numbers[:2]]), "m.lora_B.weight": torch.tensor([numbers[2:]]).T.contiguous()})
+
+
+@dataclasses.dataclass
+class FactorLearner(ToyLearner):
+    """Answers with a LoRA pair of the client's own; those of `keep_a` leave A as it is."""
+
+    keep_a: frozenset[int] = frozenset()
+
+    def fit(self, task, shard, on_status):
+        update = super().fit(dataclasses.replace(task, adapter=adapter()), shard, on_status)
+        number = float(shard.client_id)
+        a = (1.0, 1.0) if shard.client_id in self.keep_a else (1.0, number + 2)
+        return dataclasses.replace(update, adapter=factors(*a, 2.0, -number, 1.0))
+
+
+@pytest.mark.parametrize("name", ["factors", "svd"])
+def test_the_record_says_how_far_the_factors_are_from_the_mean_product(name):
+    start = FederationState(0, factors(1.0, 1.0, 0.0, 0.0, 0.0))
+    rule = aggregation("fedavg", name, lora_r=1)
+    result = federation(aggregation=rule).run_round(start, InProcessTransport(FactorLearner(), shard))
+    a, b = (torch.stack([update.adapter.tensors[f"m.lora_{side}.weight"] for update in result.updates]).double() for side in "AB")
+    weights = torch.tensor(result.record.weights, dtype=torch.float64)[:, None, None]
+    mean = (weights * (b @ a)).sum(0)
+    new = result.state.adapter.tensors
+    made = new["m.lora_B.weight"].double() @ new["m.lora_A.weight"].double()
+    assert result.record.lora_error == pytest.approx(float((mean - made).norm() / mean.norm()), abs=1e-6)
+    values = torch.linalg.svdvals(mean)
+    best = float(values[1:].norm() / values.norm())
+    assert result.record.lora_error == pytest.approx(best, abs=1e-6) if name == "svd" else result.record.lora_error > best + 0.01
+    assert product_error(start.adapter, Parts(result.record.weights, [update.adapter for update in result.updates]), result.state.adapter) > 0
+
+
+def test_with_a_frozen_an_update_that_moved_it_does_not_count():
+    start = FederationState(0, factors(1.0, 1.0, 0.0, 0.0, 0.0))
+    fed = federation()
+    frozen = {phase: spec.model_copy(update={"freeze_a": True}) for phase, spec in fed.train.items()}
+    learner = FactorLearner(keep_a=frozenset({2}))
+    record = dataclasses.replace(fed, train=frozen).run_round(start, InProcessTransport(learner, shard)).record
+    assert record.clients == (2,)
+    assert all("which LORA_AGGREGATION=freeze_a leaves alone" in excluded.reason for excluded in record.excluded)
+    assert record.lora_error == pytest.approx(0, abs=1e-6)

@@ -14,8 +14,10 @@ PACKAGE = ROOT / "fccl"
 ROWS = (
     ("__main__",),
     ("apps",),
-    ("transports", "checkpoint"),
+    ("compare",),
+    ("transports", "checkpoint", "tracking"),
     ("federation",),
+    ("view",),
     ("training", "aggregation", "contribution", "evaluation", "exchange", "export", "model_card"),
     ("messages", "journal", "scoring", "model", "encoding", "losses"),
     ("adapter", "stored", "keys", "data", "records", "config"),
@@ -31,8 +33,10 @@ WITHIN = {
     ("scoring", "model"),
     ("scoring", "encoding"),
     ("scoring", "losses"),
+    ("contribution", "aggregation"),
 }
-HEAVY = {"torch": 2, "transformers": 3, "peft": 3, "datasets": 2, "sklearn": 2, "matplotlib": 2}
+# The lowest row that may import it.
+HEAVY = {"torch": 2, "transformers": 3, "peft": 3, "datasets": 2, "sklearn": 2, "matplotlib": 2, "pandas": 5, "altair": 5, "streamlit": 9}
 
 
 def part_of(module: str) -> str:
@@ -69,7 +73,21 @@ def test_imports_only_from_rows_below(module):
         assert allowed, f"{module} (row {ROW_OF[mine]}) imports {name} (row {ROW_OF[theirs]})"
 
 
-@pytest.mark.parametrize("library", ["torch", "transformers", "peft", "datasets", "sklearn", "matplotlib", "pydantic", "rich"])
+@pytest.mark.parametrize("library", HEAVY)
+def test_heavy_libraries_enter_no_lower_than_their_row(library):
+    for module in MODULES:
+        if library in {name.split(".")[0] for name in imports_of(ROOT / (module.replace(".", "/") + ".py"))}:
+            assert ROW_OF[part_of(module)] >= HEAVY[library], module
+
+
+@pytest.mark.parametrize("library", ["torch", "streamlit"])
+def test_the_view_loads_neither_torch_nor_a_page(library):
+    names = ", ".join(module.removesuffix(".__init__") for module in MODULES if part_of(module) == "view")
+    code = f"import sys, {names}; sys.exit({library!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("library", [*HEAVY, "pydantic", "rich"])
 def test_help_imports_nothing_heavy(library):
     code = f"import sys; from fccl.apps.main import main; main(['--help']); sys.exit({library!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False).returncode == 0

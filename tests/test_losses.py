@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fccl.losses import dpo_losses, response_nll, sequence_log_probs, target_log_probs
+from fccl import losses
+from fccl.losses import dpo_losses, response_nll, sequence_log_probs, target_log_probs, target_log_probs_of
 
 logs = st.lists(st.floats(-50, 0, width=32), min_size=4, max_size=4).map(torch.tensor)
 
@@ -34,3 +35,22 @@ def test_dpo_is_its_formula(chosen, rejected, reference_chosen, reference_reject
 @given(logs, logs, st.floats(0.01, 5))
 def test_policy_equal_to_reference_costs_log_two(chosen, rejected, beta):
     assert dpo_losses(chosen, rejected, chosen, rejected, beta).tolist() == pytest.approx([math.log(2)] * 4)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16, 17, 100])
+def test_logits_in_chunks_give_the_same_values_and_gradients_and_are_not_kept(rows, monkeypatch):
+    draw = torch.Generator().manual_seed(rows)
+    head = torch.nn.Linear(8, 50, bias=False).requires_grad_(False)
+    hidden, targets = torch.randn(17, 8, generator=draw), torch.randint(50, (17,), generator=draw)
+    weights = torch.randn(17, generator=draw)
+    whole = hidden.clone().requires_grad_(True)
+    (weights * target_log_probs(head(whole), targets)).sum().backward()
+    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", rows * 50)
+    kept = []
+    chunked = hidden.clone().requires_grad_(True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda tensor: tensor):
+        found = target_log_probs_of(head, chunked, targets, 50)
+    (weights * found).sum().backward()
+    torch.testing.assert_close(found, target_log_probs(head(hidden), targets), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(chunked.grad, whole.grad, rtol=1e-5, atol=1e-6)
+    assert (max(kept, default=0) < 17 * 50) == (rows < 17)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 
 from fccl.adapter import Adapter
+from fccl.aggregation.fedavg import FedAvg
+from fccl.aggregation.protocol import Aggregation
 from fccl.contribution.rules import ContributionRule
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.shards import ClientShard
@@ -56,9 +58,11 @@ class ToyLearner:
         )
 
 
-def federation(clients: int = 4, rounds: int = 2, rule: ContributionRule | None = None, **changes: object) -> Federation:
+def federation(
+    clients: int = 4, rounds: int = 2, rule: ContributionRule | None = None, aggregation: Aggregation | None = None, **changes: object
+) -> Federation:
     plan = RoundPlan(fed_rounds=rounds, num_clients=clients, clients_per_round=changes.pop("per_round", clients), seed=7, **changes)  # type: ignore[arg-type]
-    return Federation("run", plan, MODEL, {"sft": TRAIN, "va": TRAIN}, rule or ContributionRule())
+    return Federation("run", plan, MODEL, {"sft": TRAIN, "va": TRAIN}, rule or ContributionRule(), aggregation or FedAvg())
 
 
 START = FederationState(0, adapter())

@@ -75,8 +75,8 @@ def evaluation_options(settings: Settings, seed: int) -> EvaluationOptions:
 
 def evaluate_and_show(
     model: LanguageModel, manifest: Manifest, data: DataPaths, logs: LogPaths, options: EvaluationOptions, console: Console
-) -> None:
-    """Evaluate the global adapters that the run has so far, print the report and say where it is."""
+) -> EvaluationReport:
+    """Evaluate the global adapters that the run has so far, print the report, say where it is, and return it."""
     files = {"SFT": logs.global_sft, "FedVA": logs.global_final}
     adapters: dict[str, Adapter | None] = {"base": None} | {name: load_adapter(path) for name, path in files.items() if path.is_file()}
     if len(adapters) == 1:
@@ -84,6 +84,7 @@ def evaluate_and_show(
     report = evaluate_run(model, adapters, data, logs, options, console, topic_counts(manifest))
     show(report, console)
     console.print(f"Written to {logs.evaluation_markdown} and {logs.evaluation_json}.", soft_wrap=True)
+    return report
 
 
 def topic_counts(manifest: Manifest) -> TopicShares:

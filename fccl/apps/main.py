@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from fccl import __version__
 from fccl.apps.arguments import COMMANDS, overview, parse
@@ -53,4 +54,21 @@ def _dispatch(arguments: list[str]) -> int:
     options.given = given
     from fccl.config import load_settings
 
-    return COMMANDS[name].main()(load_settings(given), options)
+    settings = load_settings(given)
+    with _patience(name):
+        run = COMMANDS[name].main()
+    return run(settings, options)
+
+
+@contextmanager
+def _patience(name: str) -> Iterator[None]:
+    """A line on the terminal while the libraries load, which takes seconds the first time; it is gone afterwards."""
+    line = f"fccl {name}: loading the libraries ..."
+    if not sys.stderr.isatty():
+        yield
+        return
+    print(line, end="\r", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print(" " * len(line), end="\r", file=sys.stderr, flush=True)

@@ -39,14 +39,17 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     keys = server_keys(KeyPaths(Path(settings.keys_dir))) if settings.keys_dir else None
     exchange = ExchangeTransport(ExchangePaths(settings.exchange_dir), settings.exchange_spec(), folder.paths.received, keys)
     with terminate_as_interrupt(), exchange as transport:
+        if not resume:
+            transport.clear()
         run = prepared_run(settings, console, folder, GenericLearner(), "Start the orchestrator again to go on")
         transport.on_status, transport.tell = run.on_status, run.tell
         last = run.plan.num_clients - 1
         run.tell(f"Clients are awaited in {settings.exchange_dir}/: start `fccl client --client-id i` for every i from 0 to {last}.")
-        state = run.conduct(transport, resume)
-        transport.finish(run.run_id, state.next_round, state.adapter)
-        run.finish(state)
-        run.evaluate()
+        with run.follower:
+            state = run.conduct(transport, resume)
+            transport.finish(run.run_id, state.next_round, state.adapter)
+            run.finish(state)
+            run.evaluate()
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fccl.config import Settings
 from fccl.data.spec import SYNTHETIC, DataSpec
+from fccl.errors import DataError
 from fccl.paths import DataPaths
 from fccl.specs import PHASES, Phase
 
@@ -43,11 +44,38 @@ def data_spec(settings: Settings) -> DataSpec:
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
-    """Prepare the data anew, whatever is there. Returns the exit status."""
+    """Prepare the data anew, whatever is there; with `--keep` only when there is none. Returns the exit status."""
     from rich.console import Console
 
-    prepare_with_screen(settings, Console())
+    console = Console()
+    if not (options.keep and is_prepared(settings, console)):
+        prepare_with_screen(settings, console)
     return 0
+
+
+def is_prepared(settings: Settings, console: Console) -> bool:
+    """Whether complete data of these settings is there. Raises `DataError` when there is other data, which then stays."""
+    from fccl.data.prepare import manifest_matches
+    from fccl.data.shards import read_manifest
+
+    paths, spec = DataPaths(settings.data_dir), data_spec(settings)
+    if not paths.manifest.exists():
+        return False
+    if manifest_matches(paths, spec):
+        console.print(f"Data: {paths.root}/ is ready, as {settings.sft_data} and {settings.va_data} ask for.", soft_wrap=True)
+        return True
+    anew = f"remove {paths.manifest}, and the data is prepared anew"
+    if others := _as_settings(read_manifest(paths).spec) - _as_settings(spec):
+        raise DataError(f"the data in {paths.root}/ was prepared with {', '.join(sorted(others))}", hint=f"use these settings, or {anew}")
+    raise DataError(f"files in {paths.root}/ are not what its manifest says, or a source has changed", hint=anew)
+
+
+def _as_settings(spec: DataSpec) -> set[str]:
+    """`NAME=value` of every setting behind the spec."""
+    values = spec.model_dump(exclude={"partition", "noisy_clients"}) | spec.partition.model_dump(exclude={"alpha"})
+    values["non_iid_alpha"] = "inf" if spec.partition.alpha is None else spec.partition.alpha
+    values["noisy_clients"] = ",".join(map(str, spec.noisy_clients))
+    return {f"{name.upper()}={value}" for name, value in values.items()}
 
 
 def prepare_with_screen(settings: Settings, console: Console) -> Manifest:

@@ -16,21 +16,27 @@ from rich.text import Text
 
 from fccl import __version__
 from fccl.adapter import Adapter
+from fccl.aggregation.protocol import Aggregation
+from fccl.aggregation.rules import aggregation
 from fccl.apps.evaluate import evaluate_and_show, evaluation_options
 from fccl.apps.interrupt import terminate_as_interrupt
 from fccl.apps.prepare import data_spec, prepare_with_screen
 from fccl.apps.screen import RunScreen, screen_for
 from fccl.checkpoint import RunFolder
 from fccl.config import Settings, group_of, load_settings
+from fccl.contribution.leave_one_out import LeaveOneOut
 from fccl.contribution.rules import ContributionRule
+from fccl.contribution.validation_loss import ValidationLoss
+from fccl.contribution.verified import Verified
+from fccl.contribution.weighing import Weigher
 from fccl.data.examples import PreferencePair, SftExample, read_examples
 from fccl.data.prepare import manifest_matches
 from fccl.data.shards import Manifest, load_shard, read_manifest
 from fccl.errors import FcclError, FederationError, SettingsError
-from fccl.evaluation.held_out import Validator
+from fccl.evaluation.held_out import Validator, VerificationLoss
 from fccl.export import save_peft
 from fccl.federation import Federation, FederationState, Transport
-from fccl.files import sha256_of
+from fccl.files import sha256_of, write_bytes
 from fccl.journal import Journal
 from fccl.messages import ClientUpdate
 from fccl.model import LanguageModel
@@ -38,12 +44,14 @@ from fccl.model_card import adapter_card
 from fccl.paths import DataPaths, LogPaths
 from fccl.records import ClientMetrics, ClientStatus, EventName, HeldOut, RunEvent, RunInfo
 from fccl.specs import PHASES, Phase, TrainSpec
+from fccl.tracking.history import base_so_far, rounds_so_far
+from fccl.tracking.tracker import Follower, Tracker, tracker_for
 from fccl.training.learner import GenericLearner
 from fccl.transports.in_process import InProcessTransport
 
 # What a resumed run may be told anew: folders, and how it waits for its clients.
 FREE_TO_CHANGE = frozenset(
-    {"data_dir", "log_dir", "evaluate"} | {name for name, field in Settings.model_fields.items() if group_of(field) == "exchange"}
+    {"data_dir", "log_dir", "evaluate", "track"} | {name for name, field in Settings.model_fields.items() if group_of(field) == "exchange"}
 )
 
 
@@ -56,17 +64,19 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     learner = GenericLearner()
     run = prepared_run(settings, console, folder, learner, "`fccl run --resume` goes on")
     in_process = InProcessTransport(learner, lambda client_id: load_shard(run.data, client_id), run.on_status)
-    with terminate_as_interrupt(), in_process as transport:
-        state = run.conduct(transport, options.resume)
-    run.finish(state)
-    run.evaluate()
+    with run.follower:
+        with terminate_as_interrupt(), in_process as transport:
+            state = run.conduct(transport, options.resume)
+        run.finish(state)
+        run.evaluate()
     return 0
 
 
 def prepared_run(settings: Settings, console: Console, folder: RunFolder, learner: GenericLearner, way_on: str) -> Run:
-    """The model and the data in their places. The model first: one that cannot be had ends the command before any other work."""
+    """The model and the data in their places. What cannot be had, a tracker or the model, ends the command before any other work."""
+    tracker = tracker_for(settings.track, folder.paths)
     model = learner.model(settings.model_spec())
-    return Run(settings, console, folder, model, prepared_data(settings, console), way_on)
+    return Run(settings, console, folder, model, prepared_data(settings, console), way_on, tracker)
 
 
 def recorded_settings(folder: RunFolder, settings: Settings, given: dict[str, str]) -> Settings:
@@ -102,14 +112,16 @@ class Run:
     model: LanguageModel
     manifest: Manifest
     way_on: str  # how a person goes on with a run that was stopped
+    tracker: Tracker
     screen: RunScreen | None = None
 
     def __post_init__(self) -> None:
-        self.plan = self.settings.round_plan()
+        self.plan, self.aggregation = self.settings.round_plan(), aggregation_rule(self.settings)
         self.data = DataPaths(self.settings.data_dir)
         self.data_sha256 = sha256_of(self.data.manifest)
         self.run_id = time.strftime("%Y%m%d-%H%M%S-") + os.urandom(2).hex()
         self.round = 0
+        self.follower = Follower(self.tracker, self.tell)
         self.validator = Validator(
             self.model,
             read_examples(self.data.held_out("validation", "sft"), SftExample),
@@ -135,7 +147,10 @@ class Run:
             self.console.print(f"The run that was here is kept in {self.folder.paths.archive / earlier}/.", soft_wrap=True)
         adapter = self.model.initial_adapter(self.settings.seed)
         base = self.validator("sft", adapter, None)  # before the run is there to be resumed, so that a kill does not lose it
-        state = self.folder.start(self._info(), self.plan, adapter)
+        info = self._info()
+        self.follower.started(info, base)
+        write_bytes(self.folder.paths.manifest, self.data.manifest.read_bytes())
+        state = self.folder.start(info, self.plan, adapter)
         self._event("started", held_out=base)
         self.console.print(f"Base model: held-out loss {base.loss:.3f} nats/token.", soft_wrap=True)
         return state
@@ -149,6 +164,7 @@ class Run:
         state = self.folder.resume(self.plan)
         self.round = state.next_round
         self._event("resumed")
+        self.follower.resumed(info, base_so_far(self.folder.paths), rounds_so_far(self.folder.paths))
         self.console.print(f"Resuming {self.run_id} after round {state.next_round} of {self.plan.total_rounds}.", soft_wrap=True)
         return state
 
@@ -160,16 +176,19 @@ class Run:
                 plan=self.plan,
                 model=self.settings.model_spec(),
                 train={phase: self._train_spec(phase) for phase in PHASES},
-                rule=contribution_rule(self.settings),
+                rule=weigher(self.settings, self.validator),
+                aggregation=self.aggregation,
                 validate=self.validator,
                 on_answer=self.screen.answer,
                 known_samples=self.manifest.samples_by_client(),
             )
             for result in federation.run(state, transport):
-                for update in result.updates:
-                    self.folder.journal.write(_metrics(update, state.adapter))
+                metrics = [_metrics(update, state.adapter) for update in result.updates]
+                for line in metrics:
+                    self.folder.journal.write(line)
                 self.folder.commit(result, self.plan)
                 self.screen.round(result.record)
+                self.follower.round(result.record, metrics)
                 state, self.round = result.state, result.state.next_round
         return state
 
@@ -195,7 +214,7 @@ class Run:
         paths = self.folder.paths
         if self.settings.evaluate:
             options = evaluation_options(self.settings, self.settings.seed)
-            evaluate_and_show(self.model, self.manifest, self.data, paths, options, self.console)
+            self.follower.evaluated(evaluate_and_show(self.model, self.manifest, self.data, paths, options, self.console))
         where = f"Results: {paths.root}/ (adapter/ in PEFT's format, progress.jsonl, client_metrics.jsonl)"
         self.console.print(f"{where}; {self.plan.total_rounds} rounds.", soft_wrap=True)
 
@@ -224,13 +243,34 @@ class Run:
         self.folder.journal.write(record)
 
 
-def contribution_rule(settings: Settings) -> ContributionRule:
+def weigher(settings: Settings, validator: Validator) -> Weigher:
     """FCCL as the settings ask for it."""
-    return ContributionRule(
-        mode=settings.contribution_mode,
-        source=settings.contribution_source,
-        temperature=settings.contribution_temperature,
-        normalize=settings.contribution_normalize,
+    source, loss = settings.contribution_source, VerificationLoss(validator, settings.verify_examples)
+    if settings.contribution_mode != "cognitive":
+        return ContributionRule(mode=settings.contribution_mode)
+    if source == "verified":
+        return Verified(loss, settings.verify_steps, settings.verify_temperature, settings.verify_prior)
+    if source == "leave_one_out":
+        return LeaveOneOut(loss, settings.verify_temperature, settings.verify_prior)
+    if source == "validation_loss":
+        return ValidationLoss(loss, settings.contribution_temperature, settings.contribution_normalize)
+    return ContributionRule(source=source, temperature=settings.contribution_temperature, normalize=settings.contribution_normalize)
+
+
+def aggregation_rule(settings: Settings) -> Aggregation:
+    """What makes the next adapter of weighted updates, as the settings ask for it. Raises `SettingsError` for two that do not go together."""
+    own = {"server_momentum": settings.server_momentum} if settings.aggregation != "fedadagrad" else {}  # the paper has none there
+    return aggregation(
+        settings.aggregation,
+        settings.lora_aggregation,
+        settings.lora_r,
+        **own,
+        server_lr=settings.server_lr or None,
+        server_beta2=settings.server_beta2,
+        server_tau=settings.server_tau,
+        max_bad_clients=settings.max_bad_clients,
+        krum_keep=settings.krum_keep,
+        clip_norm=settings.clip_norm,
     )
 
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from fccl.contribution.weighing import Weighing
 from fccl.records import Contribution
 from fccl.specs import Value
+
+if TYPE_CHECKING:
+    from fccl.messages import ClientUpdate, FitTask
 
 LOSS_FLOOR = 1e-6  # nats; a smaller reported loss counts as this, so that 1/loss stays a number
 
@@ -47,6 +51,11 @@ class ContributionRule(Value):
         if self.mode != "cognitive":
             return proportional(scores)
         return softmax(divided_by_mean(scores) if self.normalize == "mean" else scores, self.temperature)
+
+    def weigh(self, task: FitTask, updates: Sequence[ClientUpdate]) -> Weighing:
+        """By what the clients report alone (`fccl.contribution.weighing.Weigher`)."""
+        contributions = [update.contribution for update in updates]
+        return Weighing(self.weights(contributions), self.scores(contributions))
 
 
 def _score(source: Source, contribution: Contribution) -> float:

@@ -1,5 +1,7 @@
 """Preference pairs made from instructions with one response: the response, against a spoilt one made from text alone.
 
+Where an example has an `answer` beside its response, the answer is the preferred one: the response may be a demonstration that nobody has vetted.
+
 For users who have no preference data. What such pairs teach is narrow (answer what was asked, whole, in order, once), so the
 manifest calls them synthetic.
 """
@@ -41,8 +43,8 @@ def _sample(examples: Sequence[SftExample], share: float, seed: int, name: str) 
 
 
 def make_pairs(examples: Sequence[SftExample], seed: int) -> tuple[PreferencePair, ...]:
-    """One pair for each example: its response preferred, and dispreferred the same with one flaw, drawn among those it can have."""
-    responses = sorted({example.response for example in examples})
+    """One pair for each example: its answer or response preferred, and dispreferred the same with one flaw, drawn among those it can have."""
+    responses = sorted({_good(example) for example in examples})
     return tuple(_pair(example, responses, seed) for example in examples)
 
 
@@ -51,9 +53,14 @@ def _pair(example: SftExample, responses: Sequence[str], seed: int) -> Preferenc
     flaws: Mapping[str, Flaw] = {"off-topic": lambda response, draw: _other(responses, draw), **FLAWS}
     names = list(flaws)
     draw.shuffle(names)
-    made = ((name, flaws[name](example.response, draw)) for name in names)
-    flaw, worse = next((name, text) for name, text in made if text and text != example.response)  # evasion is always possible
-    return PreferencePair(example.instruction, example.response, worse, topic=example.topic, flaw=flaw)
+    good = _good(example)
+    made = ((name, flaws[name](good, draw)) for name in names)
+    flaw, worse = next((name, text) for name, text in made if text and text != good)  # evasion is always possible
+    return PreferencePair(example.instruction, good, worse, topic=example.topic, flaw=flaw)
+
+
+def _good(example: SftExample) -> str:
+    return example.answer or example.response
 
 
 def _other(responses: Sequence[str], draw: random.Random) -> str:

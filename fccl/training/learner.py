@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from fccl.data.shards import ClientShard
 from fccl.encoding import encode_pairs, encode_sft
@@ -19,7 +20,7 @@ from fccl.messages import ClientUpdate, FitTask, StatusListener
 from fccl.model import LanguageModel, cpu_threads, load_model
 from fccl.records import ClientStatus, Contribution, TrainingReport
 from fccl.scoring import EncodedPair
-from fccl.specs import ModelSpec
+from fccl.specs import ModelSpec, TrainSpec
 from fccl.training.dpo import DpoObjective, reference_log_probs
 from fccl.training.loop import LoopResult, StepReport, train
 from fccl.training.sft import SftObjective
@@ -70,7 +71,8 @@ class GenericLearner:
     def _sft(self, model: LanguageModel, task: FitTask, shard: ClientShard, status: _StatusWriter) -> tuple[LoopResult, int, int]:
         rows = encode_sft(model.tokenizer, shard.sft, task.model.max_length)
         model.load(task.adapter)
-        result = train(model.factors.values(), SftObjective(model, rows), task.train, task.client_seed(shard.client_id), status.step)
+        with _trained(model, task.train) as factors:
+            result = train(factors, SftObjective(model, rows), task.train, task.client_seed(shard.client_id), status.step)
         return result, len(rows), sum(row.truncated for row in rows)
 
     def _dpo(self, model: LanguageModel, task: FitTask, shard: ClientShard, status: _StatusWriter) -> tuple[LoopResult, int, int]:
@@ -78,7 +80,8 @@ class GenericLearner:
         reference = self._reference(model, task, shard.client_id, pairs)
         model.load(task.adapter)
         objective = DpoObjective(model, pairs, reference, task.train.dpo_beta)
-        result = train(model.factors.values(), objective, task.train, task.client_seed(shard.client_id), status.step)
+        with _trained(model, task.train) as factors:
+            result = train(factors, objective, task.train, task.client_seed(shard.client_id), status.step)
         return result, len(pairs), sum(chosen.truncated or rejected.truncated for chosen, rejected in pairs)
 
     def _reference(self, model: LanguageModel, task: FitTask, client_id: int, pairs: list[EncodedPair]) -> Tensor:
@@ -89,6 +92,19 @@ class GenericLearner:
         if key not in self._references:
             self._references[key] = reference_log_probs(model, task.reference, pairs, task.train.batch_size)
         return self._references[key]
+
+
+@contextmanager
+def _trained(model: LanguageModel, spec: TrainSpec) -> Iterator[list[nn.Parameter]]:
+    """The factors that this training may move; inside the block the others get no gradient."""
+    frozen = [factor for name, factor in model.factors.items() if spec.freeze_a and ".lora_A." in name]
+    for factor in frozen:
+        factor.requires_grad_(False)
+    try:
+        yield [factor for factor in model.factors.values() if factor.requires_grad]
+    finally:
+        for factor in frozen:
+            factor.requires_grad_(True)
 
 
 def _contribution(result: LoopResult, samples: int, seconds: float) -> Contribution:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fccl.errors import TrainingError
 from fccl.specs import TrainSpec, named_seed
 from fccl.training.batching import epoch_batches
+from fccl.training.drift import Drift
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,17 @@ class StepReport:
 
 @dataclass(frozen=True)
 class LoopResult:
-    """`avg_loss` is over the last epoch, in the objective's unit; `first_loss` is the first batch's, before any step."""
+    """`avg_loss` is over the last epoch, in the objective's unit; `first_loss` is the first batch's, before any step.
+
+    Both are of the objective alone, without FedProx's term. `control` is SCAFFOLD's next c_i, one tensor a parameter, if there was a correction.
+    """
 
     avg_loss: float
     first_loss: float
     steps: int
     tokens: int
     seconds: float
+    control: list[Tensor] | None = None
 
 
 def learning_rate_factor(step: int, steps: int, spec: TrainSpec) -> float:
@@ -66,10 +71,19 @@ def learning_rate_factor(step: int, steps: int, spec: TrainSpec) -> float:
 
 
 def train(
-    parameters: Iterable[nn.Parameter], objective: Objective, spec: TrainSpec, seed: int, on_step: Callable[[StepReport], None] = lambda _: None
+    parameters: Iterable[nn.Parameter],
+    objective: Objective,
+    spec: TrainSpec,
+    seed: int,
+    on_step: Callable[[StepReport], None] = lambda _: None,
+    correction: Sequence[Tensor] | None = None,
 ) -> LoopResult:
-    """Minimise the objective with AdamW (Loshchilov & Hutter 2019). Raises `TrainingError` when the loss stops being finite."""
+    """Minimise the objective with AdamW (Loshchilov & Hutter 2019). Raises `TrainingError` when the loss stops being finite.
+
+    `correction` is SCAFFOLD's c - c_i, one tensor a parameter, zeros in a client's first round; None when there are no control variates.
+    """
     parameters = list(parameters)
+    drift = Drift(parameters, spec.prox_mu, correction)
     optimizer = torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
     epochs = [epoch_batches(objective.lengths, spec.batch_size, named_seed(seed, "order", epoch)) for epoch in range(spec.epochs)]
     steps, step, tokens, first_loss = sum(map(len, epochs)), 0, 0, math.nan
@@ -81,17 +95,18 @@ def train(
                 group["lr"] = spec.learning_rate * learning_rate_factor(step, steps, spec)
             part = objective.loss(indices)
             value = part.total / part.count
-            _take_step(part.loss, parameters, optimizer, spec, step)
+            _take_step(part.loss, parameters, optimizer, drift, spec, step)
             first_loss = value if step == 0 else first_loss
             total, count, step = total + part.total, count + part.count, step + 1
             tokens += sum(objective.lengths[index] for index in indices)
             on_step(StepReport(step, steps, value, tokens / max(1e-9, time.monotonic() - started)))
-    return LoopResult(total / count, first_loss, steps, tokens, time.monotonic() - started)
+    return LoopResult(total / count, first_loss, steps, tokens, time.monotonic() - started, drift.control())
 
 
-def _take_step(loss: Tensor, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer, spec: TrainSpec, step: int) -> None:
+def _take_step(loss: Tensor, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer, drift: Drift, spec: TrainSpec, step: int) -> None:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
+    drift.correct()
     norm = nn.utils.clip_grad_norm_(parameters, spec.max_grad_norm)
     if not math.isfinite(float(norm)):
         raise TrainingError(f"the gradient is not finite at step {step + 1}", hint="a lower learning rate (--sft-lr, --va-lr) is the usual cure")

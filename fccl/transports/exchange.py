@@ -98,6 +98,10 @@ class ExchangeTransport:
                 break
         yield from (ClientFailure(client_id, client.reason) for client_id, client in sorted(waiting.items()))
 
+    def clear(self) -> None:
+        """Take the rounds of every earlier run away, before a new one is ready to open its first: clients would take that end for its own."""
+        self._board("")  # of no run, so all others go
+
     def finish(self, run_id: str, round_number: int, adapter: Adapter) -> None:
         """Tell the clients that the run is done, and leave them the final adapter. Nobody may need an update any more."""
         board = self._board(run_id)
@@ -191,7 +195,7 @@ class ExchangeTransport:
                 client.give_up("late", f"no answer within {self._spec.timeout_s:g} s; {self._pulses.last_word(client_id)}{heard}")
 
     def _ask_again(self, board: Board, waiting: dict[int, _Waiting], round_number: int, good: int, retry: int) -> None:
-        missing = f"round {round_number} has {good} good update{'s' * (good != 1)}, MIN_CLIENTS is {self._spec.quorum}"
+        missing = f"round {round_number + 1} has {good} good update{'s' * (good != 1)}, MIN_CLIENTS is {self._spec.quorum}"
         self.tell(f"{missing}; trying again ({retry} of {self._spec.retries})")
         for client_id, client in waiting.items():
             if client.cause == "said" or client.refusals:

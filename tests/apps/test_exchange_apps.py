@@ -192,7 +192,7 @@ def test_too_few_clients_end_the_command_with_one_line_and_a_run_to_go_on_with(t
     status, output = finished(start(tmp_path, "orchestrator", *arguments, "--client-timeout-s", "6"))
     assert status == 1
     assert "trying again (1 of 1)" in output
-    assert "error: round 0 has" in output
+    assert "error: round 1 has" in output
     assert "MIN_CLIENTS is 2" in output
     others = [start(tmp_path, "client", "--client-id", str(number)) for number in (1, 2)]
     status, output = finished(start(tmp_path, "orchestrator", *arguments, *SLOW))

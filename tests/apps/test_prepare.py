@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fccl.apps import prepare as app
+from fccl.apps.main import main
 from fccl.apps.prepare import data_spec, prepare_with_screen, show_manifest, topic_table
 from fccl.config import load_settings
 from fccl.data.shards import Manifest, SourceReport
@@ -101,5 +101,39 @@ def test_a_bad_source_is_an_error_on_a_terminal_too(tmp_path):
 
 
 def test_the_command_returns_success(tmp_path, capsys):
-    assert app.main(settings_of(data_dir=tmp_path / "data", max_sft_examples=50, max_va_examples=50), None) == 0
+    assert main(["prepare", "--data-dir", str(tmp_path / "data"), "--max-sft-examples", "50", "--max-va-examples", "50"]) == 0
     assert "Instructions (SFT)" in capsys.readouterr().out
+
+
+SMALL = ("--max-sft-examples", "50", "--max-va-examples", "50")
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """A folder with prepared data, and when each of its files was written."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["prepare", "--keep", *SMALL]) == 0  # there was nothing to keep
+    return {path: path.stat().st_mtime_ns for path in Path("data").rglob("*") if path.is_file()}
+
+
+def test_data_of_the_same_settings_is_kept(kept, capsys):
+    assert main(["prepare", "--keep", *SMALL]) == 0
+    assert "Data: data/ is ready" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in Path("data").rglob("*") if path.is_file()} == kept
+
+
+def test_data_of_other_settings_is_neither_used_nor_replaced(kept, capsys):
+    assert main(["prepare", "--keep", *SMALL, "--seed", "3", "--non-iid-alpha", "inf", "--noisy-clients", "1"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(
+        "error: the data in data/ was prepared with NOISY_CLIENTS=, NON_IID_ALPHA=0.5, SEED=42\n  way out: use these settings, or remove "
+    )
+    assert {path: path.stat().st_mtime_ns for path in Path("data").rglob("*") if path.is_file()} == kept
+    Path("data/manifest.json").unlink()
+    assert main(["prepare", "--keep", *SMALL, "--seed", "3"]) == 0
+
+
+def test_data_that_was_changed_is_not_used(kept, capsys):
+    Path("data/clients/client_0_sft.jsonl").write_text("")
+    assert main(["prepare", "--keep", *SMALL]) == 1
+    assert "error: files in data/ are not what its manifest says" in capsys.readouterr().err

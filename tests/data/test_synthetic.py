@@ -59,3 +59,9 @@ def test_each_split_from_its_own_examples(maximum):
         assert {pair.preferred for pair in pairs} <= mine
         assert {pair.dispreferred for pair in pairs if pair.flaw == "off-topic"} <= mine
         assert len(pairs) == (len(part) if maximum in (0, 40, 1000) else max(1, round(len(part) / 4)))
+
+
+def test_the_vetted_answer_is_preferred_where_there_is_one():
+    pair = make_pairs([SftExample("2 and 3?", "Five, as if you did not know.", answer="Five.")], seed=0)[0]
+    assert pair.preferred == "Five."
+    assert "as if you did not know" not in pair.dispreferred

@@ -85,3 +85,25 @@ def test_a_diverging_client_is_an_error(learner, tiny_model):
     wild = TRAIN.model_copy(update={"learning_rate": 1e30})
     with pytest.raises(TrainingError):
         learner.fit(task(tiny_model, train=wild), SHARD, lambda status: None)
+
+
+@pytest.mark.parametrize("phase", ["sft", "va"])
+def test_with_freeze_a_only_b_moves_and_the_next_task_trains_both_again(learner, tiny_model, phase):
+    start = tiny_model.initial_adapter(1)
+    update = learner.fit(task(tiny_model, phase, TRAIN.model_copy(update={"freeze_a": True})), SHARD, lambda status: None)
+    for name, tensor in update.adapter.tensors.items():
+        assert torch.equal(tensor, start.tensors[name]) == ("lora_A" in name), name
+    assert all(factor.requires_grad for factor in tiny_model.factors.values())
+    both = learner.fit(task(tiny_model, phase), SHARD, lambda status: None)
+    fresh = GenericLearner({tiny_model.spec: tiny_model}).fit(task(tiny_model, phase), SHARD, lambda status: None)
+    assert both.adapter.to_bytes() == fresh.adapter.to_bytes()
+    assert not any(torch.equal(tensor, start.tensors[name]) for name, tensor in both.adapter.tensors.items())
+
+
+@pytest.mark.parametrize("phase", ["sft", "va"])
+def test_the_proximal_term_keeps_the_update_near_the_global_adapter(learner, tiny_model, phase):
+    start, distances = tiny_model.initial_adapter(1), []
+    for mu in (0.0, 0.1, 10.0):
+        update = learner.fit(task(tiny_model, phase, TRAIN.model_copy(update={"prox_mu": mu})), SHARD, lambda status: None)
+        distances.append(update.adapter.distance(start))
+    assert distances[0] > distances[1] > distances[2]

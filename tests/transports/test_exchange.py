@@ -1,85 +1,23 @@
-"""What the exchange directory must survive: late, dead and lying clients, restarts, other runs, peers of the original protocol."""
+"""What the exchange directory must survive: late and dead clients, restarts, other runs, full disks."""
 
-import hashlib
-import io
 import json
-import os
 import threading
 import time
-from contextlib import contextmanager
 
 import pytest
-import torch
 
-from fccl.errors import AdapterError, FederationError, StorageError
+from fccl.errors import FederationError, StorageError
 from fccl.exchange import heart as heart_module
 from fccl.exchange import watch as watch_module
 from fccl.exchange.client import ExchangeClient
-from fccl.exchange.rejected import Rejection
 from fccl.exchange.wire import TaskFile
 from fccl.files import write_text
-from fccl.keys import client_keys, create_keys, server_keys
 from fccl.messages import ClientFailure, ClientUpdate
-from fccl.paths import ExchangePaths, KeyPaths
-from fccl.transports.exchange import ExchangeTransport
 from fccl.transports.in_process import InProcessTransport
-from tests.processes import exchange_spec
 from tests.toy import START, ToyLearner, adapter, federation, shard
 from tests.transports.contract import task
+from tests.transports.exchange_tools import clients, finish, fit, slow
 from tests.transports.test_exchange_contract import client_threads
-
-
-@pytest.fixture
-def paths(tmp_path):
-    return ExchangePaths(tmp_path / "exchange")
-
-
-@pytest.fixture
-def transport(paths, tmp_path):
-    """Not entered; the tests give it a spec."""
-
-    def made(keys=None, **spec):
-        return ExchangeTransport(paths, exchange_spec(4, **({"timeout_s": 5.0} | spec)), tmp_path / "received", keys)
-
-    return made
-
-
-def fit(transport, asked=(0, 1), number=0):
-    return {answer.client_id: answer for answer in transport.fit(task(number), asked)}
-
-
-def until(happened, seconds=10):
-    end = time.monotonic() + seconds
-    while not happened() and time.monotonic() < end:
-        time.sleep(0.01)
-
-
-class Slow(ToyLearner):
-    """Client 1 takes its time."""
-
-    seconds = 0.0
-
-    def fit(self, task, shard, on_status):
-        update = super().fit(task, shard, on_status)
-        time.sleep(self.seconds if shard.client_id == 1 else 0)
-        return update
-
-
-def slow(seconds):
-    learner = Slow()
-    learner.seconds = seconds
-    return learner
-
-
-@contextmanager
-def clients(paths, learners, **changes):
-    with client_threads(paths.root, learners, grace_s=0.0, **changes) as started:
-        yield started
-
-
-def finish(transport):
-    transport.finish("run", 99, adapter())
-
 
 # --- late, dead, never there
 
@@ -156,7 +94,7 @@ def test_below_the_quorum_the_round_is_tried_again(paths, transport):
         found = fit(exchange)
         finish(exchange)
     assert all(isinstance(answer, ClientUpdate) for answer in found.values())
-    assert told == ["round 0 has 1 good update, MIN_CLIENTS is 2; trying again (1 of 2)"]
+    assert told == ["round 1 has 1 good update, MIN_CLIENTS is 2; trying again (1 of 2)"]
     assert first.learner.calls == [(0, 0)], "who has answered is not asked again"
 
 
@@ -180,7 +118,7 @@ def test_a_client_that_failed_and_is_started_again_may_still_answer(paths, trans
 def test_below_the_quorum_for_good_the_run_ends_resumable(paths, transport):
     fed = federation(2, rounds=1, min_clients=2)
     with transport(quorum=2, retries=1, timeout_s=3.0) as exchange, clients(paths, {0: ToyLearner()}):
-        with pytest.raises(FederationError, match="round 0 has 1 good update, MIN_CLIENTS is 2"):
+        with pytest.raises(FederationError, match="round 1 has 1 good update, MIN_CLIENTS is 2"):
             fed.run_round(START, exchange)
         finish(exchange)
 
@@ -291,6 +229,19 @@ def test_a_client_that_starts_after_the_end_waits_for_a_new_run_and_then_ends(pa
     assert 0.5 <= time.monotonic() - started < 10
 
 
+def test_a_new_run_takes_the_old_end_away_before_it_is_ready(paths, transport):
+    """A client without any patience, started while the server is still loading its model, takes part in the new run."""
+    with transport() as exchange:
+        finish(exchange)
+    with transport(timeout_s=20.0) as exchange:
+        exchange.clear()
+        with clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
+            time.sleep(1.0)  # time enough to leave
+            found = fit(exchange)
+            finish(exchange)
+    assert all(isinstance(answer, ClientUpdate) for answer in found.values())
+
+
 def test_old_rounds_are_pruned_and_the_current_one_never(paths, transport):
     fed = federation(2, rounds=3)
     with transport(keep_rounds=1, timeout_s=20.0) as exchange, clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
@@ -309,361 +260,6 @@ def test_rounds_after_the_current_one_are_cleared_away(paths, transport):
             assert all(isinstance(answer, ClientUpdate) for answer in fit(exchange, number=number).values())
             assert not paths.phase(number + 1).exists()
         finish(exchange)
-
-
-# --- answers that are no good
-
-
-def answered(paths, transport, spoil, asked=(0, 1), keys=None, **spec):
-    """The answers to a round in which client 1's committed files are spoilt before the server looks."""
-    told = []
-    with transport(**({"timeout_s": 0.5} | spec)) as exchange:
-        exchange.tell = told.append
-        board = exchange._board("run")
-        opened = board.open(0, "sft", task().adapter, exchange._work(board, task(), asked))
-        learner = ToyLearner()
-        for number in asked:
-            client = ExchangeClient(paths, number, learner, shard, keys=keys)
-            client._commit(opened, learner.fit(task(), shard(number), lambda status: None))
-        spoil(paths, opened)
-        found = fit(exchange, asked)
-        reasons = [Rejection.model_validate_json(path.read_text()) for path in sorted(paths.rejected.glob("*_reason.json"))]
-        assert reasons == exchange.rejected.rejections
-    return found, reasons
-
-
-def edit(changes, client_id=1):
-    def spoil(paths, opened):
-        path = paths.contribution(client_id, 0)
-        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-    return spoil
-
-
-def replace(kind, content):
-    def spoil(paths, opened):
-        path = getattr(paths, kind)(1, 0)
-        path.unlink()
-        path.write_bytes(content)
-
-    return spoil
-
-
-def linked(kind):
-    def spoil(paths, opened):
-        path = getattr(paths, kind)(1, 0)
-        outside = paths.root.parent / "outside"
-        path.rename(outside)
-        path.symlink_to(outside)
-
-    return spoil
-
-
-def pipe(paths, opened):
-    paths.contribution(1, 0).unlink()
-    os.mkfifo(paths.contribution(1, 0))
-
-
-def folder(paths, opened):
-    paths.update(1, 0).unlink()
-    paths.update(1, 0).mkdir()
-
-
-def huge(paths, opened):
-    with open(paths.update(1, 0), "r+b") as file:
-        file.truncate(10**9)
-
-
-def with_nan():
-    buffer = io.BytesIO()
-    torch.save({"w": torch.tensor([0.0, float("nan"), 0.0])}, buffer)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [
-        (replace("update", b""), "is not the file that its contribution speaks of"),
-        (replace("contribution", b""), "is not JSON"),
-        (replace("contribution", b"[1, 2]"), "is not a JSON object"),
-        (replace("contribution", b"[" * 60_000), "is not JSON"),
-        (replace("contribution", b"{" + b" " * 10**6 + b"}"), "bytes, at most 65,536"),
-        (replace("contribution", b'{"avg_loss": "1.0", "num_samples": 2}'), "avg_loss: Input should be a valid number"),
-        (replace("contribution", b'{"avg_loss": NaN, "num_samples": 2}'), "avg_loss: Input should be a finite number"),
-        (replace("contribution", b'{"avg_loss": 1.0, "num_samples": true}'), "num_samples: Input should be a valid integer"),
-        (replace("contribution", b'{"avg_loss": null, "num_samples": 2}'), "avg_loss"),
-        (edit({"num_samples": 0}), "num_samples"),
-        (edit({"avg_loss": -1.0}), "avg_loss"),
-        (edit({"adapter_sha256": "../../x"}), "adapter_sha256"),
-        (edit({"client_id": "../../x"}), "client_id"),
-        (edit({"extra": 1}), "extra"),
-        (linked("update"), "client_1_round_0.pt is a symbolic link"),
-        (linked("contribution"), "contrib_client_1_round_0.json is a symbolic link"),
-        (pipe, "is not a regular file"),
-        (folder, "is a folder"),
-        (huge, "client_1_round_0.pt has 1,000,000,000 bytes"),
-    ],
-)
-def test_a_broken_answer_is_refused_with_its_reason_and_moved_and_the_other_counts(paths, transport, spoil, reason):
-    found, rejections = answered(paths, transport, spoil)
-    assert isinstance(found[0], ClientUpdate)
-    assert reason in found[1].reason
-    assert [(rejection.client_id, rejection.round, rejection.run_id) for rejection in rejections] == [(1, 0, "run")]
-    assert reason in rejections[0].reason
-    assert sorted(rejections[0].files) == sorted(path.name for path in paths.answer(1, 0))
-    assert not any(os.path.lexists(path) for path in paths.answer(1, 0))
-    assert sorted(path.name.split("_", 1)[1] for path in paths.rejected.iterdir()) == sorted([*rejections[0].files, "reason.json"])
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (adapter(1.0).to_bytes(), "w has shape (1,), expected (3,)"),
-        (with_nan(), "not finite"),
-        (adapter().to_bytes()[:-40], "not a readable adapter file"),
-        (b"not a zip", "is not an adapter file"),
-    ],
-)
-def test_a_file_that_is_no_such_adapter_is_refused(paths, transport, content, reason):
-    """Its hash is right: the client itself has sent it."""
-
-    def spoil(paths, opened):
-        replace("update", content)(paths, opened)
-        edit({"adapter_sha256": hashlib.sha256(content).hexdigest()})(paths, opened)
-
-    found, _ = answered(paths, transport, spoil)
-    assert isinstance(found[0], ClientUpdate)
-    assert reason in found[1].reason
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"run_id": "another"}, "the answer is of run_id 'another', asked was 'run'"),
-        ({"round": 7}, "the answer is of round 7"),
-        ({"phase": "va"}, "the answer is of phase 'va'"),
-        ({"client_id": 0}, "the answer is of client_id 0"),
-        ({"base_sha256": "0" * 64}, "began from another global adapter"),
-    ],
-)
-def test_an_answer_to_something_else_counts_for_nothing_and_the_clients_own_may_still_come(paths, transport, changes, reason):
-    with clients(paths, {1: ToyLearner()}):
-        found, rejections = answered_and_finished(paths, transport, edit(changes))
-    assert isinstance(found[1], ClientUpdate)
-    assert reason in rejections[0].reason
-
-
-def answered_and_finished(paths, transport, spoil):
-    """As `answered`; the real client is there and answers when its flag is gone."""
-    with transport(timeout_s=20.0) as exchange:
-        board = exchange._board("run")
-        opened = board.open(0, "sft", task().adapter, exchange._work(board, task(), (0,)))
-        learner = ToyLearner()
-        ExchangeClient(paths, 1, learner, shard)._commit(opened, learner.fit(task(), shard(1), lambda status: None))
-        spoil(paths, opened)
-        found = fit(exchange, (1,))
-        finish(exchange)
-        return found, exchange.rejected.rejections
-
-
-def test_files_with_names_of_no_client_are_moved_away(paths, transport):
-    strangers = ["client_.._.._x_round_0.pt", "client_01_round_0.pt", "done_-1_0.flag", "contrib_client_1_round_0.json.bak", "client_7_round_0.pt"]
-
-    def spoil(paths, opened):
-        for name in strangers:
-            (paths.root / name).write_text("x")
-        os.makedirs(paths.root / "client_.." / "x")
-
-    found, rejections = answered(paths, transport, spoil)
-    assert all(isinstance(answer, ClientUpdate) for answer in found.values())
-    assert sorted(name for rejection in rejections for name in rejection.files) == sorted([*strangers, "client_.."])
-
-
-def test_an_update_cannot_be_changed_after_it_was_checked(paths, transport):
-    with transport() as exchange, clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
-        found = fit(exchange)
-        expected = found[1].adapter.load().sha256
-        adapter(9.0, 9.0, 9.0).save(paths.update(1, 0))
-        assert found[1].adapter.load().sha256 == expected
-        found[1].adapter.path.write_bytes(adapter(9.0, 9.0, 9.0).to_bytes())
-        with pytest.raises(AdapterError, match="was changed after it was checked"):
-            found[1].adapter.load()
-        finish(exchange)
-
-
-# --- peers that know only the original files
-
-
-def original_peer(paths, client_id, number, wait=True, **contribution):
-    """Waits for the phase file, reads the global adapter, writes an update, a contribution and a flag, each straight into its place."""
-    while wait and not paths.phase(number).exists():
-        time.sleep(0.01)
-    state = torch.load(paths.global_adapter(number), weights_only=True) if wait else {"w": torch.zeros(3)}
-    said = {"client": client_id, "round": number, "phase": "sft", "avg_loss": 2.5, "num_samples": 3, "ts": time.time()} | contribution
-    paths.contribution(client_id, number).write_text(json.dumps(said))
-    torch.save({name: tensor + 1 for name, tensor in state.items()}, paths.update(client_id, number))
-    paths.flag(client_id, number).write_text("")
-
-
-def test_a_peer_of_the_original_protocol_takes_part(paths, transport):
-    with transport(timeout_s=20.0) as exchange, clients(paths, {0: ToyLearner()}):
-        peer = threading.Thread(target=original_peer, args=(paths, 1, 0), kwargs={"training_time": 1.5})
-        peer.start()
-        update = fit(exchange)[1]
-        peer.join()
-        assert update.adapter.load().sha256 == adapter(2.0, 3.0, 4.0).sha256
-        finish(exchange)
-    assert (update.contribution.avg_loss, update.contribution.num_samples, update.contribution.seconds) == (2.5, 3, 1.5)
-
-
-def test_its_training_time_is_taken_from_its_files_when_it_does_not_say(paths, transport):
-    with transport(timeout_s=20.0) as exchange:
-        peer = threading.Thread(target=original_peer, args=(paths, 1, 0))
-        peer.start()
-        seconds = fit(exchange, (1,))[1].contribution.seconds
-        peer.join()
-    assert 0 <= seconds < 10
-
-
-def test_its_files_from_before_the_round_count_for_nothing(paths, transport):
-    with transport(timeout_s=0.4) as exchange:
-        original_peer(paths, 1, 0, wait=False)
-        long_ago = time.time() - 3600
-        for path in paths.answer(1, 0):
-            os.utime(path, (long_ago, long_ago))
-        exchange._board("run")  # clears what other runs have left
-        original_peer(paths, 1, 0, wait=False)
-        for path in paths.answer(1, 0):
-            os.utime(path, (long_ago, long_ago))
-        found = fit(exchange, (1,))
-    assert found[1].reason.endswith("refused: the answer is older than the round")
-
-
-@pytest.mark.parametrize("contribution", [{"client": 0}, {"round": 3}, {"phase": "va"}])
-def test_it_may_not_contradict_its_file_names(paths, transport, contribution):
-    with transport(timeout_s=0.4) as exchange:
-        peer = threading.Thread(target=original_peer, args=(paths, 1, 0), kwargs=contribution)
-        peer.start()
-        assert "the answer is of" in fit(exchange, (1,))[1].reason
-        peer.join()
-
-
-# --- who may speak
-
-
-@pytest.fixture
-def keys(tmp_path):
-    folder = KeyPaths(tmp_path / "keys")
-    create_keys(folder, 4)
-    return folder
-
-
-def signed_answer(paths, transport, keys, spoil):
-    return answered(paths, lambda **spec: transport(server_keys(keys), **spec), spoil, keys=client_keys(keys, 1), asked=(1,))
-
-
-def test_a_signed_answer_counts(paths, transport, keys):
-    found, rejections = signed_answer(paths, transport, keys, lambda paths, opened: None)
-    assert isinstance(found[1], ClientUpdate)
-    assert rejections == []
-
-
-@pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [
-        (edit({"signature": ""}), "client 1 has not signed it"),
-        (edit({"avg_loss": 0.001}), "the signature is not client 1's"),
-        (edit({"num_samples": 10**6}), "the signature is not client 1's"),
-        (edit({"signature": "AAAA"}), "the signature is not client 1's"),
-        (edit({"signature": "no base64!"}), "the signature is not client 1's"),
-        (replace("contribution", b'{"avg_loss": 1.0, "num_samples": 2}'), "has not signed it, and keys are configured"),
-        (replace("update", adapter(7.0, 7.0, 7.0).to_bytes()), "is not the file that its contribution speaks of"),
-    ],
-)
-def test_with_keys_nothing_counts_that_the_client_has_not_signed(paths, transport, keys, spoil, reason):
-    found, rejections = signed_answer(paths, transport, keys, spoil)
-    assert isinstance(found[1], ClientFailure)
-    assert reason in rejections[0].reason
-
-
-def test_another_clients_signature_is_refused(paths, transport, keys):
-    found, rejections = answered(
-        paths, lambda **spec: transport(server_keys(keys), **spec), lambda paths, opened: None, keys=client_keys(keys, 2), asked=(1,)
-    )
-    assert "the signature is not client 1's" in found[1].reason
-    assert len(rejections) == 1
-
-
-def test_a_replayed_answer_of_another_round_is_refused(paths, transport, keys):
-    """The files of round 0, signed and all, under the names of round 1."""
-    signed = server_keys(keys)
-    with transport(signed, timeout_s=1.5, keep_rounds=5) as exchange, client_threads(paths.root, {1: ToyLearner()}, keys):
-        fit(exchange, (1,))
-        exchange.finish("run", 1, adapter())
-    with transport(signed, timeout_s=0.5, keep_rounds=5) as exchange:
-        board = exchange._board("run")
-        board.open(1, "sft", task(1).adapter, exchange._work(board, task(1), (1,)))
-        for old, new in zip(reversed(paths.answer(1, 0)), reversed(paths.answer(1, 1)), strict=True):
-            new.write_bytes(old.read_bytes())
-        found = fit(exchange, (1,), number=1)
-    assert "the answer is of round 0, asked was 1" in found[1].reason
-
-
-@pytest.mark.parametrize("signer", [None, 2])
-def test_a_client_with_keys_believes_only_its_server(paths, transport, keys, signer):
-    told, learner = [], ToyLearner()
-    client = ExchangeClient(paths, 1, learner, shard, client_keys(keys, 1), grace_s=0.0, tell=told.append)
-    thread = threading.Thread(target=client.run, daemon=True)
-    thread.start()
-    with transport(None if signer is None else client_keys(keys, signer), timeout_s=0.4) as exchange:
-        assert isinstance(fit(exchange, (1,))[1], ClientFailure)
-        finish(exchange)
-    until(lambda: len(told) == 2)
-    assert thread.is_alive(), "not even the end is believed"
-    assert learner.calls == []
-    assert told == [f"round {number} is not believed: the server has not signed it" for number in (1, 100)]
-    with transport(server_keys(keys)) as exchange:
-        finish(exchange)
-    thread.join(10)
-    assert not thread.is_alive()
-
-
-def test_a_task_that_was_changed_is_not_believed(paths, transport, keys):
-    told = []
-
-    def newest():
-        nonlocal client
-        client = ExchangeClient(paths, 1, ToyLearner(), shard, client_keys(keys, 1), tell=told.append)
-        return client._newest()
-
-    client = None
-    with transport(server_keys(keys)) as exchange:
-        board = exchange._board("run")
-        board.open(0, "sft", task().adapter, exchange._work(board, task(), (1,)))
-        assert newest().round == 0
-        for changes in ({"adapter_sha256": "0" * 64}, {"run_id": "another"}, {"phase": "done", "work": None}):
-            text = paths.task(0).read_text()
-            paths.task(0).write_text(json.dumps(json.loads(text) | changes))
-            assert newest() is None
-            paths.task(0).write_text(text)
-        paths.phase(0).write_text("done")
-        assert newest() is None
-        paths.phase(0).write_text("sft")
-        adapter(8.0, 8.0, 8.0).save(paths.global_adapter(0))
-        opened = newest()
-        client._answer(opened, opened.work, None)
-    assert told[-1] == "round 1 cannot be begun: global_round_0.pt is not the file that the task speaks of"
-    assert not paths.flag(1, 0).exists()
-
-
-def test_a_run_that_was_left_does_not_come_back(paths, transport):
-    client = ExchangeClient(paths, 0, ToyLearner(), shard)
-    with transport() as exchange:
-        for run_id in ("first", "second"):
-            exchange._board(run_id).open(0, "sft", task().adapter, exchange._work(exchange._board(run_id), task(), (0,)))
-            client._remember(client._newest().run_id)
-        exchange.finish("first", 9, adapter())
-        assert client._newest() is None
 
 
 # --- the disk

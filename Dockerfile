@@ -1,0 +1,41 @@
+# One image for every service of docker-compose.yml: Python, the pinned requirements with a CPU build of torch, and fccl.
+#
+#   BASE_IMAGE   a Debian or Ubuntu with Python 3.11 or newer and pip
+#   TORCH_INDEX  the package index that torch comes from. The default has CPU builds only: the usual index would bring several
+#                GB of CUDA on Linux. Empty: whatever pip is set up to use.
+ARG BASE_IMAGE=python:3.11-slim
+
+# --- the libraries: a layer of their own, made anew only when requirements.txt changes. A fifth of them is tests and what one
+#     builds extensions with: not taken along. torch asks for torch/bin/torch_shm_manager when it is imported, so that stays.
+FROM ${BASE_IMAGE} AS libraries
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+RUN python3 -m venv --without-pip /opt/venv
+COPY requirements.txt /tmp/
+RUN python3 -m pip --python /opt/venv/bin/python install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$(grep '^torch==' /tmp/requirements.txt)" \
+ && python3 -m pip --python /opt/venv/bin/python install -r /tmp/requirements.txt \
+ && python3 -m pip --python /opt/venv/bin/python uninstall --yes setuptools \
+ && cd /opt/venv/lib/python3*/site-packages \
+ && rm -rf torch/test torch/include torch/share torch/bin/test_* torch/bin/*Test \
+ && find . -type d -name tests -prune -exec rm -rf {} +
+
+# --- fccl, compiled, so that a container without a right to write here does not compile it at every start
+FROM ${BASE_IMAGE} AS program
+COPY fccl /opt/app/fccl
+COPY docker/fccl docker/healthy docker/prepare /opt/app/bin/
+RUN python3 -m compileall -q /opt/app/fccl && chmod 755 /opt/app/bin/*
+
+# --- the image
+FROM ${BASE_IMAGE}
+RUN python3 -m pip uninstall --quiet --yes pip setuptools wheel 2>/dev/null || true
+RUN groupadd --gid 1000 fccl && useradd --uid 1000 --gid fccl --home-dir /tmp --no-create-home --shell /usr/sbin/nologin fccl \
+ && install -d -o fccl -g fccl /fccl /fccl/exchange && install -d -m 1777 /fccl/models
+COPY --from=libraries /opt/venv /opt/venv
+COPY --from=program /opt/app /opt/app
+# HOME and USER are for libraries that ask who runs them: that may be any number, whether it has a name here or not.
+ENV PATH=/opt/app/bin:/opt/venv/bin:$PATH PYTHONPATH=/opt/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    OMP_WAIT_POLICY=PASSIVE HF_HOME=/fccl/models/hub HOME=/tmp USER=fccl
+USER 1000:1000
+WORKDIR /fccl
+ENTRYPOINT ["fccl"]
+CMD ["--help"]

@@ -1,0 +1,11 @@
+"""`streamlit run dashboard.py` is `fccl dashboard`, and so is `python dashboard.py`; `-- --help` explains the arguments."""
+
+import sys
+
+from streamlit.runtime import exists
+
+from fccl.apps.dashboard_page.page import show
+from fccl.apps.main import door
+
+if __name__ == "__main__":
+    show(sys.argv[1:]) if exists() else sys.exit(door("dashboard"))

@@ -1,0 +1,154 @@
+"""Products of LoRA factors and their weighted sums, without forming a dense matrix where the factors are smaller."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fccl.adapter import Adapter, Form
+from fccl.aggregation.protocol import Parts
+from fccl.aggregation.vectors import one_thread
+from fccl.errors import AdapterError
+
+PASS_BYTES = 128 * 2**20  # of sums that are in memory at once; wider models take more passes over the updates
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The factors of one module: A (rank, fan_in) and B (fan_out, rank)."""
+
+    a: str  # its name in the adapter
+    b: str
+    rank: int
+    fan_in: int
+    fan_out: int
+
+
+def pairs(form: Form) -> tuple[Pair, ...]:
+    """All modules of an adapter, in the order of their names. Raises `AdapterError` when it holds anything but pairs of LoRA factors."""
+    found = []
+    for a, shape in form.shapes.items():
+        if ".lora_A." in a:
+            b = a.replace(".lora_A.", ".lora_B.")
+            other = form.shapes.get(b, ())
+            if len(shape) != 2 or len(other) != 2 or shape[0] != other[1]:
+                raise AdapterError(f"{a} has shape {shape} and its lora_B {other}: not the factors of a product")
+            found.append(Pair(a, b, rank=shape[0], fan_in=shape[1], fan_out=other[0]))
+    if not found or len(found) * 2 != len(form.shapes):
+        raise AdapterError("the adapter holds more than pairs of lora_A and lora_B", hint="LORA_AGGREGATION=factors takes any adapter")
+    return tuple(found)
+
+
+@dataclass
+class ProductSum:
+    """sum_i w_i B_i A_i of one module in float64, at most twice the size of the dense matrix (fan_out, fan_in).
+
+    The factors stand side by side while that is smaller than the matrix; then they are multiplied out.
+    """
+
+    fan_out: int
+    fan_in: int
+    _left: list[Tensor] = field(default_factory=list)
+    _right: list[Tensor] = field(default_factory=list)
+    _dense: Tensor | None = None
+
+    @one_thread()
+    def add(self, weight: float, b: Tensor, a: Tensor) -> None:
+        """Add w B A: B (fan_out, k), A (k, fan_in)."""
+        self._left.append(b.double() * weight)
+        self._right.append(a.double())
+        if sum(map(len, self._right)) * (self.fan_out + self.fan_in) > self.fan_out * self.fan_in:
+            self._multiply_out()
+
+    @one_thread()
+    def decomposed(self) -> tuple[Tensor, Tensor, Tensor]:
+        """U (fan_out, k), the singular values (k,) in descending order, V' (k, fan_in).
+
+        The largest entry of every column of U is positive, which makes the signs, and so the bytes, the same every time.
+        """
+        before, core, after = self._core()
+        left, values, right = torch.linalg.svd(core, full_matrices=False)
+        left, right = (left if before is None else before @ left), (right if after is None else right @ after)
+        signs = left.gather(0, left.abs().argmax(dim=0, keepdim=True)).sign()
+        return left * signs, values, right * signs.T
+
+    @one_thread()
+    def norm(self) -> float:
+        """The Frobenius norm. From the factors' Gram matrices, as ‖L R‖² = <L'L, R R'>: ten times faster than with their QR, and exact to about
+        1e-8 of the terms' own norms when they cancel."""
+        if self._dense is not None:
+            self._multiply_out()
+            return float(torch.linalg.matrix_norm(self._dense))
+        left, right = torch.cat(self._left, dim=1), torch.cat(self._right)
+        return math.sqrt(max(0.0, float(((left.T @ left) * (right @ right.T)).sum())))
+
+    def _core(self) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        """Q, M, Q' with the sum = Q M Q': orthonormal around a small matrix, or nothing around the dense one."""
+        if self._dense is not None:
+            self._multiply_out()
+            return None, self._dense, None
+        left, small_left = torch.linalg.qr(torch.cat(self._left, dim=1))
+        right, small_right = torch.linalg.qr(torch.cat(self._right).T)
+        return left, small_left @ small_right.T, right.T
+
+    def _multiply_out(self) -> None:
+        if self._left:
+            product = torch.cat(self._left, dim=1) @ torch.cat(self._right)
+            self._dense = product if self._dense is None else self._dense.add_(product)
+            self._left, self._right = [], []
+
+
+def mean_products(before: Adapter, parts: Parts) -> Iterator[tuple[Pair, ProductSum]]:
+    """Every module of `before` and its sum_i w_i B_i A_i. What `before` has beyond an update's rank counts as sent back unchanged.
+
+    As many modules in a pass over the updates as fit into `PASS_BYTES`. Raises `AdapterError` when an update does not fit `before`.
+    """
+    modules = pairs(before.form)
+    ranks = list(zip(*(_ranks(modules, update.form) for update in parts.updates), strict=True))  # by module, then by update
+    for group in _passes(modules, ranks):
+        sums = [ProductSum(modules[index].fan_out, modules[index].fan_in) for index in group]
+        for weight, update in parts.counted():
+            for index, total in zip(group, sums, strict=True):
+                total.add(weight, update.tensors[modules[index].b], update.tensors[modules[index].a])
+        for index, total in zip(group, sums, strict=True):
+            _add_untrained(total, before, modules[index], parts.weights, ranks[index])
+            yield modules[index], total
+
+
+def _ranks(modules: Sequence[Pair], form: Form) -> list[int]:
+    """The rank of each module in an update: at most that of the module, everything else the same. Raises `AdapterError`."""
+    ranks = {pair.a: pair.rank for pair in pairs(form)}
+    expected: dict[str, tuple[int, ...]] = {}
+    for pair in modules:
+        rank = min(ranks.get(pair.a, pair.rank), pair.rank)
+        expected |= {pair.a: (rank, pair.fan_in), pair.b: (pair.fan_out, rank)}
+    Form(expected).require(form)
+    return [ranks[pair.a] for pair in modules]
+
+
+def _add_untrained(total: ProductSum, before: Adapter, pair: Pair, weights: Sequence[float], ranks: Sequence[int]) -> None:
+    """Direction k of `before` stands behind all updates of rank <= k: it counts with their weight."""
+    start = min(ranks)
+    if start < pair.rank:
+        behind = [math.fsum(weight for weight, rank in zip(weights, ranks, strict=True) if rank <= k) for k in range(start, pair.rank)]
+        b = before.tensors[pair.b][:, start:].double() * torch.tensor(behind, dtype=torch.float64)
+        total.add(1.0, b, before.tensors[pair.a][start:])
+
+
+def _passes(modules: Sequence[Pair], ranks: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """The places of the modules in groups whose sums fit into `PASS_BYTES`; one module is always taken."""
+    group: list[int] = []
+    held = 0
+    for index, pair in enumerate(modules):
+        columns = sum(ranks[index]) + pair.rank
+        need = 8 * min(columns * (pair.fan_in + pair.fan_out), 2 * pair.fan_in * pair.fan_out)
+        if group and held + need > PASS_BYTES:
+            yield group
+            group, held = [], 0
+        group.append(index)
+        held += need
+    yield group

@@ -1,0 +1,77 @@
+"""What an aggregation rule carries from round to round at the server: committed with the round, and part of the bytes that must agree."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from fccl.errors import FederationError
+
+
+@dataclass(frozen=True, eq=False)
+class ServerState:
+    """Named float64 tensors (momentum, second moments), and how many rounds they have seen since the phase began.
+
+    Raises `FederationError` when built of anything else or of numbers that are not finite.
+    """
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    rounds: int = 0
+
+    def __post_init__(self) -> None:
+        if type(self.rounds) is not int or self.rounds < 0:
+            raise FederationError(f"a server state has seen {self.rounds!r} rounds")
+        for name, tensor in self.tensors.items():
+            if not (isinstance(name, str) and isinstance(tensor, Tensor) and tensor.dtype == torch.float64 and tensor.device.type == "cpu"):
+                raise FederationError(f"{name!r} of the server state is not a float64 tensor on the CPU")
+            if not bool(torch.isfinite(tensor).all()):
+                raise FederationError(f"{name} of the server state has values that are not finite")
+        ordered = {name: self.tensors[name].detach().contiguous() for name in sorted(self.tensors)}
+        object.__setattr__(self, "tensors", MappingProxyType(ordered))
+
+    @cached_property
+    def sha256(self) -> str:
+        """A hash of the count, names, shapes and bits: equal exactly when the states are."""
+        digest = hashlib.sha256(f"{self.rounds};".encode())
+        for name, tensor in self.tensors.items():
+            digest.update(f"{name}:{tuple(tensor.shape)};".encode())
+            digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
+
+    def after(self, **tensors: Tensor) -> ServerState:
+        """The state one round later, these tensors replaced."""
+        return replace(self, tensors={**self.tensors, **tensors}, rounds=self.rounds + 1)
+
+    def vector(self, name: str, length: int) -> Tensor:
+        """One tensor. Raises `FederationError` when the state has none of this length: it is another rule's or another model's."""
+        tensor = self.tensors.get(name)
+        if tensor is None or tensor.shape != (length,):
+            raise FederationError(
+                f"the aggregation's state has no {name} of {length:,} numbers: it is of another rule or of another model",
+                hint="AGGREGATION, MODEL_NAME and LORA_* stay the same over a run",
+            )
+        return tensor
+
+    def to_bytes(self) -> bytes:
+        """The bytes of a file that `torch.load(weights_only=True)` reads: the same for equal states."""
+        buffer = io.BytesIO()
+        torch.save({"rounds": self.rounds, "tensors": {name: tensor.clone() for name, tensor in self.tensors.items()}}, buffer)
+        return buffer.getvalue()
+
+
+def server_state_from_bytes(content: bytes, source: str = "the server state") -> ServerState:
+    """The inverse of `to_bytes`. Runs no code. Raises `FederationError` for anything that is not a server state."""
+    try:
+        read = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen kinds for a broken file; all of them mean the same here
+        raise FederationError(f"{source} is not a readable state ({type(error).__name__})") from error
+    if not (isinstance(read, dict) and read.keys() == {"rounds", "tensors"} and isinstance(read["tensors"], dict)):
+        raise FederationError(f"{source} does not hold a server state")
+    return ServerState(read["tensors"], read["rounds"])

@@ -1,0 +1,281 @@
+"""`fccl compare`: the same scenarios under every method, and what can be said of the differences."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from fccl import __version__
+from fccl.aggregation.protocol import Aggregation
+from fccl.apps.compare_page import page
+from fccl.apps.interrupt import terminate_as_interrupt
+from fccl.apps.prepare import data_spec
+from fccl.apps.run import aggregation_rule, weigher
+from fccl.compare import methods, pictures, scenarios, tables
+from fccl.compare.cell import Cell, Lab
+from fccl.compare.crew import run_all
+from fccl.compare.methods import FEDAVG, METHODS, Method, Rule
+from fccl.compare.plan import Design, Planner
+from fccl.compare.scenarios import SCENARIOS, Scenario
+from fccl.compare.store import finished, to_do
+from fccl.compare.summary import Options, rows
+from fccl.compare.tables import ScenarioTable
+from fccl.compare.values import CellResult, Comparison, MethodInfo, ScenarioInfo
+from fccl.config import Settings, nearest
+from fccl.errors import FcclError, SettingsError
+from fccl.evaluation.held_out import Validator
+from fccl.files import write_bytes, write_text
+from fccl.model import LanguageModel, load_model
+from fccl.paths import ComparePaths
+from fccl.specs import PHASES, Phase
+
+FULL_SEEDS, QUICK_SEEDS = 5, 2
+MOST_JOBS = 8
+ROOMY = 132  # columns of a terminal that has room for intervals beside figures
+# What a comparison starts from, where a person has not said otherwise.
+DEFAULTS: Mapping[str, Any] = {"num_clients": 8}
+QUICK: Mapping[str, Any] = {"max_sft_examples": 2200}
+# Settings that the scenarios and methods decide.
+DECIDED = methods.DECIDED_HERE | {"non_iid_alpha", "size_skew", "noisy_clients", "noise_kind", "min_clients", "clients_per_round"}
+UNUSED = {"data_dir", "evaluate", "track", "gen_samples", "gen_tokens", "gen_temperature", "lora_aggregation", "prox_mu"} | {
+    name for name in Settings.model_fields if name.startswith("server_")
+}
+WORDS = {"better": "green", "worse": "red"}
+
+Named = TypeVar("Named", Scenario, Method)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is to be compared."""
+
+    scenarios: tuple[Scenario, ...]
+    methods: tuple[Method, ...]
+    seeds: tuple[int, ...]
+    jobs: int
+
+
+def main(settings: Settings, options: argparse.Namespace) -> int:
+    """Run what is not finished, then judge, write and show. Returns the exit status."""
+    console = Console() if sys.stdout.isatty() else Console(width=ROOMY)
+    _refuse_decided(options.given)
+    settings = with_defaults(settings, options.quick)
+    choice = chosen(settings, options)
+    paths = ComparePaths(Path(options.out) if options.out else settings.log_dir / "compare")
+    planner = Planner(design(settings, load_model(settings.model_spec()), choice.jobs), paths, lambda line: console.print(Text(line, "dim")))
+    with terminate_as_interrupt():
+        try:
+            cells = list(planner.cells(choice.scenarios, choice.methods, choice.seeds))
+            run_cells(console, paths, cells, partial(lab, settings, paths), choice.jobs)
+        except (KeyboardInterrupt, FcclError):
+            if paths.cells.is_dir():
+                console.print(f"Stopped. Finished cells are kept in {paths.cells}/; the same command goes on with the others.", soft_wrap=True)
+            raise
+    comparison = compared(settings, planner, choice, cells)
+    write(paths, comparison)
+    show(console, comparison)
+    console.print(f"Written to {paths.root}/: index.html, table.md, results.json, summary.png, gaps.png, weights_*.png, loss_*.png", soft_wrap=True)
+    return 0
+
+
+def with_defaults(settings: Settings, quick: bool) -> Settings:
+    """The settings, those that nobody has named replaced by a comparison's own. Clients train as under FedAvg."""
+    wanted = {**DEFAULTS, **(QUICK if quick else {})}
+    unnamed = {name: value for name, value in wanted.items() if name not in settings.model_fields_set}
+    return settings.model_copy(update={**unnamed, "aggregation": FEDAVG, "lora_aggregation": "factors"})
+
+
+def chosen(settings: Settings, options: argparse.Namespace) -> Choice:
+    """The scenarios, methods and seeds by their names. FedAvg, the yardstick, is always there. Raises `SettingsError`."""
+    wanted = _named(options.scenarios, SCENARIOS, "scenario", scenarios.QUICK if options.quick else tuple(SCENARIOS))
+    ways = _named(options.methods, METHODS, "method", methods.QUICK if options.quick else tuple(METHODS))
+    ways = tuple(method for method in METHODS.values() if method in ways or method.name == FEDAVG)
+    if settings.num_clients < 2:
+        raise SettingsError(f"NUM_CLIENTS={settings.num_clients}: a comparison needs at least 2 clients")
+    count = options.seeds or (QUICK_SEEDS if options.quick else FULL_SEEDS)
+    jobs = options.jobs or max(1, min(MOST_JOBS, os.cpu_count() or 1))
+    return Choice(wanted, ways, tuple(range(settings.seed, settings.seed + count)), jobs)
+
+
+def _named(text: str, known: Mapping[str, Named], what: str, default: Sequence[str]) -> tuple[Named, ...]:
+    names = [name.strip() for name in text.split(",") if name.strip()] or list(default)
+    for name in names:
+        if name not in known:
+            guess = nearest(name, known)
+            listed = f"there are {', '.join(known)}"
+            raise SettingsError(f"unknown {what} {name}", hint=f"did you mean {guess}? {listed}" if guess else listed)
+    return tuple(known[name] for name in known if name in names)
+
+
+def _refuse_decided(given: Mapping[str, object]) -> None:
+    for name in given:
+        flag = "--" + name.replace("_", "-")
+        if name in UNUSED:
+            raise SettingsError(f"{flag}: a comparison has no use for it", hint="leave it out; --out names the folder that everything goes to")
+        if name in DECIDED:
+            raise SettingsError(f"{flag}: the scenarios and methods decide this", hint="choose with --scenarios and --methods; or use `fccl run`")
+
+
+def design(settings: Settings, model: LanguageModel, jobs: int) -> Design:
+    """What all cells have in common. Each process of several has one thread, so that two do not wait for each other."""
+    threads = settings.threads or (1 if jobs > 1 else torch.get_num_threads())
+    train = {phase: settings.train_spec(phase).model_copy(update={"threads": threads}) for phase in PHASES}
+    packages = ("torch", "transformers", "peft", "tokenizers", "numpy")
+    everybody = {"clients_per_round": settings.num_clients, "min_clients": 1}  # a draw may be of bad clients alone, and then there is no oracle
+    return Design(
+        data=data_spec(settings),
+        model=settings.model_spec(),
+        model_sha256=weights_sha256(model),
+        train=train,
+        plan=settings.round_plan().model_copy(update=everybody),
+        settings=settings.model_dump(mode="json"),
+        versions={"fccl": __version__} | {name: version(name) for name in packages},
+        eval_batch_size=settings.eval_batch_size,
+    )
+
+
+def weights_sha256(model: LanguageModel) -> str:
+    """A hash of the base model's weights, its LoRA left out: a local folder's name says nothing of what is in it."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.base.state_dict().items()):
+        if "lora_" not in name:
+            digest.update(f"{name}:{tuple(tensor.shape)};".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def lab(settings: Settings, paths: ComparePaths) -> Lab:
+    """What a process needs to run cells."""
+    return Lab(paths, load_model(settings.model_spec()), partial(weigher_of, settings), partial(aggregation_of, settings))
+
+
+def weigher_of(settings: Settings, rule: Rule, validator: Validator) -> Any:
+    """Weights as `fccl run` makes them of these settings."""
+    return weigher(settings.model_copy(update=dict(rule)), validator)
+
+
+def aggregation_of(settings: Settings, rule: Rule) -> Aggregation:
+    """And so the aggregation rule."""
+    return aggregation_rule(settings.model_copy(update=dict(rule)))
+
+
+def run_cells(console: Console, paths: ComparePaths, cells: Sequence[Cell], make_lab: partial[Lab], jobs: int) -> None:
+    """Run the cells that are not finished, and say how far it is."""
+    left = to_do(paths, cells)
+    different = len({cell.work.key for cell in cells})
+    console.print(f"{different} different cell{'s' * (different != 1)}, {different - len(left)} finished before.", soft_wrap=True)
+    if not left:
+        return
+    with _progress(console, len(left)) as tell:
+        for cell, result in run_all(left, make_lab, jobs):
+            tell(cell, result)
+
+
+@contextmanager
+def _progress(console: Console, count: int) -> Iterator[Any]:
+    """A line for every cell; on a terminal a bar below them, with the time left."""
+    done = 0
+    columns = (TextColumn("cells"), BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn(), TextColumn("left"))
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal, speed_estimate_period=3600
+    ) as bar:
+        task: TaskID = bar.add_task("cells", total=count)
+
+        def tell(cell: Cell, result: CellResult) -> None:
+            nonlocal done
+            done += 1
+            loss = f"held-out loss {sum(result.losses) / sum(result.units):.4f}" if result.units else "not finite"
+            early = f" (ended early: {result.stopped})" if result.stopped else ""
+            text = f"{done:>4}/{count} {cell.scenario} · {cell.method} · seed {cell.seed}: {loss}, {result.seconds:.0f} s{early}"
+            console.print(Text(text), soft_wrap=True)
+            bar.advance(task)
+
+        yield tell
+
+
+def compared(settings: Settings, planner: Planner, choice: Choice, cells: Sequence[Cell]) -> Comparison:
+    """All rows, from the finished cells."""
+    judging = Options(planner.design.plan.num_clients, settings.bootstrap_samples, settings.seed)
+    found: dict[str, dict[str, list[tuple[Cell, CellResult]]]] = {}
+    for cell in cells:
+        result = finished(planner.paths, cell)
+        if result is not None:
+            found.setdefault(cell.scenario, {}).setdefault(cell.method, []).append((cell, result))
+    clients = planner.design.plan.num_clients
+    manifest = planner.manifest(choice.scenarios[0].data_spec(planner.design.data, choice.seeds[0], spoilt=False))
+    names: dict[Phase, str] = {"sft": "instructions", "va": "preference pairs"}
+    examples = {f"{names[phase]}, {split}": manifest.counts[split][phase] for phase in PHASES for split in ("train", "validation", "test")}
+    return Comparison(
+        model=settings.model_name,
+        settings={name: str(value) for name, value in settings.model_dump().items()},
+        seeds=choice.seeds,
+        num_clients=clients,
+        rounds=planner.design.plan.fed_rounds,
+        examples=examples,
+        scenarios=tuple(_info(scenario, clients, choice.seeds[0]) for scenario in choice.scenarios),
+        methods=tuple(MethodInfo(name=method.name, title=method.title, rule=method.rule_for(clients)) for method in choice.methods),
+        rows=tuple(row for scenario in choice.scenarios for row in rows(scenario, found[scenario.name], judging)),
+        bootstrap_samples=settings.bootstrap_samples,
+    )
+
+
+def _info(scenario: Scenario, clients: int, seed: int) -> ScenarioInfo:
+    return ScenarioInfo(name=scenario.name, title=scenario.title, phase=scenario.phase, bad_clients=len(scenario.bad_clients(clients, seed)))
+
+
+def write(paths: ComparePaths, comparison: Comparison) -> None:
+    """Results, table, pictures, page. Raises `StorageError`."""
+    write_text(paths.results, comparison.model_dump_json(indent=1) + "\n")
+    write_text(paths.table, tables.to_markdown(comparison, _command()))
+    drawn = {paths.summary: pictures.summary(comparison), paths.gaps: pictures.gaps(comparison)}
+    for scenario in comparison.scenarios:
+        drawn[paths.weights(scenario.name)] = pictures.weights(comparison, scenario)
+        drawn[paths.loss(scenario.name)] = pictures.losses(comparison, scenario)
+    for path, picture in drawn.items():
+        if picture is not None:
+            write_bytes(path, picture)
+    write_text(paths.page, page(comparison, _command()))
+
+
+def _command() -> str:
+    """What was typed."""
+    return " ".join(["fccl", *sys.argv[1:]])
+
+
+def show(console: Console, comparison: Comparison) -> None:
+    """A table for every scenario, then all of them beside each other."""
+    for table in tables.scenario_tables(comparison):
+        _print(console, table)
+    _print(console, tables.matrix(comparison))
+    for line in (*tables.lead(comparison), *tables.notes(comparison)):
+        console.print(Text(line, "dim"))
+
+
+def _print(console: Console, table: ScenarioTable) -> None:
+    """On a narrow screen intervals stand below their figures, and seconds nowhere."""
+    shown, narrow = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1)), console.width < ROOMY
+    kept = [index for index, name in enumerate(table.head) if not (narrow and name == tables.SECONDS)]
+    for index in kept:
+        shown.add_column(Text(table.head[index]), justify="right" if index else "left", overflow="fold")
+    for line in table.rows:
+        cells = (line[index].replace(" [", "\n[") if narrow else line[index] for index in kept)
+        shown.add_row(*(Text(cell, next((colour for word, colour in WORDS.items() if cell.endswith(word)), "")) for cell in cells))
+    console.print()
+    console.print(Text(table.title, "bold"))
+    console.print(shown)

@@ -1,0 +1,113 @@
+"""A comparison as one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import time
+
+from markupsafe import Markup
+
+from fccl import __version__
+from fccl.apps.report_page.parts import Cell, Figure, Report, Section, Table, Tile
+from fccl.apps.report_page.render import render
+from fccl.compare import pictures, tables
+from fccl.compare.methods import ORACLE
+from fccl.compare.values import Comparison, Row, ScenarioInfo
+from fccl.evaluation.tables import DASH, one_line
+
+ENOUGH = 0.95  # of the gap from FedAvg to the oracle
+
+
+def page(comparison: Comparison, command: str = "") -> str:
+    """The file: the matrix and its picture first, then every scenario with its table and pictures."""
+    return render(
+        Report(
+            title="Comparison of methods",
+            standing="● finished",
+            tone="good",
+            sentence=one_line(" ".join(tables.lead(comparison))),
+            facts=tuple((name, one_line(text)) for name, text in _facts(comparison, command)),
+            notices=tuple(one_line(f"{row.scenario}, {row.method}: {why}") for row in comparison.rows for why in row.stopped),
+            tiles=_tiles(comparison),
+            sections=(_whole(comparison), *(_scenario(comparison, scenario) for scenario in comparison.scenarios), _methods(comparison)),
+            made=f"Made by fccl {__version__} on {time.strftime('%Y-%m-%d %H:%M')}.",
+        )
+    )
+
+
+def _facts(comparison: Comparison, command: str) -> list[tuple[str, str]]:
+    return [
+        ("Model", comparison.model),
+        ("Clients", str(comparison.num_clients)),
+        ("Rounds", str(comparison.rounds)),
+        ("Seeds", ", ".join(map(str, comparison.seeds))),
+        ("Command", command or DASH),
+    ]
+
+
+def _tiles(comparison: Comparison) -> tuple[Tile, ...]:
+    """What verified contribution does, in three figures; nothing where it was not compared."""
+    mine = {row.scenario: row for row in comparison.rows if row.method == "verified"}
+    if not mine:
+        return ()
+    bad = [row for row in mine.values() if comparison.row(row.scenario, ORACLE) is not None]
+    gaps = [row.gap_closed.value for row in bad if row.gap_closed is not None]
+    clean = [row for row in mine.values() if row not in bad]
+    weight = [row.bad_weight[-1] for row in bad if row.bad_weight]
+    found = []
+    if gaps:
+        closed = sum(gap >= ENOUGH for gap in gaps)
+        found.append(Tile("verified closes at least 95 % of the gap to the oracle", f"{closed} of {len(gaps)}", "scenarios with such a gap"))
+    if clean:
+        worse = sum(row.verdict == "worse" for row in clean)
+        found.append(Tile("verified is worse than FedAvg", f"{worse} of {len(clean)}", "scenarios without bad clients"))
+    if weight:
+        found.append(Tile("weight of the bad clients in the last round", f"{sum(weight) / len(weight):.3f}", "verified, mean over scenarios"))
+    return tuple(found)
+
+
+def _whole(comparison: Comparison) -> Section:
+    says = "0 % is FedAvg, 100 % is FedAvg without the bad clients; beyond it a method is better than that."
+    figures = _figures("The gap to the oracle", says, pictures.gaps(comparison), pictures.gaps(comparison, wide=False))
+    return Section("all", "All scenarios", " ".join(tables.notes(comparison)), figures, (_table(tables.matrix(comparison)),))
+
+
+def _figures(title: str, says: str, wide: bytes | None, narrow: bytes | None) -> tuple[Figure, ...]:
+    """The figure, or none when there is nothing to draw."""
+    if wide is None or narrow is None:
+        return ()
+    return (Figure(title, says, _image(wide, f"{title}. {says}"), _image(narrow, f"{title}. {says}")),)
+
+
+def _scenario(comparison: Comparison, scenario: ScenarioInfo) -> Section:
+    table = next(t for t in tables.scenario_tables(comparison) if t.title == tables.heading(scenario, comparison.num_clients))
+    found: tuple[Figure, ...] = ()
+    for title, says, draw in (
+        ("Weights by round", _weight_words(comparison, scenario), pictures.weights),
+        ("Held-out loss by round", "On the server's validation split, mean over seeds. Lower is better.", pictures.losses),
+    ):
+        found += _figures(title, says, draw(comparison, scenario), draw(comparison, scenario, wide=False))
+    return Section(scenario.name, table.title, figures=found, tables=(_table(table),))
+
+
+def _weight_words(comparison: Comparison, scenario: ScenarioInfo) -> str:
+    found: list[tuple[str, Row | None]] = [(method.title, comparison.row(scenario.name, method.name)) for method in comparison.methods]
+    parts = [f"{title} {row.bad_weight[-1]:.2f}" for title, row in found if row is not None and row.bad_weight and row.method != ORACLE]
+    return f"Weight of the bad clients in the last round: {', '.join(parts)}." if parts else "Each client's weight, in the first seed."
+
+
+def _methods(comparison: Comparison) -> Section:
+    lines = tuple((method.title, " ".join(f"{name.upper()}={value}" for name, value in method.rule.items()) or DASH) for method in comparison.methods)
+    return Section(
+        "methods", "Methods", "What to set to run each of them.", tables=(Table("Settings", ("method", "settings"), lines, words=frozenset({1})),)
+    )
+
+
+def _table(table: tables.ScenarioTable) -> Table:
+    words = frozenset(index for index, name in enumerate(table.head) if name == "verdict")
+    return Table(table.title, table.head, tuple(tuple(Cell(text, strong="better" in text) for text in line) for line in table.rows), words=words)
+
+
+def _image(png: bytes, says: str) -> Markup:
+    source = base64.b64encode(png).decode("ascii")
+    return Markup('<img style="display:block;width:100%;height:auto;border-radius:6px" alt="{}" src="data:image/png;base64,{}">').format(says, source)

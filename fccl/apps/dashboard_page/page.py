@@ -1,0 +1,54 @@
+"""The page from top to bottom. Streamlit runs `show` anew on every interaction, and when `pulse` has seen something new."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import streamlit as st
+
+from fccl.apps.arguments import parse
+from fccl.apps.dashboard_page import clients, compare, data, evaluation, exchange, header, influence, log, overview
+from fccl.apps.dashboard_page.hub import Hub, hub_of
+from fccl.apps.dashboard_page.panels import escaped, guarded
+from fccl.config import load_settings
+from fccl.errors import FcclError
+from fccl.view.values import RunView
+
+HERE = Path(__file__).parent
+Tab = Callable[[Hub, RunView], None]
+TABS: dict[str, Tab] = {
+    "Overview": overview.show,
+    "Influence": influence.show,
+    "Clients": clients.show,
+    "Evaluation": evaluation.show,
+    "Exchange": exchange.show,
+    "Data": data.show,
+    "Log": log.show,
+    "Compare": compare.show,
+}
+
+
+def show(arguments: Sequence[str] = ()) -> None:
+    """The whole page, for the folders that `arguments` and the environment name."""
+    st.set_page_config(page_title="FCCL", page_icon=HERE / "icon.png", layout="wide")
+    st.html(HERE / "style.css")
+    try:
+        given, _ = parse("dashboard", arguments)
+        settings = load_settings(given)
+    except FcclError as error:
+        st.error(escaped(f"{error}. {error.hint}"))
+        return
+    page(hub_of(settings.log_dir, settings.exchange_dir))
+
+
+def page(hub: Hub) -> None:
+    """Header, then one tab at a time: a tab that is not open costs nothing."""
+    view = header.show(hub)
+    if view is None:
+        return
+    names = [name for name in TABS if name != "Compare" or len(hub.runs()) > 1]
+    for name, tab in zip(names, st.tabs(names, key="tab", on_change="rerun", bind="query-params"), strict=True):
+        if tab.open:
+            with tab, guarded(name):
+                TABS[name](hub, view)

@@ -1,0 +1,49 @@
+"""`fccl report`: a run as one HTML file, to send to a colleague."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+from fccl.config import Settings, nearest
+from fccl.errors import FederationError, SettingsError
+from fccl.files import write_text
+from fccl.paths import ExchangePaths, LogPaths
+
+NEEDED = {"pandas": "pandas", "altair": "altair", "vl_convert": "vl-convert-python", "jinja2": "jinja2"}  # modules, and what installs them
+SHOWN_RUNS = 5
+
+
+def main(settings: Settings, options: argparse.Namespace) -> int:
+    """Write the report of the run in `LOG_DIR`, or of an earlier one. Returns the exit status."""
+    if missing := [name for module, name in NEEDED.items() if find_spec(module) is None]:
+        raise SettingsError(f"the report needs {' and '.join(missing)}, which is not installed", hint='pip install "fccl[dashboard]"')
+    out = Path(options.out) if options.out else LogPaths(settings.log_dir).report
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise SettingsError(f"{out}: the report is an HTML file", hint="give it a name that ends in .html")
+    content = report_of(settings.log_dir, settings.exchange_dir, options.run)
+    write_text(out, content)
+    print(f"Wrote {out} ({len(content.encode()) / 1e6:.1f} MB). It needs no network: open it in a browser, print it, send it.")
+    return 0
+
+
+def report_of(log_dir: Path, exchange_dir: Path, run_id: str = "") -> str:
+    """The HTML of a run. Raises `FederationError` when there is none, or none of that name."""
+    from fccl.apps.report_page.build import build
+    from fccl.apps.report_page.render import render
+    from fccl.view.exchange import ExchangeReader
+    from fccl.view.runs import RunReader, list_runs
+
+    runs = list_runs(log_dir)
+    if not runs:
+        raise FederationError(f"{log_dir} holds no run to report", hint="start one with `fccl run`, or name the folder with --log-dir")
+    entry = next((entry for entry in runs if entry.run_id == run_id), None) if run_id else runs[0]
+    if entry is None:
+        guess = nearest(run_id, [entry.run_id for entry in runs])
+        known = ", ".join(entry.run_id for entry in runs[:SHOWN_RUNS])
+        raise FederationError(f"{log_dir} holds no run {run_id}", hint=f"did you mean {guess}?" if guess else f"there are {known}")
+    exchange = ExchangePaths(exchange_dir) if entry.current else None
+    view = RunReader(entry.paths, exchange).refresh()
+    return render(build(view, ExchangeReader(exchange).refresh() if exchange else None, time.time()))

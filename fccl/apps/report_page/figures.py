@@ -1,0 +1,135 @@
+"""The charts of the report, each with a sentence that says what it shows."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from fccl.apps.dashboard_page import words
+from fccl.apps.report_page.parts import Figure
+from fccl.apps.report_page.svg import to_svg
+from fccl.data.shards import Manifest
+from fccl.evaluation.tables import one_line, percent, plain
+from fccl.evaluation.values import Estimate, EvaluationReport, ModelEvaluation
+from fccl.specs import PHASES, Phase
+from fccl.view import charts
+from fccl.view.charts import Measure, Picture
+from fccl.view.values import RunView
+
+WIDE, NARROW = 540, 326  # pixels: half of a wide page, or a phone's
+
+
+@dataclass
+class Figures:
+    """Draws charts and numbers them, so that no two have a name in common."""
+
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def draw(self, picture: Picture | None, says: str) -> tuple[Figure, ...]:
+        """The figure, or none when there is nothing to draw."""
+        if picture is None:
+            return ()
+        title, notes = _title(picture)
+        number = next(self.numbers)
+        wide, narrow = (to_svg(picture, width, f"figure{number}{size}", f"{title}. {says}") for width, size in ((WIDE, "w"), (NARROW, "n")))
+        return (Figure(title, " ".join([says, *notes]).strip(), wide, narrow),)
+
+
+def _title(picture: Picture) -> tuple[str, list[str]]:
+    described: dict[str, object] = picture.title.to_dict()
+    notes = described.get("subtitle", [])
+    return str(described["text"]), [f"{note[0].upper()}{note[1:]}." for note in notes] if isinstance(notes, list) else []
+
+
+def training(figures: Figures, view: RunView) -> tuple[Figure, ...]:
+    """Losses and preference accuracy over rounds."""
+    found: tuple[Figure, ...] = ()
+    for phase in PHASES:
+        found += figures.draw(charts.held_out_loss(view, phase), _held_out(view, phase))
+        found += figures.draw(charts.client_losses(view, phase), _losses(view, phase))
+    return found + figures.draw(charts.preference_accuracy(view), _accuracy(view))
+
+
+def influence(figures: Figures, view: RunView) -> tuple[Figure, ...]:
+    """Weights, against samples, and the scores behind them."""
+    found = (
+        *figures.draw(charts.weights_area(view), _heaviest(view)),
+        *figures.draw(charts.weight_against_samples(view), "Right of its mark: more influence than its samples alone would give."),
+        *figures.draw(charts.weights_heat(view), "No cell: the client was not aggregated in that round."),
+        *figures.draw(charts.effective_clients(view), _effective(view)),
+    )
+    for phase in PHASES:
+        found += figures.draw(charts.scores(view, phase), "What the weights are the softmax of, before normalisation and temperature.")
+    return found
+
+
+def topics(figures: Figures, manifest: Manifest) -> tuple[Figure, ...]:
+    """Who holds what."""
+    return tuple(itertools.chain(*(figures.draw(charts.topics(manifest, phase), _samples(manifest, phase)) for phase in PHASES)))
+
+
+def evaluation(figures: Figures, report: EvaluationReport) -> tuple[Figure, ...]:
+    """The three measures that people quote."""
+    return tuple(
+        itertools.chain(
+            *(figures.draw(charts.evaluation(report, measure), _models(report, measure)) for measure in ("perplexity", "exact", "preference"))
+        )
+    )
+
+
+def _held_out(view: RunView, phase: Phase) -> str:
+    losses = view.rounds[view.rounds["phase"] == phase].set_index("round")["held_out_loss"].dropna()
+    if losses.empty:
+        return ""
+    return f"{_from_to(losses, words.loss)}; lower is better."
+
+
+def _accuracy(view: RunView) -> str:
+    values = view.rounds.set_index("round")["preference_accuracy"].dropna()
+    return f"{_from_to(values, words.percent)} of the validation pairs." if len(values) else ""
+
+
+def _from_to(values: pd.Series[float], show: Callable[[float], str]) -> str:
+    """The first value and the last; the index is the round."""
+    rounds = values.index.tolist()
+    first, last = (f"{show(float(values.iloc[at]))} after round {rounds[at] + 1}" for at in (0, -1))
+    return first if len(values) == 1 else f"From {first} to {last}"
+
+
+def _losses(view: RunView, phase: Phase) -> str:
+    shares = view.shares[view.shares["phase"] == phase]
+    if shares.empty:
+        return ""
+    last = shares[shares["round"] == shares["round"].max()]["avg_loss"]
+    return f"As the clients report it: {words.loss(float(last.min()))} to {words.loss(float(last.max()))} in round {int(shares['round'].max()) + 1}."
+
+
+def _heaviest(view: RunView) -> str:
+    if view.shares.empty:
+        return ""
+    means = view.shares.groupby("client")["weight"].mean().nlargest(1)
+    return f"Heaviest on average: client {means.index[0]} with {words.percent(float(means.iloc[0]))} in the rounds it took part in."
+
+
+def _effective(view: RunView) -> str:
+    if view.rounds.empty:
+        return ""
+    mean, of = view.rounds["effective_clients"].mean(), view.rounds["clients"].mean()
+    return f"On average {words.effective(float(mean), None)} of {of:.3g} aggregated; fewer means that few decide."
+
+
+def _samples(manifest: Manifest, phase: Phase) -> str:
+    counts = manifest.samples_by_client()[phase].values()
+    what = "instructions" if phase == "sft" else "pairs"
+    return f"{min(counts):,} to {max(counts):,} {what} a client, {sum(counts):,} in all." if counts else ""
+
+
+def _models(report: EvaluationReport, measure: Measure) -> str:
+    def estimate(model: ModelEvaluation) -> Estimate | None:
+        return {"perplexity": model.perplexity, "preference": model.preference.accuracy, "exact": model.exact}[measure]
+
+    show = plain if measure == "perplexity" else percent
+    return ", ".join(f"{one_line(model.name)} {show(found.value)}" for model in report.models if (found := estimate(model))) + "; 95 % intervals."

@@ -1,0 +1,77 @@
+"""The methods: each is what a person would set to run it, and who takes part.
+
+`rule` are settings by their own names, `reads` those that are taken as the person has set them. A method sees of a scenario only what the server
+would see; the oracle alone knows who is bad.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fccl.compare.scenarios import bad_count
+from fccl.compare.values import Way
+
+Rule = Mapping[str, str | int | float]
+
+FEDAVG = "fedavg"
+ORACLE = "oracle"
+_MEAN: Rule = {"contribution_mode": "fedavg", "aggregation": "fedavg"}
+_REPORTED = ("contribution_temperature", "contribution_normalize")
+_TILTED = ("verify_examples", "verify_temperature", "verify_prior")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way from shards to a model. `believes_losses`: whether a reported training loss changes anything."""
+
+    name: str
+    title: str
+    way: Way = "federated"
+    rule: Rule = field(default_factory=dict)
+    reads: tuple[str, ...] = ()
+    believes_losses: bool = False
+    tolerates: str = ""  # the setting that says how many bad clients a robust rule is built for
+    needs: tuple[int, int] = (2, 1)  # of f bad clients it takes at least so many times f, and so many more
+    without_bad: bool = False
+
+    def rule_for(self, num_clients: int) -> dict[str, str | int | float]:
+        """Its settings among so many clients. A robust rule is built for as many bad clients as there are, or as many as it can stand."""
+        if not self.tolerates:
+            return dict(self.rule)
+        times, more = self.needs
+        return {**self.rule, self.tolerates: max(0, min(bad_count(num_clients), (num_clients - more) // times))}
+
+
+def _fccl(source: str, title: str, *reads: str, believes: bool = False) -> Method:
+    rule = {"contribution_mode": "cognitive", "contribution_source": source, "aggregation": "fedavg"}
+    return Method(source.replace("_", "-"), title, rule=rule, reads=reads, believes_losses=believes)
+
+
+def _robust(name: str, title: str, *reads: str, tolerates: str = "", needs: tuple[int, int] = (2, 1)) -> Method:
+    rule = {"contribution_mode": "fedavg", "aggregation": name}
+    return Method(name.replace("_", "-"), title, rule=rule, reads=reads, tolerates=tolerates, needs=needs)
+
+
+_ALL = (
+    Method("base", "base, before any round", way="base"),
+    Method("alone", "honest clients, each alone", way="alone"),
+    Method("centralised", "centralised", way="centralised"),
+    Method(FEDAVG, "FedAvg", rule=_MEAN),
+    _fccl("data_size", "FCCL, samples", *_REPORTED),
+    _fccl("loss_inverse", "FCCL, 1/loss", *_REPORTED, believes=True),
+    _fccl("data_loss_combined", "FCCL, samples/loss", *_REPORTED, believes=True),
+    _fccl("validation_loss", "FCCL, validation loss", *_REPORTED, "verify_examples"),
+    _fccl("leave_one_out", "FCCL, leave one out", *_TILTED),
+    _fccl("verified", "FCCL, verified", *_TILTED, "verify_steps"),
+    _robust("median", "coordinate median"),
+    _robust("trimmed_mean", "trimmed mean", tolerates="max_bad_clients", needs=(2, 1)),
+    _robust("krum", "Krum", tolerates="max_bad_clients", needs=(2, 3)),
+    _robust("multi_krum", "multi-Krum", "krum_keep", tolerates="max_bad_clients", needs=(2, 3)),
+    _robust("geometric_median", "geometric median"),
+    _robust("norm_clipping", "norm clipping", "clip_norm"),
+    Method(ORACLE, "oracle (no bad clients)", rule=_MEAN, without_bad=True),
+)
+METHODS: Mapping[str, Method] = {method.name: method for method in _ALL}
+QUICK = ("base", FEDAVG, "loss-inverse", "verified", "trimmed-mean", "multi-krum", ORACLE)
+DECIDED_HERE = frozenset({"contribution_mode", "contribution_source", "aggregation", "max_bad_clients"})  # no person sets these for a comparison

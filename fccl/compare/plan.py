@@ -1,0 +1,144 @@
+"""From scenarios, methods and seeds to cells: what is to be run, on which data, and by what each result is known."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fccl.compare.cell import Cell, Start, union
+from fccl.compare.methods import FEDAVG, METHODS, Method, Rule
+from fccl.compare.scenarios import Scenario
+from fccl.compare.values import Participant, Work
+from fccl.data.prepare import manifest_matches, prepare
+from fccl.data.shards import Manifest, load_shard, read_manifest
+from fccl.data.sources import digest_of
+from fccl.data.spec import DataSpec
+from fccl.paths import ComparePaths, DataPaths
+from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec
+
+
+@dataclass(frozen=True)
+class Design:
+    """What stays the same over a comparison."""
+
+    data: DataSpec
+    model: ModelSpec
+    model_sha256: str
+    train: Mapping[Phase, TrainSpec]
+    plan: RoundPlan  # everybody takes part in every round
+    settings: Rule  # by name, what methods may read of a person's settings
+    versions: Mapping[str, str]
+    eval_batch_size: int
+
+
+@dataclass
+class Planner:
+    """Makes the cells of a comparison. Prepares each data folder when it is first asked for; `tell` hears of it."""
+
+    design: Design
+    paths: ComparePaths
+    tell: Callable[[str], None] = lambda line: None
+    _unions: dict[str, str] = field(default_factory=dict)
+    _manifests: dict[str, Manifest] = field(default_factory=dict)
+
+    def cells(self, scenarios: Sequence[Scenario], methods: Sequence[Method], seeds: Sequence[int]) -> Iterator[Cell]:
+        """Seed by seed, so that a comparison that is stopped has whole seeds. Where nobody is bad there is no oracle.
+
+        Raises what preparing data raises.
+        """
+        for seed in seeds:
+            for scenario in scenarios:
+                for method in methods:
+                    if scenario.has_bad_clients or not method.without_bad:
+                        yield self.cell(scenario, method, seed)
+
+    def cell(self, scenario: Scenario, method: Method, seed: int) -> Cell:
+        """One cell."""
+        spec = scenario.data_spec(self.design.data, seed)
+        clean = scenario.data_spec(self.design.data, seed, spoilt=False)
+        start = Start(self._start_work(clean, seed), self._data(clean).root) if scenario.phase == "va" else None
+        work = self._work(scenario, method, spec, seed, start.work.key if start else "")
+        return Cell(scenario.name, method.name, seed, work, self._data(spec).root, start)
+
+    def bad_clients(self, scenario: Scenario, seed: int) -> tuple[int, ...]:
+        """Who is bad in a cell."""
+        return scenario.bad_clients(self.design.plan.num_clients, seed)
+
+    def manifest(self, spec: DataSpec) -> Manifest:
+        """Of the prepared data; prepares it when it is not there."""
+        name = _name(spec)
+        if name not in self._manifests:
+            paths = DataPaths(self.paths.data(name))
+            if not manifest_matches(paths, spec):
+                self.tell(f"preparing data: {_words(spec)}")
+                prepare(spec, paths)
+            self._manifests[name] = read_manifest(paths)
+        return self._manifests[name]
+
+    def _data(self, spec: DataSpec) -> DataPaths:
+        self.manifest(spec)
+        return DataPaths(self.paths.data(_name(spec)))
+
+    def _work(self, scenario: Scenario, method: Method, spec: DataSpec, seed: int, start: str) -> Work:
+        design, files, phase = self.design, self.manifest(spec).files, scenario.phase
+        centralised = method.way == "centralised"
+        clients = design.plan.num_clients
+        plan = design.plan.model_copy(update={"seed": seed} | ({"num_clients": 1, "clients_per_round": 1} if centralised else {}))
+        return Work(
+            versions=dict(design.versions),
+            model=design.model,
+            model_sha256=design.model_sha256,
+            phase=phase,
+            train=design.train[phase],
+            plan=plan,
+            start=start,
+            clients=(Participant(client_id=0, shard=self._union(spec, phase)),) if centralised else self._clients(scenario, method, spec, seed),
+            way=method.way,
+            rule=method.rule_for(clients) | {name: design.settings[name] for name in method.reads},
+            validation=files[f"server/validation_{phase}.jsonl"],
+            test=files[f"server/test_{phase}.jsonl"],
+            eval_batch_size=design.eval_batch_size,
+        )
+
+    def _clients(self, scenario: Scenario, method: Method, spec: DataSpec, seed: int) -> tuple[Participant, ...]:
+        """Who takes part in a cell, and what each does. An attack on the report alone is none where nobody believes reports."""
+        if method.way == "base":
+            return ()
+        files, bad = self.manifest(spec).files, self.bad_clients(scenario, seed)
+        found = []
+        for client in range(self.design.plan.num_clients):
+            if client in bad and (method.without_bad or method.way == "alone"):
+                continue
+            attack = scenario.attack_of(client, bad)
+            if attack == "loss_forger" and not method.believes_losses:
+                attack = "none"
+            found.append(Participant(client_id=client, shard=files[f"clients/client_{client}_{scenario.phase}.jsonl"], attack=attack))
+        return tuple(found)
+
+    def _start_work(self, clean: DataSpec, seed: int) -> Work:
+        """FedAvg of the clean SFT data."""
+        first = Scenario("start", "the SFT rounds before VA")
+        return self._work(first, METHODS[FEDAVG], clean, seed, "")
+
+    def _union(self, spec: DataSpec, phase: Phase) -> str:
+        """A hash of all clients' data together."""
+        name = f"{_name(spec)} {phase}"
+        if name not in self._unions:
+            shards = [load_shard(self._data(spec), client) for client in range(spec.partition.num_clients)]
+            self._unions[name] = digest_of(union(shards).of(phase))
+        return self._unions[name]
+
+
+def _name(spec: DataSpec) -> str:
+    return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()[:16]
+
+
+def _words(spec: DataSpec) -> str:
+    split = spec.partition
+    parts = [f"seed {split.seed}", "IID" if split.alpha is None else f"alpha {split.alpha:g}"]
+    if split.size_skew != 1:
+        parts.append(f"sizes 1:{split.size_skew:g}")
+    if spec.noisy_clients:
+        parts.append(f"{spec.noise_kind} at clients {', '.join(map(str, spec.noisy_clients))}")
+    return ", ".join(parts)

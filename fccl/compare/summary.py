@@ -1,0 +1,80 @@
+"""From finished cells to the whole comparison: one row for every method in every scenario."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fccl.compare.cell import Cell
+from fccl.compare.methods import FEDAVG, METHODS, ORACLE
+from fccl.compare.scenarios import Scenario
+from fccl.compare.values import CellResult, RoundSummary, Row
+from fccl.compare.verdicts import Judgement, judge
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the rows are judged."""
+
+    num_clients: int
+    bootstrap_samples: int
+    seed: int
+
+
+def rows(scenario: Scenario, found: Mapping[str, Sequence[tuple[Cell, CellResult]]], options: Options) -> tuple[Row, ...]:
+    """The rows of one scenario. `found` has every method's cells, one a seed, in the same order."""
+    judged = judge({name: [result for _, result in pairs] for name, pairs in found.items()}, options.bootstrap_samples, options.seed, FEDAVG, ORACLE)
+    return tuple(_row(scenario, name, pairs, judged[name], options) for name, pairs in found.items())
+
+
+def _row(scenario: Scenario, method: str, pairs: Sequence[tuple[Cell, CellResult]], judged: Judgement, options: Options) -> Row:
+    results = [result for _, result in pairs]
+    bad = [scenario.bad_clients(options.num_clients, cell.seed) for cell, _ in pairs]
+    first, weighed = results[0], METHODS[method].way == "federated"
+    return Row(
+        scenario=scenario.name,
+        method=method,
+        seeds=len(results),
+        loss=judged.loss,
+        accuracy=judged.accuracy,
+        difference=judged.difference,
+        verdict=judged.verdict,
+        gap_closed=judged.gap_closed if weighed else None,
+        by_seed=tuple(_loss(result) for result in results),
+        bad_weight=bad_weight([result.rounds for result in results], bad) if scenario.has_bad_clients and weighed else None,
+        validation=_by_round([[one.loss for one in result.rounds] for result in results]),
+        weights=_weights(first.rounds, options.num_clients) if weighed else None,
+        bad_clients=bad[0],
+        seconds=float(np.mean([result.training_seconds + result.weighing_seconds for result in results])),
+        stopped=tuple(dict.fromkeys(f"seed {cell.seed}: {result.stopped}" for cell, result in pairs if result.stopped)),
+    )
+
+
+def bad_weight(runs: Sequence[Sequence[RoundSummary]], bad: Sequence[Sequence[int]]) -> tuple[float, ...] | None:
+    """By round, the weight that the bad clients of each seed had, mean over seeds. None where there are no weights."""
+    if not all(runs) or any(one.weights is None for rounds in runs for one in rounds):
+        return None
+    return _by_round([[_share(one, set(mine)) for one in rounds] for rounds, mine in zip(runs, bad, strict=True)])
+
+
+def _share(one: RoundSummary, bad: set[int]) -> float:
+    return sum(weight for client, weight in zip(one.clients, one.weights or (), strict=False) if client in bad)
+
+
+def _weights(rounds: Sequence[RoundSummary], num_clients: int) -> tuple[tuple[float, ...], ...] | None:
+    """By round, then by client; 0 for a client that did not count."""
+    if not rounds or any(one.weights is None for one in rounds):
+        return None
+    tables = [dict(zip(one.clients, one.weights or (), strict=False)) for one in rounds]
+    return tuple(tuple(table.get(client, 0.0) for client in range(num_clients)) for table in tables)
+
+
+def _by_round(many: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """The mean over seeds of the rounds that all seeds have."""
+    return tuple(float(np.mean(values)) for values in zip(*many, strict=False))
+
+
+def _loss(result: CellResult) -> float | None:
+    return float(np.sum(result.losses) / np.sum(result.units)) if result.units else None

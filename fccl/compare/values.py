@@ -1,0 +1,131 @@
+"""What a comparison is made of and what it says, as values: the JSON files of `fccl compare`. Imports no torch, so a reader of them needs none.
+
+Conventions. A cell is one scenario, one method, one seed. Its `losses` and `units` run over the test examples: the held-out loss is
+sum(losses) / sum(units), in SFT scenarios nats per response token, in VA scenarios the DPO loss (nats) per pair. Lower is better.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+from pydantic import Field
+
+from fccl.evaluation.values import Estimate
+from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec, Value
+
+Attack = Literal["none", "free_rider", "free_rider_noise", "sign_flip", "scaling", "loss_forger"]
+Way = Literal["base", "alone", "centralised", "federated"]
+CompareVerdict = Literal["better", "worse", "no significant difference", "too few examples"]
+
+
+class Participant(Value):
+    """One client of a cell: its data, and what it does to its update and its report."""
+
+    client_id: int = Field(ge=0)
+    shard: str  # SHA-256 of its shard file
+    attack: Attack = "none"
+
+
+class Work(Value):
+    """All that the result of a cell depends on. Two cells with equal work are one: scenarios that agree in it share the result."""
+
+    versions: dict[str, str]
+    model: ModelSpec
+    model_sha256: str  # of the base model's weights
+    phase: Phase
+    train: TrainSpec  # of that phase
+    plan: RoundPlan
+    start: str  # the key of the work that makes the starting adapter; empty: a fresh one from the plan's seed
+    clients: tuple[Participant, ...]  # those that take part, in client order
+    way: Way
+    rule: dict[str, str | int | float]  # the settings of weights and aggregation that the method reads
+    validation: str  # SHA-256 of the server's validation file of the phase
+    test: str  # and of the test file
+    eval_batch_size: int = Field(ge=1)
+
+    @property
+    def key(self) -> str:
+        """A hash of everything that is not its default: the same work, the same key, and a setting that is new in the program changes none."""
+        return hashlib.sha256(self.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:24]
+
+
+class RoundSummary(Value):
+    """One round of a cell. The tuples run over `clients`."""
+
+    clients: tuple[int, ...]
+    weights: tuple[float, ...] | None  # how much each counted in the end; None for a rule that is no weighted sum
+    loss: float  # of the new adapter on the server's validation split, in the unit of the phase
+
+
+class CellResult(Value):
+    """One cell. Written whole when it is done."""
+
+    work: Work
+    seconds: float = Field(ge=0)  # of this process; updates that were trained before do not count
+    training_seconds: float = Field(ge=0)  # of all clients' training, whoever trained it
+    weighing_seconds: float = Field(ge=0)  # of the server's verification, where there is one
+    rounds: tuple[RoundSummary, ...] = ()  # none for `base`, and for `alone`, which is as many federations as clients
+    losses: tuple[float, ...] = ()  # empty when the model cannot be scored
+    units: tuple[float, ...] = ()
+    right: tuple[float, ...] = ()  # VA: 1 where the chosen response is the likelier one
+    decided: tuple[float, ...] = ()  # VA: 1 where it is no tie
+    by_client: dict[int, float] = Field(default_factory=dict)  # `alone`: each client's own held-out loss
+    adapter_sha256: str = ""  # of the final adapter; empty for `alone`
+    stopped: str = ""  # why not all rounds could be run
+
+
+class Row(Value):
+    """One method in one scenario, over all seeds."""
+
+    scenario: str
+    method: str
+    seeds: int = Field(ge=1)
+    loss: Estimate | None  # mean over seeds; None when the model of some seed cannot be scored
+    accuracy: Estimate | None = None  # VA: preference accuracy
+    difference: Estimate | None = None  # of the loss: this method minus FedAvg, paired; below 0 is better
+    verdict: CompareVerdict | None = None  # against FedAvg; None for FedAvg itself
+    gap_closed: Estimate | None = None  # (FedAvg - this) / (FedAvg - oracle); None for no federation, and when the oracle is not better than FedAvg
+    by_seed: tuple[float | None, ...] = ()  # the loss of each seed
+    bad_weight: tuple[float, ...] | None = None  # by round, the weight of the bad clients, mean over seeds; None: no such weights
+    validation: tuple[float, ...] = ()  # by round, the loss on the server's validation split, mean over seeds
+    weights: tuple[tuple[float, ...], ...] | None = None  # by round, then by client, of the first seed
+    bad_clients: tuple[int, ...] = ()  # of the first seed
+    seconds: float = 0.0  # training and weighing, mean over seeds
+    stopped: tuple[str, ...] = ()  # why a seed ended early
+
+
+class ScenarioInfo(Value):
+    """What a scenario was, for those who read the file without the program."""
+
+    name: str
+    title: str
+    phase: Phase
+    bad_clients: int = Field(ge=0)
+
+
+class MethodInfo(Value):
+    """What a method was."""
+
+    name: str
+    title: str
+    rule: dict[str, str | int | float]
+
+
+class Comparison(Value):
+    """`results.json`: the whole comparison."""
+
+    model: str
+    settings: dict[str, str]
+    seeds: tuple[int, ...]
+    num_clients: int
+    rounds: int
+    examples: dict[str, int]  # of the first seed: training and test examples of each kind
+    scenarios: tuple[ScenarioInfo, ...]
+    methods: tuple[MethodInfo, ...]
+    rows: tuple[Row, ...]
+    bootstrap_samples: int
+
+    def row(self, scenario: str, method: str) -> Row | None:
+        """The row of one scenario and one method, if it is there."""
+        return next((row for row in self.rows if (row.scenario, row.method) == (scenario, method)), None)

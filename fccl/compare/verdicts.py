@@ -1,0 +1,130 @@
+"""What the cells say: means over seeds, paired differences to FedAvg, the share of the gap to the oracle that is closed.
+
+Intervals are 95 % percentiles of a two-level bootstrap (Davison & Hinkley 1997, section 3.8): seeds are drawn with replacement, and within each
+drawn seed its test examples. All methods of a scenario are judged on the same draws, so what makes a seed or an example hard for all cancels out.
+With one seed the interval covers the test examples alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fccl.compare.values import CellResult, CompareVerdict
+from fccl.evaluation.bootstrap import LEVEL, Bootstrap, Floats
+from fccl.evaluation.values import FEWEST_FOR_A_VERDICT, Estimate
+from fccl.specs import named_seed
+
+
+@dataclass(frozen=True, eq=False)
+class Sampled:
+    """One figure of one method: its value over the seeds as they are, and over each resample of seeds and examples, (B,)."""
+
+    value: float
+    draws: Floats
+    examples: int
+
+    @property
+    def estimate(self) -> Estimate:
+        low, high = np.quantile(self.draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return Estimate(value=self.value, low=float(low), high=float(high), n=self.examples)
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Draws seeds and examples once for all methods of a scenario. `counts` are the test examples of each seed."""
+
+    samples: int
+    seed: int
+    counts: tuple[int, ...]
+
+    def mean_ratio(self, numerators: Sequence[Sequence[float]], denominators: Sequence[Sequence[float]]) -> Sampled | None:
+        """The mean over seeds of sum(numerators) / sum(denominators), one sequence a seed. None when a seed has nothing to divide by."""
+        columns = [
+            np.stack([np.asarray(over, float), np.asarray(under, float)], axis=1) for over, under in zip(numerators, denominators, strict=True)
+        ]
+        if any(len(column) != count for column, count in zip(columns, self.counts, strict=True)) or not all(c[:, 1].sum() > 0 for c in columns):
+            return None
+        value = float(np.mean([column[:, 0].sum() / column[:, 1].sum() for column in columns]))
+        chosen = self._seeds()
+        ratios = np.empty(chosen.shape)
+        for index, column in enumerate(columns):
+            here = chosen == index
+            drawn = int(here.sum())
+            if drawn:
+                sums = Bootstrap(drawn, named_seed(self.seed, "examples", index)).sums(column)
+                ratios[here] = sums[:, 0] / np.maximum(sums[:, 1], np.finfo(float).tiny)
+        return Sampled(value, ratios.mean(axis=1), sum(self.counts))
+
+    def _seeds(self) -> NDArray[np.int64]:
+        """Which seeds each resample is made of: (B, S)."""
+        count = len(self.counts)
+        return np.random.default_rng(named_seed(self.seed, "seeds")).integers(count, size=(self.samples, count))
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is said of one method in one scenario."""
+
+    loss: Estimate | None
+    accuracy: Estimate | None
+    difference: Estimate | None
+    verdict: CompareVerdict | None
+    gap_closed: Estimate | None
+
+
+def judge(cells: Mapping[str, Sequence[CellResult]], samples: int, seed: int, fedavg: str, oracle: str) -> dict[str, Judgement]:
+    """Every method of one scenario; each has one cell a seed, in the same order. Methods may be missing, and so may FedAvg and the oracle."""
+    counts = tuple(len(one.units) for one in next((found for found in cells.values() if all(each.units for each in found)), ()))
+    court = Judge(samples, seed, counts)
+    losses = {name: court.mean_ratio([c.losses for c in found], [c.units for c in found]) if counts else None for name, found in cells.items()}
+    accuracies = {name: court.mean_ratio([c.right for c in found], [c.decided for c in found]) for name, found in cells.items() if _has_pairs(found)}
+    base, best = losses.get(fedavg), losses.get(oracle)
+    result = {}
+    for name in cells:
+        mine, right = losses[name], accuracies.get(name)
+        difference = minus(mine, base).estimate if mine and base and name != fedavg else None
+        verdict = _verdict(name == fedavg or fedavg not in cells, mine, base, difference)
+        gap = gap_closed(mine, base, best) if name != fedavg else None
+        result[name] = Judgement(mine.estimate if mine else None, right.estimate if right else None, difference, verdict, gap)
+    return result
+
+
+def minus(mine: Sampled, other: Sampled) -> Sampled:
+    """A difference, draw by draw."""
+    return Sampled(mine.value - other.value, mine.draws - other.draws, mine.examples)
+
+
+def gap_closed(mine: Sampled | None, base: Sampled | None, best: Sampled | None) -> Estimate | None:
+    """(base - mine) / (base - best): 1 is as good as the best, 0 as bad as the base. None unless the best is better than the base, significantly.
+
+    Where the gap is nearly nothing its share is nearly anything, which is what the interval then says.
+    """
+    if mine is None or base is None or best is None:
+        return None
+    gap = minus(base, best)
+    if gap.examples < FEWEST_FOR_A_VERDICT or gap.estimate.low <= 0:
+        return None
+    closed = minus(base, mine)
+    draws = closed.draws / np.where(gap.draws == 0, np.finfo(float).tiny, gap.draws)
+    return Sampled(closed.value / gap.value, draws, mine.examples).estimate
+
+
+def _verdict(is_base: bool, mine: Sampled | None, base: Sampled | None, difference: Estimate | None) -> CompareVerdict | None:
+    """A model that cannot be scored is worse than one that can."""
+    if is_base:
+        return None
+    if difference is None:
+        return "no significant difference" if mine is base else "worse" if mine is None else "better"
+    if difference.n < FEWEST_FOR_A_VERDICT:
+        return "too few examples"
+    if difference.low <= 0 <= difference.high:
+        return "no significant difference"
+    return "better" if difference.high < 0 else "worse"
+
+
+def _has_pairs(cells: Sequence[CellResult]) -> bool:
+    return all(cell.decided for cell in cells)

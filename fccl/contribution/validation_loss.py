@@ -1,0 +1,39 @@
+"""Each client's own adapter on the server's examples: score_i = 1 / L(u_i), weighed as every other FCCL score.
+
+It cannot be forged, but it judges a client alone, not what it adds to the others: a specialist whose skill nobody else has scores low, since it does
+badly on everything else.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fccl.contribution.rules import LOSS_FLOOR, divided_by_mean, softmax
+from fccl.contribution.weighing import HeldOutLoss, Weighing
+from fccl.messages import ClientUpdate, FitTask
+from fccl.records import Verification
+
+
+@dataclass(frozen=True)
+class ValidationLoss:
+    """Softmax of 1 / loss, divided by the mean over the round unless `normalize` is "none"."""
+
+    loss: HeldOutLoss
+    temperature: float = 1.0
+    normalize: str = "mean"
+
+    def weigh(self, task: FitTask, updates: Sequence[ClientUpdate]) -> Weighing:
+        """One forward pass a client. A client whose loss is not finite has score 0 and weight 0, unless that is so of all."""
+        started = time.monotonic()
+        losses = [self.loss.loss(task, update.adapter.load()) for update in updates]
+        scores = tuple(1.0 / max(loss, LOSS_FLOOR) for loss in losses)
+        seen = [index for index, loss in enumerate(losses) if math.isfinite(loss)] or list(range(len(losses)))
+        shares = dict(zip(seen, self._weights([scores[index] for index in seen]), strict=True))
+        verification = Verification(examples=self.loss.examples(task.phase), seconds=time.monotonic() - started)
+        return Weighing(tuple(shares.get(index, 0.0) for index in range(len(updates))), scores, verification)
+
+    def _weights(self, scores: Sequence[float]) -> tuple[float, ...]:
+        return softmax(divided_by_mean(scores) if self.normalize == "mean" else scores, self.temperature)

@@ -1,0 +1,125 @@
+"""What a tracker is told, and a follower that passes it on without ever ending the run.
+
+A tracker may be told a round again (a run that was killed and resumed tells all of them): it must then hold it once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+from fccl.errors import SettingsError
+from fccl.evaluation.values import EvaluationReport
+from fccl.paths import LogPaths
+from fccl.records import ClientMetrics, HeldOut, RoundRecord, RunInfo
+
+Kind = Literal["none", "tensorboard", "mlflow", "wandb"]
+Status = Literal["finished", "interrupted", "failed"]
+NEEDED = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow", "sqlalchemy", "alembic"), "wandb": ("wandb",)}  # modules
+log = logging.getLogger("fccl.tracking")
+
+
+class Tracker(Protocol):
+    """Where the figures of a run go, beside its own logs."""
+
+    def started(self, info: RunInfo, base: HeldOut | None) -> None:
+        """The run begins, or goes on; `base` is the base model on the validation split."""
+
+    def round(self, record: RoundRecord, metrics: Sequence[ClientMetrics]) -> None:
+        """A complete round. Rounds come in order, after `started` from the first."""
+
+    def evaluated(self, report: EvaluationReport) -> None:
+        """The evaluation on the test split."""
+
+    def ended(self, status: Status) -> None:
+        """The run has ended, for now or for good."""
+
+
+class NoTracker:
+    """Keeps nothing."""
+
+    def started(self, info: RunInfo, base: HeldOut | None) -> None:
+        return None
+
+    def round(self, record: RoundRecord, metrics: Sequence[ClientMetrics]) -> None:
+        return None
+
+    def evaluated(self, report: EvaluationReport) -> None:
+        return None
+
+    def ended(self, status: Status) -> None:
+        return None
+
+
+def tracker_for(kind: Kind, paths: LogPaths) -> Tracker:
+    """The tracker of this kind; it opens nothing yet. Raises `SettingsError` when its libraries are not installed."""
+    if kind == "none":
+        return NoTracker()
+    if missing := [name for name in NEEDED[kind] if find_spec(name) is None]:
+        raise SettingsError(f"TRACK={kind} needs {', '.join(missing)}, and that is not installed", hint=f'pip install "fccl[{kind}]"')
+    module = import_module(f"fccl.tracking.{kind}_tracker")
+    tracker: Tracker = module.Tracker(paths)
+    return tracker
+
+
+@dataclass
+class Follower:
+    """Tells a tracker of a run. As a context manager it ends the tracker with the block, with the status that follows from how the block ends.
+
+    A tracker that fails is left alone from then on, with one line to `tell`; the run and its logs go on.
+    """
+
+    tracker: Tracker
+    tell: Callable[[str], None]
+    _open: bool = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        status: Status = "finished" if kind is None else "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"
+        self._pass_on(lambda: self.tracker.ended(status))
+
+    def started(self, info: RunInfo, base: HeldOut | None) -> None:
+        """Open the tracker for a new run. Raises `SettingsError` when it does not open: better no run than one whose figures go nowhere."""
+        try:
+            self.tracker.started(info, base)
+        except Exception as error:
+            log.debug("the tracker does not open", exc_info=error)
+            way_out = "mend its settings, or leave --track out"
+            raise SettingsError(f"the tracker does not open: {_reason(error)}", hint=way_out) from error
+        self._open = True
+
+    def resumed(self, info: RunInfo, base: HeldOut | None, rounds: Iterable[tuple[RoundRecord, Sequence[ClientMetrics]]]) -> None:
+        """Open the tracker for a run that goes on, and tell it all rounds so far."""
+        self._open = True
+        self._pass_on(lambda: self.tracker.started(info, base))
+        for record, metrics in rounds:
+            self.round(record, metrics)
+
+    def round(self, record: RoundRecord, metrics: Sequence[ClientMetrics]) -> None:
+        self._pass_on(lambda: self.tracker.round(record, metrics))
+
+    def evaluated(self, report: EvaluationReport) -> None:
+        self._pass_on(lambda: self.tracker.evaluated(report))
+
+    def _pass_on(self, call: Callable[[], None]) -> None:
+        if not self._open:
+            return
+        try:
+            call()
+        except Exception as error:  # whatever a tracker's library raises
+            self._open = False
+            log.debug("the tracker failed", exc_info=error)
+            self.tell(f"The tracker failed and is left alone from now on: {_reason(error)}. The run goes on; its logs are complete.")
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an error says."""
+    said = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {said[0][:300]}" if said else type(error).__name__

@@ -1,0 +1,180 @@
+"""Lines over rounds: losses, scores, preference accuracy, effective clients, two runs in one picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import altair as alt
+import pandas as pd
+
+from fccl.specs import Phase
+from fccl.view.charts import palette
+from fccl.view.charts.parts import Picture, legend, log_ticks, points, rule, tip, titled, unchecked
+from fccl.view.charts.rounds import PHASE_NAMES, averaged, mean_note, numbered, phase_border, placed, round_axis
+from fccl.view.values import RunView
+
+MANY = 12  # more clients than this are not drawn one by one
+MOST_POINTS = 200  # along one line
+MARKED = 40  # a line of no more points shows each
+UNITS: Mapping[Phase, str] = {"sft": "nats per response token", "va": "nats per pair"}
+REFERENCE_LOSS = math.log(2)  # DPO's loss of the reference policy itself: -log sigmoid(0)
+
+
+@dataclass(frozen=True)
+class _Value:
+    """What a chart of clients shows: a column of `SHARES`, and what its axis says."""
+
+    column: str
+    title: str
+    from_zero: bool = False
+
+
+@unchecked
+def client_losses(view: RunView, phase: Phase, highlight: Sequence[int] = ()) -> Picture | None:
+    """The loss that each client reported, one line a client; of more than 12, the median with the 10-90 % band and the lines of `highlight`."""
+    shares = view.shares[view.shares["phase"] == phase]
+    return _by_client(shares, _Value("avg_loss", f"loss ({UNITS[phase]})"), f"Loss by client, {PHASE_NAMES[phase]}", highlight)
+
+
+@unchecked
+def scores(view: RunView, phase: Phase | None = None, highlight: Sequence[int] = ()) -> Picture | None:
+    """What each client's weight is the softmax of, drawn as `client_losses` is. Scores that rest on losses differ in scale by phase."""
+    shares = view.shares if phase is None else view.shares[view.shares["phase"] == phase]
+    return _by_client(
+        shares, _Value("score", "score", from_zero=True), "Contribution scores" + (f", {PHASE_NAMES[phase]}" if phase else ""), highlight
+    )
+
+
+@unchecked
+def held_out_loss(view: RunView, phase: Phase) -> Picture | None:
+    """The global adapter's loss on the validation split, with what the phase began from as a rule."""
+    rounds = view.rounds[view.rounds["phase"] == phase].dropna(subset=["held_out_loss"])
+    if rounds.empty:
+        return None
+    start = (view.base.loss if view.base else None) if phase == "sft" else REFERENCE_LOSS
+    lowest = float(rounds["held_out_loss"].min())
+    steep = start is not None and 0 < 6 * lowest < start
+    y = alt.Y("held_out_loss:Q", title=f"loss ({UNITS[phase]})", scale=alt.Scale(zero=False))
+    if steep and start:
+        y = y.title(f"loss ({UNITS[phase]}, log)").scale(type="log", nice=False, padding=10).axis(values=log_ticks(lowest, start), format=",.3~r")
+    line, width = _global_line(rounds, y, tip("held_out_loss", "held-out loss", ".4f"))
+    name = "base model" if phase == "sft" else "reference policy"
+    rules = [] if start is None else rule(start, f"{name} {start:.2f}")
+    return titled([line, *rules], f"Held-out loss, {PHASE_NAMES[phase]}", [mean_note(width)])
+
+
+@unchecked
+def preference_accuracy(view: RunView) -> Picture | None:
+    """How often the global adapter finds the chosen response likelier, on the validation pairs."""
+    rounds = view.rounds.dropna(subset=["preference_accuracy"])
+    if rounds.empty:
+        return None
+    low = min(0.4, math.floor(10 * float(rounds["preference_accuracy"].min())) / 10)
+    y = alt.Y("preference_accuracy:Q", title="share of pairs", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[low, 1.0]))
+    line, width = _global_line(rounds, y, tip("preference_accuracy", "preference accuracy", ".1%"))
+    return titled([line, *rule(0.5, "chance")], "Held-out preference accuracy", [mean_note(width)])
+
+
+@unchecked
+def effective_clients(view: RunView) -> Picture | None:
+    """How many equally heavy clients the weights are worth, 1 / sum of w², beside how many were aggregated."""
+    if view.rounds.empty:
+        return None
+    names = {"clients": "aggregated", "effective_clients": "effective (1 / Σw²)"}
+    long = view.rounds.melt(id_vars=["round", "phase"], value_vars=list(names), var_name="kind", value_name="value")
+    table, width = averaged(long.assign(name=long["kind"].map(names)), MOST_POINTS, ["name"], ["value"])
+    scale = alt.Scale(domain=[0, 1.12 * float(table["value"].max())], nice=False)
+    look = {names["effective_clients"]: (palette.GLOBAL, [1, 0]), names["clients"]: (palette.NEUTRAL, [5, 3])}
+    chart = _two_lines(table, alt.Y("value:Q", title="clients", scale=scale), "name", look, tip("value", "clients", ".2f"))
+    return titled([chart, *phase_border(view.rounds)], "Effective number of clients", [mean_note(width)])
+
+
+@unchecked
+def overlay(a: RunView, b: RunView, phase: Phase) -> Picture | None:
+    """Held-out loss of two runs, told apart by dash and by colour."""
+    names = [a.run_id, b.run_id if b.run_id != a.run_id else f"{b.run_id} (again)"]
+    frames = [view.rounds[view.rounds["phase"] == phase].dropna(subset=["held_out_loss"]) for view in (a, b)]
+    tables = [_of_phase(frame).assign(run=name) for frame, name in zip(frames, names, strict=True) if len(frame)]
+    if not tables:
+        return None
+    table = pd.concat(tables, ignore_index=True)
+    look = dict(zip(names, [(palette.GLOBAL, [1, 0]), (palette.LOSS, [6, 3])], strict=True))
+    y = alt.Y("held_out_loss:Q", title=f"loss ({UNITS[phase]})", scale=alt.Scale(zero=False))
+    chart = _two_lines(table, y, "run", look, tip("held_out_loss", "held-out loss", ".4f"), "round of the phase")
+    return titled([chart], f"Held-out loss of two runs, {PHASE_NAMES[phase]}")
+
+
+def _by_client(shares: pd.DataFrame, value: _Value, title: str, highlight: Sequence[int]) -> Picture | None:
+    shares = shares.dropna(subset=[value.column])
+    if shares.empty:
+        return None
+    clients = sorted(int(client) for client in shares["client"].unique())
+    if len(clients) <= MANY:
+        lines, width = _client_lines(shares, value, clients)
+        return titled([lines], title, [mean_note(width)])
+    band, width = _band(shares, value)
+    chosen = [client for client in highlight if client in clients][:MANY]
+    lit = [_client_lines(shares[shares["client"].isin(chosen)], value, chosen)[0]] if chosen else []
+    note = f"median and 10–90 % band of {len(clients)} clients"  # noqa: RUF001
+    return titled([*band, *lit], title, [note, f"each point: {width} rounds" if width > 1 else ""])
+
+
+def _client_lines(shares: pd.DataFrame, value: _Value, clients: Sequence[int]) -> tuple[alt.Chart, int]:
+    table, width = averaged(shares, MOST_POINTS, ["client"], [value.column])
+    table = table.assign(name=table["client"].map(palette.name_of))
+    few = table["at"].nunique() <= MARKED
+    key = legend(len(clients), filled=few)
+    chart = alt.Chart(table).mark_line(strokeWidth=2, point=points(few))
+    return chart.encode(
+        x=round_axis(table),
+        y=alt.Y(f"{value.column}:Q", title=value.title, scale=alt.Scale(zero=value.from_zero)),
+        color=alt.Color("name:N", scale=palette.client_scale(clients, palette.colour), legend=key),
+        strokeDash=alt.StrokeDash("name:N", scale=palette.client_scale(clients, palette.dash), legend=key),
+        shape=alt.Shape("name:N", scale=palette.client_scale(clients, palette.shape), legend=key) if few else alt.Undefined,
+        tooltip=[tip("name", "client"), tip("rounds", "round"), tip(value.column, value.title, ".4~g")],
+    ), width
+
+
+def _band(shares: pd.DataFrame, value: _Value) -> tuple[list[alt.Chart], int]:
+    spans, width = numbered(shares[["round", "phase", value.column]], MOST_POINTS)
+    groups = spans.groupby(["first", "last"])[value.column]
+    quantiles = {name: groups.quantile(share) for name, share in (("low", 0.1), ("median", 0.5), ("high", 0.9))}
+    table = placed(pd.DataFrame(quantiles).reset_index())
+    tips = [tip("rounds", "round"), tip("low", "10 %", ".4~g"), tip("median", "median", ".4~g"), tip("high", "90 %", ".4~g")]
+    base, scale = alt.Chart(table), alt.Scale(zero=value.from_zero)
+    low, median = (alt.Y(f"{name}:Q", title=value.title, scale=scale) for name in ("low", "median"))
+    return [
+        base.mark_area(color=palette.NEUTRAL, opacity=0.3).encode(x=round_axis(table), y=low, y2=alt.Y2("high:Q"), tooltip=tips),
+        base.mark_line(color=palette.NEUTRAL, strokeWidth=2.5, point=points(len(table) == 1)).encode(x=round_axis(table), y=median, tooltip=tips),
+    ], width
+
+
+def _global_line(rounds: pd.DataFrame, y: alt.Y, figure: alt.Tooltip) -> tuple[alt.Chart, int]:
+    """One line of the global model, of the column that `y` names."""
+    table, width = averaged(rounds, MOST_POINTS, [], ["held_out_loss", "preference_accuracy"])
+    line = alt.Chart(table).mark_line(color=palette.GLOBAL, strokeWidth=2, point=points(len(table) <= MARKED, palette.GLOBAL))
+    return line.encode(x=round_axis(table), y=y, tooltip=[tip("rounds", "round"), figure]), width
+
+
+def _two_lines(
+    table: pd.DataFrame, y: alt.Y, field: str, look: Mapping[str, tuple[str, list[int]]], figure: alt.Tooltip, x_title: str = "round"
+) -> alt.Chart:
+    """A line for each value of `field`, with the colour and the dash that `look` gives it."""
+    few, names = table["at"].nunique() <= MARKED, list(look)
+    key = legend(2, filled=few)
+    colours, dashes = ([each[part] for each in look.values()] for part in (0, 1))
+    chart: alt.Chart = alt.Chart(table).mark_line(strokeWidth=2, point=points(few))
+    return chart.encode(
+        x=round_axis(table, title=x_title),
+        y=y,
+        color=alt.Color(f"{field}:N", scale=alt.Scale(domain=names, range=colours), legend=key),
+        strokeDash=alt.StrokeDash(f"{field}:N", scale=alt.Scale(domain=names, range=dashes), legend=key),
+        tooltip=[tip(field, field), tip("rounds", "round"), figure],
+    )
+
+
+def _of_phase(rounds: pd.DataFrame) -> pd.DataFrame:
+    """The held-out losses by round of the phase, so that runs of different length lie upon each other."""
+    return averaged(rounds.assign(round=rounds["round"] - rounds["round"].min()), MOST_POINTS, [], ["held_out_loss"])[0]

@@ -1,0 +1,176 @@
+"""A run as its folder tells it, read again and again without disturbing it; the runs that there are; the ends of its logs."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from fccl.data.shards import Manifest
+from fccl.evaluation.values import EvaluationReport
+from fccl.paths import ExchangePaths, LogPaths
+from fccl.records import ClientStatus, RunInfo, RunState
+from fccl.view.follow import Follower, ValueFile, opened, parsed, read_small
+from fccl.view.glance import client_count, progress
+from fccl.view.tables import MetricsLog, ProgressLog
+from fccl.view.values import RunEntry, RunView
+
+Log = Literal["progress", "client_metrics"]
+_SMALL, _LARGE = 2**20, 2**26  # bytes: of what says what a run is; of an evaluation and a manifest
+_STATUS_BYTES = 65_536
+_MOST_ROUNDS = 2**31  # a state that speaks of more is none
+_BLOCK = 2**16  # bytes of a log's end at a time
+_MOST_TAIL = 2**26  # bytes from a log's end that are searched
+_MOST_NAMES = 100_000  # names of a folder that are looked at
+
+
+def list_runs(root: Path) -> tuple[RunEntry, ...]:
+    """The run in `root` and the earlier ones in `root/runs/`, newest first."""
+    here = LogPaths(root)
+    entries = []
+    for paths in (here, *(LogPaths(here.archive / name) for name in _names(here.archive))):
+        content = read_small(paths.run, _SMALL)
+        info = None if content is None else parsed(content, RunInfo, strict=False)
+        if info is not None:
+            entries.append(RunEntry(info.run_id, info.created, paths is here, paths))
+    return tuple(sorted(entries, key=lambda entry: (entry.current, entry.created, entry.run_id), reverse=True))
+
+
+class RunReader:
+    """Reads one folder of logs, at each `refresh` only what is new. Several threads may share one."""
+
+    def __init__(self, paths: LogPaths, exchange: ExchangePaths | None = None) -> None:
+        self._paths = paths
+        self._lock = threading.Lock()
+        self._info = ValueFile(RunInfo, _SMALL)
+        self._state = ValueFile(RunState, _SMALL)
+        self._evaluation = ValueFile(EvaluationReport, _LARGE)
+        self._manifest = ValueFile(Manifest, _LARGE)
+        self._own_beats = _Heartbeats(paths.root, paths.status, follow=True)
+        self._exchange_beats = None if exchange is None else _Heartbeats(exchange.root, exchange.status, follow=False)
+        self._logs = _Logs(paths, "")
+
+    def refresh(self) -> RunView:
+        """The run now. Nothing that lies in the folders, or is missing there, raises."""
+        with self._lock:
+            info = self._info.read(self._paths.run)
+            run_id = "" if info is None else info.run_id
+            if run_id != self._logs.run_id:
+                self._logs = _Logs(self._paths, run_id)
+            state = self._state.read(self._paths.state)  # before the log: a round that it speaks of is in the log already
+            self._logs.refresh()
+            view = self._view(info, state if state and state.run_id == run_id and state.total_rounds <= _MOST_ROUNDS else None)
+            if info is None:
+                return view
+            view = self._with_heartbeats(view)
+            self._logs.furthest = max(self._logs.furthest, progress(view))
+            return replace(view, furthest=self._logs.furthest)
+
+    def _view(self, info: RunInfo | None, state: RunState | None) -> RunView:
+        log, metrics = self._logs.progress, self._logs.metrics
+        return RunView(
+            paths=self._paths,
+            run_id=self._logs.run_id,
+            info=info,
+            state=state,
+            events=log.events,
+            rounds=log.rounds.frame,
+            shares=log.shares.frame,
+            exclusions=log.exclusions.frame,
+            metrics=metrics.metrics.frame,
+            statuses=(),
+            evaluation=self._evaluation.read(self._paths.evaluation_json) if info else None,
+            manifest=self._manifest.read(self._paths.manifest) if info else None,
+            unreadable=log.unreadable + metrics.unreadable,
+            base=next((event.held_out for event in log.events if event.event == "started" and event.held_out is not None), None),
+        )
+
+    def _with_heartbeats(self, view: RunView) -> RunView:
+        """The newest heartbeat of every client. A client that has just started, and was not asked yet, is of no run: it may be of this one."""
+        count, over = client_count(view), view.state is not None and view.state.finished
+        newest = {status.client_id: status for status in self._own_beats.read(count) if status.run_id == view.run_id}
+        beating = set()
+        for status in self._exchange_beats.read(count) if self._exchange_beats else ():
+            ours = status.run_id == view.run_id or (status.run_id == "" and status.state == "idle" and not over)
+            if ours and (status.client_id not in newest or status.time >= newest[status.client_id].time):
+                newest[status.client_id] = status
+                beating.add(status.client_id)
+        return replace(view, statuses=tuple(newest[client] for client in sorted(newest)), beating=frozenset(beating))
+
+
+class _Logs:
+    """What was read of one run's logs so far. Without a run nothing is read."""
+
+    def __init__(self, paths: LogPaths, run_id: str) -> None:
+        self.run_id, self.furthest = run_id, 0.0
+        self.progress, self.metrics = ProgressLog(run_id), MetricsLog(run_id)
+        self._followers = (Follower(paths.progress, self.progress), Follower(paths.client_metrics, self.metrics))
+
+    def refresh(self) -> None:
+        if self.run_id:
+            for follower in self._followers:
+                follower.refresh()
+
+
+class _Heartbeats:
+    """The heartbeats in one folder."""
+
+    def __init__(self, root: Path, path_of: Callable[[int], Path], follow: bool) -> None:
+        self._root, self._path_of, self._follow = root, path_of, follow
+        self._files: dict[int, ValueFile[ClientStatus]] = {}
+
+    def read(self, count: int | None) -> Iterator[ClientStatus]:
+        """Those of clients below `count`, where it is known."""
+        for text in _names(self._root):
+            client = _client_of(text)
+            if client is None or (count is not None and client >= count):
+                continue
+            file = self._files.setdefault(client, ValueFile(ClientStatus, _STATUS_BYTES, self._follow, strict=True))
+            status = file.read(self._path_of(client))
+            if status is not None and status.client_id == client:
+                yield status
+
+
+def _client_of(text: str) -> int | None:
+    """Whose heartbeat has this name; both folders name them alike."""
+    name = ExchangePaths.name(text) if text.startswith("status_") else None
+    return None if name is None else name.client
+
+
+def _names(folder: Path) -> list[str]:
+    with suppress(OSError), os.scandir(folder) as entries:
+        return [entry.name for entry in islice(entries, _MOST_NAMES)]
+    return []
+
+
+def tail(view: RunView, log: Log, n: int, contains: str = "") -> list[str]:
+    """The last `n` complete lines of a log that contain a text, whatever its case, as they are in the file and in its order."""
+    wanted = contains.casefold()
+    found: list[str] = []
+    with suppress(OSError), opened(view.paths.progress if log == "progress" else view.paths.client_metrics) as file:
+        for line in _backwards(file):
+            text = line.decode("utf-8", "replace")
+            if len(found) >= n:
+                break
+            if text.strip() and wanted in text.casefold():
+                found.append(text)
+    return found[::-1]
+
+
+def _backwards(file: int) -> Iterator[bytes]:
+    """The complete lines of a file, the last one first."""
+    size = end = os.fstat(file).st_size
+    later, whole, want = b"", False, _BLOCK
+    while end > 0 and size - end < _MOST_TAIL:
+        start = max(0, end - want)
+        first, *others = (os.pread(file, end - start, start) + later).split(b"\n")
+        yield from reversed(others if whole else others[:-1])
+        want = _BLOCK if others else 2 * want  # a long line is not put together in small pieces
+        end, later, whole = start, first, whole or bool(others)
+    if whole and end == 0:
+        yield later

@@ -1,0 +1,175 @@
+"""The lines of the two logs as tables that grow. A line is believed only when it is a record of `fccl.records`, to the letter."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, TypeAdapter, ValidationError
+
+from fccl.records import ClientMetrics, RoundRecord, RunEvent
+from fccl.view.values import EXCLUSIONS, METRICS, ROUNDS, SHARES
+
+_Progress: TypeAdapter[RoundRecord | RunEvent] = TypeAdapter(Annotated[RoundRecord | RunEvent, Field(discriminator="event")])
+_LARGEST = 2**63 - 1  # a column of whole numbers holds no more
+Row = tuple[object, ...]
+
+
+class Table:
+    """Rows of one form (`fccl.view.values`), added in pieces. A frame that was handed out never changes."""
+
+    def __init__(self, form: Mapping[str, str]) -> None:
+        self._form = form
+        self._pieces = [self._piece([])]
+
+    def add(self, rows: Sequence[Row]) -> None:
+        if rows:
+            self._pieces.append(self._piece(rows))
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """All rows; the same object until some are added."""
+        if len(self._pieces) > 1:
+            self._pieces = [pd.concat(self._pieces, ignore_index=True)]
+        return self._pieces[0]
+
+    def _piece(self, rows: Sequence[Row]) -> pd.DataFrame:
+        columns = zip(*rows, strict=True) if rows else itertools.repeat((), len(self._form))
+        return pd.DataFrame({name: _column(values, kind) for (name, kind), values in zip(self._form.items(), columns, strict=True)})
+
+
+def _column(values: Sequence[object], kind: str) -> pd.Series | np.ndarray:
+    return pd.Series(values, dtype="str") if kind == "str" else np.array(values, dtype=kind)
+
+
+class ProgressLog:
+    """`progress.jsonl` of one run: rounds, shares, exclusions and events. `unreadable` counts lines that are no record."""
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self.clear()
+
+    def clear(self) -> None:
+        self.rounds, self.shares, self.exclusions = Table(ROUNDS), Table(SHARES), Table(EXCLUSIONS)
+        self.events: tuple[RunEvent, ...] = ()
+        self.unreadable = 0
+
+    def feed(self, lines: list[bytes]) -> None:
+        rounds: list[RoundRecord] = []
+        events: list[RunEvent] = []
+        for record in self._records(lines):
+            if isinstance(record, RoundRecord):
+                rounds.append(record)
+            else:
+                events.append(record)
+        self.events += tuple(events)
+        self.rounds.add([_round_row(record) for record in rounds])
+        self.shares.add([row for record in rounds for row in _share_rows(record)])
+        self.exclusions.add([(record.round, record.phase, out.client_id, out.reason) for record in rounds for out in record.excluded])
+
+    def _records(self, lines: list[bytes]) -> Iterator[RoundRecord | RunEvent]:
+        for line in lines:
+            try:
+                record = _Progress.validate_json(line, strict=True)
+            except ValidationError:
+                self.unreadable += bool(line.strip())
+                continue
+            if not _agrees(record):
+                self.unreadable += 1
+            elif record.run_id == self._run_id:
+                yield record
+
+
+class MetricsLog:
+    """`client_metrics.jsonl` of one run. `unreadable` counts lines that are no record."""
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self.clear()
+
+    def clear(self) -> None:
+        self.metrics = Table(METRICS)
+        self.unreadable = 0
+
+    def feed(self, lines: list[bytes]) -> None:
+        rows = [_metrics_row(record) for record in self._records(lines) if record.run_id == self._run_id]
+        try:
+            self.metrics.add(rows)
+        except OverflowError:
+            held = [row for row in rows if _fit(number for number in row if isinstance(number, int))]
+            self.unreadable += len(rows) - len(held)
+            self.metrics.add(held)
+
+    def _records(self, lines: list[bytes]) -> Iterator[ClientMetrics]:
+        for line in lines:
+            try:
+                yield ClientMetrics.model_validate_json(line, strict=True)
+            except ValidationError:
+                self.unreadable += bool(line.strip())
+
+
+def _fit(numbers: Iterable[int]) -> bool:
+    return all(abs(number) <= _LARGEST for number in numbers)
+
+
+def _agrees(record: RoundRecord | RunEvent) -> bool:
+    """Whether the tuples of a round are of one length, and its numbers such as a table can hold."""
+    if isinstance(record, RunEvent):
+        return _fit((record.round,))
+    lengths = {len(record.clients), len(record.weights), len(record.scores), len(record.contributions)}
+    samples = (said.num_samples for said in record.contributions)
+    return len(lengths) == 1 and _fit((record.round, *record.clients, *samples, *(out.client_id for out in record.excluded)))
+
+
+def _round_row(record: RoundRecord) -> Row:
+    held_out = record.held_out
+    return (
+        record.round,
+        record.phase,
+        record.time,
+        record.seconds,
+        len(record.selected),
+        len(record.clients),
+        len(record.excluded),
+        record.effective_clients,
+        None if held_out is None else held_out.loss,
+        None if held_out is None else held_out.preference_accuracy,
+        record.update_norm,
+        record.adapter_sha256,
+    )
+
+
+def _share_rows(record: RoundRecord) -> Iterator[Row]:
+    samples = [said.num_samples for said in record.contributions]
+    total = sum(samples)
+    return zip(
+        itertools.repeat(record.round),
+        itertools.repeat(record.phase),
+        record.clients,
+        record.weights,
+        (number / total for number in samples),
+        record.scores,
+        (said.avg_loss for said in record.contributions),
+        samples,
+        strict=False,
+    )
+
+
+def _metrics_row(record: ClientMetrics) -> Row:
+    return (
+        record.round,
+        record.phase,
+        record.client_id,
+        record.time,
+        record.avg_loss,
+        record.num_samples,
+        record.seconds,
+        record.tokens,
+        record.tokens_per_second,
+        record.steps,
+        record.truncated,
+        record.update_norm,
+    )

@@ -1,0 +1,158 @@
+"""What a reader of a run sees at one moment: the records as values, the long histories as tables.
+
+A table is a pandas `DataFrame` with exactly the columns that its name in this file lists, in that order, and rows in the order of the log.
+Rounds count from 0 as the files do; whoever shows one to a person adds 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from fccl.data.shards import Manifest
+from fccl.evaluation.values import EvaluationReport
+from fccl.exchange.rejected import Rejection
+from fccl.paths import LogPaths
+from fccl.records import ClientStatus, HeldOut, RunEvent, RunInfo, RunState
+from fccl.specs import Phase
+
+# One row a round.
+ROUNDS = {
+    "round": "int64",
+    "phase": "str",  # sft or va
+    "time": "float64",  # seconds since 1970, when the round was complete
+    "seconds": "float64",
+    "selected": "int64",  # clients asked
+    "clients": "int64",  # clients aggregated
+    "excluded": "int64",
+    "effective_clients": "float64",  # 1 / sum w²
+    "held_out_loss": "float64",  # nats per response token (sft), DPO loss per pair (va); NaN when the run has no validation
+    "preference_accuracy": "float64",  # va rounds, 0 ... 1; else NaN
+    "update_norm": "float64",
+    "adapter_sha256": "str",
+}
+# One row for every client that was aggregated in a round.
+SHARES = {
+    "round": "int64",
+    "phase": "str",
+    "client": "int64",
+    "weight": "float64",  # 0 ... 1, sums to 1 over a round
+    "sample_share": "float64",  # 0 ... 1, sums to 1 over a round
+    "score": "float64",
+    "avg_loss": "float64",  # as the client reported it
+    "num_samples": "int64",
+}
+# One row for every client that was asked and did not count.
+EXCLUSIONS = {"round": "int64", "phase": "str", "client": "int64", "reason": "str"}
+# One row for every line of client_metrics.jsonl.
+METRICS = {
+    "round": "int64",
+    "phase": "str",
+    "client": "int64",
+    "time": "float64",
+    "avg_loss": "float64",
+    "num_samples": "int64",
+    "seconds": "float64",
+    "tokens": "int64",
+    "tokens_per_second": "float64",
+    "steps": "int64",
+    "truncated": "int64",
+    "update_norm": "float64",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class RunView:
+    """One run as its folder tells it now. Every part may still be missing; nothing here is ever half a value."""
+
+    paths: LogPaths
+    run_id: str  # empty while there is no run
+    info: RunInfo | None
+    state: RunState | None
+    events: tuple[RunEvent, ...]
+    rounds: pd.DataFrame
+    shares: pd.DataFrame
+    exclusions: pd.DataFrame
+    metrics: pd.DataFrame
+    statuses: tuple[ClientStatus, ...]  # the newest heartbeat of every client, by client number
+    evaluation: EvaluationReport | None
+    manifest: Manifest | None
+    unreadable: int  # complete lines that are no record of this run's form
+    base: HeldOut | None  # the base model on the validation split
+    beating: frozenset[int] = (
+        frozenset()
+    )  # clients that are processes of their own, so they beat when idle too: their newest heartbeat is in EXCHANGE_DIR
+    furthest: float = 0.0  # 0 ... 1: the greatest progress that this reader has seen of the run
+
+    @property
+    def exists(self) -> bool:
+        return bool(self.run_id)
+
+
+@dataclass(frozen=True)
+class RunEntry:
+    """A run that can be chosen: the one in `LOG_DIR`, or one that is archived below it."""
+
+    run_id: str
+    created: float  # seconds since 1970
+    current: bool
+    paths: LogPaths
+
+
+Standing = Literal["waiting", "running", "silent", "finished", "interrupted", "failed"]
+ClientStanding = Literal["training", "done", "waiting", "late", "dead", "failed"]
+
+
+@dataclass(frozen=True)
+class ClientRow:
+    """One client now. `age_s` is the age of its heartbeat; None when it has none yet."""
+
+    client: int
+    standing: ClientStanding
+    status: ClientStatus | None
+    age_s: float | None
+
+
+@dataclass(frozen=True)
+class Glance:
+    """The run in a few figures."""
+
+    standing: Standing
+    message: str  # what the last event says, where it says something
+    phase: Phase | Literal["done"] | None
+    round: int  # complete rounds of both phases
+    total_rounds: int
+    progress: float  # 0 ... 1, the open round counted by its clients' steps
+    seconds_left: float | None  # None: nothing to judge by yet, or nothing left
+    clients: tuple[ClientRow, ...]
+    held_out_loss: float | None  # of the last complete round
+    held_out_phase: Phase | None
+    preference_accuracy: float | None
+    base_loss: float | None  # nats per response token; to compare with an SFT round's loss only
+    effective_clients: float | None
+    aggregated: int | None  # clients in the last complete round
+
+
+@dataclass(frozen=True)
+class ExchangeFile:
+    """One file of the protocol that lies in the exchange directory."""
+
+    name: str
+    kind: str  # as in `ExchangeName`
+    round: int | None
+    client: int | None
+    bytes: int
+    modified: float
+
+
+@dataclass(frozen=True)
+class ExchangeView:
+    """The exchange directory now. `exists` is False when there is no such directory (a run in one process has none)."""
+
+    exists: bool
+    files: tuple[ExchangeFile, ...]  # by round, kind, client
+    rejected: tuple[Rejection, ...]  # newest first
+    rejected_total: int
+    strangers: tuple[str, ...]  # names that are none of the protocol's

@@ -1,0 +1,84 @@
+import io
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from fccl.aggregation.state import ServerState, server_state_from_bytes
+from fccl.errors import FederationError
+
+tensors = arrays.arrays("float64", arrays.array_shapes(max_dims=2, max_side=4), elements=st.floats(-1e300, 1e300)).map(torch.from_numpy)
+states = st.builds(ServerState, st.dictionaries(st.text(min_size=1, max_size=5), tensors, max_size=3), st.integers(0, 10**6))
+
+
+@given(states)
+def test_bytes_and_back_is_the_same_state(state):
+    again = server_state_from_bytes(state.to_bytes())
+    assert again.sha256 == state.sha256
+    assert again.to_bytes() == state.to_bytes()
+    assert again.rounds == state.rounds
+
+
+@given(states)
+def test_the_order_of_names_does_not_matter(state):
+    assert ServerState(dict(reversed(state.tensors.items())), state.rounds).sha256 == state.sha256
+
+
+def test_the_hash_tells_states_apart():
+    one = torch.ones(2, dtype=torch.float64)
+    states = [
+        ServerState(),
+        ServerState(rounds=1),
+        ServerState({"m": one}),
+        ServerState({"v": one}),
+        ServerState({"m": one * 2}),
+        ServerState({"m": one[None]}),
+    ]
+    assert len({state.sha256 for state in states}) == len(states)
+
+
+@pytest.mark.parametrize(
+    ("content", "rounds", "what"),
+    [
+        ({"m": torch.ones(2)}, 0, "not a float64 tensor"),
+        ({"m": [1.0]}, 0, "not a float64 tensor"),
+        ({1: torch.ones(2, dtype=torch.float64)}, 0, "not a float64 tensor"),
+        ({"m": torch.tensor([float("nan")], dtype=torch.float64)}, 0, "not finite"),
+        ({}, -1, "-1 rounds"),
+        ({}, True, "True rounds"),
+    ],
+)
+def test_is_built_valid_or_not_built(content, rounds, what):
+    with pytest.raises(FederationError, match=what):
+        ServerState(content, rounds)
+
+
+def test_the_state_of_another_rule_is_refused():
+    state = ServerState({"momentum": torch.zeros(3, dtype=torch.float64)})
+    assert state.vector("momentum", 3).shape == (3,)
+    for name, length in (("second_moment", 3), ("momentum", 4)):
+        with pytest.raises(FederationError, match=f"no {name} of {length} numbers"):
+            state.vector(name, length)
+
+
+class Exploit:
+    def __reduce__(self):
+        return (open, ("/tmp/fccl-test-exploit-state", "w"))
+
+
+def saved(content) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not a file", saved([1]), saved({"rounds": 1}), saved({"rounds": 1, "tensors": 2}), saved(Exploit()), ServerState().to_bytes()[:-40]],
+    ids=["empty", "text", "list", "no tensors", "a number", "pickle that opens a file", "cut"],
+)
+def test_anything_else_is_refused(content):
+    with pytest.raises(FederationError):
+        server_state_from_bytes(content)

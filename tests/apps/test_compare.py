@@ -1,0 +1,150 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fccl.apps.main import main
+from fccl.compare.values import Comparison
+from fccl.paths import ComparePaths
+
+ROOT = Path(__file__).resolve().parents[2]
+WORDS = ("bird", "apple", "cherry", "tree", "fruit", "words", "hot", "cold", "red", "old")
+SMALL = ("--num-clients", "4", "--lora-r", "4", "--max-length", "128", "--verify-examples", "4", "--bootstrap-samples", "200", "--jobs", "1")
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory, tiny_model_path):
+    """A comparison of seconds."""
+    rows = tmp_path_factory.mktemp("rows") / "sft.json"
+    rows.write_text(
+        json.dumps([{"instruction": f"Say {WORDS[n % 10]} {n}", "output": f"It is {WORDS[n % 10]}.", "topic": "ab"[n % 2]} for n in range(60)])
+    )
+    return ["compare", *SMALL, "--model-name", str(tiny_model_path), "--sft-data", str(rows), "--va-data", "synthetic", "--seeds", "1"]
+
+
+def times(paths):
+    return {path.name: path.stat().st_mtime_ns for path in paths.cells.glob("*.json")}
+
+
+def test_a_whole_comparison(command, tmp_path, capsys):
+    out, paths = tmp_path / "out", ComparePaths(tmp_path / "out")
+    arguments = [*command, "--fed-rounds", "1", "--scenarios", "sign-flip,flipped", "--methods", "verified,oracle", "--out", str(out)]
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    for words in ("sign-flipped updates, 1 of 4 clients", "preferences, flipped", "FCCL, verified", "FedAvg", "gap closed", "(yardstick)"):
+        assert words in shown
+    found = Comparison.model_validate_json(paths.results.read_bytes())
+    assert [(row.scenario, row.method) for row in found.rows] == [
+        (scenario, method) for scenario in ("sign-flip", "flipped") for method in ("fedavg", "verified", "oracle")
+    ]
+    assert all(row.loss is not None for row in found.rows)
+    assert found.row("sign-flip", "oracle").bad_weight == (0.0,)
+    for path in (paths.table, paths.summary, paths.page, paths.weights("sign-flip"), paths.loss("sign-flip"), paths.weights("flipped")):
+        assert path.stat().st_size > 500
+    before = times(paths)
+    assert len(before) == 6
+    assert main(arguments) == 0
+    assert "6 different cells, 6 finished before" in capsys.readouterr().out
+    assert times(paths) == before
+    assert Comparison.model_validate_json(paths.results.read_bytes()) == found
+
+
+def test_one_more_method_runs_that_alone_and_a_changed_setting_runs_anew(command, tmp_path, capsys):
+    arguments = [*command, "--fed-rounds", "1", "--scenarios", "sign-flip", "--out", str(tmp_path)]
+    assert main([*arguments, "--methods", "fedavg"]) == 0
+    before = times(ComparePaths(tmp_path))
+    assert main([*arguments, "--methods", "base"]) == 0
+    assert "2 different cells, 1 finished before" in capsys.readouterr().out
+    assert main([*arguments, "--methods", "fedavg", "--sft-lr", "0.001"]) == 0
+    assert "1 different cell, 0 finished before" in capsys.readouterr().out
+    assert times(ComparePaths(tmp_path)).items() >= before.items()
+
+
+def test_ctrl_c_says_how_to_go_on(command, tmp_path, capsys, monkeypatch):
+    from fccl.compare import crew
+
+    run, done = crew.run_cell, []
+
+    def interrupted(lab, cell):
+        if done:
+            raise KeyboardInterrupt
+        done.append(cell)
+        return run(lab, cell)
+
+    monkeypatch.setattr(crew, "run_cell", interrupted)
+    arguments = [*command, "--fed-rounds", "1", "--scenarios", "sign-flip", "--methods", "base,fedavg", "--out", str(tmp_path)]
+    assert main(arguments) == 130
+    assert "the same command goes on" in capsys.readouterr().out
+    before = times(ComparePaths(tmp_path))
+    assert len(before) == 1
+    monkeypatch.setattr(crew, "run_cell", run)
+    assert main(arguments) == 0
+    assert "2 different cells, 1 finished before" in capsys.readouterr().out
+    assert times(ComparePaths(tmp_path)).items() >= before.items()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "hint"),
+    [
+        (["--scenarios", "shufled"], "unknown scenario shufled", "did you mean shuffled?"),
+        (["--methods", "verifed"], "unknown method verifed", "did you mean verified?"),
+        (["--methods", "qqqq"], "unknown method qqqq", "there are base, alone"),
+        (["--num-clients", "1"], "at least 2 clients", ""),
+        (["--noisy-clients", "1"], "--noisy-clients: the scenarios and methods decide this", "--scenarios"),
+        (["--contribution-source", "verified"], "--contribution-source: the scenarios", "--methods"),
+        (["--data-dir", "data"], "--data-dir: a comparison has no use for it", "--out"),
+        (["--seeds", "many"], "not a whole number", ""),
+        (["--scenario", "shuffled"], "unknown argument --scenario", "did you mean --scenarios?"),
+    ],
+)
+def test_a_mistake_is_one_line_with_the_way_out(arguments, error, hint, tmp_path, capsys):
+    assert main(["compare", "--out", str(tmp_path / "out"), *arguments]) == 2
+    said = capsys.readouterr().err
+    assert error in said
+    assert hint in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_cell_is_run_again(command, tmp_path, capsys):
+    arguments = [*command, "--fed-rounds", "1", "--scenarios", "sign-flip", "--methods", "base", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    first, second = sorted(ComparePaths(tmp_path).cells.glob("*.json"))
+    content = first.read_bytes()
+    first.write_bytes(content[:50])
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert "2 different cells, 1 finished before" in capsys.readouterr().out
+    again = json.loads(first.read_bytes())
+    assert again["losses"] == json.loads(content)["losses"]
+    assert second.is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_killed_comparison_goes_on(tmp_path, jobs):
+    """SIGKILL between cells and in the middle of them; what is finished is not touched, and the end is the undisturbed one's."""
+    arguments = [
+        sys.executable, "-m", "fccl", "compare", "--scenarios", "shuffled,sign-flip", "--methods", "base,verified,oracle", "--seeds", "1",
+        "--fed-rounds", "1", "--max-sft-examples", "160", "--max-va-examples", "40", "--num-clients", "4", "--threads", "1", "--jobs", str(jobs),
+    ]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    killed, whole = ComparePaths(tmp_path / "killed"), ComparePaths(tmp_path / "whole")
+    for wanted in (1, 4):
+        with subprocess.Popen([*arguments, "--out", str(killed.root)], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + 300
+            while len(times(killed)) < wanted and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.02)
+            process.send_signal(signal.SIGKILL)
+        before = times(killed)
+        assert len(before) >= wanted
+    for folder in (killed, whole):
+        subprocess.run([*arguments, "--out", str(folder.root)], cwd=tmp_path, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=600)
+    assert times(killed).items() >= before.items()
+    one, other = (Comparison.model_validate_json(folder.results.read_bytes()) for folder in (killed, whole))
+    assert [row.model_copy(update={"seconds": 0.0}) for row in one.rows] == [row.model_copy(update={"seconds": 0.0}) for row in other.rows]
+    assert times(killed).keys() == times(whole).keys()

@@ -1,0 +1,135 @@
+"""`fccl compose` and the committed `docker-compose.yml`. Whether the stack works is for `make test-docker`."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fccl.apps.compose import FIXED, compose_file
+from fccl.apps.main import main
+from fccl.config import Settings
+from fccl.paths import DataPaths, KeyPaths
+from fccl.specs import PHASES
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SIZES = [1, 3, 50]
+COMPOSES = [["docker-compose"], ["docker", "compose"]]
+
+
+def services(content):
+    return yaml.safe_load(content)["services"]
+
+
+def mounts(service):
+    """Path in the container -> (path on the host, mode), with the defaults of the variables."""
+    found = {}
+    for mount in service["volumes"]:
+        host, inside, *mode = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", mount).split(":")
+        found[Path(inside).relative_to("/fccl").as_posix()] = (host, "".join(mode))
+    return found
+
+
+def test_the_committed_file_is_what_the_command_writes():
+    assert (ROOT / "docker-compose.yml").read_text() == compose_file(3), "write it anew: `fccl compose`"
+
+
+@pytest.mark.parametrize("keys", [False, True])
+@pytest.mark.parametrize("clients", SIZES)
+def test_one_service_for_each_client_cut_from_one_anchor(clients, keys):
+    content = compose_file(clients, keys)
+    assert content.count("&client") == 1
+    assert content.count("<<: *client\n") == clients
+    found = services(content)
+    assert set(found) == {"prepare", "orchestrator", "dashboard"} | {f"client_{number}" for number in range(clients)}
+    own = {"environment", "volumes"}
+    shared = [{name: value for name, value in found[f"client_{number}"].items() if name not in own} for number in range(clients)]
+    assert all(each == shared[0] for each in shared)
+
+
+@given(clients=st.integers(1, 12), keys=st.booleans())
+def test_a_client_sees_its_own_files_the_exchange_and_the_model(clients, keys):
+    found = services(compose_file(clients, keys))
+    data, key_files = DataPaths(Path("data")), KeyPaths(Path("keys"))
+    for number in range(clients):
+        client = found[f"client_{number}"]
+        own = [data.shard(number, phase) for phase in PHASES] + [key_files.client(number), key_files.public] * keys
+        expected = {path.as_posix(): (f"./{path.as_posix()}", "ro") for path in own}
+        assert mounts(client) == expected | {"exchange": ("exchange", ""), "models": ("models", "ro")}
+        assert client["environment"]["CLIENT_ID"] == number
+        assert client["network_mode"] == "none"
+    server_keys = {"keys/server.key", "keys/public.json"} if keys else set()
+    assert set(mounts(found["orchestrator"])) == {"data", "logs", "exchange", "models"} | server_keys
+    assert mounts(found["dashboard"]) == {"logs": ("./logs", "ro"), "exchange": ("exchange", "ro")}
+
+
+@pytest.mark.parametrize("service", ["prepare", "orchestrator", "client_0"])
+def test_every_setting_reaches_the_containers(service):
+    environment = services(compose_file(3))[service]["environment"]
+    passed = {name for name, value in environment.items() if value is None}
+    assert {name.upper() for name in Settings.model_fields} - {name.upper() for name in FIXED} <= passed
+    assert not passed & {name.upper() for name in FIXED}
+
+
+def test_only_the_dashboard_is_reached_from_outside_and_only_prepare_is_root():
+    found = services(compose_file(3))
+    assert [name for name, service in found.items() if "ports" in service] == ["dashboard"]
+    assert found["dashboard"]["ports"] == ["${DASHBOARD_ADDRESS:-127.0.0.1}:${DASHBOARD_PORT:-8501}:8501"]
+    assert [name for name, service in found.items() if service.get("user") == "root"] == ["prepare"]
+    assert all(service["mem_limit"] for service in found.values())
+
+
+@pytest.mark.parametrize("compose", COMPOSES, ids=" ".join)
+@pytest.mark.parametrize(("clients", "keys"), [(1, True), (3, False), (50, True)])
+def test_compose_accepts_it(tmp_path, compose, clients, keys):
+    if not shutil.which(compose[0]) or subprocess.run([*compose, "version"], capture_output=True, check=False).returncode:
+        pytest.skip(f"{' '.join(compose)} is not here")
+    (tmp_path / "docker-compose.yml").write_text(compose_file(clients, keys))
+    (tmp_path / ".env").write_text("FED_ROUNDS=7\nDATA_DIR=./elsewhere\n")
+    environment = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields} | {"SEED": "5"}
+    result = subprocess.run([*compose, "config"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "WARN" not in result.stderr.upper()
+    found = services(result.stdout)
+    assert len(found) == clients + 3
+    settings = found["orchestrator"]["environment"]
+    assert {str(settings[name]) for name in ("FED_ROUNDS", "SEED", "NUM_CLIENTS")} == {"7", "5", str(clients)}
+    assert f"{tmp_path}/elsewhere/clients/client_0_sft.jsonl" in str(found["client_0"]["volumes"])
+
+
+def test_the_command_writes_it_and_replaces_only_its_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["compose", "--num-clients", "2"]) == 0
+    assert capsys.readouterr().out == "Wrote docker-compose.yml for 2 clients. Next: docker-compose up --build\n"
+    assert Path("docker-compose.yml").read_text() == compose_file(2)
+    assert main(["compose", "--num-clients", "4", "--keys"]) == 0
+    assert Path("docker-compose.yml").read_text() == compose_file(4, keys=True)
+    Path("docker-compose.yml").write_text("services: {}\n")
+    assert main(["compose"]) == 2
+    assert capsys.readouterr().err.startswith("error: docker-compose.yml is not a file that this command has written\n  way out: ")
+    assert Path("docker-compose.yml").read_text() == "services: {}\n"
+
+
+def test_it_can_be_printed_instead(capsys):
+    assert main(["compose", "--num-clients", "5", "--out", "-"]) == 0
+    assert capsys.readouterr().out == compose_file(5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--num-clients", "0"], "error: NUM_CLIENTS=0: allowed is a whole number >= 1"),
+        (["--clients", "2"], "error: unknown argument --clients"),
+        (["--out", "none/such/file.yml/"], "error: cannot write none/such/file.yml"),
+    ],
+)
+def test_wrong_arguments_are_one_line(tmp_path, monkeypatch, capsys, arguments, error):
+    monkeypatch.chdir(tmp_path)
+    Path("none").write_text("a file")
+    assert main(["compose", *arguments]) in (1, 2)
+    assert capsys.readouterr().err.startswith(error)

@@ -1,0 +1,111 @@
+"""`CONTRIBUTION_SOURCE=verified` and its two companions, as people start them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fccl.apps.run import weigher
+from fccl.config import load_settings
+from fccl.contribution.leave_one_out import LeaveOneOut
+from fccl.contribution.rules import ContributionRule
+from fccl.contribution.validation_loss import ValidationLoss
+from fccl.contribution.verified import Verified
+from fccl.journal import read_records
+from fccl.paths import LogPaths
+from fccl.records import RoundRecord
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SHORT = ("--max-sft-examples", "300", "--max-va-examples", "150", "--fed-rounds", "1", "--no-evaluate")
+VERIFIED = (*SHORT, "--contribution-source", "verified", "--threads", "1")
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def of(**settings):
+    return weigher(load_settings(settings), None)
+
+
+def test_settings_name_the_weigher():
+    assert of() == ContributionRule()
+    rule = of(contribution_source="verified", verify_steps=3, verify_temperature=2.0, verify_prior="uniform")
+    assert isinstance(rule, Verified)
+    assert (rule.steps, rule.temperature, rule.prior) == (3, 2.0, "uniform")
+    rule = of(contribution_source="leave_one_out", verify_temperature=2.0, verify_prior="uniform")
+    assert isinstance(rule, LeaveOneOut)
+    assert (rule.temperature, rule.prior) == (2.0, "uniform")
+    rule = of(contribution_source="validation_loss", contribution_temperature=3.0, contribution_normalize="none")
+    assert isinstance(rule, ValidationLoss)
+    assert (rule.temperature, rule.normalize) == (3.0, "none")
+    assert of(contribution_source="loss_inverse", contribution_temperature=3.0) == ContributionRule(source="loss_inverse", temperature=3.0)
+
+
+@pytest.mark.parametrize("mode", ["uniform", "fedavg"])
+def test_the_modes_to_compare_with_have_no_source(mode):
+    assert of(contribution_mode=mode, contribution_source="verified") == ContributionRule(mode=mode)
+
+
+# --- whole runs
+
+
+def start(folder, *arguments, threads=""):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | ({"OMP_NUM_THREADS": threads} if threads else {})
+    return subprocess.Popen(
+        [sys.executable, "-m", "fccl", *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finished(process, seconds=300):
+    output, _ = process.communicate(timeout=seconds)
+    return process.returncode, output
+
+
+def said(folder):
+    records = read_records(LogPaths(folder / "logs").progress, RoundRecord, lambda row: row.get("event") == "round")
+    found = [record.verification.model_copy(update={"seconds": 0.0}) for record in records]
+    return (folder / "logs" / "global_final.pt").read_bytes(), [(record.weights, record.scores) for record in records], found
+
+
+@pytest.mark.slow
+def test_one_process_many_processes_and_a_killed_run_give_the_same_bytes(tmp_path):
+    """Also when the processes would use another number of threads by themselves: the run's own counts."""
+    folders = {name: tmp_path / name for name in ("one", "many", "killed")}
+    for folder in folders.values():
+        folder.mkdir()
+    status, output = finished(start(folders["one"], "run", *VERIFIED, threads="1"))
+    assert status == 0, output
+
+    clients = [start(folders["many"], "client", "--client-id", str(number), threads="1") for number in range(3)]
+    status, output = finished(
+        start(folders["many"], "orchestrator", *VERIFIED, "--client-timeout-s", "300", "--heartbeat-stale-s", "300", threads="2")
+    )
+    assert status == 0, output
+    assert [finished(client)[0] for client in clients] == [0, 0, 0]
+
+    run = start(folders["killed"], "run", *VERIFIED, threads="2")
+    for line in run.stdout:
+        if line.startswith("round 1/2"):
+            break
+    time.sleep(0.5)  # somewhere inside round 2
+    run.send_signal(signal.SIGKILL)
+    finished(run)
+    status, output = finished(start(folders["killed"], "run", "--resume", threads="1"))
+    assert status == 0, output
+
+    assert said(folders["many"]) == said(folders["one"])
+    assert said(folders["killed"]) == said(folders["one"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["validation_loss", "leave_one_out"])
+def test_the_sources_to_compare_with_run_too(tmp_path, source):
+    status, output = finished(start(tmp_path, "run", *SHORT, "--contribution-source", source))
+    assert status == 0, output
+    assert all(verification.examples > 0 for verification in said(tmp_path)[2])

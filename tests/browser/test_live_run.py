@@ -1,0 +1,72 @@
+"""A real federation over an exchange directory, watched from before it begins until it is evaluated."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+CLIENTS, CLIENTS_NOW = 3, "What each client is doing"
+SETTINGS = {
+    "MAX_SFT_EXAMPLES": "500",
+    "MAX_VA_EXAMPLES": "250",
+    "TEST_EXAMPLES": "40",
+    "VALIDATION_EXAMPLES": "24",
+    "FED_ROUNDS": "2",
+    "THREADS": "1",
+    "BOOTSTRAP_SAMPLES": "200",
+    "GEN_SAMPLES": "2",
+    "HEARTBEAT_S": "0.3",
+    "HEARTBEAT_STALE_S": "10",
+    # the round waits for the client that is killed: it is tried again until all three have answered
+    "MIN_CLIENTS": str(CLIENTS),
+    "ROUND_RETRIES": "1000",
+}
+ROUNDS = ("Round 1 of 4, instruction phase", "Round 2 of 4, instruction phase", "Round 3 of 4, preference phase", "Round 4 of 4, preference phase")
+REMEMBER = """() => {
+    window.said = [];
+    new MutationObserver(() => window.said.push(document.querySelector('h1.fccl-sentence')?.textContent ?? ''))
+        .observe(document.body, {subtree: true, childList: true, characterData: true});
+}"""
+ALERT = "client => [...document.querySelectorAll('.fccl-alert')].some(line => line.textContent.includes(client))"
+
+
+def test_a_run_from_nothing_to_its_evaluation(processes, visit):
+    processes.settings.update(SETTINGS)
+    processes.finished("prepare")
+    url = processes.dashboard()
+
+    here = visit(url)
+    assert here.sentence == "No run in logs/ yet."
+    here.page.evaluate(REMEMBER)
+
+    clients = [processes.start("client", "--client-id", str(number)) for number in range(CLIENTS)]
+    processes.start("orchestrator")
+    here.until_sentence("Round 1 of 4, instruction phase")
+    here.until("() => document.title === '1/4 · FCCL'")
+    here.page.get_by_role("tab", name="Clients", exact=True).wait_for()
+
+    # a client is killed while it trains: it is marked, the others are not, and the round waits
+    here.until_cell(CLIENTS_NOW, 1, "▶ training")
+    clients[1].kill()
+    clients[1].wait()
+    here.until(ALERT, "Client 1: no heartbeat")
+    here.until_cell(CLIENTS_NOW, 1, "✕ no heartbeat")
+    here.until("() => document.querySelector('.st-key-tiles').textContent.includes('1 without heartbeat')")
+    assert not here.page.evaluate(ALERT, "Client 0: no heartbeat")
+
+    # it comes back, and the rounds go on, without the page being loaded again
+    processes.start("client", "--client-id", "1")
+    here.until_sentence("Finished: all 4 rounds complete.", patience_s=300.0)
+    said = here.page.evaluate("() => window.said")
+    assert [begin for begin in ROUNDS if not any(sentence.startswith(begin) for sentence in said)] == []
+    here.until("() => document.querySelectorAll('[data-testid=stVegaLiteChart] svg').length === 4")
+
+    # and its evaluation
+    here.until("() => document.querySelector('h1.fccl-sentence').textContent === 'Finished: all 4 rounds complete.'")
+    here.open("Evaluation")
+    measures = here.page.get_by_role("table", name="Measures of every model on the test split")
+    measures.wait_for()
+    assert measures.get_by_role("columnheader").all_inner_texts() == ["", "base", "SFT", "FedVA"]
+    assert measures.get_by_role("row", name="exact answers").count() == 1
+    assert here.page.evaluate("() => window.said.length") >= len(said), "nothing has loaded the page anew"

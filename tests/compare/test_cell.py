@@ -1,0 +1,190 @@
+import numpy as np
+import pytest
+import torch
+
+from fccl.compare import cell as cells
+from fccl.compare.cell import LEFT_OUT, Only, run_cell, start_adapter, union
+from fccl.compare.methods import METHODS
+from fccl.compare.scenarios import SCENARIOS
+from fccl.compare.values import CellResult
+from fccl.data.examples import PreferencePair, SftExample, read_examples
+from fccl.data.shards import load_shard
+from fccl.encoding import encode_pairs, encode_sft
+from fccl.errors import TrainingError
+from fccl.paths import DataPaths
+from fccl.scoring import score_pairs, score_sft
+from fccl.transports.in_process import InProcessTransport
+from tests.toy import START, ToyLearner, federation, shard
+
+
+def run(shop, scenario, method, seed=42):
+    one = shop.planner.cell(SCENARIOS[scenario], METHODS[method], seed)
+    return one, run_cell(shop.lab, one)
+
+
+def timeless(result):
+    return result.model_copy(update={"seconds": 0.0, "training_seconds": 0.0, "weighing_seconds": 0.0})
+
+
+def test_a_cell_is_a_federation_judged_on_the_test_split(workshop, tiny_model):
+    shop = workshop()
+    one, result = run(shop, "shuffled", "verified")
+    assert [len(each.clients) for each in result.rounds] == [4, 4]
+    assert all(sum(each.weights) == pytest.approx(1) for each in result.rounds)
+    assert result.weighing_seconds > 0
+    assert not result.stopped
+    examples = read_examples(DataPaths(one.data).held_out("test", "sft"), SftExample)
+    assert len(result.losses) == len(result.units) == len(examples)
+    rows = encode_sft(tiny_model.tokenizer, examples, 128)
+    assert tiny_model.adapter().sha256 == result.adapter_sha256  # scoring leaves it loaded
+    assert np.allclose(score_sft(tiny_model, rows, 32).nll, result.losses)
+    assert CellResult.model_validate_json(result.model_dump_json()) == result
+
+
+def test_the_same_cell_twice_is_the_same_and_the_kept_updates_change_nothing(workshop, tmp_path):
+    first, second = workshop(tmp_path / "one"), workshop(tmp_path / "two")
+    _, before = run(first, "sign-flip", "fedavg")
+    _, warm = run(first, "sign-flip", "fedavg")  # round one comes from the disk
+    _, cold = run(second, "sign-flip", "fedavg")
+    assert len(list(first.paths.updates.glob("*.pt"))) == 4
+    assert timeless(before) == timeless(warm) == timeless(cold)
+
+
+def test_methods_train_the_same_first_round(workshop, monkeypatch):
+    shop = workshop()
+    seen: dict[str, list[tuple[int, str, str]]] = {}
+
+    class Spy(cells.CachedLearner):
+        def fit(self, task, shard, on_status):
+            update = super().fit(task, shard, on_status)
+            if task.round == 0:
+                seen.setdefault(task.run_id, []).append((shard.client_id, task.adapter.sha256, update.adapter.load().sha256))
+            return update
+
+    monkeypatch.setattr(cells, "CachedLearner", Spy)
+    for method in ("fedavg", "verified", "loss-inverse"):
+        run(shop, "shuffled", method)
+    assert len(seen) == 3
+    assert len({tuple(each) for each in seen.values()}) == 1
+    assert len(list(shop.paths.updates.glob("*.pt"))) == 4
+
+
+def test_the_oracle_hears_the_honest_clients_alone(workshop):
+    shop = workshop()
+    bad = shop.planner.bad_clients(SCENARIOS["sign-flip"], 42)
+    _, result = run(shop, "sign-flip", "oracle")
+    assert all(set(each.clients) == set(range(4)) - set(bad) for each in result.rounds)
+
+
+@pytest.mark.parametrize("method", ["median", "trimmed-mean", "multi-krum", "geometric-median", "norm-clipping"])
+def test_robust_rules_do_what_their_names_say(workshop, tiny_model, monkeypatch, method):
+    """Against the rule worked out by numpy from what the clients sent. Five clients, one of them sends ten times its update."""
+    sent = []
+
+    class Spy(cells.HostileLearner):
+        def fit(self, task, shard, on_status):
+            update = super().fit(task, shard, on_status)
+            sent.append(flat(update.adapter.load()))
+            return update
+
+    monkeypatch.setattr(cells, "HostileLearner", Spy)
+    shop = workshop(fed_rounds=1, num_clients=5)
+    _, result = run(shop, "scaling", method)
+    final, weights, updates = flat(tiny_model.adapter()), result.rounds[0].weights, np.stack(sent)
+    (bad,) = shop.planner.bad_clients(SCENARIOS["scaling"], 42)
+    start = flat(tiny_model.initial_adapter(42))
+    if method == "median":
+        assert weights is None
+        assert np.allclose(final, np.median(updates, axis=0), atol=1e-7)
+    elif method == "trimmed-mean":
+        assert weights is None
+        assert np.allclose(final, np.sort(updates, axis=0)[1:-1].mean(axis=0), atol=1e-7)
+    else:
+        assert np.allclose(final, start + np.array(weights) @ (updates - start), atol=1e-6)
+    if method == "multi-krum":
+        assert list(weights) == [0.0 if client == bad else 0.25 for client in range(5)]
+    if method == "norm-clipping":
+        assert np.linalg.norm(weights[bad] * (updates[bad] - start)) < np.linalg.norm(updates[bad] - start) / 5
+
+
+def flat(adapter):
+    return np.concatenate([tensor.double().numpy().ravel() for tensor in adapter.tensors.values()])
+
+
+def test_a_sign_flip_hurts_fedavg(workshop):
+    shop = workshop()
+    losses = [sum(result.losses) / sum(result.units) for result in (run(shop, name, "fedavg")[1] for name in ("sign-flip", "shuffled"))]
+    assert losses[0] > losses[1]
+
+
+def test_the_base_is_the_model_without_any_round(workshop, tiny_model):
+    _, result = run(workshop(), "shuffled", "base")
+    assert result.rounds == ()
+    assert result.adapter_sha256 == tiny_model.initial_adapter(42).sha256
+    assert result.training_seconds == 0
+
+
+def test_alone_is_the_mean_of_the_honest_clients(workshop):
+    shop = workshop()
+    bad = shop.planner.bad_clients(SCENARIOS["shuffled"], 42)
+    _, result = run(shop, "shuffled", "alone")
+    assert set(result.by_client) == set(range(4)) - set(bad)
+    assert sum(result.losses) / sum(result.units) == pytest.approx(np.mean(list(result.by_client.values())))
+
+
+def test_centralised_is_one_client_with_everything(workshop):
+    shop = workshop()
+    one, result = run(shop, "shuffled", "centralised")
+    shards = [load_shard(DataPaths(one.data), client) for client in range(4)]
+    assert [each.clients for each in result.rounds] == [(0,), (0,)]
+    everything = union(shards)
+    assert sorted(map(repr, everything.sft)) == sorted(repr(example) for mine in shards for example in mine.sft)
+    assert union(shards[::-1]) == everything
+    assert len(list(shop.paths.updates.glob("*.pt"))) == 1
+
+
+def test_va_is_judged_by_the_dpo_loss_against_its_start(workshop, tiny_model):
+    shop = workshop()
+    one, base = run(shop, "flipped", "base")
+    assert np.allclose(base.losses, np.log(2), atol=1e-6)
+    _, result = run(shop, "flipped", "fedavg")
+    assert [len(each.clients) for each in result.rounds] == [4, 4]
+    start = start_adapter(shop.lab, one)
+    pairs = encode_pairs(tiny_model.tokenizer, read_examples(DataPaths(one.data).held_out("test", "va"), PreferencePair), 128)
+    now = score_pairs(tiny_model, pairs, 32)
+    tiny_model.load(start)
+    before = score_pairs(tiny_model, pairs, 32)
+    margins = torch.from_numpy((now.chosen - before.chosen) - (now.rejected - before.rejected))
+    assert np.allclose(-torch.nn.functional.logsigmoid(shop.settings.dpo_beta * margins).numpy(), result.losses)
+    assert sum(result.right) / sum(result.decided) == pytest.approx(np.mean(now.margins > 0))
+
+
+def test_the_start_of_va_is_trained_once(workshop):
+    shop = workshop()
+    one, _ = run(shop, "flipped", "fedavg")
+    path = shop.paths.start(one.start.work.key)
+    written = path.stat().st_mtime_ns
+    run(shop, "flipped", "verified")
+    assert path.stat().st_mtime_ns == written
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_federation_that_breaks_down_is_a_result(workshop, monkeypatch):
+    class Breaks(cells.CachedLearner):
+        def fit(self, task, shard, on_status):
+            if task.round > 0:
+                raise TrainingError("the gradient is not finite")
+            return super().fit(task, shard, on_status)
+
+    monkeypatch.setattr(cells, "CachedLearner", Breaks)
+    _, result = run(workshop(), "scaling", "fedavg")
+    assert "the gradient is not finite" in result.stopped
+    assert len(result.rounds) == 1
+    assert result.losses  # of the last adapter that there is
+
+
+def test_those_left_out_fail_at_once():
+    transport = Only(InProcessTransport(ToyLearner(), shard), frozenset({0, 2}))
+    result = next(federation().run(START, transport))
+    assert result.record.clients == (0, 2)
+    assert [one.reason for one in result.record.excluded] == [LEFT_OUT, LEFT_OUT]

@@ -1,0 +1,38 @@
+import pytest
+
+from fccl.compare.methods import DECIDED_HERE, FEDAVG, METHODS, ORACLE, QUICK
+from fccl.config import Settings, load_settings
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)
+def test_a_method_is_what_a_person_could_set(method):
+    settings = load_settings(dict(method.rule_for(8)))
+    assert all(getattr(settings, name) == value for name, value in method.rule_for(8).items())
+    assert set(method.reads) <= set(Settings.model_fields)
+    assert set(method.rule_for(8)) <= DECIDED_HERE
+
+
+@pytest.mark.parametrize("clients", [2, 3, 4, 8, 9, 20])
+def test_robust_rules_are_never_asked_for_more_than_they_can(clients):
+    assert 2 * METHODS["trimmed-mean"].rule_for(clients)["max_bad_clients"] + 1 <= clients
+    krum = METHODS["krum"].rule_for(clients)["max_bad_clients"]
+    assert krum == 0 or 2 * krum + 3 <= clients
+
+
+def test_with_eight_clients_the_trimmed_mean_stands_three_and_krum_two():
+    assert METHODS["trimmed-mean"].rule_for(8)["max_bad_clients"] == 3
+    assert METHODS["krum"].rule_for(8)["max_bad_clients"] == METHODS["multi-krum"].rule_for(8)["max_bad_clients"] == 2
+
+
+def test_the_oracle_is_fedavg_that_knows():
+    assert METHODS[ORACLE].rule == METHODS[FEDAVG].rule
+    assert [name for name, method in METHODS.items() if method.without_bad] == [ORACLE]
+
+
+def test_only_sources_of_reported_losses_believe_them():
+    assert {name for name, method in METHODS.items() if method.believes_losses} == {"loss-inverse", "data-loss-combined"}
+
+
+def test_the_quick_ones_are_methods():
+    assert set(QUICK) < set(METHODS)
+    assert {FEDAVG, ORACLE, "verified"} <= set(QUICK)

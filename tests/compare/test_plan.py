@@ -1,0 +1,101 @@
+import pytest
+
+from fccl.compare.methods import METHODS
+from fccl.compare.scenarios import SCENARIOS
+
+
+def cell(planner, scenario, method, seed=42):
+    return planner.cell(SCENARIOS[scenario], METHODS[method], seed)
+
+
+@pytest.fixture(scope="module")
+def planner(tiny_settings, tiny_model, tmp_path_factory):
+    from fccl.apps.compare import design
+    from fccl.compare.plan import Planner
+    from fccl.config import load_settings
+    from fccl.paths import ComparePaths
+
+    return Planner(design(load_settings(tiny_settings), tiny_model, 1), ComparePaths(tmp_path_factory.mktemp("plan")))
+
+
+def test_the_oracle_is_exactly_the_honest_clients(planner):
+    for name in ("shuffled", "free-riders", "flipped"):
+        bad = planner.bad_clients(SCENARIOS[name], 42)
+        work = cell(planner, name, "oracle").work
+        assert len(bad) == 1
+        assert [client.client_id for client in work.clients] == [client for client in range(4) if client not in bad]
+        assert {client.attack for client in work.clients} == {"none"}
+        assert work.rule == cell(planner, name, "fedavg").work.rule
+
+
+def test_methods_of_a_scenario_see_the_same_shards_and_the_same_start(planner):
+    works = [cell(planner, "shuffled", name).work for name in ("fedavg", "verified", "median", "loss-inverse")]
+    assert len({work.clients for work in works}) == 1
+    assert len({(work.test, work.validation, work.plan, work.train, work.start) for work in works}) == 1
+    assert len({work.key for work in works}) == 4
+
+
+def test_scenarios_that_a_method_cannot_tell_apart_share_the_result(planner):
+    assert cell(planner, "loss-forgers", "verified").work == cell(planner, "shuffled", "verified").work
+    assert cell(planner, "loss-forgers", "fedavg").work == cell(planner, "shuffled", "fedavg").work
+    assert cell(planner, "loss-forgers", "loss-inverse").work != cell(planner, "shuffled", "loss-inverse").work
+    assert cell(planner, "sign-flip", "oracle").work == cell(planner, "free-riders", "oracle").work == cell(planner, "shuffled", "oracle").work
+    assert cell(planner, "sign-flip", "centralised").work == cell(planner, "clean-iid", "centralised").work
+    assert cell(planner, "shuffled", "centralised").work != cell(planner, "clean-iid", "centralised").work
+    assert cell(planner, "shuffled", "base").work == cell(planner, "sizes", "base").work
+
+
+def test_spoilt_clients_have_other_shards_and_the_honest_the_same(planner):
+    bad = planner.bad_clients(SCENARIOS["shuffled"], 42)
+    spoilt, clean = (cell(planner, name, "fedavg").work.clients for name in ("shuffled", "sign-flip"))
+    different = [one.client_id for one, other in zip(spoilt, clean, strict=True) if one.shard != other.shard]
+    assert tuple(different) == bad
+    assert [client.client_id for client in clean if client.attack == "sign_flip"] == list(bad)
+
+
+def test_va_scenarios_start_from_one_adapter_of_clean_data(planner):
+    start, *others = [cell(planner, name, method).start for name in ("flipped", "clean-va") for method in ("fedavg", "verified", "oracle", "base")]
+    assert all(other == start for other in others)
+    assert start.work.phase == "sft"
+    assert {client.attack for client in start.work.clients} == {"none"}
+    assert len(start.work.clients) == 4
+    assert cell(planner, "flipped", "fedavg").work.start == start.work.key
+
+
+def test_where_nobody_is_bad_there_is_no_oracle(planner):
+    found = list(planner.cells([SCENARIOS["clean-iid"], SCENARIOS["shuffled"]], [METHODS["fedavg"], METHODS["oracle"]], [42, 43]))
+    assert [(one.scenario, one.method, one.seed) for one in found] == [
+        ("clean-iid", "fedavg", 42),
+        ("shuffled", "fedavg", 42),
+        ("shuffled", "oracle", 42),
+        ("clean-iid", "fedavg", 43),
+        ("shuffled", "fedavg", 43),
+        ("shuffled", "oracle", 43),
+    ]
+
+
+@pytest.mark.parametrize("changes", [{"sft_lr": 1e-3}, {"fed_rounds": 3}, {"lora_r": 2}, {"verify_steps": 3}, {"eval_batch_size": 8}])
+def test_a_changed_setting_is_another_cell(planner, tiny_settings, tiny_model, changes):
+    from dataclasses import replace
+
+    from fccl.apps.compare import design
+    from fccl.config import load_settings
+
+    other = replace(planner, design=design(load_settings(tiny_settings | changes), tiny_model, 1))
+    assert cell(other, "shuffled", "verified").work.key != cell(planner, "shuffled", "verified").work.key
+
+
+def test_what_a_method_does_not_read_changes_nothing_for_it(planner, tiny_settings, tiny_model):
+    from dataclasses import replace
+
+    from fccl.apps.compare import design
+    from fccl.config import load_settings
+
+    other = replace(planner, design=design(load_settings(tiny_settings | {"verify_steps": 3}), tiny_model, 1))
+    assert cell(other, "shuffled", "fedavg").work == cell(planner, "shuffled", "fedavg").work
+
+
+def test_other_seeds_are_other_data(planner):
+    first, second = (cell(planner, "shuffled", "fedavg", seed) for seed in (42, 43))
+    assert first.data != second.data
+    assert first.work.test != second.work.test

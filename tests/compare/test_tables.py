@@ -1,0 +1,145 @@
+"""Tables and pictures of a comparison whose figures are made up, so that every kind of cell is there."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from fccl.compare import pictures, tables
+from fccl.compare.methods import METHODS
+from fccl.compare.values import Comparison, MethodInfo, Row, ScenarioInfo
+from fccl.evaluation.values import Estimate
+
+
+def estimate(value, spread=0.01):
+    return Estimate(value=value, low=value - spread, high=value + spread, n=100)
+
+
+def row(scenario, method, loss, **more):
+    return Row(scenario=scenario, method=method, seeds=2, loss=None if loss is None else estimate(loss), by_seed=(loss, loss), **more)
+
+
+def comparison(**changes):
+    names = ("base", "fedavg", "verified", "median", "oracle")
+    shares = ((0.2, 0.3, 0.1, 0.4), (0.5, 0.5, 0.0, 0.0))
+    heard = {"weights": shares, "bad_weight": (0.5, 0.0), "bad_clients": (2, 3)}
+    rows = (
+        row("shuffled", "base", 6.0, difference=estimate(5.0), verdict="worse"),
+        row("shuffled", "fedavg", 1.0, validation=(2.0, 1.1), weights=shares, bad_weight=(0.5, 0.5), bad_clients=(2, 3)),
+        row("shuffled", "verified", 0.6, difference=estimate(-0.4), verdict="better", gap_closed=estimate(0.8), validation=(1.8, 0.7), **heard),
+        row("shuffled", "median", None, verdict="worse", stopped=("seed 1: round 2 has 0 good updates",)),
+        row("shuffled", "oracle", 0.5, difference=estimate(-0.5), verdict="better", gap_closed=estimate(1.0, 0.0), validation=(1.7, 0.6)),
+        row("flipped", "fedavg", 0.7, accuracy=estimate(0.9), validation=(0.6, 0.5), weights=shares, bad_clients=(2, 3)),
+        row("flipped", "verified", 0.7001, difference=estimate(0.0001), verdict="no significant difference", accuracy=estimate(0.91)),
+    )
+    usual = {
+        "model": "builtin:micro",
+        "settings": {},
+        "seeds": (1, 2),
+        "num_clients": 4,
+        "rounds": 2,
+        "examples": {"instructions, train": 10},
+        "scenarios": (
+            ScenarioInfo(name="shuffled", title="shuffled answers", phase="sft", bad_clients=2),
+            ScenarioInfo(name="flipped", title="preferences, flipped", phase="va", bad_clients=2),
+        ),
+        "methods": tuple(MethodInfo(name=name, title=METHODS[name].title, rule={}) for name in names),
+        "rows": rows,
+        "bootstrap_samples": 200,
+    }
+    return Comparison(**(usual | changes))
+
+
+def lines(table):
+    return {line[0]: line[1:] for line in table.rows}
+
+
+def test_a_row_says_figure_interval_verdict_gap_and_weight():
+    sft, va = tables.scenario_tables(comparison())
+    assert sft.title == "shuffled answers, 2 of 4 clients"
+    found = lines(sft)
+    assert found["FCCL, verified"] == ("1.822", "0.670 [0.664, 0.677]", "▲ better", "80% [79%, 81%]", "0.50 → 0.00", "0")
+    assert found["FedAvg"][2] == "(yardstick)"
+    assert found["coordinate median"][0] == "not finite"
+    assert found["coordinate median"][2] == "▼ worse"
+    assert lines(va)["FCCL, verified"][:3] == ("0.7001", "+0.0001 [-0.0099, +0.0101]", "≈ no difference")
+    assert lines(va)["FCCL, verified"][-1] == "91.0% [90.0%, 92.0%]"
+    assert all(len(line) == len(table.head) for table in (sft, va) for line in table.rows)
+
+
+def test_the_matrix_has_every_scenario_and_leaves_holes_where_nothing_was_run():
+    whole = tables.matrix(comparison())
+    assert whole.head == ("method", "shuffled answers", "preferences, flipped")
+    assert lines(whole)["FCCL, verified"] == ("1.822 ▲", "0.7001 ≈")
+    assert lines(whole)["oracle (no bad clients)"] == ("1.649 ▲", tables.DASH)
+
+
+def test_markdown_tables_are_tables():
+    text = tables.to_markdown(comparison(), "fccl compare --quick")
+    assert "fccl compare --quick" in text
+    assert "round 2 has 0 good updates" in text
+    blocks = [block for block in text.split("\n\n") if block.startswith("|")]
+    assert len(blocks) == 3
+    for block in blocks:
+        assert len({line.count("|") for line in block.splitlines()}) == 1
+
+
+def test_one_seed_is_said_to_be_one():
+    assert "one seed" in " ".join(tables.notes(comparison(seeds=(1,))))
+    assert "one seed" not in " ".join(tables.notes(comparison()))
+
+
+@pytest.mark.parametrize(("loss", "shown"), [(0.0, "1.000"), (2.0, "7.389"), (4.0, "54.6"), (9.0, "8.1e+03"), (1e6, "1.01e+304")])
+def test_perplexities_have_as_many_digits_as_mean_something(loss, shown):
+    assert tables.perplexity(loss) == shown
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_pictures_are_pictures(wide):
+    one = comparison()
+    for png in (
+        pictures.summary(one, wide),
+        pictures.gaps(one, wide),
+        pictures.weights(one, one.scenarios[0], wide),
+        pictures.losses(one, one.scenarios[0], wide),
+        pictures.losses(one, one.scenarios[1], wide),
+    ):
+        with Image.open(io.BytesIO(png)) as picture:
+            assert picture.format == "PNG"
+            assert min(picture.size) > 200
+            assert len(picture.convert("RGB").getcolors(1 << 24)) > 20
+
+
+def test_the_same_comparison_is_the_same_picture():
+    assert pictures.summary(comparison()) == pictures.summary(comparison())
+
+
+def test_no_weights_no_picture():
+    one = comparison(rows=(row("shuffled", "fedavg", 1.0),))
+    assert pictures.gaps(one) is None
+    assert pictures.weights(one, one.scenarios[0]) is None
+    assert pictures.losses(one, one.scenarios[0]) is None
+
+
+def test_shades_say_better_and_worse():
+    one = comparison()
+    base, best, broken = (one.row("shuffled", name) for name in ("fedavg", "oracle", "median"))
+    assert pictures.shade(best, base) < 0 < pictures.shade(one.row("shuffled", "base"), base)
+    assert pictures.shade(broken, base) == 1.0
+    assert pictures.shade(base, base) == pictures.shade(None, base) == 0.0
+
+
+def test_no_two_methods_look_alike():
+    assert len({pictures.style(name)[:3] for name in METHODS}) == len(METHODS)
+
+
+def test_the_page_holds_everything_and_asks_the_network_for_nothing():
+    from fccl.apps.compare_page import page
+
+    html = page(comparison(model="<script>alert(1)</script>"), "fccl compare")
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert html.count("data:image/png;base64,") == 10
+    assert "http" not in html.replace("http-equiv", "")
+    for words in ("▲ better", "▼ worse", "≈ no difference", "0.50 → 0.00", "round 2 has 0 good updates"):
+        assert words in html

@@ -1,0 +1,154 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fccl.compare.values import CellResult, Work
+from fccl.compare.verdicts import Judge, gap_closed, judge, minus
+from fccl.specs import ModelSpec, RoundPlan, TrainSpec
+
+WORK = Work(
+    versions={},
+    model=ModelSpec(name="m", lora_r=1, lora_alpha=1, max_length=8),
+    model_sha256="",
+    phase="sft",
+    train=TrainSpec(epochs=1, learning_rate=0.1, batch_size=1, warmup=0, max_grad_norm=1),
+    plan=RoundPlan(fed_rounds=1, num_clients=2, clients_per_round=2, seed=0),
+    start="",
+    clients=(),
+    way="federated",
+    rule={},
+    validation="",
+    test="",
+    eval_batch_size=1,
+)
+
+
+def cell(losses, units=None, **more):
+    units = np.ones(len(losses)) if units is None else units
+    return CellResult(work=WORK, seconds=0, training_seconds=0, weighing_seconds=0, losses=tuple(losses), units=tuple(units), **more)
+
+
+def world(seeds=5, examples=80, effects=(("fedavg", 0.0), ("oracle", -0.2), ("mine", -0.1)), noise=0.02, spread=0.0, draw=0):
+    """Methods whose true difference to FedAvg is known; examples and seeds have difficulties of their own, which all methods share."""
+    rng = np.random.default_rng(draw)
+    found = {name: [] for name, _ in effects}
+    for _ in range(seeds):
+        hard, tokens = rng.gamma(2.0, 0.5, examples), rng.integers(3, 30, examples)
+        for name, effect in effects:
+            wobble = rng.normal(0, spread) if name != "fedavg" else 0.0
+            found[name].append(cell((hard + effect + wobble + rng.normal(0, noise, examples)) * tokens, tokens))
+    return found
+
+
+def test_a_known_effect_is_found_with_its_sign_and_size():
+    said = judge(world(), 1000, 1, "fedavg", "oracle")
+    mine = said["mine"]
+    assert mine.verdict == "better"
+    assert mine.difference.low < -0.1 < mine.difference.high
+    assert mine.gap_closed.low < 0.5 < mine.gap_closed.high
+    assert said["oracle"].gap_closed.value == pytest.approx(1.0)
+    assert said["fedavg"].difference is None
+    assert said["fedavg"].verdict is None
+
+
+def test_worse_is_worse():
+    said = judge(world(effects=(("fedavg", 0.0), ("mine", 0.1))), 500, 1, "fedavg", "oracle")
+    assert said["mine"].verdict == "worse"
+    assert said["mine"].gap_closed is None
+
+
+def test_nothing_is_found_where_nothing_is():
+    """At 95 % about one of twenty would be; with five seeds the bootstrap is a little too sure."""
+    found = [judge(world(effects=(("fedavg", 0.0), ("mine", 0.0)), noise=0.3, draw=draw), 300, 1, "fedavg", "oracle") for draw in range(60)]
+    assert sum(said["mine"].verdict != "no significant difference" for said in found) <= 9
+
+
+def test_seeds_that_disagree_make_the_interval_wide():
+    calm, wild = (judge(world(spread=spread), 500, 1, "fedavg", "oracle")["mine"].difference for spread in (0.0, 0.3))
+    assert wild.high - wild.low > 5 * (calm.high - calm.low)
+
+
+def test_agrees_with_an_independent_bootstrap():
+    found = world(seeds=4, examples=60, spread=0.05)
+    said = judge(found, 4000, 3, "fedavg", "oracle")["mine"]
+    rng, draws = np.random.default_rng(0), []
+    pairs = [(np.array(mine.losses), np.array(base.losses), np.array(mine.units)) for mine, base in zip(found["mine"], found["fedavg"], strict=True)]
+    for _ in range(4000):
+        parts = []
+        for seed in rng.integers(len(pairs), size=len(pairs)):
+            mine, base, units = pairs[seed]
+            drawn = rng.integers(len(units), size=len(units))
+            parts.append((mine[drawn].sum() - base[drawn].sum()) / units[drawn].sum())
+        draws.append(np.mean(parts))
+    low, high = np.quantile(draws, [0.025, 0.975])
+    width = high - low
+    assert said.difference.value == pytest.approx(np.mean([(m.sum() - b.sum()) / u.sum() for m, b, u in pairs]))
+    assert abs(said.difference.low - low) < 0.1 * width
+    assert abs(said.difference.high - high) < 0.1 * width
+
+
+def test_one_seed_is_the_bootstrap_over_its_examples():
+    from fccl.evaluation.bootstrap import Bootstrap
+
+    found = world(seeds=1)
+    said = judge(found, 4000, 3, "fedavg", "oracle")["mine"].difference
+    mine, base = found["mine"][0], found["fedavg"][0]
+    plain = Bootstrap(4000, 9).ratio(np.subtract(mine.losses, base.losses), mine.units)
+    assert said.value == pytest.approx(plain.value)
+    assert said.low == pytest.approx(plain.low, abs=0.1 * (plain.high - plain.low))
+    assert said.high == pytest.approx(plain.high, abs=0.1 * (plain.high - plain.low))
+
+
+def test_the_same_cells_give_the_same_figures_and_a_method_more_changes_nothing():
+    found = world()
+    assert judge(found, 300, 1, "fedavg", "oracle") == judge(dict(found), 300, 1, "fedavg", "oracle")
+    fewer = {name: cells for name, cells in found.items() if name != "oracle"}
+    assert judge(fewer, 300, 1, "fedavg", "oracle")["mine"].difference == judge(found, 300, 1, "fedavg", "oracle")["mine"].difference
+
+
+def test_no_gap_where_the_oracle_is_no_better():
+    found = world(effects=(("fedavg", 0.0), ("oracle", 0.05), ("mine", -0.1)))
+    assert judge(found, 300, 1, "fedavg", "oracle")["mine"].gap_closed is None
+
+
+def test_a_model_that_cannot_be_scored_is_worse_and_one_that_can_is_better():
+    found = world()
+    broken = dict(found, mine=[*found["mine"][:-1], cell(())])
+    said = judge(broken, 300, 1, "fedavg", "oracle")["mine"]
+    assert (said.loss, said.difference, said.gap_closed, said.verdict) == (None, None, None, "worse")
+    hopeless = dict(found, fedavg=[cell(())] * 5)
+    assert judge(hopeless, 300, 1, "fedavg", "oracle")["mine"].verdict == "better"
+    both = dict(hopeless, mine=[cell(())] * 5)
+    assert judge(both, 300, 1, "fedavg", "oracle")["mine"].verdict == "no significant difference"
+
+
+def test_too_few_examples_for_a_verdict():
+    found = world(seeds=1, examples=5)
+    assert judge(found, 300, 1, "fedavg", "oracle")["mine"].verdict == "too few examples"
+
+
+def test_accuracy_counts_right_among_the_decided():
+    right, decided = (1.0, 0.0, 1.0, 0.0) * 10, (1.0, 1.0, 1.0, 0.0) * 10
+    said = judge({"fedavg": [cell([0.5] * 40, right=right, decided=decided)]}, 300, 1, "fedavg", "oracle")["fedavg"]
+    assert said.accuracy.value == pytest.approx(2 / 3)
+    assert said.accuracy.low < 2 / 3 < said.accuracy.high
+
+
+@given(st.lists(st.integers(2, 9), min_size=1, max_size=4), st.integers(0, 99))
+def test_a_constant_has_no_interval(counts, seed):
+    court = Judge(100, seed, tuple(counts))
+    found = court.mean_ratio([[3.0] * n for n in counts], [[2.0] * n for n in counts])
+    assert found.value == pytest.approx(1.5)
+    assert found.draws == pytest.approx(np.full(100, 1.5))
+
+
+@given(st.floats(-2, 2), st.integers(0, 50))
+def test_the_gap_closed_is_linear_in_the_loss(share, seed):
+    court, rng = Judge(200, seed, (30,)), np.random.default_rng(seed)
+    hard = rng.gamma(2.0, 0.5, 30) + 1
+    base, best, mine = (court.mean_ratio([hard - 0.4 * part], [np.ones(30)]) for part in (0.0, 1.0, share))
+    found = gap_closed(mine, base, best)
+    assert found.value == pytest.approx(share, abs=1e-6)
+    assert found.low == pytest.approx(share, abs=1e-5)
+    assert minus(base, best).value == pytest.approx(0.4)

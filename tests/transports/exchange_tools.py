@@ -1,0 +1,118 @@
+"""What the tests of the exchange directory share: clients in threads, answers that are spoilt before the server looks."""
+
+import io
+import json
+import os
+import time
+from contextlib import contextmanager
+
+import torch
+
+from fccl.exchange.client import ExchangeClient
+from fccl.exchange.rejected import Rejection
+from tests.toy import ToyLearner, adapter, shard
+from tests.transports.contract import task
+from tests.transports.test_exchange_contract import client_threads
+
+
+def fit(transport, asked=(0, 1), number=0):
+    return {answer.client_id: answer for answer in transport.fit(task(number), asked)}
+
+
+def until(happened, seconds=10):
+    end = time.monotonic() + seconds
+    while not happened() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+class Slow(ToyLearner):
+    """Client 1 takes its time."""
+
+    seconds = 0.0
+
+    def fit(self, task, shard, on_status):
+        update = super().fit(task, shard, on_status)
+        time.sleep(self.seconds if shard.client_id == 1 else 0)
+        return update
+
+
+def slow(seconds):
+    learner = Slow()
+    learner.seconds = seconds
+    return learner
+
+
+@contextmanager
+def clients(paths, learners, **changes):
+    with client_threads(paths.root, learners, grace_s=0.0, **changes) as started:
+        yield started
+
+
+def finish(transport):
+    transport.finish("run", 99, adapter())
+
+
+def answered(paths, transport, spoil, asked=(0, 1), keys=None, **spec):
+    """The answers to a round in which client 1's committed files are spoilt before the server looks."""
+    told = []
+    with transport(**({"timeout_s": 0.5} | spec)) as exchange:
+        exchange.tell = told.append
+        board = exchange._board("run")
+        opened = board.open(0, "sft", task().adapter, exchange._work(board, task(), asked))
+        learner = ToyLearner()
+        for number in asked:
+            client = ExchangeClient(paths, number, learner, shard, keys=keys)
+            client._commit(opened, learner.fit(task(), shard(number), lambda status: None))
+        spoil(paths, opened)
+        found = fit(exchange, asked)
+        reasons = [Rejection.model_validate_json(path.read_text()) for path in sorted(paths.rejected.glob("*_reason.json"))]
+        assert reasons == exchange.rejected.rejections
+    return found, reasons
+
+
+def edit(changes, client_id=1):
+    def spoil(paths, opened):
+        path = paths.contribution(client_id, 0)
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return spoil
+
+
+def replace(kind, content):
+    def spoil(paths, opened):
+        path = getattr(paths, kind)(1, 0)
+        path.unlink()
+        path.write_bytes(content)
+
+    return spoil
+
+
+def linked(kind):
+    def spoil(paths, opened):
+        path = getattr(paths, kind)(1, 0)
+        outside = paths.root.parent / "outside"
+        path.rename(outside)
+        path.symlink_to(outside)
+
+    return spoil
+
+
+def pipe(paths, opened):
+    paths.contribution(1, 0).unlink()
+    os.mkfifo(paths.contribution(1, 0))
+
+
+def folder(paths, opened):
+    paths.update(1, 0).unlink()
+    paths.update(1, 0).mkdir()
+
+
+def huge(paths, opened):
+    with open(paths.update(1, 0), "r+b") as file:
+        file.truncate(10**9)
+
+
+def with_nan():
+    buffer = io.BytesIO()
+    torch.save({"w": torch.tensor([0.0, float("nan"), 0.0])}, buffer)
+    return buffer.getvalue()
