@@ -85,7 +85,10 @@ def product_error(before: Adapter, parts: Parts, after: Adapter) -> float | None
 
 
 def first(adapter: Adapter, rank: int) -> Adapter:
-    """The first `rank` directions of every module: what a client of that rank trains. The adapter itself when it has no more."""
+    """The first `rank` directions of every module: what a client of that rank trains. The adapter itself when it has no more.
+
+    Raises `AdapterError` when it holds anything but LoRA factors, and so does `rest`.
+    """
     return _directions(adapter, slice(0, rank)) if _rank(adapter) > rank else adapter
 
 
@@ -105,7 +108,7 @@ def require_frozen_a(before: Adapter, update: Adapter) -> None:
 
 
 def _rank(adapter: Adapter) -> int:
-    return max(tensor.shape[0] for name, tensor in adapter.tensors.items() if ".lora_A." in name)
+    return max(pair.rank for pair in pairs(adapter.form))
 
 
 def _directions(adapter: Adapter, which: slice) -> Adapter:

@@ -67,7 +67,7 @@ def to_markdown(comparison: Comparison, command: str = "") -> str:
         parts += [f"## {table.title}", "", *_markdown(table), ""]
     stopped = [f"- {row.scenario}, {row.method}: {why}" for row in comparison.rows for why in row.stopped]
     parts += ["## Ended early", "", *stopped, ""] if stopped else []
-    return "\n".join([*parts, *notes(comparison), ""])
+    return "\n".join([*parts, "## How to read it", "", *(f"- {note}" for note in notes(comparison)), ""])
 
 
 def lead(comparison: Comparison) -> list[str]:

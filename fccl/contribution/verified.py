@@ -6,8 +6,9 @@ held-out loss, p the prior and w = p at k = 0:
     d_i = <grad L(theta(w)), u_i>,   d_i <- d_i - sum_j w_j d_j,   log w_i <- log w_i - (1/T) d_i / (sqrt(k + 1) max_j |d_j|),   normalise
 
 so after any step w_i is proportional to p_i exp(score_i / T), the score being what was subtracted in all. One backward pass gives every client's
-marginal contribution d_i at once, however many clients there are. The path ends when it promises little more, and the weights of the lowest loss on
-it are taken, so the mean is never worse on these examples than with the prior. `docs/contribution.md` says why, what it costs, and where it fails.
+marginal contribution d_i at once, however many clients there are. The path ends when little more is to be gained, and the weights of the lowest loss
+on it are taken, so the mean is never worse on these examples than with the prior. `docs/contribution.md` says why, what it
+costs, and where it fails.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from fccl.contribution.weighing import HeldOutLoss, Weighing
 from fccl.messages import ClientUpdate, FitTask
 from fccl.records import Verification
 
-ENOUGH = 0.02  # of the loss: a path that cannot lower it by more ends
+ENOUGH = 0.1  # of the gap at the prior: where no more is left, the path ends
 ROUNDING = 1e-9  # slopes that differ by less than this share of the largest are alike
 
 
@@ -74,8 +75,9 @@ class Verified:
         prior = prior_weights(self.prior, task, updates)
         point = self._point(task, updates, (0.0,) * len(updates), prior)
         yield point
+        least = ENOUGH * point.gap
         for step in range(1, self.steps + 1):
-            if point.gap <= ENOUGH * point.loss:
+            if point.gap <= least:
                 return
             scale = math.sqrt(step) * max(map(abs, point.slopes))
             scores = tuple(score - slope / scale for score, slope in zip(point.scores, point.slopes, strict=True))

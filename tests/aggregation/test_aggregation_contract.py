@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fccl.adapter import Adapter
 from fccl.aggregation import vectors
+from fccl.aggregation.mean import weighted_mean
 from fccl.aggregation.protocol import Parts
 from fccl.aggregation.rules import RULES, aggregation
 from fccl.aggregation.state import ServerState, server_state_from_bytes
@@ -103,6 +104,19 @@ def test_the_weights_it_tells_are_those_that_counted(name, matrix, seed):
     assert told.min() >= 0
     assert told.sum() <= 1 + 1e-9
     close(vector(result.adapter), told @ matrix.astype(np.float64) + (1 - told.sum()) * before, matrix)
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedprox", "scaffold"])
+@given(matrix=matrices(), seed=st.integers(0, 99))
+@settings(max_examples=20, deadline=None)
+def test_fedavg_is_the_weighted_mean_to_the_bit_and_what_has_no_weight_is_not_read(name, matrix, seed):
+    weights = weights_for(matrix, seed) * np.random.default_rng(seed).integers(0, 2, len(matrix))
+    weights[0] = 1.0
+    updates = parts(matrix, weights)
+    result = aggregate(name, np.zeros(matrix.shape[1]), updates)
+    assert result.adapter.sha256 == weighted_mean(updates).sha256
+    assert result.weights == updates.weights
+    assert len(list(updates.counted())) == np.count_nonzero(weights)
 
 
 @pytest.mark.parametrize("name", EVERY)

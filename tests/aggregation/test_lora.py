@@ -246,6 +246,12 @@ def test_an_update_that_does_not_fit_is_refused(spoil):
             mean(name, 2, good, (0.5, 0.5), [good, Adapter(spoil(dict(good.tensors)))])
 
 
+def test_an_adapter_that_is_none_of_lora_is_refused():
+    plain = Adapter({"w": torch.ones(3)})
+    with pytest.raises(AdapterError, match="more than pairs"):
+        mean("svd", 2, plain, (1.0,), [plain])
+
+
 def test_beyond_float32_is_an_error():
     huge = factors(0, 2, size=1e30)
     with pytest.raises(FederationError, match="beyond float32"):

@@ -173,6 +173,7 @@ def test_a_failed_run_gives_its_reason(page, logs, began):
     logs.event("failed", began + 350, round=3, message="round 4 has 1 good update")
     assert sentence(shown(page)) == "Failed, with 3 of 4 rounds complete: round 4 has 1 good update"
     assert figures(page)["Time"] == ("5 min 50 s", "")
+    assert "fccl run --resume" in texts(page)
 
 
 def test_who_was_left_out_of_the_last_round_is_told_at_once(page, tmp_path):

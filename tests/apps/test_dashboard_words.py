@@ -121,6 +121,13 @@ def test_the_tab_of_the_browser_says_it_too(changes, said):
     assert words.title(a_glance(**changes)) == said
 
 
+def test_a_long_reason_is_cut_and_stays_one_line():
+    said = words.sentence(a_glance(standing="failed", message="a\nb\x1b " + "x" * 5000), "logs/")
+    assert said.startswith("Failed, with 2 of 6 rounds complete: a b\\x1b xxx")
+    assert said.endswith("xxx …")
+    assert len(said) < 300
+
+
 def test_what_clients_do_begins_with_what_presses():
     assert words.client_counts(a_glance()) == "1 without heartbeat, 1 training"
     assert words.client_counts(a_glance(clients=())) == ""

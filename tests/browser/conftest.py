@@ -116,25 +116,11 @@ class Visit:
     page: Page
     wrong: list[str] = field(default_factory=list)
     news: int = 0  # messages of the server so far
-    shaken: bool = False  # the machine's network has changed, and Chromium has dropped its connections: no fault of the page
 
     def note(self, what: str) -> None:
-        if "ERR_NETWORK_CHANGED" in what:
-            self.shaken = True
-        else:
+        """Something is wrong, unless the machine's network has changed: then Chromium drops its connections, and Streamlit connects again."""
+        if "ERR_NETWORK_CHANGED" not in what:
             self.wrong.append(what)
-
-    def go(self, url: str) -> None:
-        """Load the page; again, should the machine's network have changed meanwhile."""
-        while True:
-            self.shaken = False
-            self.page.goto(url)
-            try:
-                self.page.locator("h1.fccl-sentence").wait_for(timeout=1000 * PATIENCE_S / 4)
-                return
-            except TimeoutError:
-                if not self.shaken:
-                    raise
 
     @property
     def sentence(self) -> str:
@@ -177,19 +163,24 @@ class Visit:
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[object]:
-    """`visit(url, width=…, …)` opens the page; at the end nothing may have gone wrong on it."""
+    """`visit(url, width=…, …)` opens the page; at the end nothing may have gone wrong on it.
+
+    Scripts and styles reach the browser through Playwright, since Chromium gives a download up when a network of the machine comes or goes.
+    """
     visits: list[Visit] = []
 
     def visit(url: str, width: int = 1280, height: int = 800, **options: object) -> Visit:
         page = browser.new_context(viewport={"width": width, "height": height}, **options).new_page()  # type: ignore[arg-type]
         visits.append(seen := Visit(page))
+        page.route("**/static/**", lambda route: route.fulfill(response=route.fetch()))
         page.on("console", lambda message: seen.note(f"console: {message.text}") if message.type == "error" else None)
         page.on("pageerror", lambda error: seen.note(f"error: {error}"))
         page.on("requestfailed", lambda request: seen.note(f"failed: {request.url} {request.failure}"))
         page.on("request", lambda request: seen.note(f"abroad: {request.url}") if abroad(request.url) else None)
         page.on("dialog", lambda dialog: seen.note(f"dialog: {dialog.message}"))
         page.on("websocket", lambda socket: socket.on("framereceived", seen.heard))
-        seen.go(url)
+        page.goto(url)
+        page.locator("h1.fccl-sentence").wait_for(timeout=1000 * PATIENCE_S)
         return seen
 
     yield visit

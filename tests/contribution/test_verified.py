@@ -43,14 +43,15 @@ def by_numpy(rule, given_updates):
         middle = np.sort(far[far > 0])[(np.count_nonzero(far) - 1) // 2]
         samples = samples * np.minimum(1, 5 * middle / np.maximum(far, 1e-300))
     prior = samples / samples.sum()
-    weights, scores, path = prior, np.zeros(len(prior)), []
+    weights, scores, path, gaps = prior, np.zeros(len(prior)), [], []
     target, curvature = np.array(rule.loss.target), np.array(rule.loss.curvature)
     for step in range(rule.steps + 1):
         theta = (weights @ matrix).astype(np.float32).astype(np.float64)
         path.append((weights, scores, 0.5 * np.sum(curvature * (theta - target) ** 2)))
         slopes = matrix @ (curvature * (theta - target))
         slopes = slopes - weights @ slopes
-        if step == rule.steps or -slopes.min() <= 0.02 * path[-1][2] + 1e-12:
+        gaps.append(-slopes.min())
+        if step == rule.steps or -slopes.min() <= 0.1 * gaps[0] + 1e-12:
             break
         scores = scores - slopes / (np.sqrt(step + 1) * np.abs(slopes).max())
         weights = prior * np.exp(scores / rule.temperature)
@@ -261,14 +262,14 @@ def test_the_passes_do_not_grow_with_the_clients(clients):
 
 @settings(deadline=None)
 @given(rounds(min_size=2), quadratics, st.integers(0, 2**32 - 1))
-def test_a_path_ends_early_only_where_no_weights_are_much_better(given_updates, loss, seed):
+def test_a_path_ends_early_only_where_other_weights_gain_little_of_what_the_prior_left(given_updates, loss, seed):
     weighing = Verified(loss, steps=4).weigh(task(), given_updates)
     assume(len(weighing.verification.path) < 5)
     assert loss.asked == ["slopes"] * len(weighing.verification.path)
     matrix, last = np.array([flat(each.adapter) for each in given_updates]), weighing.verification.path[-1]
     others = np.random.default_rng(seed).dirichlet([0.3] * len(matrix), size=200)
     best = np.min(0.5 * np.sum(np.array(loss.curvature) * (others @ matrix - loss.target) ** 2, axis=1))
-    assert best >= (1 - ENOUGH) * last - 1e-6
+    assert last - best <= ENOUGH * -min(weighing.verification.slopes) + 1e-5
 
 
 def test_a_few_adapters_are_in_memory_however_many_clients_there_are():
@@ -294,7 +295,7 @@ def test_a_few_adapters_are_in_memory_however_many_clients_there_are():
     assert most <= 3
 
 
-@settings(deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(rounds(min_size=2))
 def test_updates_in_files_weigh_the_same_to_the_bit(tmp_path_factory, given_updates):
     folder = tmp_path_factory.mktemp("stored")

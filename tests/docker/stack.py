@@ -27,7 +27,7 @@ COMPOSES = [("docker-compose",), ("docker", "compose")]
 
 
 def run(*command: str, check: bool = True, timeout: float = 240, **options: Any) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=timeout, **options)
+    result = subprocess.run(command, **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options}, text=True, check=False, timeout=timeout)
     assert not check or result.returncode == 0, f"{' '.join(command)}:\n{result.stdout}"
     return result
 
@@ -77,14 +77,14 @@ class Stack:
         """With EXCHANGE_DIR=./exchange; else it is a volume that the host does not see."""
         return ExchangePaths(self.folder / "exchange")
 
-    def __call__(self, *arguments: str, check: bool = True, timeout: float = 240, **settings: str) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *arguments: str, check: bool = True, stderr: int = subprocess.STDOUT, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run a command of compose. Returns its exit status and what it printed."""
         environment = clean_environment(**{**self.settings, **settings})
-        return run(*self.compose, "-p", self.folder.name, *arguments, check=check, timeout=timeout, cwd=self.folder, env=environment)
+        return run(*self.compose, "-p", self.folder.name, *arguments, check=check, stderr=stderr, cwd=self.folder, env=environment)
 
     def inside(self, service: str, script: str) -> str:
         """What a shell prints in a fresh container of a service."""
-        return self("run", "--rm", "--no-deps", "-T", "--entrypoint", "sh", service, "-c", script).stdout
+        return self("run", "--rm", "--no-deps", "-T", "--entrypoint", "sh", service, "-c", script, stderr=subprocess.DEVNULL).stdout
 
     def container(self, service: str) -> dict[str, Any]:
         """`docker inspect` of a service's container."""

@@ -54,7 +54,7 @@ def test_the_image_is_small_and_holds_no_tools():
     assert run("docker", "image", "inspect", "-f", "{{.Config.User}}", IMAGE).stdout.strip() == f"{USER}:{USER}"
     script = """
         command -v gcc cc c++ make cmake pytest ruff mypy
-        find / -xdev \\( -path '*/.cache/pip' -o -path '/opt/*.whl' -o -path '/opt/*/tests' \\) 2>/dev/null
+        find / -xdev \\( -path '*/.cache/pip' -o -path '/opt/venv/*.whl' -o -path '/opt/*/tests' \\) 2>/dev/null
         for module in pip setuptools pytest hypothesis mypy trl; do python -c "import $module" 2>/dev/null && echo $module; done
         python -c 'import torch; print(torch.version.cuda)'
     """
@@ -114,14 +114,13 @@ def test_prepared_data_is_used_as_it_is_and_everybody_signs(tmp_path, compose):
         assert stamps(up.data.root) == prepared
         assert not up("ps", "-q", "-a", check=False).stdout.count("dashboard")
 
-        look = "find data keys logs -type f; find . -type f -writable ! -path './exchange/*'; ls /sys/class/net; id -u; touch logs/mine"
+        look = "find data keys logs; find . -type f -writable ! -path './exchange/*'; ls /sys/class/net; id -u; touch logs/mine && echo wrote; true"
         for number in (0, 1):
             own = {f"data/clients/client_{number}_{phase}.jsonl" for phase in ("sft", "va")} | {f"keys/client_{number}.key", "keys/public.json"}
-            refused = {"find: 'logs': No such file or directory", "touch: cannot touch 'logs/mine': No such file or directory"}
-            seen = {line.replace("\u2018", "'").replace("\u2019", "'") for line in up.inside(f"client_{number}", look).splitlines()}
-            assert seen == own | refused | {"lo", str(USER)}
+            assert set(up.inside(f"client_{number}", look).split()) == own | {"data", "data/clients", "keys", "lo", str(USER)}
         assert up.inside("orchestrator", "ls keys").split() == ["public.json", "server.key"]
-        assert "is finished" in up("up", "orchestrator").stdout, "started again, it has nothing to do"
+        if compose == HERE[0]:
+            assert "is finished" in up("up", "orchestrator").stdout, "started again, it has nothing to do"
     assert left_over(tmp_path.name) == ""
 
 

@@ -34,7 +34,7 @@ def loss(tiny_model, split):
     return VerificationLoss(Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=4), 0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def task(tiny_model, an_adapter):
     def build(phase, number=0, threads=1):
         train = TrainSpec(epochs=1, learning_rate=0.1, batch_size=4, warmup=0, max_grad_norm=1, dpo_beta=BETA, threads=threads)
@@ -208,7 +208,7 @@ def test_more_examples_than_there_are_is_all_of_them(tiny_model, split, task, cl
 # --- the three sources on a real model: two clients that learnt from such examples, one that moved as far in a random direction
 
 
-@pytest.fixture(params=["sft", "va"])
+@pytest.fixture(scope="module", params=["sft", "va"])
 def a_round(request, tiny_model, split, task):
     """The task and three updates, the last of them noise."""
     start = tiny_model.initial_adapter(0)

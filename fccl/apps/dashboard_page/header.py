@@ -19,6 +19,7 @@ from fccl.view.values import ClientRow, ClientStanding, Glance, RunEntry, RunVie
 EVERY_S = 1.0
 CURRENT, NO_RUN = "current", "none"
 PICKER_PX = 215
+WAY_ON = "What is complete is kept. `fccl run --resume`, or the orchestrator started again, goes on from there."
 MOST_ALERTS = 3  # of one kind
 SOME = 8
 PRESSING: tuple[ClientStanding, ...] = ("failed", "dead", "late")
@@ -82,7 +83,8 @@ def headline(hub: Hub, paths: LogPaths | None) -> None:
         view, now = hub.run(paths), time.time()
         found = glance(view, now)
         said = words.sentence(found, f"{hub.logs.root.name}/", silence(view, now)) + no_evaluation_yet(found, view)
-        st.html(element("h1", said, "fccl-sentence") + element("p", under(view), "fccl-under"))
+        more = element("p", WAY_ON, "fccl-under") if found.standing in ("failed", "interrupted") else ""
+        st.html(element("h1", said, "fccl-sentence") + element("p", under(view), "fccl-under") + more)
 
 
 @st.fragment(run_every=EVERY_S)

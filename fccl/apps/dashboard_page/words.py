@@ -6,6 +6,7 @@ import math
 import time
 from collections import Counter
 
+from fccl.evaluation.tables import one_line
 from fccl.specs import Phase
 from fccl.view.values import ClientStanding, Glance, Standing
 
@@ -14,6 +15,7 @@ MINUS = "−"  # noqa: RUF001
 PHASE_WORDS: dict[str, str] = {"sft": "instruction phase", "va": "preference phase"}
 PHASE_NAMES: dict[Phase, str] = {"sft": "FedIT (SFT)", "va": "FedVA (DPO)"}
 UNITS: dict[Phase, str] = {"sft": "nats per response token", "va": "nats per pair"}
+LONGEST_REASON = 240  # characters
 CLIENT_WORDS: dict[ClientStanding, str] = {
     "training": "▶ training",
     "done": "✓ done",
@@ -114,7 +116,7 @@ def sentence(glance: Glance, log_dir: str, silence_s: float | None = None) -> st
         case "interrupted":
             return f"Interrupted, with {after}."
         case "failed":
-            return f"Failed, with {after}{': ' + glance.message if glance.message else '.'}"
+            return f"Failed, with {after}{': ' + reason(glance.message) if glance.message else '.'}"
         case "silent":
             since = f" for {duration(silence_s)}" if silence_s is not None else ""
             return f"Nothing heard{since}, with {after}."
@@ -124,6 +126,12 @@ def sentence(glance: Glance, log_dir: str, silence_s: float | None = None) -> st
     if glance.seconds_left is not None:
         parts.append(f"{about(glance.seconds_left)} left")
     return ", ".join(part for part in parts if part) + "."
+
+
+def reason(message: str) -> str:
+    """Why a run failed, as a heading can hold it. The log has all of it."""
+    line = one_line(message)
+    return line if len(line) <= LONGEST_REASON else line[:LONGEST_REASON].rstrip() + " …"
 
 
 def title(glance: Glance) -> str:
