@@ -22,7 +22,6 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from fccl.adapter import Adapter
@@ -112,24 +111,12 @@ def load_model(spec: ModelSpec) -> LanguageModel:
         raise ModelError(f"{spec.name}: its tokenizer has no end-of-text token", hint="use a causal language model's own tokenizer")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    _fuse_activations(base)
     model = get_peft_model(base, _lora_config(spec, base))
     factors = {
         name.replace(".default", ""): parameter.requires_grad_(True) for name, parameter in model.named_parameters() if parameter.requires_grad
     }
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return LanguageModel(spec, model.to(device).eval(), tokenizer, dict(sorted(factors.items())), device)
-
-
-def _fuse_activations(base: nn.Module) -> None:
-    """GPT-2's GELU by torch's one kernel for the same formula: transformers writes it out in eight steps that each keep a tensor for the gradient.
-
-    The modules change and the configuration does not, so an exported model is the one that came.
-    """
-    for module in list(base.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, NewGELUActivation):
-                setattr(module, name, nn.GELU(approximate="tanh"))
 
 
 def base_path(name: str) -> str:

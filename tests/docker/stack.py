@@ -65,6 +65,11 @@ class Stack:
     settings: dict[str, str] = field(default_factory=dict)
 
     @property
+    def project(self) -> str:
+        """Another run of the tests at the same time has another."""
+        return f"{self.folder.parent.name}-{self.folder.name}"
+
+    @property
     def data(self) -> DataPaths:
         return DataPaths(self.folder / "data")
 
@@ -80,7 +85,7 @@ class Stack:
     def __call__(self, *arguments: str, check: bool = True, stderr: int = subprocess.STDOUT, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run a command of compose. Returns its exit status and what it printed."""
         environment = clean_environment(**{**self.settings, **settings})
-        return run(*self.compose, "-p", self.folder.name, *arguments, check=check, stderr=stderr, cwd=self.folder, env=environment)
+        return run(*self.compose, "-p", self.project, *arguments, check=check, stderr=stderr, cwd=self.folder, env=environment)
 
     def inside(self, service: str, script: str) -> str:
         """What a shell prints in a fresh container of a service."""

@@ -92,7 +92,7 @@ def test_killed_containers_come_back_and_the_result_is_the_same(tmp_path):
         assert up.container("dashboard")["State"]["Running"]
         up("stop", "dashboard")
         assert up.container("dashboard")["State"]["ExitCode"] in (0, 130, 143), "it ends when it is asked to"
-    assert left_over(tmp_path.name) == ""
+    assert left_over(up.project) == ""
 
     records = read_records(up.logs.progress, RoundRecord)
     assert [(record.round, record.clients) for record in records] == [(number, (0, 1, 2)) for number in range(4)]
@@ -121,7 +121,7 @@ def test_prepared_data_is_used_as_it_is_and_everybody_signs(tmp_path, compose):
         assert up.inside("orchestrator", "ls keys").split() == ["public.json", "server.key"]
         if compose == HERE[0]:
             assert "is finished" in up("up", "orchestrator").stdout, "started again, it has nothing to do"
-    assert left_over(tmp_path.name) == ""
+    assert left_over(up.project) == ""
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import streamlit as st
 
 from fccl.apps.dashboard_page import words
 from fccl.apps.dashboard_page.hub import Hub
-from fccl.apps.dashboard_page.panels import guarded, heading, note, nothing, table
+from fccl.apps.dashboard_page.panels import TABLE_ROWS, guarded, heading, note, nothing, table
 from fccl.evaluation.tables import one_line
 from fccl.paths import LogPaths
 from fccl.view.glance import glance
@@ -18,6 +18,7 @@ from fccl.view.values import ClientRow, RunView
 EVERY_S = 1.0
 NEWEST = 1000  # exclusions and trainings in a table
 TALL_PX = 290
+URGENCY = ("failed", "dead", "late", "training", "waiting", "done")
 BRIEF = ("client", "state", "step", "last heard")
 EVERYTHING = ("client", "state", "last heard", "round", "step", "loss", "tokens/s", "host", "process")
 
@@ -34,11 +35,16 @@ def show(hub: Hub, view: RunView) -> None:
 def beats(hub: Hub, paths: LogPaths, columns: tuple[str, ...]) -> None:
     """A row for every client, kept up to date by itself."""
     with guarded("The clients"):
-        rows = glance(hub.run(paths), time.time()).clients
+        rows = in_order(glance(hub.run(paths), time.time()).clients)
         if not rows:
             nothing("No client has been heard of yet.")
             return
         table(pd.DataFrame([client_row(row) for row in rows], columns=columns), f"beats {len(columns)}", "What each client is doing", height=TALL_PX)
+
+
+def in_order(rows: tuple[ClientRow, ...]) -> list[ClientRow]:
+    """By number while one sees them all; of many, those first that press."""
+    return sorted(rows, key=lambda row: (URGENCY.index(row.standing) if len(rows) > TABLE_ROWS else 0, row.client))
 
 
 def client_row(row: ClientRow) -> dict[str, object]:

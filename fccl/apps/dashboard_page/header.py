@@ -26,7 +26,7 @@ PRESSING: tuple[ClientStanding, ...] = ("failed", "dead", "late")
 
 
 def show(hub: Hub) -> RunView | None:
-    """Brand, run pickers, the state of the run. Returns the chosen run, or None when there is none yet."""
+    """The state of the run, beside the pickers. Returns the chosen run, or None when there is none yet."""
     runs = hub.runs()
     with st.container(horizontal=True, vertical_alignment="top", key="head"):
         words_first = st.container(key="headline")

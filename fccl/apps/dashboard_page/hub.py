@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -27,13 +28,14 @@ class Shared(Generic[Made]):
     """A value that is made anew at most once in `FRESH_S`, by one viewer for all."""
 
     make: Callable[[], Made]
+    every: int = 1  # so many times as long
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _made: Made | None = None
-    _at: float = -FRESH_S
+    _at: float = -math.inf
 
     def get(self) -> Made:
         with self._lock:
-            if time.monotonic() - self._at >= FRESH_S:
+            if time.monotonic() - self._at >= self.every * FRESH_S:
                 self._made = self.make()
                 self._at = time.monotonic()
             return cast(Made, self._made)
@@ -45,7 +47,7 @@ class Hub:
     def __init__(self, log_dir: Path, exchange_dir: Path) -> None:
         self.logs, self.exchange_paths = LogPaths(log_dir), ExchangePaths(exchange_dir)
         self._lock = threading.Lock()
-        self._runs = Shared(lambda: tuple(list_runs(log_dir)))
+        self._runs = Shared(lambda: list_runs(log_dir), every=4)  # a look into the folder of every earlier run
         self._exchange = Shared(ExchangeReader(self.exchange_paths).refresh)
         self._readers: OrderedDict[Path, Shared[RunView]] = OrderedDict()
         self._pictures: OrderedDict[Hashable, object] = OrderedDict()

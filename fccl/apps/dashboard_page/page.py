@@ -37,9 +37,10 @@ def show(arguments: Sequence[str] = ()) -> None:
         given, _ = parse("dashboard", arguments)
         settings = load_settings(given)
     except FcclError as error:
-        st.error(escaped(f"{error}. {error.hint}"))
+        st.error(escaped(f"{error}: {error.hint}" if error.hint else str(error)))
         return
-    page(hub_of(settings.log_dir, settings.exchange_dir))
+    with guarded("The page"):
+        page(hub_of(settings.log_dir, settings.exchange_dir))
 
 
 def page(hub: Hub) -> None:
