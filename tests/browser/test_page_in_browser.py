@@ -180,6 +180,7 @@ def test_what_is_new_appears_and_the_reader_stays_where_he_is(running, visit):
     assert here.page.get_by_role("table", name="By topic").is_visible()
     here.open("Log")
     here.page.get_by_label("Filter").fill('"round":7,')
+    here.page.get_by_label("Filter").press("Enter")
     here.until("() => document.querySelector('.fccl-nothing')?.textContent.includes('No line')")
     here.page.get_by_label("Filter").focus()
     for number in range(6, 9):

@@ -27,7 +27,7 @@ def show(hub: Hub, view: RunView) -> None:
         with st.container(horizontal=True, vertical_alignment="bottom"):
             which: Which = st.segmented_control("Log", list(FILES), format_func=FILES.__getitem__, key="log", default="progress", required=True)
             count = st.selectbox("Lines", COUNTS, key="lines", width=110)
-            wanted = st.text_input("Filter", key="filter", placeholder="only lines that contain …", live=True, width=320)
+            wanted = st.text_input("Filter", key="filter", placeholder="only lines that contain …", width=320)
         lines = tail(view, which, count, wanted)
         unreadable = f" {words.plural(view.unreadable, 'line')} of both logs could not be read." if view.unreadable else ""
         if not lines:
