@@ -27,7 +27,7 @@ MOUNTS = {
     "exchange": "${EXCHANGE_DIR:-exchange}",
     "models": "${MODELS_DIR:-models}",
 }
-# For GPT-2 124M with the preset's batches; docs/docker.md says what that rests on.
+# Measured for GPT-2 124M with the preset's batches; docs/docker.md has the table.
 MEMORY = {"client_memory": "12g", "server_memory": "12g"}
 
 

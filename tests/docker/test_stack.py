@@ -156,3 +156,7 @@ def test_data_and_folders_of_others_are_neither_used_nor_changed(tmp_path):
         assert refused.returncode == 2
         assert "error: the containers run as user 1000, who may not write to logs/ of user 4321\n  way out: put FCCL_UID=4321 and" in refused.stdout
         up("run", "--rm", "-T", "prepare", SEED="7", FCCL_UID="4321", FCCL_GID="4321")
+        if os.geteuid() not in (USER, 4321):
+            (tmp_path / "data" / "server" / "test_va.jsonl").chmod(0o600)
+            refused = up("run", "--rm", "-T", "prepare", check=False, SEED="7", FCCL_UID="4321", FCCL_GID="4321")
+            assert "error: the containers run as user 4321, who may not read data/server/test_va.jsonl of user" in refused.stdout
