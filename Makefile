@@ -25,7 +25,7 @@ types: $(VENV)/.ready-dev ## mypy --strict
 	$(RUN) -m mypy
 
 unit: $(VENV)/.ready-dev  ## the test suite
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q -n 2
 
 test-long: $(VENV)/.ready-dev ## whole quickstart runs, killed processes, real texts, the wheel
 	$(RUN) -m pytest -q -m slow

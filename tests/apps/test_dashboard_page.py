@@ -41,6 +41,12 @@ def script(folder):
 
 
 @pytest.fixture(autouse=True)
+def _main_module_as_before(monkeypatch):
+    """AppTest leaves its script behind as `__main__`, and every process that multiprocessing starts later would run that script first."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+
+@pytest.fixture(autouse=True)
 def _read_at_once(monkeypatch):
     monkeypatch.setattr(hub_module, "FRESH_S", 0.0)
 
