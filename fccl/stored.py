@@ -25,6 +25,7 @@ from fccl.errors import AdapterError
 from fccl.files import storage_errors, write_bytes
 
 _Spans = list[tuple[int, int]]
+_FOLDER = 0x10  # among the zip format's attributes of a record
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,5 +154,7 @@ def _require_plain_zip(content: bytearray, source: str) -> None:
     records = archive.infolist()
     if any(record.compress_type != zipfile.ZIP_STORED for record in records) or sum(record.file_size for record in records) > len(content):
         raise AdapterError(f"{source} is compressed, which no adapter file is")
+    if any(record.external_attr & _FOLDER for record in records):  # torch would leave the numbers to chance: it does not read a folder's content
+        raise AdapterError(f"{source} has a folder where an adapter file has numbers")
     if archive.testzip() is not None:  # torch does not look whether a record is where the list of records says, nor at its check sum
         raise AdapterError(f"{source} is not a readable adapter file (a record is damaged)")

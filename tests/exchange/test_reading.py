@@ -170,6 +170,16 @@ def test_an_adapter_that_was_cut_or_has_something_behind_is_refused(reader):
         assert sent(reader, GOOD[:length]) is None
 
 
+def test_numbers_that_the_list_of_records_calls_a_folder_are_refused(reader):
+    """To zipfile that means nothing; torch would give memory that nobody has written."""
+    content = bytearray(GOOD)
+    entry = 0
+    while (entry := content.find(b"PK\x01\x02", entry + 1)) > 0:
+        changed = bytearray(content)
+        changed[entry + 38] ^= 0x10
+        assert sent(reader, bytes(changed)) is None
+
+
 @fuzz("records")
 @given(st.data())
 def test_a_byte_changed_outside_the_numbers_never_changes_what_is_read(reader, data):
