@@ -145,7 +145,7 @@ def write_answers(paths: ExchangePaths, task: TaskFile, content: bytes, count: i
     said = {"adapter_sha256": hashlib.sha256(content).hexdigest(), "avg_loss": 1.0, "num_samples": 1, "training_time": 0.0}
     report = TrainingReport(tokens=1, tokens_per_second=1, steps=1)
     for client_id in range(count):
-        flag, contribution, update = paths.answer(client_id, task.round)
+        update, contribution, flag = paths.answer(client_id, task.round)
         update.write_bytes(content)
         contribution.write_text(UpdateFile.model_validate({**whose, **said, "client_id": client_id, "report": report}).model_dump_json())
         flag.touch()

@@ -195,8 +195,11 @@ class ExchangePaths:
         return self.root / f"status_{client_id}.json"
 
     def answer(self, client_id: int, round_number: int) -> tuple[Path, Path, Path]:
-        """The three files of a client's answer, the one that commits it first."""
-        return self.flag(client_id, round_number), self.contribution(client_id, round_number), self.update(client_id, round_number)
+        """The three files of a client's answer, in the order in which they are written, and taken away too.
+
+        The flag comes last both times: while it is there the client has answered, so its next answer never meets the removal of this one.
+        """
+        return self.update(client_id, round_number), self.contribution(client_id, round_number), self.flag(client_id, round_number)
 
     @property
     def bell(self) -> Path:

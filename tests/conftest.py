@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ import pytest
 
 if TYPE_CHECKING:
     from fccl.model import LanguageModel
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is there: two test processes that wait by spinning take each other's core
 
 SENTENCES = (
     "### Instruction:\nWhat is the opposite of hot?\n\n### Response: The opposite of hot is cold.",

@@ -186,7 +186,7 @@ class ExchangeClient:
 
     def _commit(self, task: TaskFile, answer: Answer) -> None:
         """Write the answer; the flag last, for it commits."""
-        flag, contribution, update = self.paths.answer(self.client_id, task.round)
+        update, contribution, flag = self.paths.answer(self.client_id, task.round)
         whose = {"run_id": task.run_id, "round": task.round, "phase": task.phase, "client_id": self.client_id, "base_sha256": task.adapter_sha256}
         said: UpdateFile | FailureFile
         if isinstance(answer, ClientUpdate):

@@ -31,6 +31,7 @@ def times(paths):
     return {path.name: path.stat().st_mtime_ns for path in paths.cells.glob("*.json")}
 
 
+@pytest.mark.slow
 def test_a_whole_comparison(command, tmp_path, capsys):
     out, paths = tmp_path / "out", ComparePaths(tmp_path / "out")
     arguments = [*command, "--fed-rounds", "1", "--scenarios", "sign-flip,flipped", "--methods", "verified,oracle", "--out", str(out)]
@@ -54,6 +55,7 @@ def test_a_whole_comparison(command, tmp_path, capsys):
     assert Comparison.model_validate_json(paths.results.read_bytes()) == found
 
 
+@pytest.mark.slow
 def test_one_more_method_runs_that_alone_and_a_changed_setting_runs_anew(command, tmp_path, capsys):
     arguments = [*command, "--fed-rounds", "1", "--scenarios", "sign-flip", "--out", str(tmp_path)]
     assert main([*arguments, "--methods", "fedavg"]) == 0

@@ -11,6 +11,7 @@ import torch
 
 from fccl.errors import AdapterError
 from fccl.exchange.client import ExchangeClient
+from fccl.exchange.rejected import RejectedFolder
 from fccl.messages import ClientUpdate
 from tests.toy import ToyLearner, adapter, shard
 from tests.transports.contract import task
@@ -101,6 +102,20 @@ def answered_and_finished(paths, transport, spoil):
         found = fit(exchange, (1,))
         finish(exchange)
         return found, exchange.rejected.rejections
+
+
+def test_an_answer_is_taken_away_before_its_flag(paths, transport, monkeypatch):
+    """A client that finds its flag gone answers anew at once: what it writes then must not meet the removal of what was there before."""
+    seen, moves = [], RejectedFolder._move
+
+    def move(folder, path, to):
+        moved = moves(folder, path, to)
+        seen.append([path.exists() for path in paths.answer(1, 0)])
+        return moved
+
+    monkeypatch.setattr(RejectedFolder, "_move", move)
+    answered(paths, transport, edit({"round": 7}))
+    assert seen == [[False, True, True], [False, False, True], [False, False, False]]
 
 
 def test_files_with_names_of_no_client_are_moved_away(paths, transport):
