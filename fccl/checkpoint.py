@@ -6,18 +6,22 @@ state before or after a round, never one in between.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 
 from fccl.adapter import Adapter, load_adapter
+from fccl.aggregation.scaffold import ClientControl, Controls
 from fccl.aggregation.state import ServerState, server_state_from_bytes
-from fccl.errors import FederationError
+from fccl.errors import AdapterError, FederationError, StorageError
 from fccl.federation import FederationState, RoundResult
 from fccl.files import storage_errors, write_bytes, write_text
 from fccl.journal import Journal, read_value
+from fccl.messages import ClientUpdate
 from fccl.paths import LogPaths
-from fccl.records import RunInfo, RunState
+from fccl.records import KeptControl, RunInfo, RunState
 from fccl.specs import RoundPlan
+from fccl.stored import AdapterReader, StoredAdapter
 
 KEPT_ROUNDS = 2
 
@@ -64,7 +68,17 @@ class RunFolder:
             result.state.adapter.save(self.paths.global_sft)
         self.journal.write(result.record)
         self._save_state(result.record.run_id, plan, result.state)
-        self._prune(result.state.next_round)
+        self._prune(result.state.next_round, result.state.controls)
+
+    def keep_control(self, update: ClientUpdate) -> StoredAdapter | None:
+        """Put SCAFFOLD's c_i of an update on the disk. It counts once a round is committed whose state names it."""
+        if update.control is None:
+            return None
+        control = update.control.load()
+        content = control.to_bytes()
+        kept = self._control(update.client_id, hashlib.sha256(content).hexdigest(), control)
+        write_bytes(kept.path, content)
+        return kept
 
     def resume(self, plan: RoundPlan) -> FederationState:
         """The state after the last complete round. Raises `FederationError` when the folder does not hold it."""
@@ -76,7 +90,7 @@ class RunFolder:
             raise FederationError(f"{self.paths.global_adapter(state.next_round)} is not the adapter that {self.paths.state} speaks of")
         self.journal.keep_rounds_before(state.next_round)
         reference = load_adapter(self.paths.global_sft) if state.next_round >= plan.fed_rounds else None
-        return FederationState(state.next_round, adapter, reference, self._server_state(state))
+        return FederationState(state.next_round, adapter, reference, self._server_state(state), self._controls(state, adapter))
 
     def _save_state(self, run_id: str, plan: RoundPlan, state: FederationState) -> None:
         state.adapter.save(self.paths.global_adapter(state.next_round))
@@ -89,6 +103,7 @@ class RunFolder:
             total_rounds=plan.total_rounds,
             adapter_sha256=state.adapter.sha256,
             server_sha256=state.server.sha256 if carries else "",
+            controls=tuple(_kept(client_id, control) for client_id, control in state.controls.items()),
         )
         write_text(self.paths.state, record.model_dump_json() + "\n")
 
@@ -102,7 +117,29 @@ class RunFolder:
             raise FederationError(f"{path} is not the state that {self.paths.state} speaks of")
         return server
 
-    def _prune(self, next_round: int) -> None:
+    def _controls(self, state: RunState, adapter: Adapter) -> Controls:
+        found = {kept.client_id: ClientControl(kept.share, self._control(kept.client_id, kept.sha256, adapter)) for kept in state.controls}
+        for client_id, control in found.items():
+            try:
+                control.adapter.load()
+            except (AdapterError, StorageError) as error:
+                raise FederationError(f"client {client_id}'s control variate, of which {self.paths.state} speaks, is not there: {error}") from error
+        return found
+
+    def _control(self, client_id: int, sha256: str, like: Adapter) -> StoredAdapter:
+        return StoredAdapter(self.paths.control(client_id, sha256), sha256, AdapterReader.like(like))
+
+    def _prune(self, next_round: int, controls: Controls) -> None:
+        named = {control.adapter.path for control in controls.values() if isinstance(control.adapter, StoredAdapter)}
+        for path in self.paths.controls.glob("control_*.pt"):
+            if path not in named:
+                path.unlink(missing_ok=True)
         for number in range(next_round - KEPT_ROUNDS + 1):
             self.paths.global_adapter(number).unlink(missing_ok=True)
             self.paths.server_state(number).unlink(missing_ok=True)
+
+
+def _kept(client_id: int, control: ClientControl) -> KeptControl:
+    if not isinstance(control.adapter, StoredAdapter):
+        raise ValueError(f"client {client_id}'s control variate is in memory: the federation's keep_control must be this folder's")
+    return KeptControl(client_id=client_id, sha256=control.adapter.sha256, share=control.share)

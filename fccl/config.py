@@ -125,6 +125,7 @@ class Settings(BaseSettings):
     aggregation: Literal[
         "fedavg",
         "fedprox",
+        "scaffold",
         "fedavgm",
         "fedadagrad",
         "fedyogi",

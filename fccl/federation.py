@@ -16,6 +16,7 @@ from fccl.adapter import Adapter
 from fccl.aggregation.fedavg import FedAvg
 from fccl.aggregation.lora import LoraMean, product_error, require_frozen_a
 from fccl.aggregation.protocol import Aggregated, Aggregation, Parts, Reweighing
+from fccl.aggregation.scaffold import SCAFFOLD, ClientControl, Controls, controls_after, corrections
 from fccl.aggregation.state import ServerState
 from fccl.contribution.rules import effective_clients
 from fccl.contribution.weighing import Weigher
@@ -23,6 +24,7 @@ from fccl.errors import FederationError, UpdateRejected
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask
 from fccl.records import ExcludedClient, HeldOut, RoundRecord
 from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec, named_seed
+from fccl.stored import StoredAdapter
 
 _RESUME = "mend the clients and resume the run: its complete rounds are kept"
 MEASURED_CLIENTS = 20  # updates in a round, up to which the error of averaging LoRA factors is measured
@@ -45,13 +47,15 @@ class Transport(Protocol):
 class FederationState:
     """All that the next round starts from. `reference` is set once the SFT rounds are done: the last SFT global adapter.
 
-    `server` is what the aggregation rule carries from round to round; each phase starts anew with the rule's initial state.
+    `server` is what the aggregation rule carries from round to round, `controls` SCAFFOLD's c_i; each phase starts anew, with the rule's initial
+    state and without controls.
     """
 
     next_round: int
     adapter: Adapter
     reference: Adapter | None = None
     server: ServerState = field(default_factory=ServerState)
+    controls: Controls = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +69,7 @@ class RoundResult:
 
 @dataclass(frozen=True, eq=False)
 class Federation:
-    """What stays the same over a run."""
+    """What stays the same over a run. `keep_control` puts the c_i of an update where it outlives the round, and returns it from there."""
 
     run_id: str
     plan: RoundPlan
@@ -75,6 +79,7 @@ class Federation:
     aggregation: Aggregation = field(default_factory=FedAvg)
     validate: Validate | None = None
     on_answer: Callable[[Answer], None] = lambda answer: None
+    keep_control: Callable[[ClientUpdate], Adapter | StoredAdapter | None] = lambda update: update.control
     known_samples: Mapping[Phase, Mapping[int, int]] = field(default_factory=dict)  # where the server knows the shards' sizes
 
     def run(self, state: FederationState, transport: Transport) -> Iterator[RoundResult]:
@@ -117,12 +122,13 @@ class Federation:
             update_norm=adapter.distance(state.adapter),
             seconds=time.monotonic() - started,
         )
-        return RoundResult(record, tuple(updates), self._state_after(state, aggregated))
+        return RoundResult(record, tuple(updates), self._state_after(state, aggregated, self._controls_after(state, updates, weighing.weights)))
 
     def _task(self, state: FederationState) -> FitTask:
         phase = self.plan.phase_of(state.next_round)
         reference = state.reference if phase == "va" else None
-        return FitTask(self.run_id, state.next_round, phase, state.adapter, reference, self.model, self.train[phase], self.plan.seed)
+        told = corrections(state.controls, state.adapter.form) if self.aggregation.name == SCAFFOLD else None
+        return FitTask(self.run_id, state.next_round, phase, state.adapter, reference, self.model, self.train[phase], self.plan.seed, told)
 
     def _gather(self, task: FitTask, selected: Sequence[int], transport: Transport) -> tuple[list[ClientUpdate], list[ClientFailure]]:
         """The good updates and the failures, both in client order: exactly one of them for every selected client."""
@@ -173,10 +179,17 @@ class Federation:
             return None
         return product_error(before, Parts(aggregated.weights, parts.updates), aggregated.adapter)
 
-    def _state_after(self, state: FederationState, aggregated: Aggregated) -> FederationState:
+    def _controls_after(self, state: FederationState, updates: Sequence[ClientUpdate], weights: Sequence[float]) -> Controls:
+        if self.aggregation.name != SCAFFOLD or state.next_round == self.plan.fed_rounds - 1:
+            return {}
+        kept = {update.client_id: (weight, self.keep_control(update)) for update, weight in zip(updates, weights, strict=True)}
+        sent = {client_id: ClientControl(weight, control) for client_id, (weight, control) in kept.items() if control is not None}
+        return controls_after(state.controls, sent, self.plan.num_clients)
+
+    def _state_after(self, state: FederationState, aggregated: Aggregated, controls: Controls) -> FederationState:
         last_of_sft = state.next_round == self.plan.fed_rounds - 1
         reference = aggregated.adapter if last_of_sft else state.reference
-        return FederationState(state.next_round + 1, aggregated.adapter, reference, aggregated.state)
+        return FederationState(state.next_round + 1, aggregated.adapter, reference, aggregated.state, controls)
 
 
 def select_clients(plan: RoundPlan, round_number: int) -> tuple[int, ...]:

@@ -18,7 +18,10 @@ StatusListener = Callable[[ClientStatus], None]
 
 @dataclass(frozen=True, eq=False)
 class FitTask:
-    """One round's work, the same for every client. `reference` is set exactly in VA rounds: the last SFT global adapter."""
+    """One round's work, the same for every client. `reference` is set exactly in VA rounds: the last SFT global adapter.
+
+    Under SCAFFOLD, and only then, `corrections` gives what a client adds to its gradients, and the update comes with a `control`.
+    """
 
     run_id: str
     round: int
@@ -28,6 +31,7 @@ class FitTask:
     model: ModelSpec
     train: TrainSpec
     seed: int
+    corrections: Callable[[int], Adapter] | None = None  # c - c_i of a client (`fccl.aggregation.scaffold`), of the adapter's form
 
     def __post_init__(self) -> None:
         if (self.phase == "va") != (self.reference is not None):
@@ -42,7 +46,10 @@ class FitTask:
 
 @dataclass(frozen=True, eq=False)
 class ClientUpdate:
-    """One client's answer to one task. `adapter.load()` is the adapter, in memory or still in a file: a thousand updates need not fit."""
+    """One client's answer to one task. `adapter.load()` is the adapter, in memory or still in a file: a thousand updates need not fit.
+
+    `control` is the client's next c_i, where the task had corrections.
+    """
 
     run_id: str
     client_id: int
@@ -51,15 +58,20 @@ class ClientUpdate:
     adapter: Adapter | StoredAdapter
     contribution: Contribution
     report: TrainingReport
+    control: Adapter | StoredAdapter | None = None
 
     def require_answers(self, task: FitTask) -> None:
-        """Raises `UpdateRejected` unless this update answers `task`: same run, round and phase, an adapter of the same form."""
+        """Raises `UpdateRejected` unless this update answers `task`: same run, round and phase, an adapter of the same form, a control if asked."""
         for field in ("run_id", "round", "phase"):
             mine, asked = getattr(self, field), getattr(task, field)
             if mine != asked:
                 raise UpdateRejected(f"the update is of {field} {mine!r}, the task of {asked!r}")
+        if (self.control is None) != (task.corrections is None):
+            raise UpdateRejected(f"the update comes {'without' if self.control is None else 'with'} a control variate")
         try:
             task.adapter.form.require(self.adapter.form)
+            if self.control is not None:
+                task.adapter.form.require(self.control.form)
         except AdapterError as error:
             raise UpdateRejected(str(error)) from error
 

@@ -88,6 +88,15 @@ class LogPaths:
         """What the aggregation rule carries into `next_round`, when it carries anything."""
         return self.root / "rounds" / f"server_state_{next_round}.pt"
 
+    def control(self, client_id: int, sha256: str) -> Path:
+        """SCAFFOLD's c_i, named by the hash of the file, so that no round writes over what another may need."""
+        return self.controls / f"control_{client_id}_{sha256[:16]}.pt"
+
+    @property
+    def controls(self) -> Path:
+        """SCAFFOLD's control variates, of every client its last."""
+        return self.root / "controls"
+
     def client_adapter(self, client_id: int, phase: str) -> Path:
         """The last update of one client in one phase."""
         return self.root / "clients" / f"client_{client_id}_{phase}.pt"
@@ -136,8 +145,8 @@ class LogPaths:
     def own_entries(self) -> list[Path]:
         """What a run has written directly into the folder, and nothing else that may lie there."""
         fixed = (self.run, self.manifest, self.progress, self.client_metrics, self.global_sft, self.global_final, self.adapter, self.state)
-        folders = (self.global_adapter(0).parent, self.client_adapter(0, "sft").parent, self.received, self.evaluation_json, self.evaluation_markdown)
-        shown = (self.report, self.tensorboard, self.wandb_mark)
+        folders = (self.global_adapter(0).parent, self.client_adapter(0, "sft").parent, self.controls, self.received)
+        shown = (self.evaluation_json, self.evaluation_markdown, self.report, self.tensorboard, self.wandb_mark)
         return sorted([path for path in (*fixed, *folders, *shown) if path.exists()] + list(self.root.glob("status_*.json")))
 
 
@@ -160,6 +169,8 @@ _EXCHANGE_NAMES = {  # by the first word: what it is, its pattern, what its numb
     "done": ("flag", re.compile(f"done_{_NUMBER}_{_NUMBER}[.]flag"), ("client", "round")),
     "status": ("status", re.compile(f"status_{_NUMBER}[.]json"), ("client",)),
     "reference": ("reference", re.compile("reference_[0-9a-f]{16}[.]pt"), ()),
+    "correction": ("correction", re.compile("correction_[0-9a-f]{16}[.]pt"), ()),
+    "control": ("control", re.compile(f"control_client_{_NUMBER}_round_{_NUMBER}[.]pt"), ("client", "round")),
 }
 
 
@@ -179,11 +190,19 @@ class ExchangePaths:
         """The reference policy of DPO, named by the hash of the file, so it travels once and no round can change it."""
         return self.root / f"reference_{sha256[:16]}.pt"
 
+    def correction(self, sha256: str) -> Path:
+        """What SCAFFOLD's clients add to their gradients, named by the hash of the file: clients that are told the same share one."""
+        return self.root / f"correction_{sha256[:16]}.pt"
+
     def task(self, round_number: int) -> Path:
         return self.root / f"task_round_{round_number}.json"
 
     def update(self, client_id: int, round_number: int) -> Path:
         return self.root / f"client_{client_id}_round_{round_number}.pt"
+
+    def control(self, client_id: int, round_number: int) -> Path:
+        """SCAFFOLD's c_i, beside the update."""
+        return self.root / f"control_client_{client_id}_round_{round_number}.pt"
 
     def contribution(self, client_id: int, round_number: int) -> Path:
         return self.root / f"contrib_client_{client_id}_round_{round_number}.json"
@@ -195,11 +214,15 @@ class ExchangePaths:
         return self.root / f"status_{client_id}.json"
 
     def answer(self, client_id: int, round_number: int) -> tuple[Path, Path, Path]:
-        """The three files of a client's answer, in the order in which they are written, and taken away too.
-
-        The flag comes last both times: while it is there the client has answered, so its next answer never meets the removal of this one.
-        """
+        """The three files of every answer, in the order in which they are written."""
         return self.update(client_id, round_number), self.contribution(client_id, round_number), self.flag(client_id, round_number)
+
+    def taken_away(self, client_id: int, round_number: int) -> tuple[Path, ...]:
+        """All files that an answer may have, in the order in which they are taken away.
+
+        The flag comes last: while it is there the client has answered, so its next answer never meets the removal of this one.
+        """
+        return self.control(client_id, round_number), *self.answer(client_id, round_number)
 
     @property
     def bell(self) -> Path:

@@ -143,6 +143,14 @@ class RunInfo(Value):
     versions: dict[str, str]
 
 
+class KeptControl(Value):
+    """SCAFFOLD's c_i of one client: the SHA-256 of its file, its share in c."""
+
+    client_id: int
+    sha256: str
+    share: float
+
+
 class RunState(Value):
     """`state.json`: the last complete round. Written last, it commits the round."""
 
@@ -151,6 +159,7 @@ class RunState(Value):
     total_rounds: int = Field(ge=1)
     adapter_sha256: str
     server_sha256: str = ""  # of the aggregation rule's state; empty when it carries none
+    controls: tuple[KeptControl, ...] = ()
 
     @property
     def finished(self) -> bool:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -23,7 +24,7 @@ def folder(tmp_path):
 
 
 def run(folder, state, stop=99, **changes):
-    fed = federation(**changes)
+    fed = dataclasses.replace(federation(**changes), keep_control=folder.keep_control)
     for result in fed.run(state, InProcessTransport(ToyLearner(), shard)):
         folder.commit(result, fed.plan)
         state = result.state
@@ -57,6 +58,37 @@ def test_what_the_server_carries_survives_a_stop(folder, tmp_path, name, stop):
     final = run(folder, state, aggregation=rule)
     assert (final.adapter.sha256, final.server.sha256) == (expected.adapter.sha256, expected.server.sha256)
     assert len(list(folder.paths.server_state(0).parent.glob("server_state_*.pt"))) == 2
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_control_variates_survive_a_stop(folder, tmp_path, stop):
+    """Two of four clients a round, so some c_i are older than the last round; the VA rounds begin without any."""
+    rule, whole = aggregation("scaffold"), RunFolder(LogPaths(tmp_path / "whole"), Journal(LogPaths(tmp_path / "whole")))
+    expected = run(whole, whole.start(INFO, federation().plan, START.adapter), aggregation=rule, per_round=2)
+    stopped = run(folder, folder.start(INFO, federation().plan, START.adapter), stop, aggregation=rule, per_round=2)
+    folder.paths.control(3, "0" * 64).write_bytes(b"of a round that was never committed") if stop != 2 else None
+    state = folder.resume(federation().plan)
+    assert {client: (kept.share, kept.adapter.sha256) for client, kept in state.controls.items()} == {
+        client: (kept.share, kept.adapter.sha256) for client, kept in stopped.controls.items()
+    }
+    assert bool(state.controls) == (stop != 2)
+    final = run(folder, state, aggregation=rule, per_round=2)
+    assert final.adapter.sha256 == expected.adapter.sha256
+    assert sorted(path.name for path in folder.paths.controls.iterdir()) == sorted(path.name for path in whole.paths.controls.iterdir())
+    assert len(list(folder.paths.controls.iterdir())) == len(final.controls)
+
+
+def test_a_control_variate_that_is_gone_or_changed_is_one_error(folder):
+    plan, rule = federation().plan, aggregation("scaffold")
+    run(folder, folder.start(INFO, plan, START.adapter), stop=1, aggregation=rule)
+    path = next(folder.paths.controls.iterdir())
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"x")
+    with pytest.raises(FederationError, match=r"control variate, of which .* speaks, is not there"):
+        folder.resume(plan)
+    path.unlink()
+    with pytest.raises(FederationError, match=r"control variate, of which .* speaks, is not there"):
+        folder.resume(plan)
 
 
 def test_another_server_state_is_refused(folder):

@@ -47,6 +47,11 @@ class ToyLearner:
         draw = torch.Generator().manual_seed(task.client_seed(shard.client_id))
         target = torch.full((3,), float(shard.client_id)) + torch.randn(3, generator=draw)
         tensors = {name: tensor + 0.5 * (target - tensor) for name, tensor in task.adapter.tensors.items()}
+        control = None
+        if task.corrections is not None:
+            told = task.corrections(shard.client_id).tensors
+            tensors = {name: tensor - 0.5 * told[name] for name, tensor in tensors.items()}
+            control = Adapter({name: tensor - target for name, tensor in task.adapter.tensors.items()})
         return ClientUpdate(
             run_id=task.run_id,
             client_id=shard.client_id,
@@ -55,6 +60,7 @@ class ToyLearner:
             adapter=Adapter(tensors),
             contribution=Contribution(avg_loss=1.0 + shard.client_id, num_samples=len(shard.sft), seconds=0.0),
             report=TrainingReport(tokens=3, tokens_per_second=1.0, steps=1),
+            control=control,
         )
 
 

@@ -7,7 +7,7 @@ the sum of what a client has sent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,7 @@ class ClientControl:
     adapter: Adapter | StoredAdapter
 
 
+SCAFFOLD = "scaffold"  # as AGGREGATION spells it
 Controls = Mapping[int, ClientControl]  # by client; who has never sent one has c_i = 0 and is not in it
 
 
@@ -38,6 +39,17 @@ def server_control(controls: Controls, form: Form) -> Adapter:
         form.require(control.adapter.form)
         total.add_(flat(control.adapter.load()).double(), alpha=control.share)
     return unflat(total, form, "scaffold")
+
+
+def corrections(controls: Controls, form: Form) -> Callable[[int], Adapter]:
+    """c - c_i of any client, computed when it is asked for: what `fccl.training.drift` adds to the client's gradients."""
+    everybody = server_control(controls, form)
+
+    def correction(client_id: int) -> Adapter:
+        own = controls.get(client_id)
+        return everybody if own is None else unflat(flat(everybody).double() - flat(own.adapter.load()).double(), form, SCAFFOLD)
+
+    return correction
 
 
 def controls_after(controls: Controls, sent: Mapping[int, ClientControl], num_clients: int) -> Controls:

@@ -180,6 +180,7 @@ class Run:
                 aggregation=self.aggregation,
                 validate=self.validator,
                 on_answer=self.screen.answer,
+                keep_control=self.folder.keep_control,
                 known_samples=self.manifest.samples_by_client(),
             )
             for result in federation.run(state, transport):

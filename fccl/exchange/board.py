@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,8 @@ from fccl.paths import ExchangeName, ExchangePaths
 from fccl.records import ClientStatus
 
 _TEMPORARY_S = 600.0  # a temporary file that is older was left by a process that died
-_OF_CLIENTS = ("client_", "contrib_", "done_")
+_OF_CLIENTS = ("client_", "contrib_", "control_", "done_")
+_BY_HASH = ("reference", "correction")  # adapters that a task names
 _PHASES_FIRST = ("phase", "flag")  # what commits other files goes before them
 
 
@@ -43,12 +44,12 @@ class Board:
         ours = {name.round for text, name in files if name.kind == "task" and self._is_ours(self.paths.root / text, TaskFile)}
         self._remove(self.paths.root / text for text, name in files if not self._stays(self.paths.root / text, name, ours))
 
-    def keep_reference(self, reference: Adapter) -> str:
-        """See that the reference policy is there. Returns the SHA-256 of its file."""
-        content = reference.to_bytes()
+    def keep(self, adapter: Adapter, path: Callable[[str], Path]) -> str:
+        """See that an adapter that a task is to name is there, at `path` of its hash. Returns the SHA-256 of its file."""
+        content = adapter.to_bytes()
         sha256 = hashlib.sha256(content).hexdigest()
-        if not self._holds({self.paths.reference(sha256): content}):
-            write_bytes(self.paths.reference(sha256), content)
+        if not self._holds({path(sha256): content}):
+            write_bytes(path(sha256), content)
         return sha256
 
     def open(self, round_number: int, phase: str, adapter: Adapter, work: Work | None) -> TaskFile:
@@ -80,7 +81,7 @@ class Board:
 
     def take_back(self, client_id: int, round_number: int) -> None:
         """Remove a client's answer, so that it tries again."""
-        self._remove(self.paths.answer(client_id, round_number))
+        self._remove(self.paths.taken_away(client_id, round_number))
 
     def _files(self) -> list[tuple[str, ExchangeName]]:
         """The files of the protocol, those that commit others first."""
@@ -92,7 +93,7 @@ class Board:
     def _stays(self, path: Path, name: ExchangeName, ours: set[int | None]) -> bool:
         if name.kind == "status":
             return self._is_ours(path, ClientStatus)
-        return name.kind == "reference" or name.round in ours
+        return name.kind in _BY_HASH or name.round in ours
 
     def _is_ours(self, path: Path, kind: type[TaskFile] | type[ClientStatus]) -> bool:
         with suppress(UpdateRejected):
@@ -110,14 +111,14 @@ class Board:
         later = [(text, name) for text, name in self._files() if name.round is not None and name.round > round_number]
         self._remove(self.paths.root / text for text, name in later if name.client is None)
         for client_id, number in sorted({(name.client, name.round) for _, name in later if name.client is not None and name.round is not None}):
-            self.rejected.refuse(self.paths.answer(client_id, number), "of a round that has not begun", self.run_id, number, client_id)
+            self.rejected.refuse(self.paths.taken_away(client_id, number), "of a round that has not begun", self.run_id, number, client_id)
 
     def _prune(self, round_number: int, work: Work | None) -> None:
-        """Remove rounds that are over, but for the last few, and reference policies but for this round's."""
+        """Remove rounds that are over, but for the last few, and what this round's task does not name."""
         oldest = round_number - self.keep_rounds
-        reference = self.paths.reference(work.reference_sha256).name if work and work.reference_sha256 else None
+        named = {path.name for path in work.named(self.paths)} if work else set()
         for text, name in self._files():
-            if (name.round is not None and name.round < oldest) or (name.kind == "reference" and text != reference):
+            if (name.round is not None and name.round < oldest) or (name.kind in _BY_HASH and text not in named):
                 self._remove([self.paths.root / text])
 
     def _sweep(self, round_number: int) -> None:

@@ -51,7 +51,7 @@ class ExchangeClient:
     _newest_seen: tuple[os.stat_result, TaskFile] | None = None  # the newest round's phase file and its task
     _committed: TaskFile | None = None  # the last task that this process has answered
     _reader: AdapterReader | None = None  # of this run's adapters
-    _adapters: dict[str, Adapter] = field(default_factory=dict)  # the last global adapter and the reference, by the hash of their files
+    _adapters: dict[str, Adapter] = field(default_factory=dict)  # those that the last task named, by the hash of their files
 
     def run(self) -> None:
         """Answer rounds until the run is done. Raises `StorageError`, and `FederationError` when this client runs already."""
@@ -147,7 +147,9 @@ class ExchangeClient:
 
     def _answer(self, task: TaskFile, work: Work, heart: Heart) -> None:
         try:
-            fit = FitTask(task.run_id, task.round, _phase(task), *self._adapters_of(task, work), work.model, work.train, work.seed)
+            adapter, reference, correction = self._adapters_of(task, work)
+            corrections = None if correction is None else lambda client_id: correction
+            fit = FitTask(task.run_id, task.round, _phase(task), adapter, reference, work.model, work.train, work.seed, corrections)
         except (UpdateRejected, AdapterError, ValueError) as error:
             self._complain(f"round {task.round + 1} cannot be begun: {error}")  # unless the server has gone on, only it can mend this
             return
@@ -166,12 +168,15 @@ class ExchangeClient:
         self._commit(task, answer)
         heart.turn("done" if isinstance(answer, ClientUpdate) else "failed")
 
-    def _adapters_of(self, task: TaskFile, work: Work) -> tuple[Adapter, Adapter | None]:
+    def _adapters_of(self, task: TaskFile, work: Work) -> tuple[Adapter, Adapter | None, Adapter | None]:
+        """The global adapter, the reference, and what SCAFFOLD adds to this client's gradients."""
         adapter = self._adapter(self.paths.global_adapter(task.round), task.adapter_sha256)
         reference = self._adapter(self.paths.reference(work.reference_sha256), work.reference_sha256) if work.reference_sha256 else None
-        kept = {task.adapter_sha256, work.reference_sha256}
+        told = work.correction_of(self.client_id)
+        correction = self._adapter(self.paths.correction(told), told) if told else None
+        kept = {task.adapter_sha256, work.reference_sha256, told}
         self._adapters = {sha256: known for sha256, known in self._adapters.items() if sha256 in kept}
-        return adapter, reference
+        return adapter, reference, correction
 
     def _adapter(self, path: Path, sha256: str) -> Adapter:
         """A server's adapter, if the file has the hash that the task names. Raises `UpdateRejected` or `AdapterError`."""
@@ -191,15 +196,19 @@ class ExchangeClient:
         said: UpdateFile | FailureFile
         if isinstance(answer, ClientUpdate):
             content = answer.adapter.load().to_bytes()
+            control = None if answer.control is None else answer.control.load().to_bytes()
             said = UpdateFile(
                 **whose,
                 adapter_sha256=hashlib.sha256(content).hexdigest(),
+                control_sha256=None if control is None else hashlib.sha256(control).hexdigest(),
                 avg_loss=answer.contribution.avg_loss,
                 num_samples=answer.contribution.num_samples,
                 training_time=answer.contribution.seconds,
                 report=answer.report,
             )
             write_bytes(update, content)
+            if control is not None:
+                write_bytes(self.paths.control(self.client_id, task.round), control)
         else:
             said = FailureFile(**whose, error=printable(answer.reason, MAX_REASON) or "unknown")
         write_text(contribution, said.signed(self.keys).model_dump_json() + "\n")

@@ -84,11 +84,19 @@ def printable(text: str, limit: int = 500) -> str:
 
 
 @dataclass(frozen=True)
-class GoodAnswer:
-    """An update that was checked: the bytes of its file, and what the client says of its training."""
+class GoodFile:
+    """An adapter's file that was checked: its bytes and their SHA-256."""
 
     content: bytearray
     sha256: str
+
+
+@dataclass(frozen=True)
+class GoodAnswer:
+    """An update that was checked, what the client says of its training, and SCAFFOLD's c_i where it was asked for."""
+
+    update: GoodFile
+    control: GoodFile | None
     contribution: Contribution
     report: TrainingReport
 
@@ -120,7 +128,7 @@ class AnswerReader:
             return failure
         said = parse(content, UpdateFile, path.name)
         self._require_answers(said, client_id)
-        return self._with_adapter(client_id, said.contribution(), said.report, said.adapter_sha256)
+        return self._with_adapters(client_id, said.contribution(), said.report, said.adapter_sha256, said.control_sha256)
 
     def _require_answers(self, said: UpdateFile | FailureFile, client_id: int) -> None:
         asked = {"run_id": self.task.run_id, "round": self.task.round, "phase": self.task.phase, "client_id": client_id}
@@ -144,10 +152,19 @@ class AnswerReader:
             raise ForeignAnswer("the answer is older than the round")
         seconds = (max(written) - self.published) / 1e9 if said.training_time is None else said.training_time
         contribution = Contribution(avg_loss=said.avg_loss, num_samples=said.num_samples, seconds=seconds)
-        return self._with_adapter(client_id, contribution, TrainingReport(tokens=0, tokens_per_second=0, steps=0), None)
+        return self._with_adapters(client_id, contribution, TrainingReport(tokens=0, tokens_per_second=0, steps=0), None, None)
 
-    def _with_adapter(self, client_id: int, contribution: Contribution, report: TrainingReport, sha256: str | None) -> GoodAnswer:
-        path = self.paths.update(client_id, self.task.round)
+    def _with_adapters(
+        self, client_id: int, contribution: Contribution, report: TrainingReport, update: str | None, control: str | None
+    ) -> GoodAnswer:
+        """`update` and `control` are the hashes that the client names, if any."""
+        asked = self.task.work is not None and self.task.work.corrections is not None
+        if asked and control is None:
+            raise UpdateRejected("the answer has no control variate, which AGGREGATION=scaffold needs")
+        found = self._adapter(self.paths.update(client_id, self.task.round), update)
+        return GoodAnswer(found, self._adapter(self.paths.control(client_id, self.task.round), control) if asked else None, contribution, report)
+
+    def _adapter(self, path: Path, sha256: str | None) -> GoodFile:
         content = read_bounded(path, self.adapters.max_bytes)
         found = hashlib.sha256(content).hexdigest()
         if sha256 not in (None, found):
@@ -156,7 +173,7 @@ class AnswerReader:
             self.adapters.read(content, path.name)
         except AdapterError as error:
             raise UpdateRejected(printable(str(error))) from error
-        return GoodAnswer(content, found, contribution, report)
+        return GoodFile(content, found)
 
 
 def _kind_of(content: bytearray, name: str) -> type[UpdateFile] | type[FailureFile] | type[OriginalContribution]:

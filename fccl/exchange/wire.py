@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AliasChoices, ConfigDict, Field, StringConstraints, model_validator
 
 from fccl.keys import Keys, PublicKeys
+from fccl.paths import ExchangePaths
 from fccl.records import Contribution, TrainingReport
 from fccl.specs import ModelSpec, Phase, TrainSpec, Value
 
@@ -52,6 +54,22 @@ class Work(Value):
     model: ModelSpec
     train: TrainSpec
     seed: int = Field(ge=0)
+    corrections: tuple[Sha256, ...] | None = None  # SCAFFOLD: of the file `correction_<16 digits>.pt` of each of the clients
+
+    @model_validator(mode="after")
+    def _has_a_correction_for_everybody(self) -> Self:
+        if self.corrections is not None and len(self.corrections) != len(self.clients):
+            raise ValueError("there are not as many corrections as clients")
+        return self
+
+    def correction_of(self, client_id: int) -> str | None:
+        """The hash of what this client adds to its gradients."""
+        return None if self.corrections is None else self.corrections[self.clients.index(client_id)]
+
+    def named(self, paths: ExchangePaths) -> set[Path]:
+        """The files that are named by their hashes here."""
+        references = {paths.reference(self.reference_sha256)} if self.reference_sha256 else set()
+        return references | {paths.correction(sha256) for sha256 in self.corrections or ()}
 
 
 class TaskFile(_Signed):
@@ -84,6 +102,7 @@ class UpdateFile(_Answer):
     """`contrib_client_i_round_R.json` beside an update."""
 
     adapter_sha256: Sha256  # of the file `client_i_round_R.pt`
+    control_sha256: Sha256 | None = None  # of the file `control_client_i_round_R.pt`, where the task has corrections
     avg_loss: float = Field(ge=0)
     num_samples: int = Field(ge=1)
     training_time: float = Field(ge=0)  # seconds

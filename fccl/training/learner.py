@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from fccl.adapter import Adapter
 from fccl.data.shards import ClientShard
 from fccl.encoding import encode_pairs, encode_sft
 from fccl.errors import TrainingError
@@ -22,7 +24,7 @@ from fccl.records import ClientStatus, Contribution, TrainingReport
 from fccl.scoring import EncodedPair
 from fccl.specs import ModelSpec, TrainSpec
 from fccl.training.dpo import DpoObjective, reference_log_probs
-from fccl.training.loop import LoopResult, StepReport, train
+from fccl.training.loop import LoopResult, Objective, StepReport, train
 from fccl.training.sft import SftObjective
 
 
@@ -59,6 +61,7 @@ class GenericLearner:
             phase=task.phase,
             adapter=model.adapter(),
             contribution=_contribution(result, samples, seconds),
+            control=_control(model, task.train, result),
             report=TrainingReport(
                 tokens=result.tokens,
                 tokens_per_second=result.tokens / max(result.seconds, 1e-9),
@@ -71,8 +74,7 @@ class GenericLearner:
     def _sft(self, model: LanguageModel, task: FitTask, shard: ClientShard, status: _StatusWriter) -> tuple[LoopResult, int, int]:
         rows = encode_sft(model.tokenizer, shard.sft, task.model.max_length)
         model.load(task.adapter)
-        with _trained(model, task.train) as factors:
-            result = train(factors, SftObjective(model, rows), task.train, task.client_seed(shard.client_id), status.step)
+        result = _train(model, SftObjective(model, rows), task, shard.client_id, status)
         return result, len(rows), sum(row.truncated for row in rows)
 
     def _dpo(self, model: LanguageModel, task: FitTask, shard: ClientShard, status: _StatusWriter) -> tuple[LoopResult, int, int]:
@@ -80,8 +82,7 @@ class GenericLearner:
         reference = self._reference(model, task, shard.client_id, pairs)
         model.load(task.adapter)
         objective = DpoObjective(model, pairs, reference, task.train.dpo_beta)
-        with _trained(model, task.train) as factors:
-            result = train(factors, objective, task.train, task.client_seed(shard.client_id), status.step)
+        result = _train(model, objective, task, shard.client_id, status)
         return result, len(pairs), sum(chosen.truncated or rejected.truncated for chosen, rejected in pairs)
 
     def _reference(self, model: LanguageModel, task: FitTask, client_id: int, pairs: list[EncodedPair]) -> Tensor:
@@ -94,14 +95,33 @@ class GenericLearner:
         return self._references[key]
 
 
+def _train(model: LanguageModel, objective: Objective, task: FitTask, client_id: int, status: _StatusWriter) -> LoopResult:
+    """From the adapter that is loaded, under the task's settings and corrections."""
+    with _trained(model, task.train) as factors:
+        correction = None
+        if task.corrections is not None:
+            tensors = task.corrections(client_id).tensors
+            correction = [tensors[name].to(model.device) for name in factors]
+        return train(factors.values(), objective, task.train, task.client_seed(client_id), status.step, correction)
+
+
+def _control(model: LanguageModel, spec: TrainSpec, result: LoopResult) -> Adapter | None:
+    """The client's next c_i as an adapter; zero for factors that it may not move."""
+    if result.control is None:
+        return None
+    with _trained(model, spec) as factors:
+        means = dict(zip(factors, result.control, strict=True))
+    return Adapter({name: means[name].cpu() if name in means else torch.zeros(factor.shape) for name, factor in model.factors.items()})
+
+
 @contextmanager
-def _trained(model: LanguageModel, spec: TrainSpec) -> Iterator[list[nn.Parameter]]:
-    """The factors that this training may move; inside the block the others get no gradient."""
+def _trained(model: LanguageModel, spec: TrainSpec) -> Iterator[dict[str, nn.Parameter]]:
+    """The factors that this training may move, by name; inside the block the others get no gradient."""
     frozen = [factor for name, factor in model.factors.items() if spec.freeze_a and ".lora_A." in name]
     for factor in frozen:
         factor.requires_grad_(False)
     try:
-        yield [factor for factor in model.factors.values() if factor.requires_grad]
+        yield {name: factor for name, factor in model.factors.items() if factor.requires_grad}
     finally:
         for factor in frozen:
             factor.requires_grad_(True)

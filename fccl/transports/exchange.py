@@ -19,7 +19,7 @@ from fccl.errors import FederationError, ForeignAnswer, UpdateRejected
 from fccl.exchange.board import Board
 from fccl.exchange.locks import exclusive
 from fccl.exchange.pulses import Pulses
-from fccl.exchange.reading import AnswerReader, GoodAnswer, printable
+from fccl.exchange.reading import AnswerReader, GoodAnswer, GoodFile, printable
 from fccl.exchange.rejected import RejectedFolder
 from fccl.exchange.watch import Watcher, ring, watcher
 from fccl.exchange.wire import FailureFile, TaskFile, Work
@@ -121,8 +121,17 @@ class ExchangeTransport:
         return self._watcher
 
     def _work(self, board: Board, task: FitTask, client_ids: Sequence[int]) -> Work:
-        reference = None if task.reference is None else board.keep_reference(task.reference)
-        return Work(clients=tuple(client_ids), reference_sha256=reference, model=task.model, train=task.train, seed=task.seed)
+        told, corrections = task.corrections, None
+        if told is not None:
+            corrections = tuple(board.keep(told(client_id), self._paths.correction) for client_id in client_ids)
+        return Work(
+            clients=tuple(client_ids),
+            reference_sha256=None if task.reference is None else board.keep(task.reference, self._paths.reference),
+            model=task.model,
+            train=task.train,
+            seed=task.seed,
+            corrections=corrections,
+        )
 
     def _attempt(self, reader: AnswerReader, watching: Watcher, waiting: dict[int, _Waiting]) -> Iterator[ClientUpdate]:
         """Yield updates, and take their clients off `waiting`, until nobody is left whom it is worth to wait for."""
@@ -159,21 +168,26 @@ class ExchangeTransport:
         return self._receive(reader, client_id, answer)
 
     def _receive(self, reader: AnswerReader, client_id: int, answer: GoodAnswer) -> ClientUpdate:
-        path, task = self._received / self._paths.update(client_id, reader.task.round).name, reader.task
-        with storage_errors(path):
-            path.write_bytes(answer.content)  # not flushed to the disk: after a crash it is received again
+        task = reader.task
         return ClientUpdate(
             run_id=task.run_id,
             client_id=client_id,
             round=task.round,
             phase="sft" if task.phase == "sft" else "va",
-            adapter=StoredAdapter(path, answer.sha256, reader.adapters),
+            adapter=self._kept(reader, self._paths.update(client_id, task.round), answer.update),
             contribution=answer.contribution,
             report=answer.report,
+            control=None if answer.control is None else self._kept(reader, self._paths.control(client_id, task.round), answer.control),
         )
 
+    def _kept(self, reader: AnswerReader, sent: Path, file: GoodFile) -> StoredAdapter:
+        path = self._received / sent.name
+        with storage_errors(path):
+            path.write_bytes(file.content)  # not flushed to the disk: after a crash it is received again
+        return StoredAdapter(path, file.sha256, reader.adapters)
+
     def _refuse(self, task: TaskFile, client_id: int, client: _Waiting, error: UpdateRejected) -> None:
-        self.rejected.refuse(self._paths.answer(client_id, task.round), str(error), task.run_id, task.round, client_id)
+        self.rejected.refuse(self._paths.taken_away(client_id, task.round), str(error), task.run_id, task.round, client_id)
         self.tell(f"client {client_id}: refused: {error}")
         client.refusals, client.refused = client.refusals + 1, f"refused: {error}"
         if not isinstance(error, ForeignAnswer):

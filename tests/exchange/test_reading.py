@@ -77,7 +77,7 @@ def fuzz(kind):
 
 def test_control_valid_files_are_accepted(reader):
     found = judge(reader, as_json(VALID), GOOD)
-    assert (found.sha256, found.contribution.avg_loss, found.report.steps) == (VALID["adapter_sha256"], 1.5, 1)
+    assert (found.update.sha256, found.contribution.avg_loss, found.report.steps) == (VALID["adapter_sha256"], 1.5, 1)
     assert isinstance(judge(reader, as_json(ORIGINAL), GOOD), GoodAnswer)
     failure = {key: VALID[key] for key in ("version", "run_id", "round", "phase", "client_id", "base_sha256")} | {"error": "no memory"}
     assert judge(reader, as_json(failure), b"") == FailureFile.model_validate(failure)
@@ -88,7 +88,7 @@ def test_control_valid_files_are_accepted(reader):
 def test_control_whatever_the_numbers_are(reader, numbers, loss, samples):
     content = Adapter({"base.lora_A.weight": torch.tensor(numbers[:6]).view(2, 3), "base.lora_B.weight": torch.tensor(numbers[6:])}).to_bytes()
     found = judge(reader, as_json(contribution(content, avg_loss=loss, num_samples=samples)), content)
-    assert bytes(found.content) == content
+    assert bytes(found.update.content) == content
 
 
 # --- contributions
@@ -188,7 +188,7 @@ def test_a_byte_changed_outside_the_numbers_never_changes_what_is_read(reader, d
     content[data.draw(st.sampled_from(READER.fixed.tolist()))] ^= data.draw(st.integers(1, 255))
     found = sent(reader, bytes(content))
     if found is not None:
-        assert READER.read(found.content, "it").sha256 == LIKE.sha256
+        assert READER.read(found.update.content, "it").sha256 == LIKE.sha256
 
 
 tensors = st.one_of(

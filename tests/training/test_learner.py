@@ -1,15 +1,19 @@
+import dataclasses
 import math
 
 import pytest
 import torch
 
+from fccl.adapter import Adapter
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.shards import ClientShard
-from fccl.errors import TrainingError
+from fccl.encoding import encode_sft
+from fccl.errors import TrainingError, UpdateRejected
 from fccl.messages import FitTask
 from fccl.specs import TrainSpec
 from fccl.training import learner as module
 from fccl.training.learner import GenericLearner
+from fccl.training.sft import SftObjective
 
 SHARD = ClientShard(
     0,
@@ -40,6 +44,49 @@ def test_sft_lowers_the_loss_and_reports_it(learner, tiny_model):
     assert [status.state for status in statuses] == ["training"] * 10 + ["done"]
     assert statuses[-1].step == statuses[-1].steps == 9
     update.require_answers(task(tiny_model))
+
+
+def corrected(model, correction, **changes):
+    return dataclasses.replace(task(model, **changes), corrections=lambda client_id: correction)
+
+
+def test_a_correction_of_zero_changes_nothing_and_the_control_is_the_mean_gradient(learner, tiny_model):
+    """With one step of one batch of all examples the mean gradient is that of the shard's loss at the start."""
+    once = TRAIN.model_copy(update={"epochs": 1, "batch_size": 6})
+    start = tiny_model.initial_adapter(1)
+    plain = learner.fit(task(tiny_model, train=once), SHARD, lambda status: None)
+    update = learner.fit(
+        corrected(tiny_model, Adapter({name: torch.zeros_like(tensor) for name, tensor in start.tensors.items()}), train=once),
+        SHARD,
+        lambda status: None,
+    )
+    assert update.adapter.sha256 == plain.adapter.sha256
+    assert plain.control is None
+    tiny_model.load(start)
+    rows = encode_sft(tiny_model.tokenizer, SHARD.sft, tiny_model.spec.max_length)
+    gradients = torch.autograd.grad(SftObjective(tiny_model, rows).loss(range(6)).loss, list(tiny_model.factors.values()))
+    for name, gradient in zip(tiny_model.factors, gradients, strict=True):
+        torch.testing.assert_close(update.control.tensors[name], gradient, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("phase", ["sft", "va"])
+def test_a_correction_moves_the_update_and_its_control_answers(learner, tiny_model, phase):
+    plain = learner.fit(task(tiny_model, phase), SHARD, lambda status: None)
+    wanted = corrected(tiny_model, tiny_model.initial_adapter(9), phase=phase)
+    update = learner.fit(wanted, SHARD, lambda status: None)
+    assert update.adapter.sha256 != plain.adapter.sha256
+    update.require_answers(wanted)
+    with pytest.raises(UpdateRejected, match="without a control variate"):
+        plain.require_answers(wanted)
+    with pytest.raises(UpdateRejected, match="with a control variate"):
+        update.require_answers(task(tiny_model, phase))
+
+
+def test_frozen_factors_have_no_control(learner, tiny_model):
+    frozen = TRAIN.model_copy(update={"freeze_a": True})
+    update = learner.fit(corrected(tiny_model, tiny_model.initial_adapter(9), train=frozen), SHARD, lambda status: None)
+    for name, tensor in update.control.tensors.items():
+        assert bool(tensor.any()) == (".lora_B." in name)
 
 
 def test_dpo_starts_at_log_two_against_its_own_reference(learner, tiny_model):

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import pytest
+import torch
 
 from fccl.aggregation.mean import weighted_mean
+from fccl.aggregation.rules import aggregation
 from fccl.federation import FederationState, Transport, select_clients
 from fccl.messages import ClientFailure, ClientUpdate, FitTask
 from tests.toy import MODEL, START, TRAIN, ToyLearner, adapter, federation, shard
@@ -43,6 +45,33 @@ def by_hand(fed):
     return state.adapter
 
 
+def scaffold_by_hand(fed):
+    """SCAFFOLD without a transport: every c_i in a dict of float32 numbers, each phase begun without any."""
+    state, learner, own, shares = START, LearnerWithReference(), {}, {}
+    for number in range(fed.plan.total_rounds):
+        if number == fed.plan.fed_rounds:
+            own, shares = {}, {}
+        everybody = sum((shares[client] * own[client].double() for client in sorted(own)), torch.zeros(3, dtype=torch.float64)).float()
+        told = {client: everybody - own.get(client, torch.zeros(3)) for client in range(CLIENTS)}
+        reference = state.reference if number >= fed.plan.fed_rounds else None
+        task = FitTask(
+            "run", number, fed.plan.phase_of(number), state.adapter, reference, MODEL, TRAIN, 7, lambda client, told=told: adapter(*told[client])
+        )
+        chosen = select_clients(fed.plan, number)
+        updates = [learner.fit(task, shard(client), lambda status: None) for client in chosen]
+        weights = fed.rule.weights([update.contribution for update in updates])
+        for client, update, weight in zip(chosen, updates, weights, strict=True):
+            own[client], shares[client] = update.control.tensors["w"], weight * len(chosen) / CLIENTS
+        mean = weighted_mean(zip(weights, [update.adapter for update in updates], strict=True))
+        state = FederationState(number + 1, mean, mean if number == fed.plan.fed_rounds - 1 else state.reference)
+    return state.adapter
+
+
+def keeping(fed):
+    """The federation with control variates kept in memory: a transport may give them in files that last for a round."""
+    return dataclasses.replace(fed, keep_control=lambda update: update.control.load())
+
+
 def task(number=0, start=(1.0, 2.0, 3.0), phase="sft", reference=None):
     return FitTask("run", number, phase, adapter(*start), reference, MODEL, TRAIN, 7)
 
@@ -67,6 +96,15 @@ class TransportContract:
             results = list(fed.run(START, transport))
         assert results[-1].state.adapter.to_bytes() == by_hand(fed).to_bytes()
         assert [result.record.excluded for result in results] == [()] * 6
+
+    @pytest.mark.parametrize("per_round", [CLIENTS, 2])
+    def test_control_variates_have_the_same_bytes_as_by_hand(self, make, per_round):
+        fed = federation(CLIENTS, rounds=3, per_round=per_round, aggregation=aggregation("scaffold"))
+        with make() as transport:
+            results = list(keeping(fed).run(START, transport))
+        assert results[-1].state.adapter.to_bytes() == scaffold_by_hand(fed).to_bytes()
+        assert [result.record.excluded for result in results] == [()] * 6
+        assert [sorted(result.state.controls) != [] for result in results] == [True, True, False, True, True, True]
 
     def test_each_asked_client_answers_once_with_its_own_update(self, make):
         learner = LearnerWithReference()

@@ -1,5 +1,6 @@
 """Answers that are no good, and answers of peers that know only the original files."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -74,6 +75,16 @@ def test_a_file_that_is_no_such_adapter_is_refused(paths, transport, content, re
     assert reason in found[1].reason
 
 
+def spoilt_control(content):
+    """Its hash is right."""
+
+    def spoil(paths, opened):
+        replace("control", content)(paths, opened)
+        edit({"control_sha256": hashlib.sha256(content).hexdigest()})(paths, opened)
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -104,18 +115,44 @@ def answered_and_finished(paths, transport, spoil):
         return found, exchange.rejected.rejections
 
 
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (edit({"control_sha256": None}), "the answer has no control variate, which AGGREGATION=scaffold needs"),
+        (edit({"control_sha256": "0" * 64}), "control_client_1_round_0.pt is not the file that its contribution speaks of"),
+        (replace("control", b""), "control_client_1_round_0.pt is not the file that its contribution speaks of"),
+        (lambda paths, opened: paths.control(1, 0).unlink(), "control_client_1_round_0.pt is missing"),
+        (spoilt_control(with_nan()), "not finite"),
+        (spoilt_control(adapter(1.0).to_bytes()), "w has shape (1,), expected (3,)"),
+        (spoilt_control(b"not a zip"), "is not an adapter file"),
+    ],
+)
+def test_a_control_variate_that_is_no_good_is_refused_with_the_update(paths, transport, spoil, reason):
+    with transport(timeout_s=0.4) as exchange:
+        asked = dataclasses.replace(task(), corrections=lambda client_id: adapter())
+        board = exchange._board("run")
+        opened = board.open(0, "sft", asked.adapter, exchange._work(board, asked, (0, 1)))
+        for number in (0, 1):
+            ExchangeClient(paths, number, ToyLearner(), shard)._commit(opened, ToyLearner().fit(asked, shard(number), lambda status: None))
+        spoil(paths, opened)
+        found = {answer.client_id: answer for answer in exchange.fit(asked, (0, 1))}
+    assert found[0].control.load().sha256 == ToyLearner().fit(asked, shard(0), lambda status: None).control.sha256
+    assert reason in found[1].reason
+    assert not any(os.path.lexists(path) for path in paths.taken_away(1, 0))
+
+
 def test_an_answer_is_taken_away_before_its_flag(paths, transport, monkeypatch):
     """A client that finds its flag gone answers anew at once: what it writes then must not meet the removal of what was there before."""
     seen, moves = [], RejectedFolder._move
 
     def move(folder, path, to):
         moved = moves(folder, path, to)
-        seen.append([path.exists() for path in paths.answer(1, 0)])
+        seen.append([path.exists() for path in paths.taken_away(1, 0)])
         return moved
 
     monkeypatch.setattr(RejectedFolder, "_move", move)
     answered(paths, transport, edit({"round": 7}))
-    assert seen == [[False, True, True], [False, False, True], [False, False, False]]
+    assert seen == [[False, True, True, True], [False, False, True, True], [False, False, False, True], [False, False, False, False]]
 
 
 def test_files_with_names_of_no_client_are_moved_away(paths, transport):

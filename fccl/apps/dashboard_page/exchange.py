@@ -25,6 +25,8 @@ KINDS = {
     "contribution": "contribution",
     "flag": "flag",
     "reference": "reference policy",
+    "correction": "correction (SCAFFOLD)",
+    "control": "control variate (SCAFFOLD)",
     "status": "heartbeat",
 }
 SERVER, CLIENT = ("global_adapter", "task", "phase"), ("update", "contribution", "flag")  # each in the order of writing
