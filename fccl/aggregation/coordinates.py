@@ -52,8 +52,11 @@ class TrimmedMean(_ByCoordinate):
     name: Literal["trimmed_mean"] = "trimmed_mean"
     max_bad_clients: int = Field(default=1, ge=0)  # f
 
+    def require(self, updates: int) -> None:
+        require_updates(updates, 2 * self.max_bad_clients + 1, self.name, f"MAX_BAD_CLIENTS={self.max_bad_clients}")
+
     def aggregate(self, before: Adapter, parts: Parts, state: ServerState) -> Aggregated:
-        require_updates(parts, 2 * self.max_bad_clients + 1, self.name, f"MAX_BAD_CLIENTS={self.max_bad_clients}")
+        self.require(len(parts))
         return super().aggregate(before, parts, state)
 
     def centre(self, ordered: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -19,9 +19,12 @@ class _ByNeighbours(Reweighing):
     max_bad_clients: int = Field(default=1, ge=0)  # f
     uses_weights: ClassVar[bool] = False
 
+    def require(self, updates: int) -> None:
+        require_updates(updates, 2 * self.max_bad_clients + 3, self.name, f"MAX_BAD_CLIENTS={self.max_bad_clients}")
+
     def ranking(self, before: Adapter, parts: Parts) -> list[int]:
         """The places of all updates, the least score first; of equal scores the first client's."""
-        require_updates(parts, 2 * self.max_bad_clients + 3, self.name, f"MAX_BAD_CLIENTS={self.max_bad_clients}")
+        self.require(len(parts))
         scores = krum_scores(squared_distances(gram(before, parts)), self.max_bad_clients)
         return sorted(range(len(parts)), key=lambda index: (scores[index], index))
 
@@ -41,9 +44,12 @@ class MultiKrum(_ByNeighbours):
     name: Literal["multi_krum"] = "multi_krum"
     krum_keep: int = Field(default=0, ge=0)  # m; 0: n - f
 
+    def require(self, updates: int) -> None:
+        super().require(updates)
+        require_updates(updates, self.krum_keep, self.name, f"KRUM_KEEP={self.krum_keep}")
+
     def weigh(self, before: Adapter, parts: Parts) -> tuple[float, ...]:
         keep = self.krum_keep or len(parts) - self.max_bad_clients
-        require_updates(parts, keep, self.name, f"KRUM_KEEP={self.krum_keep}")
         return _equally(self.ranking(before, parts)[:keep], len(parts))
 
 

@@ -52,6 +52,9 @@ class LoraMean(Stateless):
     def uses_weights(self) -> bool:
         return self.weighing.uses_weights
 
+    def require(self, updates: int) -> None:
+        self.weighing.require(updates)
+
     def aggregate(self, before: Adapter, parts: Parts, state: ServerState) -> Aggregated:
         weights = self.weighing.weigh(first(before, self.lora_r), parts)
         factors = {pair: self._factors(product) for pair, product in mean_products(before, Parts(weights, parts.updates))}

@@ -82,6 +82,10 @@ class Aggregation(Protocol):
         """The state before the first round of a phase that starts from `adapter`."""
         ...
 
+    def require(self, updates: int) -> None:
+        """Raises `FederationError` when so many updates are too few for the rule, so that a run can say it before its first round."""
+        ...
+
     def aggregate(self, before: Adapter, parts: Parts, state: ServerState) -> Aggregated:
         """The adapter that follows `before`. The same bytes for the same arguments, whatever number of threads torch has.
 
@@ -98,6 +102,9 @@ class Stateless(Value):
 
     def initial(self, adapter: Adapter) -> ServerState:
         return ServerState()
+
+    def require(self, updates: int) -> None:
+        """Any number will do."""
 
 
 class Reweighing(Stateless):
@@ -116,10 +123,10 @@ class Reweighing(Stateless):
         return Aggregated(weighted_mean(Parts(weights, parts.updates).counted()), state.after(), weights)
 
 
-def require_updates(parts: Parts, needed: int, rule: str, setting: str) -> None:
+def require_updates(updates: int, needed: int, rule: str, setting: str) -> None:
     """Raises `FederationError` when a round has fewer updates than the rule needs; `setting` is the one that asks for so many."""
-    if len(parts) < needed:
+    if updates < needed:
         raise FederationError(
-            f"AGGREGATION={rule} with {setting} needs at least {needed} updates a round, this round has {len(parts)}",
+            f"AGGREGATION={rule} with {setting} needs at least {needed} updates a round, and there are {updates}",
             hint=f"lower {setting.partition('=')[0]}, let more clients take part, or use another AGGREGATION",
         )

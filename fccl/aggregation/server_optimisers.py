@@ -19,13 +19,21 @@ from fccl.aggregation.vectors import flat, mean_delta, size, unflat
 from fccl.specs import Value
 
 
-class FedAvgM(Value):
+class _Optimiser(Value):
+    """What all of them have in common."""
+
+    uses_weights: ClassVar[bool] = True
+
+    def require(self, updates: int) -> None:
+        """Any number will do."""
+
+
+class FedAvgM(_Optimiser):
     """Server momentum (Hsu et al. 2019): m ← β m + Δ, x ← x + η m."""
 
     name: Literal["fedavgm"] = "fedavgm"
     server_lr: float = Field(default=1.0, gt=0)  # η
     server_momentum: float = Field(default=0.9, ge=0, lt=1)  # β
-    uses_weights: ClassVar[bool] = True
 
     def initial(self, adapter: Adapter) -> ServerState:
         return ServerState({"momentum": torch.zeros(size(adapter.form), dtype=torch.float64)})
@@ -38,7 +46,7 @@ class FedAvgM(Value):
         return Aggregated(adapter, state.after(momentum=momentum), tuple(parts.weights))
 
 
-class _Adaptive(Value):
+class _Adaptive(_Optimiser):
     """Adaptive federated optimisation (Reddi et al. 2021, algorithm 2).
 
     m ← β₁ m + (1 - β₁) Δ, then v as each rule says, x ← x + η m / (√v + τ). v starts at τ², the least that the paper allows, and there is no bias
@@ -50,7 +58,6 @@ class _Adaptive(Value):
     server_momentum: float = Field(default=0.9, ge=0, lt=1)  # β₁
     server_beta2: float = Field(default=0.99, ge=0, lt=1)  # β₂
     server_tau: float = Field(default=1e-3, gt=0)  # τ, the degree of adaptivity: the smaller, the more
-    uses_weights: ClassVar[bool] = True
 
     @abstractmethod
     def second_moment(self, before: Tensor, square: Tensor) -> Tensor:

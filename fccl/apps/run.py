@@ -73,7 +73,8 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def prepared_run(settings: Settings, console: Console, folder: RunFolder, learner: GenericLearner, way_on: str) -> Run:
-    """The model and the data in their places. What cannot be had, a tracker or the model, ends the command before any other work."""
+    """The model and the data in their places. What cannot be had, a tracker or the model, or cannot work ends the command before any other work."""
+    aggregation_rule(settings).require(settings.round_plan().clients_per_round)
     tracker = tracker_for(settings.track, folder.paths)
     model = learner.model(settings.model_spec())
     return Run(settings, console, folder, model, prepared_data(settings, console), way_on, tracker)

@@ -194,9 +194,43 @@ def test_narrow_blocks_change_nothing_but_rounding(name, monkeypatch):
 @pytest.mark.parametrize("name", ["trimmed_mean", "krum", "multi_krum"])
 def test_too_few_updates_are_an_error_that_names_the_setting(name):
     rule = aggregation(name, max_bad_clients=3)
-    with pytest.raises(FederationError, match=r"MAX_BAD_CLIENTS=3 needs at least [79] updates a round, this round has 6") as caught:
+    with pytest.raises(FederationError, match=r"MAX_BAD_CLIENTS=3 needs at least [79] updates a round, and there are 6") as caught:
         rule.aggregate(adapter(np.zeros(3)), parts(np.ones((6, 3))), ServerState())
     assert "MAX_BAD_CLIENTS" in caught.value.hint
+
+
+@pytest.mark.parametrize("updates", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize("lora", ["factors", "svd"])
+@pytest.mark.parametrize("name", RULES)
+def test_it_says_beforehand_whether_so_many_updates_will_do(name, lora, updates):
+    settings = {"max_bad_clients": 1, "krum_keep": 4}
+    if lora == "svd" and name not in ("fedavg", "fedprox", "krum", "multi_krum", "geometric_median"):
+        return
+    rule, before = aggregation(name, lora, **settings), pair(0)
+    found = [
+        raised(lambda: rule.require(updates)),
+        raised(lambda: rule.aggregate(before, Parts([1 / updates] * updates, [pair(n) for n in range(updates)]), rule.initial(before))),
+    ]
+    assert found[0] == found[1]
+    assert (found[0] is None) == (updates >= {"trimmed_mean": 3, "krum": 5, "multi_krum": 5}.get(name, 1))
+
+
+def pair(seed):
+    draw = np.random.default_rng(seed)
+    return Adapter(
+        {
+            "m.lora_A.weight": torch.tensor(draw.normal(size=(1, 3)).astype(np.float32)),
+            "m.lora_B.weight": torch.tensor(draw.normal(size=(2, 1)).astype(np.float32)),
+        }
+    )
+
+
+def raised(call):
+    try:
+        call()
+    except FederationError as error:
+        return str(error)
+    return None
 
 
 @pytest.mark.parametrize("weights", [(), (0.5, 0.4), (1.5, -0.5), (float("nan"), 1.0), (1.0,)])

@@ -53,5 +53,5 @@ def test_half_of_them_can():
 
 
 def test_trimming_everybody_is_an_error():
-    with pytest.raises(FederationError, match="AGGREGATION=trimmed_mean with MAX_BAD_CLIENTS=2 needs at least 5 updates a round, this round has 4"):
+    with pytest.raises(FederationError, match="AGGREGATION=trimmed_mean with MAX_BAD_CLIENTS=2 needs at least 5 updates a round, and there are 4"):
         result(TrimmedMean(max_bad_clients=2), np.ones((4, 3)))

@@ -84,5 +84,5 @@ def test_scaled_and_flipped_updates_are_left_out():
 
 
 def test_keeping_more_than_there_are_is_an_error():
-    with pytest.raises(FederationError, match="KRUM_KEEP=6 needs at least 6 updates a round, this round has 5"):
+    with pytest.raises(FederationError, match="KRUM_KEEP=6 needs at least 6 updates a round, and there are 5"):
         MultiKrum(krum_keep=6).aggregate(adapter(np.zeros(6)), parts(clouds(0, 5)), ServerState())
