@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fccl.apps.main import main
 from fccl.apps.run import weigher
 from fccl.config import load_settings
 from fccl.contribution.leave_one_out import LeaveOneOut
@@ -111,8 +112,7 @@ def test_the_sources_to_compare_with_run_too(tmp_path, source):
     assert all(verification.examples > 0 for verification in said(tmp_path)[2])
 
 
-def test_a_rule_that_needs_more_clients_than_there_are_ends_the_command_before_it_does_anything(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_a_rule_that_needs_more_clients_than_there_are_ends_the_command_before_it_does_anything(tmp_path, capsys):
     assert main(["run", "--aggregation", "krum"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: AGGREGATION=krum with MAX_BAD_CLIENTS=1 needs at least 5 updates a round, and there are 3\n  way out: lower")
