@@ -137,8 +137,13 @@ class Settings(BaseSettings):
         "geometric_median",
         "norm_clipping",
     ] = knob("aggregation", "fedavg", "how weighted updates become the next adapter: the weighted mean, a server optimiser, or a robust rule")
-    lora_aggregation: Literal["factors", "svd", "freeze_a"] = knob(
-        "aggregation", "factors", "mean of the LoRA factors; best factors of the mean product; or clients train B alone, and its mean is exact"
+    lora_aggregation: Literal["factors", "svd", "exact", "freeze_a"] = knob(
+        "aggregation",
+        "factors",
+        "mean of the LoRA factors; best factors of the mean product; all factors of it, ever more; or clients train B alone, and its mean is exact",
+    )
+    client_lora_r: str = knob(
+        "aggregation", "", "svd, exact: rank that clients train, at most LORA_R; one for all, or with commas one for each; empty: LORA_R"
     )
     prox_mu: float = knob("aggregation", 0.01, "fedprox: how hard clients are pulled back to the global adapter", gt=0)
     server_lr: float = knob("aggregation", 0.0, "server optimisers: the server's learning rate; 0: 1 for fedavgm, 0.03 for the others", ge=0)
@@ -177,6 +182,13 @@ class Settings(BaseSettings):
             raise ValueError("must be client numbers with commas between, such as 0,2")
         return text
 
+    @field_validator("client_lora_r")
+    @classmethod
+    def _ranks(cls, text: str) -> str:
+        if text and not all(part.strip().isdigit() and int(part) > 0 for part in text.split(",")):
+            raise ValueError("must be ranks with commas between, such as 8,4,2, or one for all")
+        return text
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -191,6 +203,16 @@ class Settings(BaseSettings):
     @property
     def noisy_client_ids(self) -> tuple[int, ...]:
         return tuple(sorted({int(part) for part in self.noisy_clients.split(",") if part.strip()}))
+
+    @property
+    def client_ranks(self) -> tuple[int, ...]:
+        """None, one for all clients, or one for each."""
+        return tuple(int(part) for part in self.client_lora_r.split(",") if part.strip())
+
+    @property
+    def lower_ranks(self) -> bool:
+        """Whether clients may train fewer directions than `lora_r`."""
+        return self.lora_aggregation in ("svd", "exact")
 
     def model_spec(self) -> ModelSpec:
         return ModelSpec(
@@ -210,6 +232,7 @@ class Settings(BaseSettings):
             dpo_beta=self.dpo_beta,
             prox_mu=self.prox_mu if self.aggregation == "fedprox" else 0.0,
             freeze_a=self.lora_aggregation == "freeze_a",
+            lower_ranks=self.lower_ranks,
             threads=self.threads,
         )
 

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from copy import copy
 from pathlib import Path
 
 from fccl.adapter import Adapter
 from fccl.errors import StorageError
 from fccl.files import replace_folder, storage_errors, write_text
+from fccl.lora import rank_of
 from fccl.model import LanguageModel
 
 
 def save_peft(model: LanguageModel, adapter: Adapter, folder: Path, card: str) -> None:
     """Write `adapter` as PEFT does, with `card` as its README.md; an earlier folder of this name is replaced as a whole.
 
+    A wider adapter than the model's LoRA is written whole: its rank as r, and lora_alpha such that alpha / r stays the same.
     `PeftModel.from_pretrained(base, folder)` reads it. Raises `StorageError`.
     """
     model.load(adapter)
-    model.model.peft_config["default"].base_model_name_or_path = model.spec.name
+    spec, configs = model.spec.of_rank(rank_of(adapter.form)), model.model.peft_config
+    own, config = configs["default"], copy(configs["default"])
+    config.r, config.lora_alpha, config.base_model_name_or_path = spec.lora_r, spec.lora_alpha, spec.name
+    tensors = {name.removesuffix(".weight") + ".default.weight": tensor for name, tensor in adapter.tensors.items()}
     with _new_folder(folder) as new:
-        model.model.save_pretrained(new, save_embedding_layers=False)  # they are the base model's, untouched
+        configs["default"] = config
+        try:
+            model.model.save_pretrained(new, state_dict=tensors, save_embedding_layers=False)  # they are the base model's, untouched
+        finally:
+            configs["default"] = own
         write_text(new / "README.md", card)
 
 

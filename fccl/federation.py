@@ -21,6 +21,7 @@ from fccl.aggregation.state import ServerState
 from fccl.contribution.rules import effective_clients
 from fccl.contribution.weighing import Weigher
 from fccl.errors import FederationError, UpdateRejected
+from fccl.lora import distance
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask
 from fccl.records import ExcludedClient, HeldOut, RoundRecord
 from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec, named_seed
@@ -60,7 +61,8 @@ class FederationState:
 
 @dataclass(frozen=True, eq=False)
 class RoundResult:
-    """A complete round: its record, the updates that were aggregated (in client order) and the state after it."""
+    """A complete round: its record, the updates that were aggregated (in client order, each whole: with the directions that it did not train), and
+    the state after it."""
 
     record: RoundRecord
     updates: tuple[ClientUpdate, ...]
@@ -97,7 +99,7 @@ class Federation:
         updates, excluded = self._gather(task, selected, transport)
         if len(updates) < self.plan.min_clients:
             raise FederationError(_too_few(task.round, len(updates), self.plan.min_clients, excluded), hint=_RESUME)
-        weighing = self.rule.weigh(task, updates)
+        weighing = self.rule.weigh(task, [update.behind(task.trained) for update in updates])
         parts = Parts(weighing.weights, [update.adapter for update in updates])
         aggregated = self._aggregate(state, parts)
         adapter = aggregated.adapter
@@ -119,10 +121,11 @@ class Federation:
             held_out=self.validate(task.phase, adapter, task.reference) if self.validate else None,
             verification=weighing.verification,
             adapter_sha256=adapter.sha256,
-            update_norm=adapter.distance(state.adapter),
+            update_norm=distance(adapter, state.adapter),
             seconds=time.monotonic() - started,
         )
-        return RoundResult(record, tuple(updates), self._state_after(state, aggregated, self._controls_after(state, updates, weighing.weights)))
+        whole = tuple(update.behind(task.adapter) for update in updates)
+        return RoundResult(record, whole, self._state_after(state, aggregated, self._controls_after(state, updates, weighing.weights)))
 
     def _task(self, state: FederationState) -> FitTask:
         phase = self.plan.phase_of(state.next_round)

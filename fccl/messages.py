@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
-from fccl.adapter import Adapter
+from fccl.adapter import Adapter, Form
 from fccl.data.shards import ClientShard
 from fccl.errors import AdapterError, FcclError, StorageError, UpdateRejected
+from fccl.lora import AnyAdapter, CompletedAdapter, first, of_rank, rank_of
 from fccl.records import ClientStatus, Contribution, TrainingReport
 from fccl.specs import ModelSpec, Phase, TrainSpec, named_seed
 from fccl.stored import StoredAdapter
@@ -37,7 +39,29 @@ class FitTask:
         if (self.phase == "va") != (self.reference is not None):
             raise ValueError(f"a {self.phase} task {'needs' if self.phase == 'va' else 'has no'} reference adapter")
         if self.reference is not None:
-            self.adapter.require_same_form(self.reference)
+            of_rank(self.adapter.form, rank_of(self.reference.form)).require(self.reference.form)
+
+    @cached_property
+    def trained(self) -> Adapter:
+        """What of the adapter a client trains, unless its own rank is lower; the rest stands frozen behind it."""
+        return first(self.adapter, self.model.lora_r)
+
+    def require_rank(self, rank: int) -> None:
+        """Raises `AdapterError` when no client may train so many directions."""
+        most = self.model.lora_r
+        if rank > most:
+            raise AdapterError(f"rank {rank} is more than LORA_R={most}")
+        if rank < most and not self.train.lower_ranks:
+            raise AdapterError(f"rank {rank} is less than LORA_R={most}, which only LORA_AGGREGATION=svd and exact allow")
+
+    def require_update_form(self, form: Form) -> None:
+        """Raises `AdapterError` unless an update may have these names and shapes: those of `trained`, or of a lower rank where that is allowed."""
+        rank = rank_of(form)
+        if rank not in (0, rank_of(self.trained.form)):
+            self.require_rank(rank)
+            of_rank(self.trained.form, rank).require(form)
+        else:
+            self.trained.form.require(form)
 
     def client_seed(self, client_id: int) -> int:
         """The seed of one client's draws in this round."""
@@ -55,13 +79,13 @@ class ClientUpdate:
     client_id: int
     round: int
     phase: Phase
-    adapter: Adapter | StoredAdapter
+    adapter: AnyAdapter
     contribution: Contribution
     report: TrainingReport
     control: Adapter | StoredAdapter | None = None
 
     def require_answers(self, task: FitTask) -> None:
-        """Raises `UpdateRejected` unless this update answers `task`: same run, round and phase, an adapter of the same form, a control if asked."""
+        """Raises `UpdateRejected` unless this update answers `task`: same run, round and phase, an adapter of a form that it may have, a control if asked."""
         for field in ("run_id", "round", "phase"):
             mine, asked = getattr(self, field), getattr(task, field)
             if mine != asked:
@@ -69,11 +93,15 @@ class ClientUpdate:
         if (self.control is None) != (task.corrections is None):
             raise UpdateRejected(f"the update comes {'without' if self.control is None else 'with'} a control variate")
         try:
-            task.adapter.form.require(self.adapter.form)
+            task.require_update_form(self.adapter.form)
             if self.control is not None:
                 task.adapter.form.require(self.control.form)
         except AdapterError as error:
             raise UpdateRejected(str(error)) from error
+
+    def behind(self, before: Adapter) -> ClientUpdate:
+        """The same with those directions of `before` that it did not train behind its own; itself when there are none."""
+        return self if self.adapter.form == before.form else replace(self, adapter=CompletedAdapter(self.adapter, before))
 
 
 @dataclass(frozen=True)

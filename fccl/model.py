@@ -10,7 +10,8 @@ import math
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
-from fccl.adapter import Adapter
+from fccl.adapter import Adapter, Form
 from fccl.encoding import Batch
 from fccl.errors import ModelError
+from fccl.lora import first, of_rank, pairs, rank_of, rest
 from fccl.losses import target_log_probs, target_log_probs_of
 from fccl.specs import ModelSpec, named_seed
 
@@ -63,15 +65,28 @@ class LanguageModel:
         return self.model.get_base_model()
 
     def load(self, adapter: Adapter) -> None:
-        """Copy an adapter's values in. Raises `AdapterError` when it does not fit this model."""
-        self.adapter().require_same_form(adapter)
+        """Copy an adapter's values in. Of one of higher rank the first directions go into the factors, the others into the frozen base weights.
+
+        Whatever was loaded before leaves no trace. Raises `AdapterError` when the adapter does not fit this model.
+        """
+        of_rank(self._form, max(self.spec.lora_r, rank_of(adapter.form))).require(adapter.form)
+        own = first(adapter, self.spec.lora_r)
         with torch.no_grad():
+            self._frozen.hold(rest(adapter, self.spec.lora_r))
             for name, parameter in self.factors.items():
-                parameter.copy_(adapter.tensors[name])
+                parameter.copy_(own.tensors[name])
 
     def adapter(self) -> Adapter:
         """A copy of the LoRA factors as they are now. Raises `AdapterError` when they are not finite."""
         return Adapter({name: parameter.detach().float().cpu().clone() for name, parameter in self.factors.items()})
+
+    @cached_property
+    def _form(self) -> Form:
+        return Form({name: tuple(parameter.shape) for name, parameter in self.factors.items()})
+
+    @cached_property
+    def _frozen(self) -> _FrozenDirections:
+        return _FrozenDirections(self.model, self.spec.lora_alpha / self.spec.lora_r)
 
     def initial_adapter(self, seed: int) -> Adapter:
         """A is drawn as PEFT draws it (Kaiming uniform, bound 1/sqrt(fan-in)) but from a named seed; B is zero, so the model is the base."""
@@ -100,6 +115,52 @@ class LanguageModel:
         else:
             found = target_log_probs(self.base(input_ids=input_ids, use_cache=False).logits[:, :-1][mask], targets)
         return torch.zeros(mask.shape, dtype=torch.float32, device=self.device).masked_scatter(mask, found), mask
+
+
+@dataclass
+class _FrozenDirections:
+    """The directions that stand behind those that are trained: `scale` B A, added to the base weights of the target modules.
+
+    Always to the weights as they were at first, of which a copy is made once there is something to add. In float64 on one thread, rounded once: the
+    same directions give the same bits, whatever stood there before and whatever number of threads the process has.
+    """
+
+    model: PeftModel
+    scale: float
+    _plain: dict[str, Tensor] = field(default_factory=dict)  # the weights without them, by the name of A
+    _held: tuple[Adapter | None, ...] = (None,)  # what is in the weights; empty while that is not certain
+
+    def hold(self, directions: Adapter | None) -> None:
+        """Put these in the place of those that are there. Costs little when they are the same. Call it without gradients."""
+        if self._held and _same_bits(self._held[0], directions):
+            return
+        self._held = ()
+        if directions is None:
+            for name, plain in self._plain.items():
+                self._base(name).weight.copy_(plain)
+        else:
+            with cpu_threads(1):
+                self._add(directions)
+        self._held = (directions,)
+
+    def _add(self, directions: Adapter) -> None:
+        for pair in pairs(directions.form):
+            layer = self._base(pair.a)
+            plain = self._plain.setdefault(pair.a, layer.weight.detach().cpu().clone())
+            product = directions.tensors[pair.b].double() @ directions.tensors[pair.a].double()
+            layer.weight.copy_(torch.add(plain.double(), product.T if isinstance(layer, Conv1D) else product, alpha=self.scale))
+
+    def _base(self, name: str) -> nn.Linear | Conv1D:
+        """The module whose A has this name, under PEFT's wrapper."""
+        layer: nn.Linear | Conv1D = self.model.get_submodule(name.partition(".lora_A.")[0]).base_layer  # type: ignore[assignment]
+        return layer
+
+
+def _same_bits(one: Adapter | None, other: Adapter | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    alike = ((tensor.view(torch.int32), other.tensors[name].view(torch.int32)) for name, tensor in one.tensors.items())
+    return one.form == other.form and all(torch.equal(mine, theirs) for mine, theirs in alike)
 
 
 def load_model(spec: ModelSpec) -> LanguageModel:

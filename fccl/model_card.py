@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from fccl.adapter import Adapter
 from fccl.data.shards import Manifest
+from fccl.lora import rank_of
 from fccl.specs import ModelSpec, RoundPlan
 
 _LOAD = """```python
@@ -14,8 +16,9 @@ model = PeftModel.from_pretrained(base, "PATH/TO/THIS/FOLDER")
 ```"""
 
 
-def adapter_card(model: ModelSpec, plan: RoundPlan, manifest: Manifest, sha256: str) -> str:
+def adapter_card(model: ModelSpec, plan: RoundPlan, manifest: Manifest, adapter: Adapter) -> str:
     """The card of a global adapter, in Markdown."""
+    model = model.of_rank(rank_of(adapter.form))
     base = "fccl.model.base_path('builtin:micro')" if model.name.startswith("builtin:") else f"{model.name!r}"
     sources = "\n".join(f"- {source.name} ({source.rows_read:,} rows)" for source in manifest.sources)
     return f"""---
@@ -39,5 +42,5 @@ Load it on the very base model it was trained on:
 
 The prompt it knows is `### Instruction:\\n{{instruction}}\\n\\n### Response:`; the response follows after one space.
 
-Adapter hash (names, shapes and bits of the tensors): `{sha256}`.
+Adapter hash (names, shapes and bits of the tensors): `{adapter.sha256}`.
 """

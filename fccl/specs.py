@@ -29,6 +29,10 @@ class ModelSpec(Value):
     lora_targets: str = "auto"  # "auto" (PEFT's choice for the architecture), "all-linear", or module names with commas
     max_length: int = Field(ge=8)  # tokens, prompt and response together
 
+    def of_rank(self, rank: int) -> Self:
+        """The same with another rank; alpha / r stays the number that it is."""
+        return self if rank == self.lora_r else self.model_copy(update={"lora_r": rank, "lora_alpha": self.lora_alpha * rank / self.lora_r})
+
 
 class TrainSpec(Value):
     """One client's local training in one round."""
@@ -43,6 +47,7 @@ class TrainSpec(Value):
     dpo_beta: float = Field(default=0.1, gt=0)  # Rafailov et al. 2023, beta
     prox_mu: float = Field(default=0.0, ge=0)  # Li et al. 2020 (FedProx), mu: how hard training is pulled back to the global adapter
     freeze_a: bool = False  # Sun et al. 2024 (FFA-LoRA): train B alone
+    lower_ranks: bool = False  # a client may train fewer directions than the federation's LoRA has
     threads: int = Field(default=0, ge=0)  # 0: as many as torch takes; named here since the sums' last bits depend on it
 
 

@@ -20,13 +20,15 @@ ROWS = (
     ("view",),
     ("training", "aggregation", "contribution", "evaluation", "exchange", "export", "model_card"),
     ("messages", "journal", "scoring", "model", "encoding", "losses"),
-    ("adapter", "stored", "keys", "data", "records", "config"),
+    ("adapter", "stored", "lora", "keys", "data", "records", "config"),
     ("specs", "paths", "files"),
     ("errors",),
 )
 # Within a row, only these look at each other, and only this way.
 WITHIN = {
     ("stored", "adapter"),
+    ("lora", "adapter"),
+    ("lora", "stored"),
     ("messages", "journal"),
     ("model", "encoding"),
     ("model", "losses"),

@@ -10,8 +10,8 @@ k are its best part of rank k (Eckart & Young 1936), whatever k is:
     svd     keeps the rank r of the federation: the best approximation of P of that rank (FlexLoRA, Bai et al. 2024)
     exact   keeps all of P: clients train its first r directions, the others stand frozen behind them (cf. FedEx-LoRA, Singhal et al. 2025)
 
-Whoever trains k directions of a wider adapter trains the first k (`first`) and has the others (`rest`) in its frozen base model. What it sends back
-says nothing against those, so in P they count as if it had sent them back unchanged.
+Whoever trains k directions of a wider adapter trains the first k and has the others in its frozen base model (`fccl.lora`). What it sends back says
+nothing against those, so in P they count as if it had sent them back unchanged.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from fccl.adapter import Adapter
 from fccl.aggregation.fedavg import FedAvg
 from fccl.aggregation.geometric_median import GeometricMedian
 from fccl.aggregation.krum import Krum, MultiKrum
-from fccl.aggregation.lora_products import ProductSum, mean_products, pairs
+from fccl.aggregation.lora_products import ProductSum, mean_products
 from fccl.aggregation.protocol import Aggregated, Parts, Stateless
 from fccl.aggregation.state import ServerState
 from fccl.aggregation.vectors import finite_adapter
 from fccl.errors import UpdateRejected
+from fccl.lora import CompletedAdapter, first, pairs
 
 CUT = 1e-7  # of a module's largest singular value: what is below is lost in float32's rounding of the largest
 
@@ -56,7 +57,9 @@ class LoraMean(Stateless):
         self.weighing.require(updates)
 
     def aggregate(self, before: Adapter, parts: Parts, state: ServerState) -> Aggregated:
-        weights = self.weighing.weigh(first(before, self.lora_r), parts)
+        trained = first(before, self.lora_r)
+        alike = [update if update.form == trained.form else CompletedAdapter(update, trained) for update in parts.updates]
+        weights = self.weighing.weigh(trained, Parts(parts.weights, alike))
         factors = {pair: self._factors(product) for pair, product in mean_products(before, Parts(weights, parts.updates))}
         rank = max(self.lora_r, *(len(a) for _, a in factors.values()))
         tensors = {}
@@ -87,19 +90,6 @@ def product_error(before: Adapter, parts: Parts, after: Adapter) -> float | None
     return math.sqrt(error / norm) if norm > 0 else None
 
 
-def first(adapter: Adapter, rank: int) -> Adapter:
-    """The first `rank` directions of every module: what a client of that rank trains. The adapter itself when it has no more.
-
-    Raises `AdapterError` when it holds anything but LoRA factors, and so does `rest`.
-    """
-    return _directions(adapter, slice(0, rank)) if _rank(adapter) > rank else adapter
-
-
-def rest(adapter: Adapter, rank: int) -> Adapter | None:
-    """All directions but the first `rank`: what stands frozen in that client's base model. None when there are none."""
-    return _directions(adapter, slice(rank, None)) if _rank(adapter) > rank else None
-
-
 def require_frozen_a(before: Adapter, update: Adapter) -> None:
     """FFA-LoRA (Sun et al. 2024): clients train B alone, and with one A for all the mean of B is exact.
 
@@ -108,14 +98,6 @@ def require_frozen_a(before: Adapter, update: Adapter) -> None:
     for pair in pairs(before.form):
         if not torch.equal(before.tensors[pair.a], update.tensors[pair.a]):
             raise UpdateRejected(f"the update has another {pair.a}, which LORA_AGGREGATION=freeze_a leaves alone")
-
-
-def _rank(adapter: Adapter) -> int:
-    return max(pair.rank for pair in pairs(adapter.form))
-
-
-def _directions(adapter: Adapter, which: slice) -> Adapter:
-    return Adapter({name: (tensor[which] if ".lora_A." in name else tensor[:, which]).clone() for name, tensor in adapter.tensors.items()})
 
 
 def _spare_rows(before: Tensor, have: int, want: int) -> Tensor:

@@ -12,35 +12,9 @@ from torch import Tensor
 from fccl.adapter import Adapter, Form
 from fccl.aggregation.protocol import Parts
 from fccl.aggregation.vectors import one_thread
-from fccl.errors import AdapterError
+from fccl.lora import Pair, pairs
 
 PASS_BYTES = 128 * 2**20  # of sums that are in memory at once; wider models take more passes over the updates
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The factors of one module: A (rank, fan_in) and B (fan_out, rank)."""
-
-    a: str  # its name in the adapter
-    b: str
-    rank: int
-    fan_in: int
-    fan_out: int
-
-
-def pairs(form: Form) -> tuple[Pair, ...]:
-    """All modules of an adapter, in the order of their names. Raises `AdapterError` when it holds anything but pairs of LoRA factors."""
-    found = []
-    for a, shape in form.shapes.items():
-        if ".lora_A." in a:
-            b = a.replace(".lora_A.", ".lora_B.")
-            other = form.shapes.get(b, ())
-            if len(shape) != 2 or len(other) != 2 or shape[0] != other[1]:
-                raise AdapterError(f"{a} has shape {shape} and its lora_B {other}: not the factors of a product")
-            found.append(Pair(a, b, rank=shape[0], fan_in=shape[1], fan_out=other[0]))
-    if not found or len(found) * 2 != len(form.shapes):
-        raise AdapterError("the adapter holds more than pairs of lora_A and lora_B", hint="LORA_AGGREGATION=factors takes any adapter")
-    return tuple(found)
 
 
 @dataclass

@@ -15,8 +15,8 @@ from fccl.adapter import Adapter, Form
 from fccl.aggregation.mean import weighted_mean
 from fccl.aggregation.state import ServerState
 from fccl.errors import FederationError
+from fccl.lora import AnyAdapter
 from fccl.specs import Value
-from fccl.stored import StoredAdapter
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class Parts:
     """
 
     weights: Sequence[float]
-    updates: Sequence[Adapter | StoredAdapter]
+    updates: Sequence[AnyAdapter]
 
     def __post_init__(self) -> None:
         if len(self.weights) != len(self.updates):

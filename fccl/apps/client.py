@@ -11,6 +11,7 @@ from fccl.apps.client_screen import ClientScreen
 from fccl.apps.interrupt import terminate_as_interrupt
 from fccl.config import Settings
 from fccl.data.shards import load_shard
+from fccl.errors import SettingsError
 from fccl.exchange.client import ExchangeClient
 from fccl.keys import client_keys
 from fccl.paths import DataPaths, ExchangePaths, KeyPaths
@@ -26,7 +27,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         ExchangeClient(
             ExchangePaths(settings.exchange_dir),
             settings.client_id,
-            GenericLearner(),
+            GenericLearner(ranks=_own_rank(settings)),
             lambda client_id: load_shard(data, client_id),
             keys=keys,
             heartbeat_s=settings.heartbeat_s,
@@ -36,3 +37,11 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         ).run()
         screen.tell("the run is done")
     return 0
+
+
+def _own_rank(settings: Settings) -> tuple[int, ...]:
+    """This client's rank, if the settings give it one. Raises `SettingsError` when they give one to others alone."""
+    ranks = settings.client_ranks
+    if 1 < len(ranks) <= settings.client_id:
+        raise SettingsError(f"CLIENT_LORA_R={settings.client_lora_r} has no rank for client {settings.client_id}", hint="give one for all, or one for each")
+    return ranks[settings.client_id :][:1] if len(ranks) > 1 else ranks

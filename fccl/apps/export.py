@@ -31,7 +31,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     adapter = load_adapter(source)
     recorded = load_settings(info.settings)
     model = load_model(recorded.model_spec())
-    card = adapter_card(recorded.model_spec(), recorded.round_plan(), read_manifest(DataPaths(recorded.data_dir)), adapter.sha256)
+    card = adapter_card(recorded.model_spec(), recorded.round_plan(), read_manifest(DataPaths(recorded.data_dir)), adapter)
     (save_merged if options.merge else save_peft)(model, adapter, out, card)
     Console().print(f"Wrote {out}/: {'a plain model folder' if options.merge else 'the adapter in PEFT format'}.", soft_wrap=True)
     return 0

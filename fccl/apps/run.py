@@ -61,7 +61,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     folder = RunFolder(LogPaths(settings.log_dir), Journal(LogPaths(settings.log_dir)))
     if options.resume:
         settings = recorded_settings(folder, settings, options.given)
-    learner = GenericLearner()
+    learner = GenericLearner(ranks=settings.client_ranks)
     run = prepared_run(settings, console, folder, learner, "`fccl run --resume` goes on")
     in_process = InProcessTransport(learner, lambda client_id: load_shard(run.data, client_id), run.on_status)
     with run.follower:
@@ -75,6 +75,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
 def prepared_run(settings: Settings, console: Console, folder: RunFolder, learner: GenericLearner, way_on: str) -> Run:
     """The model and the data in their places. What cannot be had, a tracker or the model, or cannot work ends the command before any other work."""
     aggregation_rule(settings).require(settings.round_plan().clients_per_round)
+    require_client_ranks(settings)
     tracker = tracker_for(settings.track, folder.paths)
     model = learner.model(settings.model_spec())
     return Run(settings, console, folder, model, prepared_data(settings, console), way_on, tracker)
@@ -207,7 +208,7 @@ class Run:
     def finish(self, state: FederationState) -> None:
         """Write the final adapter, in both forms."""
         state.adapter.save(self.folder.paths.global_final)
-        card = adapter_card(self.settings.model_spec(), self.plan, self.manifest, state.adapter.sha256)
+        card = adapter_card(self.settings.model_spec(), self.plan, self.manifest, state.adapter)
         save_peft(self.model, state.adapter, self.folder.paths.adapter, card)
         self._event("finished")
 
@@ -274,6 +275,17 @@ def aggregation_rule(settings: Settings) -> Aggregation:
         krum_keep=settings.krum_keep,
         clip_norm=settings.clip_norm,
     )
+
+
+def require_client_ranks(settings: Settings) -> None:
+    """Raises `SettingsError` unless this federation can have clients of the ranks that the settings give them."""
+    ranks, given = settings.client_ranks, f"CLIENT_LORA_R={settings.client_lora_r}"
+    if len(ranks) > 1 and len(ranks) != settings.num_clients:
+        raise SettingsError(f"{given} has {len(ranks)} ranks, NUM_CLIENTS is {settings.num_clients}", hint="give one for all, or one for each")
+    if max(ranks, default=0) > settings.lora_r:
+        raise SettingsError(f"{given}: at most LORA_R={settings.lora_r} is possible", hint="raise --lora-r to the largest rank")
+    if min(ranks, default=settings.lora_r) < settings.lora_r and not settings.lower_ranks:
+        raise SettingsError(f"{given} does not go with LORA_AGGREGATION={settings.lora_aggregation}", hint="use svd or exact")
 
 
 def _metrics(update: ClientUpdate, before: Adapter) -> ClientMetrics:

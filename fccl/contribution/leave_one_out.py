@@ -40,7 +40,7 @@ class LeaveOneOut:
         started = time.monotonic()
         prior = prior_weights(self.prior, task, updates)
         loss = self.loss.loss(task, mean_of(updates, prior))
-        without = [self.loss.loss(task, mean) for mean in means_without_one(task.adapter, updates, prior)]
+        without = [self.loss.loss(task, mean) for mean in means_without_one(task.trained, updates, prior)]
         scores = tuple(other - loss if math.isfinite(other - loss) else 0.0 for other in without)
         largest = max(map(abs, scores))
         told = largest > ROUNDING * abs(loss)
@@ -56,7 +56,7 @@ class LeaveOneOut:
 
 
 def means_without_one(start: Adapter, updates: Sequence[ClientUpdate], prior: Sequence[float]) -> Iterator[Adapter]:
-    """For each update in turn the mean of all others; `start`, the round's adapter, where there is no other.
+    """For each update in turn the mean of all others; `start`, what clients were given to train, where there is no other.
 
     By halving (the sums of everything outside a half are its own start), so nothing is ever subtracted, which a huge update would make
     meaningless: every update is loaded log2(n) times, and log2(n) sums are held.

@@ -23,7 +23,7 @@ def prior_weights(prior: Prior, task: FitTask, updates: Sequence[ClientUpdate]) 
     gradient leads back. Every update is loaded once.
     """
     amounts = [float(update.contribution.num_samples) if prior == "samples" else 1.0 for update in updates]
-    distances = [update.adapter.load().distance(task.adapter) for update in updates]
+    distances = [update.adapter.load().distance(task.trained) for update in updates]
     moved = [distance for distance in distances if distance > 0]
     limit = FAR * median_low(moved) if moved else math.inf
     return proportional([amount * (min(1.0, limit / far) if far > 0 else 1.0) for amount, far in zip(amounts, distances, strict=True)])

@@ -14,6 +14,7 @@ from fccl.adapter import Adapter
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.encoding import Encoded, collate, encode_pairs, encode_sft
 from fccl.evaluation.preference import accuracy
+from fccl.lora import completed
 from fccl.losses import dpo_losses, sequence_log_probs
 from fccl.messages import FitTask
 from fccl.model import LanguageModel, cpu_threads
@@ -76,7 +77,8 @@ class Validator:
 class VerificationLoss:
     """The loss of any adapter on at most `examples` examples of the split (0: all of it), and its slopes along adapters.
 
-    In SFT rounds nats per response token, in VA rounds the DPO loss per pair against the task's reference. The examples are drawn anew for every
+    In SFT rounds nats per response token, in VA rounds the DPO loss per pair against the task's reference. An adapter may hold what clients train of
+    the task's alone; the rest then stands behind it, as it did for them. The examples are drawn anew for every
     round from the task's seed, in proportion to topics. Runs with the task's number of threads: the weights of a round depend on the last
     bits of what is computed here.
     """
@@ -111,7 +113,7 @@ class VerificationLoss:
     def _sum(self, task: FitTask, adapter: Adapter, on_share: Callable[[Tensor], None]) -> float:
         """The loss, batch by batch: `on_share` gets each batch's share in the mean, to differentiate."""
         lengths, share_of = self._responses(task) if task.phase == "sft" else self._preferences(task)
-        self._split.model.load(adapter)
+        self._split.model.load(completed(adapter, task.adapter))
         total = 0.0
         for indices in length_sorted_batches(lengths, task.train.batch_size):  # as much memory as a training step
             share = share_of(indices)

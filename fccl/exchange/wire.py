@@ -102,6 +102,7 @@ class UpdateFile(_Answer):
     """`contrib_client_i_round_R.json` beside an update."""
 
     adapter_sha256: Sha256  # of the file `client_i_round_R.pt`
+    lora_r: int | None = Field(default=None, ge=1)  # its rank, where it is not the federation's
     control_sha256: Sha256 | None = None  # of the file `control_client_i_round_R.pt`, where the task has corrections
     avg_loss: float = Field(ge=0)
     num_samples: int = Field(ge=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -30,9 +30,14 @@ from fccl.training.sft import SftObjective
 
 @dataclass
 class GenericLearner:
-    """Trains on a shard from the task's adapter. Keeps the base model, and each client's reference log-probabilities."""
+    """Trains on a shard from the task's adapter. Keeps the base model, and each client's reference log-probabilities.
+
+    `ranks` says how many directions clients train: nothing for as many as the federation's LoRA has, one number for all clients, or one for each.
+    Every rank has a model of its own in memory.
+    """
 
     models: dict[ModelSpec, LanguageModel] = field(default_factory=dict)
+    ranks: Sequence[int] = ()
     _references: dict[tuple[str, int, str], Tensor] = field(default_factory=dict)
 
     def model(self, spec: ModelSpec) -> LanguageModel:
@@ -42,8 +47,8 @@ class GenericLearner:
         return self.models[spec]
 
     def fit(self, task: FitTask, shard: ClientShard, on_status: StatusListener) -> ClientUpdate:
-        """One client's local training. Raises `TrainingError` when it diverges."""
-        model = self.model(task.model)
+        """One client's local training. Raises `TrainingError` when it diverges, `AdapterError` when its rank is not possible."""
+        model = self.model(task.model.of_rank(self._rank(task, shard.client_id)))
         status = _status_writer(task, shard.client_id, on_status)
         status("training", None)
         with cpu_threads(task.train.threads):
@@ -70,6 +75,13 @@ class GenericLearner:
                 first_loss=result.first_loss,
             ),
         )
+
+    def _rank(self, task: FitTask, client_id: int) -> int:
+        if not self.ranks:
+            return task.model.lora_r
+        rank = self.ranks[client_id] if len(self.ranks) > 1 else self.ranks[0]
+        task.require_rank(rank)
+        return rank
 
     def _sft(self, model: LanguageModel, task: FitTask, shard: ClientShard, status: _StatusWriter) -> tuple[LoopResult, int, int]:
         rows = encode_sft(model.tokenizer, shard.sft, task.model.max_length)
