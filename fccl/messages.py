@@ -85,7 +85,7 @@ class ClientUpdate:
     control: Adapter | StoredAdapter | None = None
 
     def require_answers(self, task: FitTask) -> None:
-        """Raises `UpdateRejected` unless this update answers `task`: same run, round and phase, an adapter of a form that it may have, a control if asked."""
+        """Raises `UpdateRejected` unless this update answers `task`: same run, round and phase, a form that it may have, a control if asked."""
         for field in ("run_id", "round", "phase"):
             mine, asked = getattr(self, field), getattr(task, field)
             if mine != asked:

@@ -152,7 +152,7 @@ class _FrozenDirections:
 
     def _base(self, name: str) -> nn.Linear | Conv1D:
         """The module whose A has this name, under PEFT's wrapper."""
-        layer: nn.Linear | Conv1D = self.model.get_submodule(name.partition(".lora_A.")[0]).base_layer  # type: ignore[assignment]
+        layer: nn.Linear | Conv1D = self.model.get_submodule(name.partition(".lora_A.")[0]).base_layer
         return layer
 
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from fccl.errors import UpdateRejected
@@ -14,7 +16,7 @@ def test_an_update_answers_its_own_task_and_no_other():
     update.require_answers(TASK)
     for changes in ({"run_id": "x"}, {"round": 3}, {"phase": "sft", "reference": None}, {"adapter": adapter(1.0), "reference": adapter(1.0)}):
         with pytest.raises(UpdateRejected):
-            update.require_answers(FitTask(**TASK.__dict__ | changes))
+            update.require_answers(dataclasses.replace(TASK, **changes))
 
 
 def test_seeds_differ_by_phase_round_and_client():

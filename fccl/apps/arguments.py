@@ -71,7 +71,12 @@ COMMANDS: Mapping[str, Command] = {
         "one client of such a federation: trains on its own shard until the run is done",
         "client",
         ("exchange", "folders"),
-        (("--client-lora-r", {"metavar": "R", "default": argparse.SUPPRESS, "help": "directions that this client trains (default: the federation's)"}),),
+        (
+            (
+                "--client-lora-r",
+                {"metavar": "R", "default": argparse.SUPPRESS, "help": "directions that this client trains (default: the federation's)"},
+            ),
+        ),
     ),
     "keys": Command("make keys for an orchestrator and its clients, so that they believe nobody else", "keys", ("federation", "exchange")),
     "compose": Command(

@@ -43,5 +43,7 @@ def _own_rank(settings: Settings) -> tuple[int, ...]:
     """This client's rank, if the settings give it one. Raises `SettingsError` when they give one to others alone."""
     ranks = settings.client_ranks
     if 1 < len(ranks) <= settings.client_id:
-        raise SettingsError(f"CLIENT_LORA_R={settings.client_lora_r} has no rank for client {settings.client_id}", hint="give one for all, or one for each")
+        raise SettingsError(
+            f"CLIENT_LORA_R={settings.client_lora_r} has no rank for client {settings.client_id}", hint="give one for all, or one for each"
+        )
     return ranks[settings.client_id :][:1] if len(ranks) > 1 else ranks

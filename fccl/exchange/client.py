@@ -20,6 +20,7 @@ from fccl.exchange.watch import Watcher, watcher
 from fccl.exchange.wire import MAX_JSON_BYTES, MAX_REASON, MAX_TASK_BYTES, FailureFile, TaskFile, UpdateFile, Work
 from fccl.files import storage_errors, write_bytes, write_text
 from fccl.keys import Keys
+from fccl.lora import rank_of
 from fccl.messages import Answer, ClientUpdate, FitTask, Learner, attempt
 from fccl.paths import ExchangePaths
 from fccl.records import ClientStatus
@@ -184,7 +185,7 @@ class ExchangeClient:
             content = read_bounded(path, MAX_ADAPTER_BYTES)
             if hashlib.sha256(content).hexdigest() != sha256:
                 raise UpdateRejected(f"{path.name} is not the file that the task speaks of")
-            if self._reader is None:
+            if self._reader is None or self._reader.length != len(content):  # the rank may grow from round to round
                 self._reader = AdapterReader.like(adapter_from_bytes(content, path.name))
             self._adapters[sha256] = self._reader.read(content, path.name)
         return self._adapters[sha256]
@@ -200,6 +201,7 @@ class ExchangeClient:
             said = UpdateFile(
                 **whose,
                 adapter_sha256=hashlib.sha256(content).hexdigest(),
+                lora_r=_own_rank(task, answer),
                 control_sha256=None if control is None else hashlib.sha256(control).hexdigest(),
                 avg_loss=answer.contribution.avg_loss,
                 num_samples=answer.contribution.num_samples,
@@ -225,6 +227,12 @@ class ExchangeClient:
 
 def _phase(task: TaskFile) -> Literal["sft", "va"]:
     return "sft" if task.phase == "sft" else "va"
+
+
+def _own_rank(task: TaskFile, answer: ClientUpdate) -> int | None:
+    """The rank of an update, where it is not the federation's."""
+    rank = rank_of(answer.adapter.form)
+    return None if rank == 0 or task.work is None or rank == task.work.model.lora_r else rank
 
 
 def _result(said: UpdateFile) -> str:

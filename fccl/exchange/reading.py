@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -85,10 +86,11 @@ def printable(text: str, limit: int = 500) -> str:
 
 @dataclass(frozen=True)
 class GoodFile:
-    """An adapter's file that was checked: its bytes and their SHA-256."""
+    """An adapter's file that was checked: its bytes, their SHA-256, and what read them."""
 
     content: bytearray
     sha256: str
+    reader: AdapterReader
 
 
 @dataclass(frozen=True)
@@ -103,11 +105,15 @@ class GoodAnswer:
 
 @dataclass(frozen=True)
 class AnswerReader:
-    """Reads the answers to one task. `published` is when its phase file was written, in nanoseconds since 1970 by the files' own clock."""
+    """Reads the answers to one task. `published` is when its phase file was written, in nanoseconds since 1970 by the files' own clock.
+
+    `adapters` reads updates of the federation's rank, `of_rank` gives what reads those of another, or raises `AdapterError` when it is not allowed.
+    """
 
     paths: ExchangePaths
     task: TaskFile
     adapters: AdapterReader
+    of_rank: Callable[[int], AdapterReader]
     public: PublicKeys | None
     published: int
 
@@ -128,7 +134,7 @@ class AnswerReader:
             return failure
         said = parse(content, UpdateFile, path.name)
         self._require_answers(said, client_id)
-        return self._with_adapters(client_id, said.contribution(), said.report, said.adapter_sha256, said.control_sha256)
+        return self._with_adapters(client_id, said.contribution(), said.report, said.adapter_sha256, said.control_sha256, said.lora_r)
 
     def _require_answers(self, said: UpdateFile | FailureFile, client_id: int) -> None:
         asked = {"run_id": self.task.run_id, "round": self.task.round, "phase": self.task.phase, "client_id": client_id}
@@ -155,25 +161,29 @@ class AnswerReader:
         return self._with_adapters(client_id, contribution, TrainingReport(tokens=0, tokens_per_second=0, steps=0), None, None)
 
     def _with_adapters(
-        self, client_id: int, contribution: Contribution, report: TrainingReport, update: str | None, control: str | None
+        self, client_id: int, contribution: Contribution, report: TrainingReport, update: str | None, control: str | None, rank: int | None = None
     ) -> GoodAnswer:
-        """`update` and `control` are the hashes that the client names, if any."""
+        """`update` and `control` are the hashes that the client names, if any; `rank` is that of its update, where it is not the federation's."""
         asked = self.task.work is not None and self.task.work.corrections is not None
         if asked and control is None:
             raise UpdateRejected("the answer has no control variate, which AGGREGATION=scaffold needs")
-        found = self._adapter(self.paths.update(client_id, self.task.round), update)
+        found = self._adapter(self.paths.update(client_id, self.task.round), update, rank)
         return GoodAnswer(found, self._adapter(self.paths.control(client_id, self.task.round), control) if asked else None, contribution, report)
 
-    def _adapter(self, path: Path, sha256: str | None) -> GoodFile:
-        content = read_bounded(path, self.adapters.max_bytes)
+    def _adapter(self, path: Path, sha256: str | None, rank: int | None = None) -> GoodFile:
+        try:
+            reader = self.adapters if rank is None else self.of_rank(rank)
+        except AdapterError as error:
+            raise UpdateRejected(str(error)) from error
+        content = read_bounded(path, reader.max_bytes)
         found = hashlib.sha256(content).hexdigest()
         if sha256 not in (None, found):
             raise UpdateRejected(f"{path.name} is not the file that its contribution speaks of")
         try:
-            self.adapters.read(content, path.name)
+            reader.read(content, path.name)
         except AdapterError as error:
             raise UpdateRejected(printable(str(error))) from error
-        return GoodFile(content, found)
+        return GoodFile(content, found, reader)
 
 
 def _kind_of(content: bytearray, name: str) -> type[UpdateFile] | type[FailureFile] | type[OriginalContribution]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -25,6 +26,7 @@ from fccl.exchange.watch import Watcher, ring, watcher
 from fccl.exchange.wire import FailureFile, TaskFile, Work
 from fccl.files import storage_errors
 from fccl.keys import Keys
+from fccl.lora import first
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask, StatusListener
 from fccl.paths import ExchangePaths
 from fccl.specs import ExchangeSpec
@@ -63,7 +65,7 @@ class ExchangeTransport:
         self._held = ExitStack()
         self._watcher: Watcher | None = None
         self._known_board: Board | None = None
-        self._adapters: AdapterReader | None = None
+        self._readers: dict[int, AdapterReader] = {}
 
     def __enter__(self) -> Self:
         with ExitStack() as held:
@@ -84,10 +86,8 @@ class ExchangeTransport:
         watching, board = self._watching(), self._board(task.run_id)
         opened = board.open(task.round, task.phase, task.adapter, self._work(board, task, client_ids))
         board.tidy(opened)
-        if self._adapters is None or self._adapters.form != task.adapter.form:
-            self._adapters = AdapterReader.like(task.adapter)
-        public = self._keys.public if self._keys else None
-        reader = AnswerReader(self._paths, opened, self._adapters, public, board.opened(task.round))
+        public, of_rank = self._keys.public if self._keys else None, partial(self._adapters, task)
+        reader = AnswerReader(self._paths, opened, of_rank(task.model.lora_r), of_rank, public, board.opened(task.round))
         self._empty_received()
         waiting = {client_id: _Waiting() for client_id in client_ids}
         for retry in range(self._spec.retries + 1):
@@ -119,6 +119,13 @@ class ExchangeTransport:
         if self._watcher is None:
             raise FederationError("the exchange directory is not held", hint="use the transport in a with statement")
         return self._watcher
+
+    def _adapters(self, task: FitTask, rank: int) -> AdapterReader:
+        """What reads updates of this rank. Raises `AdapterError` when the task allows none."""
+        task.require_rank(rank)
+        if rank not in self._readers or self._readers[rank].form != first(task.trained, rank).form:
+            self._readers[rank] = AdapterReader.like(first(task.trained, rank))
+        return self._readers[rank]
 
     def _work(self, board: Board, task: FitTask, client_ids: Sequence[int]) -> Work:
         told, corrections = task.corrections, None
@@ -174,17 +181,17 @@ class ExchangeTransport:
             client_id=client_id,
             round=task.round,
             phase="sft" if task.phase == "sft" else "va",
-            adapter=self._kept(reader, self._paths.update(client_id, task.round), answer.update),
+            adapter=self._kept(self._paths.update(client_id, task.round), answer.update),
             contribution=answer.contribution,
             report=answer.report,
-            control=None if answer.control is None else self._kept(reader, self._paths.control(client_id, task.round), answer.control),
+            control=None if answer.control is None else self._kept(self._paths.control(client_id, task.round), answer.control),
         )
 
-    def _kept(self, reader: AnswerReader, sent: Path, file: GoodFile) -> StoredAdapter:
+    def _kept(self, sent: Path, file: GoodFile) -> StoredAdapter:
         path = self._received / sent.name
         with storage_errors(path):
             path.write_bytes(file.content)  # not flushed to the disk: after a crash it is received again
-        return StoredAdapter(path, file.sha256, reader.adapters)
+        return StoredAdapter(path, file.sha256, file.reader)
 
     def _refuse(self, task: TaskFile, client_id: int, client: _Waiting, error: UpdateRejected) -> None:
         self.rejected.refuse(self._paths.taken_away(client_id, task.round), str(error), task.run_id, task.round, client_id)

@@ -12,13 +12,14 @@ from transformers import AutoModelForCausalLM
 
 from fccl.adapter import Adapter
 from fccl.aggregation import lora_products
-from fccl.aggregation.lora import LoraMean, first, product_error, require_frozen_a, rest
-from fccl.aggregation.lora_products import ProductSum, pairs
+from fccl.aggregation.lora import LoraMean, product_error, require_frozen_a
+from fccl.aggregation.lora_products import ProductSum
 from fccl.aggregation.mean import weighted_mean
 from fccl.aggregation.protocol import Parts
 from fccl.aggregation.rules import aggregation
 from fccl.aggregation.state import ServerState
 from fccl.errors import AdapterError, FederationError, SettingsError, UpdateRejected
+from fccl.lora import first, pairs, rest
 
 # Names and (fan_in, fan_out) as PEFT has them for GPT-2's Conv1D and for Llama's Linear.
 SHAPES = {

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fccl.adapter import Adapter
-from fccl.errors import StorageError, UpdateRejected
+from fccl.errors import AdapterError, StorageError, UpdateRejected
 from fccl.exchange.reading import AnswerReader, GoodAnswer, parse, printable, read_bounded
 from fccl.exchange.wire import FailureFile, OriginalContribution, TaskFile, UpdateFile
 from fccl.paths import ExchangePaths
@@ -25,6 +25,10 @@ READER = AdapterReader.like(LIKE)
 WORK = {"clients": (1,), "reference_sha256": None, "model": MODEL, "train": TRAIN, "seed": 7}
 TASK = TaskFile.model_validate({"run_id": "run", "round": 0, "phase": "sft", "adapter_sha256": hashlib.sha256(GOOD).hexdigest(), "work": WORK})
 REPORT = {"tokens": 3, "tokens_per_second": 1.0, "steps": 1}
+
+
+def no_other_rank(rank):
+    raise AdapterError(f"no update may have rank {rank}")
 
 
 def contribution(content=GOOD, **changes):
@@ -50,7 +54,7 @@ ORIGINAL = {"client": 1, "round": 0, "phase": "sft", "avg_loss": 1.5, "num_sampl
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory):
-    return AnswerReader(ExchangePaths(tmp_path_factory.mktemp("exchange")), TASK, READER, None, 0)
+    return AnswerReader(ExchangePaths(tmp_path_factory.mktemp("exchange")), TASK, READER, no_other_rank, None, 0)
 
 
 def judge(reader, said, update):
