@@ -140,7 +140,7 @@ class Settings(BaseSettings):
     lora_aggregation: Literal["factors", "svd", "exact", "freeze_a"] = knob(
         "aggregation",
         "factors",
-        "mean of the LoRA factors; best factors of the mean product; all factors of it, ever more; or clients train B alone, and its mean is exact",
+        "factors: their mean; svd: the best of rank LORA_R of the mean product; exact: all of it, in ever more directions; freeze_a: clients train B alone",
     )
     client_lora_r: str = knob(
         "aggregation", "", "svd, exact: rank that clients train, at most LORA_R; one for all, or with commas one for each; empty: LORA_R"

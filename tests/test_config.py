@@ -48,6 +48,8 @@ def test_the_preset_itself_may_stand_in_dotenv(empty_folder):
         ({"preset": "big"}, "PRESET=big: allowed is one of quickstart, gpt2"),
         ({"sft_data": ""}, r"SFT_DATA=: allowed is text \(not empty\)"),
         ({"noisy_clients": "one"}, "NOISY_CLIENTS=one: must be client numbers"),
+        ({"client_lora_r": "8,,2"}, "CLIENT_LORA_R=8,,2: must be ranks with commas between"),
+        ({"client_lora_r": "0"}, "CLIENT_LORA_R=0: must be ranks"),
         ({"evaluate": "perhaps"}, "EVALUATE=perhaps: allowed is true or false"),
         ({"contribution_temperature": "inf"}, "CONTRIBUTION_TEMPERATURE=inf"),
     ],

@@ -27,7 +27,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         ExchangeClient(
             ExchangePaths(settings.exchange_dir),
             settings.client_id,
-            GenericLearner(ranks=_own_rank(settings)),
+            GenericLearner(ranks=own_rank(settings)),
             lambda client_id: load_shard(data, client_id),
             keys=keys,
             heartbeat_s=settings.heartbeat_s,
@@ -39,7 +39,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def _own_rank(settings: Settings) -> tuple[int, ...]:
+def own_rank(settings: Settings) -> tuple[int, ...]:
     """This client's rank, if the settings give it one. Raises `SettingsError` when they give one to others alone."""
     ranks = settings.client_ranks
     if 1 < len(ranks) <= settings.client_id:

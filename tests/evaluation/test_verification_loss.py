@@ -17,6 +17,7 @@ from fccl.contribution.leave_one_out import LeaveOneOut
 from fccl.contribution.validation_loss import ValidationLoss
 from fccl.contribution.verified import Verified
 from fccl.evaluation.held_out import Validator, VerificationLoss, proportional_draw
+from fccl.lora import completed, first, of_rank
 from fccl.messages import ClientUpdate, FitTask
 from fccl.records import Contribution, TrainingReport
 from fccl.scoring import score_pairs, score_sft
@@ -266,3 +267,38 @@ def test_weights_are_finite_whatever_is_sent(loss, a_round, rule, factor):
         mean = weighted_mean(zip(weighing.weights, [hostile, *(each.adapter for each in updates[1:])], strict=True))
         assert loss.loss(task, mean) == found.loss_weights <= found.loss_prior
         assert found.loss_weights < loss.loss(task, start), "the round still brings something"
+
+
+def wider(tiny_model, rank, seed):
+    form, draw = of_rank(tiny_model.adapter().form, rank), torch.Generator().manual_seed(seed)
+    return Adapter({name: 0.2 * torch.randn(shape, generator=draw) for name, shape in form.shapes.items()})
+
+
+@pytest.mark.parametrize("phase", ["sft", "va"])
+def test_what_clients_train_of_a_wider_adapter_is_judged_with_the_rest_behind_it(tiny_model, split, loss, task, clients, phase):
+    """The reference has a rank of its own; the slopes are those of the whole model along what is trained."""
+    wide = dataclasses.replace(task(phase), adapter=wider(tiny_model, 7, 5), **({"reference": wider(tiny_model, 6, 6)} if phase == "va" else {}))
+    for client in clients:
+        whole = completed(client, wide.adapter)
+        expected = by_hand(tiny_model, split, phase, whole, wide.reference)
+        assert loss.loss(wide, client) == loss.loss(wide, whole) == pytest.approx(expected, rel=1e-5)
+        assert abs(loss.loss(wide, client) - loss.loss(task(phase), client)) > 1e-3
+    value, slopes = loss.slopes(wide, clients[0], clients[1:])
+    assert value == pytest.approx(loss.loss(wide, clients[0]), rel=1e-6)
+    for slope, direction in zip(slopes, clients[1:], strict=True):
+        ahead, back = (
+            loss.loss(wide, Adapter({name: tensor + step * direction.tensors[name] for name, tensor in clients[0].tensors.items()}))
+            for step in (0.01, -0.01)
+        )
+        assert (ahead - back) / 0.02 == pytest.approx(slope, rel=0.03, abs=3e-3)
+
+
+@pytest.mark.parametrize("source", [Verified, LeaveOneOut, ValidationLoss])
+def test_sources_weigh_updates_of_different_ranks_under_a_wider_adapter(tiny_model, loss, task, source):
+    wide = dataclasses.replace(task("sft"), adapter=wider(tiny_model, 7, 5))
+    said, report = Contribution(avg_loss=1.0, num_samples=5, seconds=0.0), TrainingReport(tokens=1, tokens_per_second=1.0, steps=1)
+    sent = [first(wider(tiny_model, 4, number), rank) for number, rank in enumerate((4, 1, 2))]
+    updates = [ClientUpdate("run", number, 0, "sft", adapter, said, report).behind(wide.trained) for number, adapter in enumerate(sent)]
+    weighing = source(loss).weigh(wide, updates)
+    assert sum(weighing.weights) == pytest.approx(1)
+    assert all(map(math.isfinite, weighing.scores))

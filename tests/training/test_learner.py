@@ -8,7 +8,8 @@ from fccl.adapter import Adapter
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.shards import ClientShard
 from fccl.encoding import encode_sft
-from fccl.errors import TrainingError, UpdateRejected
+from fccl.errors import AdapterError, TrainingError, UpdateRejected
+from fccl.lora import of_rank, rank_of
 from fccl.messages import FitTask
 from fccl.specs import TrainSpec
 from fccl.training import learner as module
@@ -154,3 +155,44 @@ def test_the_proximal_term_keeps_the_update_near_the_global_adapter(learner, tin
         update = learner.fit(task(tiny_model, phase, TRAIN.model_copy(update={"prox_mu": mu})), SHARD, lambda status: None)
         distances.append(update.adapter.distance(start))
     assert distances[0] > distances[1] > distances[2]
+
+
+LOWER = TRAIN.model_copy(update={"lower_ranks": True, "epochs": 1})
+
+
+def under(model, rank, phase="sft", train=LOWER):
+    """A task of a wider adapter than the model's LoRA; in VA rounds its reference has another rank still."""
+    draw = torch.Generator().manual_seed(1)
+    shapes = [of_rank(model.adapter().form, wide).shapes for wide in (rank, rank + 2)]
+    start, reference = (Adapter({name: 0.1 * torch.randn(shape, generator=draw) for name, shape in found.items()}) for found in shapes)
+    return task(model, phase, train, adapter=start, reference=reference if phase == "va" else None)
+
+
+@pytest.mark.parametrize("phase", ["sft", "va"])
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_a_client_of_lower_rank_trains_the_first_directions_of_the_same_model(tiny_model, phase, rank):
+    """Its first loss is that of a client of full rank, to float noise: both start from the global model, whatever part of it they train."""
+    ranks, asked = (4, rank), under(tiny_model, 7, phase)
+    learner = GenericLearner({tiny_model.spec: tiny_model}, ranks=ranks)
+    full, low = (learner.fit(asked, dataclasses.replace(SHARD, client_id=number), lambda status: None) for number in (0, 1))
+    assert [rank_of(update.adapter.form) for update in (full, low)] == [4, rank]
+    for update in (full, low):
+        update.require_answers(asked)
+    assert set(learner.models) == {tiny_model.spec, tiny_model.spec.of_rank(rank)}
+    learner.models[tiny_model.spec.of_rank(rank)].load(asked.adapter)
+    tiny_model.load(asked.adapter)
+    rows = encode_sft(tiny_model.tokenizer, SHARD.sft, tiny_model.spec.max_length)
+    losses = [float(SftObjective(model, rows).loss(range(6)).loss.detach()) for model in learner.models.values()]
+    assert losses == pytest.approx(losses[:1] * len(losses), rel=1e-5)
+    assert all(not torch.equal(tensor, asked.adapter.tensors[name][: len(tensor), : tensor.shape[1]]) for name, tensor in low.adapter.tensors.items())
+
+
+@pytest.mark.parametrize(
+    ("rank", "train", "message"),
+    [(5, LOWER, "rank 5 is more than LORA_R=4"), (2, TRAIN, "rank 2 is less than LORA_R=4, which only LORA_AGGREGATION=svd and exact allow")],
+)
+def test_a_rank_that_the_federation_does_not_allow_is_an_error(tiny_model, rank, train, message):
+    learner = GenericLearner({tiny_model.spec: tiny_model}, ranks=(rank,))
+    with pytest.raises(AdapterError, match=message):
+        learner.fit(task(tiny_model, train=train), SHARD, lambda status: None)
+    assert learner.models == {tiny_model.spec: tiny_model}
