@@ -140,7 +140,7 @@ class Settings(BaseSettings):
     lora_aggregation: Literal["factors", "svd", "exact", "freeze_a"] = knob(
         "aggregation",
         "factors",
-        "factors: their mean; svd: the best of rank LORA_R of the mean product; exact: all of it, in ever more directions; freeze_a: clients train B alone",
+        "factors: their mean; svd: the best of their rank of the mean product; exact: all of it, in ever more; freeze_a: clients train B alone",
     )
     client_lora_r: str = knob(
         "aggregation", "", "svd, exact: rank that clients train, at most LORA_R; one for all, or with commas one for each; empty: LORA_R"
