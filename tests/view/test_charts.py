@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -51,6 +52,12 @@ def all_data(spec, field):
 
 def encodings(spec):
     return [layer["encoding"] for layer in spec.get("layer", [spec])]
+
+
+def ticks_of(spec):
+    """What stands below the plot when Vega has drawn it."""
+    drawing = vl_convert.vegalite_to_svg(spec | {"width": 500}, allowed_base_urls=[])
+    return re.findall(">([^<]*)</text>", re.findall("role-axis-label.*?</g>", drawing)[0])
 
 
 def wording(spec):
@@ -134,7 +141,15 @@ def test_spans_of_rounds_cover_every_round_once_and_keep_the_phases_apart(sft, v
 def test_the_first_round_is_one():
     spec = charts.held_out_loss(view(3, 6), "sft").to_dict()
     assert all_data(spec, "held_out_loss")["at"].tolist() == [1, 2, 3]
-    assert encodings(spec)[0]["x"]["axis"]["values"] == [1, 2, 3]
+    assert ticks_of(spec) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3, 4, 5, 6, 8, 40, 500])
+def test_the_axis_of_rounds_bears_whole_numbers_and_every_one_of_few(rounds):
+    for draw in (charts.effective_clients, charts.weights_area):
+        marks = [int(text) for text in ticks_of(draw(view(3, rounds)).to_dict())]
+        step = 1 if rounds <= 10 else 5 if rounds == 40 else 50
+        assert marks == [number for number in range(1, rounds + 1) if number % step == 0]
 
 
 # --- what is drawn

@@ -13,7 +13,7 @@ from fccl.view.charts import palette
 
 PHASE_NAMES = {"sft": "FedIT", "va": "FedVA"}
 TICKS = 10
-FEW = 5  # ticks that always have room; a browser that is asked to look has left out every second one for good
+FEW = 5  # so few ticks the browser finds by itself: given their places, it thins them out before it knows how wide the page is, and for good
 
 
 def numbered(frame: pd.DataFrame, most: int) -> tuple[pd.DataFrame, int]:
@@ -58,8 +58,9 @@ def round_axis(table: pd.DataFrame, edges: bool = False, title: str = "round") -
     low, high = (table["from"].min(), table["to"].max()) if edges else (table["at"].min(), table["at"].max())
     if low == high:
         low, high = low - 0.5, high + 0.5
-    values = ticks(math.ceil(low), math.floor(high))
-    axis = alt.Axis(format="d", values=values, labelOverlap=len(values) > FEW, grid=False)
+    places = ticks(math.ceil(low), math.floor(high))
+    marks = {"values": places} if len(places) > FEW else {"tickCount": len(places) if edges else max(1, len(places) - 1), "tickMinStep": 1}
+    axis = alt.Axis(format="d", labelOverlap=True, grid=False, **marks)
     scale = alt.Scale(domain=[float(low), float(high)], nice=False, padding=0 if edges else 8)
     return alt.X("from:Q" if edges else "at:Q", title=title, scale=scale, axis=axis)
 
