@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 export OMP_WAIT_POLICY ?= PASSIVE# waiting threads sleep: other processes may need the core
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-exchange lock clean
+.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-exchange bench-view lock clean
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -45,6 +45,10 @@ chaos: $(VENV)/.ready-dev ## kill orchestrator and clients at random moments, co
 
 bench-exchange: $(VENV)/.ready-dev ## milliseconds a round over the exchange directory, memory and time of the aggregation
 	$(RUN) benchmarks/bench_exchange.py
+
+bench-view: $(VENV)/.ready-dev ## the dashboard with 200 clients and 500 rounds: reading, first paint, one round more
+	$(RUN) benchmarks/bench_view.py
+	$(RUN) benchmarks/bench_dashboard.py
 
 lock:            ## pin every version again: requirements.txt and requirements-dev.txt
 	$(PYTHON) scripts/lock.py

@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from fccl.journal import read_records  # noqa: E402
 from fccl.paths import LogPaths  # noqa: E402
-from fccl.records import ClientMetrics, ClientStatus, Contribution, HeldOut, RoundRecord, RunEvent, RunInfo, RunState  # noqa: E402
+from fccl.records import ClientMetrics, ClientStatus, Contribution, HeldOut, RoundRecord, RunEvent, RunInfo, RunState, Verification  # noqa: E402
 from fccl.specs import Phase, named_seed  # noqa: E402
 from fccl.view.glance import glance  # noqa: E402
 from fccl.view.runs import RunReader, tail  # noqa: E402
@@ -101,6 +101,8 @@ class History:
             contributions=tuple(said),
             effective_clients=1 / sum(weight**2 for weight in weights),
             held_out=HeldOut(loss=draw.uniform(0.1, 2), preference_accuracy=draw.random() if phase == "va" else None, examples=96),
+            verification=Verification(examples=32, prior=weights[::-1], loss_prior=draw.uniform(1, 2), loss_weights=draw.random(), seconds=1.0),
+            lora_error=draw.random(),
             adapter_sha256=f"{number:064x}",
             update_norm=draw.uniform(1, 10),
             seconds=ROUND_S,

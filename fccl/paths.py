@@ -142,6 +142,11 @@ class LogPaths:
         """Earlier runs, one folder each."""
         return self.root / "runs"
 
+    @property
+    def compare(self) -> ComparePaths:
+        """A comparison of methods, where `fccl compare` puts it. It is of no run."""
+        return ComparePaths(self.root / "compare")
+
     def own_entries(self) -> list[Path]:
         """What a run has written directly into the folder, and nothing else that may lie there."""
         fixed = (self.run, self.manifest, self.progress, self.client_metrics, self.global_sft, self.global_final, self.adapter, self.state)

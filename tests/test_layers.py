@@ -18,7 +18,7 @@ ROWS = (
     ("transports", "checkpoint", "tracking"),
     ("federation",),
     ("view",),
-    ("training", "aggregation", "contribution", "evaluation", "exchange", "export", "model_card"),
+    ("training", "aggregation", "contribution", "evaluation", "exchange", "export", "model_card", "comparison"),
     ("messages", "journal", "scoring", "model", "encoding", "losses"),
     ("adapter", "stored", "lora", "keys", "data", "records", "config"),
     ("specs", "paths", "files"),
@@ -36,6 +36,7 @@ WITHIN = {
     ("scoring", "encoding"),
     ("scoring", "losses"),
     ("contribution", "aggregation"),
+    ("comparison", "evaluation"),
 }
 # The lowest row that may import it.
 HEAVY = {"torch": 2, "transformers": 3, "peft": 3, "datasets": 2, "sklearn": 2, "matplotlib": 2, "pandas": 5, "altair": 5, "streamlit": 9}

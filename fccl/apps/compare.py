@@ -36,13 +36,14 @@ from fccl.compare.scenarios import SCENARIOS, Scenario
 from fccl.compare.store import finished, to_do
 from fccl.compare.summary import Options, rows
 from fccl.compare.tables import ScenarioTable
-from fccl.compare.values import CellResult, Comparison, MethodInfo, ScenarioInfo
+from fccl.compare.values import CellResult
+from fccl.comparison import Comparison, MethodInfo, ScenarioInfo
 from fccl.config import Settings, nearest
 from fccl.errors import FcclError, SettingsError
 from fccl.evaluation.held_out import Validator
 from fccl.files import write_bytes, write_text
 from fccl.model import LanguageModel, load_model
-from fccl.paths import ComparePaths
+from fccl.paths import ComparePaths, LogPaths
 from fccl.specs import PHASES, Phase
 
 FULL_SEEDS, QUICK_SEEDS = 5, 2
@@ -77,7 +78,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     _refuse_decided(options.given)
     settings = with_defaults(settings, options.quick)
     choice = chosen(settings, options)
-    paths = ComparePaths(Path(options.out) if options.out else settings.log_dir / "compare")
+    paths = ComparePaths(Path(options.out)) if options.out else LogPaths(settings.log_dir).compare
     planner = Planner(design(settings, load_model(settings.model_spec()), choice.jobs), paths, lambda line: console.print(Text(line, "dim")))
     with terminate_as_interrupt():
         try:

@@ -12,7 +12,7 @@ from fccl.apps.report_page.parts import Cell, Figure, Report, Section, Table, Ti
 from fccl.apps.report_page.render import render
 from fccl.compare import pictures, tables
 from fccl.compare.methods import ORACLE
-from fccl.compare.values import Comparison, Row, ScenarioInfo
+from fccl.comparison import Comparison, Row, ScenarioInfo
 from fccl.evaluation.tables import DASH, one_line
 
 ENOUGH = 0.95  # of the gap from FedAvg to the oracle
@@ -69,7 +69,7 @@ def _tiles(comparison: Comparison) -> tuple[Tile, ...]:
 def _whole(comparison: Comparison) -> Section:
     says = "0 % is FedAvg, 100 % is FedAvg without the bad clients; beyond it a method is better than that."
     figures = _figures("The gap to the oracle", says, pictures.gaps(comparison), pictures.gaps(comparison, wide=False))
-    return Section("all", "All scenarios", " ".join(tables.notes(comparison)), figures, (_table(tables.matrix(comparison)),))
+    return Section("all", "All scenarios", " ".join(tables.notes(comparison)), figures, (scenario_table(tables.matrix(comparison)),))
 
 
 def _figures(title: str, says: str, wide: bytes | None, narrow: bytes | None) -> tuple[Figure, ...]:
@@ -80,14 +80,14 @@ def _figures(title: str, says: str, wide: bytes | None, narrow: bytes | None) ->
 
 
 def _scenario(comparison: Comparison, scenario: ScenarioInfo) -> Section:
-    table = next(t for t in tables.scenario_tables(comparison) if t.title == tables.heading(scenario, comparison.num_clients))
+    table = tables.scenario_table(comparison, scenario)
     found: tuple[Figure, ...] = ()
     for title, says, draw in (
         ("Weights by round", _weight_words(comparison, scenario), pictures.weights),
         ("Held-out loss by round", "On the server's validation split, mean over seeds. Lower is better.", pictures.losses),
     ):
         found += _figures(title, says, draw(comparison, scenario), draw(comparison, scenario, wide=False))
-    return Section(scenario.name, table.title, figures=found, tables=(_table(table),))
+    return Section(scenario.name, table.title, figures=found, tables=(scenario_table(table),))
 
 
 def _weight_words(comparison: Comparison, scenario: ScenarioInfo) -> str:
@@ -103,9 +103,11 @@ def _methods(comparison: Comparison) -> Section:
     )
 
 
-def _table(table: tables.ScenarioTable) -> Table:
+def scenario_table(table: tables.ScenarioTable) -> Table:
+    """A table of a comparison as one of a page: what is better is strong."""
     words = frozenset(index for index, name in enumerate(table.head) if name == "verdict")
-    return Table(table.title, table.head, tuple(tuple(Cell(text, strong="better" in text) for text in line) for line in table.rows), words=words)
+    rows = tuple(tuple(Cell(one_line(text), strong=tables.BETTER in text) for text in line) for line in table.rows)
+    return Table(one_line(table.title), tuple(map(one_line, table.head)), rows, words=words)
 
 
 def _image(png: bytes, says: str) -> Markup:

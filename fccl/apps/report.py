@@ -33,6 +33,7 @@ def report_of(log_dir: Path, exchange_dir: Path, run_id: str = "") -> str:
     """The HTML of a run. Raises `FederationError` when there is none, or none of that name."""
     from fccl.apps.report_page.build import build
     from fccl.apps.report_page.render import render
+    from fccl.view.comparison import ComparisonReader
     from fccl.view.exchange import ExchangeReader
     from fccl.view.runs import RunReader, list_runs
 
@@ -45,5 +46,5 @@ def report_of(log_dir: Path, exchange_dir: Path, run_id: str = "") -> str:
         known = ", ".join(entry.run_id for entry in runs[:SHOWN_RUNS])
         raise FederationError(f"{log_dir} holds no run {run_id}", hint=f"did you mean {guess}?" if guess else f"there are {known}")
     exchange = ExchangePaths(exchange_dir) if entry.current else None
-    view = RunReader(entry.paths, exchange).refresh()
-    return render(build(view, ExchangeReader(exchange).refresh() if exchange else None, time.time()))
+    view, compared = RunReader(entry.paths, exchange).refresh(), ComparisonReader(entry.paths.compare.results).refresh()
+    return render(build(view, ExchangeReader(exchange).refresh() if exchange else None, time.time(), compared.results if compared else None))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fccl.compare.methods import FEDAVG, METHODS, ORACLE
 from fccl.compare.tables import figure as main_figure
 from fccl.compare.tables import heading
-from fccl.compare.values import Comparison, Row, ScenarioInfo
+from fccl.comparison import Comparison, Row, ScenarioInfo
 from fccl.evaluation.values import Estimate
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ import numpy as np
 from fccl.compare.cell import Cell
 from fccl.compare.methods import FEDAVG, METHODS, ORACLE
 from fccl.compare.scenarios import Scenario
-from fccl.compare.values import CellResult, RoundSummary, Row
+from fccl.compare.values import CellResult, RoundSummary
 from fccl.compare.verdicts import Judgement, judge
+from fccl.comparison import Row
 
 
 @dataclass(frozen=True)

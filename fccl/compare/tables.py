@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fccl.compare.methods import FEDAVG
-from fccl.compare.values import Comparison, Row, ScenarioInfo
+from fccl.comparison import Comparison, Row, ScenarioInfo
 from fccl.evaluation.tables import DASH
 from fccl.evaluation.values import Estimate
 
-SIGNS = {"better": "▲ better", "worse": "▼ worse", "no significant difference": "≈ no difference", "too few examples": "too few examples"}
+BETTER = "▲"
+SIGNS = {"better": f"{BETTER} better", "worse": "▼ worse", "no significant difference": "≈ no difference", "too few examples": "too few examples"}
 TIMES = "×"  # noqa: RUF001
 HUGE = 700.0  # exp of more is no float
 SECONDS = "s"
@@ -31,14 +32,22 @@ class ScenarioTable:
 
 
 def scenario_tables(comparison: Comparison) -> list[ScenarioTable]:
-    """A table for each scenario, its methods in order."""
+    """A table for each scenario."""
+    return [scenario_table(comparison, scenario) for scenario in comparison.scenarios]
+
+
+def scenario_table(comparison: Comparison, scenario: ScenarioInfo) -> ScenarioTable:
+    """One scenario, its methods in order."""
     titles = {method.name: method.title for method in comparison.methods}
-    found = []
-    for scenario in comparison.scenarios:
-        mine = [row for row in comparison.rows if row.scenario == scenario.name]
-        lines = tuple((titles[row.method], *_cells(row, scenario)) for row in mine)
-        found.append(ScenarioTable(heading(scenario, comparison.num_clients), ("method", *_HEADS[scenario.phase]), lines))
-    return found
+    lines = tuple((titles[row.method], *_cells(row, scenario)) for row in comparison.rows if row.scenario == scenario.name)
+    return ScenarioTable(heading(scenario, comparison.num_clients), ("method", *_HEADS[scenario.phase]), lines)
+
+
+def without_empty_columns(table: ScenarioTable) -> ScenarioTable:
+    """The table without the columns in which every row has a dash."""
+    kept = [index for index in range(len(table.head)) if any(line[index] != DASH for line in table.rows)]
+    head, *rows = (tuple(line[index] for index in kept) for line in (table.head, *table.rows))
+    return ScenarioTable(table.title, head, tuple(rows))
 
 
 def matrix(comparison: Comparison) -> ScenarioTable:
@@ -135,7 +144,7 @@ def _ratio(value: float) -> str:
 def _short(row: Row | None, scenario: ScenarioInfo) -> str:
     if row is None:
         return DASH
-    sign = {"better": " ▲", "worse": " ▼", "no significant difference": " ≈"}.get(row.verdict or "", "")
+    sign = {"better": f" {BETTER}", "worse": " ▼", "no significant difference": " ≈"}.get(row.verdict or "", "")
     return f"{figure(row, scenario.phase)}{sign}"
 
 

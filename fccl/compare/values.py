@@ -1,4 +1,4 @@
-"""What a comparison is made of and what it says, as values: the JSON files of `fccl compare`. Imports no torch, so a reader of them needs none.
+"""What a comparison is made of, as values: the JSON files of its cells. What it says in the end is `fccl.comparison`. Imports no torch.
 
 Conventions. A cell is one scenario, one method, one seed. Its `losses` and `units` run over the test examples: the held-out loss is
 sum(losses) / sum(units), in SFT scenarios nats per response token, in VA scenarios the DPO loss (nats) per pair. Lower is better.
@@ -11,12 +11,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from fccl.evaluation.values import Estimate
 from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec, Value
 
 Attack = Literal["none", "free_rider", "free_rider_noise", "sign_flip", "scaling", "loss_forger"]
 Way = Literal["base", "alone", "centralised", "federated"]
-CompareVerdict = Literal["better", "worse", "no significant difference", "too few examples"]
 
 
 class Participant(Value):
@@ -73,59 +71,3 @@ class CellResult(Value):
     by_client: dict[int, float] = Field(default_factory=dict)  # `alone`: each client's own held-out loss
     adapter_sha256: str = ""  # of the final adapter; empty for `alone`
     stopped: str = ""  # why not all rounds could be run
-
-
-class Row(Value):
-    """One method in one scenario, over all seeds."""
-
-    scenario: str
-    method: str
-    seeds: int = Field(ge=1)
-    loss: Estimate | None  # mean over seeds; None when the model of some seed cannot be scored
-    accuracy: Estimate | None = None  # VA: preference accuracy
-    difference: Estimate | None = None  # of the loss: this method minus FedAvg, paired; below 0 is better
-    verdict: CompareVerdict | None = None  # against FedAvg; None for FedAvg itself
-    gap_closed: Estimate | None = None  # (FedAvg - this) / (FedAvg - oracle); None for no federation, and when the oracle is not better than FedAvg
-    by_seed: tuple[float | None, ...] = ()  # the loss of each seed
-    bad_weight: tuple[float, ...] | None = None  # by round, the weight of the bad clients, mean over seeds; None: no such weights
-    validation: tuple[float, ...] = ()  # by round, the loss on the server's validation split, mean over seeds
-    weights: tuple[tuple[float, ...], ...] | None = None  # by round, then by client, of the first seed
-    bad_clients: tuple[int, ...] = ()  # of the first seed
-    seconds: float = 0.0  # training and weighing, mean over seeds
-    stopped: tuple[str, ...] = ()  # why a seed ended early
-
-
-class ScenarioInfo(Value):
-    """What a scenario was, for those who read the file without the program."""
-
-    name: str
-    title: str
-    phase: Phase
-    bad_clients: int = Field(ge=0)
-
-
-class MethodInfo(Value):
-    """What a method was."""
-
-    name: str
-    title: str
-    rule: dict[str, str | int | float]
-
-
-class Comparison(Value):
-    """`results.json`: the whole comparison."""
-
-    model: str
-    settings: dict[str, str]
-    seeds: tuple[int, ...]
-    num_clients: int
-    rounds: int
-    examples: dict[str, int]  # of the first seed: training and test examples of each kind
-    scenarios: tuple[ScenarioInfo, ...]
-    methods: tuple[MethodInfo, ...]
-    rows: tuple[Row, ...]
-    bootstrap_samples: int
-
-    def row(self, scenario: str, method: str) -> Row | None:
-        """The row of one scenario and one method, if it is there."""
-        return next((row for row in self.rows if (row.scenario, row.method) == (scenario, method)), None)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
 from fccl.data.shards import ClientShard
-from fccl.messages import Answer, FitTask, Learner, StatusListener, attempt
+from fccl.messages import Answer, ClientFailure, FitTask, Learner, StatusListener, attempt
+from fccl.records import ClientStatus
 
 
 class InProcessTransport:
@@ -25,4 +29,21 @@ class InProcessTransport:
     def fit(self, task: FitTask, client_ids: Sequence[int]) -> Iterator[Answer]:
         """Each client's update, or its failure: one client's error never ends the round for the others."""
         for client_id in client_ids:
-            yield attempt(self._learner, task, client_id, self._load_shard, self._on_status)
+            answer = attempt(self._learner, task, client_id, self._load_shard, self._on_status)
+            if isinstance(answer, ClientFailure):
+                self._on_status(_failed(task, client_id))
+            yield answer
+
+
+def _failed(task: FitTask, client_id: int) -> ClientStatus:
+    """The last heartbeat of a client that gave up: nobody else would say so before the round is complete."""
+    return ClientStatus(
+        client_id=client_id,
+        state="failed",
+        run_id=task.run_id,
+        round=task.round,
+        phase=task.phase,
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        time=time.time(),
+    )

@@ -187,14 +187,6 @@ class _Facts:
         return {client: status for client, status in self.statuses.items() if (status.run_id, status.round) == (self.view.run_id, self.complete)}
 
     @cached_property
-    def heard_of_process(self) -> dict[tuple[int, str], float]:
-        """When each process, by number and host, last wrote a heartbeat about the open round."""
-        heard: dict[tuple[int, str], float] = {}
-        for status in self.current.values():
-            heard[status.pid, status.host] = max(status.time, heard.get((status.pid, status.host), status.time))
-        return heard
-
-    @cached_property
     def share(self) -> float:
         """How much of the open round its clients have done, 0 ... 1."""
         asked = _setting(self.view, "clients_per_round") or client_count(self.view) or len(self.statuses)
@@ -250,10 +242,8 @@ def _at_the_end(facts: _Facts, client: int) -> ClientStanding:
 def _in_the_open_round(facts: _Facts, client: int, age: float | None) -> ClientStanding:
     status = facts.current.get(client)
     trains = status is not None and status.state == "training"
-    if status is not None and (status.state == "failed" or (trains and _went_on_without(facts, status))):
-        return "failed"
-    if status is not None and status.state == "done":
-        return "done"
+    if status is not None and status.state in ("failed", "done"):
+        return status.state
     stale = age is not None and age > facts.stale_s
     if stale and (client in facts.view.beating or (trains and facts.goes_on)):
         return "dead"
@@ -261,12 +251,6 @@ def _in_the_open_round(facts: _Facts, client: int, age: float | None) -> ClientS
         return "late"
     works = trains and not stale and (facts.goes_on or client in facts.view.beating)
     return "training" if works else "waiting"
-
-
-def _went_on_without(facts: _Facts, status: ClientStatus) -> bool:
-    """Whether the process that trained this client has gone on to another: in one process they take turns, and a failed one ends in silence."""
-    own = status.client_id in facts.view.beating
-    return not own and status.pid > 0 and facts.heard_of_process[status.pid, status.host] > status.time
 
 
 def _takes_too_long(facts: _Facts, client: int) -> bool:

@@ -120,12 +120,14 @@ def _agrees(record: RoundRecord | RunEvent) -> bool:
     if isinstance(record, RunEvent):
         return _fit((record.round,))
     lengths = {len(record.clients), len(record.weights), len(record.scores), len(record.contributions)}
+    lengths |= {len(part) for part in (record.counted, record.verification and record.verification.prior) if part}
     samples = (said.num_samples for said in record.contributions)
-    return len(lengths) == 1 and _fit((record.round, *record.clients, *samples, *(out.client_id for out in record.excluded)))
+    examples = () if record.verification is None else (record.verification.examples,)
+    return len(lengths) == 1 and _fit((record.round, *record.clients, *samples, *examples, *(out.client_id for out in record.excluded)))
 
 
 def _round_row(record: RoundRecord) -> Row:
-    held_out = record.held_out
+    held_out, verified = record.held_out, record.verification
     return (
         record.round,
         record.phase,
@@ -139,6 +141,9 @@ def _round_row(record: RoundRecord) -> Row:
         None if held_out is None else held_out.preference_accuracy,
         record.update_norm,
         record.adapter_sha256,
+        record.aggregation,
+        record.lora_error,
+        *((None,) * 4 if verified is None else (verified.examples, verified.seconds, verified.loss_prior, verified.loss_weights)),
     )
 
 
@@ -154,6 +159,8 @@ def _share_rows(record: RoundRecord) -> Iterator[Row]:
         record.scores,
         (said.avg_loss for said in record.contributions),
         samples,
+        record.verification.prior if record.verification and record.verification.prior else itertools.repeat(None),
+        record.counted or itertools.repeat(None),
         strict=False,
     )
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 import pandas as pd
 
+from fccl.comparison import Comparison
 from fccl.data.shards import Manifest
 from fccl.evaluation.values import EvaluationReport
 from fccl.exchange.rejected import Rejection
@@ -32,6 +33,12 @@ ROUNDS = {
     "preference_accuracy": "float64",  # va rounds, 0 ... 1; else NaN
     "update_norm": "float64",
     "adapter_sha256": "str",
+    "aggregation": "str",  # as `AGGREGATION` spells it
+    "lora_error": "float64",  # 0 ..., a share of the norm; NaN when it was not measured
+    "verify_examples": "float64",  # these four: NaN in a round that the server did not verify
+    "verify_seconds": "float64",
+    "loss_prior": "float64",  # of the mean with the prior's weights, on these examples; in the unit of held_out_loss; NaN when it is not finite
+    "loss_weights": "float64",  # of the mean with the round's weights
 }
 # One row for every client that was aggregated in a round.
 SHARES = {
@@ -43,6 +50,8 @@ SHARES = {
     "score": "float64",
     "avg_loss": "float64",  # as the client reported it
     "num_samples": "int64",
+    "prior": "float64",  # the weight before the server verified; NaN where there was none
+    "counted": "float64",  # how much the update counted in the end; NaN where the aggregation took the weights as they are
 }
 # One row for every client that was asked and did not count.
 EXCLUSIONS = {"round": "int64", "phase": "str", "client": "int64", "reason": "str"}
@@ -156,3 +165,11 @@ class ExchangeView:
     rejected: tuple[Rejection, ...]  # newest first
     rejected_total: int
     strangers: tuple[str, ...]  # names that are none of the protocol's
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """The results of `fccl compare`, and when they were written (seconds since 1970)."""
+
+    results: Comparison
+    written: float

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fccl.apps.main import main
-from fccl.compare.values import Comparison
+from fccl.comparison import Comparison
 from fccl.paths import ComparePaths
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from fccl.apps.dashboard_page import hub as hub_module
 from fccl.apps.dashboard_page.page import TABS
 from fccl.exchange.rejected import RejectedFolder
 from fccl.files import write_text
 from fccl.paths import ExchangePaths
 from fccl.records import ExcludedClient
+from tests.apps.pages import charts, figures, script, sentence, shown, table, texts
+from tests.compare.made_up import comparison
 from tests.view import histories
 from tests.view import logs as logs_module
 from tests.view.logs import Logs
@@ -34,23 +35,6 @@ HOSTILE = (
 )
 
 
-def script(folder):
-    from fccl.apps.dashboard_page.page import show
-
-    show(["--log-dir", f"{folder}/logs", "--exchange-dir", f"{folder}/exchange"])
-
-
-@pytest.fixture(autouse=True)
-def _main_module_as_before(monkeypatch):
-    """AppTest leaves its script behind as `__main__`, and every process that multiprocessing starts later would run that script first."""
-    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
-
-
-@pytest.fixture(autouse=True)
-def _read_at_once(monkeypatch):
-    monkeypatch.setattr(hub_module, "FRESH_S", 0.0)
-
-
 @pytest.fixture(autouse=True)
 def began(monkeypatch):
     """When the runs of a test began: their third round was complete ten seconds ago."""
@@ -60,51 +44,12 @@ def began(monkeypatch):
 
 
 @pytest.fixture
-def page(tmp_path):
-    return AppTest.from_function(script, args=(str(tmp_path),), default_timeout=60)
-
-
-@pytest.fixture
 def logs(tmp_path):
     """Three clients, three of four rounds complete; client 2 did not count in the second."""
     logs = Logs(tmp_path / "logs").begin(contribution_mode="cognitive", contribution_source="data_size", contribution_temperature=1.0)
     for number, excluded in enumerate(((), (2,), ())):
         logs.round(number, excluded=excluded)
     return logs
-
-
-def shown(page, tab=None):
-    """The page after a run of its script, on a tab; nothing went wrong."""
-    if tab is not None:
-        page.session_state["tab"] = tab
-    page.run()
-    assert not page.exception
-    assert not page.warning, [each.value for each in page.warning]
-    return page
-
-
-def texts(page):
-    """Everything that is HTML, as a person reads it."""
-    return " ".join(html.unescape(re.sub("<[^>]*>", " ", each.proto.body)) for each in page.get("html"))
-
-
-def sentence(page):
-    (said,) = re.findall(r'<h1 class="fccl-sentence">(.*?)</h1>', " ".join(each.proto.body for each in page.get("html")))
-    return html.unescape(said)
-
-
-def figures(page):
-    return {each.label: (each.value, each.delta) for each in page.metric}
-
-
-def table(page, *columns):
-    """The table that has these columns."""
-    (found,) = [each.value for each in page.dataframe if set(columns) <= set(each.value.columns)]
-    return found
-
-
-def charts(page):
-    return len(page.get("vega_lite_chart"))
 
 
 # --- there is no run
@@ -117,7 +62,7 @@ def test_without_a_run_it_says_where_it_looks_and_how_one_begins(page, tmp_path,
     shown(page)
     assert sentence(page) == "No run in logs/ yet."
     assert str(tmp_path / "logs") in texts(page)
-    assert ("is empty so far" if there else "does not exist yet") in texts(page)
+    assert ("holds no run so far" if there else "does not exist yet") in texts(page)
     assert "fccl orchestrator" in texts(page)
     assert not page.tabs
 
@@ -334,7 +279,7 @@ def two_runs(logs, began):
 
 def test_one_run_needs_no_picker(page, logs):
     assert not shown(page).selectbox
-    assert [tab.label for tab in page.tabs] == [name for name in TABS if name != "Compare"]
+    assert [tab.label for tab in page.tabs] == [name for name in TABS if name not in ("Methods", "Two runs")]
 
 
 def test_an_earlier_run_can_be_chosen_and_stays_chosen(page, two_runs):
@@ -350,7 +295,7 @@ def test_two_runs_beside_each_other(page, two_runs):
     shown(page)
     page.selectbox(key="other").set_value("earlier").run()
     shown(page)
-    assert page.session_state["tab"] == "Compare"
+    assert page.session_state["tab"] == "Two runs"
     assert charts(page) == 2
     said = texts(page)
     for part in ("interrupted", "1 of 2", "3 of 4", "FED_ROUNDS", "SEED"):
@@ -382,6 +327,21 @@ def test_a_panel_that_fails_is_one_line_and_the_others_go_on(page, logs, monkeyp
     assert "ZeroDivisionError" in caplog.text
 
 
+def hostile_comparison(words):
+    usual = comparison()
+    scenario, method = usual.scenarios[0].model_copy(update={"title": words}), usual.methods[2].model_copy(update={"title": words})
+    early = usual.rows[0].model_copy(update={"stopped": (words,)})
+    return usual.model_copy(
+        update={
+            "model": words,
+            "examples": {words: 1},
+            "scenarios": (scenario, *usual.scenarios[1:]),
+            "methods": (*usual.methods[:2], method, *usual.methods[3:]),
+            "rows": (early, *usual.rows[1:]),
+        }
+    )
+
+
 @pytest.mark.parametrize("words", HOSTILE)
 def test_nothing_from_a_log_is_markup(page, tmp_path, words, began):
     """Wherever a log can put words: run id, settings, messages, reasons, hosts, topics, answers, file names, whole lines."""
@@ -394,11 +354,12 @@ def test_nothing_from_a_log_is_markup(page, tmp_path, words, began):
     earlier.event("failed", began, message=words)
     write_text(logs.paths.evaluation_json, histories.evaluation(names=("base", words), answer=words, topic=words).model_dump_json())
     write_text(logs.paths.manifest, histories.manifest(topics=(words, "birds")).model_dump_json())
+    write_text(logs.paths.compare.results, hostile_comparison(words).model_dump_json())
     (tmp_path / "exchange").mkdir()
     (tmp_path / "exchange" / words.replace("/", "_")).touch()
     found = 0
     for tab in TABS:
-        if tab == "Compare":
+        if tab == "Two runs":
             page.session_state["other"] = f"earlier {words}"
         shown(page, tab)
         markdown = [each.value for each in (*page.markdown, *page.caption, *page.error, *page.info)] + [
@@ -436,10 +397,11 @@ def test_the_page_loads_no_torch(tmp_path):
     logs.round(0)
     write_text(logs.paths.evaluation_json, histories.evaluation().model_dump_json())
     write_text(logs.paths.manifest, histories.manifest().model_dump_json())
+    write_text(logs.paths.compare.results, comparison().model_dump_json())
     code = f"""
 import sys
 from streamlit.testing.v1 import AppTest
-from tests.apps.test_dashboard_page import script
+from tests.apps.pages import script
 page = AppTest.from_function(script, args=({str(tmp_path)!r},), default_timeout=60)
 for tab in {list(TABS)!r}:
     page.session_state["tab"] = tab

@@ -15,7 +15,8 @@ from fccl.config import load_settings
 from fccl.exchange.rejected import RejectedFolder
 from fccl.files import write_text
 from fccl.paths import ExchangePaths
-from fccl.records import ExcludedClient
+from fccl.records import ExcludedClient, Verification
+from tests.compare.made_up import comparison
 from tests.view.histories import evaluation, manifest
 from tests.view.logs import BEGAN, Logs, line
 
@@ -136,6 +137,32 @@ def test_it_says_what_the_records_say(whole):
     assert table(page, "Measures")[0][1:] == ["base", "SFT", "FedVA"]
     assert "ab" * 32 not in page.top.text
     assert "ef" * 32 in section(page, "provenance").text
+
+
+def test_what_the_server_verified_and_what_averaging_loses_are_drawn(logs):
+    logs.begin(**settings(contribution_source="verified", verify_temperature="0.5"))
+    verified = Verification(examples=32, prior=(0.2, 0.3, 0.5), loss_prior=0.5, loss_weights=0.4, seconds=25.0)
+    for number in range(3):
+        logs.append(logs.paths.progress, logs.record(number).model_copy(update={"verification": verified, "lora_error": 0.25}))
+        logs.commit(number + 1)
+    said = section(report(logs.root), "influence").text.replace("\xa0", " ")
+    assert "Weights: FCCL, verified, T = 0.5." in said
+    assert "Loss of the mean on the server's examples in round 3: 0.500 with the prior, 0.400 with the weights." in said
+    assert "25.0 % of the time of these rounds." in said
+    assert "From prior to verified weight, round 3" in said
+    assert "Error of averaging LoRA factors" in said
+
+
+def test_a_comparison_beside_the_run_has_a_section_and_a_broken_one_has_none(logs):
+    finished(logs)
+    assert "methods" not in {each.attributes["aria-labelledby"] for each in report(logs.root).top.all("section")}
+    write_text(logs.paths.compare.results, comparison().model_dump_json())
+    page = report(logs.root)
+    assert table(page, "shuffled answers, 2 of 4 clients")[3][:4] == ["FCCL, verified", "1.822", "0.670 [0.664, 0.677]", "▲ better"]
+    assert next(figure.text for figure in section(page, "methods").all("h3")) == "Gap closed: shuffled answers"
+    assert len(list(section(page, "methods").all("figure"))) == 1
+    write_text(logs.paths.compare.results, comparison().model_dump_json()[:-9])
+    assert "Comparison of methods" not in report(logs.root).top.text
 
 
 def test_every_chart_is_there_twice_and_named(whole):

@@ -12,6 +12,7 @@ from fccl.files import write_text
 from fccl.paths import ExchangePaths
 from fccl.records import ExcludedClient
 from tests.browser.conftest import Processes
+from tests.compare.made_up import comparison
 from tests.view import histories
 from tests.view import logs as logs_module
 from tests.view.logs import Logs
@@ -53,6 +54,8 @@ def hostile(folder):
     logs.beat(0, "training", 2, time.time(), host=HOSTILE, step=3, steps=8)
     write_text(logs.paths.evaluation_json, histories.evaluation(names=("base", HOSTILE), answer=HOSTILE, topic=HOSTILE).model_dump_json())
     write_text(logs.paths.manifest, histories.manifest(topics=(HOSTILE, "birds")).model_dump_json())
+    scenarios = tuple(one.model_copy(update={"title": HOSTILE}) for one in comparison().scenarios)
+    write_text(logs.paths.compare.results, comparison().model_copy(update={"model": HOSTILE, "scenarios": scenarios}).model_dump_json())
     paths = ExchangePaths(folder / "exchange")
     write_text(paths.phase(2), "sft")
     write_text(paths.update(1, 2), "")
@@ -65,14 +68,14 @@ def test_hostile_words_stay_words(place, visit):
     here = visit(place)
     here.page.get_by_label("Compare with").click()
     here.page.get_by_role("option", name="earlier").click()
-    here.until("() => document.querySelector('[role=tab][aria-selected=true]').textContent === 'Compare'")
+    here.until("() => document.querySelector('[role=tab][aria-selected=true]').textContent === 'Two runs'")
     for tab in TABS:
         here.open(tab)
         markup = f"{PANEL} script, img[src=x], a[href^=javascript], .katex, {PANEL} b, [data-testid=stMarkdownColoredText], a[href*='example.com']"
         assert here.page.locator(markup).count() == 0, tab
     here.open("Evaluation")
     assert HOSTILE in here.page.locator(".fccl-table").first.inner_text()
-    here.open("Compare")
+    here.open("Two runs")
     assert f"earlier {HOSTILE}" in here.page.locator(".fccl-table").first.inner_text()
     here.open("Clients")
     here.until_cell("Clients that did not count in a round, and why", 0, HOSTILE)

@@ -36,7 +36,14 @@ def test_whatever_training_raises_is_that_clients_failure(error):
                 raise error
             return super().fit(task, shard, on_status)
 
-    found = list(InProcessTransport(Broken(), shard).fit(task(), (0, 1, 2)))
+    heard = []
+    answers = InProcessTransport(Broken(), shard, heard.append).fit(task(), (0, 1, 2))
+    found = [next(answers), next(answers)]
+    said = heard[-1]  # before the round is complete
+    assert (said.client_id, said.state, said.run_id, said.round) == (1, "failed", task().run_id, task().round)
+    assert said.time > 0
+    found += answers
+    assert [status.client_id for status in heard if status.state == "failed"] == [1]
     assert [type(answer).__name__ for answer in found] == ["ClientUpdate", "ClientFailure", "ClientUpdate"]
     assert found[1].reason.startswith(type(error).__name__)
     assert "\n" not in found[1].reason

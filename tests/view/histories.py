@@ -52,14 +52,15 @@ def view(clients: int = 3, rounds: int = 6, per_round: int = 0, seed: int = 0, r
                     "score": size[chosen] / loss,
                     "avg_loss": loss,
                     "num_samples": size[chosen],
+                    "prior": size[chosen] / size[chosen].sum(),
+                    "counted": np.nan,
                 }
             )
         )
         accuracy = np.nan if phase == "sft" else 0.6 + 0.3 * number / rounds
-        effective = 1 / float((weights**2).sum())
-        totals.append(
-            (number, phase, 1000.0 + number, 2.5, len(chosen), len(chosen), 0, effective, float(loss.mean()), accuracy, 1.5, f"{number:064x}")
-        )
+        effective, held_out = 1 / float((weights**2).sum()), float(loss.mean())
+        known = (number, phase, 1000.0 + number, 2.5, len(chosen), len(chosen), 0, effective, held_out, accuracy, 1.5, f"{number:064x}")
+        totals.append((*known, "fedavg", 0.4 / (1 + number), 32.0, 0.5, 1.25 * held_out, held_out))
     metrics = [table.assign(time=1000.0, seconds=2.0, tokens=900, tokens_per_second=450.0, steps=8, truncated=0, update_norm=2.0) for table in shares]
     return RunView(
         paths=LogPaths(Path("logs")),

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +13,12 @@ import vl_convert
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fccl.evaluation.values import Estimate
 from fccl.view import charts
 from fccl.view.charts import palette
 from fccl.view.charts.rounds import numbered
+from tests.compare import made_up
+from tests.compare.made_up import comparison
 from tests.view.histories import evaluation, manifest, view
 
 MOST = 5_050
@@ -29,6 +33,10 @@ OF_A_RUN = {
     "weights_heat": charts.weights_heat,
     "weight_against_samples": charts.weight_against_samples,
     "effective_clients": charts.effective_clients,
+    "prior_and_weight": charts.prior_and_weight,
+    "verification_gain": charts.verification_gain,
+    "verification_seconds": charts.verification_seconds,
+    "lora_error": charts.lora_error,
 }
 LONG = view(clients=200, rounds=500)
 
@@ -44,6 +52,12 @@ def all_data(spec, field):
 
 def encodings(spec):
     return [layer["encoding"] for layer in spec.get("layer", [spec])]
+
+
+def ticks_of(spec):
+    """What stands below the plot when Vega has drawn it."""
+    drawing = vl_convert.vegalite_to_svg(spec | {"width": 500}, allowed_base_urls=[])
+    return re.findall(">([^<]*)</text>", re.findall("role-axis-label.*?</g>", drawing)[0])
 
 
 def wording(spec):
@@ -127,7 +141,15 @@ def test_spans_of_rounds_cover_every_round_once_and_keep_the_phases_apart(sft, v
 def test_the_first_round_is_one():
     spec = charts.held_out_loss(view(3, 6), "sft").to_dict()
     assert all_data(spec, "held_out_loss")["at"].tolist() == [1, 2, 3]
-    assert encodings(spec)[0]["x"]["axis"]["values"] == [1, 2, 3]
+    assert ticks_of(spec) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3, 4, 5, 6, 8, 40, 500])
+def test_the_axis_of_rounds_bears_whole_numbers_and_every_one_of_few(rounds):
+    for draw in (charts.effective_clients, charts.weights_area):
+        marks = [int(text) for text in ticks_of(draw(view(3, rounds)).to_dict())]
+        step = 1 if rounds <= 10 else 5 if rounds == 40 else 50
+        assert marks == [number for number in range(1, rounds + 1) if number % step == 0]
 
 
 # --- what is drawn
@@ -233,6 +255,54 @@ def test_of_many_clients_those_with_the_largest_changes():
     means = LONG.shares.groupby("client")[["weight", "sample_share"]].mean()
     largest = (means["weight"] - means["sample_share"]).abs().nlargest(16)
     assert set(table["client"]) == set(largest.index)
+
+
+def test_the_prior_is_the_last_round_s():
+    run = view(3, 6)
+    spec = charts.prior_and_weight(run).to_dict()
+    last = run.shares[run.shares["round"] == 5]
+    table = all_data(spec, "prior").set_index("client")
+    assert table["prior"].tolist() == last["prior"].tolist()
+    assert table["weight"].tolist() == last["weight"].tolist()
+    assert spec["title"]["text"] == "From prior to verified weight, round 6"
+
+
+def test_what_verification_won_is_a_share_of_the_loss_with_the_prior():
+    run = view(3, 6)
+    spec = charts.verification_gain(run).to_dict()
+    assert np.allclose(all_data(spec, "gain")["gain"], 0.2)  # 1 - 1 / 1.25
+    rounds = run.rounds.assign(loss_prior=[math.nan, 0.0, *run.rounds["loss_prior"][2:]])
+    assert all_data(charts.verification_gain(replace(run, rounds=rounds)).to_dict(), "gain")["at"].tolist() == [3, 4, 5, 6]
+
+
+def test_a_run_without_verification_has_no_picture_of_it():
+    run = view(3, 6)
+    none = replace(
+        run,
+        rounds=run.rounds.assign(loss_prior=math.nan, loss_weights=math.nan, verify_seconds=math.nan, lora_error=math.nan),
+        shares=run.shares.assign(prior=math.nan),
+    )
+    assert [OF_A_RUN[name](none) for name in ("prior_and_weight", "verification_gain", "verification_seconds", "lora_error")] == [None] * 4
+
+
+def test_the_gap_that_is_closed_by_method_with_its_interval():
+    shuffled, flipped = comparison().scenarios
+    spec = charts.gap_closed(comparison(), shuffled).to_dict()
+    table = all_data(spec, "method")
+    assert table["method"].tolist() == ["FCCL, verified", "oracle (no bad clients)"]
+    assert table[["low", "at", "high"]].round(2).values.tolist() == [[0.79, 0.8, 0.81], [1, 1, 1]]
+    assert table[["figure", "interval", "label", "verdict"]].values.tolist()[0] == ["80%", "79% to 81%", "80%", "better"]
+    assert table["label"].tolist()[1] == ""
+    assert charts.gap_closed(comparison(), flipped) is None
+    assert "NaN" not in vl_convert.vegalite_to_svg(charts.gap_closed(comparison(), shuffled).properties(width=300).to_dict(), allowed_base_urls=[])
+
+
+def test_a_gap_beyond_the_picture_is_at_its_edge_and_says_so():
+    far = Estimate(value=-12.5, low=-40.0, high=-3.0, n=99)
+    found = comparison(rows=(made_up.row("shuffled", "median", 9.0, verdict="worse", gap_closed=far),))
+    spec = charts.gap_closed(found, found.scenarios[0]).to_dict()
+    assert all_data(spec, "method")[["at", "label"]].values.tolist() == [[-1.0, "-1250%"]]
+    assert "drawn at the edge" in wording(spec)
 
 
 def test_two_runs_differ_by_dash_and_colour_and_begin_at_the_phases_first_round():

@@ -44,6 +44,7 @@ def complete(content: bytes) -> list[bytes]:
     return content.split(b"\n")[:-1]
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=30), max_size=20))
 def test_any_pieces_give_every_complete_line_once(tmp_path_factory, pieces):
     path = tmp_path_factory.mktemp("follow") / "log"

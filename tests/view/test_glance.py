@@ -149,14 +149,13 @@ def test_clients_of_one_process_take_turns(logs):
     assert standings(logs, opened + 101 + STALE_S + 1) == ["done", "dead", "waiting"]  # an idle one does not beat
 
 
-def test_a_client_whose_process_went_on_to_the_next_has_failed(logs):
+def test_a_client_that_gives_up_has_failed_in_that_round_alone(logs):
     logs.begin()
-    logs.beat(0, "training", 0, BEGAN + 5, pid=7, host="here")
-    assert standings(logs, BEGAN + 6) == ["training", "waiting", "waiting"]
-    logs.beat(1, "training", 0, BEGAN + 8, pid=7, host="here")
+    logs.beat(0, "failed", 0, BEGAN + 5)
+    logs.beat(1, "training", 0, BEGAN + 8)
     assert standings(logs, BEGAN + 9) == ["failed", "training", "waiting"]
-    logs.beat(1, "training", 0, BEGAN + 8, pid=7, host="there")  # the first process of another container
-    assert standings(logs, BEGAN + 9) == ["training", "training", "waiting"]
+    logs.round(0, excluded=(0,))
+    assert standings(logs, end_of(0) + 1)[0] == "waiting"
 
 
 @pytest.mark.parametrize("pid", [0, 7])

@@ -86,7 +86,8 @@ def test_a_real_run_is_what_its_records_say(tmp_path):
     assert len(metrics) == len(view.metrics) == 12
     for row, one in zip(view.metrics.rename(columns={"client": "client_id"}).to_dict("records"), metrics, strict=True):
         assert one.model_dump() == row | {"run_id": "run", "first_loss": None}
-    assert [status.client_id for status in view.statuses] == [0, 1, 3]
+    assert [(status.client_id, status.state) for status in view.statuses if status.state == "failed"] == [(2, "failed")]
+    assert [status.client_id for status in view.statuses] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("stop", [1, 3])

@@ -4,9 +4,10 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fccl.records import Verification
 from fccl.view.tables import MetricsLog, ProgressLog, Table
 from fccl.view.values import EXCLUSIONS, METRICS, ROUNDS, SHARES
 from tests.view.logs import Logs, line
@@ -58,6 +59,32 @@ def test_a_round_is_one_row_and_every_client_one_share():
     assert log.exclusions.frame.values.tolist() == [[2, "va", 1, "no answer"]]
 
 
+def test_what_the_server_verified_and_what_the_aggregation_did_are_columns():
+    verified = Verification(examples=32, prior=(0.25, 0.75), loss_prior=None, loss_weights=0.5, seconds=1.5)
+    record = LOGS.record(2, excluded=(1,)).model_copy(
+        update={"verification": verified, "counted": (0.0, 1.0), "aggregation": "krum", "lora_error": 0.1}
+    )
+    log = progress(line(record), line(LOGS.record(3)))
+    assert log.shares.frame[["prior", "counted"]].values[:2].tolist() == [[0.25, 0.0], [0.75, 1.0]]
+    assert log.shares.frame[["prior", "counted"]][2:].isna().all(axis=None)
+    rounds = log.rounds.frame.drop(columns="loss_prior")
+    assert log.rounds.frame["loss_prior"].isna().all()  # not finite, and not verified
+    assert rounds[["aggregation", "lora_error", "verify_examples", "verify_seconds", "loss_weights"]].values[0].tolist() == [
+        "krum",
+        0.1,
+        32,
+        1.5,
+        0.5,
+    ]
+    assert rounds.iloc[1][["lora_error", "verify_examples", "verify_seconds", "loss_weights"]].isna().all()
+
+
+def test_a_source_without_a_prior_has_none():
+    log = progress(line(LOGS.record(0).model_copy(update={"verification": Verification(examples=32, seconds=1.5)})))
+    assert log.shares.frame["prior"].isna().all()
+    assert log.rounds.frame["verify_seconds"].tolist() == [1.5]
+
+
 def test_a_run_without_validation_has_no_loss():
     log = progress(changed(RECORD, held_out=None))
     assert log.rounds.frame[["held_out_loss", "preference_accuracy"]].isna().all(axis=None)
@@ -88,6 +115,11 @@ def test_a_run_without_validation_has_no_loss():
         {"contributions": [{"avg_loss": 1.0, "num_samples": LARGE, "seconds": 1.0}] * 2},
         {"excluded": [{"client_id": -LARGE - 1, "reason": "x"}]},
         {"excluded": [{"client_id": 1}]},
+        {"counted": [1.0]},
+        {"verification": {"examples": 32, "prior": [1.0]}},
+        {"verification": {"examples": LARGE}},
+        {"verification": {"examples": 32, "loss_prior": math.inf}},
+        {"lora_error": math.nan},
         {"held_out": {"loss": math.nan, "preference_accuracy": None, "examples": 9}},
         {"one": "field too many"},
         {"event": "lunch"},
@@ -130,6 +162,7 @@ def test_lines_of_another_run_are_passed_over_and_not_counted():
     assert (other.unreadable, len(other.metrics.frame)) == (0, 0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=200), max_size=10))
 def test_garbage_is_counted_and_changes_nothing(garbage):
     log, other = progress(*garbage), metrics(*garbage)
@@ -138,6 +171,7 @@ def test_garbage_is_counted_and_changes_nothing(garbage):
     assert log.unreadable == other.unreadable == sum(bool(text.strip()) for text in garbage)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_damaged_record_is_read_as_a_record_or_counted(data):
     log, good = MetricsLog("run"), line(LOGS.metrics(3, 2)).strip()
@@ -168,6 +202,7 @@ def test_a_frame_that_was_handed_out_does_not_change():
     pd.testing.assert_frame_equal(first, kept)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.tuples(st.integers(-9, 9), st.text(max_size=3), st.floats(allow_nan=False)), max_size=5), max_size=6))
 def test_a_table_is_its_rows_however_they_came(pieces):
     table = Table({"a": "int64", "b": "str", "c": "float64"})

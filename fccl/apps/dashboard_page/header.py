@@ -66,14 +66,14 @@ def other_run(runs: tuple[RunEntry, ...]) -> LogPaths | None:
 def open_comparison() -> None:
     """Whoever chooses a second run wants to see it."""
     if st.session_state["other"] != NO_RUN:
-        st.session_state["tab"] = "Compare"
-    elif st.session_state.get("tab") == "Compare":
+        st.session_state["tab"] = "Two runs"
+    elif st.session_state.get("tab") == "Two runs":
         st.session_state["tab"] = "Overview"
 
 
 def what_is_there(hub: Hub, view: RunView) -> Hashable:
     """Changes when the rest of the page has to be drawn anew."""
-    return edition(view), hub.runs()
+    return edition(view), hub.runs(), hub.compared()
 
 
 @st.fragment(run_every=EVERY_S)
@@ -129,7 +129,7 @@ def under(view: RunView) -> str:
 
 def empty(hub: Hub) -> None:
     """No run yet: what is looked at, and how one begins."""
-    there = "is empty so far" if hub.logs.root.is_dir() else "does not exist yet"
+    there = "holds no run so far" if hub.logs.root.is_dir() else "does not exist yet"
     code = [element("code", command) for command in ("fccl run", "fccl orchestrator", "fccl client --client-id 0", "--log-dir")]
     st.html(
         f'<div class="fccl-nothing"><p>{html.escape(str(hub.logs.root))} {there}. This page shows a run as soon as it begins:</p>'

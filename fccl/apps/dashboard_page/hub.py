@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Generic, TypeVar, cast
 
 from fccl.paths import ExchangePaths, LogPaths
+from fccl.view.comparison import ComparisonReader
 from fccl.view.exchange import ExchangeReader
 from fccl.view.runs import RunReader, list_runs
-from fccl.view.values import ExchangeView, RunEntry, RunView
+from fccl.view.values import Compared, ExchangeView, RunEntry, RunView
 
 FRESH_S = 0.5  # what was read so recently is not read again
 MOST_READERS = 8  # archived runs that stay in memory
@@ -49,6 +50,7 @@ class Hub:
         self._lock = threading.Lock()
         self._runs = Shared(lambda: list_runs(log_dir), every=4)  # a look into the folder of every earlier run
         self._exchange = Shared(ExchangeReader(self.exchange_paths).refresh)
+        self._compared = Shared(ComparisonReader(self.logs.compare.results).refresh)
         self._readers: OrderedDict[Path, Shared[RunView]] = OrderedDict()
         self._pictures: OrderedDict[Hashable, object] = OrderedDict()
 
@@ -59,6 +61,10 @@ class Hub:
     def exchange(self) -> ExchangeView:
         """The exchange directory now."""
         return self._exchange.get()
+
+    def compared(self) -> Compared | None:
+        """What `fccl compare` has found, once it has."""
+        return self._compared.get()
 
     def run(self, paths: LogPaths | None = None) -> RunView:
         """One run now; without `paths` the one in `LOG_DIR`, whichever that is."""

@@ -8,6 +8,7 @@ import streamlit as st
 from fccl.apps.dashboard_page import words
 from fccl.apps.dashboard_page.hub import Hub
 from fccl.apps.dashboard_page.panels import chart, heading, note, table
+from fccl.evaluation.tables import one_line
 from fccl.view import charts
 from fccl.view.values import RunView
 
@@ -20,7 +21,17 @@ SOURCES = {
     "validation_loss": "1 / loss of each update on the server's validation split",
     "leave_one_out": "what the server's validation loss gains by each update",
 }
-PRIOR_SOURCES = ("verified", "leave_one_out")  # they move weights that are there before, with a temperature of their own
+
+VERIFIED = {
+    "verified": "and moves the weights from the prior to where that loss is lowest",
+    "leave_one_out": "without each client in turn, and moves the weights from the prior by what that changes",
+    "validation_loss": "of each update on its own, and weighs it by that; there is no prior",
+}
+EXTRAS = {  # columns of the last round that few runs have
+    "prior": "Prior: the weight before the server verified.",
+    "counted": "Counted: how much the update counted in the end, since the aggregation does not take the weights as they are.",
+}
+LOW_PX = 170
 
 
 def show(hub: Hub, view: RunView) -> None:
@@ -48,6 +59,8 @@ def show(hub: Hub, view: RunView) -> None:
             LATER,
         )
     chart(hub, view, "Weights as a heat map", lambda: charts.weights_heat(view), "Heat map of FCCL weights by client and round", LATER)
+    verification(hub, view)
+    averaging(hub, view)
     last_round(view)
 
 
@@ -58,7 +71,13 @@ def weights(hub: Hub, view: RunView, height: int | None = None) -> None:
 
 
 def how(view: RunView) -> str:
-    """The rule of this run in a sentence."""
+    """The rules of this run, for the weights and for the aggregation where that is another than the mean."""
+    rule = str(view.rounds["aggregation"].iloc[-1]) if len(view.rounds) else "fedavg"
+    return weighing(view) + (f" Aggregation: {one_line(rule)} (AGGREGATION)." if rule != "fedavg" else "")
+
+
+def weighing(view: RunView) -> str:
+    """The rule of the weights in a sentence."""
     if view.info is None:
         return ""
     settings = view.info.settings
@@ -68,9 +87,49 @@ def how(view: RunView) -> str:
         case "fedavg":
             return "Weights in proportion to samples (CONTRIBUTION_MODE=fedavg)."
     source = settings.get("contribution_source", "")
-    heat = settings.get("verify_temperature" if source in PRIOR_SOURCES else "contribution_temperature", words.DASH)
+    heat = settings.get(words.temperature_of(source), words.DASH)
     scores = f"{SOURCES.get(source, source)} (CONTRIBUTION_SOURCE={source})"
     return f"FCCL: the weights are the softmax of the scores, at temperature {heat}. Scores: {scores}."
+
+
+def verification(hub: Hub, view: RunView) -> None:
+    """What the server's own examples changed, what that won and what it took; nothing in a run without."""
+    rounds = view.rounds.dropna(subset=["verify_seconds"])
+    if rounds.empty:
+        return
+    last = rounds.iloc[-1].to_dict()
+    heading("Verified by the server")
+    note(" ".join([verified_how(view, int(last["verify_examples"])), *words.verified(last)]))
+    drawn = {
+        "From prior to verified weight": (charts.prior_and_weight, "Weight of every client before and after verification in the last round"),
+        "What verification won": (charts.verification_gain, "By how much the verified weights lower the loss on the server's examples, by round"),
+        "What verification took": (charts.verification_seconds, "Seconds that the server verified, by round"),
+    }
+    if view.shares["prior"].isna().all():
+        drawn = {"What verification took": drawn["What verification took"]}
+    for column, (name, (draw, says)) in zip(st.columns(len(drawn), gap="medium"), drawn.items(), strict=True):
+        with column:
+            chart(hub, view, name, lambda draw=draw: draw(view), says, "No loss was finite.", height=LOW_PX)  # type: ignore[misc]
+
+
+def verified_how(view: RunView, examples: int) -> str:
+    """What the server did with its examples, by the source of the contributions."""
+    source = view.info.settings.get("contribution_source", "") if view.info else ""
+    did = VERIFIED.get(source, "and weighs the clients by it")
+    return f"In every round the server measures the loss on {words.plural(examples, 'example')} of its validation split {did}."
+
+
+def averaging(hub: Hub, view: RunView) -> None:
+    """How much is lost by averaging LoRA's factors; nothing in a run that does not say."""
+    if view.rounds["lora_error"].isna().all():
+        return
+    heading("Averaging LoRA adapters")
+    note(
+        "The mean of the factors A and B is not the mean of the products B·A, which are what the clients have learnt. The error is how far the "
+        "new adapter's products are from the weighted mean of the clients', as a share of that mean's norm. LORA_AGGREGATION has ways without it."
+    )
+    says = "Error of averaging LoRA factors by round, as a share of the exact mean's norm"
+    chart(hub, view, "Error of averaging LoRA factors", lambda: charts.lora_error(view), says, LATER, height=LOW_PX)
 
 
 def last_round(view: RunView) -> None:
@@ -80,11 +139,13 @@ def last_round(view: RunView) -> None:
     number = int(view.rounds["round"].iloc[-1])
     rows = view.shares[view.shares["round"] == number]
     heading(f"Round {number + 1} in figures")
+    said = [name for name in EXTRAS if rows[name].notna().any()]
     change = 100 * (rows["weight"] - rows["sample_share"])
     shown = pd.DataFrame(
         {
             "client": rows["client"],
             "weight": 100 * rows["weight"],
+            **{name: 100 * rows[name] for name in said},
             "share of samples": 100 * rows["sample_share"],
             "gain": change,
             "score": rows["score"],
@@ -92,5 +153,6 @@ def last_round(view: RunView) -> None:
             "samples": rows["num_samples"],
         }
     )
-    note(f"Gain: weight minus share of samples, in points. Loss in {words.UNITS[rows['phase'].iloc[0]]}, as the client reported it.")
+    extra = " ".join(EXTRAS[name] for name in said)
+    note(f"Gain: weight minus share of samples, in points. Loss in {words.UNITS[rows['phase'].iloc[0]]}, as the client reported it. {extra}")
     table(shown, "last round", "Weight, share of samples, score and loss of every client in the last round", height=430)

@@ -8,7 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from fccl.apps.arguments import parse
-from fccl.apps.dashboard_page import clients, compare, data, evaluation, exchange, header, influence, log, overview
+from fccl.apps.dashboard_page import clients, data, evaluation, exchange, header, influence, log, methods, overview, two_runs
 from fccl.apps.dashboard_page.hub import Hub, hub_of
 from fccl.apps.dashboard_page.panels import escaped, guarded
 from fccl.config import load_settings
@@ -22,10 +22,11 @@ TABS: dict[str, Tab] = {
     "Influence": influence.show,
     "Clients": clients.show,
     "Evaluation": evaluation.show,
+    "Methods": methods.show,
     "Exchange": exchange.show,
     "Data": data.show,
     "Log": log.show,
-    "Compare": compare.show,
+    "Two runs": two_runs.show,
 }
 
 
@@ -47,8 +48,12 @@ def page(hub: Hub) -> None:
     """Header, then one tab at a time: a tab that is not open costs nothing."""
     view = header.show(hub)
     if view is None:
+        with guarded("Methods"):
+            methods.show(hub, hub.run())
         return
-    names = [name for name in TABS if name != "Compare" or len(hub.runs()) > 1]
+    absent = {"Methods"} if hub.compared() is None else set()
+    absent |= {"Two runs"} if len(hub.runs()) < 2 else set()
+    names = [name for name in TABS if name not in absent]
     for name, tab in zip(names, st.tabs(names, key="tab", on_change="rerun", bind="query-params"), strict=True):
         if tab.open:
             with tab, guarded(name):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from collections.abc import Hashable, Mapping
+from typing import Any
 
 from fccl.evaluation.tables import one_line
 from fccl.specs import Phase
@@ -15,6 +17,7 @@ MINUS = "−"  # noqa: RUF001
 PHASE_WORDS: dict[str, str] = {"sft": "instruction phase", "va": "preference phase"}
 PHASE_NAMES: dict[Phase, str] = {"sft": "FedIT (SFT)", "va": "FedVA (DPO)"}
 UNITS: dict[Phase, str] = {"sft": "nats per response token", "va": "nats per pair"}
+PRIOR_SOURCES = ("verified", "leave_one_out")  # they move weights that are there before, with a temperature of their own
 LONGEST_REASON = 240  # characters
 CLIENT_WORDS: dict[ClientStanding, str] = {
     "training": "▶ training",
@@ -139,6 +142,21 @@ def title(glance: Glance) -> str:
     if glance.standing == "running" and glance.phase != "done" and glance.total_rounds:
         return f"{glance.round + 1}/{glance.total_rounds} · FCCL"
     return f"{STANDING_WORDS[glance.standing]} · FCCL"
+
+
+def temperature_of(source: str) -> str:
+    """The setting that holds the temperature of a source of contributions."""
+    return "verify_temperature" if source in PRIOR_SOURCES else "contribution_temperature"
+
+
+def verified(row: Mapping[Hashable, Any]) -> list[str]:
+    """What verification won and took in one round of `ROUNDS`, in sentences."""
+    took = f"verifying took {row['verify_seconds']:.1f} s of its {row['seconds']:.1f} s"
+    before, after, unit = row["loss_prior"], row["loss_weights"], UNITS[row["phase"]]
+    if missing(after):
+        return [f"Round {row['round'] + 1}: {took}."]
+    start = "no finite loss" if missing(before) else loss(before)
+    return [f"Round {row['round'] + 1}: {start} with the prior, {loss(after)} with the verified weights ({unit}); {took}."]
 
 
 def clients_done(glance: Glance) -> str:

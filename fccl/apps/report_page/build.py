@@ -6,9 +6,10 @@ import time
 
 from fccl import __version__
 from fccl.apps.dashboard_page import words
-from fccl.apps.report_page import data_parts, evaluation_parts, figures, run_parts
+from fccl.apps.report_page import comparison_parts, data_parts, evaluation_parts, figures, run_parts
 from fccl.apps.report_page.figures import Figures
 from fccl.apps.report_page.parts import Report, Section, Table
+from fccl.comparison import Comparison
 from fccl.evaluation.tables import one_line
 from fccl.view.glance import glance
 from fccl.view.values import ExchangeView, Glance, RunView
@@ -16,8 +17,8 @@ from fccl.view.values import ExchangeView, Glance, RunView
 NO_ROUND = "No round is complete yet. The first one brings the figures."
 
 
-def build(view: RunView, exchange: ExchangeView | None, now: float) -> Report:
-    """The report of a run as it stands at the time `now`."""
+def build(view: RunView, exchange: ExchangeView | None, now: float, comparison: Comparison | None = None) -> Report:
+    """The report of a run as it stands at the time `now`, with the comparison of methods that lies beside it."""
     found, draw = glance(view, now), Figures()
     return Report(
         title=f"Run {one_line(view.run_id)}",
@@ -34,6 +35,7 @@ def build(view: RunView, exchange: ExchangeView | None, now: float) -> Report:
             _clients(view, found),
             _failures(view, exchange),
             _data(view, draw),
+            *(() if comparison is None else (comparison_parts.section(comparison, draw),)),
             Section("settings", "Settings", "Bold: changed from the preset, whose own value is below.", tables=data_parts.settings_tables(view)),
             Section("provenance", "Versions and hashes", tables=_there(data_parts.versions_table(view), data_parts.hashes_table(view))),
         ),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
 from fccl.apps.dashboard_page import words
 from fccl.apps.report_page.parts import Figure
 from fccl.apps.report_page.svg import to_svg
+from fccl.comparison import Comparison
 from fccl.data.shards import Manifest
 from fccl.evaluation.tables import one_line, percent, plain
 from fccl.evaluation.values import Estimate, EvaluationReport, ModelEvaluation
@@ -19,6 +20,7 @@ from fccl.view import charts
 from fccl.view.charts import Measure, Picture
 from fccl.view.values import RunView
 
+LORA_ERROR = "How far the new adapter's products B·A are from the weighted mean of the clients', as a share of its norm."
 WIDE, NARROW = 540, 326  # pixels: half of a wide page, or a phone's
 
 
@@ -60,10 +62,23 @@ def influence(figures: Figures, view: RunView) -> tuple[Figure, ...]:
         *figures.draw(charts.weight_against_samples(view), "Right of its mark: more influence than its samples alone would give."),
         *figures.draw(charts.weights_heat(view), "No cell: the client was not aggregated in that round."),
         *figures.draw(charts.effective_clients(view), _effective(view)),
+        *figures.draw(charts.prior_and_weight(view), "The weight before the server verified, and after."),
+        *figures.draw(charts.verification_gain(view), _verified(view)),
+        *figures.draw(charts.verification_seconds(view), _verifying(view)),
+        *figures.draw(charts.lora_error(view), LORA_ERROR),
     )
     for phase in PHASES:
         found += figures.draw(charts.scores(view, phase), "What the weights are the softmax of, before normalisation and temperature.")
     return found
+
+
+def gaps(figures: Figures, comparison: Comparison) -> tuple[Figure, ...]:
+    """The gap that each method closes, in every scenario that has one."""
+    return tuple(
+        replace(figure, title=f"{figure.title}: {one_line(scenario.title)}")
+        for scenario in comparison.scenarios
+        for figure in figures.draw(charts.gap_closed(comparison, scenario), "0 % is FedAvg, 100 % FedAvg without the bad clients; 95 % intervals.")
+    )
 
 
 def topics(figures: Figures, manifest: Manifest) -> tuple[Figure, ...]:
@@ -119,6 +134,22 @@ def _effective(view: RunView) -> str:
         return ""
     mean, of = view.rounds["effective_clients"].mean(), view.rounds["clients"].mean()
     return f"On average {words.effective(float(mean), None)} of {of:.3g} aggregated; fewer means that few decide."
+
+
+def _verified(view: RunView) -> str:
+    rounds = view.rounds.dropna(subset=["loss_prior", "loss_weights"])
+    if rounds.empty:
+        return ""
+    last = rounds.iloc[-1]
+    where = f"on the server's examples in round {int(last['round']) + 1}"
+    return f"Loss of the mean {where}: {words.loss(last['loss_prior'])} with the prior, {words.loss(last['loss_weights'])} with the weights."
+
+
+def _verifying(view: RunView) -> str:
+    rounds = view.rounds.dropna(subset=["verify_seconds"])
+    if rounds.empty:
+        return ""
+    return f"{words.percent(float(rounds['verify_seconds'].sum() / max(rounds['seconds'].sum(), 1e-9)))} of the time of these rounds."
 
 
 def _samples(manifest: Manifest, phase: Phase) -> str:

@@ -47,7 +47,8 @@ def weighing(view: RunView) -> str:
     mode = given.get("contribution_mode", "")
     if mode != "cognitive":
         return {"uniform": "equal for all", "fedavg": "by samples (FedAvg)"}.get(mode, mode)
-    return f"FCCL, {given.get('contribution_source', '?')}, T = {given.get('contribution_temperature', '?')}"
+    source = given.get("contribution_source", "?")
+    return f"FCCL, {source}, T = {given.get(words.temperature_of(source), '?')}"
 
 
 def notices(view: RunView, found: Glance) -> tuple[str, ...]:

@@ -4,11 +4,13 @@ Every chart is as wide as its place, counts rounds from 1, and carries about 5,0
 together where needed, and the chart says so below its title.
 """
 
+from fccl.view.charts.comparison import gap_closed
 from fccl.view.charts.data import topics
 from fccl.view.charts.evaluation import Measure, evaluation
-from fccl.view.charts.influence import weight_against_samples, weights_area, weights_heat
-from fccl.view.charts.lines import client_losses, effective_clients, held_out_loss, overlay, preference_accuracy, scores
+from fccl.view.charts.influence import prior_and_weight, weight_against_samples, weights_area, weights_heat
+from fccl.view.charts.lines import client_losses, effective_clients, held_out_loss, lora_error, overlay, preference_accuracy, scores
 from fccl.view.charts.parts import Picture
+from fccl.view.charts.verification import verification_gain, verification_seconds
 
 __all__ = [
     "Measure",
@@ -16,11 +18,16 @@ __all__ = [
     "client_losses",
     "effective_clients",
     "evaluation",
+    "gap_closed",
     "held_out_loss",
+    "lora_error",
     "overlay",
     "preference_accuracy",
+    "prior_and_weight",
     "scores",
     "topics",
+    "verification_gain",
+    "verification_seconds",
     "weight_against_samples",
     "weights_area",
     "weights_heat",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import altair as alt
 import pandas as pd
@@ -18,6 +19,15 @@ MOST_ROWS = 16  # clients of `weight_against_samples`
 NUMBERED_SPANS, NUMBERED_WEIGHT = 8, 0.07  # stacked weights: about so many columns bear numbers, where there is room for one
 CHANGED = 0.0005  # a smaller difference of two shares is none
 OTHERS = "others"
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """Arrows to the weights: the column that they come from, and what both ends are called."""
+
+    column: str
+    start: str
+    end: str
 
 
 @unchecked
@@ -47,7 +57,7 @@ def weights_area(view: RunView) -> Picture | None:
         )
     )
     notes = [f"the {MANY - 1} heaviest of {len(totals)} clients" if many else "", mean_note(width, "step")]
-    return titled([steps, *_numbers(table), *phase_border(view.shares)], "FCCL weights by round", notes)
+    return titled([steps, *_numbers(table), *phase_border(view.shares, edges=True)], "FCCL weights by round", notes)
 
 
 @unchecked
@@ -71,7 +81,7 @@ def weights_heat(view: RunView) -> Picture | None:
         )
     )
     height = min(420, row_height(len(order)) * len(order))
-    return titled([cells, *phase_border(view.shares)], "FCCL weight by client and round", [_cell_note(clients, rounds)], height)
+    return titled([cells, *phase_border(view.shares, edges=True)], "FCCL weight by client and round", [_cell_note(clients, rounds)], height)
 
 
 @unchecked
@@ -83,7 +93,25 @@ def weight_against_samples(view: RunView) -> Picture | None:
     if view.shares.empty:
         return None
     table = view.shares.groupby("client", as_index=False)[["weight", "sample_share"]].mean()
-    table = table.assign(change=table["weight"] - table["sample_share"], name=table["client"].map(palette.name_of))
+    moved = _Moved("sample_share", "share of samples", "mean weight")
+    return _influence(table, moved, "Influence against share of samples")
+
+
+@unchecked
+def prior_and_weight(view: RunView) -> Picture | None:
+    """Each client's weight in the last round against its weight before the server verified, drawn as `weight_against_samples` is."""
+    if view.shares.empty:
+        return None
+    last = view.shares[view.shares["round"] == view.shares["round"].iloc[-1]].dropna(subset=["prior"])
+    if last.empty:
+        return None
+    moved = _Moved("prior", "prior", "verified weight")
+    return _influence(last[["client", "prior", "weight"]], moved, f"From prior to verified weight, round {int(last['round'].iloc[0]) + 1}")
+
+
+def _influence(table: pd.DataFrame, moved: _Moved, title: str) -> Picture:
+    """Arrows from the column that `moved` names to the weights; of more than 16 clients those of the largest changes."""
+    table = table.assign(change=table["weight"] - table[moved.column], name=table["client"].map(palette.name_of))
     total = len(table)
     if total > MOST_ROWS:
         table = table.loc[table["change"].abs().nlargest(MOST_ROWS).index].sort_values("change", ascending=False)
@@ -96,7 +124,7 @@ def weight_against_samples(view: RunView) -> Picture | None:
     present = [kind for kind in kinds if (table["kind"] == kind).any()]
     shapes, colours = (alt.Scale(domain=present, range=[kinds[kind][part] for kind in present]) for part in (0, 1))
     note = f"the {MOST_ROWS} largest changes of {total} clients" if total > MOST_ROWS else ""
-    return titled(_arrows(table, shapes, colours), "Influence against share of samples", [note], row_height(len(table)) * len(table))
+    return titled(_arrows(table, moved, shapes, colours), title, [note], row_height(len(table)) * len(table))
 
 
 def row_height(rows: int) -> int:
@@ -142,14 +170,15 @@ def _cell_note(clients: int, rounds: int) -> str:
     return f"each cell: mean of {' × '.join(parts)}" if parts else ""  # noqa: RUF001
 
 
-def _arrows(table: pd.DataFrame, shapes: alt.Scale, colours: alt.Scale) -> list[alt.Chart]:
-    """A tick at the share of samples, and from it an arrow to the weight."""
+def _arrows(table: pd.DataFrame, moved: _Moved, shapes: alt.Scale, colours: alt.Scale) -> list[alt.Chart]:
+    """A tick where a client comes from, and from it an arrow to the weight."""
     key = legend(3)
     colour = alt.Color("kind:N", scale=colours, legend=key)
-    tips = [tip("name", "client"), tip("sample_share", "share of samples", ".1%"), tip("weight", "mean weight", ".1%")]
+    tips = [tip("name", "client"), tip(moved.column, moved.start, ".1%"), tip("weight", moved.end, ".1%")]
     y = alt.Y("name:N", title=None, sort=table["name"].tolist(), axis=alt.Axis(grid=True))
     axis = alt.Axis(format="%", grid=False, tickCount=6)
-    share = alt.X("sample_share:Q", title="from share of samples ( | ) to mean weight", axis=axis, scale=alt.Scale(zero=False, padding=14))
+    title = f"from {moved.start} ( | ) to {moved.end}"
+    share = alt.X(f"{moved.column}:Q", title=title, axis=axis, scale=alt.Scale(zero=False, padding=14))
     base = alt.Chart(table)
     return [
         base.mark_rule(strokeWidth=2).encode(y=y, x=share, x2=alt.X2("weight:Q"), color=colour, tooltip=tips),

@@ -59,7 +59,7 @@ def held_out_loss(view: RunView, phase: Phase) -> Picture | None:
     y = alt.Y("held_out_loss:Q", title=f"loss ({UNITS[phase]})", scale=alt.Scale(zero=False))
     if steep and start:
         y = y.title(f"loss ({UNITS[phase]}, log)").scale(type="log", nice=False, padding=10).axis(values=log_ticks(lowest, start), format=",.3~r")
-    line, width = _global_line(rounds, y, tip("held_out_loss", "held-out loss", ".4f"))
+    line, width = global_line(rounds, "held_out_loss", y, tip("held_out_loss", "held-out loss", ".4f"))
     name = "base model" if phase == "sft" else "reference policy"
     rules = [] if start is None else rule(start, f"{name} {start:.2f}")
     return titled([line, *rules], f"Held-out loss, {PHASE_NAMES[phase]}", [mean_note(width)])
@@ -73,7 +73,7 @@ def preference_accuracy(view: RunView) -> Picture | None:
         return None
     low = min(0.4, math.floor(10 * float(rounds["preference_accuracy"].min())) / 10)
     y = alt.Y("preference_accuracy:Q", title="share of pairs", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[low, 1.0]))
-    line, width = _global_line(rounds, y, tip("preference_accuracy", "preference accuracy", ".1%"))
+    line, width = global_line(rounds, "preference_accuracy", y, tip("preference_accuracy", "preference accuracy", ".1%"))
     return titled([line, *rule(0.5, "chance")], "Held-out preference accuracy", [mean_note(width)])
 
 
@@ -89,6 +89,17 @@ def effective_clients(view: RunView) -> Picture | None:
     look = {names["effective_clients"]: (palette.GLOBAL, [1, 0]), names["clients"]: (palette.NEUTRAL, [5, 3])}
     chart = _two_lines(table, alt.Y("value:Q", title="clients", scale=scale), "name", look, tip("value", "clients", ".2f"))
     return titled([chart, *phase_border(view.rounds)], "Effective number of clients", [mean_note(width)])
+
+
+@unchecked
+def lora_error(view: RunView) -> Picture | None:
+    """How far the mean of LoRA factors is from the mean of their products, as a share of its norm."""
+    rounds = view.rounds.dropna(subset=["lora_error"])
+    if rounds.empty:
+        return None
+    y = alt.Y("lora_error:Q", title="share of the norm", axis=alt.Axis(format=".3~%"), scale=alt.Scale(domainMin=0))
+    line, width = global_line(rounds, "lora_error", y, tip("lora_error", "error", ".3~%"))
+    return titled([line, *phase_border(rounds)], "Error of averaging LoRA factors", [mean_note(width)])
 
 
 @unchecked
@@ -151,11 +162,11 @@ def _band(shares: pd.DataFrame, value: _Value) -> tuple[list[alt.Chart], int]:
     ], width
 
 
-def _global_line(rounds: pd.DataFrame, y: alt.Y, figure: alt.Tooltip) -> tuple[alt.Chart, int]:
-    """One line of the global model, of the column that `y` names."""
-    table, width = averaged(rounds, MOST_POINTS, [], ["held_out_loss", "preference_accuracy"])
+def global_line(rounds: pd.DataFrame, column: str, y: alt.Y, *figures: alt.Tooltip, also: Sequence[str] = ()) -> tuple[alt.Chart, int]:
+    """One line of the whole federation, of the column that `y` names, and how many rounds a point stands for. `figures` may speak of `also`."""
+    table, width = averaged(rounds, MOST_POINTS, [], [column, *also])
     line = alt.Chart(table).mark_line(color=palette.GLOBAL, strokeWidth=2, point=points(len(table) <= MARKED, palette.GLOBAL))
-    return line.encode(x=round_axis(table), y=y, tooltip=[tip("rounds", "round"), figure]), width
+    return line.encode(x=round_axis(table), y=y, tooltip=[tip("rounds", "round"), *figures]), width
 
 
 def _two_lines(

@@ -13,6 +13,7 @@ from fccl.view.charts import palette
 
 PHASE_NAMES = {"sft": "FedIT", "va": "FedVA"}
 TICKS = 10
+FEW = 5  # so few ticks the browser finds by itself: given their places, it thins them out before it knows how wide the page is, and for good
 
 
 def numbered(frame: pd.DataFrame, most: int) -> tuple[pd.DataFrame, int]:
@@ -57,7 +58,9 @@ def round_axis(table: pd.DataFrame, edges: bool = False, title: str = "round") -
     low, high = (table["from"].min(), table["to"].max()) if edges else (table["at"].min(), table["at"].max())
     if low == high:
         low, high = low - 0.5, high + 0.5
-    axis = alt.Axis(format="d", values=ticks(math.ceil(low), math.floor(high)), labelOverlap=True, grid=False)
+    places = ticks(math.ceil(low), math.floor(high))
+    marks = {"values": places} if len(places) > FEW else {"tickCount": len(places) if edges else max(1, len(places) - 1), "tickMinStep": 1}
+    axis = alt.Axis(format="d", labelOverlap=True, grid=False, **marks)
     scale = alt.Scale(domain=[float(low), float(high)], nice=False, padding=0 if edges else 8)
     return alt.X("from:Q" if edges else "at:Q", title=title, scale=scale, axis=axis)
 
@@ -68,12 +71,16 @@ def ticks(first: int, last: int) -> list[int]:
     return [number for number in range(first, last + 1) if number % step == 0]
 
 
-def phase_border(rounds: pd.DataFrame) -> list[alt.Chart]:
-    """Where FedVA begins, for charts over both phases: a line, and the phases' names above the plot. Nothing while there is one phase."""
+def phase_border(rounds: pd.DataFrame, edges: bool = False) -> list[alt.Chart]:
+    """Where FedVA begins, for charts over both phases: a line, and the phases' names above the plot. Nothing while there is one phase.
+
+    `edges` as in `round_axis`: without them the plot begins at the first round and not half a round before it.
+    """
     begins = rounds.drop_duplicates("round").groupby("phase")["round"].min()
     if len(begins) < 2:
         return []
-    table = pd.DataFrame({"at": begins + 0.5, "text": [PHASE_NAMES[str(phase)] for phase in begins.index]})
+    start = begins + 0.5 if edges else (begins + 0.5).clip(lower=float(begins.min()) + 1)
+    table = pd.DataFrame({"at": start, "text": [PHASE_NAMES[str(phase)] for phase in begins.index]})
     line = alt.Chart(table.nlargest(1, "at")).mark_rule(color=palette.NEUTRAL, strokeWidth=1.5).encode(x=alt.X("at:Q"))
     names = alt.Chart(table).mark_text(align="left", baseline="bottom", dx=2, dy=-3)
     above = alt.YValue(0)  # type: ignore[no-untyped-call]

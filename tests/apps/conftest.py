@@ -1,0 +1,24 @@
+"""The dashboard's page without a browser."""
+
+import sys
+
+import pytest
+
+from tests.apps.pages import script
+
+
+@pytest.fixture(autouse=True)
+def _main_module_as_before(monkeypatch):
+    """AppTest leaves its script behind as `__main__`, and every process that multiprocessing starts later would run that script first."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    """The page of `logs` and `exchange` in the test's folder; it reads everything anew whenever it runs."""
+    from streamlit.testing.v1 import AppTest
+
+    from fccl.apps.dashboard_page import hub
+
+    monkeypatch.setattr(hub, "FRESH_S", 0.0)
+    return AppTest.from_function(script, args=(str(tmp_path),), default_timeout=60)

@@ -1,0 +1,44 @@
+"""A comparison whose figures are made up, so that every kind of cell is there."""
+
+from fccl.compare.methods import METHODS
+from fccl.comparison import Comparison, MethodInfo, Row, ScenarioInfo
+from fccl.evaluation.values import Estimate
+
+
+def estimate(value, spread=0.01):
+    return Estimate(value=value, low=value - spread, high=value + spread, n=100)
+
+
+def row(scenario, method, loss, **more):
+    return Row(scenario=scenario, method=method, seeds=2, loss=None if loss is None else estimate(loss), by_seed=(loss, loss), **more)
+
+
+def comparison(**changes):
+    names = ("base", "fedavg", "verified", "median", "oracle")
+    shares = ((0.2, 0.3, 0.1, 0.4), (0.5, 0.5, 0.0, 0.0))
+    heard = {"weights": shares, "bad_weight": (0.5, 0.0), "bad_clients": (2, 3)}
+    rows = (
+        row("shuffled", "base", 6.0, difference=estimate(5.0), verdict="worse"),
+        row("shuffled", "fedavg", 1.0, validation=(2.0, 1.1), weights=shares, bad_weight=(0.5, 0.5), bad_clients=(2, 3)),
+        row("shuffled", "verified", 0.6, difference=estimate(-0.4), verdict="better", gap_closed=estimate(0.8), validation=(1.8, 0.7), **heard),
+        row("shuffled", "median", None, verdict="worse", stopped=("seed 1: round 2 has 0 good updates",)),
+        row("shuffled", "oracle", 0.5, difference=estimate(-0.5), verdict="better", gap_closed=estimate(1.0, 0.0), validation=(1.7, 0.6)),
+        row("flipped", "fedavg", 0.7, accuracy=estimate(0.9), validation=(0.6, 0.5), weights=shares, bad_clients=(2, 3)),
+        row("flipped", "verified", 0.7001, difference=estimate(0.0001), verdict="no significant difference", accuracy=estimate(0.91)),
+    )
+    usual = {
+        "model": "builtin:micro",
+        "settings": {},
+        "seeds": (1, 2),
+        "num_clients": 4,
+        "rounds": 2,
+        "examples": {"instructions, train": 10},
+        "scenarios": (
+            ScenarioInfo(name="shuffled", title="shuffled answers", phase="sft", bad_clients=2),
+            ScenarioInfo(name="flipped", title="preferences, flipped", phase="va", bad_clients=2),
+        ),
+        "methods": tuple(MethodInfo(name=name, title=METHODS[name].title, rule={}) for name in names),
+        "rows": rows,
+        "bootstrap_samples": 200,
+    }
+    return Comparison(**(usual | changes))
