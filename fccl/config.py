@@ -111,7 +111,7 @@ class Settings(BaseSettings):
         "contribution", "cognitive", "FCCL's softmax of scores, equal weights, or weights by samples"
     )
     contribution_source: Literal["loss_inverse", "data_size", "data_loss_combined", "verified", "validation_loss", "leave_one_out"] = knob(
-        "contribution", "data_size", "the score: 1/loss, samples, samples/loss as clients report them; or what the server's validation split says"
+        "contribution", "verified", "the score: what the server's validation split says; or 1/loss, samples, samples/loss as clients report them"
     )
     contribution_temperature: float = knob("contribution", 1.0, "softmax temperature: large is uniform, small is winner takes all", gt=0)
     contribution_normalize: Literal["mean", "none"] = knob("contribution", "mean", "divide scores by the round's mean first; none is the raw formula")

@@ -35,7 +35,8 @@ def of(**settings):
 
 
 def test_settings_name_the_weigher():
-    assert of() == ContributionRule()
+    assert isinstance(of(), Verified)
+    assert of(contribution_source="data_size") == ContributionRule()
     rule = of(contribution_source="verified", verify_steps=3, verify_temperature=2.0, verify_prior="uniform")
     assert isinstance(rule, Verified)
     assert (rule.steps, rule.temperature, rule.prior) == (3, 2.0, "uniform")
