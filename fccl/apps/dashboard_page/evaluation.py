@@ -30,7 +30,7 @@ def show(hub: Hub, view: RunView) -> None:
     """The report of this run, when there is one."""
     report = view.evaluation
     if report is None:
-        nothing("The evaluation appears when the run is finished. `fccl evaluate` makes it for a run that was started with --no-evaluate.")
+        nothing("The evaluation appears when the run is finished. “fccl evaluate” makes it for a run that was started with --no-evaluate.")
         return
     names = [one_line(model.name) for model in report.models]
     drawn(hub, view, report)

@@ -19,7 +19,7 @@ from fccl.view.values import ClientRow, ClientStanding, Glance, RunEntry, RunVie
 EVERY_S = 1.0
 CURRENT, NO_RUN = "current", "none"
 PICKER_PX = 215
-WAY_ON = "What is complete is kept. `fccl run --resume`, or the orchestrator started again, goes on from there."
+WAY_ON = "What is complete is kept. “fccl run --resume”, or the orchestrator started again, goes on from there."
 MOST_ALERTS = 3  # of one kind
 SOME = 8
 PRESSING: tuple[ClientStanding, ...] = ("failed", "dead", "late")
