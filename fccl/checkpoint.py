@@ -74,11 +74,11 @@ class RunFolder:
         """Put SCAFFOLD's c_i of an update on the disk. It counts once a round is committed whose state names it."""
         if update.control is None:
             return None
-        control = update.control.load()
-        content = control.to_bytes()
-        kept = self._control(update.client_id, hashlib.sha256(content).hexdigest(), control)
-        write_bytes(kept.path, content)
-        return kept
+        content = update.control.load().to_bytes()
+        sha256 = hashlib.sha256(content).hexdigest()
+        path = self.paths.control(update.client_id, sha256)
+        write_bytes(path, content)
+        return StoredAdapter(path, sha256, AdapterReader.like(update.control) if isinstance(update.control, Adapter) else update.control.reader)
 
     def resume(self, plan: RoundPlan) -> FederationState:
         """The state after the last complete round. Raises `FederationError` when the folder does not hold it."""
@@ -118,16 +118,17 @@ class RunFolder:
         return server
 
     def _controls(self, state: RunState, adapter: Adapter) -> Controls:
-        found = {kept.client_id: ClientControl(kept.share, self._control(kept.client_id, kept.sha256, adapter)) for kept in state.controls}
-        for client_id, control in found.items():
+        found = {}
+        reader = AdapterReader.like(adapter)
+        for kept in state.controls:
+            stored = StoredAdapter(self.paths.control(kept.client_id, kept.sha256), kept.sha256, reader)
             try:
-                control.adapter.load()
+                stored.load()
             except (AdapterError, StorageError) as error:
-                raise FederationError(f"client {client_id}'s control variate, of which {self.paths.state} speaks, is not there: {error}") from error
+                missing = f"client {kept.client_id}'s control variate, of which {self.paths.state} speaks, is not there"
+                raise FederationError(f"{missing}: {error}") from error
+            found[kept.client_id] = ClientControl(kept.share, stored)
         return found
-
-    def _control(self, client_id: int, sha256: str, like: Adapter) -> StoredAdapter:
-        return StoredAdapter(self.paths.control(client_id, sha256), sha256, AdapterReader.like(like))
 
     def _prune(self, next_round: int, controls: Controls) -> None:
         named = {control.adapter.path for control in controls.values() if isinstance(control.adapter, StoredAdapter)}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,7 +14,7 @@ from fccl.adapter import Adapter, Form
 from fccl.data.shards import ClientShard
 from fccl.errors import AdapterError, FcclError, StorageError, UpdateRejected
 from fccl.lora import AnyAdapter, CompletedAdapter, first, of_rank, rank_of
-from fccl.records import ClientStatus, Contribution, TrainingReport
+from fccl.records import ClientState, ClientStatus, Contribution, TrainingReport
 from fccl.specs import ModelSpec, Phase, TrainSpec, named_seed
 from fccl.stored import StoredAdapter
 
@@ -62,6 +65,19 @@ class FitTask:
             of_rank(self.trained.form, rank).require(form)
         else:
             self.trained.form.require(form)
+
+    def status(self, client_id: int, state: ClientState) -> ClientStatus:
+        """A heartbeat of one client of this process in this round, now."""
+        return ClientStatus(
+            client_id=client_id,
+            state=state,
+            run_id=self.run_id,
+            round=self.round,
+            phase=self.phase,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            time=time.time(),
+        )
 
     def client_seed(self, client_id: int) -> int:
         """The seed of one client's draws in this round."""

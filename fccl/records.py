@@ -27,11 +27,14 @@ class TrainingReport(Value):
     first_loss: float | None = None  # of the first batch, before any step
 
 
+ClientState = Literal["idle", "training", "done", "failed"]
+
+
 class ClientStatus(Value):
     """A heartbeat: what a client is doing now. Replaced whole, never appended."""
 
     client_id: int = Field(ge=0)
-    state: Literal["idle", "training", "done", "failed"]
+    state: ClientState
     run_id: str
     round: int = Field(ge=0)
     phase: Phase

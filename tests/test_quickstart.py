@@ -71,7 +71,7 @@ def test_the_quickstart_keeps_its_promise(evaluation):
     assert 0.35 <= accuracy["base"] <= 0.65
     assert accuracy["FedVA"] >= 0.85
     assert exact["base"] <= 0.05
-    assert exact["FedVA"] >= 0.55  # 61 % as recorded; another processor's rounding alone moves it by up to six points (docs/log.md)
+    assert exact["FedVA"] >= 0.60
     gains = {(each["first"], each["second"]): {one["measure"]: one["verdict"] for one in each["differences"]} for each in evaluation["comparisons"]}
     assert gains["base", "SFT"]["exact answers"] == "better"
     assert gains["SFT", "FedVA"]["preference accuracy"] == "better"

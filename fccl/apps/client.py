@@ -20,6 +20,7 @@ from fccl.training.learner import GenericLearner
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
     """Train whenever the server asks for it. Returns the exit status."""
+    require_own_rank(settings)
     data = DataPaths(settings.data_dir)
     keys = client_keys(KeyPaths(Path(settings.keys_dir)), settings.client_id) if settings.keys_dir else None
     with terminate_as_interrupt(), ClientScreen(Console(), settings.client_id) as screen:
@@ -27,7 +28,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         ExchangeClient(
             ExchangePaths(settings.exchange_dir),
             settings.client_id,
-            GenericLearner(ranks=own_rank(settings)),
+            GenericLearner(ranks=settings.client_ranks),
             lambda client_id: load_shard(data, client_id),
             keys=keys,
             heartbeat_s=settings.heartbeat_s,
@@ -39,11 +40,9 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def own_rank(settings: Settings) -> tuple[int, ...]:
-    """This client's rank, if the settings give it one. Raises `SettingsError` when they give one to others alone."""
-    ranks = settings.client_ranks
-    if 1 < len(ranks) <= settings.client_id:
+def require_own_rank(settings: Settings) -> None:
+    """Raises `SettingsError` when the settings give ranks to other clients alone."""
+    if 1 < len(settings.client_ranks) <= settings.client_id:
         raise SettingsError(
             f"CLIENT_LORA_R={settings.client_lora_r} has no rank for client {settings.client_id}", hint="give one for all, or one for each"
         )
-    return ranks[settings.client_id :][:1] if len(ranks) > 1 else ranks

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -49,7 +47,7 @@ class GenericLearner:
     def fit(self, task: FitTask, shard: ClientShard, on_status: StatusListener) -> ClientUpdate:
         """One client's local training. Raises `TrainingError` when it diverges, `AdapterError` when its rank is not possible."""
         model = self.model(task.model.of_rank(self._rank(task, shard.client_id)))
-        status = _status_writer(task, shard.client_id, on_status)
+        status = _StatusWriter(task.status(shard.client_id, "training"), on_status)
         status("training", None)
         with cpu_threads(task.train.threads):
             started = time.monotonic()
@@ -162,16 +160,3 @@ class _StatusWriter:
 
     def step(self, report: StepReport) -> None:
         self("training", report)
-
-
-def _status_writer(task: FitTask, client_id: int, listen: Callable[[ClientStatus], None]) -> _StatusWriter:
-    status = ClientStatus(
-        client_id=client_id,
-        state="training",
-        run_id=task.run_id,
-        round=task.round,
-        phase=task.phase,
-        pid=os.getpid(),
-        host=socket.gethostname(),
-    )
-    return _StatusWriter(status, listen)

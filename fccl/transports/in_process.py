@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
 from fccl.data.shards import ClientShard
 from fccl.messages import Answer, ClientFailure, FitTask, Learner, StatusListener, attempt
-from fccl.records import ClientStatus
 
 
 class InProcessTransport:
@@ -31,19 +27,5 @@ class InProcessTransport:
         for client_id in client_ids:
             answer = attempt(self._learner, task, client_id, self._load_shard, self._on_status)
             if isinstance(answer, ClientFailure):
-                self._on_status(_failed(task, client_id))
+                self._on_status(task.status(client_id, "failed"))  # nobody else would say so before the round is complete
             yield answer
-
-
-def _failed(task: FitTask, client_id: int) -> ClientStatus:
-    """The last heartbeat of a client that gave up: nobody else would say so before the round is complete."""
-    return ClientStatus(
-        client_id=client_id,
-        state="failed",
-        run_id=task.run_id,
-        round=task.round,
-        phase=task.phase,
-        pid=os.getpid(),
-        host=socket.gethostname(),
-        time=time.time(),
-    )

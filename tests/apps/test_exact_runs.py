@@ -1,26 +1,25 @@
 """`LORA_AGGREGATION=exact` and clients of different rank, as people start them."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+import torch
 from peft import PeftConfig
 
-from fccl.adapter import load_adapter
-from fccl.apps.client import own_rank
+from fccl.adapter import Adapter, load_adapter
+from fccl.apps.client import require_own_rank
 from fccl.apps.run import require_client_ranks
 from fccl.config import load_settings
 from fccl.errors import SettingsError
 from fccl.journal import read_records
 from fccl.lora import rank_of
+from fccl.messages import FitTask
 from fccl.paths import LogPaths
 from fccl.records import RoundRecord
+from fccl.training.learner import GenericLearner
+from tests.apps.commands import finished, start
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 SHORT = ("--max-sft-examples", "300", "--max-va-examples", "150", "--fed-rounds", "1", "--no-evaluate", "--threads", "1")
 EXACT = (*SHORT, "--lora-aggregation", "exact", "--contribution-source", "verified")
 RANKS = ("--client-lora-r", "8,4,2")
@@ -57,27 +56,25 @@ def test_ranks_that_go():
     assert load_settings({"client_lora_r": "8, 4,2"}).client_ranks == (8, 4, 2)
 
 
-def test_a_client_takes_its_own_rank_of_the_list():
-    assert [own_rank(load_settings({"client_lora_r": "8,4,2", "client_id": number})) for number in range(3)] == [(8,), (4,), (2,)]
-    assert own_rank(load_settings({"client_lora_r": "4", "client_id": 7})) == (4,)
-    assert own_rank(load_settings({"client_id": 7})) == ()
+def test_a_client_takes_its_own_rank_of_the_list(monkeypatch):
+    """What the learner of a client process is told, and which directions it trains by that."""
+    model = load_settings({"lora_r": "8", "lora_aggregation": "svd"})
+    start = Adapter({"m.lora_A.weight": torch.zeros(8, 3), "m.lora_B.weight": torch.zeros(2, 8)})
+    task = FitTask("run", 0, "sft", start, None, model.model_spec(), model.train_spec("sft"), 1)
+
+    def rank(**settings):
+        found = load_settings(settings)
+        require_own_rank(found)
+        return GenericLearner(ranks=found.client_ranks)._rank(task, found.client_id)
+
+    assert [rank(client_lora_r="8,4,2", client_id=number) for number in range(3)] == [8, 4, 2]
+    assert rank(client_lora_r="4", client_id=7) == 4
+    assert rank(client_id=7) == 8
     with pytest.raises(SettingsError, match="CLIENT_LORA_R=8,4 has no rank for client 2"):
-        own_rank(load_settings({"client_lora_r": "8,4", "client_id": 2}))
+        rank(client_lora_r="8,4", client_id=2)
 
 
 # --- whole runs
-
-
-def start(folder, *arguments, **variables):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | variables
-    return subprocess.Popen(
-        [sys.executable, "-m", "fccl", *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def finished(process, seconds=300):
-    output, _ = process.communicate(timeout=seconds)
-    return process.returncode, output
 
 
 def said(folder):

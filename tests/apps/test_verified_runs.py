@@ -1,11 +1,7 @@
 """`CONTRIBUTION_SOURCE=verified` and its two companions, as people start them."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -19,8 +15,8 @@ from fccl.contribution.verified import Verified
 from fccl.journal import read_records
 from fccl.paths import LogPaths
 from fccl.records import RoundRecord
+from tests.apps.commands import finished, start
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 SHORT = ("--max-sft-examples", "300", "--max-va-examples", "150", "--fed-rounds", "1", "--no-evaluate")
 VERIFIED = (*SHORT, "--contribution-source", "verified", "--threads", "1")
 
@@ -57,18 +53,6 @@ def test_the_modes_to_compare_with_have_no_source(mode):
 # --- whole runs
 
 
-def start(folder, *arguments, threads=""):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | ({"OMP_NUM_THREADS": threads} if threads else {})
-    return subprocess.Popen(
-        [sys.executable, "-m", "fccl", *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def finished(process, seconds=300):
-    output, _ = process.communicate(timeout=seconds)
-    return process.returncode, output
-
-
 def said(folder):
     records = read_records(LogPaths(folder / "logs").progress, RoundRecord, lambda row: row.get("event") == "round")
     found = [record.verification.model_copy(update={"seconds": 0.0}) for record in records]
@@ -81,24 +65,24 @@ def test_one_process_many_processes_and_a_killed_run_give_the_same_bytes(tmp_pat
     folders = {name: tmp_path / name for name in ("one", "many", "killed")}
     for folder in folders.values():
         folder.mkdir()
-    status, output = finished(start(folders["one"], "run", *VERIFIED, threads="1"))
+    status, output = finished(start(folders["one"], "run", *VERIFIED, OMP_NUM_THREADS="1"))
     assert status == 0, output
 
-    clients = [start(folders["many"], "client", "--client-id", str(number), threads="1") for number in range(3)]
+    clients = [start(folders["many"], "client", "--client-id", str(number), OMP_NUM_THREADS="1") for number in range(3)]
     status, output = finished(
-        start(folders["many"], "orchestrator", *VERIFIED, "--client-timeout-s", "300", "--heartbeat-stale-s", "300", threads="2")
+        start(folders["many"], "orchestrator", *VERIFIED, "--client-timeout-s", "300", "--heartbeat-stale-s", "300", OMP_NUM_THREADS="2")
     )
     assert status == 0, output
     assert [finished(client)[0] for client in clients] == [0, 0, 0]
 
-    run = start(folders["killed"], "run", *VERIFIED, threads="2")
+    run = start(folders["killed"], "run", *VERIFIED, OMP_NUM_THREADS="2")
     for line in run.stdout:
         if line.startswith("round 1/2"):
             break
     time.sleep(0.5)  # somewhere inside round 2
     run.send_signal(signal.SIGKILL)
     finished(run)
-    status, output = finished(start(folders["killed"], "run", "--resume", threads="1"))
+    status, output = finished(start(folders["killed"], "run", "--resume", OMP_NUM_THREADS="1"))
     assert status == 0, output
 
     assert said(folders["many"]) == said(folders["one"])

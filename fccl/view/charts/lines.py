@@ -98,8 +98,7 @@ def lora_error(view: RunView) -> Picture | None:
     if rounds.empty:
         return None
     y = alt.Y("lora_error:Q", title="share of the norm", axis=alt.Axis(format=".3~%"), scale=alt.Scale(domainMin=0))
-    line, width = global_line(rounds, "lora_error", y, tip("lora_error", "error", ".3~%"))
-    return titled([line, *phase_border(rounds)], "Error of averaging LoRA factors", [mean_note(width)])
+    return over_both_phases(rounds, "lora_error", y, "Error of averaging LoRA factors", tip("lora_error", "error", ".3~%"))
 
 
 @unchecked
@@ -167,6 +166,12 @@ def global_line(rounds: pd.DataFrame, column: str, y: alt.Y, *figures: alt.Toolt
     table, width = averaged(rounds, MOST_POINTS, [], [column, *also])
     line = alt.Chart(table).mark_line(color=palette.GLOBAL, strokeWidth=2, point=points(len(table) <= MARKED, palette.GLOBAL))
     return line.encode(x=round_axis(table), y=y, tooltip=[tip("rounds", "round"), *figures]), width
+
+
+def over_both_phases(rounds: pd.DataFrame, column: str, y: alt.Y, title: str, *figures: alt.Tooltip, also: Sequence[str] = ()) -> Picture:
+    """`global_line` as a chart of its own, with the border between the phases."""
+    line, width = global_line(rounds, column, y, *figures, also=also)
+    return titled([line, *phase_border(rounds)], title, [mean_note(width)])
 
 
 def _two_lines(

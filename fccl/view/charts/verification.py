@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import altair as alt
 
-from fccl.view.charts.lines import global_line
-from fccl.view.charts.parts import Picture, tip, titled, unchecked
-from fccl.view.charts.rounds import mean_note, phase_border
+from fccl.view.charts.lines import over_both_phases
+from fccl.view.charts.parts import Picture, tip, unchecked
 from fccl.view.values import RunView
 
 
@@ -25,8 +24,7 @@ def verification_gain(view: RunView) -> Picture | None:
     scale = alt.Scale(domain=[min(0.0, 1.12 * float(rounds["gain"].min())), top], nice=False)
     y = alt.Y("gain:Q", title="loss lowered by", axis=alt.Axis(format=".3~%"), scale=scale)
     tips = (tip("gain", "lowered by", ".2~%"), tip("loss_prior", "loss with the prior", ".4f"), tip("loss_weights", "with the weights", ".4f"))
-    line, width = global_line(rounds, "gain", y, *tips, also=["loss_prior", "loss_weights"])
-    return titled([line, *phase_border(rounds)], "What verification won", [mean_note(width)])
+    return over_both_phases(rounds, "gain", y, "What verification won", *tips, also=["loss_prior", "loss_weights"])
 
 
 @unchecked
@@ -37,5 +35,4 @@ def verification_seconds(view: RunView) -> Picture | None:
         return None
     y = alt.Y("verify_seconds:Q", title="seconds a round", axis=alt.Axis(format="~r"), scale=alt.Scale(domainMin=0))
     tips = (tip("verify_seconds", "verifying, s", ".3~r"), tip("seconds", "whole round, s", ".3~r"))
-    line, width = global_line(rounds, "verify_seconds", y, *tips, also=["seconds"])
-    return titled([line, *phase_border(rounds)], "What verification took", [mean_note(width)])
+    return over_both_phases(rounds, "verify_seconds", y, "What verification took", *tips, also=["seconds"])
