@@ -54,9 +54,7 @@ DEFAULTS: Mapping[str, Any] = {"num_clients": 8}
 QUICK: Mapping[str, Any] = {"max_sft_examples": 2200}
 # Settings that the scenarios and methods decide.
 DECIDED = methods.DECIDED_HERE | {"non_iid_alpha", "size_skew", "noisy_clients", "noise_kind", "min_clients", "clients_per_round"}
-UNUSED = {"data_dir", "evaluate", "track", "gen_samples", "gen_tokens", "gen_temperature", "lora_aggregation", "client_lora_r", "prox_mu"} | {
-    name for name in Settings.model_fields if name.startswith("server_")
-}
+UNUSED = {"data_dir", "evaluate", "track", "gen_samples", "gen_tokens", "gen_temperature", "lora_aggregation", "client_lora_r"}
 WORDS = {"better": "green", "worse": "red"}
 
 Named = TypeVar("Named", Scenario, Method)

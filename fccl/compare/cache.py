@@ -42,8 +42,8 @@ class CachedLearner:
     versions: Mapping[str, str]
 
     def fit(self, task: FitTask, shard: ClientShard, on_status: StatusListener) -> ClientUpdate:
-        """The update, from the disk where it is there whole. Raises what `learner` raises."""
-        if task.adapter.sha256 != self.start:
+        """The update, from the disk where it is there whole. Raises what `learner` raises. SCAFFOLD's, which have a control variate, are not kept."""
+        if task.adapter.sha256 != self.start or task.corrections is not None:
             return self.learner.fit(task, shard, on_status)
         key = self.key(task, shard)
         return self._read(key, task, shard.client_id) or self._write(key, self.learner.fit(task, shard, on_status))

@@ -19,6 +19,7 @@ ORACLE = "oracle"
 _MEAN: Rule = {"contribution_mode": "fedavg", "aggregation": "fedavg"}
 _REPORTED = ("contribution_temperature", "contribution_normalize")
 _TILTED = ("verify_examples", "verify_temperature", "verify_prior")
+_ADAPTIVE = ("server_lr", "server_momentum", "server_beta2", "server_tau")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def _fccl(source: str, title: str, *reads: str, believes: bool = False) -> Metho
     return Method(source.replace("_", "-"), title, rule=rule, reads=reads, believes_losses=believes)
 
 
-def _robust(name: str, title: str, *reads: str, tolerates: str = "", needs: tuple[int, int] = (2, 1)) -> Method:
+def _peer(name: str, title: str, *reads: str, tolerates: str = "", needs: tuple[int, int] = (2, 1)) -> Method:
+    """Another `AGGREGATION`, with FedAvg's weights where it takes weights."""
     rule = {"contribution_mode": "fedavg", "aggregation": name}
     return Method(name.replace("_", "-"), title, rule=rule, reads=reads, tolerates=tolerates, needs=needs)
 
@@ -58,18 +60,24 @@ _ALL = (
     Method("alone", "honest clients, each alone", way="alone"),
     Method("centralised", "centralised", way="centralised"),
     Method(FEDAVG, "FedAvg", rule=_MEAN),
+    _peer("fedprox", "FedProx", "prox_mu"),
+    _peer("scaffold", "SCAFFOLD"),
+    _peer("fedavgm", "FedAvgM", "server_lr", "server_momentum"),
+    _peer("fedadagrad", "FedAdagrad", "server_lr", "server_tau"),
+    _peer("fedyogi", "FedYogi", *_ADAPTIVE),
+    _peer("fedadam", "FedAdam", *_ADAPTIVE),
     _fccl("data_size", "FCCL, samples", *_REPORTED),
     _fccl("loss_inverse", "FCCL, 1/loss", *_REPORTED, believes=True),
     _fccl("data_loss_combined", "FCCL, samples/loss", *_REPORTED, believes=True),
     _fccl("validation_loss", "FCCL, validation loss", *_REPORTED, "verify_examples"),
     _fccl("leave_one_out", "FCCL, leave one out", *_TILTED),
     _fccl("verified", "FCCL, verified", *_TILTED, "verify_steps"),
-    _robust("median", "coordinate median"),
-    _robust("trimmed_mean", "trimmed mean", tolerates="max_bad_clients", needs=(2, 1)),
-    _robust("krum", "Krum", tolerates="max_bad_clients", needs=(2, 3)),
-    _robust("multi_krum", "multi-Krum", "krum_keep", tolerates="max_bad_clients", needs=(2, 3)),
-    _robust("geometric_median", "geometric median"),
-    _robust("norm_clipping", "norm clipping", "clip_norm"),
+    _peer("median", "coordinate median"),
+    _peer("trimmed_mean", "trimmed mean", tolerates="max_bad_clients", needs=(2, 1)),
+    _peer("krum", "Krum", tolerates="max_bad_clients", needs=(2, 3)),
+    _peer("multi_krum", "multi-Krum", "krum_keep", tolerates="max_bad_clients", needs=(2, 3)),
+    _peer("geometric_median", "geometric median"),
+    _peer("norm_clipping", "norm clipping", "clip_norm"),
     Method(ORACLE, "oracle (no bad clients)", rule=_MEAN, without_bad=True),
 )
 METHODS: Mapping[str, Method] = {method.name: method for method in _ALL}

@@ -85,17 +85,18 @@ class Planner:
         centralised = method.way == "centralised"
         clients = design.plan.num_clients
         plan = design.plan.model_copy(update={"seed": seed} | ({"num_clients": 1, "clients_per_round": 1} if centralised else {}))
+        rule = method.rule_for(clients) | {name: design.settings[name] for name in method.reads}
         return Work(
             versions=dict(design.versions),
             model=design.model,
             model_sha256=design.model_sha256,
             phase=phase,
-            train=design.train[phase],
+            train=design.train[phase].model_copy(update={"prox_mu": rule.get("prox_mu", 0.0)}),
             plan=plan,
             start=start,
             clients=(Participant(client_id=0, shard=self._union(spec, phase)),) if centralised else self._clients(scenario, method, spec, seed),
             way=method.way,
-            rule=method.rule_for(clients) | {name: design.settings[name] for name in method.reads},
+            rule=rule,
             validation=files[f"server/validation_{phase}.jsonl"],
             test=files[f"server/test_{phase}.jsonl"],
             eval_batch_size=design.eval_batch_size,

@@ -82,6 +82,14 @@ def test_later_rounds_are_not_kept(setting):
     assert not setting.folder.exists()
 
 
+def test_what_comes_with_a_control_variate_is_not_kept(setting):
+    corrected = task(corrections=lambda client: adapter(0.0, 0.0, 0.0))
+    assert fit(setting.cache(), corrected).control is not None
+    fit(setting.cache(), corrected)
+    assert len(setting.learner.calls) == 2
+    assert not setting.folder.exists()
+
+
 @pytest.mark.parametrize("damage", ["cut the adapter", "no adapter", "another adapter", "cut the record"])
 def test_what_is_damaged_is_trained_again(setting, damage):
     good = fit(setting.cache()).adapter.load().sha256

@@ -2,17 +2,22 @@ import numpy as np
 import pytest
 import torch
 
+from fccl.apps.run import aggregation_rule
 from fccl.compare import cell as cells
 from fccl.compare.cell import LEFT_OUT, Only, run_cell, start_adapter, union
 from fccl.compare.methods import METHODS
 from fccl.compare.scenarios import SCENARIOS
 from fccl.compare.values import CellResult
+from fccl.config import load_settings
+from fccl.contribution.rules import ContributionRule
 from fccl.data.examples import PreferencePair, SftExample, read_examples
 from fccl.data.shards import load_shard
 from fccl.encoding import encode_pairs, encode_sft
 from fccl.errors import TrainingError
+from fccl.federation import Federation, FederationState
 from fccl.paths import DataPaths
 from fccl.scoring import score_pairs, score_sft
+from fccl.training.learner import GenericLearner
 from fccl.transports.in_process import InProcessTransport
 from tests.toy import START, ToyLearner, federation, shard
 
@@ -105,6 +110,30 @@ def test_robust_rules_do_what_their_names_say(workshop, tiny_model, monkeypatch,
         assert list(weights) == [0.0 if client == bad else 0.25 for client in range(5)]
     if method == "norm-clipping":
         assert np.linalg.norm(weights[bad] * (updates[bad] - start)) < np.linalg.norm(updates[bad] - start) / 5
+
+
+@pytest.mark.parametrize("method", ["fedprox", "scaffold", "fedavgm", "fedadagrad", "fedyogi", "fedadam"])
+def test_the_peers_are_what_a_run_with_their_settings_is(workshop, tiny_model, method):
+    """Against the federation as `fccl run` builds it, without kept updates and without anybody hostile."""
+    settings = {"contribution_mode": "fedavg", "aggregation": method, "prox_mu": 0.5}
+    shop = workshop(prox_mu=0.5)
+    one, result = run(shop, "clean-iid", method)
+    plain = load_settings(shop.settings.model_dump(exclude_unset=True) | settings)
+    shards = [load_shard(DataPaths(one.data), client) for client in range(4)]
+    runs = Federation(
+        run_id="by hand",
+        plan=one.work.plan,
+        model=plain.model_spec(),
+        train={"sft": plain.train_spec("sft"), "va": plain.train_spec("va")},
+        rule=ContributionRule(mode="fedavg"),
+        aggregation=aggregation_rule(plain),
+        validate=lambda *asked: None,
+    )
+    transport = InProcessTransport(GenericLearner({plain.model_spec(): tiny_model}), shards.__getitem__)
+    rounds = runs.run(FederationState(0, tiny_model.initial_adapter(42)), transport)
+    final = [next(rounds).state.adapter for _ in range(plain.fed_rounds)][-1]
+    assert result.adapter_sha256 == final.sha256
+    assert result.adapter_sha256 != run(shop, "clean-iid", "fedavg")[1].adapter_sha256
 
 
 def flat(adapter):

@@ -1,7 +1,13 @@
+from dataclasses import replace
+
 import pytest
 
+from fccl.apps.compare import design
 from fccl.compare.methods import METHODS
+from fccl.compare.plan import Planner
 from fccl.compare.scenarios import SCENARIOS
+from fccl.config import load_settings
+from fccl.paths import ComparePaths
 
 
 def cell(planner, scenario, method, seed=42):
@@ -10,11 +16,6 @@ def cell(planner, scenario, method, seed=42):
 
 @pytest.fixture(scope="module")
 def planner(tiny_settings, tiny_model, tmp_path_factory):
-    from fccl.apps.compare import design
-    from fccl.compare.plan import Planner
-    from fccl.config import load_settings
-    from fccl.paths import ComparePaths
-
     return Planner(design(load_settings(tiny_settings), tiny_model, 1), ComparePaths(tmp_path_factory.mktemp("plan")))
 
 
@@ -76,23 +77,18 @@ def test_where_nobody_is_bad_there_is_no_oracle(planner):
 
 @pytest.mark.parametrize("changes", [{"sft_lr": 1e-3}, {"fed_rounds": 3}, {"lora_r": 2}, {"verify_steps": 3}, {"eval_batch_size": 8}])
 def test_a_changed_setting_is_another_cell(planner, tiny_settings, tiny_model, changes):
-    from dataclasses import replace
-
-    from fccl.apps.compare import design
-    from fccl.config import load_settings
-
     other = replace(planner, design=design(load_settings(tiny_settings | changes), tiny_model, 1))
     assert cell(other, "shuffled", "verified").work.key != cell(planner, "shuffled", "verified").work.key
 
 
 def test_what_a_method_does_not_read_changes_nothing_for_it(planner, tiny_settings, tiny_model):
-    from dataclasses import replace
-
-    from fccl.apps.compare import design
-    from fccl.config import load_settings
-
     other = replace(planner, design=design(load_settings(tiny_settings | {"verify_steps": 3}), tiny_model, 1))
     assert cell(other, "shuffled", "fedavg").work == cell(planner, "shuffled", "fedavg").work
+
+
+def test_fedprox_alone_is_pulled_back(planner, tiny_settings):
+    assert cell(planner, "shuffled", "fedprox").work.train.prox_mu == load_settings(tiny_settings).prox_mu > 0
+    assert {cell(planner, "shuffled", name).work.train.prox_mu for name in METHODS if name != "fedprox"} == {0.0}
 
 
 def test_other_seeds_are_other_data(planner):
