@@ -30,14 +30,15 @@ def test_no_point_is_better(seed, clients):
     matrix, weights = clouds(seed, clients), np.random.default_rng(seed).dirichlet(np.ones(clients))
     found = vector(median(matrix, weights).adapter)
     best = optimize.minimize(cost, found, (matrix.astype(np.float64), weights), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12}).fun
-    assert cost(found, matrix, weights) <= best * (1 + 1e-4)
+    assert cost(found, matrix, weights) <= best * (1 + 1e-6) + SMOOTHING * np.linalg.norm(matrix, axis=1).max()
 
 
-def test_where_the_median_nearly_meets_an_update_the_steps_end_close_to_it():
-    """Two updates of nearly half the weight each and one that tips the scales: Weiszfeld's slowest case, where 1,000 steps leave 2e-5."""
+def test_where_the_median_nearly_meets_an_update_it_is_found_all_the_same():
+    """Two updates of nearly half the weight each and one that tips the scales: a thousand of Weiszfeld's steps alone leave 2e-5."""
     matrix, weights = clouds(3880, 3), np.array([0.49368788, 0.47251804, 0.03379408])
     found = vector(median(matrix, weights).adapter)
-    assert cost(found, matrix, weights) <= 1.1030616 * (1 + 3e-5)
+    best = optimize.minimize(cost, found, (matrix.astype(np.float64), weights), method="Nelder-Mead", options={"xatol": 1e-12, "fatol": 1e-14}).fun
+    assert cost(found, matrix, weights) <= best * (1 + 1e-7)
 
 
 def test_the_pulls_of_all_updates_cancel():
