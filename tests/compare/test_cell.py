@@ -136,6 +136,15 @@ def test_the_peers_are_what_a_run_with_their_settings_is(workshop, tiny_model, m
     assert result.adapter_sha256 != run(shop, "clean-iid", "fedavg")[1].adapter_sha256
 
 
+def test_verified_weights_go_with_control_variates(workshop):
+    """The first round has no variates yet, and its weights are verified's; the second's updates differ."""
+    shop = workshop()
+    with_variates, without = (run(shop, "shuffled", method)[1] for method in ("verified-scaffold", "verified"))
+    assert with_variates.rounds[0].weights == without.rounds[0].weights
+    assert with_variates.rounds[0].loss == without.rounds[0].loss
+    assert with_variates.adapter_sha256 != without.adapter_sha256
+
+
 def flat(adapter):
     return np.concatenate([tensor.double().numpy().ravel() for tensor in adapter.tensors.values()])
 
