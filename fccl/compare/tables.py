@@ -111,7 +111,9 @@ def figure(row: Row, phase: str) -> str:
 def perplexity(loss: float) -> str:
     """exp of a loss, with three or four digits that say something."""
     value = math.exp(min(loss, HUGE))
-    return f"{value:.3f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:.3g}"
+    if value < 1000:
+        return f"{value:.3f}" if value < 10 else f"{value:.1f}"
+    return f"{value:,.0f}" if value < 1e6 else f"{value:.3g}"
 
 
 def percent(found: Estimate | None) -> str:
