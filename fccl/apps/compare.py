@@ -86,6 +86,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
             if paths.cells.is_dir():
                 console.print(f"Stopped. Finished cells are kept in {paths.cells}/; the same command goes on with the others.", soft_wrap=True)
             raise
+    console.print(Text(f"judging: {settings.bootstrap_samples:,} resamples of every method and scenario", "dim"))
     comparison = compared(settings, planner, choice, cells)
     write(paths, comparison)
     show(console, comparison)
