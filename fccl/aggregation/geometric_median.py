@@ -44,22 +44,24 @@ def geometric_median(inner: Tensor, weights: Sequence[float]) -> tuple[float, ..
     steps it takes. Where the median meets or nearly meets an update these steps are slow (Kuhn 1973). So every tenth starts from where Newton's
     method would go, or from the nearest update, if it ends lower there.
     """
-    sums = _Distances(inner, torch.tensor(weights, dtype=torch.float64))
-    shares = _divided(sums.prior / _median_distances(inner, sums.prior).maximum(sums.least))
+    total_distance = _TotalDistance(inner, torch.tensor(weights, dtype=torch.float64))
+    shares = _divided(total_distance.prior / _median_distances(inner, total_distance.prior).maximum(total_distance.least))
     for step in range(1, MAX_STEPS + 1):
-        new = sums.weiszfeld(shares)
+        pulls = total_distance.pulls(shares)
+        new = _divided(pulls)
         if step % NEWTON_EVERY == 0:
-            new = min(new, sums.weiszfeld(sums.newton(shares)), sums.weiszfeld(sums.nearest(shares)), key=sums.cost)  # the first of equals
+            others = (total_distance.newton(shares), total_distance.nearest(shares))
+            new = min(new, *(_divided(total_distance.pulls(other)) for other in others), key=total_distance.cost)  # the first of equals
         change, shares = new - shares, new
-        if float(change @ inner @ change) <= (TOLERANCE / float(sums.pulls(shares).sum())) ** 2:
+        if float(change @ inner @ change) <= (TOLERANCE / float(pulls.sum())) ** 2:
             break
     total = math.fsum(shares.tolist())
     return tuple(share / total for share in shares.tolist())
 
 
 @dataclass(frozen=True, eq=False)
-class _Distances:
-    """f(s) = sum_i w_i ‖v - u_i‖ at v = sum_i s_i u_i, within the smoothing a parabola that touches it, and the steps towards its least value.
+class _TotalDistance:
+    """f(s) = sum_i w_i ‖v - u_i‖ at v = sum_i s_i u_i, within the smoothing a parabola that touches it, and the ways to its least value.
 
     ‖v - u_i‖² = s'Gs - 2 (Gs)_i + G_ii with G = `inner`.
     """
@@ -85,10 +87,6 @@ class _Distances:
     def pulls(self, shares: Tensor) -> Tensor:
         """w_i / ‖v - u_i‖: (n,)."""
         return self.prior / self.distances(shares).maximum(self.least)
-
-    def weiszfeld(self, shares: Tensor) -> Tensor:
-        """Weiszfeld's step."""
-        return _divided(self.pulls(shares))
 
     def nearest(self, shares: Tensor) -> Tensor:
         """The update nearest to v."""

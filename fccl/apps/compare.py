@@ -44,7 +44,7 @@ from fccl.evaluation.held_out import Validator
 from fccl.files import write_bytes, write_text
 from fccl.model import LanguageModel, load_model
 from fccl.paths import ComparePaths, LogPaths
-from fccl.specs import PHASES, Phase
+from fccl.specs import PHASES, Phase, TrainSpec
 
 FULL_SEEDS, QUICK_SEEDS = 5, 2
 MOST_JOBS = 8
@@ -86,7 +86,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
             if paths.cells.is_dir():
                 console.print(f"Stopped. Finished cells are kept in {paths.cells}/; the same command goes on with the others.", soft_wrap=True)
             raise
-    console.print(Text(f"judging: {settings.bootstrap_samples:,} resamples of every method and scenario", "dim"))
+    console.print(Text("judging and drawing", "dim"))
     comparison = compared(settings, planner, choice, cells)
     write(paths, comparison)
     show(console, comparison)
@@ -135,19 +135,23 @@ def _refuse_decided(given: Mapping[str, object]) -> None:
 def design(settings: Settings, model: LanguageModel, jobs: int) -> Design:
     """What all cells have in common. Each process of several has one thread, so that two do not wait for each other."""
     threads = settings.threads or (1 if jobs > 1 else torch.get_num_threads())
-    train = {phase: settings.train_spec(phase).model_copy(update={"threads": threads}) for phase in PHASES}
     packages = ("torch", "transformers", "peft", "tokenizers", "numpy")
     everybody = {"clients_per_round": settings.num_clients, "min_clients": 1}  # a draw may be of bad clients alone, and then there is no oracle
     return Design(
         data=data_spec(settings),
         model=settings.model_spec(),
         model_sha256=weights_sha256(model),
-        train=train,
+        train=partial(train_of, settings.model_copy(update={"threads": threads})),
         plan=settings.round_plan().model_copy(update=everybody),
         settings=settings.model_dump(mode="json"),
         versions={"fccl": __version__} | {name: version(name) for name in packages},
         eval_batch_size=settings.eval_batch_size,
     )
+
+
+def train_of(settings: Settings, phase: Phase, rule: Rule) -> TrainSpec:
+    """Training as `fccl run` makes it of these settings."""
+    return settings.model_copy(update=dict(rule)).train_spec(phase)
 
 
 def weights_sha256(model: LanguageModel) -> str:
@@ -243,14 +247,14 @@ def write(paths: ComparePaths, comparison: Comparison) -> None:
     """Results, table, pictures, page. Raises `StorageError`."""
     write_text(paths.results, comparison.model_dump_json(indent=1) + "\n")
     write_text(paths.table, tables.to_markdown(comparison, _command()))
-    drawn = {paths.summary: pictures.summary(comparison), paths.gaps: pictures.gaps(comparison)}
-    for scenario in comparison.scenarios:
-        drawn[paths.weights(scenario.name)] = pictures.weights(comparison, scenario)
-        drawn[paths.loss(scenario.name)] = pictures.losses(comparison, scenario)
-    for path, picture in drawn.items():
+    drawn = pictures.drawn(comparison)
+    files = {paths.summary: pictures.summary(comparison), paths.gaps: drawn.gaps}
+    files |= {paths.weights(name): picture for name, picture in drawn.weights.items()}
+    files |= {paths.loss(name): picture for name, picture in drawn.losses.items()}
+    for path, picture in files.items():
         if picture is not None:
             write_bytes(path, picture)
-    write_text(paths.page, page(comparison, _command()))
+    write_text(paths.page, page(comparison, drawn, pictures.drawn(comparison, wide=False), _command()))
 
 
 def _command() -> str:

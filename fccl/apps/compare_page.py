@@ -10,16 +10,17 @@ from markupsafe import Markup
 from fccl import __version__
 from fccl.apps.report_page.parts import Cell, Figure, Report, Section, Table, Tile
 from fccl.apps.report_page.render import render
-from fccl.compare import pictures, tables
+from fccl.compare import tables
 from fccl.compare.methods import ORACLE
+from fccl.compare.pictures import Drawn
 from fccl.comparison import Comparison, Row, ScenarioInfo
 from fccl.evaluation.tables import DASH, one_line
 
 ENOUGH = 0.95  # of the gap from FedAvg to the oracle
 
 
-def page(comparison: Comparison, command: str = "") -> str:
-    """The file: the matrix and its picture first, then every scenario with its table and pictures."""
+def page(comparison: Comparison, wide: Drawn, narrow: Drawn, command: str = "") -> str:
+    """The file: the matrix and its picture first, then every scenario with its table and pictures. `narrow` are the pictures for phones."""
     return render(
         Report(
             title="Comparison of methods",
@@ -29,7 +30,11 @@ def page(comparison: Comparison, command: str = "") -> str:
             facts=tuple((name, one_line(text)) for name, text in _facts(comparison, command)),
             notices=tuple(one_line(f"{row.scenario}, {row.method}: {why}") for row in comparison.rows for why in row.stopped),
             tiles=_tiles(comparison),
-            sections=(_whole(comparison), *(_scenario(comparison, scenario) for scenario in comparison.scenarios), _methods(comparison)),
+            sections=(
+                _whole(comparison, wide, narrow),
+                *(_scenario(comparison, scenario, wide, narrow) for scenario in comparison.scenarios),
+                _methods(comparison),
+            ),
             made=f"Made by fccl {__version__} on {time.strftime('%Y-%m-%d %H:%M')}.",
         )
     )
@@ -66,9 +71,9 @@ def _tiles(comparison: Comparison) -> tuple[Tile, ...]:
     return tuple(found)
 
 
-def _whole(comparison: Comparison) -> Section:
+def _whole(comparison: Comparison, wide: Drawn, narrow: Drawn) -> Section:
     says = "0 % is FedAvg, 100 % is FedAvg without the bad clients; beyond it a method is better than that."
-    figures = _figures("The gap to the oracle", says, pictures.gaps(comparison), pictures.gaps(comparison, wide=False))
+    figures = _figures("The gap to the oracle", says, wide.gaps, narrow.gaps)
     return Section("all", "All scenarios", " ".join(tables.notes(comparison)), figures, (scenario_table(tables.matrix(comparison)),))
 
 
@@ -79,15 +84,14 @@ def _figures(title: str, says: str, wide: bytes | None, narrow: bytes | None) ->
     return (Figure(title, says, _image(wide, f"{title}. {says}"), _image(narrow, f"{title}. {says}")),)
 
 
-def _scenario(comparison: Comparison, scenario: ScenarioInfo) -> Section:
-    table = tables.scenario_table(comparison, scenario)
-    found: tuple[Figure, ...] = ()
-    for title, says, draw in (
-        ("Weights by round", _weight_words(comparison, scenario), pictures.weights),
-        ("Held-out loss by round", "On the server's validation split, mean over seeds. Lower is better.", pictures.losses),
-    ):
-        found += _figures(title, says, draw(comparison, scenario), draw(comparison, scenario, wide=False))
-    return Section(scenario.name, table.title, figures=found, tables=(scenario_table(table),))
+def _scenario(comparison: Comparison, scenario: ScenarioInfo, wide: Drawn, narrow: Drawn) -> Section:
+    table, name = tables.scenario_table(comparison, scenario), scenario.name
+    losses = "On the server's validation split, mean over seeds. Lower is better."
+    found = (
+        *_figures("Weights by round", _weight_words(comparison, scenario), wide.weights[name], narrow.weights[name]),
+        *_figures("Held-out loss by round", losses, wide.losses[name], narrow.losses[name]),
+    )
+    return Section(name, table.title, figures=found, tables=(scenario_table(table),))
 
 
 def _weight_words(comparison: Comparison, scenario: ScenarioInfo) -> str:

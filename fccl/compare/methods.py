@@ -17,7 +17,6 @@ Rule = Mapping[str, str | int | float]
 FEDAVG = "fedavg"
 ORACLE = "oracle"
 _MEAN: Rule = {"contribution_mode": "fedavg", "aggregation": "fedavg"}
-_VERIFIED: Rule = {"contribution_mode": "cognitive", "contribution_source": "verified", "aggregation": "fedavg"}
 _REPORTED = ("contribution_temperature", "contribution_normalize")
 _TILTED = ("verify_examples", "verify_temperature", "verify_prior")
 _ADAPTIVE = ("server_lr", "server_momentum", "server_beta2", "server_tau")
@@ -45,14 +44,15 @@ class Method:
         return {**self.rule, self.tolerates: max(0, min(bad_count(num_clients), (num_clients - more) // times))}
 
 
-def _fccl(source: str, title: str, *reads: str, believes: bool = False) -> Method:
-    rule = {**_VERIFIED, "contribution_source": source}
-    return Method(source.replace("_", "-"), title, rule=rule, reads=reads, believes_losses=believes)
+def _fccl(source: str, title: str, *reads: str, believes: bool = False, aggregation: str = "fedavg") -> Method:
+    rule = {"contribution_mode": "cognitive", "contribution_source": source, "aggregation": aggregation}
+    name = source if aggregation == "fedavg" else f"{source}_{aggregation}"
+    return Method(name.replace("_", "-"), title, rule=rule, reads=reads, believes_losses=believes)
 
 
 def _peer(name: str, title: str, *reads: str, tolerates: str = "", needs: tuple[int, int] = (2, 1)) -> Method:
     """Another `AGGREGATION`, with FedAvg's weights where it takes weights."""
-    rule = {"contribution_mode": "fedavg", "aggregation": name}
+    rule = {**_MEAN, "aggregation": name}
     return Method(name.replace("_", "-"), title, rule=rule, reads=reads, tolerates=tolerates, needs=needs)
 
 
@@ -73,7 +73,7 @@ _ALL = (
     _fccl("validation_loss", "FCCL, validation loss", *_REPORTED, "verify_examples"),
     _fccl("leave_one_out", "FCCL, leave one out", *_TILTED),
     _fccl("verified", "FCCL, verified", *_TILTED, "verify_steps"),
-    Method("verified-scaffold", "FCCL, verified, with SCAFFOLD", rule={**_VERIFIED, "aggregation": "scaffold"}, reads=(*_TILTED, "verify_steps")),
+    _fccl("verified", "FCCL, verified, with SCAFFOLD", *_TILTED, "verify_steps", aggregation="scaffold"),
     _peer("median", "coordinate median"),
     _peer("trimmed_mean", "trimmed mean", tolerates="max_bad_clients", needs=(2, 1)),
     _peer("krum", "Krum", tolerates="max_bad_clients", needs=(2, 3)),

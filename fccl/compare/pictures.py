@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fccl.compare.methods import FEDAVG, METHODS, ORACLE
@@ -31,6 +33,25 @@ _STEPS = {"sft": "nats per response token", "va": "DPO loss, nats per pair"}
 _STYLES = {FEDAVG: (INK, "o", "-", 2.2), "verified": (GOOD, "D", "-", 2.4), ORACLE: ("#009e73", "s", "--", 2.0)}
 _OTHERS = ("#cc79a7", "#e69f00", "#56b4e9", "#d55e00", "#7f6fb0", "#999933", "#aa4466")
 _MARKERS = "^vPpXhd*8"  # an arrow to the side means something else
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """The pictures that stand both on the page and in files of their own. By scenario; None where there is nothing to draw."""
+
+    gaps: bytes | None
+    weights: Mapping[str, bytes | None]
+    losses: Mapping[str, bytes | None]
+
+
+def drawn(comparison: Comparison, wide: bool = True) -> Drawn:
+    """All of them."""
+    each = comparison.scenarios
+    return Drawn(
+        gaps(comparison, wide),
+        {scenario.name: weights(comparison, scenario, wide) for scenario in each},
+        {scenario.name: losses(comparison, scenario, wide) for scenario in each},
+    )
 
 
 def summary(comparison: Comparison, wide: bool = True) -> bytes:

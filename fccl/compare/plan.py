@@ -25,7 +25,7 @@ class Design:
     data: DataSpec
     model: ModelSpec
     model_sha256: str
-    train: Mapping[Phase, TrainSpec]
+    train: Callable[[Phase, Rule], TrainSpec]  # as `fccl run` trains with a rule's settings
     plan: RoundPlan  # everybody takes part in every round
     settings: Rule  # by name, what methods may read of a person's settings
     versions: Mapping[str, str]
@@ -91,7 +91,7 @@ class Planner:
             model=design.model,
             model_sha256=design.model_sha256,
             phase=phase,
-            train=design.train[phase].model_copy(update={"prox_mu": rule.get("prox_mu", 0.0)}),
+            train=design.train(phase, rule),
             plan=plan,
             start=start,
             clients=(Participant(client_id=0, shard=self._union(spec, phase)),) if centralised else self._clients(scenario, method, spec, seed),

@@ -103,7 +103,8 @@ def test_no_two_methods_look_alike():
 def test_the_page_holds_everything_and_asks_the_network_for_nothing():
     from fccl.apps.compare_page import page
 
-    html = page(comparison(model="<script>alert(1)</script>"), "fccl compare")
+    found = comparison(model="<script>alert(1)</script>")
+    html = page(found, pictures.drawn(found), pictures.drawn(found, wide=False), "fccl compare")
     assert "<script" not in html
     assert "&lt;script&gt;" in html
     assert html.count("data:image/png;base64,") == 10
