@@ -118,10 +118,11 @@ def gaps(comparison: Comparison, wide: bool = True) -> bytes | None:
     axes.set_xticks([-1, 0, 1, 2], ["-100 %", "0 %\nFedAvg", "100 %\noracle", "200 %"], fontsize=8)
     for border in range(1, len(scenarios)):
         axes.axhline(border - 0.5, color=QUIET, linewidth=0.4)
-    axes.set_xlabel("share of the gap in held-out loss that is closed, 95 % intervals; arrows: beyond the picture", fontsize=8)
+    words = "share of the gap in held-out loss that is closed, 95 % intervals; arrows: beyond the picture"
+    axes.set_xlabel(_wrapped(words, 120 if wide else 50), fontsize=8)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    _legend(axes, wide)
+    _legend(figure, axes, wide)
     return _png(figure)
 
 
@@ -140,12 +141,12 @@ def _dot(axes: Axes, found: Estimate, y: float, colour: str, marker: str, strong
     axes.plot(at, y, color=colour, marker=shown, markersize=7 if strong else 5, markeredgecolor="white", markeredgewidth=0.5)
 
 
-def _legend(axes: Axes, wide: bool) -> None:
+def _legend(figure: Figure, axes: Axes, wide: bool) -> None:
     """Beside the picture, on a phone below it."""
     if wide:
         axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     else:
-        axes.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+        figure.legend(frameon=False, fontsize=7, loc="outside lower center", ncols=2)
 
 
 def weights(comparison: Comparison, scenario: ScenarioInfo, wide: bool = True) -> bytes | None:
@@ -214,7 +215,7 @@ def losses(comparison: Comparison, scenario: ScenarioInfo, wide: bool = True) ->
     axes.set_ylabel(f"held-out loss, {_STEPS[scenario.phase]}", fontsize=9)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    _legend(axes, wide)
+    _legend(figure, axes, wide)
     return _png(figure)
 
 
