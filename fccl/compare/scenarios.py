@@ -72,6 +72,7 @@ _ALL = (
     Scenario("scaling", "updates scaled by ten", attack="scaling"),
     Scenario("clean-va", "preferences, clean", phase="va"),
     Scenario("flipped", "preferences, flipped", phase="va", noise="flipped"),
+    Scenario("scaling-va", "preferences, updates scaled by ten", phase="va", attack="scaling"),
 )
 SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _ALL}
 QUICK = ("clean-non-iid", "shuffled", "loss-forgers", "sign-flip", "flipped")

@@ -29,6 +29,7 @@ FLAGS = (
     "--disable-sync",
 )
 PATIENCE_S = 120.0  # for a state of the page; a busy machine is slow
+FETCH_RETRIES = 5  # the server closes a connection that was idle for five seconds, sometimes just when Playwright uses it again
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -172,7 +173,7 @@ def visit(browser: Browser) -> Iterator[object]:
     def visit(url: str, width: int = 1280, height: int = 800, **options: object) -> Visit:
         page = browser.new_context(viewport={"width": width, "height": height}, **options).new_page()  # type: ignore[arg-type]
         visits.append(seen := Visit(page))
-        page.route("**/static/**", lambda route: route.fulfill(response=route.fetch()))
+        page.route("**/static/**", lambda route: route.fulfill(response=route.fetch(max_retries=FETCH_RETRIES)))
         page.on("console", lambda message: seen.note(f"console: {message.text}") if message.type == "error" else None)
         page.on("pageerror", lambda error: seen.note(f"error: {error}"))
         page.on("requestfailed", lambda request: seen.note(f"failed: {request.url} {request.failure}"))
@@ -186,6 +187,7 @@ def visit(browser: Browser) -> Iterator[object]:
     yield visit
     wrong = [line for each in visits for line in each.wrong]
     for each in visits:
+        each.page.unroute_all(behavior="ignoreErrors")
         each.page.context.close()
     assert wrong == []
 

@@ -16,7 +16,7 @@ from fccl.messages import ClientFailure, ClientUpdate
 from fccl.transports.in_process import InProcessTransport
 from tests.toy import START, ToyLearner, adapter, federation, shard
 from tests.transports.contract import task
-from tests.transports.exchange_tools import clients, finish, fit, slow
+from tests.transports.exchange_tools import clients, finish, fit, slow, until
 from tests.transports.test_exchange_contract import client_threads
 
 # --- late, dead, never there
@@ -100,6 +100,13 @@ def test_below_the_quorum_the_round_is_tried_again(paths, transport):
 
 def test_a_client_that_failed_and_is_started_again_may_still_answer(paths, transport):
     """While the round waits for another."""
+
+    class AfterTheOther(ToyLearner):
+        def fit(self, task, shard, on_status):
+            until(lambda: back._answered(opened), seconds=30)
+            time.sleep(0.2)  # so that the server does not see both at one look
+            return super().fit(task, shard, on_status)
+
     with transport(timeout_s=60.0) as exchange:
         failing = ExchangeClient(paths, 0, ToyLearner(broken=frozenset({0})), shard)
         board = exchange._board("run")
@@ -107,7 +114,7 @@ def test_a_client_that_failed_and_is_started_again_may_still_answer(paths, trans
         failing._commit(opened, ClientFailure(0, "no memory"))
         back = ExchangeClient(paths, 0, ToyLearner(), shard, grace_s=0.0)
         thread = threading.Timer(0.4, back.run)
-        with clients(paths, {1: slow(1.5)}):
+        with clients(paths, {1: AfterTheOther()}):
             thread.start()
             found = fit(exchange)
             finish(exchange)
