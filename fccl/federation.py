@@ -61,10 +61,11 @@ class FederationState:
 
 @dataclass(frozen=True, eq=False)
 class RoundResult:
-    """A complete round: its record, the updates that were aggregated (in client order, each whole: with the directions that it did not train), and
-    the state after it."""
+    """A complete round: its record, how much each update counted in the end (None where nobody can say), the updates that were aggregated (in client
+    order, each whole: with the directions that it did not train), and the state after it."""
 
     record: RoundRecord
+    counted: tuple[float, ...] | None
     updates: tuple[ClientUpdate, ...]
     state: FederationState
 
@@ -125,7 +126,8 @@ class Federation:
             seconds=time.monotonic() - started,
         )
         whole = tuple(update.behind(task.adapter) for update in updates)
-        return RoundResult(record, whole, self._state_after(state, aggregated, self._controls_after(state, updates, weighing.weights)))
+        after = self._state_after(state, aggregated, self._controls_after(state, updates, weighing.weights))
+        return RoundResult(record, aggregated.weights, whole, after)
 
     def _task(self, state: FederationState) -> FitTask:
         phase = self.plan.phase_of(state.next_round)

@@ -84,7 +84,8 @@ class ExcludedClient(Value):
 class Verification(Value):
     """What the server's own examples said of a round's updates. The tuples run over the record's `clients`; `None` is a loss that is not finite.
 
-    weight_i is proportional to prior_i · exp(score_i / VERIFY_TEMPERATURE), except under `validation_loss`, which has no prior.
+    From prior to weights: prior_i · exp(score_i / VERIFY_TEMPERATURE), normalised; under `leave_one_out` the scores are first divided by the largest
+    |score|. `validation_loss` has no prior.
     """
 
     examples: int = Field(ge=1)  # of the server's validation split
@@ -108,7 +109,7 @@ class RoundRecord(Value):
     selected: tuple[int, ...]
     clients: tuple[int, ...]  # those whose updates were aggregated
     weights: tuple[float, ...]
-    scores: tuple[float, ...]  # what the weights are the softmax of, before normalisation and temperature
+    scores: tuple[float, ...]  # what the weights were made of: docs/contribution.md has each source's formula
     contributions: tuple[Contribution, ...]
     excluded: tuple[ExcludedClient, ...] = ()
     effective_clients: float = Field(ge=1)  # 1 / sum of squared weights

@@ -33,7 +33,7 @@ class _ByCoordinate(Stateless):
                 ordered = np.ascontiguousarray(block[:, tile].numpy().T)
                 ordered.sort(axis=1)
                 result[where][tile] = self.centre(ordered)
-        return Aggregated(unflat(torch.from_numpy(result), before.form, self.name), state.after(), None)
+        return Aggregated(unflat(torch.from_numpy(result), before.form, self.name), state, None)
 
 
 class Median(_ByCoordinate):

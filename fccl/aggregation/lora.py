@@ -66,7 +66,7 @@ class LoraMean(Stateless):
         for pair, (b, a) in factors.items():  # one rank for all modules, as PEFT has it
             tensors[pair.b] = nn.functional.pad(b, (0, rank - b.shape[1]))
             tensors[pair.a] = torch.cat([a, _spare_rows(before.tensors[pair.a], len(a), rank)])
-        return Aggregated(finite_adapter(tensors, self.name), state.after(), weights)
+        return Aggregated(finite_adapter(tensors, self.name), state, weights)
 
     def _factors(self, product: ProductSum) -> tuple[Tensor, Tensor]:
         """B (fan_out, k) and A (k, fan_in), rounded to float32 once."""

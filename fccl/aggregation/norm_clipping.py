@@ -32,4 +32,4 @@ class NormClipping(Stateless):
         result = origin.clone()
         for weight, update in zip(weights, parts.updates, strict=True):
             result.add_(flat(update.load()).double().sub_(origin), alpha=weight)
-        return Aggregated(unflat(result, before.form, self.name), state.after(), weights)
+        return Aggregated(unflat(result, before.form, self.name), state, weights)

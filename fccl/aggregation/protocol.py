@@ -56,8 +56,9 @@ class Parts:
 class Aggregated:
     """The next adapter and the rule's state after it.
 
-    `weights` says how much each update counted in the end, in client order: the adapter is their weighted sum, plus the rest to 1 of the adapter
-    before, if they sum to less. None for rules that are no such sum.
+    `weights` says how much each update counted in the end, in client order: the weighted sum, plus the rest to 1 of the adapter before if they sum
+    to less, is the adapter, or what a server optimiser's step was made of. None where nobody can say: a rule by coordinates takes of each what it
+    likes.
     """
 
     adapter: Adapter
@@ -120,7 +121,7 @@ class Reweighing(Stateless):
     def aggregate(self, before: Adapter, parts: Parts, state: ServerState) -> Aggregated:
         parts.require_form(before.form)
         weights = self.weigh(before, parts)
-        return Aggregated(weighted_mean(Parts(weights, parts.updates).counted()), state.after(), weights)
+        return Aggregated(weighted_mean(Parts(weights, parts.updates).counted()), state, weights)
 
 
 def require_updates(updates: int, needed: int, rule: str, setting: str) -> None:

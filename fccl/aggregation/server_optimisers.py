@@ -43,7 +43,7 @@ class FedAvgM(_Optimiser):
         delta = mean_delta(before, parts)
         momentum = self.server_momentum * state.vector("momentum", len(delta)) + delta
         adapter = unflat(flat(before).double() + self.server_lr * momentum, before.form, self.name)
-        return Aggregated(adapter, state.after(momentum=momentum), tuple(parts.weights))
+        return Aggregated(adapter, ServerState({"momentum": momentum}), tuple(parts.weights))
 
 
 class _Adaptive(_Optimiser):
@@ -74,7 +74,7 @@ class _Adaptive(_Optimiser):
         second = self.second_moment(state.vector("second_moment", len(delta)), delta.square())
         step = self.server_lr * momentum / (second.sqrt() + self.server_tau)
         adapter = unflat(flat(before).double() + step, before.form, self.name)
-        return Aggregated(adapter, state.after(momentum=momentum, second_moment=second), tuple(parts.weights))
+        return Aggregated(adapter, ServerState({"momentum": momentum, "second_moment": second}), tuple(parts.weights))
 
 
 class FedAdagrad(_Adaptive):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 
@@ -17,17 +17,11 @@ from fccl.errors import FederationError
 
 @dataclass(frozen=True, eq=False)
 class ServerState:
-    """Named float64 tensors (momentum, second moments), and how many rounds they have seen since the phase began.
-
-    Raises `FederationError` when built of anything else or of numbers that are not finite.
-    """
+    """Named float64 tensors (momentum, second moments). Raises `FederationError` when built of anything else or of numbers that are not finite."""
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
-    rounds: int = 0
 
     def __post_init__(self) -> None:
-        if type(self.rounds) is not int or self.rounds < 0:
-            raise FederationError(f"a server state has seen {self.rounds!r} rounds")
         for name, tensor in self.tensors.items():
             if not (isinstance(name, str) and isinstance(tensor, Tensor) and tensor.dtype == torch.float64 and tensor.device.type == "cpu"):
                 raise FederationError(f"{name!r} of the server state is not a float64 tensor on the CPU")
@@ -38,16 +32,12 @@ class ServerState:
 
     @cached_property
     def sha256(self) -> str:
-        """A hash of the count, names, shapes and bits: equal exactly when the states are."""
-        digest = hashlib.sha256(f"{self.rounds};".encode())
+        """A hash of names, shapes and bits: equal exactly when the states are."""
+        digest = hashlib.sha256()
         for name, tensor in self.tensors.items():
             digest.update(f"{name}:{tuple(tensor.shape)};".encode())
             digest.update(tensor.numpy().tobytes())
         return digest.hexdigest()
-
-    def after(self, **tensors: Tensor) -> ServerState:
-        """The state one round later, these tensors replaced."""
-        return replace(self, tensors={**self.tensors, **tensors}, rounds=self.rounds + 1)
 
     def vector(self, name: str, length: int) -> Tensor:
         """One tensor. Raises `FederationError` when the state has none of this length: it is another rule's or another model's."""
@@ -62,7 +52,7 @@ class ServerState:
     def to_bytes(self) -> bytes:
         """The bytes of a file that `torch.load(weights_only=True)` reads: the same for equal states."""
         buffer = io.BytesIO()
-        torch.save({"rounds": self.rounds, "tensors": {name: tensor.clone() for name, tensor in self.tensors.items()}}, buffer)
+        torch.save({name: tensor.clone() for name, tensor in self.tensors.items()}, buffer)
         return buffer.getvalue()
 
 
@@ -72,6 +62,6 @@ def server_state_from_bytes(content: bytes, source: str = "the server state") ->
         read = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for a broken file; all of them mean the same here
         raise FederationError(f"{source} is not a readable state ({type(error).__name__})") from error
-    if not (isinstance(read, dict) and read.keys() == {"rounds", "tensors"} and isinstance(read["tensors"], dict)):
+    if not isinstance(read, dict):
         raise FederationError(f"{source} does not hold a server state")
-    return ServerState(read["tensors"], read["rounds"])
+    return ServerState(read)

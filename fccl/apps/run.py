@@ -74,11 +74,22 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
 
 def prepared_run(settings: Settings, console: Console, folder: RunFolder, learner: GenericLearner, way_on: str) -> Run:
     """The model and the data in their places. What cannot be had, a tracker or the model, or cannot work ends the command before any other work."""
-    aggregation_rule(settings).require(settings.round_plan().clients_per_round)
+    rule = aggregation_rule(settings)
+    rule.require(settings.round_plan().clients_per_round)
     require_client_ranks(settings)
+    settings = without_weights(settings, console) if not rule.uses_weights else settings
     tracker = tracker_for(settings.track, folder.paths)
     model = learner.model(settings.model_spec())
     return Run(settings, console, folder, model, prepared_data(settings, console), way_on, tracker)
+
+
+def without_weights(settings: Settings, console: Console) -> Settings:
+    """As a rule that treats all updates alike needs them: no weights are made that nothing would use."""
+    if settings.contribution_mode == "uniform":
+        return settings
+    said = f"AGGREGATION={settings.aggregation} treats all updates alike: contributions are not weighed (CONTRIBUTION_MODE=uniform)."
+    console.print(said, soft_wrap=True)
+    return settings.model_copy(update={"contribution_mode": "uniform"})
 
 
 def recorded_settings(folder: RunFolder, settings: Settings, given: dict[str, str]) -> Settings:

@@ -1,12 +1,14 @@
 """`CONTRIBUTION_SOURCE=verified` and its two companions, as people start them."""
 
+import io
 import signal
 import time
 
 import pytest
+from rich.console import Console
 
 from fccl.apps.main import main
-from fccl.apps.run import weigher
+from fccl.apps.run import weigher, without_weights
 from fccl.config import load_settings
 from fccl.contribution.leave_one_out import LeaveOneOut
 from fccl.contribution.rules import ContributionRule
@@ -48,6 +50,15 @@ def test_settings_name_the_weigher():
 @pytest.mark.parametrize("mode", ["uniform", "fedavg"])
 def test_the_modes_to_compare_with_have_no_source(mode):
     assert of(contribution_mode=mode, contribution_source="verified") == ContributionRule(mode=mode)
+
+
+def test_a_rule_that_treats_all_alike_is_told_so_once_and_has_no_weights_to_make():
+    console = Console(file=io.StringIO(), width=200)
+    settings = without_weights(load_settings({"aggregation": "median"}), console)
+    assert weigher(settings, None) == ContributionRule(mode="uniform")
+    assert without_weights(settings, console) == settings
+    said = "AGGREGATION=median treats all updates alike: contributions are not weighed (CONTRIBUTION_MODE=uniform).\n"
+    assert console.file.getvalue() == said
 
 
 # --- whole runs
@@ -95,6 +106,16 @@ def test_the_sources_to_compare_with_run_too(tmp_path, source):
     status, output = finished(start(tmp_path, "run", *SHORT, "--contribution-source", source))
     assert status == 0, output
     assert all(verification.examples > 0 for verification in said(tmp_path)[2])
+
+
+@pytest.mark.slow
+def test_under_a_rule_that_takes_no_weights_nothing_is_verified(tmp_path):
+    status, output = finished(start(tmp_path, "run", *SHORT, "--aggregation", "median"))
+    assert status == 0, output
+    assert "AGGREGATION=median treats all updates alike" in output
+    records = list(read_records(LogPaths(tmp_path / "logs").progress, RoundRecord, lambda row: row.get("event") == "round"))
+    assert [record.verification for record in records] == [None, None]
+    assert {record.weights for record in records} == {(1 / 3,) * 3}
 
 
 def test_a_rule_that_needs_more_clients_than_there_are_ends_the_command_before_it_does_anything(tmp_path, capsys):
