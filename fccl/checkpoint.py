@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from fccl.adapter import Adapter, load_adapter
 from fccl.aggregation.scaffold import ClientControl, Controls
@@ -42,16 +44,20 @@ class RunFolder:
         return read_value(self.paths.state, RunState)
 
     def archive(self) -> str | None:
-        """Move the run that is here, finished or not, to `runs/<run id>`. Returns its id; None when there is none."""
+        """Move the run that is here, finished or not, to `runs/<run id>`. Returns its id; None when there is none.
+
+        What lies there without a `run.json` that can be read is kept too, under the time.
+        """
         info, entries = self.info(), self.paths.own_entries()
-        if info is None or not entries:
+        if not entries:
             return None
-        folder = self.paths.archive / info.run_id
+        name = info.run_id if info else time.strftime("unknown-%Y%m%d-%H%M%S")
+        folder = self.paths.archive / name
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for path in sorted(entries, key=lambda path: path == self.paths.run):  # run.json last: until then the run is still here
                 os.replace(path, folder / path.name)
-        return info.run_id
+        return name
 
     def start(self, info: RunInfo, plan: RoundPlan, adapter: Adapter) -> FederationState:
         """Write what the run is and what it starts from. Returns the state before round 0."""
@@ -85,12 +91,17 @@ class RunFolder:
         state = self.state()
         if state is None:
             raise FederationError(f"{self.paths.root} holds no run to resume", hint="start one with `fccl run`")
-        adapter = load_adapter(self.paths.global_adapter(state.next_round))
-        if adapter.sha256 != state.adapter_sha256:
-            raise FederationError(f"{self.paths.global_adapter(state.next_round)} is not the adapter that {self.paths.state} speaks of")
+        adapter = self._adapter(self.paths.global_adapter(state.next_round), state.adapter_sha256)
+        reference = self._adapter(self.paths.global_sft, state.reference_sha256) if state.next_round >= plan.fed_rounds else None
+        found = FederationState(state.next_round, adapter, reference, self._server_state(state), self._controls(state, adapter))
         self.journal.keep_rounds_before(state.next_round)
-        reference = load_adapter(self.paths.global_sft) if state.next_round >= plan.fed_rounds else None
-        return FederationState(state.next_round, adapter, reference, self._server_state(state), self._controls(state, adapter))
+        return found
+
+    def _adapter(self, path: Path, sha256: str) -> Adapter:
+        adapter = load_adapter(path)
+        if adapter.sha256 != sha256:
+            raise FederationError(f"{path} is not the adapter that {self.paths.state} speaks of")
+        return adapter
 
     def _save_state(self, run_id: str, plan: RoundPlan, state: FederationState) -> None:
         state.adapter.save(self.paths.global_adapter(state.next_round))
@@ -102,6 +113,7 @@ class RunFolder:
             next_round=state.next_round,
             total_rounds=plan.total_rounds,
             adapter_sha256=state.adapter.sha256,
+            reference_sha256=state.reference.sha256 if state.reference else "",
             server_sha256=state.server.sha256 if carries else "",
             controls=tuple(_kept(client_id, control) for client_id, control in state.controls.items()),
         )

@@ -25,6 +25,10 @@ _REASONS = {
     errno.ENOENT: "it does not exist",
 }
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_ELSEWHERE = "another folder can be named with --data-dir, --log-dir, --exchange-dir or --out; what was complete before is untouched"
+_FULL = f"free some space; {_ELSEWHERE}"
+
 
 @contextmanager
 def storage_errors(path: Path, action: str = "write") -> Iterator[None]:
@@ -33,8 +37,7 @@ def storage_errors(path: Path, action: str = "write") -> Iterator[None]:
         yield
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-        hint = "free some space, or name another folder with --data-dir, --log-dir or --exchange-dir; what was complete before is untouched"
-        raise StorageError(f"cannot {action} {path}: {reason}", hint=hint) from error
+        raise StorageError(f"cannot {action} {path}: {reason}", hint=_FULL if error.errno in _NO_SPACE else _ELSEWHERE) from error
 
 
 def write_bytes(path: Path, content: bytes | bytearray) -> None:

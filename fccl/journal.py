@@ -61,7 +61,7 @@ def read_rows(path: Path) -> Iterator[dict[str, object]]:
         for line in lines:
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:
+            except (json.JSONDecodeError, RecursionError):
                 continue
             if isinstance(row, dict):
                 yield row
@@ -84,8 +84,8 @@ def read_value(path: Path, kind: type[Record]) -> Record | None:
     if not path.is_file():
         return None
     with storage_errors(path, "read"):
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     try:
-        return kind.model_validate_json(text)
+        return kind.model_validate_json(content)
     except ValidationError:
         return None

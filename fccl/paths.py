@@ -49,6 +49,11 @@ class LogPaths:
         return self.root / "run.json"
 
     @property
+    def lock(self) -> Path:
+        """Held while a run is at work in this folder."""
+        return self.root / "run.lock"
+
+    @property
     def manifest(self) -> Path:
         """A copy of the data's manifest: the run's own, whatever is prepared later."""
         return self.root / "manifest.json"

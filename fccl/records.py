@@ -162,6 +162,7 @@ class RunState(Value):
     next_round: int = Field(ge=0)  # 0: none is complete
     total_rounds: int = Field(ge=1)
     adapter_sha256: str
+    reference_sha256: str = ""  # of the last SFT global adapter, once there is one
     server_sha256: str = ""  # of the aggregation rule's state; empty when it carries none
     controls: tuple[KeptControl, ...] = ()
 

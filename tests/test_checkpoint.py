@@ -91,6 +91,26 @@ def test_a_control_variate_that_is_gone_or_changed_is_one_error(folder):
         folder.resume(plan)
 
 
+def test_another_reference_is_refused(folder):
+    plan = federation().plan
+    run(folder, folder.start(INFO, plan, START.adapter), stop=3)
+    assert folder.resume(plan).reference.sha256 == load_adapter(folder.paths.global_sft).sha256
+    load_adapter(folder.paths.global_adapter(3)).save(folder.paths.global_sft)
+    with pytest.raises(FederationError, match=r"global_sft\.pt is not the adapter that"):
+        folder.resume(plan)
+
+
+@pytest.mark.parametrize("damaged", [b"", b"{", b"\xff\xfe"])
+def test_a_run_whose_record_is_damaged_is_kept_too(folder, damaged):
+    run(folder, folder.start(INFO, federation().plan, START.adapter), stop=1)
+    folder.paths.run.write_bytes(damaged)
+    progress = folder.paths.progress.read_bytes()
+    name = folder.archive()
+    assert name.startswith("unknown-")
+    assert (folder.paths.archive / name / "progress.jsonl").read_bytes() == progress
+    assert folder.paths.own_entries() == []
+
+
 def test_another_server_state_is_refused(folder):
     plan, rule = federation().plan, aggregation("fedadam")
     run(folder, folder.start(INFO, plan, START.adapter), stop=1, aggregation=rule)

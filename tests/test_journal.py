@@ -26,7 +26,7 @@ def test_a_cut_last_line_hides_nothing_before_it(tmp_path_factory, cut):
 
 def test_rows_that_are_no_records_are_passed_over(tmp_path):
     path = tmp_path / "x.jsonl"
-    path.write_text('[]\n1\nnull\n{"event": "round"}\n\n' + RECORD.model_dump_json() + "\n")
+    path.write_text('[]\n1\nnull\n{"event": "round"}\n\n' + "[" * 100_000 + "\n" + RECORD.model_dump_json() + "\n")
     assert read_records(path, RoundRecord) == [RECORD]
     assert len(list(read_rows(path))) == 2
     assert list(read_rows(tmp_path / "none.jsonl")) == []
@@ -37,6 +37,8 @@ def test_a_broken_value_is_none(tmp_path):
     for text in ("", "{", "[]", '{"run_id": "x"}', '{"run_id": "x", "next_round": -1, "total_rounds": 4, "adapter_sha256": ""}'):
         path.write_text(text)
         assert read_value(path, RunState) is None
+    path.write_bytes(b"\xff\xfe")
+    assert read_value(path, RunState) is None
     assert read_value(tmp_path / "none.json", RunState) is None
 
 

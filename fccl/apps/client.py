@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
 from fccl.apps.client_screen import ClientScreen
+from fccl.apps.console import plain_console
 from fccl.apps.interrupt import terminate_as_interrupt
 from fccl.config import Settings
 from fccl.data.shards import load_shard
@@ -23,7 +22,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     require_own_rank(settings)
     data = DataPaths(settings.data_dir)
     keys = client_keys(KeyPaths(Path(settings.keys_dir)), settings.client_id) if settings.keys_dir else None
-    with terminate_as_interrupt(), ClientScreen(Console(), settings.client_id) as screen:
+    with terminate_as_interrupt(), ClientScreen(plain_console(), settings.client_id) as screen:
         screen.tell(f"waiting for rounds in {settings.exchange_dir}/")
         ExchangeClient(
             ExchangePaths(settings.exchange_dir),

@@ -13,11 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from fccl.adapter import Adapter, load_adapter
+from fccl.apps.console import plain_console
 from fccl.checkpoint import RunFolder
 from fccl.config import Settings, load_settings
 from fccl.data.examples import PreferencePair, SftExample, read_examples
-from fccl.data.shards import Manifest, read_manifest
-from fccl.errors import FederationError, SettingsError
+from fccl.data.shards import Manifest, read_manifest, require_unchanged
+from fccl.errors import DataError, FederationError, SettingsError
 from fccl.evaluation import tables
 from fccl.evaluation.bootstrap import Bootstrap
 from fccl.evaluation.by_client import evaluate_client
@@ -26,12 +27,13 @@ from fccl.evaluation.report import to_markdown
 from fccl.evaluation.suite import Evaluated, Split, evaluate_model, subset, summarise
 from fccl.evaluation.tables import Cell, Row
 from fccl.evaluation.values import ClientEvaluation, EvaluationOptions, EvaluationReport, Generation
-from fccl.files import write_text
+from fccl.files import sha256_of, write_text
 from fccl.journal import Journal
 from fccl.model import LanguageModel, load_model
 from fccl.paths import DataPaths, LogPaths
+from fccl.records import RunInfo
 from fccl.scoring import Progress as Listener
-from fccl.specs import Phase, named_seed
+from fccl.specs import PHASES, Phase, named_seed
 
 TopicShares = Mapping[int, Mapping[str, float]]  # client -> topic -> its share, or count, in the client's SFT data
 
@@ -42,13 +44,13 @@ SHOWN_LETTERS = 280  # of an instruction or a response; the Markdown has all
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
     """Evaluate the run in `LOG_DIR`, with the model that it was run with. Returns the exit status."""
-    console, logs = Console(), LogPaths(settings.log_dir)
+    logs = LogPaths(settings.log_dir)
     info = RunFolder(logs, Journal(logs)).info()
     if info is None:
         raise FederationError(f"{logs.root} holds no run to evaluate", hint="start one with `fccl run`, or name the folder with --log-dir")
     recorded = load_settings(info.settings)
-    data = DataPaths(settings.data_dir)
-    manifest = read_manifest(data)
+    data = DataPaths(settings.data_dir if "data_dir" in settings.model_fields_set else recorded.data_dir)
+    manifest = own_data(data, info)
     wanted = evaluation_options(settings, recorded.seed).model_copy(
         update={
             "max_sft": options.sft,
@@ -57,8 +59,21 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
             "per_client": tuple(range(recorded.num_clients)) if options.per_client else (),
         }
     )
-    evaluate_and_show(load_model(recorded.model_spec()), manifest, data, logs, wanted, console)
+    evaluate_and_show(load_model(recorded.model_spec()), manifest, data, logs, wanted, plain_console())
     return 0
+
+
+def own_data(data: DataPaths, info: RunInfo) -> Manifest:
+    """The manifest of the data that the run was made with. Another test split may hold what its clients have trained on, so it is refused.
+
+    Raises `DataError`.
+    """
+    manifest = read_manifest(data)
+    if sha256_of(data.manifest) != info.data_sha256:
+        way = "prepare it again with the run's settings, or name the folder with the run's own data with --data-dir"
+        raise DataError(f"the data in {data.root}/ is not what run {info.run_id} was made with: its test split may hold the run's training data", way)
+    require_unchanged(data, manifest, [data.held_out("test", phase) for phase in PHASES])
+    return manifest
 
 
 def evaluation_options(settings: Settings, seed: int) -> EvaluationOptions:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
 from fccl.adapter import load_adapter
+from fccl.apps.console import plain_console
 from fccl.checkpoint import RunFolder
 from fccl.config import Settings, load_settings
 from fccl.data.shards import read_manifest
@@ -16,7 +15,7 @@ from fccl.export import save_merged, save_peft
 from fccl.journal import Journal
 from fccl.model import load_model
 from fccl.model_card import adapter_card
-from fccl.paths import DataPaths, LogPaths
+from fccl.paths import LogPaths
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
@@ -31,7 +30,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     adapter = load_adapter(source)
     recorded = load_settings(info.settings)
     model = load_model(recorded.model_spec())
-    card = adapter_card(recorded.model_spec(), recorded.round_plan(), read_manifest(DataPaths(recorded.data_dir)), adapter)
+    card = adapter_card(recorded.model_spec(), recorded.round_plan(), read_manifest(paths), adapter)
     (save_merged if options.merge else save_peft)(model, adapter, out, card)
-    Console().print(f"Wrote {out}/: {'a plain model folder' if options.merge else 'the adapter in PEFT format'}.", soft_wrap=True)
+    plain_console().print(f"Wrote {out}/: {'a plain model folder' if options.merge else 'the adapter in PEFT format'}.", soft_wrap=True)
     return 0

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
+from fccl.apps.console import plain_console
 from fccl.config import Settings
 from fccl.keys import create_keys
 from fccl.paths import KeyPaths
@@ -24,5 +23,5 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         f"Run both with KEYS_DIR={paths.root} (--keys-dir {paths.root}).",
     )
     for line in lines:
-        Console().print(line, highlight=False, markup=False, soft_wrap=True)
+        plain_console().print(line, highlight=False, soft_wrap=True)
     return 0

@@ -10,10 +10,9 @@ import argparse
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
+from fccl.apps.console import plain_console
 from fccl.apps.interrupt import terminate_as_interrupt
-from fccl.apps.run import FREE_TO_CHANGE, prepared_run, recorded_settings
+from fccl.apps.run import FREE_TO_CHANGE, prepared_run, recorded_settings, settled
 from fccl.checkpoint import RunFolder
 from fccl.config import Settings
 from fccl.files import sha256_of
@@ -27,7 +26,8 @@ from fccl.transports.exchange import ExchangeTransport
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
     """Run, or go on with the run that is here; then evaluate. Returns the exit status."""
-    console = Console()
+    console = plain_console()
+    settings = settled(settings, console)
     folder = RunFolder(LogPaths(settings.log_dir), Journal(LogPaths(settings.log_dir)))
     here = "other" if options.new else standing(folder, settings)
     if here == "finished" and not options.resume:
@@ -41,15 +41,15 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     with terminate_as_interrupt(), exchange as transport:
         if not resume:
             transport.clear()
-        run = prepared_run(settings, console, folder, GenericLearner(), "Start the orchestrator again to go on")
-        transport.on_status, transport.tell = run.on_status, run.tell
-        last = run.plan.num_clients - 1
-        run.tell(f"Clients are awaited in {settings.exchange_dir}/: start `fccl client --client-id i` for every i from 0 to {last}.")
-        with run.follower:
-            state = run.conduct(transport, resume)
-            transport.finish(run.run_id, state.next_round, state.adapter)
-            run.finish(state)
-            run.evaluate()
+        with prepared_run(settings, console, folder, GenericLearner(), "Start the orchestrator again to go on") as run:
+            transport.on_status, transport.tell = run.on_status, run.tell
+            last = run.plan.num_clients - 1
+            run.tell(f"Clients are awaited in {settings.exchange_dir}/: start `fccl client --client-id i` for every i from 0 to {last}.")
+            with run.follower:
+                state = run.conduct(transport, resume)
+                transport.finish(run.run_id, state.next_round, state.adapter)
+                run.finish(state)
+                run.evaluate()
     return 0
 
 

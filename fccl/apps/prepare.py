@@ -45,9 +45,9 @@ def data_spec(settings: Settings) -> DataSpec:
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
     """Prepare the data anew, whatever is there; with `--keep` only when there is none. Returns the exit status."""
-    from rich.console import Console
+    from fccl.apps.console import plain_console
 
-    console = Console()
+    console = plain_console()
     if not (options.keep and is_prepared(settings, console)):
         prepare_with_screen(settings, console)
     return 0

@@ -6,7 +6,8 @@ import argparse
 import os
 import platform
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -18,6 +19,7 @@ from fccl import __version__
 from fccl.adapter import Adapter
 from fccl.aggregation.protocol import Aggregation
 from fccl.aggregation.rules import aggregation
+from fccl.apps.console import plain_console
 from fccl.apps.evaluate import evaluate_and_show, evaluation_options
 from fccl.apps.interrupt import terminate_as_interrupt
 from fccl.apps.prepare import data_spec, prepare_with_screen
@@ -34,6 +36,7 @@ from fccl.data.prepare import manifest_matches
 from fccl.data.shards import Manifest, load_shard, read_manifest
 from fccl.errors import FcclError, FederationError, SettingsError
 from fccl.evaluation.held_out import Validator, VerificationLoss
+from fccl.exchange.locks import exclusive
 from fccl.export import save_peft
 from fccl.federation import Federation, FederationState, Transport
 from fccl.files import sha256_of, write_bytes
@@ -57,35 +60,37 @@ FREE_TO_CHANGE = frozenset(
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
     """Run or resume, then evaluate. Returns the exit status."""
-    console = Console()
+    console = plain_console()
     folder = RunFolder(LogPaths(settings.log_dir), Journal(LogPaths(settings.log_dir)))
-    if options.resume:
-        settings = recorded_settings(folder, settings, options.given)
+    settings = recorded_settings(folder, settings, options.given) if options.resume else settled(settings, console)
     learner = GenericLearner(ranks=settings.client_ranks)
-    run = prepared_run(settings, console, folder, learner, "`fccl run --resume` goes on")
-    in_process = InProcessTransport(learner, lambda client_id: load_shard(run.data, client_id), run.on_status)
-    with run.follower:
-        with terminate_as_interrupt(), in_process as transport:
-            state = run.conduct(transport, options.resume)
-        run.finish(state)
-        run.evaluate()
+    with prepared_run(settings, console, folder, learner, "`fccl run --resume` goes on") as run:
+        in_process = InProcessTransport(learner, lambda client_id: load_shard(run.data, client_id, run.manifest), run.on_status)
+        with run.follower:
+            with terminate_as_interrupt(), in_process as transport:
+                state = run.conduct(transport, options.resume)
+            run.finish(state)
+            run.evaluate()
     return 0
 
 
-def prepared_run(settings: Settings, console: Console, folder: RunFolder, learner: GenericLearner, way_on: str) -> Run:
-    """The model and the data in their places. What cannot be had, a tracker or the model, or cannot work ends the command before any other work."""
-    rule = aggregation_rule(settings)
-    rule.require(settings.round_plan().clients_per_round)
+@contextmanager
+def prepared_run(settings: Settings, console: Console, folder: RunFolder, learner: GenericLearner, way_on: str) -> Iterator[Run]:
+    """The model and the data in their places, the folder this run's alone.
+
+    What cannot be had, a tracker or the model, or cannot work ends the command before any other work.
+    """
+    aggregation_rule(settings).require(settings.round_plan().clients_per_round)
     require_client_ranks(settings)
-    settings = without_weights(settings, console) if not rule.uses_weights else settings
     tracker = tracker_for(settings.track, folder.paths)
     model = learner.model(settings.model_spec())
-    return Run(settings, console, folder, model, prepared_data(settings, console), way_on, tracker)
+    with exclusive(folder.paths.lock, "another run"):
+        yield Run(settings, console, folder, model, prepared_data(settings, console), way_on, tracker)
 
 
-def without_weights(settings: Settings, console: Console) -> Settings:
-    """As a rule that treats all updates alike needs them: no weights are made that nothing would use."""
-    if settings.contribution_mode == "uniform":
+def settled(settings: Settings, console: Console) -> Settings:
+    """The settings as they are recorded: where the rule treats all updates alike, no weights are made that nothing would use."""
+    if settings.contribution_mode == "uniform" or aggregation_rule(settings).uses_weights:
         return settings
     said = f"AGGREGATION={settings.aggregation} treats all updates alike: contributions are not weighed (CONTRIBUTION_MODE=uniform)."
     console.print(said, soft_wrap=True)
@@ -145,8 +150,9 @@ class Run:
 
     def conduct(self, transport: Transport, resume: bool) -> FederationState:
         """All rounds, of a new run or of the one that is here. When something stops them it says so, and how to go on."""
+        state = self.resumed() if resume else self.started()
         try:
-            return self.rounds(self.resumed() if resume else self.started(), transport)
+            return self.rounds(state, transport)
         except KeyboardInterrupt:
             self.stopped("interrupted")
             raise
@@ -161,10 +167,10 @@ class Run:
         adapter = self.model.initial_adapter(self.settings.seed)
         base = self.validator("sft", adapter, None)  # before the run is there to be resumed, so that a kill does not lose it
         info = self._info()
-        self.follower.started(info, base)
         write_bytes(self.folder.paths.manifest, self.data.manifest.read_bytes())
         state = self.folder.start(info, self.plan, adapter)
         self._event("started", held_out=base)
+        self.follower.started(info, base)
         self.console.print(f"Base model: held-out loss {base.loss:.3f} nats/token.", soft_wrap=True)
         return state
 

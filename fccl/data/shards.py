@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ from fccl.data.examples import PreferencePair, SftExample, read_examples, write_
 from fccl.data.spec import DataSpec
 from fccl.errors import DataError
 from fccl.files import replace_folder, sha256_of, storage_errors, write_text
-from fccl.paths import DataPaths
+from fccl.paths import DataPaths, LogPaths
 from fccl.specs import PHASES, Phase, Value
 
 Examples = Sequence[SftExample] | Sequence[PreferencePair]
@@ -66,11 +66,13 @@ class Manifest(Value):
         return {phase: {client: sum(counts) for client, counts in enumerate(table)} for phase, table in self.topics_by_client.items()}
 
 
-def load_shard(paths: DataPaths, client_id: int) -> ClientShard:
+def load_shard(paths: DataPaths, client_id: int, manifest: Manifest | None = None) -> ClientShard:
     """One client's shard; reads that client's two files and nothing else.
 
-    Raises `DataError` when a file is missing or empty, `BadRow` when a line is malformed.
+    Raises `DataError` when a file is missing or empty, or not the one that the manifest speaks of, `BadRow` when a line is malformed.
     """
+    if manifest is not None:
+        require_unchanged(paths, manifest, [paths.shard(client_id, phase) for phase in PHASES])
     return ClientShard(
         client_id,
         tuple(read_examples(paths.shard(client_id, "sft"), SftExample)),
@@ -78,8 +80,8 @@ def load_shard(paths: DataPaths, client_id: int) -> ClientShard:
     )
 
 
-def read_manifest(paths: DataPaths) -> Manifest:
-    """The manifest. Raises `DataError` when there is none or it is not one."""
+def read_manifest(paths: DataPaths | LogPaths) -> Manifest:
+    """The manifest of prepared data, or a run's copy of it. Raises `DataError` when there is none or it is not one."""
     if not paths.manifest.is_file():
         raise DataError(f"{paths.root} holds no prepared data", hint="run `fccl prepare` first, or name the folder with --data-dir")
     with storage_errors(paths.manifest, "read"):
@@ -88,6 +90,13 @@ def read_manifest(paths: DataPaths) -> Manifest:
         return Manifest.model_validate_json(content)
     except ValidationError as error:
         raise DataError(f"{paths.manifest} is not a manifest of this version", hint="run `fccl prepare` again") from error
+
+
+def require_unchanged(paths: DataPaths, manifest: Manifest, files: Iterable[Path]) -> None:
+    """Raises `DataError` unless these files have the content that they had when the manifest was written."""
+    for file in files:
+        if sha256_of(file) != manifest.files.get(file.relative_to(paths.root).as_posix()):
+            raise DataError(f"{file} is not what it was when the data was prepared", hint="prepare the data again, with the same settings")
 
 
 def is_complete(paths: DataPaths, manifest: Manifest) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from fccl.apps.main import main
-from fccl.apps.run import weigher, without_weights
+from fccl.apps.run import settled, weigher
 from fccl.config import load_settings
 from fccl.contribution.leave_one_out import LeaveOneOut
 from fccl.contribution.rules import ContributionRule
@@ -54,9 +54,9 @@ def test_the_modes_to_compare_with_have_no_source(mode):
 
 def test_a_rule_that_treats_all_alike_is_told_so_once_and_has_no_weights_to_make():
     console = Console(file=io.StringIO(), width=200)
-    settings = without_weights(load_settings({"aggregation": "median"}), console)
+    settings = settled(load_settings({"aggregation": "median"}), console)
     assert weigher(settings, None) == ContributionRule(mode="uniform")
-    assert without_weights(settings, console) == settings
+    assert settled(settings, console) == settings
     said = "AGGREGATION=median treats all updates alike: contributions are not weighed (CONTRIBUTION_MODE=uniform).\n"
     assert console.file.getvalue() == said
 

@@ -53,6 +53,16 @@ def names(root):
     return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
 
 
+def test_a_shard_that_the_manifest_does_not_speak_of_is_refused(tmp_path):
+    """Prepared anew while a run goes on, with as many examples."""
+    paths = prepared(tmp_path, 2)
+    manifest = read_manifest(paths)
+    assert load_shard(paths, 1, manifest) == load_shard(paths, 1)
+    prepared(tmp_path, 2, mark=" anew")
+    with pytest.raises(DataError, match=r"client_1_sft.jsonl is not what it was when the data was prepared"):
+        load_shard(paths, 1, manifest)
+
+
 def test_a_shard_comes_back_from_its_own_two_files(tmp_path):
     paths = prepared(tmp_path, 3)
     for client in (0, 2):
