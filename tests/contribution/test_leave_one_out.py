@@ -114,6 +114,15 @@ def test_a_client_that_makes_the_loss_overflow_has_the_least_score():
     assert weighing.weights[2] < 0.5 * weighing.verification.prior[2]
 
 
+def test_scores_within_the_rounding_of_the_loss_leave_the_prior():
+    """The loss is half a million, so differences below half a nat are none."""
+    rule = LeaveOneOut(Quadratic(target=(1000.0, 0.0, 0.0)))
+    noise = rule.weigh(task(), updates([(0.0, 0.0, 0.0), (1e-4, 0.0, 0.0)], [3, 1]))
+    assert noise.weights == noise.verification.prior
+    told = rule.weigh(task(), updates([(0.0, 0.0, 0.0), (1.0, 0.0, 0.0)], [3, 1]))
+    assert told.weights[1] > told.verification.prior[1]
+
+
 @settings(deadline=None)
 @given(row, st.integers(2, 6), st.sampled_from(["samples", "uniform"]))
 def test_copies_of_one_update_all_count_for_nothing_so_the_prior_stays(numbers, clients, prior):
