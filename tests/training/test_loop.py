@@ -84,6 +84,22 @@ def test_avg_loss_is_over_the_last_epoch_and_every_example_counts_alike():
     assert result.avg_loss == pytest.approx((1 + 4 + 9) / 3, rel=1e-5)
 
 
+def test_avg_loss_forgets_the_epochs_before_the_last():
+    weight, reports = nn.Parameter(torch.tensor(0.0)), []
+    result = train([weight], Quadratic(weight, [3.0] * 4), SPEC.model_copy(update={"epochs": 3}), seed=0, on_step=reports.append)
+    assert result.avg_loss == pytest.approx((reports[-2].loss + reports[-1].loss) / 2)
+    assert result.avg_loss < reports[0].loss
+
+
+def test_weight_decay_is_decoupled():
+    """Without a gradient every step shrinks the weight by the learning rate times the decay."""
+    weight = nn.Parameter(torch.tensor(2.0))
+    objective = Quadratic(weight, [0.0])
+    objective.loss = lambda indices: StepLoss(weight * 0.0, 0.0, 1)
+    train([weight], objective, SPEC.model_copy(update={"weight_decay": 0.5}), seed=0)
+    assert weight.item() == pytest.approx(2.0 * (1 - 0.1 * 0.5) ** 2)
+
+
 def test_gradients_are_clipped():
     """AdamW's first step is the learning rate whatever the gradient; clipped to nothing, epsilon wins and the step is far smaller."""
     weight = nn.Parameter(torch.tensor(0.0))
@@ -99,6 +115,12 @@ def test_same_seed_same_bits_other_seed_other_bits():
 
     assert run(1) == run(1)
     assert len({run(seed) for seed in range(5)}) > 1
+
+
+def test_every_epoch_has_an_order_of_its_own():
+    objective = Quadratic(nn.Parameter(torch.tensor(0.0)), [1.0] * 20)
+    train([objective.weight], objective, SPEC, 0)
+    assert objective.calls[:10] != objective.calls[10:]
 
 
 def test_a_loss_that_is_not_finite_is_a_clear_error():
