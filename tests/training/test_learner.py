@@ -42,6 +42,8 @@ def test_sft_lowers_the_loss_and_reports_it(learner, tiny_model):
     assert update.contribution.avg_loss < update.report.first_loss
     assert update.contribution.num_samples == 6
     assert update.report.steps == 9
+    rows = encode_sft(tiny_model.tokenizer, SHARD.sft, tiny_model.spec.max_length)
+    assert update.report.tokens == 3 * sum(len(row.ids) for row in rows)
     assert update.report.tokens_per_second > 0
     assert [status.state for status in statuses] == ["training"] * 10 + ["done"]
     assert statuses[-1].step == statuses[-1].steps == 9
@@ -69,6 +71,15 @@ def test_a_correction_of_zero_changes_nothing_and_the_control_is_the_mean_gradie
     gradients = torch.autograd.grad(SftObjective(tiny_model, rows).loss(range(6)).loss, list(tiny_model.factors.values()))
     for name, gradient in zip(tiny_model.factors, gradients, strict=True):
         torch.testing.assert_close(update.control.tensors[name], gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_a_correction_is_added_to_the_gradient(learner, tiny_model):
+    """One that is the gradient's opposite leaves nothing to descend."""
+    once, start = TRAIN.model_copy(update={"epochs": 1, "batch_size": 6}), tiny_model.initial_adapter(1)
+    nothing = Adapter({name: torch.zeros_like(tensor) for name, tensor in start.tensors.items()})
+    gradient = learner.fit(corrected(tiny_model, nothing, train=once), SHARD, lambda status: None).control
+    opposite = Adapter({name: -tensor for name, tensor in gradient.tensors.items()})
+    assert learner.fit(corrected(tiny_model, opposite, train=once), SHARD, lambda status: None).adapter.distance(start) < 1e-6
 
 
 @pytest.mark.parametrize("phase", ["sft", "va"])

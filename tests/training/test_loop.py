@@ -34,6 +34,13 @@ def test_epochs_differ_and_padding_is_small():
     assert padding < worst / BUCKET * 2
 
 
+def test_short_and_long_batches_alternate():
+    """Of one bucket, whose batches are cut in the order of length."""
+    batches = epoch_batches(list(range(10 * BUCKET)), 10, 0)
+    assert sorted(batches) == [list(range(at, at + 10)) for at in range(0, 10 * BUCKET, 10)]
+    assert batches != sorted(batches)
+
+
 @given(st.integers(1, 200), st.floats(0, 1), st.sampled_from(["constant", "linear", "cosine"]))
 def test_the_schedule_rises_then_never_rises_again(steps, warmup, schedule):
     spec = SPEC.model_copy(update={"warmup": warmup, "schedule": schedule})
@@ -75,6 +82,12 @@ def test_minimises_and_accounts():
     assert result.steps == 40 * 3 == len(reports) == len(objective.calls)
     assert result.tokens == 40 * 5
     assert reports[-1].step == reports[-1].steps == 120
+
+
+def test_tokens_are_those_of_all_examples_in_all_epochs():
+    objective = Quadratic(nn.Parameter(torch.tensor(0.0)), [1.0] * 3)
+    objective.lengths = [5, 7, 30]
+    assert train([objective.weight], objective, SPEC, 0).tokens == 2 * (5 + 7 + 30)
 
 
 def test_avg_loss_is_over_the_last_epoch_and_every_example_counts_alike():
