@@ -20,7 +20,10 @@ from fccl.files import storage_errors, write_bytes
 
 @dataclass(frozen=True)
 class Form:
-    """The names and shapes of an adapter's tensors: what two adapters must share to be combined."""
+    """The names and shapes of an adapter's tensors: what two adapters must share to be combined.
+
+    `shapes` has each tensor's size along its dimensions, in numbers, by PEFT's name: A is (rank, fan_in), B (fan_out, rank).
+    """
 
     shapes: Mapping[str, tuple[int, ...]]
 

@@ -147,7 +147,7 @@ class Settings(BaseSettings):
     )
     prox_mu: float = knob("aggregation", 0.01, "fedprox: how hard clients are pulled back to the global adapter", gt=0)
     server_lr: float = knob("aggregation", 0.0, "server optimisers: the server's learning rate; 0: 1 for fedavgm, 0.03 for the others", ge=0)
-    server_momentum: float = knob("aggregation", 0.9, "fedavgm, fedyogi, fedadam: momentum", ge=0, lt=1)
+    server_momentum: float = knob("aggregation", -1.0, "server optimisers: momentum; below 0: 0 for fedadagrad, 0.9 for the others", ge=-1, lt=1)
     server_beta2: float = knob("aggregation", 0.99, "fedyogi, fedadam: decay of the second moment", ge=0, lt=1)
     server_tau: float = knob("aggregation", 1e-3, "fedadagrad, fedyogi, fedadam: the smaller, the more adaptive", gt=0)
     max_bad_clients: int = knob("aggregation", 1, "trimmed_mean, krum, multi_krum: bad clients in a round that the rule must withstand", ge=0)

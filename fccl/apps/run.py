@@ -279,13 +279,12 @@ def weigher(settings: Settings, validator: Validator) -> Weigher:
 
 def aggregation_rule(settings: Settings) -> Aggregation:
     """What makes the next adapter of weighted updates, as the settings ask for it. Raises `SettingsError` for two that do not go together."""
-    own = {"server_momentum": settings.server_momentum} if settings.aggregation != "fedadagrad" else {}  # the paper has none there
     return aggregation(
         settings.aggregation,
         settings.lora_aggregation,
         settings.lora_r,
-        **own,
         server_lr=settings.server_lr or None,
+        server_momentum=settings.server_momentum if settings.server_momentum >= 0 else None,
         server_beta2=settings.server_beta2,
         server_tau=settings.server_tau,
         max_bad_clients=settings.max_bad_clients,

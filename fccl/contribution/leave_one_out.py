@@ -2,7 +2,9 @@
 
 Above 0 the others do worse without the client; below 0 they do better. w_i is proportional to p_i exp(score_i / (T max_j |score_j|)), p the prior
 that also weighs the mean: a client that changes nothing keeps its prior's place between those that help and those that harm, and one that harms has
-less than its prior and more than nothing. Two clients with the same update hide each other: without one, the other is still there.
+less than its prior and more than nothing. Copies of one update lessen each other's score: without one, the others are still there.
+
+A client without which the loss overflows has the largest score of the round, at least 1 nat; one that alone makes it overflow has minus that.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from fccl.messages import ClientUpdate, FitTask
 from fccl.records import Verification
 
 ROUNDING = 1e-6  # of the loss: a loss in float32 is not known better, so smaller scores are none
+OVERFLOW = 1.0  # nats: what is between a loss and one that overflows, unless another client's score is larger
 
 _Sums = dict[str, Tensor]
 
@@ -41,9 +44,9 @@ class LeaveOneOut:
         prior = prior_weights(self.prior, task, updates)
         loss = self.loss.loss(task, mean_of(updates, prior))
         without = [self.loss.loss(task, mean) for mean in means_without_one(task.trained, updates, prior)]
-        scores = tuple(other - loss if math.isfinite(other - loss) else 0.0 for other in without)
+        scores = bounded([other - loss for other in without])
         largest = max(map(abs, scores))
-        told = largest > ROUNDING * abs(loss)
+        told = largest > (ROUNDING * abs(loss) if math.isfinite(loss) else 0.0)
         weights = tilted(prior, [score / largest for score in scores], self.temperature) if told else prior
         verification = Verification(
             examples=self.loss.examples(task.phase),
@@ -53,6 +56,14 @@ class LeaveOneOut:
             seconds=time.monotonic() - started,
         )
         return Weighing(weights, scores, verification)
+
+
+def bounded(differences: Sequence[float]) -> tuple[float, ...]:
+    """Differences of losses with numbers in the place of what is none: infinity is the largest of the others, at least `OVERFLOW`; NaN, the
+    difference of two losses that overflow, is 0.
+    """
+    largest = max([OVERFLOW, *(abs(difference) for difference in differences if math.isfinite(difference))])
+    return tuple(0.0 if math.isnan(difference) else max(-largest, min(largest, difference)) for difference in differences)
 
 
 def means_without_one(start: Adapter, updates: Sequence[ClientUpdate], prior: Sequence[float]) -> Iterator[Adapter]:

@@ -23,6 +23,7 @@ LOSS_FLOOR = 1e-6  # nats; a smaller reported loss counts as this, so that 1/los
 
 Mode = Literal["cognitive", "uniform", "fedavg"]
 Source = Literal["loss_inverse", "data_size", "data_loss_combined"]
+Normalize = Literal["mean", "none"]  # scores over their mean in the round, or as they are
 
 
 class ContributionRule(Value):
@@ -35,7 +36,7 @@ class ContributionRule(Value):
     mode: Mode = "cognitive"
     source: Source = "data_size"
     temperature: float = Field(default=1.0, gt=0)
-    normalize: Literal["mean", "none"] = "mean"
+    normalize: Normalize = "mean"
 
     def scores(self, contributions: Sequence[Contribution]) -> tuple[float, ...]:
         """One raw score a client: 1/loss, samples, or samples/loss; under `uniform` 1, under `fedavg` samples."""

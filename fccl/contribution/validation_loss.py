@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fccl.contribution.rules import LOSS_FLOOR, divided_by_mean, softmax
+from fccl.contribution.rules import LOSS_FLOOR, Normalize, divided_by_mean, softmax
 from fccl.contribution.weighing import HeldOutLoss, Weighing
 from fccl.messages import ClientUpdate, FitTask
 from fccl.records import Verification
@@ -23,7 +23,7 @@ class ValidationLoss:
 
     loss: HeldOutLoss
     temperature: float = 1.0
-    normalize: str = "mean"
+    normalize: Normalize = "mean"
 
     def weigh(self, task: FitTask, updates: Sequence[ClientUpdate]) -> Weighing:
         """One forward pass a client. A client whose loss is not finite has score 0 and weight 0, unless that is so of all."""

@@ -7,7 +7,7 @@ held-out loss, p the prior and w = p at k = 0:
 
 so after any step w_i is proportional to p_i exp(score_i / T), the score being what was subtracted in all. One backward pass gives every client's
 marginal contribution d_i at once, however many clients there are. The path ends when little more is to be gained, and the weights of the lowest loss
-on it are taken, so the mean is never worse on these examples than with the prior. `docs/contribution.md` says why, what it
+on it are taken, so theta(w) is never worse on these examples than with the prior. `docs/contribution.md` says why, what it
 costs, and where it fails.
 """
 

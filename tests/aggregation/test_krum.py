@@ -86,3 +86,9 @@ def test_scaled_and_flipped_updates_are_left_out():
 def test_keeping_more_than_there_are_is_an_error():
     with pytest.raises(FederationError, match="KRUM_KEEP=6 needs at least 6 updates a round, and there are 5"):
         MultiKrum(krum_keep=6).aggregate(adapter(np.zeros(6)), parts(clouds(0, 5)), ServerState())
+
+
+@pytest.mark.parametrize(("rule", "kept"), [(Krum(), 1), (MultiKrum(), 4)])
+def test_of_equals_the_first_clients_are_taken(rule, kept):
+    found = rule.weigh(adapter(np.zeros(3)), parts(np.ones((5, 3))))
+    assert found == tuple(1 / kept if place < kept else 0.0 for place in range(5))

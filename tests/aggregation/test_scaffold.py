@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fccl.aggregation.scaffold import ClientControl, controls_after, server_control
+from fccl.aggregation.scaffold import ClientControl, controls_after, corrections, server_control
 from fccl.errors import AdapterError
 from tests.aggregation.adapters import adapter, vector
 
@@ -51,10 +51,9 @@ def by_ours(curvatures, centres, weights, selections):
     """The same with the server's controls; `weights(chosen)` gives a weight to each."""
     x, controls = np.zeros(SIZE), {}
     for chosen in selections:
-        c, shares, moved, sent = vector(server_control(controls, adapter(x).form)), weights(chosen), [], {}
+        correction, shares, moved, sent = corrections(controls, adapter(x).form), weights(chosen), [], {}
         for i, share in zip(chosen, shares, strict=True):
-            own = vector(controls[i].adapter) if i in controls else np.zeros(SIZE)
-            y, control = local(x, curvatures[i], centres[i], c - own)
+            y, control = local(x, curvatures[i], centres[i], vector(correction(i)))
             moved.append(share * (y - x))
             sent[i] = ClientControl(share, adapter(control))
         x, controls = x + np.sum(moved, axis=0), controls_after(controls, sent, len(curvatures))

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fccl.aggregation.mean import weighted_mean
-from fccl.contribution.leave_one_out import LeaveOneOut, means_without_one
+from fccl.contribution.leave_one_out import OVERFLOW, LeaveOneOut, means_without_one
 from fccl.contribution.rules import proportional
 from tests.contribution.quadratic import Quadratic, flat, task, update, updates
 from tests.toy import adapter
@@ -86,6 +86,41 @@ def test_a_client_that_helps_gains_one_that_harms_loses_and_one_that_does_neithe
     assert weighing.scores[0] > 0 > weighing.scores[2]
     assert weighing.scores[1] == pytest.approx(0)
     assert weighing.weights[0] > weighing.weights[1] > weighing.weights[2] > 0
+
+
+def test_copies_lessen_each_other_and_still_count_most_where_they_are_what_is_wanted():
+    one, nothing, wrong = (1.0, 0.0, 0.0), (0.0, 0.0, 0.0), (-1.0, 0.0, 0.0)
+    rule = LeaveOneOut(Quadratic(target=one))
+    alone, twice = rule.weigh(task(), updates([one, nothing, wrong])), rule.weigh(task(), updates([one, one, nothing, wrong]))
+    assert twice.scores[:2] == pytest.approx((0.21875, 0.21875))  # the mean is 1/4, without one of them 0: 1/2 - (3/4)²/2
+    assert 0 < twice.scores[0] < alone.scores[0]
+    assert sum(twice.weights[:2]) > 0.9
+
+
+def test_a_client_without_which_the_loss_overflows_has_the_largest_score():
+    """The mean of all is 0; without the first it is so far out that its loss is none, without another it is not."""
+    given_updates = updates([(-1.6, 0.0, 0.0), (0.8, 0.0, 0.0), (0.8, 0.0, 0.0)])
+    weighing = LeaveOneOut(Quadratic(limit=0.3)).weigh(task(), given_updates)
+    assert weighing.scores == pytest.approx((OVERFLOW, 0.08, 0.08), rel=1e-5)
+    assert weighing.weights[0] > weighing.weights[1] == weighing.weights[2]
+    steep = LeaveOneOut(Quadratic(curvature=(100.0,) * 3, limit=30.0)).weigh(task(), given_updates)
+    assert steep.scores == pytest.approx((8.0, 8.0, 8.0), rel=1e-5)
+
+
+def test_a_client_that_makes_the_loss_overflow_has_the_least_score():
+    weighing = LeaveOneOut(Quadratic(limit=0.3)).weigh(task(), updates([(0.8, 0.0, 0.0), (-0.8, 0.0, 0.0), (2.5, 0.0, 0.0)]))
+    assert weighing.verification.loss_prior is None
+    assert weighing.scores == (0.0, 0.0, -OVERFLOW)
+    assert weighing.weights[2] < 0.5 * weighing.verification.prior[2]
+
+
+def test_scores_within_the_rounding_of_the_loss_leave_the_prior():
+    """The loss is half a million, so differences below half a nat are none."""
+    rule = LeaveOneOut(Quadratic(target=(1000.0, 0.0, 0.0)))
+    noise = rule.weigh(task(), updates([(0.0, 0.0, 0.0), (1e-4, 0.0, 0.0)], [3, 1]))
+    assert noise.weights == noise.verification.prior
+    told = rule.weigh(task(), updates([(0.0, 0.0, 0.0), (1.0, 0.0, 0.0)], [3, 1]))
+    assert told.weights[1] > told.verification.prior[1]
 
 
 @settings(deadline=None)

@@ -250,6 +250,11 @@ def test_centred_slopes_have_mean_zero(slopes, data):
     assert abs(math.fsum(weight * part for weight, part in zip(weights, parts, strict=True))) <= 1e-9 * max(1e-300, *map(abs, slopes))
 
 
+def test_slopes_that_differ_by_rounding_alone_are_alike():
+    assert centred([3.0, 3.0 + 1e-12], [0.5, 0.5]) == (0.0, 0.0)
+    assert centred([3.0, 3.0 + 1e-6], [0.5, 0.5]) == pytest.approx((-5e-7, 5e-7))
+
+
 # --- cost, memory, files
 
 

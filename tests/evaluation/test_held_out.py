@@ -28,14 +28,14 @@ def test_sft_rounds_have_nats_per_response_token(tiny_model, an_adapter, split, 
 
 
 def test_va_rounds_have_the_dpo_loss_against_the_reference(tiny_model, an_adapter, split, validator):
-    found = validator("va", an_adapter(1), an_adapter(2))
+    found = validator("va", an_adapter(1), an_adapter(9))
     pairs = encode_pairs(tiny_model.tokenizer, split.va, 128)
     margins = []
-    for seed in (1, 2):
+    for seed in (1, 9):
         tiny_model.load(an_adapter(seed))
         margins.append(torch.tensor(score_pairs(tiny_model, pairs, 1).margins))
     assert found.loss == pytest.approx(float(-functional.logsigmoid(BETA * (margins[0] - margins[1])).mean()), rel=1e-5)
-    assert found.preference_accuracy == accuracy(margins[0].numpy())
+    assert found.preference_accuracy == accuracy(margins[0].numpy()) != accuracy(margins[1].numpy())
     assert found.examples == 8
 
 

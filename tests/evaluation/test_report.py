@@ -10,7 +10,7 @@ from fccl.evaluation.by_client import evaluate_client
 from fccl.evaluation.comparison import compare_all
 from fccl.evaluation.report import quoted, to_markdown
 from fccl.evaluation.suite import evaluate_model, summarise
-from fccl.evaluation.tables import visible
+from fccl.evaluation.tables import measures, visible
 from fccl.evaluation.values import EvaluationReport, Generation
 
 PARSER = MarkdownIt("commonmark").enable("table")
@@ -53,6 +53,17 @@ def text_of(rendered):
 
 def test_the_report_goes_through_json_unchanged(report):
     assert EvaluationReport.model_validate_json(report.model_dump_json()) == report
+
+
+def test_the_best_is_the_lowest_of_what_should_be_low_and_the_highest_of_the_rest(report):
+    figures = {
+        "response perplexity": [-model.perplexity.value for model in report.models],
+        "response NLL": [-model.nll.value for model in report.models],
+        "mean margin": [model.margin.value for model in report.models],
+    }
+    rows = {row.label: row for row in measures(report)}
+    for label, values in figures.items():
+        assert [cell.best for cell in rows[label].cells] == [value == max(values) for value in values], label
 
 
 def test_every_table_is_whole(report):

@@ -32,6 +32,12 @@ def test_a_handful_of_examples_proves_nothing(count):
     assert verdict(Estimate(value=1, low=1, high=1, n=count), 0.0, True) == "too few examples"
 
 
+def test_fewer_could_all_point_one_way_by_chance():
+    """The two-sided sign test at 5 %."""
+    assert 2 * 0.5**FEWEST_FOR_A_VERDICT < 0.05 < 2 * 0.5 ** (FEWEST_FOR_A_VERDICT - 1)
+    assert verdict(Estimate(value=1, low=1, high=1, n=FEWEST_FOR_A_VERDICT), 0.0, True) == "better"
+
+
 def test_reading_a_report_needs_no_torch():
     code = "import sys; import fccl.evaluation.values, fccl.evaluation.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -17,11 +17,12 @@ from fccl.contribution.leave_one_out import LeaveOneOut
 from fccl.contribution.validation_loss import ValidationLoss
 from fccl.contribution.verified import Verified
 from fccl.evaluation.held_out import Validator, VerificationLoss, proportional_draw
+from fccl.evaluation.suite import Split
 from fccl.lora import completed, first, of_rank
 from fccl.messages import ClientUpdate, FitTask
 from fccl.records import Contribution, TrainingReport
 from fccl.scoring import score_pairs, score_sft
-from fccl.specs import TrainSpec
+from fccl.specs import TrainSpec, named_seed
 from fccl.training.dpo import DpoObjective, reference_log_probs
 from fccl.training.loop import train
 from fccl.training.sft import SftObjective
@@ -197,6 +198,16 @@ def test_the_examples_change_from_round_to_round_and_not_within_one(tiny_model, 
     assert losses[0] == losses[1]
     assert len(set(losses)) > 1
     assert loss.examples("sft") == 4
+
+
+@pytest.mark.parametrize("phase", ["sft", "va"])
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_loss_is_that_of_those_that_were_drawn(tiny_model, split, task, clients, phase, number):
+    seed = named_seed(task(phase).seed, "verification", number)
+    sft, va = ([held[index] for index in proportional_draw([each.topic for each in held], 4, seed)] for held in (split.sft, split.va))
+    loss = VerificationLoss(Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=4), 4)
+    expected = by_hand(tiny_model, Split(sft, va), phase, clients[0], task("va").reference)
+    assert loss.loss(task(phase, number), clients[0]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_more_examples_than_there_are_is_all_of_them(tiny_model, split, task, clients):

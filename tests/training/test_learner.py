@@ -7,12 +7,13 @@ import torch
 from fccl.adapter import Adapter
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.shards import ClientShard
-from fccl.encoding import encode_sft
+from fccl.encoding import encode_pairs, encode_sft
 from fccl.errors import AdapterError, TrainingError, UpdateRejected
 from fccl.lora import of_rank, rank_of
 from fccl.messages import FitTask
 from fccl.specs import TrainSpec
 from fccl.training import learner as module
+from fccl.training.dpo import DpoObjective, reference_log_probs
 from fccl.training.learner import GenericLearner
 from fccl.training.sft import SftObjective
 
@@ -41,6 +42,8 @@ def test_sft_lowers_the_loss_and_reports_it(learner, tiny_model):
     assert update.contribution.avg_loss < update.report.first_loss
     assert update.contribution.num_samples == 6
     assert update.report.steps == 9
+    rows = encode_sft(tiny_model.tokenizer, SHARD.sft, tiny_model.spec.max_length)
+    assert update.report.tokens == 3 * sum(len(row.ids) for row in rows)
     assert update.report.tokens_per_second > 0
     assert [status.state for status in statuses] == ["training"] * 10 + ["done"]
     assert statuses[-1].step == statuses[-1].steps == 9
@@ -70,6 +73,15 @@ def test_a_correction_of_zero_changes_nothing_and_the_control_is_the_mean_gradie
         torch.testing.assert_close(update.control.tensors[name], gradient, rtol=1e-4, atol=1e-7)
 
 
+def test_a_correction_is_added_to_the_gradient(learner, tiny_model):
+    """One that is the gradient's opposite leaves nothing to descend."""
+    once, start = TRAIN.model_copy(update={"epochs": 1, "batch_size": 6}), tiny_model.initial_adapter(1)
+    nothing = Adapter({name: torch.zeros_like(tensor) for name, tensor in start.tensors.items()})
+    gradient = learner.fit(corrected(tiny_model, nothing, train=once), SHARD, lambda status: None).control
+    opposite = Adapter({name: -tensor for name, tensor in gradient.tensors.items()})
+    assert learner.fit(corrected(tiny_model, opposite, train=once), SHARD, lambda status: None).adapter.distance(start) < 1e-6
+
+
 @pytest.mark.parametrize("phase", ["sft", "va"])
 def test_a_correction_moves_the_update_and_its_control_answers(learner, tiny_model, phase):
     plain = learner.fit(task(tiny_model, phase), SHARD, lambda status: None)
@@ -94,6 +106,44 @@ def test_dpo_starts_at_log_two_against_its_own_reference(learner, tiny_model):
     update = learner.fit(task(tiny_model, "va"), SHARD, lambda status: None)
     assert update.report.first_loss == pytest.approx(math.log(2), rel=1e-5)
     assert update.contribution.avg_loss < math.log(2)
+
+
+def test_dpo_trains_the_tasks_adapter_against_the_tasks_reference(learner, tiny_model):
+    """With a learning rate that moves nothing: the loss is that of the adapter against whichever reference the task has, and the adapter stays."""
+    draw = torch.Generator().manual_seed(3)
+    start, *references = (Adapter({name: 0.2 * torch.randn(p.shape, generator=draw) for name, p in tiny_model.factors.items()}) for _ in range(3))
+    train = TRAIN.model_copy(update={"epochs": 1, "batch_size": 6, "learning_rate": 1e-12, "dpo_beta": 0.7})
+    pairs, losses = encode_pairs(tiny_model.tokenizer, SHARD.va, tiny_model.spec.max_length), []
+    for reference in references:
+        update = learner.fit(task(tiny_model, "va", train, adapter=start, reference=reference), SHARD, lambda status: None)
+        known = reference_log_probs(tiny_model, reference, pairs, 6)
+        tiny_model.load(start)
+        losses.append(update.report.first_loss)
+        assert losses[-1] == pytest.approx(DpoObjective(tiny_model, pairs, known, 0.7).loss(range(6)).loss.item(), rel=1e-5)
+        assert update.adapter.distance(start) < 1e-6
+    assert abs(losses[0] - losses[1]) > 1e-3
+
+
+@pytest.mark.parametrize("phase", ["sft", "va"])
+def test_every_client_and_every_round_has_an_order_of_its_own(learner, tiny_model, phase):
+    asked = [(0, 0), (1, 0), (0, 1)]
+    found = [
+        learner.fit(task(tiny_model, phase, round=number), dataclasses.replace(SHARD, client_id=client), lambda status: None)
+        for client, number in asked
+    ]
+    assert len({update.adapter.sha256 for update in found}) == 3
+
+
+@pytest.mark.parametrize("phase", ["sft", "va"])
+def test_it_trains_on_the_tasks_number_of_threads(learner, tiny_model, phase, monkeypatch):
+    seen, forward = set(), type(tiny_model).response_log_probs
+    monkeypatch.setattr(type(tiny_model), "response_log_probs", lambda model, batch: seen.add(torch.get_num_threads()) or forward(model, batch))
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        seen.clear()
+        learner.fit(task(tiny_model, phase, TRAIN.model_copy(update={"threads": threads})), SHARD, lambda status: None)
+        assert seen == {threads}
+        assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize("phase", ["sft", "va"])
@@ -125,8 +175,11 @@ def test_reference_log_probs_are_computed_once_per_client_and_run(learner, tiny_
 
 
 def test_what_was_cut_is_counted(learner, tiny_model):
-    long = ClientShard(0, (SftExample("word " * 300, "yes"), SftExample("a", "b")), SHARD.va)
+    words = "word " * 300
+    pairs = (PreferencePair(words, "yes", "no"), PreferencePair("a", "yes", words), PreferencePair("a", "yes", "no"))
+    long = ClientShard(0, (SftExample(words, "yes"), SftExample("a", "b")), pairs)
     assert learner.fit(task(tiny_model), long, lambda status: None).report.truncated == 1
+    assert learner.fit(task(tiny_model, "va"), long, lambda status: None).report.truncated == 2
 
 
 def test_a_diverging_client_is_an_error(learner, tiny_model):

@@ -34,6 +34,13 @@ def test_epochs_differ_and_padding_is_small():
     assert padding < worst / BUCKET * 2
 
 
+def test_short_and_long_batches_alternate():
+    """Of one bucket, whose batches are cut in the order of length."""
+    batches = epoch_batches(list(range(10 * BUCKET)), 10, 0)
+    assert sorted(batches) == [list(range(at, at + 10)) for at in range(0, 10 * BUCKET, 10)]
+    assert batches != sorted(batches)
+
+
 @given(st.integers(1, 200), st.floats(0, 1), st.sampled_from(["constant", "linear", "cosine"]))
 def test_the_schedule_rises_then_never_rises_again(steps, warmup, schedule):
     spec = SPEC.model_copy(update={"warmup": warmup, "schedule": schedule})
@@ -77,11 +84,33 @@ def test_minimises_and_accounts():
     assert reports[-1].step == reports[-1].steps == 120
 
 
+def test_tokens_are_those_of_all_examples_in_all_epochs():
+    objective = Quadratic(nn.Parameter(torch.tensor(0.0)), [1.0] * 3)
+    objective.lengths = [5, 7, 30]
+    assert train([objective.weight], objective, SPEC, 0).tokens == 2 * (5 + 7 + 30)
+
+
 def test_avg_loss_is_over_the_last_epoch_and_every_example_counts_alike():
     """With a learning rate too small to matter the loss of each batch is known: targets 1, 2, 3 give 1, 4, 9."""
     weight = nn.Parameter(torch.tensor(0.0))
     result = train([weight], Quadratic(weight, [1.0, 2.0, 3.0]), SPEC.model_copy(update={"learning_rate": 1e-12}), seed=0)
     assert result.avg_loss == pytest.approx((1 + 4 + 9) / 3, rel=1e-5)
+
+
+def test_avg_loss_forgets_the_epochs_before_the_last():
+    weight, reports = nn.Parameter(torch.tensor(0.0)), []
+    result = train([weight], Quadratic(weight, [3.0] * 4), SPEC.model_copy(update={"epochs": 3}), seed=0, on_step=reports.append)
+    assert result.avg_loss == pytest.approx((reports[-2].loss + reports[-1].loss) / 2)
+    assert result.avg_loss < reports[0].loss
+
+
+def test_weight_decay_is_decoupled():
+    """Without a gradient every step shrinks the weight by the learning rate times the decay."""
+    weight = nn.Parameter(torch.tensor(2.0))
+    objective = Quadratic(weight, [0.0])
+    objective.loss = lambda indices: StepLoss(weight * 0.0, 0.0, 1)
+    train([weight], objective, SPEC.model_copy(update={"weight_decay": 0.5}), seed=0)
+    assert weight.item() == pytest.approx(2.0 * (1 - 0.1 * 0.5) ** 2)
 
 
 def test_gradients_are_clipped():
@@ -99,6 +128,12 @@ def test_same_seed_same_bits_other_seed_other_bits():
 
     assert run(1) == run(1)
     assert len({run(seed) for seed in range(5)}) > 1
+
+
+def test_every_epoch_has_an_order_of_its_own():
+    objective = Quadratic(nn.Parameter(torch.tensor(0.0)), [1.0] * 20)
+    train([objective.weight], objective, SPEC, 0)
+    assert objective.calls[:10] != objective.calls[10:]
 
 
 def test_a_loss_that_is_not_finite_is_a_clear_error():

@@ -130,6 +130,22 @@ def test_dpo_loss_and_gradients_are_trls(tiny_model, plain_peft, tmp_path):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("phase", ["sft", "va"])
+def test_averages_over_batches_are_those_of_one_batch(tiny_model, phase):
+    """Every response token, or every pair, counts alike, whatever batch it is in: the shortest row stands alone here."""
+    if phase == "sft":
+        tiny_model.load(random_adapter(tiny_model, seed=6))
+        objective = SftObjective(tiny_model, encode_sft(tiny_model.tokenizer, EXAMPLES, 100))
+    else:
+        pairs = encode_pairs(tiny_model.tokenizer, PAIRS, 100)
+        reference = reference_log_probs(tiny_model, random_adapter(tiny_model, seed=4), pairs, batch_size=2)
+        tiny_model.load(random_adapter(tiny_model, seed=6))
+        objective = DpoObjective(tiny_model, pairs, reference, BETA)
+    whole, parts = objective.loss(range(3)), [objective.loss(indices) for indices in ([0, 1], [2])]
+    assert sum(part.total for part in parts) / sum(part.count for part in parts) == pytest.approx(whole.loss.item(), rel=1e-5)
+
+
+@torch.no_grad()
 def test_padding_and_company_do_not_change_a_rows_loss(tiny_model):
     tiny_model.load(random_adapter(tiny_model, seed=5))
     rows = encode_sft(tiny_model.tokenizer, EXAMPLES, 100)
