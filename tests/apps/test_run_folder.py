@@ -2,7 +2,8 @@
 
 import io
 import shutil
-import time
+import signal
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,23 @@ def begun(settings, data):
     return folder
 
 
+def after_its_first_round(run):
+    for line in run.stdout:
+        if line.startswith("round 1/4"):
+            break
+    return run
+
+
+@contextmanager
+def stopped(process):
+    """So that it does not end before what happens meanwhile has happened."""
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
 def test_paths_are_printed_as_they_are(capsys):
     plain_console().print("Wrote out[/x]/ and a[red]b, :smile:", soft_wrap=True)
     assert capsys.readouterr().out == "Wrote out[/x]/ and a[red]b, :smile:\n"
@@ -110,12 +128,10 @@ def test_clients_do_not_train_on_data_that_was_prepared_while_they_ran(tmp_path)
         folder.mkdir()
     status, output = finished(start(whole, "run", *SMALL))
     assert status == 0, output
-    run = start(disturbed, "run", *SMALL)
-    for line in run.stdout:
-        if line.startswith("round 1/4"):
-            break
+    run = after_its_first_round(start(disturbed, "run", *SMALL))
     settings = SMALL[: SMALL.index("--fed-rounds")]
-    assert finished(start(disturbed, "prepare", *settings, "--noisy-clients", "0,1,2"))[0] == 0
+    with stopped(run):
+        assert finished(start(disturbed, "prepare", *settings, "--noisy-clients", "0,1,2"))[0] == 0
     status, output = finished(run)
     assert status == 1, output
     assert "is not what it was when the data was prepared" in output
@@ -129,14 +145,10 @@ def test_clients_do_not_train_on_data_that_was_prepared_while_they_ran(tmp_path)
 
 @pytest.mark.slow
 def test_of_two_runs_in_a_folder_the_first_ends_as_if_alone(tmp_path):
-    first = start(tmp_path, "run", *SMALL)
-    for line in first.stdout:
-        if line.startswith("round 1/4"):
-            break
-    began = time.monotonic()
-    status, output = finished(start(tmp_path, "run", *SMALL, "--sft-lr", "0.001"))
+    first = after_its_first_round(start(tmp_path, "run", *SMALL))
+    with stopped(first):
+        status, output = finished(start(tmp_path, "run", *SMALL, "--sft-lr", "0.001"))
     assert status == 1, output
     assert "another run is at work on logs already" in output
-    assert time.monotonic() - began < 60
     assert finished(first)[0] == 0
     assert not (tmp_path / "logs" / "runs").exists()
