@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,10 @@ class Sampled:
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """Draws seeds and examples once for all methods of a scenario. `counts` are the test examples of each seed."""
+    """Draws seeds and examples once for all methods of a scenario. `counts` are the test examples of each seed.
+
+    Each sum is a product of its own, so that a figure's last bits do not depend on which others are asked for.
+    """
 
     samples: int
     seed: int
@@ -50,15 +54,23 @@ class Judge:
         if any(len(column) != count for column, count in zip(columns, self.counts, strict=True)) or not all(c[:, 1].sum() > 0 for c in columns):
             return None
         value = float(np.mean([column[:, 0].sum() / column[:, 1].sum() for column in columns]))
+        ratios = np.empty((self.samples, len(columns)))
+        for column, (here, counts) in zip(columns, self._resamples, strict=True):
+            over, under = counts @ column[:, 0], counts @ column[:, 1]
+            ratios[here] = over / np.maximum(under, np.finfo(float).tiny)
+        return Sampled(value, ratios.mean(axis=1), sum(self.counts))
+
+    @cached_property
+    def _resamples(self) -> list[tuple[NDArray[np.bool_], Floats]]:
+        """Of each seed: where it is drawn, (B, S), and how often each of its examples is drawn each time. The same for every figure."""
         chosen = self._seeds()
-        ratios = np.empty(chosen.shape)
-        for index, column in enumerate(columns):
+        result = []
+        for index, count in enumerate(self.counts):
             here = chosen == index
             drawn = int(here.sum())
-            if drawn:
-                sums = Bootstrap(drawn, named_seed(self.seed, "examples", index)).sums(column)
-                ratios[here] = sums[:, 0] / np.maximum(sums[:, 1], np.finfo(float).tiny)
-        return Sampled(value, ratios.mean(axis=1), sum(self.counts))
+            counts = Bootstrap(drawn, named_seed(self.seed, "examples", index)).counts(count) if drawn else np.zeros((0, count))
+            result.append((here, counts))
+        return result
 
     def _seeds(self) -> NDArray[np.int64]:
         """Which seeds each resample is made of: (B, S)."""
