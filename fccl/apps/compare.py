@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +39,7 @@ from fccl.compare.tables import ScenarioTable
 from fccl.compare.values import CellResult
 from fccl.comparison import Comparison, MethodInfo, ScenarioInfo
 from fccl.config import Settings, nearest
+from fccl.contribution.weighing import Weigher
 from fccl.errors import FcclError, SettingsError
 from fccl.evaluation.held_out import Validator
 from fccl.files import write_bytes, write_text
@@ -86,7 +87,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
             if paths.cells.is_dir():
                 console.print(f"Stopped. Finished cells are kept in {paths.cells}/; the same command goes on with the others.", soft_wrap=True)
             raise
-    console.print(Text("judging and drawing", "dim"))
+    console.print(Text("drawing", "dim"))
     comparison = compared(settings, planner, choice, cells)
     write(paths, comparison)
     show(console, comparison)
@@ -169,7 +170,7 @@ def lab(settings: Settings, paths: ComparePaths) -> Lab:
     return Lab(paths, load_model(settings.model_spec()), partial(weigher_of, settings), partial(aggregation_of, settings))
 
 
-def weigher_of(settings: Settings, rule: Rule, validator: Validator) -> Any:
+def weigher_of(settings: Settings, rule: Rule, validator: Validator) -> Weigher:
     """Weights as `fccl run` makes them of these settings."""
     return weigher(settings.model_copy(update=dict(rule)), validator)
 
@@ -192,7 +193,7 @@ def run_cells(console: Console, paths: ComparePaths, cells: Sequence[Cell], make
 
 
 @contextmanager
-def _progress(console: Console, count: int) -> Iterator[Any]:
+def _progress(console: Console, count: int) -> Iterator[Callable[[Cell, CellResult], None]]:
     """A line for every cell; on a terminal a bar below them, with the time left."""
     done = 0
     columns = (TextColumn("cells"), BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn(), TextColumn("left"))
@@ -204,9 +205,10 @@ def _progress(console: Console, count: int) -> Iterator[Any]:
         def tell(cell: Cell, result: CellResult) -> None:
             nonlocal done
             done += 1
-            loss = f"held-out loss {sum(result.losses) / sum(result.units):.4f}" if result.units else "not finite"
+            loss = "not finite" if result.loss is None else f"held-out loss {result.loss:.4f}"
+            each = f" (of each client {min(alone):.4f} to {max(alone):.4f})" if (alone := result.by_client.values()) else ""
             early = f" (ended early: {result.stopped})" if result.stopped else ""
-            text = f"{done:>4}/{count} {cell.scenario} · {cell.method} · seed {cell.seed}: {loss}, {result.seconds:.0f} s{early}"
+            text = f"{done:>4}/{count} {cell.scenario} · {cell.method} · seed {cell.seed}: {loss}{each}, {result.seconds:.0f} s{early}"
             console.print(Text(text), soft_wrap=True)
             bar.advance(task)
 
@@ -222,7 +224,7 @@ def compared(settings: Settings, planner: Planner, choice: Choice, cells: Sequen
         if result is not None:
             found.setdefault(cell.scenario, {}).setdefault(cell.method, []).append((cell, result))
     clients = planner.design.plan.num_clients
-    manifest = planner.manifest(choice.scenarios[0].data_spec(planner.design.data, choice.seeds[0], spoilt=False))
+    manifest = planner.manifest(choice.scenarios[0].data_spec(planner.design.data, choice.seeds[0]))
     names: dict[Phase, str] = {"sft": "instructions", "va": "preference pairs"}
     examples = {f"{names[phase]}, {split}": manifest.counts[split][phase] for phase in PHASES for split in ("train", "validation", "test")}
     return Comparison(

@@ -52,12 +52,10 @@ def _facts(comparison: Comparison, command: str) -> list[tuple[str, str]]:
 
 def _tiles(comparison: Comparison) -> tuple[Tile, ...]:
     """What verified contribution does, in three figures; nothing where it was not compared."""
-    mine = {row.scenario: row for row in comparison.rows if row.method == "verified"}
-    if not mine:
-        return ()
-    bad = [row for row in mine.values() if comparison.row(row.scenario, ORACLE) is not None]
+    mine = [row for row in comparison.rows if row.method == "verified"]
+    with_bad = {scenario.name for scenario in comparison.scenarios if scenario.bad_clients}
+    bad, clean = [row for row in mine if row.scenario in with_bad], [row for row in mine if row.scenario not in with_bad]
     gaps = [row.gap_closed.value for row in bad if row.gap_closed is not None]
-    clean = [row for row in mine.values() if row not in bad]
     weight = [row.bad_weight[-1] for row in bad if row.bad_weight]
     found = []
     if gaps:

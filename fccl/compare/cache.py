@@ -16,7 +16,7 @@ from fccl.adapter import load_adapter
 from fccl.data.shards import ClientShard
 from fccl.data.sources import digest_of
 from fccl.errors import AdapterError, StorageError
-from fccl.files import write_text
+from fccl.files import one_at_a_time, write_text
 from fccl.journal import read_value
 from fccl.messages import ClientUpdate, FitTask, Learner, StatusListener
 from fccl.records import Contribution, TrainingReport
@@ -42,11 +42,17 @@ class CachedLearner:
     versions: Mapping[str, str]
 
     def fit(self, task: FitTask, shard: ClientShard, on_status: StatusListener) -> ClientUpdate:
-        """The update, from the disk where it is there whole. Raises what `learner` raises. SCAFFOLD's, which have a control variate, are not kept."""
+        """The update, from the disk where it is there whole; another process that is training it is waited for. Raises what `learner` raises.
+
+        SCAFFOLD's updates, which have a control variate, are not kept.
+        """
         if task.adapter.sha256 != self.start or task.corrections is not None:
             return self.learner.fit(task, shard, on_status)
         key = self.key(task, shard)
-        return self._read(key, task, shard.client_id) or self._write(key, self.learner.fit(task, shard, on_status))
+        if (kept := self._read(key, task, shard.client_id)) is not None:
+            return kept
+        with one_at_a_time(self._adapter(key)):
+            return self._read(key, task, shard.client_id) or self._write(key, self.learner.fit(task, shard, on_status))
 
     def key(self, task: FitTask, shard: ClientShard) -> str:
         """A hash of all that the update follows from."""
@@ -68,7 +74,7 @@ class CachedLearner:
         if kept is None:
             return None
         try:
-            adapter = load_adapter(self.folder / f"{key}.pt")
+            adapter = load_adapter(self._adapter(key))
         except (AdapterError, StorageError):
             return None
         if adapter.sha256 != kept.adapter_sha256:
@@ -85,7 +91,10 @@ class CachedLearner:
 
     def _write(self, key: str, update: ClientUpdate) -> ClientUpdate:
         adapter = update.adapter.load()
-        adapter.save(self.folder / f"{key}.pt")
+        adapter.save(self._adapter(key))
         kept = CachedUpdate(adapter_sha256=adapter.sha256, contribution=update.contribution, report=update.report)
         write_text(self.folder / f"{key}.json", kept.model_dump_json() + "\n")
         return update
+
+    def _adapter(self, key: str) -> Path:
+        return self.folder / f"{key}.pt"

@@ -28,6 +28,7 @@ from fccl.data.shards import ClientShard, load_shard
 from fccl.errors import AdapterError, FederationError
 from fccl.evaluation.held_out import Validator
 from fccl.federation import Federation, FederationState, RoundResult, Transport
+from fccl.files import one_at_a_time
 from fccl.messages import Answer, ClientFailure, FitTask, Learner
 from fccl.model import LanguageModel, cpu_threads
 from fccl.paths import ComparePaths, DataPaths
@@ -83,11 +84,20 @@ def start_adapter(lab: Lab, cell: Cell) -> Adapter:
         return fresh
     path = lab.paths.start(cell.start.work.key)
     if not path.is_file():
-        trained = list(Bench(lab, cell.start.work, DataPaths(cell.start.data), fresh).federation(cell.start.work.clients))
-        if len(trained) < cell.start.work.plan.fed_rounds:
-            raise FederationError("the SFT rounds before the VA scenarios broke down", hint="a lower learning rate (--sft-lr) is the usual cure")
-        trained[-1].state.adapter.save(path)
+        with one_at_a_time(path):
+            if not path.is_file():
+                _train_start(Bench(lab, cell.start.work, DataPaths(cell.start.data), fresh)).save(path)
     return load_adapter(path)
+
+
+def _train_start(bench: Bench) -> Adapter:
+    """The adapter after all rounds, if it is one that training can go on from. Raises `FederationError`, and `AdapterError` where it has diverged."""
+    rounds = list(bench.federation(bench.work.clients, validated=False))
+    if len(rounds) < bench.work.plan.fed_rounds:
+        raise FederationError("the SFT rounds before the VA scenarios broke down", hint="a lower learning rate (--sft-lr) is the usual cure")
+    adapter = rounds[-1].state.adapter
+    bench.validator("sft", adapter, None)
+    return adapter
 
 
 def union(shards: Sequence[ClientShard]) -> ClientShard:
@@ -145,15 +155,18 @@ class Bench:
         """As many federations of one as there are clients; the figures are their means."""
         finals, seconds = {}, 0.0
         for client in self.work.clients:
-            results = list(self.federation([client]))
+            results = list(self.federation([client], validated=False))
             finals[client.client_id] = self._score(results[-1].state.adapter if results else self.start)
             seconds += sum(said.seconds for result in results for said in result.record.contributions)
         scores = {client: found for client, found in finals.items() if found}
         by_client = {client: found.loss for client, found in scores.items()}
         return self._result(list(scores.values()) if len(scores) == len(finals) else [], training_seconds=seconds, by_client=by_client)
 
-    def federation(self, clients: Sequence[Participant]) -> Iterator[RoundResult]:
-        """The rounds of the cell's phase among these clients. Ends early, with a note, when one cannot be completed."""
+    def federation(self, clients: Sequence[Participant], validated: bool = True) -> Iterator[RoundResult]:
+        """The rounds of the cell's phase among these clients. Ends early, with a note, when one cannot be completed.
+
+        `validated`: whether each has the loss on the server's validation split, which costs a pass over it.
+        """
         plan, sft = self.work.plan, self.work.phase == "sft"
         attacks = {client.client_id: client.attack for client in clients}
         shards = self.shards
@@ -165,7 +178,7 @@ class Bench:
             train={"sft": self.work.train, "va": self.work.train},
             rule=self._weigher(),
             aggregation=self.lab.aggregation(self.work.rule),
-            validate=self.validator,
+            validate=self.validator if validated else None,
         )
         state = FederationState(0, self.start) if sft else FederationState(plan.fed_rounds, self.start, self.start)
         try:
@@ -195,6 +208,11 @@ class Bench:
             batch_size=self.work.eval_batch_size,
         )
 
+    @cached_property
+    def test(self) -> TestSplit:
+        """What the cell is judged on: in VA against the adapter that the rounds start from."""
+        return TestSplit(self.lab.model, self.data, self.work.phase, self.work.train.dpo_beta, self.work.eval_batch_size, self.start)
+
     def _learner(self) -> Learner:
         """One for every cell: it keeps reference log-probabilities by run and client, and another cell's clients may hold other data."""
         learner = GenericLearner({self.work.model: self.lab.model})
@@ -204,9 +222,8 @@ class Bench:
         return self.lab.weigher(self.work.rule, self.validator) if self.work.rule else ContributionRule(mode="fedavg")
 
     def _score(self, adapter: Adapter) -> TestScores | None:
-        split = TestSplit(self.data, self.work.phase, self.work.train.dpo_beta, self.work.eval_batch_size)
         try:
-            return split.score(self.lab.model, adapter, self.start)
+            return self.test.score(adapter)
         except AdapterError as error:
             self.notes.append(str(error))
             return None
@@ -222,4 +239,4 @@ def _summary(result: RoundResult) -> RoundSummary:
     """How much each update counted in the end: of a rule by coordinates nobody can say."""
     record = result.record
     weights = None if record.aggregation in BY_COORDINATE else record.counted or record.weights
-    return RoundSummary(clients=record.clients, weights=weights, loss=record.held_out.loss if record.held_out else 0.0)
+    return RoundSummary(clients=record.clients, weights=weights, loss=record.held_out.loss if record.held_out else None)

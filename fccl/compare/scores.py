@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Self
 
 import numpy as np
 import torch
 
 from fccl.adapter import Adapter
+from fccl.compare.values import held_out_loss
 from fccl.data.examples import PreferencePair, SftExample, read_examples
-from fccl.encoding import encode_pairs, encode_sft
+from fccl.encoding import Encoded, encode_pairs, encode_sft
 from fccl.evaluation.bootstrap import Floats
 from fccl.evaluation.preference import choices
 from fccl.losses import dpo_losses
 from fccl.model import LanguageModel
 from fccl.paths import DataPaths
-from fccl.scoring import PairScores, score_pairs, score_sft
+from fccl.scoring import EncodedPair, PairScores, score_pairs, score_sft
 from fccl.specs import Phase
 
 
@@ -33,7 +35,7 @@ class TestScores:
 
     @property
     def loss(self) -> float:
-        return float(self.losses.sum() / self.units.sum())
+        return held_out_loss(self.losses, self.units)
 
     @classmethod
     def mean(cls, many: Sequence[Self]) -> Self:
@@ -43,31 +45,43 @@ class TestScores:
 
 @dataclass(frozen=True, eq=False)
 class TestSplit:
-    """The test examples of a prepared folder, and how they are scored."""
+    """The test examples of a prepared folder under adapters of one model, in VA against `reference`. Read, encoded and scored under it once."""
 
     __test__ = False
+    model: LanguageModel
     data: DataPaths
     phase: Phase
     beta: float
     batch_size: int
+    reference: Adapter
 
-    def score(self, model: LanguageModel, adapter: Adapter, reference: Adapter) -> TestScores:
-        """Leaves `adapter` loaded. `reference` counts in VA alone. Raises `AdapterError` when a score is not finite."""
+    def score(self, adapter: Adapter) -> TestScores:
+        """Leaves `adapter` loaded. Raises `AdapterError` when a score is not finite."""
         if self.phase == "sft":
-            return self._responses(model, adapter)
-        before, now = self._pairs(model, reference), self._pairs(model, adapter)
+            self.model.load(adapter)
+            scores = score_sft(self.model, self.rows, self.batch_size)
+            return TestScores(scores.nll, scores.tokens.astype(np.float64), np.zeros(0), np.zeros(0))
+        before, now = self.before, self._pairs_under(adapter)
         logs = [torch.from_numpy(part) for part in (now.chosen, now.rejected, before.chosen, before.rejected)]
         losses = dpo_losses(logs[0], logs[1], logs[2], logs[3], self.beta).numpy()
         made = choices(now.margins)
         return TestScores(losses, np.ones(len(losses)), np.nan_to_num(made), 1.0 - np.isnan(made))
 
-    def _responses(self, model: LanguageModel, adapter: Adapter) -> TestScores:
-        rows = encode_sft(model.tokenizer, read_examples(self.data.held_out("test", "sft"), SftExample), model.spec.max_length)
-        model.load(adapter)
-        scores = score_sft(model, rows, self.batch_size)
-        return TestScores(scores.nll, scores.tokens.astype(np.float64), np.zeros(0), np.zeros(0))
+    @cached_property
+    def rows(self) -> list[Encoded]:
+        """The instructions."""
+        return encode_sft(self.model.tokenizer, read_examples(self.data.held_out("test", "sft"), SftExample), self.model.spec.max_length)
 
-    def _pairs(self, model: LanguageModel, adapter: Adapter) -> PairScores:
-        pairs = encode_pairs(model.tokenizer, read_examples(self.data.held_out("test", "va"), PreferencePair), model.spec.max_length)
-        model.load(adapter)
-        return score_pairs(model, pairs, self.batch_size)
+    @cached_property
+    def pairs(self) -> list[EncodedPair]:
+        """The preference pairs."""
+        return encode_pairs(self.model.tokenizer, read_examples(self.data.held_out("test", "va"), PreferencePair), self.model.spec.max_length)
+
+    @cached_property
+    def before(self) -> PairScores:
+        """log π_ref of all pairs. Leaves `reference` loaded."""
+        return self._pairs_under(self.reference)
+
+    def _pairs_under(self, adapter: Adapter) -> PairScores:
+        self.model.load(adapter)
+        return score_pairs(self.model, self.pairs, self.batch_size)

@@ -43,9 +43,9 @@ def _row(scenario: Scenario, method: str, pairs: Sequence[tuple[Cell, CellResult
         difference=judged.difference,
         verdict=judged.verdict,
         gap_closed=judged.gap_closed if weighed else None,
-        by_seed=tuple(_loss(result) for result in results),
+        by_seed=tuple(result.loss for result in results),
         bad_weight=bad_weight([result.rounds for result in results], bad) if scenario.has_bad_clients and weighed else None,
-        validation=_by_round([[one.loss for one in result.rounds] for result in results]),
+        validation=_by_round([[one.loss for one in result.rounds if one.loss is not None] for result in results]),
         weights=_weights(first.rounds, options.num_clients) if weighed else None,
         bad_clients=bad[0],
         seconds=float(np.mean([result.training_seconds + result.weighing_seconds for result in results])),
@@ -75,7 +75,3 @@ def _weights(rounds: Sequence[RoundSummary], num_clients: int) -> tuple[tuple[fl
 def _by_round(many: Sequence[Sequence[float]]) -> tuple[float, ...]:
     """The mean over seeds of the rounds that all seeds have."""
     return tuple(float(np.mean(values)) for values in zip(*many, strict=False))
-
-
-def _loss(result: CellResult) -> float | None:
-    return float(np.sum(result.losses) / np.sum(result.units)) if result.units else None

@@ -16,6 +16,7 @@ SIGNS = {"better": f"{BETTER} better", "worse": "▼ worse", "no significant dif
 TIMES = "×"  # noqa: RUF001
 HUGE = 700.0  # exp of more is no float
 SECONDS = "s"
+ENOUGH_SEEDS = 5  # fewer say little of others
 _HEADS = {
     "sft": ("perplexity", f"{TIMES} FedAvg's [95 %]", "verdict", "gap closed [95 %]", "bad clients' weight", SECONDS),
     "va": ("DPO loss", "minus FedAvg's [95 %]", "verdict", "gap closed [95 %]", "bad clients' weight", SECONDS, "accuracy"),
@@ -91,12 +92,17 @@ def lead(comparison: Comparison) -> list[str]:
 
 def notes(comparison: Comparison) -> list[str]:
     """How to read it."""
-    scope = "test examples alone, since there is one seed" if len(comparison.seeds) == 1 else "seeds, and test examples within seeds"
+    seeds = len(comparison.seeds)
+    scope = "test examples alone, since there is one seed" if seeds == 1 else "seeds, and test examples within seeds"
+    width = " They are too wide where seeds agree and too narrow where seeds differ." if seeds > 1 else ""
+    few = f" With fewer than {ENOUGH_SEEDS} seeds a verdict holds for these seeds; unlike ones may turn it." if seeds < ENOUGH_SEEDS else ""
     return [
-        f"Intervals: 95 %, paired bootstrap over {scope} ({comparison.bootstrap_samples:,} resamples); not corrected for the number of comparisons.",
+        f"Intervals: 95 %, paired bootstrap over {scope} ({comparison.bootstrap_samples:,} resamples); not corrected for the number of comparisons."
+        f"{width}{few}",
         f"Perplexity is exp of the mean held-out loss over seeds; {TIMES} FedAvg's: below 1 is better.",
         "Gap closed: (FedAvg - method) / (FedAvg - oracle) in held-out loss; 100 % is as good as FedAvg without the bad clients. "
-        f"{DASH}: the oracle is not significantly better than FedAvg, so there is no gap.",
+        f"{DASH}: FedAvg itself or no federation (base, alone, centralised); no oracle, or one that is not significantly better than FedAvg, "
+        "so that there is no gap; or a model that cannot be scored.",
         "Bad clients' weight: first and last round, mean over seeds. s: seconds of training and weighing, all clients one after the other.",
     ]
 

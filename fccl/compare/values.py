@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
+import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import Field
 
 from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec, Value
@@ -53,7 +55,7 @@ class RoundSummary(Value):
 
     clients: tuple[int, ...]
     weights: tuple[float, ...] | None  # how much each counted in the end; None for a rule that is no weighted sum
-    loss: float  # of the new adapter on the server's validation split, in the unit of the phase
+    loss: float | None  # of the new adapter on the server's validation split, in the unit of the phase; None where it was not asked
 
 
 class CellResult(Value):
@@ -68,6 +70,16 @@ class CellResult(Value):
     units: tuple[float, ...] = ()
     right: tuple[float, ...] = ()  # VA: 1 where the chosen response is the likelier one
     decided: tuple[float, ...] = ()  # VA: 1 where it is no tie
-    by_client: dict[int, float] = Field(default_factory=dict)  # `alone`: each client's own held-out loss
-    adapter_sha256: str = ""  # of the final adapter; empty for `alone`
+    by_client: dict[int, float] = Field(default_factory=dict)  # `alone`: each client's own held-out loss; their range stands in the cell's line
+    adapter_sha256: str = ""  # of the final adapter, to tell whether another run came to the same; empty for `alone`
     stopped: str = ""  # why not all rounds could be run
+
+    @property
+    def loss(self) -> float | None:
+        """The held-out loss. None when the model cannot be scored."""
+        return held_out_loss(self.losses, self.units) if self.units else None
+
+
+def held_out_loss(losses: ArrayLike, units: ArrayLike) -> float:
+    """Of one model on all test examples."""
+    return float(np.sum(losses) / np.sum(units))

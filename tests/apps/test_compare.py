@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import signal
@@ -7,10 +8,15 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from fccl.apps import compare
 from fccl.apps.main import main
+from fccl.compare.cell import Cell
+from fccl.compare.values import CellResult
 from fccl.comparison import Comparison
 from fccl.paths import ComparePaths
+from tests.compare.test_verdicts import WORK
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ("bird", "apple", "cherry", "tree", "fruit", "words", "hot", "cold", "red", "old")
@@ -113,7 +119,7 @@ def test_a_mistake_is_one_line_with_the_way_out(arguments, error, hint, tmp_path
 
 
 def test_a_damaged_cell_is_run_again(command, tmp_path, capsys):
-    arguments = [*command, "--fed-rounds", "1", "--scenarios", "sign-flip", "--methods", "base", "--out", str(tmp_path)]
+    arguments = [*command, "--fed-rounds", "1", "--scenarios", "duplicated", "--methods", "base", "--out", str(tmp_path)]
     assert main(arguments) == 0
     first, second = sorted(ComparePaths(tmp_path).cells.glob("*.json"))
     content = first.read_bytes()
@@ -124,6 +130,21 @@ def test_a_damaged_cell_is_run_again(command, tmp_path, capsys):
     again = json.loads(first.read_bytes())
     assert again["losses"] == json.loads(content)["losses"]
     assert second.is_file()
+    assert len(list((tmp_path / "data").iterdir())) == 1  # what is written of it needs no other data
+
+
+def test_a_line_says_what_a_cell_came_to():
+    said = io.StringIO()
+    result = CellResult(work=WORK, seconds=2, training_seconds=1, weighing_seconds=0, losses=(1.0, 3.0), units=(2.0, 2.0))
+    with compare._progress(Console(file=said, width=200), 3) as tell:
+        tell(Cell("shuffled", "fedavg", 1, WORK, Path()), result)
+        tell(Cell("shuffled", "alone", 1, WORK, Path()), result.model_copy(update={"by_client": {0: 0.75, 2: 1.25}}))
+        tell(Cell("shuffled", "median", 1, WORK, Path()), result.model_copy(update={"losses": (), "units": (), "stopped": "round 2 broke"}))
+    assert [line.strip() for line in said.getvalue().splitlines()] == [
+        "1/3 shuffled · fedavg · seed 1: held-out loss 1.0000, 2 s",
+        "2/3 shuffled · alone · seed 1: held-out loss 1.0000 (of each client 0.7500 to 1.2500), 2 s",
+        "3/3 shuffled · median · seed 1: not finite, 2 s (ended early: round 2 broke)",
+    ]
 
 
 @pytest.mark.slow

@@ -1,9 +1,12 @@
 import json
+import multiprocessing
 from dataclasses import dataclass, replace
+from threading import Timer
 
 import pytest
 
 from fccl.compare.cache import CachedLearner
+from fccl.files import one_at_a_time
 from fccl.messages import FitTask
 from tests.toy import MODEL, START, TRAIN, ToyLearner, adapter, shard
 
@@ -104,3 +107,37 @@ def test_what_is_damaged_is_trained_again(setting, damage):
         record.write_text(json.dumps({"adapter_sha256": good}))
     assert fit(setting.cache()).adapter.load().sha256 == good
     assert len(setting.learner.calls) == 2
+
+
+def train_slowly(folder, begun, may_end):
+    """In a process of its own: says that it trains, and goes on when it may."""
+
+    class Slow(ToyLearner):
+        def fit(self, task, shard, on_status):
+            begun.set()
+            assert may_end.wait(60)
+            return super().fit(task, shard, on_status)
+
+    fit(Setting(folder, Slow()).cache())
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_who_comes_second_waits_and_reads_unless_the_first_dies(setting, killed):
+    context = multiprocessing.get_context("spawn")
+    begun, may_end = context.Event(), context.Event()
+    first = context.Process(target=train_slowly, args=(setting.folder, begun, may_end), daemon=True)
+    first.start()
+    assert begun.wait(60)
+    Timer(0.3, first.kill if killed else may_end.set).start()
+    update = fit(setting.cache())
+    assert setting.learner.calls == ([(0, 2)] if killed else [])
+    assert update.adapter.load().sha256 == fit(ToyLearner()).adapter.load().sha256
+    first.join(60)
+    assert (first.exitcode == 0) is not killed
+    assert sorted(path.suffix for path in setting.folder.iterdir()) == [".json", ".pt"]
+
+
+def test_other_updates_are_not_waited_for(setting):
+    with one_at_a_time(setting.folder / f"{setting.cache().key(task(), shard(3))}.pt"):
+        fit(setting.cache())
+    assert setting.learner.calls == [(0, 2)]

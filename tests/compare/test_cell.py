@@ -1,9 +1,15 @@
+import time
+from dataclasses import replace
+from threading import Event, Thread
+
 import numpy as np
 import pytest
 import torch
 
+from fccl.adapter import Adapter
 from fccl.apps.run import aggregation_rule
 from fccl.compare import cell as cells
+from fccl.compare import scores
 from fccl.compare.cell import LEFT_OUT, Only, run_cell, start_adapter, union
 from fccl.compare.methods import METHODS
 from fccl.compare.scenarios import SCENARIOS
@@ -13,8 +19,9 @@ from fccl.contribution.rules import ContributionRule
 from fccl.data.examples import PreferencePair, SftExample, read_examples
 from fccl.data.shards import load_shard
 from fccl.encoding import encode_pairs, encode_sft
-from fccl.errors import TrainingError
+from fccl.errors import AdapterError, TrainingError
 from fccl.federation import Federation, FederationState
+from fccl.files import one_at_a_time
 from fccl.paths import DataPaths
 from fccl.scoring import score_pairs, score_sft
 from fccl.training.learner import GenericLearner
@@ -205,6 +212,70 @@ def test_the_start_of_va_is_trained_once(workshop):
     run(shop, "flipped", "verified")
     assert path.stat().st_mtime_ns == written
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_start_that_another_process_trains_is_waited_for(workshop, monkeypatch):
+    shop = workshop()
+    one = shop.planner.cell(SCENARIOS["flipped"], METHODS["fedavg"], 42)
+    path, theirs = shop.paths.start(one.start.work.key), shop.lab.model.initial_adapter(1)
+    monkeypatch.setattr(cells, "_train_start", lambda bench: pytest.fail("trained twice"))
+    begun = Event()
+
+    def elsewhere():
+        with one_at_a_time(path):
+            begun.set()
+            time.sleep(0.3)
+            theirs.save(path)
+
+    other = Thread(target=elsewhere)
+    other.start()
+    assert begun.wait(10)
+    assert start_adapter(shop.lab, one).sha256 == theirs.sha256
+    other.join()
+
+
+def test_a_start_that_has_diverged_is_not_kept(workshop, monkeypatch):
+    shop = workshop()
+    one = shop.planner.cell(SCENARIOS["flipped"], METHODS["fedavg"], 42)
+    monkeypatch.setattr(cells.GenericLearner, "fit", huge)
+    with pytest.raises(AdapterError, match="not finite"):
+        start_adapter(shop.lab, one)
+    assert list(shop.paths.start("any").parent.iterdir()) == []
+
+
+def huge(self, task, shard, on_status):
+    """An update that is finite, of a model that is not."""
+    update = ToyLearner().fit(replace(task, adapter=START.adapter), shard, on_status)
+    return replace(update, adapter=Adapter({name: torch.full_like(tensor, 1e30) for name, tensor in task.adapter.tensors.items()}))
+
+
+def test_what_nobody_reads_is_not_validated(workshop, monkeypatch):
+    asked = []
+
+    class Spy(cells.Validator):
+        def __call__(self, phase, adapter, reference):
+            asked.append(phase)
+            return super().__call__(phase, adapter, reference)
+
+    monkeypatch.setattr(cells, "Validator", Spy)
+    shop = workshop()
+    _, alone = run(shop, "shuffled", "alone")
+    assert (asked, len(alone.by_client)) == ([], 3)
+    run(shop, "flipped", "base")
+    assert asked == ["sft"]  # the start, once its rounds are done
+    _, result = run(shop, "flipped", "fedavg")
+    assert asked == ["sft", "va", "va"]
+    assert all(one.loss is not None for one in result.rounds)
+
+
+def test_the_test_split_is_encoded_and_scored_under_the_reference_once(workshop, monkeypatch):
+    shop, encoded, scored = workshop(), [], []
+    monkeypatch.setattr(scores, "encode_pairs", lambda *asked: encoded.append(1) or encode_pairs(*asked))
+    monkeypatch.setattr(scores, "score_pairs", lambda model, *asked: scored.append(model.adapter().sha256) or score_pairs(model, *asked))
+    one, result = run(shop, "flipped", "alone")
+    assert len(encoded) == 1
+    assert len(scored) == 1 + len(result.by_client)
+    assert scored.count(start_adapter(shop.lab, one).sha256) == 1
 
 
 def test_a_federation_that_breaks_down_is_a_result(workshop, monkeypatch):

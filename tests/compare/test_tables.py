@@ -1,12 +1,14 @@
 """Tables and pictures of a comparison whose figures are made up, so that every kind of cell is there."""
 
 import io
+import re
 
 import pytest
 from PIL import Image
 
 from fccl.compare import pictures, tables
 from fccl.compare.methods import METHODS
+from fccl.comparison import ScenarioInfo
 from tests.compare.made_up import comparison, row
 
 
@@ -54,6 +56,19 @@ def test_markdown_tables_are_tables():
 def test_one_seed_is_said_to_be_one():
     assert "one seed" in " ".join(tables.notes(comparison(seeds=(1,))))
     assert "one seed" not in " ".join(tables.notes(comparison()))
+
+
+@pytest.mark.parametrize(("count", "these", "differ"), [(1, True, False), (2, True, True), (4, True, True), (5, False, True)])
+def test_a_verdict_over_few_seeds_is_said_to_be_of_these(count, these, differ):
+    says = " ".join(tables.notes(comparison(seeds=tuple(range(count)))))
+    assert ("holds for these seeds" in says) is these
+    assert ("too narrow where seeds differ" in says) is differ
+
+
+def test_a_dash_in_the_gaps_has_its_reasons():
+    says = " ".join(tables.notes(comparison()))
+    for reason in ("FedAvg itself", "base, alone, centralised", "no oracle", "not significantly better", "cannot be scored"):
+        assert reason in says
 
 
 @pytest.mark.parametrize(("loss", "shown"), [(0.0, "1.000"), (2.0, "7.389"), (4.0, "54.6"), (9.0, "8,103"), (20.0, "4.85e+08"), (1e6, "1.01e+304")])
@@ -111,3 +126,17 @@ def test_the_page_holds_everything_and_asks_the_network_for_nothing():
     assert "http" not in html.replace("http-equiv", "")
     for words in ("▲ better", "▼ worse", "≈ no difference", "0.50 → 0.00", "round 2 has 0 good updates"):
         assert words in html
+
+
+@pytest.mark.parametrize("oracle", [True, False])
+def test_the_tiles_go_by_who_is_bad_and_not_by_who_was_compared(oracle):
+    from fccl.apps.compare_page import page
+
+    clean = ScenarioInfo(name="clean-iid", title="clean, IID", phase="sft", bad_clients=0)
+    rows = [row("shuffled", "verified", 2.0, verdict="worse", bad_weight=(0.5, 0.25)), row("clean-iid", "verified", 2.0, verdict="worse")]
+    rows += [row("shuffled", "oracle", 0.5)] if oracle else []
+    found = comparison(rows=tuple(rows), scenarios=(comparison().scenarios[0], clean))
+    no_pictures = pictures.Drawn(None, dict.fromkeys(("shuffled", "clean-iid")), dict.fromkeys(("shuffled", "clean-iid")))
+    says = " ".join(re.sub("<[^>]*>", " ", page(found, no_pictures, no_pictures)).split())
+    assert "verified is worse than FedAvg 1 of 1 scenarios without bad clients" in says
+    assert "weight of the bad clients in the last round 0.250 verified, mean over scenarios" in says

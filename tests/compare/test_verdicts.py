@@ -58,10 +58,17 @@ def test_worse_is_worse():
     assert said["mine"].gap_closed is None
 
 
-def test_nothing_is_found_where_nothing_is():
-    """At 95 % about one of twenty would be; with five seeds the bootstrap is a little too sure."""
-    found = [judge(world(effects=(("fedavg", 0.0), ("mine", 0.0)), noise=0.3, draw=draw), 300, 1, "fedavg", "oracle") for draw in range(60)]
-    assert sum(said["mine"].verdict != "no significant difference" for said in found) <= 9
+@pytest.mark.parametrize(("seeds", "spread", "wrong"), [(5, 0.0, (0.0, 0.05)), (5, 0.3, (0.06, 0.25)), (2, 0.0, (0.0, 0.1)), (2, 0.3, (0.18, 0.5))])
+def test_intervals_are_as_wide_and_as_often_wrong_as_is_said_of_them(seeds, spread, wrong):
+    """Where there is nothing to be found: too wide where seeds agree, too narrow where they do not, by what decision 13 says."""
+    worlds = (world(seeds, 40, (("fedavg", 0.0), ("mine", 0.0)), noise=0.3, spread=spread, draw=draw) for draw in range(200))
+    said = [judge(each, 200, draw, "fedavg", "oracle")["mine"] for draw, each in enumerate(worlds)]
+    within = 2 * 0.3**2 * (1 + 60.67 / 16**2) / 40  # of a seed's mean: two methods' noise, responses of 3 to 29 tokens
+    truth = spread**2 + within
+    expected = ((seeds - 1) / seeds * truth + within) / truth
+    drawn = np.mean([((one.difference.high - one.difference.low) / (2 * 1.96)) ** 2 for one in said])
+    assert np.sqrt(drawn / np.var([one.difference.value for one in said])) == pytest.approx(np.sqrt(expected), rel=0.1)
+    assert wrong[0] <= np.mean([one.verdict != "no significant difference" for one in said]) <= wrong[1]
 
 
 def test_seeds_that_disagree_make_the_interval_wide():

@@ -66,6 +66,14 @@ def test_blocks_of_resamples_join(monkeypatch):
     assert (sums == 20).all()
 
 
+def test_counts_are_of_the_rows_that_are_summed(monkeypatch):
+    monkeypatch.setattr(bootstrap, "_DRAWS_AT_ONCE", 70)
+    columns = np.random.default_rng(0).normal(size=(20, 2))
+    counts = BOOT.counts(20)
+    assert (counts.sum(axis=1) == 20).all()
+    assert np.allclose(counts @ columns, BOOT.sums(columns), rtol=0, atol=1e-9)
+
+
 def test_mean_agrees_with_scipy():
     values = np.random.default_rng(1).exponential(size=80)
     ours = Bootstrap(samples=20_000, seed=0).mean(values)
