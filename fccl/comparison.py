@@ -32,7 +32,7 @@ class Row(Value):
     weights: tuple[tuple[float, ...], ...] | None = None  # by round, then by client, of the first seed
     bad_clients: tuple[int, ...] = ()  # of the first seed
     seconds: float = 0.0  # training and weighing, mean over seeds
-    stopped: tuple[str, ...] = ()  # why a seed ended early
+    trouble: tuple[str, ...] = ()  # what went wrong with a seed
 
 
 class ScenarioInfo(Value):

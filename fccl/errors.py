@@ -10,7 +10,7 @@
       UpdateRejected    a client's answer does not answer its task
         ForeignAnswer   it is not even this client's answer: of another run, round or sender
       FederationError   the run cannot go on (too few clients); its state is resumable
-      StorageError      the disk is full, read-only or not there
+      StorageError      the disk is full, read-only or not there, or a file on it is not what it was
 
 A message is one line and says what is wrong; `hint` says the way out. The command line prints both and no traceback. Errors of
 the libraries below (OSError, ValueError of torch, transformers, pydantic) are turned into these at one boundary each.
@@ -68,4 +68,4 @@ class FederationError(FcclError):
 
 
 class StorageError(FcclError):
-    """The disk is full, read-only or not there."""
+    """The disk is full, read-only or not there, or a file on it is not what it was."""

@@ -24,6 +24,7 @@ from rich.text import Text
 from fccl import __version__
 from fccl.aggregation.protocol import Aggregation
 from fccl.apps.compare_page import page
+from fccl.apps.console import plain_console
 from fccl.apps.interrupt import terminate_as_interrupt
 from fccl.apps.prepare import data_spec
 from fccl.apps.run import aggregation_rule, weigher
@@ -73,7 +74,7 @@ class Choice:
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
     """Run what is not finished, then judge, write and show. Returns the exit status."""
-    console = Console() if sys.stdout.isatty() else Console(width=ROOMY)
+    console = plain_console(None if sys.stdout.isatty() else ROOMY)
     _refuse_decided(options.given)
     settings = with_defaults(settings, options.quick)
     choice = chosen(settings, options)
@@ -207,8 +208,8 @@ def _progress(console: Console, count: int) -> Iterator[Callable[[Cell, CellResu
             done += 1
             loss = "not finite" if result.loss is None else f"held-out loss {result.loss:.4f}"
             each = f" (of each client {min(alone):.4f} to {max(alone):.4f})" if (alone := result.by_client.values()) else ""
-            early = f" (ended early: {result.stopped})" if result.stopped else ""
-            text = f"{done:>4}/{count} {cell.scenario} · {cell.method} · seed {cell.seed}: {loss}{each}, {result.seconds:.0f} s{early}"
+            trouble = f" ({'; '.join(result.trouble)})" if result.trouble else ""
+            text = f"{done:>4}/{count} {cell.scenario} · {cell.method} · seed {cell.seed}: {loss}{each}, {result.seconds:.0f} s{trouble}"
             console.print(Text(text), soft_wrap=True)
             bar.advance(task)
 

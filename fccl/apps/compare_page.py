@@ -28,7 +28,7 @@ def page(comparison: Comparison, wide: Drawn, narrow: Drawn, command: str = "") 
             tone="good",
             sentence=one_line(" ".join(tables.lead(comparison))),
             facts=tuple((name, one_line(text)) for name, text in _facts(comparison, command)),
-            notices=tuple(one_line(f"{row.scenario}, {row.method}: {why}") for row in comparison.rows for why in row.stopped),
+            notices=tuple(one_line(f"{row.scenario}, {row.method}: {what}") for row in comparison.rows for what in row.trouble),
             tiles=_tiles(comparison),
             sections=(
                 _whole(comparison, wide, narrow),

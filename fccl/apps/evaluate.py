@@ -66,7 +66,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
 def own_data(data: DataPaths, info: RunInfo) -> Manifest:
     """The manifest of the data that the run was made with. Another test split may hold what its clients have trained on, so it is refused.
 
-    Raises `DataError`.
+    Raises `DataError`, or `StorageError` when a file is not what it was.
     """
     manifest = read_manifest(data)
     if sha256_of(data.manifest) != info.data_sha256:

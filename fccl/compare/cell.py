@@ -32,11 +32,11 @@ from fccl.files import one_at_a_time
 from fccl.messages import Answer, ClientFailure, FitTask, Learner
 from fccl.model import LanguageModel, cpu_threads
 from fccl.paths import ComparePaths, DataPaths
+from fccl.records import RoundRecord
 from fccl.training.learner import GenericLearner
 from fccl.transports.in_process import InProcessTransport
 
 LEFT_OUT = "left out of this cell"
-BY_COORDINATE = frozenset({"median", "trimmed_mean"})
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,21 @@ def start_adapter(lab: Lab, cell: Cell) -> Adapter:
     if cell.start is None:
         return fresh
     path = lab.paths.start(cell.start.work.key)
-    if not path.is_file():
-        with one_at_a_time(path):
-            if not path.is_file():
-                _train_start(Bench(lab, cell.start.work, DataPaths(cell.start.data), fresh)).save(path)
-    return load_adapter(path)
+    if (kept := _kept(path)) is not None:
+        return kept
+    with one_at_a_time(path):
+        if (kept := _kept(path)) is None:
+            kept = _train_start(Bench(lab, cell.start.work, DataPaths(cell.start.data), fresh))
+            kept.save(path)
+    return kept
+
+
+def _kept(path: Path) -> Adapter | None:
+    """The adapter of a file, unless that is missing or damaged."""
+    try:
+        return load_adapter(path) if path.is_file() else None
+    except AdapterError:
+        return None
 
 
 def _train_start(bench: Bench) -> Adapter:
@@ -163,7 +173,7 @@ class Bench:
         return self._result(list(scores.values()) if len(scores) == len(finals) else [], training_seconds=seconds, by_client=by_client)
 
     def federation(self, clients: Sequence[Participant], validated: bool = True) -> Iterator[RoundResult]:
-        """The rounds of the cell's phase among these clients. Ends early, with a note, when one cannot be completed.
+        """The rounds of the cell's phase among these clients. Who does not count in one is noted, and so is an end before the last.
 
         `validated`: whether each has the loss on the server's validation split, which costs a pass over it.
         """
@@ -183,11 +193,12 @@ class Bench:
         state = FederationState(0, self.start) if sft else FederationState(plan.fed_rounds, self.start, self.start)
         try:
             for result in federation.run(state, transport):
+                self.notes.extend(_without(result.record))
                 yield result
                 if result.state.next_round in (plan.fed_rounds, plan.total_rounds):
                     return
         except (FederationError, AdapterError) as error:
-            self.notes.append(str(error))
+            self.notes.append(f"ended early: {error}")
 
     @cached_property
     def shards(self) -> dict[int, ClientShard]:
@@ -231,12 +242,15 @@ class Bench:
     def _result(self, scores: Sequence[TestScores], **figures: object) -> CellResult:
         found = TestScores.mean(scores) if scores else None
         vectors = {name: tuple(getattr(found, name).tolist()) if found else () for name in ("losses", "units", "right", "decided")}
-        blank: dict[str, object] = {"work": self.work, "seconds": 0.0, "weighing_seconds": 0.0, "stopped": "; ".join(dict.fromkeys(self.notes))}
+        blank: dict[str, object] = {"work": self.work, "seconds": 0.0, "weighing_seconds": 0.0, "trouble": tuple(dict.fromkeys(self.notes))}
         return CellResult.model_validate(blank | vectors | figures)
 
 
+def _without(record: RoundRecord) -> list[str]:
+    """Who did not count in a round and should have."""
+    return [f"round {record.round + 1} without client {out.client_id}: {out.reason}" for out in record.excluded if out.reason != LEFT_OUT]
+
+
 def _summary(result: RoundResult) -> RoundSummary:
-    """How much each update counted in the end: of a rule by coordinates nobody can say."""
     record = result.record
-    weights = None if record.aggregation in BY_COORDINATE else record.counted or record.weights
-    return RoundSummary(clients=record.clients, weights=weights, loss=record.held_out.loss if record.held_out else None)
+    return RoundSummary(clients=record.clients, weights=result.counted, loss=record.held_out.loss if record.held_out else None)

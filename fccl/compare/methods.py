@@ -64,7 +64,7 @@ _ALL = (
     _peer("fedprox", "FedProx", "prox_mu"),
     _peer("scaffold", "SCAFFOLD"),
     _peer("fedavgm", "FedAvgM", "server_lr", "server_momentum"),
-    _peer("fedadagrad", "FedAdagrad", "server_lr", "server_tau"),
+    _peer("fedadagrad", "FedAdagrad", "server_lr", "server_momentum", "server_tau"),
     _peer("fedyogi", "FedYogi", *_ADAPTIVE),
     _peer("fedadam", "FedAdam", *_ADAPTIVE),
     _fccl("data_size", "FCCL, samples", *_REPORTED),

@@ -49,7 +49,7 @@ def _row(scenario: Scenario, method: str, pairs: Sequence[tuple[Cell, CellResult
         weights=_weights(first.rounds, options.num_clients) if weighed else None,
         bad_clients=bad[0],
         seconds=float(np.mean([result.training_seconds + result.weighing_seconds for result in results])),
-        stopped=tuple(dict.fromkeys(f"seed {cell.seed}: {result.stopped}" for cell, result in pairs if result.stopped)),
+        trouble=tuple(f"seed {cell.seed}: {'; '.join(result.trouble)}" for cell, result in pairs if result.trouble),
     )
 
 

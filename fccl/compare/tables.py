@@ -75,8 +75,8 @@ def to_markdown(comparison: Comparison, command: str = "") -> str:
     parts += [f"## {whole.title}", "", *_markdown(whole), ""]
     for table in scenario_tables(comparison):
         parts += [f"## {table.title}", "", *_markdown(table), ""]
-    stopped = [f"- {row.scenario}, {row.method}: {why}" for row in comparison.rows for why in row.stopped]
-    parts += ["## Ended early", "", *stopped, ""] if stopped else []
+    trouble = [f"- {row.scenario}, {row.method}: {what}" for row in comparison.rows for what in row.trouble]
+    parts += ["## What went wrong", "", *trouble, ""] if trouble else []
     return "\n".join([*parts, "## How to read it", "", *(f"- {note}" for note in notes(comparison)), ""])
 
 

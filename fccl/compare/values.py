@@ -7,11 +7,11 @@ sum(losses) / sum(units), in SFT scenarios nats per response token, in VA scenar
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec, Value
 
@@ -72,7 +72,13 @@ class CellResult(Value):
     decided: tuple[float, ...] = ()  # VA: 1 where it is no tie
     by_client: dict[int, float] = Field(default_factory=dict)  # `alone`: each client's own held-out loss; their range stands in the cell's line
     adapter_sha256: str = ""  # of the final adapter, to tell whether another run came to the same; empty for `alone`
-    stopped: str = ""  # why not all rounds could be run
+    trouble: tuple[str, ...] = ()  # what went wrong: a client that did not count in a round, rounds that could not be run
+
+    @model_validator(mode="after")
+    def _one_of_each_for_every_example(self) -> Self:
+        if len({len(self.losses), len(self.units), len(self.right), len(self.decided)} - {0}) > 1:
+            raise ValueError("losses, units, right and decided are of unlike length")
+        return self
 
     @property
     def loss(self) -> float | None:

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from fccl.data.examples import PreferencePair, SftExample, read_examples, write_examples
 from fccl.data.spec import DataSpec
-from fccl.errors import DataError
+from fccl.errors import DataError, StorageError
 from fccl.files import replace_folder, sha256_of, storage_errors, write_text
 from fccl.paths import DataPaths, LogPaths
 from fccl.specs import PHASES, Phase, Value
@@ -69,7 +69,7 @@ class Manifest(Value):
 def load_shard(paths: DataPaths, client_id: int, manifest: Manifest | None = None) -> ClientShard:
     """One client's shard; reads that client's two files and nothing else.
 
-    Raises `DataError` when a file is missing or empty, or not the one that the manifest speaks of, `BadRow` when a line is malformed.
+    Raises `DataError` when a file is missing or empty, `BadRow` when a line is malformed, `StorageError` when it is not the one of the manifest.
     """
     if manifest is not None:
         require_unchanged(paths, manifest, [paths.shard(client_id, phase) for phase in PHASES])
@@ -93,10 +93,10 @@ def read_manifest(paths: DataPaths | LogPaths) -> Manifest:
 
 
 def require_unchanged(paths: DataPaths, manifest: Manifest, files: Iterable[Path]) -> None:
-    """Raises `DataError` unless these files have the content that they had when the manifest was written."""
+    """Raises `StorageError` unless these files have the content that they had when the manifest was written."""
     for file in files:
         if sha256_of(file) != manifest.files.get(file.relative_to(paths.root).as_posix()):
-            raise DataError(f"{file} is not what it was when the data was prepared", hint="prepare the data again, with the same settings")
+            raise StorageError(f"{file} is not what it was when the data was prepared", hint="prepare the data again, with the same settings")
 
 
 def is_complete(paths: DataPaths, manifest: Manifest) -> bool:

@@ -139,11 +139,11 @@ def test_a_line_says_what_a_cell_came_to():
     with compare._progress(Console(file=said, width=200), 3) as tell:
         tell(Cell("shuffled", "fedavg", 1, WORK, Path()), result)
         tell(Cell("shuffled", "alone", 1, WORK, Path()), result.model_copy(update={"by_client": {0: 0.75, 2: 1.25}}))
-        tell(Cell("shuffled", "median", 1, WORK, Path()), result.model_copy(update={"losses": (), "units": (), "stopped": "round 2 broke"}))
+        tell(Cell("shuffled", "median", 1, WORK, Path()), result.model_copy(update={"losses": (), "units": (), "trouble": ("round 2 broke",)}))
     assert [line.strip() for line in said.getvalue().splitlines()] == [
         "1/3 shuffled · fedavg · seed 1: held-out loss 1.0000, 2 s",
         "2/3 shuffled · alone · seed 1: held-out loss 1.0000 (of each client 0.7500 to 1.2500), 2 s",
-        "3/3 shuffled · median · seed 1: not finite, 2 s (ended early: round 2 broke)",
+        "3/3 shuffled · median · seed 1: not finite, 2 s (round 2 broke)",
     ]
 
 

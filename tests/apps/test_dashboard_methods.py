@@ -59,7 +59,7 @@ def test_every_method_has_its_figures_and_its_verdict(page, results):
     assert found["FedAvg"][2] == "(yardstick)"
     said = texts(page)
     assert "builtin:micro, 4 clients, 2 rounds, seeds 1, 2." in said
-    assert "! coordinate median ended early: seed 1: round 2 has 0 good updates" in said
+    assert "! coordinate median: seed 1: ended early: round 2 has 0 good updates" in said
     assert [each.label for each in page.expander] == ["How to read it"]
 
 

@@ -18,7 +18,7 @@ from fccl.apps.run import settled
 from fccl.checkpoint import RunFolder
 from fccl.config import load_settings
 from fccl.data.prepare import prepare
-from fccl.errors import DataError
+from fccl.errors import StorageError
 from fccl.exchange.locks import exclusive
 from fccl.files import sha256_of
 from fccl.journal import Journal, read_records
@@ -103,7 +103,7 @@ def test_a_run_is_evaluated_on_its_own_data_alone(data, capsys):
     assert own_data(data, info).files
     with open(data.held_out("test", "sft"), "a") as file:
         file.write("\n")
-    with pytest.raises(DataError, match="is not what it was when the data was prepared"):
+    with pytest.raises(StorageError, match="is not what it was when the data was prepared"):
         own_data(data, info)
     assert main(["prepare", "--seed", "7", "--max-sft-examples", "300", "--max-va-examples", "150"]) == 0
     assert main(["evaluate"]) == 1

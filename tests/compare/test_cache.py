@@ -93,7 +93,7 @@ def test_what_comes_with_a_control_variate_is_not_kept(setting):
     assert not setting.folder.exists()
 
 
-@pytest.mark.parametrize("damage", ["cut the adapter", "no adapter", "another adapter", "cut the record"])
+@pytest.mark.parametrize("damage", ["cut the adapter", "no adapter", "another adapter", "cut the record", "no text"])
 def test_what_is_damaged_is_trained_again(setting, damage):
     good = fit(setting.cache()).adapter.load().sha256
     (tensors,), (record,) = setting.folder.glob("*.pt"), setting.folder.glob("*.json")
@@ -103,6 +103,8 @@ def test_what_is_damaged_is_trained_again(setting, damage):
         tensors.unlink()
     elif damage == "another adapter":
         tensors.write_bytes(adapter(9.0, 9.0, 9.0).to_bytes())
+    elif damage == "no text":
+        record.write_bytes(b"\xff\xfe")
     else:
         record.write_text(json.dumps({"adapter_sha256": good}))
     assert fit(setting.cache()).adapter.load().sha256 == good

@@ -44,7 +44,7 @@ def test_a_cell_is_a_federation_judged_on_the_test_split(workshop, tiny_model):
     assert [len(each.clients) for each in result.rounds] == [4, 4]
     assert all(sum(each.weights) == pytest.approx(1) for each in result.rounds)
     assert result.weighing_seconds > 0
-    assert not result.stopped
+    assert not result.trouble
     examples = read_examples(DataPaths(one.data).held_out("test", "sft"), SftExample)
     assert len(result.losses) == len(result.units) == len(examples)
     rows = encode_sft(tiny_model.tokenizer, examples, 128)
@@ -287,9 +287,34 @@ def test_a_federation_that_breaks_down_is_a_result(workshop, monkeypatch):
 
     monkeypatch.setattr(cells, "CachedLearner", Breaks)
     _, result = run(workshop(), "scaling", "fedavg")
-    assert "the gradient is not finite" in result.stopped
+    assert any("the gradient is not finite" in what for what in result.trouble)
     assert len(result.rounds) == 1
     assert result.losses  # of the last adapter that there is
+
+
+def test_who_does_not_count_in_a_round_is_named(workshop, monkeypatch):
+    class OneBreaks(cells.CachedLearner):
+        def fit(self, task, shard, on_status):
+            if (task.round, shard.client_id) == (1, 2):
+                raise TrainingError("the gradient is not finite")
+            return super().fit(task, shard, on_status)
+
+    monkeypatch.setattr(cells, "CachedLearner", OneBreaks)
+    _, result = run(workshop(), "scaling", "fedavg")
+    assert [what.partition(": ")[0] for what in result.trouble] == ["round 2 without client 2"]
+    _, oracle = run(workshop(), "scaling", "oracle")
+    assert all("client 2" in what for what in oracle.trouble), "whom the method leaves out is no trouble"
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(path.read_bytes()[:-40]), lambda path: path.write_bytes(b"")])
+def test_a_damaged_start_is_trained_again(workshop, damage):
+    shop = workshop()
+    one, result = run(shop, "clean-va", "fedavg")
+    path = shop.lab.paths.start(one.start.work.key)
+    whole = path.read_bytes()
+    damage(path)
+    assert timeless(run(shop, "clean-va", "fedavg")[1]) == timeless(result)
+    assert path.read_bytes() == whole
 
 
 def test_those_left_out_fail_at_once():

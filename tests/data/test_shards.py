@@ -59,7 +59,7 @@ def test_a_shard_that_the_manifest_does_not_speak_of_is_refused(tmp_path):
     manifest = read_manifest(paths)
     assert load_shard(paths, 1, manifest) == load_shard(paths, 1)
     prepared(tmp_path, 2, mark=" anew")
-    with pytest.raises(DataError, match=r"client_1_sft.jsonl is not what it was when the data was prepared"):
+    with pytest.raises(StorageError, match=r"client_1_sft.jsonl is not what it was when the data was prepared"):
         load_shard(paths, 1, manifest)
 
 

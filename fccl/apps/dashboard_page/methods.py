@@ -73,7 +73,7 @@ def ended_early(results: Comparison, scenario: ScenarioInfo) -> None:
     """Why some seeds of some methods have no final figure."""
     titles = {method.name: method.title for method in results.methods}
     rows = [row for row in results.rows if row.scenario == scenario.name]
-    lines = [f"! {one_line(titles[row.method])} ended early: {one_line(why)}" for row in rows for why in row.stopped]
+    lines = [f"! {one_line(titles[row.method])}: {one_line(what)}" for row in rows for what in row.trouble]
     if lines:
         st.html("".join(element("p", line, "fccl-alert") for line in lines))
 
