@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -18,10 +19,14 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from fccl.errors import SettingsError
+from fccl.paths import is_possible
 from fccl.specs import ExchangeSpec, ModelSpec, PartitionSpec, Phase, RoundPlan, TrainSpec
 
 GROUPS = ("run", "data", "model", "training", "federation", "contribution", "aggregation", "evaluation", "exchange", "folders")
 DOTENV = ".env"
+
+_NUMBER = re.compile(r"\s*[0-9]{1,9}\s*")
+_SHOWN = 200  # letters of a wrong value
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "quickstart": {},
@@ -61,7 +66,7 @@ class Settings(BaseSettings):
 
     preset: Literal["quickstart", "gpt2"] = knob("run", "quickstart", "a set of defaults: quickstart needs no network, gpt2 is the real thing")
     seed: int = knob("run", 42, "every random draw derives from it", ge=0)
-    threads: int = knob("run", 0, "CPU threads for training; 0 takes all. Same bytes need the same number", ge=0)
+    threads: int = knob("run", 0, "CPU threads for training; 0 takes all. Same bytes need the same number", ge=0, le=1024)
     evaluate: bool = knob("run", True, "evaluate on the test split when the rounds are done")
     track: Literal["none", "tensorboard", "mlflow", "wandb"] = knob(
         "run", "none", "write every round to a tracker too, with its own settings (MLFLOW_TRACKING_URI, WANDB_MODE ...)"
@@ -178,16 +183,30 @@ class Settings(BaseSettings):
     @field_validator("noisy_clients")
     @classmethod
     def _client_numbers(cls, text: str) -> str:
-        if text and not all(part.strip().isdigit() for part in text.split(",")):
+        if text and not all(_NUMBER.fullmatch(part) for part in text.split(",")):
             raise ValueError("must be client numbers with commas between, such as 0,2")
         return text
 
     @field_validator("client_lora_r")
     @classmethod
     def _ranks(cls, text: str) -> str:
-        if text and not all(part.strip().isdigit() and int(part) > 0 for part in text.split(",")):
+        if text and not all(_NUMBER.fullmatch(part) and int(part) > 0 for part in text.split(",")):
             raise ValueError("must be ranks with commas between, such as 8,4,2, or one for all")
         return text
+
+    @field_validator("lora_targets")
+    @classmethod
+    def _modules(cls, text: str) -> str:
+        if not any(part.strip() for part in text.split(",")):
+            raise ValueError("names nothing; must be auto, all-linear, or module names with commas between")
+        return text
+
+    @field_validator("sft_data", "va_data", "model_name", "exchange_dir", "keys_dir", "data_dir", "log_dir")
+    @classmethod
+    def _possible_path(cls, value: str | Path) -> str | Path:
+        if not is_possible(value):
+            raise ValueError("no file or folder can have such a name")
+        return value
 
     @classmethod
     def settings_customise_sources(
@@ -299,7 +318,8 @@ def _explain(problem: Mapping[str, Any]) -> str:
     if not problem["loc"]:
         return str(message)
     name = str(problem["loc"][0])
-    came = f"{name.upper()}={problem['input']}"
+    value = str(problem["input"])
+    came = f"{name.upper()}={value if len(value) <= _SHOWN else value[:_SHOWN] + '...'}"
     field = Settings.model_fields.get(name)
     if field is None or problem["type"] == "value_error":
         return f"{came}: {message}"
@@ -309,12 +329,12 @@ def _explain(problem: Mapping[str, Any]) -> str:
 def load_settings(arguments: Mapping[str, Any] | None = None) -> Settings:
     """Settings from arguments, environment, `.env`, preset and defaults, in this order of precedence.
 
-    Raises `SettingsError` for a value that is out of range and for a misspelt name in `.env` or in `arguments`.
+    Raises `SettingsError` for a value that is out of range, for a misspelt name in `.env` or in `arguments`, and for a `.env` that is no text.
     """
     arguments = arguments or {}
     _refuse_unknown(arguments)
     if Path(DOTENV).is_file():
-        _refuse_misspelt(name for name in dotenv_values(DOTENV))
+        _refuse_misspelt(_names_in_dotenv())
     with _one_line_errors():
         return Settings(**arguments)
 
@@ -329,6 +349,15 @@ def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
         if name not in Settings.model_fields:
             guess = nearest(name, Settings.model_fields)
             raise SettingsError(f"unknown setting {name.upper()}", hint=f"did you mean {guess.upper()}?" if guess else "`fccl run --help` lists them")
+
+
+def _names_in_dotenv() -> list[str]:
+    try:
+        return list(dotenv_values(DOTENV, encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{DOTENV} is not UTF-8 (byte {error.start + 1})", hint="save it as UTF-8, or move it away") from error
+    except OSError as error:
+        raise SettingsError(f"cannot read {DOTENV}: {error.strerror or error}", hint="make it readable, or move it away") from error
 
 
 def _refuse_misspelt(names: Iterable[str]) -> None:

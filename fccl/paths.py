@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+_LONGEST_NAME, _LONGEST_PATH = 255, 4096  # bytes; what Linux takes at most
+
+
+def is_possible(path: str | Path) -> bool:
+    """Whether a file or folder could have this path. What asks the system for an impossible one fails in a way of its own each time."""
+    try:
+        encoded = os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return b"\0" not in encoded and len(encoded) < _LONGEST_PATH and all(len(name) <= _LONGEST_NAME for name in encoded.split(b"/"))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 import pytest
 
-from fccl.paths import ExchangeName, ExchangePaths
+from fccl.paths import ExchangeName, ExchangePaths, is_possible
 
 
 @pytest.fixture
@@ -42,3 +42,20 @@ def test_names_both_ways(paths, text, name):
 )
 def test_what_is_no_name(paths, text):
     assert paths.name(text) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "possible"),
+    [
+        ("", True),
+        ("x" * 255, True),
+        ("x" * 256, False),
+        ("\N{LATIN SMALL LETTER U WITH DIAERESIS}" * 128, False),
+        ("x/" * 2000, True),
+        ("x/" * 2048, False),
+        ("a\0b", False),
+        ("\ud800", False),
+    ],
+)
+def test_a_path_that_no_file_can_have(path, possible):
+    assert is_possible(path) == possible
