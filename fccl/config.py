@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from fccl.errors import SettingsError
-from fccl.paths import is_possible
+from fccl.paths import is_usable
 from fccl.specs import ExchangeSpec, ModelSpec, PartitionSpec, Phase, RoundPlan, TrainSpec
 
 GROUPS = ("run", "data", "model", "training", "federation", "contribution", "aggregation", "evaluation", "exchange", "folders")
@@ -162,13 +162,13 @@ class Settings(BaseSettings):
     gen_samples: int = knob("evaluation", 6, "instructions of the test split whose generations are printed", ge=0)
     gen_tokens: int = knob("evaluation", 24, "tokens to generate at most", ge=1)
     gen_temperature: float = knob("evaluation", 0.8, "temperature of the sampled generations", gt=0)
-    bootstrap_samples: int = knob("evaluation", 2000, "resamples behind each 95 % interval", ge=100)
+    bootstrap_samples: int = knob("evaluation", 2000, "resamples behind each 95 % interval", ge=100, le=1_000_000)
     eval_batch_size: int = knob("evaluation", 32, "sequences in a forward pass", ge=1)
 
     exchange_dir: Path = knob("exchange", Path("exchange"), "where orchestrator and clients write for each other")
     client_id: int = knob("exchange", 0, "which client this process is: 0 ... NUM_CLIENTS - 1", ge=0)
     client_timeout_s: float = knob("exchange", 600.0, "a round waits so many seconds for a client that lives", gt=0)
-    heartbeat_s: float = knob("exchange", 5.0, "a client writes its heartbeat every so many seconds", ge=0.1)
+    heartbeat_s: float = knob("exchange", 5.0, "a client writes its heartbeat every so many seconds", ge=0.1, le=86_400)
     heartbeat_stale_s: float = knob("exchange", 60.0, "a client whose heartbeat is older counts as dead", gt=0)
     round_retries: int = knob("exchange", 1, "a round with fewer good updates than MIN_CLIENTS is tried again so often", ge=0)
     keep_rounds: int = knob("exchange", 2, "finished rounds whose files stay in EXCHANGE_DIR", ge=0)
@@ -203,9 +203,9 @@ class Settings(BaseSettings):
 
     @field_validator("sft_data", "va_data", "model_name", "exchange_dir", "keys_dir", "data_dir", "log_dir")
     @classmethod
-    def _possible_path(cls, value: str | Path) -> str | Path:
-        if not is_possible(value):
-            raise ValueError("no file or folder can have such a name")
+    def _usable_path(cls, value: str | Path) -> str | Path:
+        if not is_usable(value):
+            raise ValueError("is no path that can be used: too long, too deep, or not UTF-8")
         return value
 
     @classmethod
