@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -18,10 +19,14 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from fccl.errors import SettingsError
+from fccl.paths import is_usable
 from fccl.specs import ExchangeSpec, ModelSpec, PartitionSpec, Phase, RoundPlan, TrainSpec
 
 GROUPS = ("run", "data", "model", "training", "federation", "contribution", "aggregation", "evaluation", "exchange", "folders")
 DOTENV = ".env"
+
+_NUMBER = re.compile(r"\s*[0-9]{1,9}\s*")
+_SHOWN = 200  # letters of a wrong value
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "quickstart": {},
@@ -61,7 +66,7 @@ class Settings(BaseSettings):
 
     preset: Literal["quickstart", "gpt2"] = knob("run", "quickstart", "a set of defaults: quickstart needs no network, gpt2 is the real thing")
     seed: int = knob("run", 42, "every random draw derives from it", ge=0)
-    threads: int = knob("run", 0, "CPU threads for training; 0 takes all. Same bytes need the same number", ge=0)
+    threads: int = knob("run", 0, "CPU threads for training; 0 takes all. Same bytes need the same number", ge=0, le=1024)
     evaluate: bool = knob("run", True, "evaluate on the test split when the rounds are done")
     track: Literal["none", "tensorboard", "mlflow", "wandb"] = knob(
         "run", "none", "write every round to a tracker too, with its own settings (MLFLOW_TRACKING_URI, WANDB_MODE ...)"
@@ -157,13 +162,13 @@ class Settings(BaseSettings):
     gen_samples: int = knob("evaluation", 6, "instructions of the test split whose generations are printed", ge=0)
     gen_tokens: int = knob("evaluation", 24, "tokens to generate at most", ge=1)
     gen_temperature: float = knob("evaluation", 0.8, "temperature of the sampled generations", gt=0)
-    bootstrap_samples: int = knob("evaluation", 2000, "resamples behind each 95 % interval", ge=100)
+    bootstrap_samples: int = knob("evaluation", 2000, "resamples behind each 95 % interval", ge=100, le=1_000_000)
     eval_batch_size: int = knob("evaluation", 32, "sequences in a forward pass", ge=1)
 
     exchange_dir: Path = knob("exchange", Path("exchange"), "where orchestrator and clients write for each other")
     client_id: int = knob("exchange", 0, "which client this process is: 0 ... NUM_CLIENTS - 1", ge=0)
     client_timeout_s: float = knob("exchange", 600.0, "a round waits so many seconds for a client that lives", gt=0)
-    heartbeat_s: float = knob("exchange", 5.0, "a client writes its heartbeat every so many seconds", ge=0.1)
+    heartbeat_s: float = knob("exchange", 5.0, "a client writes its heartbeat every so many seconds", ge=0.1, le=86_400)
     heartbeat_stale_s: float = knob("exchange", 60.0, "a client whose heartbeat is older counts as dead", gt=0)
     round_retries: int = knob("exchange", 1, "a round with fewer good updates than MIN_CLIENTS is tried again so often", ge=0)
     keep_rounds: int = knob("exchange", 2, "finished rounds whose files stay in EXCHANGE_DIR", ge=0)
@@ -178,16 +183,30 @@ class Settings(BaseSettings):
     @field_validator("noisy_clients")
     @classmethod
     def _client_numbers(cls, text: str) -> str:
-        if text and not all(part.strip().isdigit() for part in text.split(",")):
+        if text and not all(_NUMBER.fullmatch(part) for part in text.split(",")):
             raise ValueError("must be client numbers with commas between, such as 0,2")
         return text
 
     @field_validator("client_lora_r")
     @classmethod
     def _ranks(cls, text: str) -> str:
-        if text and not all(part.strip().isdigit() and int(part) > 0 for part in text.split(",")):
+        if text and not all(_NUMBER.fullmatch(part) and int(part) > 0 for part in text.split(",")):
             raise ValueError("must be ranks with commas between, such as 8,4,2, or one for all")
         return text
+
+    @field_validator("lora_targets")
+    @classmethod
+    def _modules(cls, text: str) -> str:
+        if not any(part.strip() for part in text.split(",")):
+            raise ValueError("names nothing; must be auto, all-linear, or module names with commas between")
+        return text
+
+    @field_validator("sft_data", "va_data", "model_name", "exchange_dir", "keys_dir", "data_dir", "log_dir")
+    @classmethod
+    def _usable_path(cls, value: str | Path) -> str | Path:
+        if not is_usable(value):
+            raise ValueError("is no path that can be used: too long, too deep, or not UTF-8")
+        return value
 
     @classmethod
     def settings_customise_sources(
@@ -299,7 +318,8 @@ def _explain(problem: Mapping[str, Any]) -> str:
     if not problem["loc"]:
         return str(message)
     name = str(problem["loc"][0])
-    came = f"{name.upper()}={problem['input']}"
+    value = str(problem["input"])
+    came = f"{name.upper()}={value if len(value) <= _SHOWN else value[:_SHOWN] + '...'}"
     field = Settings.model_fields.get(name)
     if field is None or problem["type"] == "value_error":
         return f"{came}: {message}"
@@ -309,12 +329,12 @@ def _explain(problem: Mapping[str, Any]) -> str:
 def load_settings(arguments: Mapping[str, Any] | None = None) -> Settings:
     """Settings from arguments, environment, `.env`, preset and defaults, in this order of precedence.
 
-    Raises `SettingsError` for a value that is out of range and for a misspelt name in `.env` or in `arguments`.
+    Raises `SettingsError` for a value that is out of range, for a misspelt name in `.env` or in `arguments`, and for a `.env` that is no text.
     """
     arguments = arguments or {}
     _refuse_unknown(arguments)
     if Path(DOTENV).is_file():
-        _refuse_misspelt(name for name in dotenv_values(DOTENV))
+        _refuse_misspelt(_names_in_dotenv())
     with _one_line_errors():
         return Settings(**arguments)
 
@@ -329,6 +349,15 @@ def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
         if name not in Settings.model_fields:
             guess = nearest(name, Settings.model_fields)
             raise SettingsError(f"unknown setting {name.upper()}", hint=f"did you mean {guess.upper()}?" if guess else "`fccl run --help` lists them")
+
+
+def _names_in_dotenv() -> list[str]:
+    try:
+        return list(dotenv_values(DOTENV, encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{DOTENV} is not UTF-8 (byte {error.start + 1})", hint="save it as UTF-8, or move it away") from error
+    except OSError as error:
+        raise SettingsError(f"cannot read {DOTENV}: {error.strerror or error}", hint="make it readable, or move it away") from error
 
 
 def _refuse_misspelt(names: Iterable[str]) -> None:

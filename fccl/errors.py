@@ -11,6 +11,7 @@
         ForeignAnswer   it is not even this client's answer: of another run, round or sender
       FederationError   the run cannot go on (too few clients); its state is resumable
       StorageError      the disk is full, read-only or not there, or a file on it is not what it was
+      OutputError       nobody takes what the command prints
 
 A message is one line and says what is wrong; `hint` says the way out. The command line prints both and no traceback. Errors of
 the libraries below (OSError, ValueError of torch, transformers, pydantic) are turned into these at one boundary each.
@@ -69,3 +70,7 @@ class FederationError(FcclError):
 
 class StorageError(FcclError):
     """The disk is full, read-only or not there, or a file on it is not what it was."""
+
+
+class OutputError(FcclError):
+    """Nobody takes what the command prints: its reader is gone, or the disk that it goes to is full."""

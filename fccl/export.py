@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import tempfile
 from copy import copy
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from fccl.adapter import Adapter
-from fccl.errors import StorageError
 from fccl.files import replace_folder, storage_errors, write_text
 from fccl.lora import rank_of
 from fccl.model import LanguageModel
@@ -69,5 +72,15 @@ class _new_folder:
             replace_folder(self.new, self.folder)
             return
         shutil.rmtree(self.new, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise StorageError(f"cannot write {self.folder}: {error.strerror or error}") from error
+        refusal = _refusal_of_the_disk(error)
+        if refusal is not None:
+            with storage_errors(self.folder):
+                raise refusal
+
+
+def _refusal_of_the_disk(error: BaseException | None) -> OSError | None:
+    """The OSError that `error` is, or that safetensors, which has an error of its own for everything, tells of in its message."""
+    if isinstance(error, OSError):
+        return error
+    told = re.search(r"os error (\d+)", str(error)) if isinstance(error, SafetensorError) else None
+    return OSError(int(told[1]), os.strerror(int(told[1]))) if told else None

@@ -6,6 +6,18 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+_LONGEST_NAME, _LONGEST_PATH, _DEEPEST = 255, 4096, 256  # bytes, bytes, names; what Linux takes at most, and Python's recursion in mkdir
+
+
+def is_usable(path: str | Path) -> bool:
+    """Whether a file could have this path and a record could hold it. What meets another fails in a way of its own each time."""
+    try:
+        encoded = str(path).encode()
+    except UnicodeEncodeError:  # bytes that are not UTF-8
+        return False
+    names = encoded.split(b"/")
+    return b"\0" not in encoded and len(encoded) < _LONGEST_PATH and len(names) <= _DEEPEST and max(map(len, names)) <= _LONGEST_NAME
+
 
 @dataclass(frozen=True)
 class DataPaths:

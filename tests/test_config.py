@@ -50,6 +50,18 @@ def test_the_preset_itself_may_stand_in_dotenv(empty_folder):
         ({"noisy_clients": "one"}, "NOISY_CLIENTS=one: must be client numbers"),
         ({"client_lora_r": "8,,2"}, "CLIENT_LORA_R=8,,2: must be ranks with commas between"),
         ({"client_lora_r": "0"}, "CLIENT_LORA_R=0: must be ranks"),
+        ({"noisy_clients": "\N{SUPERSCRIPT TWO}"}, "NOISY_CLIENTS=.: must be client numbers"),
+        ({"noisy_clients": "1" * 5000}, r"NOISY_CLIENTS=1{200}\.\.\.: must be client numbers"),
+        ({"client_lora_r": "\N{SUPERSCRIPT TWO}"}, "CLIENT_LORA_R=.: must be ranks"),
+        ({"client_lora_r": "8,\N{ARABIC-INDIC DIGIT TWO}"}, "CLIENT_LORA_R=8,.: must be ranks"),
+        ({"client_lora_r": "9" * 5000}, r"CLIENT_LORA_R=9{200}\.\.\.: must be ranks"),
+        ({"lora_targets": ", "}, "LORA_TARGETS=, : names nothing; must be auto, all-linear, or module names"),
+        ({"threads": "1025"}, "THREADS=1025: allowed is a whole number >= 0 and <= 1,024"),
+        ({"bootstrap_samples": "1" + 12 * "0"}, "BOOTSTRAP_SAMPLES=.*: allowed is a whole number >= 100 and <= 1,000,000"),
+        ({"heartbeat_s": "1e10"}, "HEARTBEAT_S=1e10: allowed is a number >= 0.1 and <= 86,400"),
+        ({"sft_data": "x" * 5000}, r"SFT_DATA=x{200}\.\.\.: is no path that can be used"),
+        ({"log_dir": "logs/" + "x" * 256}, "LOG_DIR=.*: is no path that can be used"),
+        ({"model_name": "a\0b"}, "MODEL_NAME=.*: is no path that can be used"),
         ({"evaluate": "perhaps"}, "EVALUATE=perhaps: allowed is true or false"),
         ({"contribution_temperature": "inf"}, "CONTRIBUTION_TEMPERATURE=inf"),
     ],
@@ -73,6 +85,13 @@ def test_a_misspelt_name_in_dotenv_is_refused_a_foreign_one_is_not(empty_folder)
     assert caught.value.hint == "did you mean NUM_CLIENTS?"
     (empty_folder / ".env").write_text("POSTGRES_PASSWORD=x\n")
     load_settings()
+
+
+def test_a_dotenv_that_is_no_text_is_named(empty_folder):
+    (empty_folder / ".env").write_bytes(b"FED_ROUNDS=\xff\n")
+    with pytest.raises(SettingsError, match=r"\.env is not UTF-8 \(byte 12\)") as caught:
+        load_settings()
+    assert "save it as UTF-8" in caught.value.hint
 
 
 def test_client_numbers_that_contradict_each_other():

@@ -1,6 +1,6 @@
 import pytest
 
-from fccl.paths import ExchangeName, ExchangePaths
+from fccl.paths import ExchangeName, ExchangePaths, is_usable
 
 
 @pytest.fixture
@@ -42,3 +42,21 @@ def test_names_both_ways(paths, text, name):
 )
 def test_what_is_no_name(paths, text):
     assert paths.name(text) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "usable"),
+    [
+        ("", True),
+        ("x" * 255, True),
+        ("x" * 256, False),
+        ("\N{LATIN SMALL LETTER U WITH DIAERESIS}" * 128, False),
+        ("x/" * 255, True),
+        ("x/" * 256, False),
+        (("x" * 254 + "/") * 17, False),
+        ("a\0b", False),
+        ("l\udcff", False),
+    ],
+)
+def test_a_path_that_no_file_can_have_or_no_record_can_hold(path, usable):
+    assert is_usable(path) == usable

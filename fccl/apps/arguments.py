@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -11,6 +12,9 @@ from typing import Any, NoReturn
 from fccl.errors import SettingsError
 
 Option = tuple[str, dict[str, Any]]
+
+_NUMBER = re.compile(r"[0-9]{1,9}")
+MOST_EXAMPLES = 999_999_999
 
 
 @dataclass(frozen=True)
@@ -28,16 +32,20 @@ class Command:
         return function
 
 
-def _count(text: str) -> int:
-    """A whole number >= 0."""
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= 0")
-    return int(text)
+def _up_to(most: int) -> Callable[[str], int]:
+    """The type of an argument that is a whole number from 0 to `most`."""
+
+    def count(text: str) -> int:
+        if not _NUMBER.fullmatch(text) or int(text) > most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {most:,}")
+        return int(text)
+
+    return count
 
 
 def _port(text: str) -> int:
     """A TCP port."""
-    if not text.isdigit() or not 1 <= int(text) <= 65535:
+    if not _NUMBER.fullmatch(text) or not 1 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port: 1 to 65535")
     return int(text)
 
@@ -94,8 +102,11 @@ COMMANDS: Mapping[str, Command] = {
         "evaluate",
         ("evaluation", "folders"),
         (
-            ("--sft", {"type": _count, "metavar": "N", "default": 0, "help": "use at most N test instructions; 0 takes all (default 0)"}),
-            ("--va", {"type": _count, "metavar": "N", "default": 0, "help": "use at most N test pairs; 0 takes all (default 0)"}),
+            (
+                "--sft",
+                {"type": _up_to(MOST_EXAMPLES), "metavar": "N", "default": 0, "help": "use at most N test instructions; 0 takes all (default 0)"},
+            ),
+            ("--va", {"type": _up_to(MOST_EXAMPLES), "metavar": "N", "default": 0, "help": "use at most N test pairs; 0 takes all (default 0)"}),
             (
                 "--per-client",
                 {"action": "store_true", "help": "also evaluate each client's own last update, and the global one on each client's topics"},
@@ -111,8 +122,14 @@ COMMANDS: Mapping[str, Command] = {
             ("--quick", {"action": "store_true", "help": "what matters most, less data, two seeds: within 15 minutes on two cores"}),
             ("--scenarios", {"metavar": "A,B", "default": "", "help": "only these scenarios (default all; an unknown name lists them)"}),
             ("--methods", {"metavar": "X,Y", "default": "", "help": "only these methods, and FedAvg (default all; an unknown name lists them)"}),
-            ("--seeds", {"type": _count, "metavar": "N", "default": 0, "help": "so many seeds: SEED, SEED + 1, ... (default 5, with --quick 2)"}),
-            ("--jobs", {"type": _count, "metavar": "N", "default": 0, "help": "processes, each with one thread (default one a core, at most 8)"}),
+            (
+                "--seeds",
+                {"type": _up_to(1000), "metavar": "N", "default": 0, "help": "so many seeds: SEED, SEED + 1, ... (default 5, with --quick 2)"},
+            ),
+            (
+                "--jobs",
+                {"type": _up_to(1024), "metavar": "N", "default": 0, "help": "processes, each with one thread (default one a core, at most 8)"},
+            ),
             ("--out", {"metavar": "FOLDER", "default": "", "help": "where to (default LOG_DIR/compare)"}),
         ),
     ),

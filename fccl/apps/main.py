@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from fccl import __version__
 from fccl.apps.arguments import COMMANDS, overview, parse
+from fccl.apps.output import guarded_output
 from fccl.errors import FcclError, SettingsError
 
 
@@ -19,7 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(arguments)
+        with guarded_output():
+            return _dispatch(arguments)
     except FcclError as error:
         print(f"error: {error}", file=sys.stderr)
         if error.hint:
@@ -64,7 +66,7 @@ def _dispatch(arguments: list[str]) -> int:
 def _patience(name: str) -> Iterator[None]:
     """A line on the terminal while the libraries load, which takes seconds the first time; it is gone afterwards."""
     line = f"fccl {name}: loading the libraries ..."
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield
         return
     print(line, end="\r", file=sys.stderr, flush=True)

@@ -76,13 +76,17 @@ def read_examples(path: Path, kind: type[Example]) -> list[Example]:
     if not path.is_file():
         raise DataError(f"{path} is not there", hint="run `fccl prepare` first, or name the folder with --data-dir")
     with storage_errors(path, "read"):
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # not splitlines: text may hold U+2028
+        lines = path.read_bytes().removesuffix(b"\n").split(b"\n")  # not splitlines: text may hold U+2028
     examples = []
-    for number, line in enumerate(lines if lines != [""] else [], start=1):
+    for number, line in enumerate(lines if lines != [b""] else [], start=1):
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise BadRow(str(path), number, f"is not JSON: {error.msg}") from error
+            row = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise BadRow(str(path), number, f"is not UTF-8 (byte {error.start + 1} of the line)") from error
+        except RecursionError as error:
+            raise BadRow(str(path), number, "is nested too deeply") from error
+        except ValueError as error:
+            raise BadRow(str(path), number, f"is not JSON: {getattr(error, 'msg', error)}") from error
         examples.append(parse_row(kind, row, str(path), number))
     if not examples:
         raise DataError(f"{path} has no examples", hint="run `fccl prepare` again; every client needs at least one example")

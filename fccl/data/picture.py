@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fccl.data.shards import Manifest
-from fccl.files import write_bytes
 from fccl.specs import PHASES, Phase
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_TOPICS = 30  # rows; the smallest topics share the last one
+MAX_LETTERS = 40  # of a topic's name; a longer one would leave no room for the table
 MAX_NUMBERED = 16  # clients whose cells still have room for their number
 TITLES = {"sft": "instructions (SFT)", "va": "preference pairs (VA)"}
 
 Table = Sequence[Sequence[int]]  # [topic][client] -> examples
 
 
-def save_picture(manifest: Manifest, path: Path) -> None:
-    """Two heat maps, SFT and VA: the share of each topic's training examples that each client holds. Raises `StorageError`."""
+def draw_picture(manifest: Manifest) -> bytes:
+    """Two heat maps as a PNG, SFT and VA: the share of each topic's training examples that each client holds."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -40,8 +40,10 @@ def save_picture(manifest: Manifest, path: Path) -> None:
     bar.set_label("share of the topic", fontsize=8)
     figure.suptitle(_title(manifest), fontsize=10)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    write_bytes(path, buffer.getvalue())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a topic may be named in any script; boxes then stand for it
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def _title(manifest: Manifest) -> str:
@@ -60,12 +62,16 @@ def _draw(axis: Axes, manifest: Manifest, phase: Phase, darkest: float) -> None:
     shares = _shares(table)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=darkest, aspect="auto", interpolation="nearest")
     axis.set_title(TITLES[phase], fontsize=9)
-    axis.set_yticks(range(len(names)), names)
+    axis.set_yticks(range(len(names)), [_short(name) for name in names], parse_math=False)  # "$5 to $10" is a name, not mathematics
     axis.tick_params(labelsize=8)
     axis.set_xlabel("client" + (" (! spoilt on purpose)" if manifest.noisy_clients else ""), fontsize=8)
     if clients <= MAX_NUMBERED:
         axis.set_xticks(range(clients), [f"{client}{'!' if client in manifest.noisy_clients else ''}" for client in range(clients)])
         _write_numbers(axis, table, shares)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= MAX_LETTERS else name[: MAX_LETTERS - 1] + "…"
 
 
 def _write_numbers(axis: Axes, table: Table, shares: Sequence[Sequence[float]]) -> None:

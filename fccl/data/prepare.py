@@ -15,7 +15,7 @@ from fccl.data.examples import Example, PreferencePair, SftExample
 from fccl.data.formats import Parsed, parse_sft, parse_va
 from fccl.data.noise import check_noisy_clients, spoil
 from fccl.data.partition import partition
-from fccl.data.picture import save_picture
+from fccl.data.picture import draw_picture
 from fccl.data.shards import ClientShard, Examples, Manifest, SourceReport, commit, is_complete, read_manifest, write_prepared
 from fccl.data.sources import BUILTIN, builtin_examples, digest_of, fingerprint, open_source
 from fccl.data.spec import SYNTHETIC, DataSpec
@@ -58,9 +58,9 @@ def prepare(spec: DataSpec, paths: DataPaths, on_progress: Progress | None = Non
     shards = spoil(partition(sft_split.train, va_split.train, spec.partition), spec)
     tell(f"writing {paths.root}")
     splits: Mapping[Phase, Split[Any]] = {"sft": sft_split, "va": va_split}
-    files = write_prepared(paths, shards, {(name, phase): splits[phase].parts()[name] for name in HELD_OUT for phase in PHASES})
-    manifest = _manifest(spec, _reports(sft, va, va_split), splits, shards, files)
-    save_picture(manifest, paths.picture)
+    manifest = _manifest(spec, _reports(sft, va, va_split), splits, shards)
+    held_out = {(name, phase): splits[phase].parts()[name] for name in HELD_OUT for phase in PHASES}
+    manifest = manifest.model_copy(update={"files": write_prepared(paths, shards, held_out, draw_picture(manifest))})
     commit(paths, manifest)
     return manifest
 
@@ -164,9 +164,8 @@ def _reports(sft: _Loaded[SftExample], va: _Loaded[PreferencePair], va_split: Sp
     return tuple(report or made for report in (sft.report, va.report))
 
 
-def _manifest(
-    spec: DataSpec, sources: tuple[SourceReport, ...], splits: Mapping[Phase, Split[Any]], shards: Sequence[ClientShard], files: dict[str, str]
-) -> Manifest:
+def _manifest(spec: DataSpec, sources: tuple[SourceReport, ...], splits: Mapping[Phase, Split[Any]], shards: Sequence[ClientShard]) -> Manifest:
+    """All of the manifest but its files, which are not written yet."""
     topics = topics_by_size(splits)
     return Manifest(
         spec=spec,
@@ -175,7 +174,7 @@ def _manifest(
         topics=topics,
         topics_by_client={phase: tuple(_count(shard.of(phase), topics) for shard in shards) for phase in PHASES},
         noisy_clients=spec.noisy_clients,
-        files=files,
+        files={},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from pydantic import Field, ValidationError
 from fccl.data.examples import PreferencePair, SftExample, read_examples, write_examples
 from fccl.data.spec import DataSpec
 from fccl.errors import DataError, StorageError
-from fccl.files import replace_folder, sha256_of, storage_errors, write_text
+from fccl.files import replace_folder, sha256_of, storage_errors, write_bytes, write_text
 from fccl.paths import DataPaths, LogPaths
 from fccl.specs import PHASES, Phase, Value
 
@@ -104,8 +105,8 @@ def is_complete(paths: DataPaths, manifest: Manifest) -> bool:
     return all((paths.root / name).is_file() and sha256_of(paths.root / name) == digest for name, digest in manifest.files.items())
 
 
-def write_prepared(paths: DataPaths, shards: Sequence[ClientShard], held_out: Mapping[tuple[str, Phase], Examples]) -> dict[str, str]:
-    """Put the shards and the held-out files in the place of older ones; returns the SHA-256 of each file, for the manifest.
+def write_prepared(paths: DataPaths, shards: Sequence[ClientShard], held_out: Mapping[tuple[str, Phase], Examples], picture: bytes) -> dict[str, str]:
+    """Put the shards, the held-out files and the picture in the place of older ones; returns the SHA-256 of each data file, for the manifest.
 
     Everything is written beside first. The old manifest goes before the first folder is exchanged and the caller writes the new one
     last, so a folder that was only half exchanged never looks complete. Raises `StorageError`; older data are then untouched.
@@ -119,12 +120,15 @@ def write_prepared(paths: DataPaths, shards: Sequence[ClientShard], held_out: Ma
     try:
         for file, examples in _files(beside, shards, held_out):
             write_examples(file, examples)
+        write_bytes(beside.picture, picture)
         digests = {file.relative_to(beside.root).as_posix(): sha256_of(file) for file, _ in _files(beside, shards, held_out)}
         with storage_errors(paths.root):
-            paths.manifest.unlink(missing_ok=True)
             paths.picture.unlink(missing_ok=True)
+            paths.manifest.unlink(missing_ok=True)
         replace_folder(beside.clients, paths.clients)
         replace_folder(beside.server, paths.server)
+        with storage_errors(paths.picture):
+            os.replace(beside.picture, paths.picture)
     finally:
         shutil.rmtree(beside.root, ignore_errors=True)
     return digests

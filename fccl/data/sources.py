@@ -6,6 +6,7 @@ be left out; `.parquet` files and the hub are read by the `datasets` library.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
@@ -29,8 +30,11 @@ ENDINGS = (".json", ".jsonl", ".parquet")
 HUB_SECONDS = 8.0  # to find out whether the hub answers
 
 SourceKind = Literal["builtin", "file", "hub"]
+_LONGEST_HUB_NAME = 96  # letters; the hub's own rule
 _HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 _SPACE = re.compile(r"[ \t\r\n]*")
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")  # their marks of byte order
+_SAVE_AS_UTF8 = "save it as UTF-8"
 _WAYS_OUT = "name a local .json, .jsonl or .parquet file, use `builtin`, or set HF_HUB_OFFLINE=1 if the data set is in the hub's local cache"
 
 
@@ -56,9 +60,9 @@ def kind_of(name: str) -> SourceKind:
     if name == BUILTIN:
         return "builtin"
     path = Path(name)
-    if path.exists() or path.suffix.lower() in ENDINGS:
+    if _exists(path) or path.suffix.lower() in ENDINGS:
         return "file"
-    if _HUB_NAME.fullmatch(name) and ("/" in name or not path.suffix):
+    if len(name) <= _LONGEST_HUB_NAME and _HUB_NAME.fullmatch(name) and ("/" in name or not path.suffix):
         return "hub"
     raise DataError(f"{name} is neither a file that is there nor the name of a hub data set", hint=f"a file must end in {', '.join(ENDINGS)}")
 
@@ -72,11 +76,25 @@ def open_source(name: str, phase: Phase) -> Source:
         revision = _ask_hub(name)
         return Source(name, "hub", revision, enumerate(_read_hub(name, phase), start=1))
     path = Path(name)
-    if not path.exists():
+    if not _exists(path):
         raise DataError(f"{name} is not there", hint="check the path; it is relative to the folder that the command runs in")
     if not path.is_file():
-        raise DataError(f"{name} is a folder", hint=f"name one file that ends in {', '.join(ENDINGS)}")
+        what = "a folder" if path.is_dir() else "a device or a pipe, not a file"
+        raise DataError(f"{name} is {what}", hint=f"name one file that ends in {', '.join(ENDINGS)}")
     return Source(name, "file", "", _file_rows(path))
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is such a path. A name that is too long for one, or impossible, is nobody's; a folder that may not be entered is an error."""
+    try:
+        return path.exists()
+    except ValueError:
+        return False
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        with storage_errors(path, "read"):
+            raise
 
 
 def builtin_examples(phase: Phase) -> list[SftExample] | list[PreferencePair]:
@@ -91,7 +109,7 @@ def fingerprint(name: str, phase: Phase) -> str | None:
     if name == BUILTIN:
         return digest_of(builtin_examples(phase))
     path = Path(name)
-    return sha256_of(path) if path.is_file() else None
+    return sha256_of(path) if _exists(path) and path.is_file() else None
 
 
 def digest_of(examples: Sequence[SftExample] | Sequence[PreferencePair]) -> str:
@@ -104,18 +122,16 @@ def digest_of(examples: Sequence[SftExample] | Sequence[PreferencePair]) -> str:
 
 def _file_rows(path: Path) -> Iterable[tuple[int, Any]]:
     ending = path.suffix.lower()
+    if ending not in ENDINGS:
+        raise DataError(f"{path} has an unknown ending", hint=f"a file must end in {', '.join(ENDINGS)}")
     if ending == ".parquet":
         return enumerate(_read_parquet(path), start=1)
-    if ending == ".json" and _first_character(path) == b"[":
-        return _array_rows(path)
-    if ending in (".json", ".jsonl"):
-        return _line_rows(path)
-    raise DataError(f"{path} has an unknown ending", hint=f"a file must end in {', '.join(ENDINGS)}")
-
-
-def _first_character(path: Path) -> bytes:
     with storage_errors(path, "read"), open(path, "rb") as file:
-        return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+        head = file.read(4096)
+    if head.startswith(_UTF16) or b"\0" in head[:2]:  # JSON begins with a character of ASCII, which takes one byte in UTF-8 alone
+        raise DataError(f"{path} is text in UTF-16 or UTF-32, not in UTF-8", hint=_SAVE_AS_UTF8)
+    array = ending == ".json" and head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+    return _array_rows(path) if array else _line_rows(path)
 
 
 def _line_rows(path: Path) -> Iterator[tuple[int, Any]]:
@@ -148,11 +164,14 @@ def _array_rows(path: Path) -> Iterator[tuple[int, Any]]:
         text = content.decode("utf-8-sig")
         yield from _elements(text)
     except UnicodeDecodeError as error:
-        raise _broken_array(path, content.count(b"\n", 0, error.start) + 1, "is not UTF-8") from error
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}:{line}: is not UTF-8", hint=_SAVE_AS_UTF8) from error
     except json.JSONDecodeError as error:
         raise _broken_array(path, error.lineno, f"is not JSON: {error.msg}") from error
     except RecursionError as error:
         raise DataError(f"{path} is nested too deeply") from error
+    except ValueError as error:  # Python's limit for the digits of a number
+        raise DataError(f"{path} holds a number of thousands of digits", hint="mend the file") from error
 
 
 def _broken_array(path: Path, line: int, what: str) -> DataError:

@@ -107,6 +107,8 @@ def test_ctrl_c_says_how_to_go_on(command, tmp_path, capsys, monkeypatch):
         (["--contribution-source", "verified"], "--contribution-source: the scenarios", "--methods"),
         (["--data-dir", "data"], "--data-dir: a comparison has no use for it", "--out"),
         (["--seeds", "many"], "not a whole number", ""),
+        (["--seeds", "\N{SUPERSCRIPT TWO}"], "is not a whole number from 0 to 1,000", ""),
+        (["--seeds", "1000000000"], "is not a whole number from 0 to 1,000", ""),
         (["--scenario", "shuffled"], "unknown argument --scenario", "did you mean --scenarios?"),
     ],
 )

@@ -37,11 +37,15 @@ def test_pairs_too_with_every_separator_that_unicode_has(tmp_path_factory, examp
         ('{"instruction": " ", "response": "b"}', "'instruction' is empty"),
         ('{"instruction": "a", "response": "b", "topic": []}', "'topic' must be text, found list"),
         ("", "is not JSON"),
+        ("[" * 100_000, "is nested too deeply"),
+        ("1" * 5000, "is not JSON"),
+        (b'{"instruction": "\xff"}', "is not UTF-8 (byte 18 of the line)"),
     ],
 )
 def test_a_bad_line_is_named_with_file_and_number(tmp_path, line, what):
     path = tmp_path / "client_0_sft.jsonl"
-    path.write_text(json.dumps({"instruction": "a", "response": "b"}) + "\n" + line + "\n")
+    first = json.dumps({"instruction": "a", "response": "b"}).encode()
+    path.write_bytes(first + b"\n" + (line if isinstance(line, bytes) else line.encode()) + b"\n")
     with pytest.raises(BadRow) as caught:
         read_examples(path, SftExample)
     assert str(caught.value).startswith(f"{path}:2: ")

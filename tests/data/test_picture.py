@@ -1,16 +1,18 @@
 """The picture: there, an image, the same twice, and readable for many topics and clients."""
 
+import io
+
 import matplotlib.image
+import matplotlib.mathtext
 import pytest
 
-from fccl.data.picture import save_picture, topic_rows
+from fccl.data.picture import MAX_LETTERS, draw_picture, topic_rows
 from fccl.data.shards import Manifest, SourceReport
 from fccl.data.spec import DataSpec
-from fccl.errors import StorageError
 from fccl.specs import PartitionSpec
 
 
-def manifest_of(clients, topics):
+def manifest_of(clients, topics, names=None):
     table = tuple(tuple((client * 7 + topic * 3) % 11 for topic in range(topics)) for client in range(clients))
     return Manifest(
         spec=DataSpec(
@@ -18,26 +20,39 @@ def manifest_of(clients, topics):
         ),
         sources=tuple(SourceReport(phase=phase, name="x", kind="file", sha256="", rows_read=4, examples=4) for phase in ("sft", "va")),
         counts={"train": {"sft": 1, "va": 1}},
-        topics=tuple(f"topic {topic}" for topic in range(topics)),
+        topics=names or tuple(f"topic {topic}" for topic in range(topics)),
         topics_by_client={"sft": table, "va": ((0,) * topics,) * clients},
         noisy_clients=(0,),
         files={},
     )
 
 
+def size_of(picture):
+    return matplotlib.image.imread(io.BytesIO(picture)).shape[:2]
+
+
 @pytest.mark.parametrize(("clients", "topics"), [(1, 1), (4, 8), (300, 50)])
-def test_a_picture_of_any_federation(tmp_path, clients, topics):
-    manifest = manifest_of(clients, topics)
-    save_picture(manifest, tmp_path / "one.png")
-    height, width = matplotlib.image.imread(tmp_path / "one.png").shape[:2]
+def test_a_picture_of_any_federation(clients, topics):
+    height, width = size_of(draw_picture(manifest_of(clients, topics)))
     assert 200 < height < 2000
     assert 400 < width < 3000
 
 
-def test_the_same_picture_twice(tmp_path):
-    for name in ("one.png", "two.png"):
-        save_picture(manifest_of(4, 8), tmp_path / name)
-    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+def test_the_same_picture_twice():
+    assert draw_picture(manifest_of(4, 8)) == draw_picture(manifest_of(4, 8))
+
+
+def test_a_topic_s_name_is_drawn_as_it_is_and_never_read_as_mathematics(monkeypatch):
+    def read(*arguments, **options):
+        raise AssertionError("read as mathematics")
+
+    monkeypatch.setattr(matplotlib.mathtext.MathTextParser, "parse", read)
+    draw_picture(manifest_of(2, 4, (r"$\frac{1}{0$ _x^", "price $^$", "$a{b$", "$5 to $10")))
+
+
+def test_a_name_in_another_script_or_longer_than_the_picture_is_drawn_without_a_warning():
+    draw_picture(manifest_of(2, 2, ("\N{CJK UNIFIED IDEOGRAPH-4E2D}\0", "x" * 5000)))
+    assert draw_picture(manifest_of(2, 1, ("x" * 5000,))) == draw_picture(manifest_of(2, 1, ("x" * MAX_LETTERS + "y",)))
 
 
 def test_smaller_topics_share_the_last_row():
@@ -46,9 +61,3 @@ def test_smaller_topics_share_the_last_row():
     assert names == ["topic 0", "topic 1", "topic 2", "7 smaller topics"]
     assert table[:3] == whole[:3]
     assert [sum(column) for column in zip(*table, strict=True)] == [sum(column) for column in zip(*whole, strict=True)]
-
-
-def test_a_folder_in_the_way_is_one_error(tmp_path):
-    (tmp_path / "one.png").mkdir()
-    with pytest.raises(StorageError):
-        save_picture(manifest_of(1, 1), tmp_path / "one.png")

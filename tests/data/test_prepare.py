@@ -47,7 +47,7 @@ def small(tmp_path):
 @pytest.fixture
 def without_picture(monkeypatch):
     """Most tests ask nothing of the picture, which takes longer than all else."""
-    monkeypatch.setattr(prepare_module, "save_picture", lambda manifest, path: path.write_bytes(b""))
+    monkeypatch.setattr(prepare_module, "draw_picture", lambda manifest: b"")
 
 
 def tree(root):
@@ -209,11 +209,21 @@ def test_a_folder_whose_preparation_failed_keeps_the_older_data(small, tmp_path)
 def test_a_preparation_cut_before_the_manifest_is_not_complete(small, tmp_path, monkeypatch):
     spec, paths = spec_of(*small), DataPaths(tmp_path / "data")
     prepare(spec, paths)
-    monkeypatch.setattr(prepare_module, "save_picture", lambda manifest, path: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(prepare_module, "commit", lambda paths, manifest: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         prepare(spec_of(*small, seed=8), paths)
     assert not manifest_matches(paths, spec)
     assert not manifest_matches(paths, spec_of(*small, seed=8))
+
+
+def test_a_picture_that_cannot_be_drawn_leaves_the_older_data_whole(small, tmp_path, monkeypatch):
+    spec, paths = spec_of(*small), DataPaths(tmp_path / "data")
+    prepare(spec, paths)
+    before = tree(paths.root)
+    monkeypatch.setattr(prepare_module, "draw_picture", lambda manifest: (_ for _ in ()).throw(RuntimeError("no picture")))
+    with pytest.raises(RuntimeError, match="no picture"):
+        prepare(spec_of(*small, seed=8), paths)
+    assert tree(paths.root) == before
 
 
 # Bad input -------------------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def manifest_of(digests, clients):
 
 def prepared(root, clients, mark=""):
     paths = DataPaths(root)
-    commit(paths, manifest_of(write_prepared(paths, shards_of(clients, mark), held_out(mark)), clients))
+    commit(paths, manifest_of(write_prepared(paths, shards_of(clients, mark), held_out(mark), b""), clients))
     return paths
 
 
@@ -92,7 +92,7 @@ def test_old_shards_of_a_larger_split_do_not_linger_and_other_files_stay(tmp_pat
         "client_1_sft.jsonl",
         "client_1_va.jsonl",
     ]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["clients", "manifest.json", "mine.json", "server"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clients", "manifest.json", "mine.json", "server", "topics_by_client.png"]
     assert load_shard(paths, 1) == shards_of(2, "new")[1]
 
 
@@ -139,7 +139,7 @@ def test_a_preparation_cut_between_the_folders_leaves_no_manifest(tmp_path, monk
 
     monkeypatch.setattr(shards_module, "replace_folder", cut)
     with pytest.raises(Cut):
-        write_prepared(paths, shards_of(2, "new"), held_out("new"))
+        write_prepared(paths, shards_of(2, "new"), held_out("new"), b"")
     assert not paths.manifest.exists()
     monkeypatch.undo()
     prepared(tmp_path, 2, mark="new")
@@ -156,9 +156,18 @@ def test_a_full_disk_is_one_error_and_the_older_data_stay_whole(tmp_path, monkey
 
     monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(StorageError, match="the disk is full"):
-        write_prepared(paths, shards_of(2, "new"), held_out("new"))
+        write_prepared(paths, shards_of(2, "new"), held_out("new"), b"")
     monkeypatch.undo()
     assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == before
+    assert is_complete(paths, read_manifest(paths))
+
+
+def test_a_folder_in_the_picture_s_place_is_one_error_and_the_older_data_stay_whole(tmp_path):
+    paths = prepared(tmp_path, 3)
+    paths.picture.unlink()
+    paths.picture.mkdir()
+    with pytest.raises(StorageError, match="cannot write"):
+        prepared(tmp_path, 2, mark="new")
     assert is_complete(paths, read_manifest(paths))
 
 

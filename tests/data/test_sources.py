@@ -85,8 +85,25 @@ def test_a_broken_array_names_its_line_and_cannot_be_skipped(tmp_path, text, mes
 
 def test_an_array_that_is_not_utf8_names_its_line(tmp_path):
     (tmp_path / "rows.json").write_bytes(b'[{"a": 1},\n{"a": "\xff"}]')
-    with pytest.raises(DataError, match=r"rows\.json:2: is not UTF-8"):
+    with pytest.raises(DataError, match=r"rows\.json:2: is not UTF-8") as caught:
         rows_of(tmp_path / "rows.json")
+    assert caught.value.hint == "save it as UTF-8"
+
+
+def test_an_array_with_a_number_that_nobody_reads(tmp_path):
+    (tmp_path / "rows.json").write_text("[" + "1" * 5000 + "]")
+    with pytest.raises(DataError, match=r"rows\.json holds a number of thousands of digits"):
+        rows_of(tmp_path / "rows.json")
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_a_file_in_another_encoding_is_not_a_file_of_bad_rows(tmp_path, ending, encoding):
+    file = tmp_path / f"rows.{ending}"
+    file.write_bytes(json.dumps(ROWS).encode(encoding))
+    with pytest.raises(DataError, match="is text in UTF-16 or UTF-32, not in UTF-8") as caught:
+        rows_of(file)
+    assert caught.value.hint == "save it as UTF-8"
 
 
 def test_a_json_file_may_hold_lines(tmp_path):
@@ -109,7 +126,17 @@ def test_a_parquet_file_that_is_none(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("no.json", "is not there"), ("table.csv", "neither a file"), ("../x", "neither a file"), (".", "is a folder")],
+    [
+        ("no.json", "is not there"),
+        ("table.csv", "neither a file"),
+        ("../x", "neither a file"),
+        (".", "is a folder"),
+        ("/dev/null", "is a device or a pipe, not a file"),
+        ("x" * 97, "neither a file"),
+        ("x" * 5000, "neither a file"),
+        ("x" * 5000 + ".json", "is not there"),
+        ("a\0b", "neither a file"),
+    ],
 )
 def test_names_that_are_no_source(tmp_path, monkeypatch, name, message):
     monkeypatch.chdir(tmp_path)
