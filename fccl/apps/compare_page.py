@@ -107,7 +107,7 @@ def _methods(comparison: Comparison) -> Section:
 
 def scenario_table(table: tables.ScenarioTable) -> Table:
     """A table of a comparison as one of a page: what is better is strong."""
-    words = frozenset(index for index, name in enumerate(table.head) if name == "verdict")
+    words = frozenset(index for index, name in enumerate(table.head) if name == tables.VERDICT)
     rows = tuple(tuple(Cell(one_line(text), strong=tables.BETTER in text) for text in line) for line in table.rows)
     return Table(one_line(table.title), tuple(map(one_line, table.head)), rows, words=words)
 

@@ -15,11 +15,11 @@ BETTER = "▲"
 SIGNS = {"better": f"{BETTER} better", "worse": "▼ worse", "no significant difference": "≈ no difference", "too few examples": "too few examples"}
 TIMES = "×"  # noqa: RUF001
 HUGE = 700.0  # exp of more is no float
-SECONDS = "s"
+SECONDS, VERDICT = "s", "seeds better, verdict"
 ENOUGH_SEEDS = 5  # fewer say little of others
 _HEADS = {
-    "sft": ("perplexity", f"{TIMES} FedAvg's [95 %]", "verdict", "gap closed [95 %]", "bad clients' weight", SECONDS),
-    "va": ("DPO loss", "minus FedAvg's [95 %]", "verdict", "gap closed [95 %]", "bad clients' weight", SECONDS, "accuracy"),
+    "sft": ("perplexity", f"{TIMES} FedAvg's [95 %]", VERDICT, "gap closed [95 %]", "bad clients' weight", SECONDS),
+    "va": ("DPO loss", "minus FedAvg's [95 %]", VERDICT, "gap closed [95 %]", "bad clients' weight", SECONDS, "accuracy"),
 }
 
 
@@ -40,7 +40,8 @@ def scenario_tables(comparison: Comparison) -> list[ScenarioTable]:
 def scenario_table(comparison: Comparison, scenario: ScenarioInfo) -> ScenarioTable:
     """One scenario, its methods in order."""
     titles = {method.name: method.title for method in comparison.methods}
-    lines = tuple((titles[row.method], *_cells(row, scenario)) for row in comparison.rows if row.scenario == scenario.name)
+    yardstick = comparison.row(scenario.name, FEDAVG)
+    lines = tuple((titles[row.method], *_cells(row, yardstick, scenario)) for row in comparison.rows if row.scenario == scenario.name)
     return ScenarioTable(heading(scenario, comparison.num_clients), ("method", *_HEADS[scenario.phase]), lines)
 
 
@@ -98,7 +99,7 @@ def notes(comparison: Comparison) -> list[str]:
     few = f" With fewer than {ENOUGH_SEEDS} seeds a verdict holds for these seeds; unlike ones may turn it." if seeds < ENOUGH_SEEDS else ""
     return [
         f"Intervals: 95 %, paired bootstrap over {scope} ({comparison.bootstrap_samples:,} resamples); not corrected for the number of comparisons."
-        f"{width}{few}",
+        f"{width}{few} Before the verdict: in how many seeds the loss is lower than FedAvg's.",
         f"Perplexity is exp of the mean held-out loss over seeds; {TIMES} FedAvg's: below 1 is better.",
         "Gap closed: (FedAvg - method) / (FedAvg - oracle) in held-out loss; 100 % is as good as FedAvg without the bad clients. "
         f"{DASH}: FedAvg itself or no federation (base, alone, centralised); no oracle, or one that is not significantly better than FedAvg, "
@@ -127,12 +128,19 @@ def percent(found: Estimate | None) -> str:
     return f"{found.value:.0%} [{found.low:.0%}, {found.high:.0%}]" if found else DASH
 
 
-def _cells(row: Row, scenario: ScenarioInfo) -> tuple[str, ...]:
-    verdict = SIGNS[row.verdict] if row.verdict else "(yardstick)" if row.method == FEDAVG else DASH
+def _cells(row: Row, yardstick: Row | None, scenario: ScenarioInfo) -> tuple[str, ...]:
+    verdict = f"{_seeds_better(row, yardstick)} {SIGNS[row.verdict]}" if row.verdict else "(yardstick)" if row.method == FEDAVG else DASH
     weight = f"{row.bad_weight[0]:.2f} → {row.bad_weight[-1]:.2f}" if row.bad_weight else DASH
     cells = (figure(row, scenario.phase), _difference(row, scenario.phase), verdict, percent(row.gap_closed), weight, f"{row.seconds:.0f}")
     accuracy = f"{row.accuracy.value:.1%} [{row.accuracy.low:.1%}, {row.accuracy.high:.1%}]" if row.accuracy else DASH
     return (*cells, accuracy) if scenario.phase == "va" else cells
+
+
+def _seeds_better(row: Row, yardstick: Row | None) -> str:
+    """In how many of the seeds the loss is lower than the yardstick's. A model that cannot be scored has none that is lower."""
+    theirs = yardstick.by_seed if yardstick else ()
+    lower = sum(mine is not None and (other is None or mine < other) for mine, other in zip(row.by_seed, theirs, strict=False))
+    return f"{lower}/{row.seeds}"
 
 
 def _difference(row: Row, phase: str) -> str:

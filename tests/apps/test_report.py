@@ -158,7 +158,7 @@ def test_a_comparison_beside_the_run_has_a_section_and_a_broken_one_has_none(log
     assert "methods" not in {each.attributes["aria-labelledby"] for each in report(logs.root).top.all("section")}
     write_text(logs.paths.compare.results, comparison().model_dump_json())
     page = report(logs.root)
-    assert table(page, "shuffled answers, 2 of 4 clients")[3][:4] == ["FCCL, verified", "1.822", "0.670 [0.664, 0.677]", "▲ better"]
+    assert table(page, "shuffled answers, 2 of 4 clients")[3][:4] == ["FCCL, verified", "1.822", "0.670 [0.664, 0.677]", "2/2 ▲ better"]
     assert next(figure.text for figure in section(page, "methods").all("h3")) == "Gap closed: shuffled answers"
     assert len(list(section(page, "methods").all("figure"))) == 1
     write_text(logs.paths.compare.results, comparison().model_dump_json()[:-9])

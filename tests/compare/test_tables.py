@@ -20,20 +20,28 @@ def test_a_row_says_figure_interval_verdict_gap_and_weight():
     sft, va = tables.scenario_tables(comparison())
     assert sft.title == "shuffled answers, 2 of 4 clients"
     found = lines(sft)
-    assert found["FCCL, verified"] == ("1.822", "0.670 [0.664, 0.677]", "▲ better", "80% [79%, 81%]", "0.50 → 0.00", "0")
+    assert found["FCCL, verified"] == ("1.822", "0.670 [0.664, 0.677]", "2/2 ▲ better", "80% [79%, 81%]", "0.50 → 0.00", "0")
     assert found["FedAvg"][2] == "(yardstick)"
     assert found["coordinate median"][0] == "not finite"
-    assert found["coordinate median"][2] == "▼ worse"
-    assert lines(va)["FCCL, verified"][:3] == ("0.7001", "+0.0001 [-0.0099, +0.0101]", "≈ no difference")
+    assert found["coordinate median"][2] == "0/2 ▼ worse"
+    assert lines(va)["FCCL, verified"][:3] == ("0.7001", "+0.0001 [-0.0099, +0.0101]", "0/2 ≈ no difference")
     assert lines(va)["FCCL, verified"][-1] == "91.0% [90.0%, 92.0%]"
     assert all(len(line) == len(table.head) for table in (sft, va) for line in table.rows)
+
+
+def test_seeds_in_which_a_method_is_better_are_counted_one_by_one():
+    """Ties, and seeds whose model cannot be scored, are none; a yardstick that cannot be is worse than any."""
+    mine = row("shuffled", "verified", 1.0, verdict="better").model_copy(update={"seeds": 5, "by_seed": (0.9, 1.0, 1.1, None, 5.0)})
+    theirs = row("shuffled", "fedavg", 1.0).model_copy(update={"seeds": 5, "by_seed": (1.0, 1.0, 1.0, 1.0, None)})
+    (table,) = tables.scenario_tables(comparison(rows=(theirs, mine), scenarios=comparison().scenarios[:1]))
+    assert lines(table)["FCCL, verified"][2] == "2/5 ▲ better"
 
 
 def test_columns_that_say_nothing_are_left_out():
     sft, va = map(tables.without_empty_columns, tables.scenario_tables(comparison()))
     assert sft == tables.scenario_tables(comparison())[0]
-    assert va.head == ("method", "DPO loss", "minus FedAvg's [95 %]", "verdict", "s", "accuracy")
-    assert lines(va)["FCCL, verified"][1:3] == ("+0.0001 [-0.0099, +0.0101]", "≈ no difference")
+    assert va.head == ("method", "DPO loss", "minus FedAvg's [95 %]", "seeds better, verdict", "s", "accuracy")
+    assert lines(va)["FCCL, verified"][1:3] == ("+0.0001 [-0.0099, +0.0101]", "0/2 ≈ no difference")
 
 
 def test_the_matrix_has_every_scenario_and_leaves_holes_where_nothing_was_run():
