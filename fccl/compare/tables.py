@@ -15,7 +15,7 @@ BETTER = "▲"
 SIGNS = {"better": f"{BETTER} better", "worse": "▼ worse", "no significant difference": "≈ no difference", "too few examples": "too few examples"}
 TIMES = "×"  # noqa: RUF001
 HUGE = 700.0  # exp of more is no float
-SECONDS, VERDICT = "s", "seeds better, verdict"
+SECONDS, VERDICT = "s", "seeds, verdict"
 ENOUGH_SEEDS = 5  # fewer say little of others
 _HEADS = {
     "sft": ("perplexity", f"{TIMES} FedAvg's [95 %]", VERDICT, "gap closed [95 %]", "bad clients' weight", SECONDS),

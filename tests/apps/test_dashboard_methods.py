@@ -54,7 +54,7 @@ def test_every_method_has_its_figures_and_its_verdict(page, results):
     assert whole[0] == ["method", "shuffled answers", "preferences, flipped"]
     assert ["FCCL, verified", "1.822 ▲", "0.7001 ≈"] in whole
     found = {row[0]: row[1:] for row in rows(page, "Every method, shuffled answers, 2 of 4 clients")}
-    assert found["method"] == ["perplexity", "× FedAvg's [95 %]", "seeds better, verdict", "gap closed [95 %]", "bad clients' weight", "seconds"]  # noqa: RUF001
+    assert found["method"] == ["perplexity", "× FedAvg's [95 %]", "seeds, verdict", "gap closed [95 %]", "bad clients' weight", "seconds"]  # noqa: RUF001
     assert found["FCCL, verified"] == ["1.822", "0.670 [0.664, 0.677]", "2/2 ▲ better", "80% [79%, 81%]", "0.50 → 0.00", "0"]
     assert found["FedAvg"][2] == "(yardstick)"
     said = texts(page)
@@ -74,7 +74,7 @@ def test_another_scenario_can_be_chosen_and_one_without_a_gap_says_so(page, resu
     assert charts(page) == 0
     assert "No client is bad in this scenario" in texts(page)
     found = {row[0]: row[1:] for row in rows(page, "Every method, preferences, clean")}
-    assert found["method"] == ["DPO loss", "minus FedAvg's [95 %]", "seeds better, verdict", "seconds", "accuracy"]
+    assert found["method"] == ["DPO loss", "minus FedAvg's [95 %]", "seeds, verdict", "seconds", "accuracy"]
     assert found["FCCL, verified"][1:3] == ["+0.0001 [-0.0099, +0.0101]", "0/2 ≈ no difference"]
 
 

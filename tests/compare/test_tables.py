@@ -40,7 +40,7 @@ def test_seeds_in_which_a_method_is_better_are_counted_one_by_one():
 def test_columns_that_say_nothing_are_left_out():
     sft, va = map(tables.without_empty_columns, tables.scenario_tables(comparison()))
     assert sft == tables.scenario_tables(comparison())[0]
-    assert va.head == ("method", "DPO loss", "minus FedAvg's [95 %]", "seeds better, verdict", "s", "accuracy")
+    assert va.head == ("method", "DPO loss", "minus FedAvg's [95 %]", "seeds, verdict", "s", "accuracy")
     assert lines(va)["FCCL, verified"][1:3] == ("+0.0001 [-0.0099, +0.0101]", "0/2 ≈ no difference")
 
 
