@@ -84,7 +84,7 @@ def prepared_run(settings: Settings, console: Console, folder: RunFolder, learne
     require_client_ranks(settings)
     tracker = tracker_for(settings.track, folder.paths)
     model = learner.model(settings.model_spec())
-    with exclusive(folder.paths.lock, "another run"):
+    with exclusive(folder.paths.lock, "another run", needed=False):
         yield Run(settings, console, folder, model, prepared_data(settings, console), way_on, tracker)
 
 

@@ -14,10 +14,11 @@ from fccl.files import storage_errors
 
 
 @contextmanager
-def exclusive(path: Path, what: str) -> Iterator[None]:
+def exclusive(path: Path, what: str, needed: bool = True) -> Iterator[None]:
     """Hold a lock (flock) on a file while the block runs; the kernel lets it go when the process dies, however it dies.
 
-    Raises `FederationError` when another process holds it, `StorageError` when the file system has no locks.
+    Raises `FederationError` when another process holds it, `StorageError` when the file system has no locks; unless it is not `needed`: then the
+    block runs without.
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,6 +30,9 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
             except BlockingIOError:
                 holder = os.read(descriptor, 200).decode("utf-8", "replace").strip() or "it has just begun"
                 raise FederationError(f"{what} is at work on {path.parent} already ({holder})", hint="end that one first") from None
+            except OSError:
+                if needed:
+                    raise
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield

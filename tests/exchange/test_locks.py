@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import signal
 import time
 
@@ -41,3 +43,16 @@ def test_a_lock_follows_no_link_and_names_its_folder(paths):
     with pytest.raises(StorageError), exclusive(paths.server_lock, "it"):
         pass
     assert victim.read_text() == "precious"
+
+
+def test_where_there_are_no_locks_a_lock_that_is_needed_is_an_error_and_another_is_done_without(tmp_path, monkeypatch):
+    def no_locks(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(StorageError, match="cannot lock"), exclusive(tmp_path / "it.lock", "it"):
+        pass
+    ran = False
+    with exclusive(tmp_path / "it.lock", "it", needed=False):
+        ran = True
+    assert ran
