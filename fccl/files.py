@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from fccl.errors import StorageError
 
@@ -106,35 +104,6 @@ def replace_folder(new: Path, folder: Path) -> None:
         os.replace(new, folder)
         sync_folder(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def one_at_a_time(path: Path) -> Iterator[None]:
-    """Wait until no other process is in such a block for the same file, then run the block, which makes it or finds it made.
-
-    The lock file beside it is gone afterwards; when the process dies, however it dies, the kernel lets go of it. Where the file system has no
-    locks nobody waits. Raises `StorageError`.
-    """
-    lock = path.with_name(f".{path.name}.lock")
-    with ExitStack() as held:
-        with storage_errors(lock, "lock"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            while not _locked(held.enter_context(open(lock, "ab")), lock):
-                pass
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                os.unlink(lock)  # while it is held, so nobody's but this one
-
-
-def _locked(file: BinaryIO, path: Path) -> bool:
-    """Wait for a file's lock. False when the file was taken away meanwhile: then another file has its name, or none."""
-    with suppress(OSError):
-        fcntl.flock(file, fcntl.LOCK_EX)
-    with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    return False
 
 
 def sha256_of(path: Path) -> str:

@@ -3,8 +3,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -84,38 +82,3 @@ def test_a_replaced_folder_keeps_nothing_of_the_old(tmp_path):
     files.replace_folder(tmp_path / "new", tmp_path / "old")
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
     assert [path.name for path in (tmp_path / "old").iterdir()] == ["only_new"]
-
-
-def test_one_at_a_time_is_one_at_a_time_and_leaves_nothing(tmp_path):
-    inside, most = [], []
-
-    def work(number):
-        for _ in range(20):
-            with files.one_at_a_time(tmp_path / "deep" / "a.pt"):
-                inside.append(number)
-                most.append(len(inside))
-                time.sleep(0)
-                inside.remove(number)
-
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(work, range(6)))
-    assert (max(most), len(most)) == (1, 120)
-    assert list((tmp_path / "deep").iterdir()) == []
-
-
-def test_one_file_does_not_wait_for_another_and_an_error_lets_go(tmp_path):
-    with files.one_at_a_time(tmp_path / "a"), files.one_at_a_time(tmp_path / "b"):
-        pass
-    with pytest.raises(OSError, match="of the block"), files.one_at_a_time(tmp_path / "a"):
-        raise OSError("of the block")
-    with files.one_at_a_time(tmp_path / "a"):
-        pass
-
-
-def test_without_locks_nobody_waits(tmp_path, monkeypatch):
-    def no_locks(file, how):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(files.fcntl, "flock", no_locks)
-    with files.one_at_a_time(tmp_path / "a"), files.one_at_a_time(tmp_path / "a"):
-        pass

@@ -21,11 +21,12 @@ ROWS = (
     ("training", "aggregation", "contribution", "evaluation", "exchange", "export", "model_card", "comparison"),
     ("messages", "journal", "scoring", "model", "encoding", "losses"),
     ("adapter", "stored", "lora", "keys", "data", "records", "config"),
-    ("specs", "paths", "files"),
+    ("specs", "paths", "files", "locks"),
     ("errors",),
 )
 # Within a row, only these look at each other, and only this way.
 WITHIN = {
+    ("locks", "files"),
     ("stored", "adapter"),
     ("lora", "adapter"),
     ("lora", "stored"),

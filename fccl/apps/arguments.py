@@ -14,7 +14,7 @@ from fccl.errors import SettingsError
 Option = tuple[str, dict[str, Any]]
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
-MOST_EXAMPLES = 999_999_999
+_MOST_EXAMPLES = 999_999_999
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,9 @@ COMMANDS: Mapping[str, Command] = {
         (
             (
                 "--sft",
-                {"type": _up_to(MOST_EXAMPLES), "metavar": "N", "default": 0, "help": "use at most N test instructions; 0 takes all (default 0)"},
+                {"type": _up_to(_MOST_EXAMPLES), "metavar": "N", "default": 0, "help": "use at most N test instructions; 0 takes all (default 0)"},
             ),
-            ("--va", {"type": _up_to(MOST_EXAMPLES), "metavar": "N", "default": 0, "help": "use at most N test pairs; 0 takes all (default 0)"}),
+            ("--va", {"type": _up_to(_MOST_EXAMPLES), "metavar": "N", "default": 0, "help": "use at most N test pairs; 0 takes all (default 0)"}),
             (
                 "--per-client",
                 {"action": "store_true", "help": "also evaluate each client's own last update, and the global one on each client's topics"},

@@ -22,6 +22,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         f"The orchestrator needs {paths.server.name} and {paths.public.name}; client i needs client_i.key and {paths.public.name}, and nothing else.",
         f"Run both with KEYS_DIR={paths.root} (--keys-dir {paths.root}).",
     )
+    console = plain_console()
     for line in lines:
-        plain_console().print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
     return 0

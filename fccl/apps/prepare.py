@@ -96,7 +96,7 @@ def _progress(console: Console, spec: DataSpec) -> Iterator[Callable[[str], None
 
     downloads = any(kind_of(spec.source(phase)) == "hub" for phase in PHASES if spec.source(phase) != SYNTHETIC)
     if downloads or not console.is_terminal:
-        yield lambda step: console.print(f"prepare: {step}", highlight=False, markup=False, soft_wrap=True)
+        yield lambda step: console.print(f"prepare: {step}", highlight=False, soft_wrap=True)
         return
     from rich.markup import escape
 
@@ -112,7 +112,7 @@ def show_manifest(manifest: Manifest, paths: DataPaths, console: Console) -> Non
         console.print(topic_table(manifest, phase, console.width))
     console.print(split_table(manifest))
     for line in (*_remarks(manifest), f"Shards, held-out splits, manifest: {paths.root}/", f"The tables as a picture: {paths.picture}"):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def topic_table(manifest: Manifest, phase: Phase, width: int) -> Table:

@@ -36,11 +36,11 @@ from fccl.data.prepare import manifest_matches
 from fccl.data.shards import Manifest, load_shard, read_manifest
 from fccl.errors import FcclError, FederationError, SettingsError
 from fccl.evaluation.held_out import Validator, VerificationLoss
-from fccl.exchange.locks import exclusive
 from fccl.export import save_peft
 from fccl.federation import Federation, FederationState, Transport
 from fccl.files import sha256_of, write_bytes
 from fccl.journal import Journal
+from fccl.locks import exclusive
 from fccl.messages import ClientUpdate
 from fccl.model import LanguageModel
 from fccl.model_card import adapter_card

@@ -16,8 +16,9 @@ from fccl.adapter import load_adapter
 from fccl.data.shards import ClientShard
 from fccl.data.sources import digest_of
 from fccl.errors import AdapterError, StorageError
-from fccl.files import one_at_a_time, write_text
+from fccl.files import write_text
 from fccl.journal import read_value
+from fccl.locks import made_once
 from fccl.messages import ClientUpdate, FitTask, Learner, StatusListener
 from fccl.records import Contribution, TrainingReport
 from fccl.specs import Value
@@ -49,10 +50,11 @@ class CachedLearner:
         if task.adapter.sha256 != self.start or task.corrections is not None:
             return self.learner.fit(task, shard, on_status)
         key = self.key(task, shard)
-        if (kept := self._read(key, task, shard.client_id)) is not None:
-            return kept
-        with one_at_a_time(self._adapter(key)):
-            return self._read(key, task, shard.client_id) or self._write(key, self.learner.fit(task, shard, on_status))
+        return made_once(
+            self._adapter(key),
+            lambda: self._read(key, task, shard.client_id),
+            lambda: self._write(key, self.learner.fit(task, shard, on_status)),
+        )
 
     def key(self, task: FitTask, shard: ClientShard) -> str:
         """A hash of all that the update follows from."""

@@ -28,7 +28,7 @@ from fccl.data.shards import ClientShard, load_shard
 from fccl.errors import AdapterError, FederationError
 from fccl.evaluation.held_out import Validator
 from fccl.federation import Federation, FederationState, RoundResult, Transport
-from fccl.files import one_at_a_time
+from fccl.locks import made_once
 from fccl.messages import Answer, ClientFailure, FitTask, Learner
 from fccl.model import LanguageModel, cpu_threads
 from fccl.paths import ComparePaths, DataPaths
@@ -83,13 +83,8 @@ def start_adapter(lab: Lab, cell: Cell) -> Adapter:
     if cell.start is None:
         return fresh
     path = lab.paths.start(cell.start.work.key)
-    if (kept := _kept(path)) is not None:
-        return kept
-    with one_at_a_time(path):
-        if (kept := _kept(path)) is None:
-            kept = _train_start(Bench(lab, cell.start.work, DataPaths(cell.start.data), fresh))
-            kept.save(path)
-    return kept
+    bench = Bench(lab, cell.start.work, DataPaths(cell.start.data), fresh)
+    return made_once(path, lambda: _kept(path), lambda: _train_start(bench, path))
 
 
 def _kept(path: Path) -> Adapter | None:
@@ -100,13 +95,14 @@ def _kept(path: Path) -> Adapter | None:
         return None
 
 
-def _train_start(bench: Bench) -> Adapter:
-    """The adapter after all rounds, if it is one that training can go on from. Raises `FederationError`, and `AdapterError` where it has diverged."""
+def _train_start(bench: Bench, path: Path) -> Adapter:
+    """The adapter after all rounds, kept if training can go on from it. Raises `FederationError`; `AdapterError` where it has diverged."""
     rounds = list(bench.federation(bench.work.clients, validated=False))
     if len(rounds) < bench.work.plan.fed_rounds:
         raise FederationError("the SFT rounds before the VA scenarios broke down", hint="a lower learning rate (--sft-lr) is the usual cure")
     adapter = rounds[-1].state.adapter
     bench.validator("sft", adapter, None)
+    adapter.save(path)
     return adapter
 
 
@@ -252,5 +248,8 @@ def _without(record: RoundRecord) -> list[str]:
 
 
 def _summary(result: RoundResult) -> RoundSummary:
+    """Of a round that was validated."""
     record = result.record
-    return RoundSummary(clients=record.clients, weights=result.counted, loss=record.held_out.loss if record.held_out else None)
+    if record.held_out is None:
+        raise ValueError("a round that was not validated has no summary")
+    return RoundSummary(clients=record.clients, weights=result.counted, loss=record.held_out.loss)

@@ -45,7 +45,7 @@ def _row(scenario: Scenario, method: str, pairs: Sequence[tuple[Cell, CellResult
         gap_closed=judged.gap_closed if weighed else None,
         by_seed=tuple(result.loss for result in results),
         bad_weight=bad_weight([result.rounds for result in results], bad) if scenario.has_bad_clients and weighed else None,
-        validation=_by_round([[one.loss for one in result.rounds if one.loss is not None] for result in results]),
+        validation=_by_round([[one.loss for one in result.rounds] for result in results]),
         weights=_weights(first.rounds, options.num_clients) if weighed else None,
         bad_clients=bad[0],
         seconds=float(np.mean([result.training_seconds + result.weighing_seconds for result in results])),

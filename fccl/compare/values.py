@@ -55,7 +55,7 @@ class RoundSummary(Value):
 
     clients: tuple[int, ...]
     weights: tuple[float, ...] | None  # how much each counted in the end; None for a rule that is no weighted sum
-    loss: float | None  # of the new adapter on the server's validation split, in the unit of the phase; None where it was not asked
+    loss: float  # of the new adapter on the server's validation split, in the unit of the phase
 
 
 class CellResult(Value):

@@ -71,6 +71,22 @@ def _names(fields: Iterable[Any]) -> str:
     return ", ".join(repr(str(field)) for field in fields) or "nothing"
 
 
+class NotJson(ValueError):
+    """A line holds no JSON value. The message says why."""
+
+
+def parse_line(content: bytes) -> Any:
+    """The JSON value of a line. Raises `NotJson`."""
+    try:
+        return json.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise NotJson(f"is not UTF-8 (byte {error.start + 1} of the line)") from error
+    except RecursionError as error:
+        raise NotJson("is nested too deeply") from error
+    except ValueError as error:
+        raise NotJson(f"is not JSON: {getattr(error, 'msg', error)}") from error
+
+
 def read_examples(path: Path, kind: type[Example]) -> list[Example]:
     """The examples of one shard file. Raises `DataError` when it is not there or empty, `BadRow` on a bad line."""
     if not path.is_file():
@@ -80,13 +96,9 @@ def read_examples(path: Path, kind: type[Example]) -> list[Example]:
     examples = []
     for number, line in enumerate(lines if lines != [b""] else [], start=1):
         try:
-            row = json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise BadRow(str(path), number, f"is not UTF-8 (byte {error.start + 1} of the line)") from error
-        except RecursionError as error:
-            raise BadRow(str(path), number, "is nested too deeply") from error
-        except ValueError as error:
-            raise BadRow(str(path), number, f"is not JSON: {getattr(error, 'msg', error)}") from error
+            row = parse_line(line)
+        except NotJson as error:
+            raise BadRow(str(path), number, str(error)) from error
         examples.append(parse_row(kind, row, str(path), number))
     if not examples:
         raise DataError(f"{path} has no examples", hint="run `fccl prepare` again; every client needs at least one example")

@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from fccl.data.examples import PreferencePair, SftExample
+from fccl.data.examples import NotJson, PreferencePair, SftExample, parse_line
 from fccl.errors import DataError
 from fccl.files import sha256_of, storage_errors
 from fccl.specs import Phase
@@ -33,6 +33,7 @@ SourceKind = Literal["builtin", "file", "hub"]
 _LONGEST_HUB_NAME = 96  # letters; the hub's own rule
 _HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 _SPACE = re.compile(r"[ \t\r\n]*")
+_BOM = b"\xef\xbb\xbf"  # with which some programs begin UTF-8
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")  # their marks of byte order
 _SAVE_AS_UTF8 = "save it as UTF-8"
 _WAYS_OUT = "name a local .json, .jsonl or .parquet file, use `builtin`, or set HF_HUB_OFFLINE=1 if the data set is in the hub's local cache"
@@ -130,7 +131,7 @@ def _file_rows(path: Path) -> Iterable[tuple[int, Any]]:
         head = file.read(4096)
     if head.startswith(_UTF16) or b"\0" in head[:2]:  # JSON begins with a character of ASCII, which takes one byte in UTF-8 alone
         raise DataError(f"{path} is text in UTF-16 or UTF-32, not in UTF-8", hint=_SAVE_AS_UTF8)
-    array = ending == ".json" and head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+    array = ending == ".json" and head.removeprefix(_BOM).lstrip()[:1] == b"["
     return _array_rows(path) if array else _line_rows(path)
 
 
@@ -144,13 +145,9 @@ def _line_rows(path: Path) -> Iterator[tuple[int, Any]]:
 
 def _parse_line(content: bytes) -> Any:
     try:
-        return json.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        return Unreadable(f"is not UTF-8 (byte {error.start + 1} of the line)")
-    except RecursionError:
-        return Unreadable("is nested too deeply")
-    except ValueError as error:
-        return Unreadable(f"is not JSON: {getattr(error, 'msg', error)}")
+        return parse_line(content.removeprefix(_BOM))
+    except NotJson as error:
+        return Unreadable(str(error))
 
 
 def _array_rows(path: Path) -> Iterator[tuple[int, Any]]:

@@ -29,7 +29,7 @@ _PHASES_FIRST = ("phase", "flag")  # what commits other files goes before them
 
 @dataclass(frozen=True)
 class Board:
-    """Writes rounds into the directory. Only one process at a time may (`fccl.exchange.locks`)."""
+    """Writes rounds into the directory. Only one process at a time may (`fccl.locks`)."""
 
     paths: ExchangePaths
     run_id: str

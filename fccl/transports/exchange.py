@@ -18,7 +18,6 @@ from typing import Literal, Self
 from fccl.adapter import Adapter
 from fccl.errors import FederationError, ForeignAnswer, UpdateRejected
 from fccl.exchange.board import Board
-from fccl.exchange.locks import exclusive
 from fccl.exchange.pulses import Pulses
 from fccl.exchange.reading import AnswerReader, GoodAnswer, GoodFile, printable
 from fccl.exchange.rejected import RejectedFolder
@@ -26,6 +25,7 @@ from fccl.exchange.watch import Watcher, ring, watcher
 from fccl.exchange.wire import FailureFile, TaskFile, Work
 from fccl.files import storage_errors
 from fccl.keys import Keys
+from fccl.locks import exclusive
 from fccl.lora import first
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask, StatusListener
 from fccl.paths import ExchangePaths

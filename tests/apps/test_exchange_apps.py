@@ -14,9 +14,9 @@ from fccl.apps.main import main
 from fccl.apps.orchestrator import standing
 from fccl.checkpoint import RunFolder
 from fccl.config import load_settings
-from fccl.exchange.locks import exclusive
 from fccl.files import write_text
 from fccl.journal import Journal, read_records, read_rows
+from fccl.locks import exclusive
 from fccl.paths import DataPaths, ExchangePaths, LogPaths
 from fccl.records import RoundRecord, RunEvent, RunInfo
 from tests.toy import START, federation

@@ -18,10 +18,11 @@ from fccl.apps.run import settled
 from fccl.checkpoint import RunFolder
 from fccl.config import load_settings
 from fccl.data.prepare import prepare
+from fccl.data.shards import read_manifest
 from fccl.errors import StorageError
-from fccl.exchange.locks import exclusive
 from fccl.files import sha256_of
 from fccl.journal import Journal, read_records
+from fccl.locks import exclusive
 from fccl.model import load_model
 from fccl.paths import DataPaths, LogPaths
 from fccl.records import RoundRecord, RunInfo
@@ -115,8 +116,10 @@ def test_the_card_of_an_export_speaks_of_the_runs_data_wherever_that_is_now(data
     settings = load_settings({"num_clients": "3"})
     begun(settings, data)
     load_model(settings.model_spec()).initial_adapter(0).save(LOGS.global_final)
+    rows = read_manifest(data).sources[0].rows_read
     shutil.rmtree(data.root)
     assert main(["export", "out[/x]"]) == 0
+    assert f"- builtin ({rows:,} rows)" in Path("out[/x]/README.md").read_text()
     assert "Wrote out[/x]/: the adapter in PEFT format." in capsys.readouterr().out
 
 

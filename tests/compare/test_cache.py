@@ -6,7 +6,7 @@ from threading import Timer
 import pytest
 
 from fccl.compare.cache import CachedLearner
-from fccl.files import one_at_a_time
+from fccl.locks import one_at_a_time
 from fccl.messages import FitTask
 from tests.toy import MODEL, START, TRAIN, ToyLearner, adapter, shard
 

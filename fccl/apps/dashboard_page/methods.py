@@ -40,7 +40,7 @@ def show(hub: Hub, view: RunView) -> None:
     chart(hub, view, "Gap closed", lambda: charts.gap_closed(results, scenario), says, no_gap, found.written, scenario.name)
     table = tables.without_empty_columns(tables.scenario_table(results, scenario))
     html_table(f"Every method, {one_line(table.title)}", head(table.head), [row_html(line) for line in table.rows])
-    ended_early(results, scenario)
+    trouble(results, scenario)
     reading(results)
 
 
@@ -69,8 +69,8 @@ def cell_html(text: str) -> str:
     return shown + small(bracket.strip() + interval)
 
 
-def ended_early(results: Comparison, scenario: ScenarioInfo) -> None:
-    """Why some seeds of some methods have no final figure."""
+def trouble(results: Comparison, scenario: ScenarioInfo) -> None:
+    """What went wrong with some seeds of some methods."""
     titles = {method.name: method.title for method in results.methods}
     rows = [row for row in results.rows if row.scenario == scenario.name]
     lines = [f"! {one_line(titles[row.method])}: {one_line(what)}" for row in rows for what in row.trouble]

@@ -2,11 +2,12 @@ import errno
 import fcntl
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from fccl.errors import FederationError, StorageError
-from fccl.exchange.locks import exclusive
+from fccl.locks import exclusive, one_at_a_time
 from fccl.paths import ExchangePaths
 from tests.processes import CONTEXT
 
@@ -56,3 +57,38 @@ def test_where_there_are_no_locks_a_lock_that_is_needed_is_an_error_and_another_
     with exclusive(tmp_path / "it.lock", "it", needed=False):
         ran = True
     assert ran
+
+
+def test_one_at_a_time_is_one_at_a_time_and_leaves_nothing(tmp_path):
+    inside, most = [], []
+
+    def work(number):
+        for _ in range(20):
+            with one_at_a_time(tmp_path / "deep" / "a.pt"):
+                inside.append(number)
+                most.append(len(inside))
+                time.sleep(0)
+                inside.remove(number)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(6)))
+    assert (max(most), len(most)) == (1, 120)
+    assert list((tmp_path / "deep").iterdir()) == []
+
+
+def test_one_file_does_not_wait_for_another_and_an_error_lets_go(tmp_path):
+    with one_at_a_time(tmp_path / "a"), one_at_a_time(tmp_path / "b"):
+        pass
+    with pytest.raises(OSError, match="of the block"), one_at_a_time(tmp_path / "a"):
+        raise OSError("of the block")
+    with one_at_a_time(tmp_path / "a"):
+        pass
+
+
+def test_without_locks_nobody_waits(tmp_path, monkeypatch):
+    def no_locks(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with one_at_a_time(tmp_path / "a"), one_at_a_time(tmp_path / "a"):
+        pass
