@@ -21,12 +21,13 @@ ROWS = (
     ("training", "aggregation", "contribution", "evaluation", "exchange", "export", "model_card", "comparison"),
     ("messages", "journal", "scoring", "model", "encoding", "losses"),
     ("adapter", "stored", "lora", "keys", "data", "records", "config"),
-    ("specs", "paths", "files", "locks"),
+    ("specs", "paths", "files", "locks", "reading"),
     ("errors",),
 )
 # Within a row, only these look at each other, and only this way.
 WITHIN = {
     ("locks", "files"),
+    ("reading", "specs"),
     ("stored", "adapter"),
     ("lora", "adapter"),
     ("lora", "stored"),

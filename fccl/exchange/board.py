@@ -12,13 +12,13 @@ from pathlib import Path
 
 from fccl.adapter import Adapter
 from fccl.errors import UpdateRejected
-from fccl.exchange.reading import parse, read_bounded
 from fccl.exchange.rejected import RejectedFolder
 from fccl.exchange.watch import ring
 from fccl.exchange.wire import MAX_TASK_BYTES, TaskFile, Work
 from fccl.files import storage_errors, write_bytes, write_text
 from fccl.keys import Keys
 from fccl.paths import ExchangeName, ExchangePaths
+from fccl.reading import parse, read_bounded
 from fccl.records import ClientStatus
 
 _TEMPORARY_S = 600.0  # a temporary file that is older was left by a process that died

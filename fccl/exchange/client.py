@@ -14,7 +14,6 @@ from fccl.adapter import Adapter, adapter_from_bytes
 from fccl.data.shards import ClientShard
 from fccl.errors import AdapterError, UpdateRejected
 from fccl.exchange.heart import Heart
-from fccl.exchange.reading import parse, printable, read_bounded
 from fccl.exchange.watch import Watcher, watcher
 from fccl.exchange.wire import MAX_JSON_BYTES, MAX_REASON, MAX_TASK_BYTES, FailureFile, TaskFile, UpdateFile, Work
 from fccl.files import storage_errors, write_bytes, write_text
@@ -23,6 +22,7 @@ from fccl.locks import exclusive
 from fccl.lora import rank_of
 from fccl.messages import Answer, ClientUpdate, FitTask, Learner, attempt
 from fccl.paths import ExchangePaths
+from fccl.reading import parse, printable, read_bounded
 from fccl.records import ClientStatus
 from fccl.stored import AdapterReader
 

@@ -8,10 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from fccl.errors import UpdateRejected
-from fccl.exchange.reading import parse, read_bounded
 from fccl.exchange.wire import MAX_JSON_BYTES
 from fccl.messages import StatusListener
 from fccl.paths import ExchangePaths
+from fccl.reading import parse, read_bounded
 from fccl.records import ClientStatus
 
 

@@ -19,7 +19,7 @@ from fccl.adapter import Adapter
 from fccl.errors import FederationError, ForeignAnswer, UpdateRejected
 from fccl.exchange.board import Board
 from fccl.exchange.pulses import Pulses
-from fccl.exchange.reading import AnswerReader, GoodAnswer, GoodFile, printable
+from fccl.exchange.reading import AnswerReader, GoodAnswer, GoodFile
 from fccl.exchange.rejected import RejectedFolder
 from fccl.exchange.watch import Watcher, ring, watcher
 from fccl.exchange.wire import FailureFile, TaskFile, Work
@@ -29,6 +29,7 @@ from fccl.locks import exclusive
 from fccl.lora import first
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask, StatusListener
 from fccl.paths import ExchangePaths
+from fccl.reading import printable
 from fccl.specs import ExchangeSpec
 from fccl.stored import AdapterReader, StoredAdapter
 

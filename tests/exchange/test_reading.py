@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fccl.adapter import Adapter
-from fccl.errors import AdapterError, StorageError, UpdateRejected
-from fccl.exchange.reading import AnswerReader, GoodAnswer, parse, printable, read_bounded
+from fccl.errors import AdapterError, UpdateRejected
+from fccl.exchange.reading import AnswerReader, GoodAnswer
 from fccl.exchange.wire import FailureFile, OriginalContribution, TaskFile, UpdateFile
 from fccl.paths import ExchangePaths
+from fccl.reading import parse
 from fccl.stored import AdapterReader
 from tests.toy import MODEL, TRAIN
 
@@ -229,37 +230,6 @@ def test_they_are_more_than_ten_thousand():
 
 
 # --- the parts
-
-
-def test_text_from_elsewhere_is_fit_for_a_terminal():
-    assert printable("a\x1b[31mred\nline\u202e\x00" + "x" * 1000) == "a [31mred line  " + "x" * 484
-
-
-def test_reading_is_bounded_and_follows_nothing(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"12345")
-    assert read_bounded(path, 5) == b"12345"
-    with pytest.raises(UpdateRejected, match="file has 5 bytes, at most 4 are possible"):
-        read_bounded(path, 4)
-    (tmp_path / "link").symlink_to(path)
-    with pytest.raises(UpdateRejected, match="link is a symbolic link"):
-        read_bounded(tmp_path / "link", 5)
-    with pytest.raises(UpdateRejected, match="none is missing"):
-        read_bounded(tmp_path / "none", 5)
-    with pytest.raises(UpdateRejected, match="has too long a name"):
-        read_bounded(tmp_path / ("x" * 300), 5)
-
-
-def test_the_readers_own_trouble_is_nobodys_fault(tmp_path, monkeypatch):
-    import errno
-    import os
-
-    def broken(*arguments):
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(os, "open", broken)
-    with pytest.raises(StorageError, match="Input/output error"):
-        read_bounded(tmp_path / "file", 5)
 
 
 @pytest.mark.parametrize("spelling", ["training_time", "train_time", "seconds", "duration"])
