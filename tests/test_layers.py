@@ -20,7 +20,7 @@ ROWS = (
     ("view",),
     ("training", "aggregation", "contribution", "evaluation", "exchange", "export", "model_card", "comparison"),
     ("messages", "journal", "scoring", "model", "encoding", "losses"),
-    ("adapter", "stored", "lora", "keys", "data", "records", "config"),
+    ("adapter", "stored", "lora", "torch_files", "keys", "data", "records", "config"),
     ("specs", "paths", "files", "locks", "reading"),
     ("errors",),
 )
