@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from fccl.data.examples import PreferencePair, SftExample, prompt_of
+from fccl.tokens import token_ids
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,6 @@ class Batch:
 
     input_ids: Tensor
     response_mask: Tensor
-
-
-def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], special: bool = False) -> list[list[int]]:
-    """The token ids of each text. `special` adds what the tokenizer puts before a text (GPT-2: nothing)."""
-    return tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"] if texts else []
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, instructions: Sequence[str]) -> list[list[int]]:

@@ -19,7 +19,7 @@ ROWS = (
     ("federation",),
     ("view",),
     ("training", "aggregation", "contribution", "evaluation", "exchange", "export", "model_card", "comparison"),
-    ("messages", "journal", "scoring", "model", "encoding", "losses"),
+    ("messages", "journal", "scoring", "model", "encoding", "losses", "tokens"),
     ("adapter", "stored", "lora", "torch_files", "keys", "data", "records", "config"),
     ("specs", "paths", "files", "locks", "reading"),
     ("errors",),
@@ -32,6 +32,7 @@ WITHIN = {
     ("lora", "adapter"),
     ("lora", "stored"),
     ("messages", "journal"),
+    ("encoding", "tokens"),
     ("model", "encoding"),
     ("model", "losses"),
     ("scoring", "model"),
@@ -99,7 +100,7 @@ def test_help_imports_nothing_heavy(library):
 
 
 def test_transformers_and_peft_enter_in_one_place():
-    allowed = {"fccl.model": {"transformers", "peft"}, "fccl.encoding": {"transformers"}}
+    allowed = {"fccl.model": {"transformers", "peft"}, "fccl.encoding": {"transformers"}, "fccl.tokens": {"transformers"}}
     for module in MODULES:
         tops = {name.split(".")[0] for name in imports_of(ROOT / (module.replace(".", "/") + ".py"))}
         assert tops & {"transformers", "peft"} <= allowed.get(module, set()), module

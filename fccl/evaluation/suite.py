@@ -12,7 +12,7 @@ import numpy as np
 
 from fccl.adapter import Adapter
 from fccl.data.examples import PreferencePair, SftExample
-from fccl.encoding import encode_pairs, encode_sft, token_ids
+from fccl.encoding import encode_pairs, encode_sft
 from fccl.evaluation.bootstrap import Bootstrap, Floats
 from fccl.evaluation.generate import Sampling, generate
 from fccl.evaluation.preference import preference
@@ -20,6 +20,7 @@ from fccl.evaluation.values import EvaluationOptions, FlawResult, Generation, Mo
 from fccl.model import LanguageModel
 from fccl.scoring import PairScores, Progress, SftScores, no_progress, score_pairs, score_sft
 from fccl.specs import named_seed
+from fccl.tokens import token_ids
 
 SPARE_TOKENS = 4  # an answer may be spelt in a few more tokens than the reference, and must still have room to end
 
