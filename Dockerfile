@@ -12,7 +12,7 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python3 -m venv --without-pip /opt/venv
 COPY requirements.txt /tmp/
-RUN python3 -m pip --python /opt/venv/bin/python install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$(grep '^torch==' /tmp/requirements.txt)" \
+RUN python3 -m pip --python /opt/venv/bin/python install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$(grep '^torch==' /tmp/requirements.txt | tr -d '\r')" \
  && python3 -m pip --python /opt/venv/bin/python install -r /tmp/requirements.txt \
  && python3 -m pip --python /opt/venv/bin/python uninstall --yes setuptools \
  && cd /opt/venv/lib/python3*/site-packages \
@@ -23,13 +23,14 @@ RUN python3 -m pip --python /opt/venv/bin/python install --no-deps ${TORCH_INDEX
 FROM ${BASE_IMAGE} AS program
 COPY fccl /opt/app/fccl
 COPY docker/fccl docker/healthy docker/prepare /opt/app/bin/
-RUN python3 -m compileall -q /opt/app/fccl && chmod 755 /opt/app/bin/*
+# A checkout may have the line ends of Windows; sh does not know them.
+RUN python3 -m compileall -q /opt/app/fccl && sed -i 's/\r$//' /opt/app/bin/* && chmod 755 /opt/app/bin/*
 
 # --- the image
 FROM ${BASE_IMAGE}
 RUN python3 -m pip uninstall --quiet --yes pip setuptools wheel 2>/dev/null || true
 RUN groupadd --gid 1000 fccl && useradd --uid 1000 --gid fccl --home-dir /tmp --no-create-home --shell /usr/sbin/nologin fccl \
- && install -d -o fccl -g fccl /fccl /fccl/exchange && install -d -m 1777 /fccl/models
+ && install -d -o fccl -g fccl /fccl /fccl/exchange && install -d -m 1777 /fccl/models /fccl/state
 COPY --from=libraries /opt/venv /opt/venv
 COPY --from=program /opt/app /opt/app
 # HOME and USER are for libraries that ask who runs them: that may be any number, whether it has a name here or not.

@@ -158,7 +158,7 @@ def one_server(count: int, folder: Path) -> tuple[float, float]:
     federation = Federation("bench", plan, MODEL, {"sft": TRAIN, "va": TRAIN}, ContributionRule())
     spec = ExchangeSpec(num_clients=count, quorum=1, retries=0, timeout_s=300, stale_s=300, keep_rounds=1)
     with ExchangeTransport(paths, spec, folder / "received") as transport:
-        board = Board(paths, "bench", count, 1, None, transport.rejected)
+        board = Board(paths, "bench", 0.0, count, 1, None, transport.rejected)
         board.clear_other_runs()
         work = Work(clients=tuple(range(count)), reference_sha256=None, model=MODEL, train=TRAIN, seed=0)
         task = board.open(0, "sft", adapter, work)

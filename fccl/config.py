@@ -173,6 +173,7 @@ class Settings(BaseSettings):
     round_retries: int = knob("exchange", 1, "a round with fewer good updates than MIN_CLIENTS is tried again so often", ge=0)
     keep_rounds: int = knob("exchange", 2, "finished rounds whose files stay in EXCHANGE_DIR", ge=0)
     keys_dir: str = knob("exchange", "", "folder of keys made by `fccl keys`: everything is signed and checked; empty: nothing is")
+    state_dir: Path = knob("exchange", Path("state"), "a private folder for each client: what it must remember; no other party reads it")
     exchange_watch: Literal["auto", "notify", "poll"] = knob(
         "exchange", "auto", "wait by notifications, by looking now and then, or find out which works"
     )
@@ -201,7 +202,7 @@ class Settings(BaseSettings):
             raise ValueError("names nothing; must be auto, all-linear, or module names with commas between")
         return text
 
-    @field_validator("sft_data", "va_data", "model_name", "exchange_dir", "keys_dir", "data_dir", "log_dir")
+    @field_validator("sft_data", "va_data", "model_name", "exchange_dir", "keys_dir", "state_dir", "data_dir", "log_dir")
     @classmethod
     def _usable_path(cls, value: str | Path) -> str | Path:
         if not is_usable(value):

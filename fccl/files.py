@@ -26,7 +26,7 @@ _REASONS = {
 }
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-_ELSEWHERE = "another folder can be named with --data-dir, --log-dir, --exchange-dir or --out; what was complete before is untouched"
+_ELSEWHERE = "another folder can be named with --data-dir, --log-dir, --exchange-dir, --state-dir or --out; what was complete before is untouched"
 _FULL = f"free some space; {_ELSEWHERE}"
 
 

@@ -333,6 +333,25 @@ class ComparePaths:
 
 
 @dataclass(frozen=True)
+class StatePaths:
+    """`STATE_DIR`: a folder for each client, for its own eyes."""
+
+    root: Path
+
+    def client(self, client_id: int) -> Path:
+        """The client's private folder (`fccl.private`)."""
+        return self.root / f"client_{client_id}"
+
+    def answered(self, client_id: int) -> Path:
+        """The newest of the server's signed rounds that the client has answered."""
+        return self.client(client_id) / "answered.json"
+
+    def lock(self, client_id: int) -> Path:
+        """Held while a client that remembers is at work."""
+        return self.client(client_id) / "client.lock"
+
+
+@dataclass(frozen=True)
 class KeyPaths:
     """`KEYS_DIR`: one private key each for the server and every client, and everybody's public keys in one file."""
 

@@ -35,6 +35,7 @@ from tests.toy import START, ToyLearner, federation, shard  # noqa: E402
 CLIENTS = 3
 SETTINGS = ("--max-sft-examples", "300", "--max-va-examples", "150", "--fed-rounds", "4", "--no-evaluate", "--threads", "1")
 PATIENCE = ("--client-timeout-s", "3600", "--heartbeat-stale-s", "3600")  # nobody is given up: the result must be the undisturbed one
+KEYS = ("--keys-dir", "keys")
 DEADLINE_S = 900
 
 
@@ -138,13 +139,14 @@ def started(target: Callable[..., None], *arguments: object) -> Process:
 
 
 def chaos_micro(folder: Path, kills: int, draw: random.Random) -> bool:
-    """The commands themselves, against `fccl run` with the same settings."""
+    """The commands themselves, against `fccl run` with the same settings. Everybody signs, and clients remember what they have answered."""
+    subprocess.run(fccl("keys", *KEYS, "--num-clients", str(CLIENTS)), cwd=folder, env=environment(), check=True, capture_output=True)
     subprocess.run(fccl("run", *SETTINGS, "--log-dir", "undisturbed"), cwd=folder, env=environment(), check=True, capture_output=True)
     undisturbed = LogPaths(folder / "undisturbed")
     expected = [(record.round, record.adapter_sha256) for record in read_records(undisturbed.progress, RoundRecord)]
-    starts = {"orchestrator": lambda: command(folder, "orchestrator", *SETTINGS, *PATIENCE)}
+    starts = {"orchestrator": lambda: command(folder, "orchestrator", *SETTINGS, *PATIENCE, *KEYS)}
     for number in range(CLIENTS):
-        starts[f"client {number}"] = lambda number=number: command(folder, "client", "--client-id", str(number))  # type: ignore[misc]
+        starts[f"client {number}"] = lambda number=number: command(folder, "client", "--client-id", str(number), *KEYS)  # type: ignore[misc]
     outcome = disturb(starts, kills, (0.3, 4.5), draw)
     return report("micro", outcome, LogPaths(folder / "logs"), expected, undisturbed.global_final.read_bytes())
 

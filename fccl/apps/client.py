@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fccl.apps.client_screen import ClientScreen
@@ -12,8 +14,11 @@ from fccl.config import Settings
 from fccl.data.shards import load_shard
 from fccl.errors import SettingsError
 from fccl.exchange.client import ExchangeClient
-from fccl.keys import client_keys
-from fccl.paths import DataPaths, ExchangePaths, KeyPaths
+from fccl.exchange.memory import Memory
+from fccl.keys import Keys, client_keys
+from fccl.locks import exclusive
+from fccl.paths import DataPaths, ExchangePaths, KeyPaths, StatePaths
+from fccl.private import private_folder
 from fccl.training.learner import GenericLearner
 
 
@@ -22,7 +27,11 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     require_own_rank(settings)
     data = DataPaths(settings.data_dir)
     keys = client_keys(KeyPaths(Path(settings.keys_dir)), settings.client_id) if settings.keys_dir else None
-    with terminate_as_interrupt(), ClientScreen(plain_console(), settings.client_id) as screen:
+    with (
+        terminate_as_interrupt(),
+        ClientScreen(plain_console(), settings.client_id) as screen,
+        memory_of(StatePaths(settings.state_dir), settings.client_id, keys, screen.tell) as memory,
+    ):
         screen.tell(f"waiting for rounds in {settings.exchange_dir}/")
         ExchangeClient(
             ExchangePaths(settings.exchange_dir),
@@ -30,6 +39,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
             GenericLearner(ranks=settings.client_ranks),
             lambda client_id: load_shard(data, client_id),
             keys=keys,
+            memory=memory,
             heartbeat_s=settings.heartbeat_s,
             watch=settings.exchange_watch,
             tell=screen.tell,
@@ -37,6 +47,23 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         ).run()
         screen.tell("the run is done")
     return 0
+
+
+@contextmanager
+def memory_of(paths: StatePaths, client_id: int, keys: Keys | None, tell: Callable[[str], None]) -> Iterator[Memory | None]:
+    """Make the client's private folder, and hold what it remembers there while the block runs. Without keys no round is worth remembering.
+
+    Raises `StorageError` when the folder cannot be private or its content is damaged, `FederationError` when another process holds it.
+    """
+    if warning := private_folder(paths.client(client_id)):
+        tell(warning)
+    if keys is None:
+        yield None
+        return
+    with exclusive(paths.lock(client_id), f"client {client_id}", needed=False):
+        memory = Memory(paths.answered(client_id), keys.public.server)
+        memory.recall()
+        yield memory
 
 
 def require_own_rank(settings: Settings) -> None:

@@ -17,7 +17,7 @@ from fccl.specs import PHASES
 STANDARD_OUTPUT = "-"
 MARK = "# Written by `fccl compose"
 # What the file itself says: how many clients there are, which of them a container is, and where its folders are.
-FIXED = frozenset({"num_clients", "client_id", "data_dir", "exchange_dir", "log_dir", "keys_dir"})
+FIXED = frozenset({"num_clients", "client_id", "data_dir", "exchange_dir", "log_dir", "keys_dir", "state_dir"})
 # What is mounted where, below the folder in which a container works: a folder of the host, or a named volume.
 INSIDE = "/fccl"
 MOUNTS = {
@@ -29,6 +29,7 @@ MOUNTS = {
 }
 # Measured for GPT-2 124M with the preset's batches; docs/docker.md has the table.
 MEMORY = {"client_memory": "12g", "server_memory": "12g"}
+PIDS_LIMIT = 1024  # for 64 cores and more: each of the libraries has a pool of its own
 
 
 class _Blank(string.Template):
@@ -58,16 +59,23 @@ x-hubs: &hubs # of models and data sets
   HTTPS_PROXY:
   NO_PROXY:
 
-x-container: &container
+# Nothing of the image can be changed, and what is written is on a volume or, in /tmp, part of the memory that the container may take.
+x-confined: &confined
   image: fccl
   init: true
-  user: ${FCCL_UID:-1000}:${FCCL_GID:-1000}
+  read_only: true
+  tmpfs: ["/tmp:size=256m,mode=1777"]
   cap_drop: [ALL]
   security_opt: ["no-new-privileges:true"]
+  pids_limit: ${PIDS_LIMIT:-@pids_limit} # processes and threads; libraries start several for each core
+
+x-container: &container
+  <<: *confined
+  user: ${FCCL_UID:-1000}:${FCCL_GID:-1000}
   restart: on-failure:10 # whatever has killed it; one that has ended well stays ended
   stop_grace_period: 30s
 
-# A client sees its own files, the exchange directory and the base model, and has no network.
+# A client sees its own files, the exchange directory and the base model, and has no network. Its state is for its eyes alone.
 x-client: &client
   <<: *container
   command: [client]
@@ -80,15 +88,15 @@ x-client: &client
 services:
   # First, as root: gives the folders to the user that the others run as. Then, as that user: prepares the data, if there is none.
   prepare:
-    image: fccl
+    <<: *confined
     build:
       context: .
       network: ${BUILD_NETWORK:-default}
       args:
         BASE_IMAGE: ${BASE_IMAGE:-python:3.11-slim}
         TORCH_INDEX: ${TORCH_INDEX-https://download.pytorch.org/whl/cpu}
-    init: true
     user: root
+    cap_add: [CHOWN, DAC_OVERRIDE, KILL, SETGID, SETUID] # to give folders away, and then itself; KILL: init passes signals on
     entrypoint: [prepare]
     mem_limit: ${SERVER_MEMORY:-@server_memory}
     environment:
@@ -130,6 +138,7 @@ services:
 volumes:
   exchange:
   models:
+@state_volumes
 """
 )
 
@@ -161,6 +170,7 @@ def compose_file(clients: int, keys: bool = False) -> str:
     key_files = KeyPaths(Path("keys"))
     return FILE.substitute(
         MEMORY,
+        pids_limit=PIDS_LIMIT,
         mark=MARK,
         with_keys=" --keys" if keys else "",
         clients=clients,
@@ -169,6 +179,7 @@ def compose_file(clients: int, keys: bool = False) -> str:
         server_volumes=_volumes("data:ro", "logs", "exchange", "models", *_read_only(key_files.server, key_files.public) * keys),
         dashboard_volumes=_volumes("logs:ro", "exchange:ro"),
         client_names="\n".join(f"      client_{number}: {{condition: service_started}}" for number in range(clients)),
+        state_volumes="\n".join(f"  state_{number}:" for number in range(clients)),
         client_services="\n\n".join(_client(number, keys) for number in range(clients)),
     )
 
@@ -187,7 +198,8 @@ def _settings(clients: int, keys: bool) -> Iterator[str]:
 def _client(number: int, keys: bool) -> str:
     shard = _read_only(*(DataPaths(Path("data")).shard(number, phase) for phase in PHASES))
     key = _read_only(KeyPaths(Path("keys")).client(number), KeyPaths(Path("keys")).public)
-    return CLIENT.substitute(number=number, volumes=_volumes(*shard, *key * keys, "exchange", "models:ro"))
+    state = f"      - state_{number}:{INSIDE}/{Settings.model_fields['state_dir'].default}"
+    return CLIENT.substitute(number=number, volumes="\n".join([_volumes(*shard, *key * keys, "exchange", "models:ro"), state]))
 
 
 def _read_only(*paths: Path) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         if not resume:
             transport.clear()
         with prepared_run(settings, console, folder, GenericLearner(), "Start the orchestrator again to go on") as run:
-            transport.on_status, transport.tell = run.on_status, run.tell
+            transport.on_status, transport.tell, transport.created = run.on_status, run.tell, lambda: run.created
             last = run.plan.num_clients - 1
             run.tell(f"Clients are awaited in {settings.exchange_dir}/: start `fccl client --client-id i` for every i from 0 to {last}.")
             with run.follower:

@@ -137,7 +137,7 @@ class Run:
         self.plan, self.aggregation = self.settings.round_plan(), aggregation_rule(self.settings)
         self.data = DataPaths(self.settings.data_dir)
         self.data_sha256 = sha256_of(self.data.manifest)
-        self.run_id = time.strftime("%Y%m%d-%H%M%S-") + os.urandom(2).hex()
+        self.run_id, self.created = time.strftime("%Y%m%d-%H%M%S-") + os.urandom(2).hex(), time.time()
         self.round = 0
         self.follower = Follower(self.tracker, self.tell)
         self.validator = Validator(
@@ -179,7 +179,7 @@ class Run:
         info = self.folder.info()
         if info is None or info.data_sha256 != self.data_sha256:
             raise FederationError("the data was prepared anew since the run began", hint="prepare it with the run's settings, or start a new run")
-        self.run_id = info.run_id
+        self.run_id, self.created = info.run_id, info.created
         state = self.folder.resume(self.plan)
         self.round = state.next_round
         self._event("resumed")
@@ -252,7 +252,7 @@ class Run:
         packages = ("torch", "transformers", "peft", "tokenizers", "numpy")
         return RunInfo(
             run_id=self.run_id,
-            created=time.time(),
+            created=self.created,
             settings={name: str(value) for name, value in self.settings.model_dump().items()},
             data_sha256=self.data_sha256,
             versions={"fccl": __version__, "python": platform.python_version()} | {name: version(name) for name in packages},

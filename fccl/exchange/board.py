@@ -33,6 +33,7 @@ class Board:
 
     paths: ExchangePaths
     run_id: str
+    run_created: float
     num_clients: int
     keep_rounds: int
     keys: Keys | None
@@ -56,7 +57,14 @@ class Board:
         """Publish a round: the global adapter, the task, and last the phase. What is there already, to the byte, stays untouched."""
         content = adapter.to_bytes()
         task = TaskFile.model_validate(
-            {"run_id": self.run_id, "round": round_number, "phase": phase, "adapter_sha256": hashlib.sha256(content).hexdigest(), "work": work}
+            {
+                "run_id": self.run_id,
+                "run_created": self.run_created,
+                "round": round_number,
+                "phase": phase,
+                "adapter_sha256": hashlib.sha256(content).hexdigest(),
+                "work": work,
+            }
         ).signed(self.keys)
         written = task.model_dump_json() + "\n"
         files = {self.paths.global_adapter(round_number): content, self.paths.task(round_number): written.encode()}

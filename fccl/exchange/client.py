@@ -14,6 +14,7 @@ from fccl.adapter import Adapter, adapter_from_bytes
 from fccl.data.shards import ClientShard
 from fccl.errors import AdapterError, UpdateRejected
 from fccl.exchange.heart import Heart
+from fccl.exchange.memory import Memory
 from fccl.exchange.watch import Watcher, watcher
 from fccl.exchange.wire import MAX_JSON_BYTES, MAX_REASON, MAX_TASK_BYTES, FailureFile, TaskFile, UpdateFile, Work
 from fccl.files import storage_errors, write_bytes, write_text
@@ -42,6 +43,7 @@ class ExchangeClient:
     learner: Learner
     load_shard: Callable[[int], ClientShard]
     keys: Keys | None = None
+    memory: Memory | None = None  # of the rounds that the server has signed
     heartbeat_s: float = 5.0
     watch: Literal["auto", "notify", "poll"] = "auto"
     grace_s: float = NEW_RUN_GRACE_S
@@ -119,6 +121,8 @@ class ExchangeClient:
             raise UpdateRejected(f"{path.name} is of round {task.round}, phase {task.phase}; {self.paths.phase(number).name} says {said}")
         if self.keys is not None and not task.is_of_server(self.keys.public):
             raise UpdateRejected("the server has not signed it")
+        if self.memory is not None:
+            self.memory.require_not_older(task)
         if task.run_id in self._runs[:-1]:
             raise UpdateRejected(f"run {printable(task.run_id)} was over before")
         return task
@@ -214,6 +218,8 @@ class ExchangeClient:
         else:
             said = FailureFile(**whose, error=printable(answer.reason, MAX_REASON) or "unknown")
         write_text(contribution, said.signed(self.keys).model_dump_json() + "\n")
+        if self.memory is not None:
+            self.memory.note(task)
         write_text(flag, "")
         self._committed = task
         self.tell(f"round {task.round + 1} ({task.phase}): " + (_result(said) if isinstance(said, UpdateFile) else f"failed: {said.error}"))

@@ -76,6 +76,7 @@ class TaskFile(_Signed):
     """`task_round_R.json`: all that `phase_R.txt` and `global_round_R.pt` leave unsaid. `work` is missing exactly when the run is done."""
 
     version: Literal[1] = 1
+    run_created: float = Field(ge=0)  # seconds since 1970 by the server's clock: which of two runs is the older one
     phase: Literal["sft", "va", "done"]
     adapter_sha256: Sha256  # of the file `global_round_R.pt`
     work: Work | None

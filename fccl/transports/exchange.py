@@ -54,12 +54,14 @@ class ExchangeTransport:
     """Holds the directory from `__enter__` to `__exit__`, so that no other orchestrator can.
 
     `received` is a folder that only this process writes: an update is kept there as it was when it was checked, so nobody can change it
-    before it is used. `on_status` gets every heartbeat, `tell` a line when something happens that a person should know; set them at will.
+    before it is used. `on_status` gets every heartbeat, `tell` a line when something happens that a person should know, `created` says when the
+    run was created; set them at will.
     """
 
     def __init__(self, paths: ExchangePaths, spec: ExchangeSpec, received: Path, keys: Keys | None = None) -> None:
         self.on_status: StatusListener = lambda status: None
         self.tell: Callable[[str], None] = lambda line: None
+        self.created: Callable[[], float] = lambda: 0.0
         self.rejected = RejectedFolder(paths)
         self._paths, self._spec, self._received, self._keys = paths, spec, received, keys
         self._pulses = Pulses(paths, spec.stale_s, lambda status: self.on_status(status))
@@ -112,7 +114,8 @@ class ExchangeTransport:
     def _board(self, run_id: str) -> Board:
         """The board of this run; at first, what other runs have left is cleared away."""
         if self._known_board is None or self._known_board.run_id != run_id:
-            self._known_board = Board(self._paths, run_id, self._spec.num_clients, self._spec.keep_rounds, self._keys, self.rejected)
+            spec = self._spec
+            self._known_board = Board(self._paths, run_id, self.created(), spec.num_clients, spec.keep_rounds, self._keys, self.rejected)
             self._known_board.clear_other_runs()
         return self._known_board
 

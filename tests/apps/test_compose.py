@@ -52,6 +52,30 @@ def test_one_service_for_each_client_cut_from_one_anchor(clients, keys):
     assert all(each == shared[0] for each in shared)
 
 
+@pytest.mark.parametrize("keys", [False, True])
+@pytest.mark.parametrize("clients", SIZES)
+def test_every_client_has_a_volume_of_its_own_that_no_other_service_sees(clients, keys):
+    content = yaml.safe_load(compose_file(clients, keys))
+    volumes = [f"state_{number}" for number in range(clients)]
+    assert list(content["volumes"]) == ["exchange", "models", *volumes]
+    seen = [(name, mount) for name, service in content["services"].items() for mount in service["volumes"] if mount.startswith("state")]
+    assert seen == [(f"client_{number}", f"{volume}:/fccl/state") for number, volume in enumerate(volumes)]
+
+
+@pytest.mark.parametrize("keys", [False, True])
+@pytest.mark.parametrize("clients", SIZES)
+def test_every_service_is_confined(clients, keys):
+    for name, service in services(compose_file(clients, keys)).items():
+        assert service["read_only"] is True, name
+        assert service["tmpfs"] == ["/tmp:size=256m,mode=1777"]
+        assert service["pids_limit"] == "${PIDS_LIMIT:-1024}"
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service.get("cap_add", []) == (["CHOWN", "DAC_OVERRIDE", "KILL", "SETGID", "SETUID"] if name == "prepare" else [])
+        assert not service.keys() & {"privileged", "devices", "pid", "ipc", "userns_mode"}
+        assert not any("docker.sock" in volume for volume in service["volumes"])
+
+
 @given(clients=st.integers(1, 12), keys=st.booleans())
 def test_a_client_sees_its_own_files_the_exchange_and_the_model(clients, keys):
     found = services(compose_file(clients, keys))
@@ -60,7 +84,7 @@ def test_a_client_sees_its_own_files_the_exchange_and_the_model(clients, keys):
         client = found[f"client_{number}"]
         own = [data.shard(number, phase) for phase in PHASES] + [key_files.client(number), key_files.public] * keys
         expected = {path.as_posix(): (f"./{path.as_posix()}", "ro") for path in own}
-        assert mounts(client) == expected | {"exchange": ("exchange", ""), "models": ("models", "ro")}
+        assert mounts(client) == expected | {"exchange": ("exchange", ""), "models": ("models", "ro"), "state": (f"state_{number}", "")}
         assert client["environment"]["CLIENT_ID"] == number
         assert client["network_mode"] == "none"
     server_keys = {"keys/server.key", "keys/public.json"} if keys else set()
@@ -133,3 +157,10 @@ def test_wrong_arguments_are_one_line(tmp_path, monkeypatch, capsys, arguments, 
     Path("none").write_text("a file")
     assert main(["compose", *arguments]) in (1, 2)
     assert capsys.readouterr().err.startswith(error)
+
+
+def test_what_containers_hold_apart_cannot_be_named_from_outside():
+    """STATE_DIR=./state in `.env` is for clients on the host: one folder for all containers would be private to none."""
+    content = compose_file(3)
+    assert "STATE_DIR" not in content
+    assert "state_dir" in FIXED

@@ -14,10 +14,11 @@ from fccl.apps.main import main
 from fccl.apps.orchestrator import standing
 from fccl.checkpoint import RunFolder
 from fccl.config import load_settings
+from fccl.exchange.memory import Answered
 from fccl.files import write_text
 from fccl.journal import Journal, read_records, read_rows
 from fccl.locks import exclusive
-from fccl.paths import DataPaths, ExchangePaths, LogPaths
+from fccl.paths import DataPaths, ExchangePaths, LogPaths, StatePaths
 from fccl.records import RoundRecord, RunEvent, RunInfo
 from tests.toy import START, federation
 
@@ -169,6 +170,10 @@ def test_many_processes_give_the_bytes_of_one(tmp_path, in_process, signed):
     assert [(r.round, r.weights, r.adapter_sha256) for r in records] == [(r.round, r.weights, r.adapter_sha256) for r in expected]
     assert len(list(read_rows(logs.client_metrics))) == 12
     assert not list((tmp_path / "exchange" / "rejected").glob("*"))
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "state").iterdir()} == {f"client_{i}": 0o700 for i in range(3)}
+    info, answered = RunInfo.model_validate_json(logs.run.read_bytes()), [StatePaths(tmp_path / "state").answered(number) for number in range(3)]
+    newest = [Answered.model_validate_json(path.read_bytes()) for path in answered if path.exists()]
+    assert [(each.run_id, each.run_created, each.round) for each in newest] == [(info.run_id, info.created, 3)] * (3 if signed else 0)
 
 
 @pytest.mark.slow

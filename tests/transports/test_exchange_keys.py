@@ -1,11 +1,13 @@
 """Who may speak: signed answers, signed rounds."""
 
 import json
+import shutil
 import threading
 
 import pytest
 
 from fccl.exchange.client import ExchangeClient
+from fccl.exchange.memory import Memory
 from fccl.keys import client_keys, create_keys, server_keys
 from fccl.messages import ClientFailure, ClientUpdate
 from fccl.paths import KeyPaths
@@ -118,6 +120,116 @@ def test_a_task_that_was_changed_is_not_believed(paths, transport, keys):
         client._answer(opened, opened.work, None)
     assert told[-1] == "round 1 cannot be begun: global_round_0.pt is not the file that the task speaks of"
     assert not paths.flag(1, 0).exists()
+
+
+# --- a client that is started again
+
+
+def remembering(paths, keys, tmp_path, told=None, learner=None):
+    """A client process that has just been started: its memory is what an earlier one has left."""
+    memory = Memory(tmp_path / "state" / "answered.json", client_keys(keys, 1).public.server)
+    memory.recall()
+    return ExchangeClient(
+        paths, 1, learner or ToyLearner(), shard, client_keys(keys, 1), memory, grace_s=0.0, tell=(told if told is not None else []).append
+    )
+
+
+def opened(exchange, number, created=100.0, run_id="run"):
+    """Open a round of a run; what is in the directory is all that a client goes by."""
+    exchange.created = lambda: created
+    board = exchange._board(run_id)
+    return board.open(number, "sft", task(number).adapter, exchange._work(board, task(number), (1,)))
+
+
+def answer(client):
+    """Answer the newest round, if one is believed. Returns its number."""
+    newest = client._newest()
+    if newest is None:
+        return None
+    client._answer(newest, newest.work, NoHeart())
+    return newest.round
+
+
+class NoHeart:
+    """Takes every beat."""
+
+    def tell(self, status):
+        pass
+
+    turn = check = tell
+
+
+def test_started_again_it_does_not_believe_an_older_signed_round(paths, transport, keys, tmp_path):
+    told = []
+    with transport(server_keys(keys), keep_rounds=9) as exchange:
+        opened(exchange, 0)
+        old = {path: path.read_bytes() for path in (paths.phase(0), paths.task(0), paths.global_adapter(0))}
+        opened(exchange, 1)
+        assert answer(remembering(paths, keys, tmp_path)) == 1
+        for path in list(paths.root.glob("*_1.*")):
+            path.unlink()
+        for path, content in old.items():
+            path.write_bytes(content)
+        assert answer(remembering(paths, keys, tmp_path, told)) is None
+        assert told[0].startswith(
+            "round 1 is not believed: this client has answered round 2 of this run; if the server was set back on purpose, delete "
+        )
+        assert not paths.flag(1, 0).exists()
+        opened(exchange, 2)
+        assert answer(remembering(paths, keys, tmp_path, told)) == 2
+        assert len(told) == 3, "the refusal, the training, the answer"
+
+
+def test_without_its_state_it_is_shown_an_old_round_again(paths, transport, keys, tmp_path):
+    """So much is lost with STATE_DIR, and no more."""
+    with transport(server_keys(keys), keep_rounds=9) as exchange:
+        opened(exchange, 1)
+        assert answer(remembering(paths, keys, tmp_path)) == 1
+        shutil.rmtree(tmp_path / "state")
+        opened(exchange, 0)
+        assert answer(remembering(paths, keys, tmp_path)) == 0
+
+
+@pytest.mark.parametrize(
+    ("rounds", "answered"),
+    [
+        ([("run", 100.0, 0), ("run", 100.0, 0)], [0, 0]),  # tried again
+        ([("run", 100.0, 0), ("run", 100.0, 3)], [0, 3]),  # it was not asked meanwhile
+        ([("run", 100.0, 5), ("next", 200.0, 0), ("next", 200.0, 1)], [5, 0, 1]),  # --new
+        ([("run", 100.0, 5), ("twin", 100.0, 0)], [5, 0]),  # created by the same clock tick
+        ([("run", 200.0, 5), ("older", 100.0, 6)], [5, None]),  # played back
+        ([("run", 200.0, 5), ("older", 100.0, 6), ("run", 200.0, 6)], [5, None, 6]),
+        ([("older", 100.0, 6), ("run", 200.0, 5), ("older", 100.0, 6)], [6, 5, None]),
+    ],
+)
+def test_started_again_before_every_round_it_goes_on_and_never_back(paths, transport, keys, tmp_path, rounds, answered):
+    found = []
+    for run_id, created, number in rounds:
+        with transport(server_keys(keys)) as exchange:
+            opened(exchange, number, created, run_id)
+            found.append(answer(remembering(paths, keys, tmp_path)))
+            exchange._board(run_id).take_back(1, number)
+    assert found == answered
+
+
+def test_killed_between_memory_and_flag_it_answers_again(paths, transport, keys, tmp_path, monkeypatch):
+    with transport(server_keys(keys)) as exchange:
+        opened(exchange, 4)
+        seen = []
+        noted = Memory.note
+
+        def killed(memory, task):
+            seen.append(paths.flag(1, 4).exists())
+            noted(memory, task)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Memory, "note", killed)
+            answer(remembering(paths, keys, tmp_path))
+        assert seen == [False], "what was answered is known before the server can know it"
+        assert not paths.flag(1, 4).exists()
+        assert answer(remembering(paths, keys, tmp_path)) == 4
+        assert paths.flag(1, 4).exists()
 
 
 def test_a_run_that_was_left_does_not_come_back(paths, transport):

@@ -20,7 +20,7 @@ from fccl.view import charts
 from fccl.view.glance import glance
 from fccl.view.values import RunView
 
-PLACES = frozenset({"log_dir", "data_dir", "exchange_dir", "keys_dir"})  # where, not what
+PLACES = frozenset({"log_dir", "data_dir", "exchange_dir", "keys_dir", "state_dir"})  # where, not what
 
 
 def show(hub: Hub, view: RunView) -> None:

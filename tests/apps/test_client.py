@@ -1,0 +1,93 @@
+"""`fccl client`: its private folder, and what it keeps there."""
+
+import stat
+
+import pytest
+
+from fccl.apps.client import memory_of
+from fccl.apps.main import main
+from fccl.errors import FederationError, StorageError
+from fccl.keys import client_keys, create_keys
+from fccl.locks import exclusive
+from fccl.paths import KeyPaths, StatePaths
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return StatePaths(tmp_path / "state")
+
+
+@pytest.fixture
+def keys(tmp_path):
+    create_keys(KeyPaths(tmp_path / "keys"), 2)
+    return client_keys(KeyPaths(tmp_path / "keys"), 1)
+
+
+def test_it_has_a_private_folder_and_without_keys_nothing_to_remember(paths):
+    said = []
+    for _ in range(2):
+        with memory_of(paths, 1, None, said.append) as memory:
+            assert memory is None
+    assert stat.S_IMODE(paths.client(1).stat().st_mode) == 0o700
+    assert list(paths.root.rglob("*")) == [paths.client(1)]
+    assert said == []
+
+
+def test_with_keys_it_remembers_its_servers_rounds(paths, keys):
+    with memory_of(paths, 1, keys, print) as memory:
+        assert (memory.server, memory.newest, memory.path) == (keys.public.server, None, paths.answered(1))
+
+
+def test_a_folder_is_one_processs_while_it_remembers(paths, keys):
+    with memory_of(paths, 1, keys, print):
+        with pytest.raises(FederationError, match="client 1 is at work on .*/state/client_1 already"), memory_of(paths, 1, keys, print):
+            pass
+        with memory_of(paths, 0, keys, print), memory_of(paths, 1, None, print):
+            pass
+    with memory_of(paths, 1, keys, print):
+        pass
+
+
+def test_a_file_system_that_keeps_no_modes_is_said(paths, monkeypatch):
+    paths.client(1).mkdir(parents=True)
+    paths.client(1).chmod(0o755)
+    monkeypatch.setattr("os.fchmod", lambda descriptor, mode: None)
+    said = []
+    with memory_of(paths, 1, None, said.append):
+        pass
+    assert said == [f"{paths.client(1)} is not private: its file system lets others in"]
+
+
+def test_what_an_earlier_process_has_left_damaged_is_said(paths, keys):
+    with memory_of(paths, 1, keys, print):
+        paths.answered(1).write_text("{")
+    with pytest.raises(StorageError, match=r"which rounds were answered: answered\.json"), memory_of(paths, 1, keys, print):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("put", "error"),
+    [
+        (lambda path: path.write_text(""), "error: cannot write state/client_1: a part of the path is a file, not a folder\n  way out: "),
+        (lambda path: path.symlink_to("nowhere"), "error: cannot write state/client_1: a part of the path is a file, not a folder\n  way out: "),
+        (
+            lambda path: (path.mkdir(), (path / "client_1").write_text("")),
+            "error: cannot keep state/client_1 private: it is a link or a file\n  way out: move it away",
+        ),
+        (
+            lambda path: (path.mkdir(), (path / "client_1").symlink_to("..")),
+            "error: cannot keep state/client_1 private: it is a link or a file\n  way out: move it away",
+        ),
+    ],
+)
+def test_a_state_folder_that_cannot_be_is_one_line_before_anything_is_written(tmp_path, monkeypatch, capsys, put, error):
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "state")
+    assert main(["client", "--client-id", "1"]) == 1
+    assert capsys.readouterr().err.startswith(error)
+    assert not (tmp_path / "exchange").exists()
+
+
+def test_another_clients_lock_file_is_no_lock_of_this_one(paths, keys):
+    with exclusive(paths.client(0) / "client.lock", "client 0"), memory_of(paths, 1, keys, print):
+        pass
