@@ -66,7 +66,7 @@ def test_what_is_no_folder_of_its_own_is_refused_and_stays(tmp_path, put):
         "link_to_file": lambda: path.symlink_to(__file__),
     }[put]()
     before = path.lstat()
-    with pytest.raises(StorageError, match="cannot keep .*state private: it is a link or a file") as error:
+    with pytest.raises(StorageError, match=r"cannot keep .*state private: it is a link or a file") as error:
         private_folder(path)
     assert "move it away" in error.value.hint
     assert path.lstat() == before

@@ -1,4 +1,4 @@
-"""`fccl client`: one client of a federation that is run over an exchange directory. Ends by itself when the run is done."""
+"""`fccl client`: one client of a federation that is run over an exchange directory. It ends when the run is done."""
 
 from __future__ import annotations
 
@@ -51,9 +51,10 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
 
 @contextmanager
 def memory_of(paths: StatePaths, client_id: int, keys: Keys | None, tell: Callable[[str], None]) -> Iterator[Memory | None]:
-    """Make the client's private folder, and hold what it remembers there while the block runs. Without keys no round is worth remembering.
+    """Make the client's private folder, and hold what it remembers there while the block runs; without keys, nothing.
 
-    Raises `StorageError` when the folder cannot be private or its content is damaged, `FederationError` when another process holds it.
+    Raises `StorageError` when the folder cannot be private or its content is damaged, `FederationError` when another
+    process holds it.
     """
     if warning := private_folder(paths.client(client_id)):
         tell(warning)
@@ -70,5 +71,6 @@ def require_own_rank(settings: Settings) -> None:
     """Raises `SettingsError` when the settings give ranks to other clients alone."""
     if 1 < len(settings.client_ranks) <= settings.client_id:
         raise SettingsError(
-            f"CLIENT_LORA_R={settings.client_lora_r} has no rank for client {settings.client_id}", hint="give one for all, or one for each"
+            f"CLIENT_LORA_R={settings.client_lora_r} has no rank for client {settings.client_id}",
+            hint="give one for all, or one for each",
         )

@@ -40,7 +40,7 @@ def test_with_keys_it_remembers_its_servers_rounds(paths, keys):
 
 def test_a_folder_is_one_processs_while_it_remembers(paths, keys):
     with memory_of(paths, 1, keys, print):
-        with pytest.raises(FederationError, match="client 1 is at work on .*/state/client_1 already"), memory_of(paths, 1, keys, print):
+        with pytest.raises(FederationError, match=r"client 1 is at work on .*/state/client_1 already"), memory_of(paths, 1, keys, print):
             pass
         with memory_of(paths, 0, keys, print), memory_of(paths, 1, None, print):
             pass

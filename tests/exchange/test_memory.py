@@ -72,9 +72,9 @@ def test_the_same_round_may_be_asked_for_again(path):
     [
         (task(2), "this client has answered round 4 of this run"),
         (task(0), "this client has answered round 4 of this run"),
-        (task(9, "earlier", 99.0), "this client has answered run run, which was created later"),
-        (task(0, "earlier", 0.0), "this client has answered run run, which was created later"),
-        (TaskFile(run_id="earlier", run_created=99.0, round=20, phase="done", adapter_sha256="0" * 64, work=None), "which was created later"),
+        (task(9, "earlier", 99.0), "this client has answered run run, created later"),
+        (task(0, "earlier", 0.0), "this client has answered run run, created later"),
+        (TaskFile(run_id="earlier", run_created=99.0, round=20, phase="done", adapter_sha256="0" * 64, work=None), "created later"),
     ],
 )
 def test_what_is_older_is_refused_with_the_way_out(path, older, said):
@@ -110,7 +110,7 @@ def test_another_server_begins_anew(path):
 )
 def test_a_damaged_memory_is_one_line_and_not_forgotten(path, content):
     path.write_bytes(content)
-    with pytest.raises(StorageError, match="cannot tell from .* which rounds were answered: answered.json") as error:
+    with pytest.raises(StorageError, match=r"cannot tell from .* which rounds were answered: answered\.json") as error:
         started(path)
     assert error.value.hint == f"delete {path}: then the client begins without"
     assert path.read_bytes() == content

@@ -223,9 +223,10 @@ def test_killed_between_memory_and_flag_it_answers_again(paths, transport, keys,
             noted(memory, task)
             raise KeyboardInterrupt
 
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(Memory, "note", killed)
+        monkeypatch.setattr(Memory, "note", killed)
+        with pytest.raises(KeyboardInterrupt):
             answer(remembering(paths, keys, tmp_path))
+        monkeypatch.undo()
         assert seen == [False], "what was answered is known before the server can know it"
         assert not paths.flag(1, 4).exists()
         assert answer(remembering(paths, keys, tmp_path)) == 4
