@@ -67,7 +67,7 @@ x-confined: &confined
   tmpfs: ["/tmp:size=256m,mode=1777"]
   cap_drop: [ALL]
   security_opt: ["no-new-privileges:true"]
-  pids_limit: ${PIDS_LIMIT:-@pids_limit} # processes and threads; libraries start several for each core
+  pids_limit: @pids_limit # processes and threads; libraries start several for each core. No variable: docker-compose 1.29 takes only a number
 
 x-container: &container
   <<: *confined

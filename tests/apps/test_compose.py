@@ -68,7 +68,7 @@ def test_every_service_is_confined(clients, keys):
     for name, service in services(compose_file(clients, keys)).items():
         assert service["read_only"] is True, name
         assert service["tmpfs"] == ["/tmp:size=256m,mode=1777"]
-        assert service["pids_limit"] == "${PIDS_LIMIT:-1024}"
+        assert service["pids_limit"] == 1024, "a number: docker-compose 1.29 ends with a traceback for a variable here, though `config` accepts it"
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert service.get("cap_add", []) == (["CHOWN", "DAC_OVERRIDE", "KILL", "SETGID", "SETUID"] if name == "prepare" else [])
