@@ -181,6 +181,11 @@ class Settings(BaseSettings):
     data_dir: Path = knob("folders", Path("data"), "shards, held-out splits and the manifest")
     log_dir: Path = knob("folders", Path("logs"), "records, adapters, evaluation")
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _without_line_end(cls, value: Any) -> Any:
+        return _line(value)  # of a file with the line ends of Windows that a shell has read
+
     @field_validator("noisy_clients")
     @classmethod
     def _client_numbers(cls, text: str) -> str:
@@ -293,6 +298,10 @@ class Settings(BaseSettings):
         )
 
 
+def _line(value: Any) -> Any:
+    return value.rstrip("\r\n") if isinstance(value, str) else value
+
+
 class _PresetSource(PydanticBaseSettingsSource):
     """The values of the preset that the sources before this one have named."""
 
@@ -300,7 +309,7 @@ class _PresetSource(PydanticBaseSettingsSource):
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        return dict(PRESETS.get(self.current_state.get("preset", "quickstart"), {}))
+        return dict(PRESETS.get(_line(self.current_state.get("preset", "quickstart")), {}))
 
 
 class _one_line_errors:
