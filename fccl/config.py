@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from fccl.errors import SettingsError
 from fccl.paths import is_usable
+from fccl.presets import PRESETS
 from fccl.specs import ExchangeSpec, ModelSpec, PartitionSpec, Phase, RoundPlan, TrainSpec
 
 GROUPS = ("run", "data", "model", "training", "federation", "contribution", "aggregation", "evaluation", "exchange", "folders")
@@ -27,29 +28,6 @@ DOTENV = ".env"
 
 _NUMBER = re.compile(r"\s*[0-9]{1,9}\s*")
 _SHOWN = 200  # letters of a wrong value
-
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "quickstart": {},
-    "gpt2": {
-        "model_name": "gpt2",
-        "sft_data": "tatsu-lab/alpaca",
-        "va_data": "openbmb/UltraFeedback",
-        "lora_r": 8,
-        "lora_alpha": 16.0,
-        "lora_targets": "auto",
-        "max_length": 512,
-        "batch_size": 8,
-        "lr_schedule": "linear",
-        "dpo_beta": 0.1,
-        "sft_lr": 3e-4,
-        "va_lr": 5e-5,
-        "max_sft_examples": 12_000,
-        "max_va_examples": 6_000,
-        "test_examples": 500,
-        "validation_examples": 128,
-        "gen_tokens": 64,
-    },
-}
 
 
 def knob(group: str, default: Any, explanation: str, **limits: Any) -> Any:

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fccl.apps.arguments import COMMANDS
-from fccl.config import GROUPS, PRESETS, Settings, allowed, group_of, load_settings
+from fccl.config import GROUPS, Settings, allowed, group_of, load_settings
 from fccl.errors import SettingsError
+from fccl.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
 

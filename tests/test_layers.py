@@ -21,7 +21,7 @@ ROWS = (
     ("training", "aggregation", "contribution", "evaluation", "exchange", "export", "model_card", "comparison"),
     ("messages", "journal", "scoring", "model", "encoding", "losses", "tokens"),
     ("adapter", "stored", "lora", "torch_files", "keys", "data", "records", "config"),
-    ("specs", "paths", "files", "locks", "private", "reading"),
+    ("specs", "paths", "files", "locks", "presets", "private", "reading"),
     ("errors",),
 )
 # Within a row, only these look at each other, and only this way.

@@ -252,7 +252,8 @@ def _usage(name: str, command: Command) -> str:
 
 def _presets(groups: Sequence[str]) -> str:
     """What each preset sets, among the settings of these groups."""
-    from fccl.config import PRESETS, Settings, group_of
+    from fccl.config import Settings, group_of
+    from fccl.presets import PRESETS
 
     lines = []
     for preset, values in PRESETS.items():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from fccl.apps.dashboard_page import words
 from fccl.apps.report_page.parts import DASH, Cell, Table
-from fccl.config import GROUPS, PRESETS, Settings, group_of
+from fccl.config import GROUPS, Settings, group_of
 from fccl.data.picture import topic_rows
 from fccl.data.shards import Manifest, SourceReport
 from fccl.evaluation.tables import one_line
+from fccl.presets import PRESETS
 from fccl.specs import PHASES
 from fccl.view.values import RunView
 
