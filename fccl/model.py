@@ -1,43 +1,32 @@
 """The base model with its LoRA: loaded once per process, frozen but for the LoRA factors.
 
-transformers and PEFT enter the package here and nowhere else. What cannot be loaded is a `ModelError` that names the ways out.
+transformers and PEFT enter the package here, in `base_model` and in `lora_targets`, and nowhere else.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import resources
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-import transformers
-from huggingface_hub import HfApi
-from huggingface_hub.errors import RepositoryNotFoundError
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from fccl.adapter import Adapter, Form
+from fccl.base_model import first_line, load_base
 from fccl.encoding import Batch
 from fccl.errors import ModelError
 from fccl.lora import first, of_rank, pairs, rank_of, rest
+from fccl.lora_targets import linear_names, targets
 from fccl.losses import target_log_probs, target_log_probs_of
 from fccl.specs import ModelSpec, named_seed
 
-BUILTIN_MODEL = "builtin:micro"
-HUB_TIMEOUT_S = 5.0
-_WAYS_OUT = (
-    "give a local folder with --model-name, download it first where there is a network (`hf download NAME`), "
-    "or use --model-name builtin:micro, which needs none"
-)
 # Models whose logits are exactly the output embeddings times the last hidden state: these need logits only where a loss does.
 _PLAIN_HEADS = frozenset({"gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "opt", "phi", "qwen2", "qwen3"})
 
@@ -54,6 +43,7 @@ class LanguageModel:
     tokenizer: PreTrainedTokenizerBase
     factors: Mapping[str, nn.Parameter]  # by PEFT's saved names, sorted
     device: torch.device
+    made_of: tuple[str, ...] = ()  # the base model, and the adapters that were folded into it before
 
     @property
     def pad_id(self) -> int:
@@ -165,113 +155,32 @@ def _same_bits(one: Adapter | None, other: Adapter | None) -> bool:
 
 def load_model(spec: ModelSpec) -> LanguageModel:
     """Load the base model and put a fresh LoRA on it. Raises `ModelError`."""
-    _quiet()
-    base, tokenizer = _load_base(spec.name)
-    _check_context(base, spec)
-    if tokenizer.eos_token_id is None:
-        raise ModelError(f"{spec.name}: its tokenizer has no end-of-text token", hint="use a causal language model's own tokenizer")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model = get_peft_model(base, _lora_config(spec, base))
+    base = load_base(spec.name, spec.max_length)
+    model = _with_lora(spec, base.model)
     factors = {
         name.replace(".default", ""): parameter.requires_grad_(True) for name, parameter in model.named_parameters() if parameter.requires_grad
     }
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return LanguageModel(spec, model.to(device).eval(), tokenizer, dict(sorted(factors.items())), device)
+    return LanguageModel(spec, model.to(device).eval(), base.tokenizer, dict(sorted(factors.items())), device, (base.name, *base.adapters))
 
 
-def base_path(name: str) -> str:
-    """What transformers is to load: the folder of the built-in model, or the name as it is."""
-    if name == BUILTIN_MODEL:
-        return str(resources.files("fccl").joinpath("assets", "micro"))
-    if name.startswith("builtin:"):
-        raise ModelError(f"{name}: there is no such built-in model", hint=f"use {BUILTIN_MODEL}")
-    return name
-
-
-def _load_base(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    path = base_path(name)
-    local = Path(path).is_dir()
-    if not local and (path.startswith((".", "/", "~")) or path.count("/") > 1):
-        raise ModelError(f"{name}: there is no such folder", hint=_WAYS_OUT)
-    try:
-        return _from_pretrained(path, offline=True)
-    except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for one and the same: not loadable
-        if local:
-            raise ModelError(
-                f"{name}: the folder holds no causal language model that can be loaded ({_first_line(error)})", hint=_WAYS_OUT
-            ) from error
-    _require_on_hub(name)
-    try:
-        return _from_pretrained(path, offline=False)
-    except Exception as error:
-        raise ModelError(f"{name}: cannot be loaded ({_first_line(error)})", hint=_WAYS_OUT) from error
-
-
-def _from_pretrained(path: str, offline: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=offline)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, local_files_only=offline)
-    return model, tokenizer
-
-
-def _require_on_hub(name: str) -> None:
-    """Ask the hub once, with a deadline: transformers itself would retry for most of a minute."""
-    try:
-        HfApi().model_info(name, timeout=HUB_TIMEOUT_S)
-    except RepositoryNotFoundError as error:
-        raise ModelError(f"{name}: neither a local folder nor a model that the hub shows you", hint=_WAYS_OUT) from error
-    except Exception as error:  # no route, no name, a proxy's refusal, a wrong name: each with a class of its own
-        raise ModelError(f"{name}: not in the local cache, and the hub cannot be asked ({_first_line(error)})", hint=_WAYS_OUT) from error
-
-
-def _check_context(base: PreTrainedModel, spec: ModelSpec) -> None:
-    context = getattr(base.config, "max_position_embeddings", None)
-    if context and spec.max_length > context:
-        raise ModelError(
-            f"MAX_LENGTH={spec.max_length} is more than the {context} positions of {spec.name}", hint=f"use --max-length {context} or less"
-        )
-
-
-def _lora_config(spec: ModelSpec, base: PreTrainedModel) -> LoraConfig:
-    """The LoRA of this model. GPT-2's `Conv1D` keeps its weight as (in, out), which PEFT calls `fan_in_fan_out`."""
-    targets = _targets(spec, base)
-    # PEFT chooses by itself for "auto" (None) and "all-linear"; either way the layers of one model are all of one kind.
-    conv = any(isinstance(module, Conv1D) for module in base.modules())
-    return LoraConfig(
-        r=spec.lora_r, lora_alpha=spec.lora_alpha, target_modules=targets, fan_in_fan_out=conv, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM"
+def _with_lora(spec: ModelSpec, base: PreTrainedModel) -> PeftModel:
+    """The model under PEFT. GPT-2's `Conv1D` keeps its weight as (in, out), which PEFT calls `fan_in_fan_out`."""
+    config = LoraConfig(
+        r=spec.lora_r,
+        lora_alpha=spec.lora_alpha,
+        target_modules=targets(spec, base),
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in base.modules()),  # the layers of one model are all of one kind
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
     )
-
-
-def _targets(spec: ModelSpec, base: PreTrainedModel) -> list[str] | str | None:
-    if spec.lora_targets == "all-linear":
-        return "all-linear"
-    head = base.get_output_embeddings()
-    linear = {name.rsplit(".", 1)[-1] for name, module in base.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head}
-    if spec.lora_targets == "auto":
-        from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN
-
-        known = KNOWN.get(base.config.model_type)
-        return list(known) if known else "all-linear"
-    wanted = [name.strip() for name in spec.lora_targets.split(",") if name.strip()]
-    for name in wanted:
-        if name not in linear:
-            raise ModelError(
-                f"LORA_TARGETS={spec.lora_targets}: {spec.name} has no module {name!r}",
-                hint=f"it has {', '.join(sorted(linear))}; or use auto or all-linear",
-            )
-    return wanted
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-
-
-def _quiet() -> None:
-    """No advice and no bars from the libraries: the screen is the user's."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", message=".*(fan_in_fan_out|is_gradient_checkpointing).*")
+    names = ", ".join(name for name, reason in linear_names(base).items() if not reason)
+    try:
+        return cast(PeftModel, get_peft_model(base, config))
+    except ValueError as error:  # a kind of layer or of model that PEFT has no LoRA for
+        hint = f"its linear layers are {names}: name those that PEFT can put a LoRA on with --lora-targets"
+        raise ModelError(f"LORA_TARGETS={spec.lora_targets}: {spec.name} takes no LoRA there ({first_line(error)})", hint=hint) from error
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ model = PeftModel.from_pretrained(base, "PATH/TO/THIS/FOLDER")
 def adapter_card(model: ModelSpec, plan: RoundPlan, manifest: Manifest, adapter: Adapter) -> str:
     """The card of a global adapter, in Markdown."""
     model = model.of_rank(rank_of(adapter.form))
-    base = "fccl.model.base_path('builtin:micro')" if model.name.startswith("builtin:") else f"{model.name!r}"
+    base = "fccl.base_model.base_path('builtin:micro')" if model.name.startswith("builtin:") else f"{model.name!r}"
     sources = "\n".join(f"- {source.name} ({source.rows_read:,} rows)" for source in manifest.sources)
     return f"""---
 base_model: {model.name}

@@ -19,7 +19,7 @@ ROWS = (
     ("federation",),
     ("view",),
     ("training", "aggregation", "contribution", "evaluation", "exchange", "export", "model_card", "comparison"),
-    ("messages", "journal", "scoring", "model", "encoding", "losses", "tokens"),
+    ("messages", "journal", "scoring", "model", "base_model", "lora_targets", "encoding", "losses", "tokens"),
     ("adapter", "stored", "lora", "torch_files", "keys", "data", "records", "config"),
     ("specs", "paths", "files", "locks", "presets", "private", "reading"),
     ("errors",),
@@ -34,6 +34,8 @@ WITHIN = {
     ("lora", "stored"),
     ("messages", "journal"),
     ("encoding", "tokens"),
+    ("model", "base_model"),
+    ("model", "lora_targets"),
     ("model", "encoding"),
     ("model", "losses"),
     ("scoring", "model"),
@@ -101,7 +103,8 @@ def test_help_imports_nothing_heavy(library):
 
 
 def test_transformers_and_peft_enter_in_one_place():
-    allowed = {"fccl.model": {"transformers", "peft"}, "fccl.encoding": {"transformers"}, "fccl.tokens": {"transformers"}}
+    both = {"transformers", "peft"}
+    allowed = {"fccl.model": both, "fccl.base_model": both, "fccl.lora_targets": both, "fccl.encoding": {"transformers"}, "fccl.tokens": {"transformers"}}
     for module in MODULES:
         tops = {name.split(".")[0] for name in imports_of(ROOT / (module.replace(".", "/") + ".py"))}
         assert tops & {"transformers", "peft"} <= allowed.get(module, set()), module

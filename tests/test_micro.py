@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 from fccl.data.builtin.dataset import builtin_sft
 from fccl.data.builtin.world import load_world
 from fccl.data.examples import prompt_of
-from fccl.model import base_path
+from fccl.base_model import base_path
 
 FOLDER = base_path("builtin:micro")
 

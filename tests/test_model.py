@@ -144,7 +144,7 @@ def test_a_hub_that_does_not_answer_is_given_up_soon(monkeypatch, tmp_path):
 
     from huggingface_hub import constants
 
-    from fccl import model as module
+    from fccl import base_model as module
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")

@@ -121,7 +121,7 @@ def test_peft_reproduces_the_evaluation(quickstart, evaluation):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from fccl.model import base_path
+    from fccl.base_model import base_path
 
     base = base_path("builtin:micro")
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), quickstart[0] / "logs" / "adapter").eval()
