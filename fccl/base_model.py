@@ -206,6 +206,7 @@ def _folded(name: str, path: str, base: PreTrainedModel, offline: bool) -> PreTr
     """Merge, and see that the model still says what base and adapter said together."""
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             warnings.filterwarnings("error", message="(?s).*missing adapter keys.*")
             wrapped = _wrapped(path, base, offline)
         if not isinstance(wrapped.base_model, BaseTuner):
@@ -252,7 +253,8 @@ def _embedded_rows(weights: Mapping[str, Tensor], base: PreTrainedModel) -> int:
 
 @torch.no_grad()
 def _logits(model: nn.Module) -> Tensor:
-    found: Tensor = model.eval()(input_ids=torch.arange(8)[None] % 5 + 1, use_cache=False).logits
+    model.eval()
+    found: Tensor = model(input_ids=torch.arange(8)[None] % 5 + 1, use_cache=False).logits
     return found
 
 
@@ -276,11 +278,11 @@ def _innermost(module: nn.Module | None) -> nn.Module | None:
 
 
 def _tie_if_equal(model: PreTrainedModel) -> None:
+    """Let embeddings and head share their weights again if they can; the configuration says whether they do."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if torch.equal(embedding.weight, head.weight):
+    model.config.tie_word_embeddings = torch.equal(embedding.weight, head.weight)
+    if model.config.tie_word_embeddings:
         head.weight = embedding.weight
-    else:
-        model.config.tie_word_embeddings = False
 
 
 def _require_context(model: PreTrainedModel, name: str, max_length: int) -> None:

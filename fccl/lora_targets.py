@@ -1,7 +1,7 @@
-"""`LORA_TARGETS` as the modules of one model: those whose product B A has the module's own rank, and a line for those that have not.
+"""`LORA_TARGETS` as the modules of one model: linear layers, whose own shape the factors have; a line for any other name.
 
-Mixture-of-experts models keep all experts of a layer in one 3-D tensor. PEFT reaches it under the names that the experts' layers once had, with factors
-of another rank; a router may be a linear layer that answers more than a product. Neither is a target here.
+Mixture-of-experts models keep all experts of a layer in one 3-D tensor. PEFT reaches it under the names that the experts' layers
+once had, with factors of another rank. A router may be a linear layer that answers more than a product. Neither is a target here.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def linear_names(base: PreTrainedModel) -> Mapping[str, str]:
     others = {name for path, name in _paths(base) if path not in linear}
     odd = {name for path, name in _paths(base) if isinstance(base.get_submodule(path), nn.Linear | Conv1D)} - set(linear.values())
     found = {name: _FUSED if _is_fused(name, base) else _OTHER if name in others else "" for name in set(linear.values())}
-    return dict(sorted((found | {name: _OTHER for name in odd}).items()))
+    return dict(sorted((found | dict.fromkeys(odd, _OTHER)).items()))
 
 
 def _paths(base: PreTrainedModel) -> list[tuple[str, str]]:

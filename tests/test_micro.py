@@ -4,10 +4,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
+from fccl.base_model import base_path
 from fccl.data.builtin.dataset import builtin_sft
 from fccl.data.builtin.world import load_world
 from fccl.data.examples import prompt_of
-from fccl.base_model import base_path
 
 FOLDER = base_path("builtin:micro")
 
