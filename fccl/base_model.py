@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
@@ -263,7 +263,7 @@ def _untied(model: PreTrainedModel) -> bool:
     embedding, head = (_innermost(module) for module in (model.get_input_embeddings(), model.get_output_embeddings()))
     if head is None or embedding is None or getattr(head, "weight", None) is not getattr(embedding, "weight", ()):
         return False
-    head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    head.weight = nn.Parameter(cast(Tensor, head.weight).detach().clone(), requires_grad=False)
     return True
 
 

@@ -104,7 +104,13 @@ def test_help_imports_nothing_heavy(library):
 
 def test_transformers_and_peft_enter_in_one_place():
     both = {"transformers", "peft"}
-    allowed = {"fccl.model": both, "fccl.base_model": both, "fccl.lora_targets": both, "fccl.encoding": {"transformers"}, "fccl.tokens": {"transformers"}}
+    allowed = {
+        "fccl.model": both,
+        "fccl.base_model": both,
+        "fccl.lora_targets": both,
+        "fccl.encoding": {"transformers"},
+        "fccl.tokens": {"transformers"},
+    }
     for module in MODULES:
         tops = {name.split(".")[0] for name in imports_of(ROOT / (module.replace(".", "/") + ".py"))}
         assert tops & {"transformers", "peft"} <= allowed.get(module, set()), module
