@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from fccl.adapter import Adapter
-from fccl.files import replace_folder, storage_errors, write_text
+from fccl.files import give_usual_modes, new_folder, replace_folder, storage_errors, write_text
 from fccl.lora import rank_of
 from fccl.model import LanguageModel
 
@@ -54,28 +54,19 @@ def save_merged(model: LanguageModel, adapter: Adapter, folder: Path, card: str)
         write_text(new / "README.md", card)
 
 
-class _new_folder:
-    """A temporary folder beside `folder` that takes its place when the block ends well."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> Path:
-        with storage_errors(self.folder):
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            self.new = Path(tempfile.mkdtemp(dir=self.folder.parent, prefix=f".{self.folder.name}."))
-            self.new.chmod(0o755)
-        return self.new
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is None:
-            replace_folder(self.new, self.folder)
-            return
-        shutil.rmtree(self.new, ignore_errors=True)
-        refusal = _refusal_of_the_disk(error)
-        if refusal is not None:
-            with storage_errors(self.folder):
-                raise refusal
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder` that takes its place when the block ends well. Raises `StorageError`."""
+    try:
+        with new_folder(folder) as new:
+            yield new
+            give_usual_modes(new)
+            replace_folder(new, folder)
+    except (OSError, SafetensorError) as error:
+        if (refusal := _refusal_of_the_disk(error)) is None:
+            raise
+        with storage_errors(folder):
+            raise refusal from error
 
 
 def _refusal_of_the_disk(error: BaseException | None) -> OSError | None:

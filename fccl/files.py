@@ -6,11 +6,11 @@ import errno
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from fccl import temporary
 from fccl.errors import StorageError
 
 _REASONS = {
@@ -26,6 +26,7 @@ _REASONS = {
 }
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NO_SUCH_CALL = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM)  # of a file system that has no such call
 _ELSEWHERE = "another folder can be named with --data-dir, --log-dir, --exchange-dir, --state-dir or --out; what was complete before is untouched"
 _FULL = f"free some space; {_ELSEWHERE}"
 
@@ -40,26 +41,35 @@ def storage_errors(path: Path, action: str = "write") -> Iterator[None]:
         raise StorageError(f"cannot {action} {path}: {reason}", hint=_FULL if error.errno in _NO_SPACE else _ELSEWHERE) from error
 
 
-def write_bytes(path: Path, content: bytes | bytearray) -> None:
-    """Write a whole file under a temporary name, flush it to the disk, rename it, flush the folder.
+def write_bytes(path: Path, content: bytes | bytearray, mode: int = 0o666) -> None:
+    """Write a whole file under a temporary name, flush it to the disk, rename it, flush the folder. Its mode is `mode` less the umask.
 
     Whatever happens in between, `path` holds the old content or the new one. Raises `StorageError`.
     """
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        try:
-            os.fchmod(descriptor, 0o644)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(name)
-            raise
+        for last in (False, False, True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                _write_beside(path, content, mode)
+                break
+            except FileNotFoundError:  # between its last byte and its new name it is locked no more, and may be swept
+                if last:
+                    raise
         sync_folder(path.parent)
+
+
+def _write_beside(path: Path, content: bytes | bytearray, mode: int) -> None:
+    descriptor, name = temporary.make_file(path, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            flush(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name)
+        raise
 
 
 def write_text(path: Path, content: str) -> None:
@@ -81,29 +91,82 @@ def append_line(path: Path, line: str) -> None:
                     file.write(b"\n")
             file.write(line.encode("utf-8") + b"\n")
             file.flush()
-            os.fsync(file.fileno())
+            flush(file.fileno())
+
+
+def flush(descriptor: int) -> None:
+    """Flush a file to the disk, where the file system can. Raises OSError when it could and has not."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_CALL:
+            raise
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, where the file system can."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some network file systems have no fsync of folders
+    """Flush a folder's entries to the disk, where the file system can: some let nobody open a folder, many have no fsync of it."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
             os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder under a temporary name beside `folder`, to be filled and moved in the block; what is not moved is gone afterwards."""
+    with storage_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = temporary.make_folder(folder)
+    try:
+        yield Path(name)
     finally:
+        shutil.rmtree(name, ignore_errors=True)
         os.close(descriptor)
 
 
+def give_usual_modes(folder: Path) -> None:
+    """Give all files below a new folder the mode that the umask leaves: some libraries write for their owner alone. Where modes can be set."""
+    with suppress(OSError):
+        mode = folder.stat().st_mode & 0o666
+        for path in folder.rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                path.chmod(mode)
+
+
 def replace_folder(new: Path, folder: Path) -> None:
-    """Put the folder `new` in the place of `folder`; files that only the old one had are gone. Raises `StorageError`."""
-    old = folder.with_name(f".{folder.name}.old")
+    """Put the folder `new` in the place of `folder`; files that only the old one had are gone. Raises `StorageError`.
+
+    Killed in between, the old one is complete under a name that `recover_folder` knows.
+    """
+    recover_folder(folder)
+    old = _set_aside(folder)
     with storage_errors(folder):
-        shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             os.replace(folder, old)
-        os.replace(new, folder)
+        try:
+            os.replace(new, folder)
+        except OSError:
+            if old.exists():
+                os.replace(old, folder)
+            raise
         sync_folder(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folder(folder: Path) -> None:
+    """Finish what a killed `replace_folder` has begun: the old folder comes back where no new one is, and goes where one is."""
+    old = _set_aside(folder)
+    with storage_errors(folder):
+        if old.is_dir() and not os.path.lexists(folder):
+            os.replace(old, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _set_aside(folder: Path) -> Path:
+    """Where a folder waits while another takes its place. A name that no sweeping takes for half-written."""
+    return folder.with_name(f".{folder.name}.old")
 
 
 def sha256_of(path: Path) -> str:

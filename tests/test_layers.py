@@ -21,13 +21,15 @@ ROWS = (
     ("training", "aggregation", "contribution", "evaluation", "exchange", "export", "model_card", "comparison"),
     ("messages", "journal", "scoring", "model", "base_model", "lora_targets", "encoding", "losses", "tokens"),
     ("adapter", "stored", "lora", "torch_files", "keys", "data", "records", "config"),
-    ("specs", "paths", "files", "locks", "presets", "private", "reading"),
+    ("specs", "paths", "files", "locks", "temporary", "presets", "private", "reading"),
     ("errors",),
 )
 # Within a row, only these look at each other, and only this way.
 WITHIN = {
+    ("files", "temporary"),
     ("locks", "files"),
     ("private", "files"),
+    ("locks", "temporary"),
     ("reading", "specs"),
     ("stored", "adapter"),
     ("lora", "adapter"),

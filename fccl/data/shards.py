@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,13 @@ from pydantic import Field, ValidationError
 from fccl.data.examples import PreferencePair, SftExample, read_examples, write_examples
 from fccl.data.spec import DataSpec
 from fccl.errors import DataError, StorageError
-from fccl.files import replace_folder, sha256_of, storage_errors, write_bytes, write_text
+from fccl.files import new_folder, replace_folder, sha256_of, storage_errors, write_bytes, write_text
 from fccl.paths import DataPaths, LogPaths
 from fccl.specs import PHASES, Phase, Value
+from fccl.temporary import is_temporary, sweep
 
 Examples = Sequence[SftExample] | Sequence[PreferencePair]
+_PREPARED = re.compile("(client_[0-9]+|validation|test)_(sft|va)[.]jsonl")  # what `write_prepared` writes into the two folders
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,9 @@ def write_prepared(paths: DataPaths, shards: Sequence[ClientShard], held_out: Ma
     with storage_errors(paths.root):
         paths.root.mkdir(parents=True, exist_ok=True)
         _refuse_foreign_files(paths)
-        for left_over in paths.root.glob(".prepare-*"):  # of a preparation that was killed
-            shutil.rmtree(left_over, ignore_errors=True)
-        beside = DataPaths(Path(tempfile.mkdtemp(dir=paths.root, prefix=".prepare-")))
-    try:
+    sweep(paths.root)
+    with new_folder(paths.root / "prepared") as new:
+        beside = DataPaths(new)
         for file, examples in _files(beside, shards, held_out):
             write_examples(file, examples)
         write_bytes(beside.picture, picture)
@@ -129,8 +129,6 @@ def write_prepared(paths: DataPaths, shards: Sequence[ClientShard], held_out: Ma
         replace_folder(beside.server, paths.server)
         with storage_errors(paths.picture):
             os.replace(beside.picture, paths.picture)
-    finally:
-        shutil.rmtree(beside.root, ignore_errors=True)
     return digests
 
 
@@ -148,5 +146,5 @@ def _refuse_foreign_files(paths: DataPaths) -> None:
     """The two folders are exchanged whole, so they must hold nothing but what an earlier preparation wrote."""
     for folder in (paths.clients, paths.server):
         for path in sorted(folder.glob("*")) if folder.is_dir() else ():
-            if path.suffix != ".jsonl" and not path.name.startswith("."):
+            if not (_PREPARED.fullmatch(path.name) or is_temporary(path.name)):
                 raise DataError(f"{path} is not a file of prepared data, and preparing would delete it", hint="name another folder with --data-dir")

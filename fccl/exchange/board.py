@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from fccl.keys import Keys
 from fccl.paths import ExchangeName, ExchangePaths
 from fccl.reading import parse, read_bounded
 from fccl.records import ClientStatus
+from fccl.temporary import is_old, is_temporary
 
-_TEMPORARY_S = 600.0  # a temporary file that is older was left by a process that died
 _OF_CLIENTS = ("client_", "contrib_", "control_", "done_")
 _BY_HASH = ("reference", "correction")  # adapters that a task names
 _PHASES_FIRST = ("phase", "flag")  # what commits other files goes before them
@@ -135,7 +134,7 @@ class Board:
             names = sorted(os.listdir(self.paths.root))
         for text in names:
             name = self.paths.name(text)
-            if text.startswith(".") and text.endswith(".tmp") and _age(self.paths.root / text) > _TEMPORARY_S:
+            if is_temporary(text) and is_old(self.paths.root / text):
                 self._remove([self.paths.root / text])
             elif name is None and text.startswith(_OF_CLIENTS):
                 if not text.endswith(".lock"):
@@ -153,11 +152,3 @@ class Board:
                     self.rejected.refuse([path], "a folder where a file belongs", self.run_id, 0)
                 else:
                     path.unlink(missing_ok=True)
-
-
-def _age(path: Path) -> float:
-    """Seconds since the file was written; 0 when it is gone, as temporary files soon are."""
-    try:
-        return time.time() - path.lstat().st_mtime
-    except OSError:
-        return 0.0

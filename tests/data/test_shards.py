@@ -84,7 +84,7 @@ def test_an_empty_client_is_an_error(tmp_path):
 def test_old_shards_of_a_larger_split_do_not_linger_and_other_files_stay(tmp_path):
     prepared(tmp_path, 5)
     (tmp_path / "mine.json").write_text("[]")
-    (tmp_path / ".prepare-killed").mkdir()
+    (tmp_path / f".prepared.{16 * '0'}.tmp" / "clients").mkdir(parents=True)  # of a preparation that was killed
     paths = prepared(tmp_path, 2, mark="new")
     assert sorted(path.name for path in paths.clients.iterdir()) == [
         "client_0_sft.jsonl",
@@ -151,7 +151,7 @@ def test_a_full_disk_is_one_error_and_the_older_data_stay_whole(tmp_path, monkey
     before = {name: (tmp_path / name).read_bytes() for name in names(tmp_path)}
 
     def full(descriptor):
-        if len(list(tmp_path.glob(".prepare-*/clients/*"))) > 2:
+        if len(list(tmp_path.glob(".prepared.*/clients/*"))) > 2:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
@@ -186,3 +186,14 @@ def test_files_that_are_not_ours_are_not_deleted(tmp_path):
     with pytest.raises(DataError, match=r"server/main\.py is not a file of prepared data"):
         prepared(tmp_path, 1)
     assert names(tmp_path) == ["server/main.py"]
+
+
+@pytest.mark.parametrize(
+    "name", ["server/mine.jsonl", "clients/client_0_other.jsonl", "clients/.hidden", "server/test_sft.jsonl.bak", "clients/notes"]
+)
+def test_no_file_that_preparing_did_not_write_goes_with_the_old_folders(tmp_path, name):
+    prepared(tmp_path, 2)
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(DataError, match="is not a file of prepared data, and preparing would delete it"):
+        prepared(tmp_path, 3)
+    assert (tmp_path / name).read_text() == "precious"
