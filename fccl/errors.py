@@ -9,6 +9,7 @@
       TrainingError     a client's local training diverged
       UpdateRejected    a client's answer does not answer its task
         ForeignAnswer   it is not even this client's answer: of another run, round or sender
+        NotAFile        something else is where a file of it belongs, or nothing
       FederationError   the run cannot go on (too few clients); its state is resumable
       StorageError      the disk is full, read-only or not there, or a file on it is not what it was
       OutputError       nobody takes what the command prints
@@ -62,6 +63,10 @@ class UpdateRejected(FcclError):
 
 class ForeignAnswer(UpdateRejected):
     """Not this client's answer: of another run, another round, or not signed by it. The client's own may still come."""
+
+
+class NotAFile(UpdateRejected):
+    """Something else is where a file belongs, or nothing: no client that follows the protocol has put it there."""
 
 
 class FederationError(FcclError):

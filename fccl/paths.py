@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,6 +182,8 @@ class ExchangeName:
     client: int | None = None
 
 
+_KEPT_NAME = 100  # bytes
+_INSIDE_A_CHARACTER = bytes(range(0x80, 0xC0))  # of UTF-8
 _NUMBER = "(0|[1-9][0-9]{0,8})"
 _EXCHANGE_NAMES = {  # by the first word: what it is, its pattern, what its numbers are
     "phase": ("phase", re.compile(f"phase_{_NUMBER}[.]txt"), ("round",)),
@@ -260,8 +263,9 @@ class ExchangePaths:
         return self.rejected / f"{stamp}_reason.json"
 
     def kept_as(self, stamp: str, name: str) -> Path:
-        """Where a refused file goes."""
-        return self.rejected / f"{stamp}_{name[-200:]}"
+        """Where a refused file goes. Of a long name the end is kept: a name has at most 255 bytes, and fewer on some file systems."""
+        end = os.fsencode(name)[-_KEPT_NAME:]
+        return self.rejected / f"{stamp}_{os.fsdecode(end.lstrip(_INSIDE_A_CHARACTER) if len(end) == _KEPT_NAME else end)}"
 
     @property
     def server_lock(self) -> Path:

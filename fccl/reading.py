@@ -10,11 +10,12 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from fccl.errors import StorageError, UpdateRejected
+from fccl.errors import NotAFile, StorageError, UpdateRejected
 from fccl.specs import Value
 
 _NOT_READABLE = {  # what the writer of a file is to blame for; anything else is the reader's own disk
     errno.ENOENT: "is missing",
+    errno.ESTALE: "is missing",
     errno.ELOOP: "is a symbolic link",
     errno.EACCES: "may not be read",
     errno.EPERM: "may not be read",
@@ -24,6 +25,7 @@ _NOT_READABLE = {  # what the writer of a file is to blame for; anything else is
     errno.ENOTDIR: "is missing",
     errno.ENAMETOOLONG: "has too long a name",
 }
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
 _SHOWN_PROBLEMS = 2
 Parsed = TypeVar("Parsed", bound=Value)
 
@@ -31,9 +33,11 @@ Parsed = TypeVar("Parsed", bound=Value)
 def read_bounded(path: Path, limit: int) -> bytearray:
     """The content of a regular file of at most `limit` bytes; a link is not followed, a pipe is not waited for.
 
-    Raises `UpdateRejected` when it is anything else, `StorageError` when the disk fails.
+    Raises `NotAFile` when it is anything else, `UpdateRejected` when it may not be read or is too long, `StorageError` when the disk fails.
     """
     try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):  # a device may do something when it is opened
+            raise NotAFile(f"{path.name} {_what_it_is(path)}")
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb", buffering=0) as file:
             return _read_regular(file.fileno(), path.name, limit)
@@ -41,13 +45,49 @@ def read_bounded(path: Path, limit: int) -> bytearray:
         reason = _NOT_READABLE.get(error.errno or 0)
         if reason is None:
             raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
-        raise UpdateRejected(f"{path.name} {reason}") from error
+        kind = UpdateRejected if error.errno in _FORBIDDEN else NotAFile
+        raise kind(f"{path.name} {reason}") from error
+
+
+def identity(path: Path) -> tuple[int, int, int] | None:
+    """What changes whenever a file is written anew: its inode, time and length. None when no regular file is there; a link to one is none."""
+    found = _found(path)
+    return (found.st_ino, found.st_mtime_ns, found.st_size) if found is not None and stat.S_ISREG(found.st_mode) else None
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything has this name, be it a link that leads nowhere."""
+    return _found(path) is not None
+
+
+def is_in_the_way(path: Path) -> bool:
+    """Whether something has this name that is no regular file."""
+    found = _found(path)
+    return found is not None and not stat.S_ISREG(found.st_mode)
+
+
+def is_own_folder(path: Path) -> bool:
+    """Whether a folder has this name; a link to one is none."""
+    found = _found(path)
+    return found is not None and stat.S_ISDIR(found.st_mode)
+
+
+def _found(path: Path) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except OSError:
+        return None
+
+
+def _what_it_is(path: Path) -> str:
+    mode = os.lstat(path).st_mode
+    return "is a symbolic link" if stat.S_ISLNK(mode) else "is a folder" if stat.S_ISDIR(mode) else "is not a regular file"
 
 
 def _read_regular(descriptor: int, name: str, limit: int) -> bytearray:
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
-        raise UpdateRejected(f"{name} is not a regular file")
+        raise NotAFile(f"{name} is not a regular file")
     if found.st_size > limit:
         raise UpdateRejected(f"{name} has {found.st_size:,} bytes, at most {limit:,} are possible")
     content = bytearray(found.st_size)

@@ -6,25 +6,25 @@ from typing import Literal
 
 from pydantic import Field
 
-from fccl.specs import Phase, Value
+from fccl.specs import ClientId, Count, Loss, Phase, Rate, Round, Samples, Seconds, Time, Value
 
 
 class Contribution(Value):
     """What a client says of its own training. Finite and with at least one sample, or it cannot be built."""
 
-    avg_loss: float = Field(ge=0)  # over the last local epoch; SFT: nats per response token, VA: DPO loss (nats) per pair
-    num_samples: int = Field(ge=1)
-    seconds: float = Field(ge=0)
+    avg_loss: Loss  # over the last local epoch; SFT: nats per response token, VA: DPO loss (nats) per pair
+    num_samples: Samples
+    seconds: Seconds
 
 
 class TrainingReport(Value):
     """How one local training went, beside what `Contribution` says."""
 
-    tokens: int = Field(ge=0)  # tokens read in all epochs, padding not counted
-    tokens_per_second: float = Field(ge=0)
-    steps: int = Field(ge=0)
-    truncated: int = Field(default=0, ge=0)  # examples whose prompt or response was cut to fit the context
-    first_loss: float | None = None  # of the first batch, before any step
+    tokens: Count  # tokens read in all epochs, padding not counted
+    tokens_per_second: Rate
+    steps: Count
+    truncated: Count = 0  # examples whose prompt or response was cut to fit the context
+    first_loss: Loss | None = None  # of the first batch, before any step
 
 
 ClientState = Literal["idle", "training", "done", "failed"]
@@ -33,18 +33,18 @@ ClientState = Literal["idle", "training", "done", "failed"]
 class ClientStatus(Value):
     """A heartbeat: what a client is doing now. Replaced whole, never appended."""
 
-    client_id: int = Field(ge=0)
+    client_id: ClientId
     state: ClientState
-    run_id: str
-    round: int = Field(ge=0)
+    run_id: str = Field(max_length=100)
+    round: Round
     phase: Phase
-    step: int = Field(default=0, ge=0)
-    steps: int = Field(default=0, ge=0)
-    loss: float | None = None
-    tokens_per_second: float = 0.0
-    pid: int = 0
-    host: str = ""
-    time: float = 0.0  # seconds since 1970
+    step: Count = 0
+    steps: Count = 0
+    loss: Loss | None = None
+    tokens_per_second: Rate = 0.0
+    pid: Count = 0
+    host: str = Field(default="", max_length=255)
+    time: Time = 0.0  # by the writer's clock
 
 
 class ClientMetrics(Value):

@@ -6,12 +6,23 @@ Settings are read once, in the apps, and narrowed to these on the way down; noth
 from __future__ import annotations
 
 import hashlib
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Phase = Literal["sft", "va"]
 PHASES: tuple[Phase, ...] = ("sft", "va")
+
+
+# What another process may have written has bounds, so that whoever adds, formats or draws it need not ask.
+Round = Annotated[int, Field(ge=0, le=999_999_999)]  # nine digits, as in file names
+ClientId = Annotated[int, Field(ge=0, le=999_999_999)]
+Count = Annotated[int, Field(ge=0, le=10**15)]  # exact as a float too
+Samples = Annotated[int, Field(ge=1, le=10**15)]
+Loss = Annotated[float, Field(ge=0, le=1e15)]
+Rate = Annotated[float, Field(ge=0, le=1e15)]  # a second
+Seconds = Annotated[float, Field(ge=0, le=1e9)]  # 31 years
+Time = Annotated[float, Field(ge=0, le=9e9)]  # seconds since 1970, to 2255; pandas counts nanoseconds in 64 bits
 
 
 class Value(BaseModel):

@@ -44,6 +44,7 @@ def test_the_readers_own_trouble_is_nobodys_fault(tmp_path, monkeypatch):
     def broken(*arguments):
         raise OSError(errno.EIO, "Input/output error")
 
+    (tmp_path / "file").touch()
     monkeypatch.setattr(os, "open", broken)
     with pytest.raises(StorageError, match="Input/output error"):
         read_bounded(tmp_path / "file", 5)

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fccl.adapter import Adapter
@@ -14,10 +14,10 @@ from fccl.errors import UpdateRejected
 from fccl.exchange.rejected import RejectedFolder
 from fccl.exchange.watch import ring
 from fccl.exchange.wire import MAX_TASK_BYTES, TaskFile, Work
-from fccl.files import storage_errors, write_bytes, write_text
+from fccl.files import storage_errors
 from fccl.keys import Keys
 from fccl.paths import ExchangeName, ExchangePaths
-from fccl.reading import parse, read_bounded
+from fccl.reading import identity, is_own_folder, parse, read_bounded
 from fccl.records import ClientStatus
 from fccl.temporary import is_old, is_temporary
 
@@ -37,6 +37,7 @@ class Board:
     keep_rounds: int
     keys: Keys | None
     rejected: RejectedFolder
+    _published: dict[Path, tuple[int, int, int] | None] = field(default_factory=dict)  # the open round's files, as they were written
 
     def clear_other_runs(self) -> None:
         """Remove every round that is not of this run, the clients' answers to it, and their heartbeats; who lives beats again."""
@@ -49,7 +50,7 @@ class Board:
         content = adapter.to_bytes()
         sha256 = hashlib.sha256(content).hexdigest()
         if not self._holds({path(sha256): content}):
-            write_bytes(path(sha256), content)
+            self.rejected.write(path(sha256), content, self.run_id)
         return sha256
 
     def open(self, round_number: int, phase: str, adapter: Adapter, work: Work | None) -> TaskFile:
@@ -70,11 +71,21 @@ class Board:
         self._clear_later(round_number)
         if not self._holds(files | {self.paths.phase(round_number): phase.encode()}):
             self._remove([self.paths.phase(round_number)])
-            for path, wanted in files.items():
-                write_bytes(path, wanted)
-            write_text(self.paths.phase(round_number), phase)
-        ring(self.paths.bell)
+            for path, wanted in (files | {self.paths.phase(round_number): phase.encode()}).items():
+                self.rejected.write(path, wanted, self.run_id, round_number)
+        self._remember(task)
+        self.ring()
         return task
+
+    def ring(self) -> None:
+        """Wake the clients."""
+        self.rejected.clear_for_folder(self.paths.bell)
+        self.rejected.clear_for_file(self.paths.bell / "rung", self.run_id)
+        ring(self.paths.bell)
+
+    def stands(self) -> bool:
+        """Whether the files of the open round are those that were written: only the server may change them, but others can."""
+        return all(known is not None and identity(path) == known for path, known in self._published.items())
 
     def tidy(self, task: TaskFile) -> None:
         """Clear away what is no longer needed, and what nobody should have written. The clients are at work meanwhile."""
@@ -89,6 +100,13 @@ class Board:
     def take_back(self, client_id: int, round_number: int) -> None:
         """Remove a client's answer, so that it tries again."""
         self._remove(self.paths.taken_away(client_id, round_number))
+
+    def _remember(self, task: TaskFile) -> None:
+        named = task.work.named(self.paths) if task.work else set()
+        files = {self.paths.global_adapter(task.round), self.paths.task(task.round), self.paths.phase(task.round), *named}
+        known = {path: identity(path) for path in files}
+        self._published.clear()
+        self._published.update(known)
 
     def _files(self) -> list[tuple[str, ExchangeName]]:
         """The files of the protocol, those that commit others first."""
@@ -148,7 +166,7 @@ class Board:
     def _remove(self, paths: Iterable[Path]) -> None:
         for path in paths:
             with storage_errors(path, "remove"):
-                if path.is_dir() and not path.is_symlink():
+                if is_own_folder(path):
                     self.rejected.refuse([path], "a folder where a file belongs", self.run_id, 0)
                 else:
                     path.unlink(missing_ok=True)

@@ -7,23 +7,25 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from fccl.adapter import Adapter, adapter_from_bytes
 from fccl.data.shards import ClientShard
-from fccl.errors import AdapterError, UpdateRejected
+from fccl.errors import AdapterError, StorageError, UpdateRejected
 from fccl.exchange.heart import Heart
 from fccl.exchange.memory import Memory
-from fccl.exchange.watch import Watcher, watcher
+from fccl.exchange.rejected import RejectedFolder
+from fccl.exchange.watch import Polling, Watcher, watcher
 from fccl.exchange.wire import MAX_JSON_BYTES, MAX_REASON, MAX_TASK_BYTES, FailureFile, TaskFile, UpdateFile, Work
-from fccl.files import storage_errors, write_bytes, write_text
+from fccl.files import storage_errors
 from fccl.keys import Keys
 from fccl.locks import exclusive
 from fccl.lora import rank_of
 from fccl.messages import Answer, ClientUpdate, FitTask, Learner, attempt
 from fccl.paths import ExchangePaths
-from fccl.reading import parse, printable, read_bounded
+from fccl.reading import identity, is_there, parse, printable, read_bounded
 from fccl.records import ClientStatus
 from fccl.stored import AdapterReader
 
@@ -58,13 +60,22 @@ class ExchangeClient:
 
     def run(self) -> None:
         """Answer rounds until the run is done. Raises `StorageError`, and `FederationError` when this client runs already."""
+        RejectedFolder(self.paths).clear_for_file(self.paths.client_lock(self.client_id), client_id=self.client_id)
         with (
             exclusive(self.paths.client_lock(self.client_id), f"client {self.client_id}"),
             Heart(self.paths, self.client_id, self.heartbeat_s) as heart,
-            watcher(self.paths.bell, self.watch) as bell,
+            self._watcher() as bell,
         ):
             self._answer_rounds(heart, bell)
             heart.turn("done")
+
+    def _watcher(self) -> Watcher:
+        try:
+            RejectedFolder(self.paths).clear_for_folder(self.paths.bell)
+            return watcher(self.paths.bell, self.watch)
+        except StorageError as error:  # the bell is not this client's own; it only spares the looking
+            self._complain(str(error))
+            return Polling()
 
     def _answer_rounds(self, heart: Heart, bell: Watcher) -> None:
         started = time.monotonic()
@@ -95,7 +106,7 @@ class ExchangeClient:
             except FileNotFoundError:
                 continue  # the server has just cleared it away
             except UpdateRejected as error:
-                if self.paths.phase(number).exists():
+                if is_there(self.paths.phase(number)):
                     self._complain(f"round {number + 1} is not believed: {error}")
             else:
                 self._newest_seen = found
@@ -109,7 +120,7 @@ class ExchangeClient:
         except FileNotFoundError:
             return False
         same = (now.st_ino, now.st_mtime_ns) == (phase.st_ino, phase.st_mtime_ns)
-        return same and not self.paths.phase(task.round + 1).exists()
+        return same and not is_there(self.paths.phase(task.round + 1))
 
     def _read_task(self, number: int) -> TaskFile:
         """Raises `UpdateRejected` when the round's files contradict each other, or the server has not signed them."""
@@ -139,7 +150,7 @@ class ExchangeClient:
 
         A failure counts for the process that it befell: started again, it tries again.
         """
-        if not self.paths.flag(self.client_id, task.round).exists():
+        if identity(self.paths.flag(self.client_id, task.round)) is None:
             return False
         if self._committed == task:
             return True
@@ -198,6 +209,7 @@ class ExchangeClient:
         """Write the answer; the flag last, for it commits."""
         update, contribution, flag = self.paths.answer(self.client_id, task.round)
         whose = {"run_id": task.run_id, "round": task.round, "phase": task.phase, "client_id": self.client_id, "base_sha256": task.adapter_sha256}
+        write = partial(RejectedFolder(self.paths).write, run_id=task.run_id, round_number=task.round, client_id=self.client_id)
         said: UpdateFile | FailureFile
         if isinstance(answer, ClientUpdate):
             content = answer.adapter.load().to_bytes()
@@ -212,15 +224,15 @@ class ExchangeClient:
                 training_time=answer.contribution.seconds,
                 report=answer.report,
             )
-            write_bytes(update, content)
+            write(update, content)
             if control is not None:
-                write_bytes(self.paths.control(self.client_id, task.round), control)
+                write(self.paths.control(self.client_id, task.round), control)
         else:
             said = FailureFile(**whose, error=printable(answer.reason, MAX_REASON) or "unknown")
-        write_text(contribution, said.signed(self.keys).model_dump_json() + "\n")
+        write(contribution, f"{said.signed(self.keys).model_dump_json()}\n".encode())
         if self.memory is not None:
             self.memory.note(task)
-        write_text(flag, "")
+        write(flag, b"")
         self._committed = task
         self.tell(f"round {task.round + 1} ({task.phase}): " + (_result(said) if isinstance(said, UpdateFile) else f"failed: {said.error}"))
 

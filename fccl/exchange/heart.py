@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from fccl.errors import StorageError
-from fccl.files import write_text
+from fccl.exchange.rejected import RejectedFolder
 from fccl.paths import ExchangePaths
 from fccl.records import ClientStatus
 
@@ -19,7 +19,7 @@ class Heart:
     """Beats from `__enter__` to `__exit__`. `tell` what to say; a change of state or round is said at once."""
 
     def __init__(self, paths: ExchangePaths, client_id: int, every_s: float) -> None:
-        self._path, self._every_s = paths.status(client_id), every_s
+        self._path, self._every_s, self._folder = paths.status(client_id), every_s, RejectedFolder(paths)
         self._status = ClientStatus(client_id=client_id, state="idle", run_id="", round=0, phase="sft", pid=os.getpid(), host=socket.gethostname())
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
@@ -61,4 +61,5 @@ class Heart:
 
     def _write(self) -> None:
         with self._lock:
-            write_text(self._path, self._status.model_copy(update={"time": time.time()}).model_dump_json() + "\n")
+            status = self._status.model_copy(update={"time": time.time()})
+            self._folder.write(self._path, f"{status.model_dump_json()}\n".encode(), status.run_id, status.round, status.client_id)

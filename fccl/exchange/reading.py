@@ -12,9 +12,11 @@ from fccl.errors import AdapterError, ForeignAnswer, UpdateRejected
 from fccl.exchange.wire import MAX_JSON_BYTES, FailureFile, OriginalContribution, TaskFile, UpdateFile
 from fccl.keys import PublicKeys
 from fccl.paths import ExchangePaths
-from fccl.reading import parse, printable, read_bounded
+from fccl.reading import identity, parse, printable, read_bounded
 from fccl.records import Contribution, TrainingReport
 from fccl.stored import AdapterReader
+
+_LONGEST_S = 1e9  # a file's time is what its writer says it is
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,11 @@ class AnswerReader:
         for field, expected in (("client", client_id), ("round", self.task.round), ("phase", self.task.phase)):
             if (value := getattr(said, field)) not in (None, expected):
                 raise ForeignAnswer(printable(f"the answer is of {field} {value!r}, asked was {expected!r}"))
-        written = [path.lstat().st_mtime_ns for path in self.paths.answer(client_id, self.task.round) if path.exists()]
+        files = self.paths.answer(client_id, self.task.round)
+        written = [found[1] for path in files if (found := identity(path)) is not None]
         if min(written, default=0) < self.published:
             raise ForeignAnswer("the answer is older than the round")
-        seconds = (max(written) - self.published) / 1e9 if said.training_time is None else said.training_time
+        seconds = min(_LONGEST_S, (max(written) - self.published) / 1e9) if said.training_time is None else said.training_time
         contribution = Contribution(avg_loss=said.avg_loss, num_samples=said.num_samples, seconds=seconds)
         return self._with_adapters(client_id, contribution, TrainingReport(tokens=0, tokens_per_second=0, steps=0), None, None)
 

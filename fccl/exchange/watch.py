@@ -110,10 +110,11 @@ class Notified:
 
 
 def ring(bell: Path) -> None:
-    """Wake everybody who watches the folder `bell`. Not flushed: who sleeps through it wakes `RESCAN_S` later."""
-    with storage_errors(bell):
+    """Wake everybody who watches the folder `bell`. Not flushed, and nothing is said when it fails: who sleeps through it wakes `RESCAN_S` later."""
+    with suppress(OSError):
         bell.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(bell / "rung", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe that nobody reads is not waited for
+        descriptor = os.open(bell / "rung", flags, 0o644)
         try:
             os.write(descriptor, f"{time.time_ns()}\n".encode())
         finally:

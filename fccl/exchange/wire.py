@@ -11,7 +11,7 @@ from pydantic import AliasChoices, ConfigDict, Field, StringConstraints, model_v
 from fccl.keys import Keys, PublicKeys
 from fccl.paths import ExchangePaths
 from fccl.records import Contribution, TrainingReport
-from fccl.specs import ModelSpec, Phase, TrainSpec, Value
+from fccl.specs import ClientId, Loss, ModelSpec, Phase, Round, Samples, Seconds, TrainSpec, Value
 
 MAX_JSON_BYTES = 65_536  # of a client's files
 MAX_TASK_BYTES = 1_048_576  # of the server's: it names every selected client
@@ -27,7 +27,7 @@ class _Signed(Value):
     """A file that its writer signs, when there are keys."""
 
     run_id: RunId
-    round: int = Field(ge=0)
+    round: Round
     signature: str = Field(default="", max_length=200)
 
     def signed_content(self) -> bytes:
@@ -49,7 +49,7 @@ class _Signed(Value):
 class Work(Value):
     """What the selected clients are to do in a round."""
 
-    clients: tuple[int, ...]
+    clients: tuple[ClientId, ...]
     reference_sha256: Sha256 | None  # of the file `reference_<its first 16 digits>.pt`: the reference policy of DPO
     model: ModelSpec
     train: TrainSpec
@@ -95,7 +95,7 @@ class _Answer(_Signed):
 
     version: Literal[1] = 1
     phase: Phase
-    client_id: int = Field(ge=0)
+    client_id: ClientId
     base_sha256: Sha256  # of the `global_round_R.pt` that the client began from
 
 
@@ -105,9 +105,9 @@ class UpdateFile(_Answer):
     adapter_sha256: Sha256  # of the file `client_i_round_R.pt`
     lora_r: int | None = Field(default=None, ge=1)  # its rank, where it is not the federation's
     control_sha256: Sha256 | None = None  # of the file `control_client_i_round_R.pt`, where the task has corrections
-    avg_loss: float = Field(ge=0)
-    num_samples: int = Field(ge=1)
-    training_time: float = Field(ge=0)  # seconds
+    avg_loss: Loss
+    num_samples: Samples
+    training_time: Seconds
     report: TrainingReport
 
     def contribution(self) -> Contribution:
@@ -125,9 +125,9 @@ class OriginalContribution(Value):
 
     model_config = ConfigDict(extra="ignore")
 
-    avg_loss: float = Field(ge=0)
-    num_samples: int = Field(ge=1)
-    training_time: float | None = Field(default=None, ge=0, validation_alias=AliasChoices(*_TRAINING_TIME))  # seconds
-    client: int | None = Field(default=None, validation_alias=AliasChoices("client", "client_id"))
-    round: int | None = None
+    avg_loss: Loss
+    num_samples: Samples
+    training_time: Seconds | None = Field(default=None, validation_alias=AliasChoices(*_TRAINING_TIME))
+    client: ClientId | None = Field(default=None, validation_alias=AliasChoices("client", "client_id"))
+    round: Round | None = None
     phase: str | None = None

@@ -16,12 +16,12 @@ from types import TracebackType
 from typing import Literal, Self
 
 from fccl.adapter import Adapter
-from fccl.errors import FederationError, ForeignAnswer, UpdateRejected
+from fccl.errors import FederationError, ForeignAnswer, NotAFile, UpdateRejected
 from fccl.exchange.board import Board
 from fccl.exchange.pulses import Pulses
 from fccl.exchange.reading import AnswerReader, GoodAnswer, GoodFile
 from fccl.exchange.rejected import RejectedFolder
-from fccl.exchange.watch import Watcher, ring, watcher
+from fccl.exchange.watch import Watcher, watcher
 from fccl.exchange.wire import FailureFile, TaskFile, Work
 from fccl.files import storage_errors
 from fccl.keys import Keys
@@ -29,7 +29,7 @@ from fccl.locks import exclusive
 from fccl.lora import first
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask, StatusListener
 from fccl.paths import ExchangePaths
-from fccl.reading import printable
+from fccl.reading import identity, is_own_folder, is_there, printable
 from fccl.specs import ExchangeSpec
 from fccl.stored import AdapterReader, StoredAdapter
 
@@ -44,7 +44,7 @@ class _Waiting:
     reason: str = ""
     refusals: int = 0
     refused: str = ""  # why, the last time
-    flag: tuple[int, int] | None = None  # inode and time of the flag whose answer was read
+    flag: tuple[int, int, int] | None = None  # the identity of the flag whose answer was read
 
     def give_up(self, cause: Literal["said", "refused", "silent", "late"], reason: str) -> None:
         self.cause, self.reason = cause, reason
@@ -72,6 +72,7 @@ class ExchangeTransport:
 
     def __enter__(self) -> Self:
         with ExitStack() as held:
+            self.rejected.clear_for_file(self._paths.server_lock)
             held.enter_context(exclusive(self._paths.server_lock, "another orchestrator"))
             self._watcher = held.enter_context(watcher(self._paths.root, self._spec.watch))
             self._held = held.pop_all()
@@ -87,7 +88,8 @@ class ExchangeTransport:
         With fewer updates than the quorum the clients that failed are asked again, `retries` times. Raises `StorageError`.
         """
         watching, board = self._watching(), self._board(task.run_id)
-        opened = board.open(task.round, task.phase, task.adapter, self._work(board, task, client_ids))
+        publish = partial(self._publish, board, task, client_ids)
+        opened = publish()
         board.tidy(opened)
         public, of_rank = self._keys.public if self._keys else None, partial(self._adapters, task)
         reader = AnswerReader(self._paths, opened, of_rank(task.model.lora_r), of_rank, public, board.opened(task.round))
@@ -96,7 +98,7 @@ class ExchangeTransport:
         for retry in range(self._spec.retries + 1):
             if retry:
                 self._ask_again(board, waiting, task.round, len(client_ids) - len(waiting), retry)
-            yield from self._attempt(reader, watching, waiting)
+            yield from self._attempt(reader, watching, waiting, lambda: board.stands() or publish())
             if len(client_ids) - len(waiting) >= self._spec.quorum:
                 break
         yield from (ClientFailure(client_id, client.reason) for client_id, client in sorted(waiting.items()))
@@ -131,6 +133,9 @@ class ExchangeTransport:
             self._readers[rank] = AdapterReader.like(first(task.trained, rank))
         return self._readers[rank]
 
+    def _publish(self, board: Board, task: FitTask, client_ids: Sequence[int]) -> TaskFile:
+        return board.open(task.round, task.phase, task.adapter, self._work(board, task, client_ids))
+
     def _work(self, board: Board, task: FitTask, client_ids: Sequence[int]) -> Work:
         told, corrections = task.corrections, None
         if told is not None:
@@ -144,8 +149,8 @@ class ExchangeTransport:
             corrections=corrections,
         )
 
-    def _attempt(self, reader: AnswerReader, watching: Watcher, waiting: dict[int, _Waiting]) -> Iterator[ClientUpdate]:
-        """Yield updates, and take their clients off `waiting`, until nobody is left whom it is worth to wait for."""
+    def _attempt(self, reader: AnswerReader, watching: Watcher, waiting: dict[int, _Waiting], uphold: Callable[[], object]) -> Iterator[ClientUpdate]:
+        """Yield updates, and take their clients off `waiting`, until nobody is left whom it is worth to wait for. `uphold` mends the open round."""
         self._pulses.forgive()
         deadline = time.monotonic() + self._spec.timeout_s
         while True:
@@ -158,12 +163,13 @@ class ExchangeTransport:
                 self._time_is_up(waiting)
             if all(client.cause for client in waiting.values()):
                 return
+            uphold()
             watching.wait(left)
 
     def _look(self, reader: AnswerReader, client_id: int, client: _Waiting) -> ClientUpdate | None:
         """A client's update, if a good one is there. A bad one is refused; a silence that is too long becomes a reason."""
         self._pulses.look(client_id)
-        flag = _identity(self._paths.flag(client_id, reader.task.round))
+        flag = self._flag(reader.task, client_id)
         if flag in (None, client.flag) or client.refusals >= _REFUSALS:
             self._judge_silence(client_id, client)
             return None
@@ -177,6 +183,14 @@ class ExchangeTransport:
             client.give_up("said", printable(answer.error))
             return None
         return self._receive(reader, client_id, answer)
+
+    def _flag(self, task: TaskFile, client_id: int) -> tuple[int, int, int] | None:
+        """The identity of a client's flag; what only has its name goes."""
+        path = self._paths.flag(client_id, task.round)
+        found = identity(path)
+        if found is None:
+            self.rejected.clear_for_file(path, task.run_id, task.round, client_id)
+        return found
 
     def _receive(self, reader: AnswerReader, client_id: int, answer: GoodAnswer) -> ClientUpdate:
         task = reader.task
@@ -201,7 +215,7 @@ class ExchangeTransport:
         self.rejected.refuse(self._paths.taken_away(client_id, task.round), str(error), task.run_id, task.round, client_id)
         self.tell(f"client {client_id}: refused: {error}")
         client.refusals, client.refused = client.refusals + 1, f"refused: {error}"
-        if not isinstance(error, ForeignAnswer):
+        if not isinstance(error, ForeignAnswer | NotAFile):
             client.give_up("refused", client.refused)
 
     def _judge_silence(self, client_id: int, client: _Waiting) -> None:
@@ -226,19 +240,12 @@ class ExchangeTransport:
             if client.cause == "said" or client.refusals:
                 board.take_back(client_id, round_number)
             waiting[client_id] = _Waiting()
-        ring(self._paths.bell)
+        board.ring()
 
     def _empty_received(self) -> None:
         with storage_errors(self._received):
+            if is_there(self._received) and (not os.path.isdir(self._received) or any(map(is_own_folder, self._received.iterdir()))):
+                self._received.rename(self._received.with_name(f"{self._received.name}-{time.time_ns()}"))  # nobody's updates
             self._received.mkdir(parents=True, exist_ok=True)
             for path in self._received.iterdir():
                 path.unlink()
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Changes whenever the file is written anew; None when it is not there."""
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
