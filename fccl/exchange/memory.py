@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
 from fccl.errors import StorageError, UpdateRejected
 from fccl.exchange.wire import RunId, TaskFile
 from fccl.files import write_text
 from fccl.reading import parse, printable, read_bounded
-from fccl.specs import Value
+from fccl.specs import Round, Time, Value
 
 _MOST_BYTES = 4096
 
@@ -23,8 +21,8 @@ class Answered(Value):
     version: Literal[1] = 1
     server: str  # its public key: rounds of another server are in no order with these
     run_id: RunId
-    run_created: float = Field(ge=0)  # seconds since 1970 by the server's clock
-    round: int = Field(ge=0)
+    run_created: Time  # seconds since 1970 by the server's clock
+    round: Round
 
 
 @dataclass

@@ -11,7 +11,7 @@ from pydantic import AliasChoices, ConfigDict, Field, StringConstraints, model_v
 from fccl.keys import Keys, PublicKeys
 from fccl.paths import ExchangePaths
 from fccl.records import Contribution, TrainingReport
-from fccl.specs import ClientId, Loss, ModelSpec, Phase, Round, Samples, Seconds, TrainSpec, Value
+from fccl.specs import ClientId, Loss, ModelSpec, Phase, Round, Samples, Seconds, Time, TrainSpec, Value
 
 MAX_JSON_BYTES = 65_536  # of a client's files
 MAX_TASK_BYTES = 1_048_576  # of the server's: it names every selected client
@@ -76,7 +76,7 @@ class TaskFile(_Signed):
     """`task_round_R.json`: all that `phase_R.txt` and `global_round_R.pt` leave unsaid. `work` is missing exactly when the run is done."""
 
     version: Literal[1] = 1
-    run_created: float = Field(ge=0)  # seconds since 1970 by the server's clock: which of two runs is the older one
+    run_created: Time  # seconds since 1970 by the server's clock: which of two runs is the older one
     phase: Literal["sft", "va", "done"]
     adapter_sha256: Sha256  # of the file `global_round_R.pt`
     work: Work | None

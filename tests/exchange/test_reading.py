@@ -24,7 +24,8 @@ LIKE = Adapter({"base.lora_A.weight": torch.arange(6.0).view(2, 3), "base.lora_B
 GOOD = LIKE.to_bytes()
 READER = AdapterReader.like(LIKE)
 WORK = {"clients": (1,), "reference_sha256": None, "model": MODEL, "train": TRAIN, "seed": 7}
-TASK = TaskFile.model_validate({"run_id": "run", "round": 0, "phase": "sft", "adapter_sha256": hashlib.sha256(GOOD).hexdigest(), "work": WORK})
+ASKED = {"run_id": "run", "run_created": 0.0, "round": 0, "phase": "sft", "work": WORK}
+TASK = TaskFile.model_validate(ASKED | {"adapter_sha256": hashlib.sha256(GOOD).hexdigest()})
 REPORT = {"tokens": 3, "tokens_per_second": 1.0, "steps": 1}
 
 
