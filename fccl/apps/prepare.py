@@ -11,6 +11,7 @@ from fccl.config import Settings
 from fccl.data.spec import SYNTHETIC, DataSpec
 from fccl.errors import DataError
 from fccl.paths import DataPaths
+from fccl.reading import printable
 from fccl.specs import PHASES, Phase
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_CLIENTS = 12  # columns of the table; more are summarised
 MAX_TOPICS = 24
+MAX_COLUMNS = 12  # that are named as not used
 TITLES = {"sft": "Instructions (SFT)", "va": "Preference pairs (VA)"}
 NOISE = {"shuffled": "responses shuffled among the rows", "flipped": "preferred and dispreferred exchanged", "duplicated": "every row four times"}
 _NAME_WIDTH = 28
@@ -207,11 +209,31 @@ def _source_remarks(source: SourceReport) -> Iterator[str]:
     if source.kind == SYNTHETIC:
         yield f"{source.phase.upper()} data: {source.examples} synthetic pairs, made from the SFT data"
         return
-    dropped = [(source.duplicates, "duplicates"), (source.nothing_to_learn, "with nothing to learn"), (source.bad_rows, "malformed")]
+    dropped = [
+        (source.duplicates, "duplicates"),
+        (source.nothing_to_learn, "with nothing to learn"),
+        (source.marked, "marked as not to be learnt"),
+        (source.bad_rows, "malformed"),
+    ]
     left_out = ", ".join(f"{count} {what}" for count, what in dropped if count)
     yield f"{source.phase.upper()} data: {source.name}, {source.rows_read} rows, {source.examples} used" + (
         f"; left out: {left_out}" if left_out else ""
     )
+    if source.false_tens:
+        yield f"  left out: {_answers(source.false_tens)} rated 10, contradicted by a fine-grained score of 2 or less"
+    if source.answers_passed_over:
+        yield f"  left out: {_answers(source.answers_passed_over)} without a text or a rating"
+    if source.columns_not_used:
+        yield f"  columns not used: {_listed(source.columns_not_used)}"
     yield from (f"  left out: {reason}" for reason in source.bad_row_reasons)
     if source.bad_rows > len(source.bad_row_reasons):
         yield f"  left out: {source.bad_rows - len(source.bad_row_reasons)} more"
+
+
+def _answers(count: int) -> str:
+    return f"{count} answer{'s'[: count != 1]}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(printable(name, _NAME_WIDTH * 3) for name in names[:MAX_COLUMNS])
+    return f"{shown} and {len(names) - MAX_COLUMNS} more" if len(names) > MAX_COLUMNS else shown

@@ -2,43 +2,45 @@
 
     SFT   instruction, response                 the project's own shards (optional: answer; `context` as in Dolly)
           instruction, output                   Alpaca (optional: input)
-          prompt, completion
+          prompt, completion                    with KTO's label: the desirable completions
           messages / conversations              ends with the assistant's turn
     VA    instruction, preferred, dispreferred  the project's own shards (optional: flaw)
           instruction, completions              UltraFeedback: rated completions
-          prompt, chosen, rejected              texts, or lists of messages; without prompt, the messages that both lists share
-          conversations, chosen, rejected
+          prompt, chosen, rejected              texts, or lists of messages; the prompt may also be called conversations, instruction
+                                                (with input), question or input, or stand inside both texts or lists
 
-A message is `{role, content}` or `{from, value}`.
+A message is `{role, content}` or `{from, value}`. Beside any of these, `system`, `tools` and `history` are read into the instruction, a
+label is the topic, and marks say what is not to be learnt. `docs/data.md` has all of it for users.
 """
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic
 
 from fccl.data.examples import Example, PreferencePair, SftExample
-from fccl.data.sources import Unreadable
+from fccl.data.json_files import Unreadable
+from fccl.data.rows import instructions, pairs
+from fccl.data.rows.fields import Malformed, MarkedOut, Row, is_empty, kind
+from fccl.data.rows.labels import TOPIC_COLUMNS, Label, label_of, why_no_topics
+from fccl.data.rows.marks import check_marks, is_mark
+from fccl.data.rows.prompts import INPUT_COLUMNS
+from fccl.data.rows.turns import CONTEXT_COLUMNS, unread_keys
 from fccl.errors import BadRow, DataError
 from fccl.specs import Phase
 
-TOPIC_COLUMNS = ("topic", "category", "label")
 REASONS_KEPT = 5
-_ROLES = {
-    "system": "System",
-    **dict.fromkeys(("user", "human"), "User"),
-    **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatgpt"), "Assistant"),
-    **dict.fromkeys(("tool", "function", "function_call", "observation"), "Tool"),
-}
-
-Turns = tuple[tuple[str, str], ...]  # (role label, text), oldest first
-Row = Mapping[str, Any]
+_KTO_LABELS = frozenset({"0", "1", "0.0", "1.0"})
 
 
-class _Malformed(ValueError):
-    """What is wrong with a row; file and line are added where they are known."""
+def _no_columns(row: Row) -> tuple[str, ...]:
+    return ()
+
+
+def _no_answers(row: Row) -> Counter[str]:
+    return Counter()
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ class Format(Generic[Example]):
     columns: tuple[str, ...]
     convert: Callable[[Row], Example | None]
     without: str = ""  # a column that such a row does not have
+    reads: Callable[[Row], tuple[str, ...]] = _no_columns  # more columns, where a row has them
+    left_out: Callable[[Row], Counter[str]] = _no_answers  # answers of the row that are of no use, by the field that counts them
+    kto: bool = False  # a `label` of 0 and 1 alone is KTO's mark, not a topic
 
     def fits(self, row: Row) -> bool:
         return all(column in row for column in self.columns) and (not self.without or self.without not in row)
@@ -62,13 +67,10 @@ class Parsed(Generic[Example]):
     bad_rows: int = 0
     bad_row_reasons: list[str] = field(default_factory=list)  # the first few
     nothing_to_learn: int = 0  # an empty answer, equal ratings, twice the same answer
+    marked: int = 0  # rows that say of themselves that they are not to be learnt
+    answers: Counter[str] = field(default_factory=Counter)  # of rated rows, left out: `answers_passed_over`, `false_tens`
     columns: tuple[str, ...] = ()  # of the first row that has an accepted set of them
-
-    def add(self, example: Example | None) -> None:
-        if example is None:
-            self.nothing_to_learn += 1
-        else:
-            self.examples.append(example)
+    columns_not_used: list[str] = field(default_factory=list)  # that hold something, in the order in which they were met
 
     def leave_out(self, bad: BadRow) -> None:
         self.bad_rows += 1
@@ -87,34 +89,119 @@ def parse_va(rows: Iterable[tuple[int, Any]], source: str, topic_column: str = "
 
 
 def _parse(
-    rows: Iterable[tuple[int, Any]], formats: Sequence[Format[Example]], phase: Phase, source: str, topic_column: str, skip_bad_rows: bool
+    rows: Iterable[tuple[int, Any]],
+    formats: Sequence[Format[Example]],
+    phase: Phase,
+    source: str,
+    topic_column: str,
+    skip_bad_rows: bool,
 ) -> Parsed[Example]:
-    parsed: Parsed[Example] = Parsed()
+    reading: _Reading[Example] = _Reading(formats, topic_column)
+    parsed = reading.parsed
     stranger: Row = {}  # the first row whose columns say nothing, as long as no row's columns do
     for line, row in rows:
-        parsed.rows += 1
-        known = _format_of(row, formats)
-        if known and not parsed.columns:
-            parsed.columns = tuple(map(str, row))
         try:
-            parsed.add(_convert(row, known, topic_column))
-        except _Malformed as problem:
-            if isinstance(row, Mapping) and not parsed.columns:
-                stranger = stranger or row
+            reading.read(row)
+        except MarkedOut:
+            parsed.marked += 1
+        except Malformed as problem:
+            if not parsed.columns:
+                stranger = stranger or (row if isinstance(row, Mapping) else {})
+                if isinstance(row, list) and not skip_bad_rows:
+                    raise _nameless(source) from None
             if not skip_bad_rows:
                 raise (_unknown_columns(source, phase, stranger) if row is stranger else BadRow(source, line, str(problem))) from None
             parsed.leave_out(BadRow(source, line, str(problem)))
     if stranger and not parsed.columns:
         raise _unknown_columns(source, phase, stranger)
+    reading.finish()
     if not parsed.examples:
-        raise DataError(f"{source} holds no examples ({_tally(parsed)})", hint=f"accepted columns: {_accepted(formats)}")
+        known = "every row was left out; bring rows that have something to learn"
+        raise DataError(f"{source} holds no examples ({_tally(parsed)})", hint=known if parsed.columns else f"accepted columns: {_accepted(formats)}")
     return parsed
+
+
+class _Reading(Generic[Example]):
+    """Row by row into examples; at the end, when all labels are known, what the topics are."""
+
+    def __init__(self, formats: Sequence[Format[Example]], topic_column: str) -> None:
+        self.formats: Sequence[Format[Example]] = formats
+        self.topic_column = topic_column
+        self.parsed: Parsed[Example] = Parsed()
+        self._labels: list[dict[str, Label]] = []  # of every example, by column
+        self._kto = True  # whether every row has the columns of KTO
+        self._unread: dict[str, None] = {}
+        self._label_columns: dict[str, None] = {}  # columns that hold something and may be a label
+
+    def read(self, row: Any) -> None:
+        """Raises `Malformed` and `MarkedOut`; the row is counted either way."""
+        parsed = self.parsed
+        parsed.rows += 1
+        known = _format_of(row, self.formats)
+        if known and not parsed.columns:
+            parsed.columns = tuple(map(str, row))
+        known = _require_format(row, known)
+        self._note_columns(row, known)
+        check_marks(row)
+        labels = {column: label for column in self._columns() if (label := label_of(row, column, bool(self.topic_column)))}
+        example = known.convert(row)
+        parsed.answers += known.left_out(row)
+        if example is None:
+            parsed.nothing_to_learn += 1
+            return
+        self._kto = self._kto and known.kto
+        parsed.examples.append(example)
+        self._labels.append(labels)
+
+    def finish(self) -> None:
+        """Give every example its topic, leave out what KTO's labels say, and name the columns that were not used."""
+        reasons = {column: self._why_no_topics(column) for column in self._label_columns}
+        marks = self._kto_marks()
+        no_topics = {column for column, reason in reasons.items() if reason} | ({"label"} if marks else set())
+        usable = [column for column in self._columns() if column not in no_topics]
+        topics: list[str] = [next((column for column in usable if column in mine), "") for mine in self._labels]
+        rows = zip(self.parsed.examples, self._labels, topics, marks or [True] * len(topics), strict=True)
+        self.parsed.examples = [replace(example, topic=mine[column].text) if column else example for example, mine, column, good in rows if good]
+        self.parsed.marked += marks.count(False)
+        used = {*topics} | ({"label"} if marks else set())
+        shown = {column: f"{column} ({reason})" for column, reason in reasons.items() if reason}
+        self.parsed.columns_not_used = [shown.get(column, column) for column in self._unread if column not in used]
+
+    def _why_no_topics(self, column: str) -> str:
+        """ "" also for a column that the user named: who asks for these topics gets them."""
+        return "" if self.topic_column else why_no_topics([mine[column] for mine in self._labels if column in mine])
+
+    def _columns(self) -> tuple[str, ...]:
+        return (self.topic_column,) if self.topic_column else TOPIC_COLUMNS
+
+    def _note_columns(self, row: Row, known: Format[Example]) -> None:
+        read = {*known.columns, *known.reads(row), *CONTEXT_COLUMNS}
+        for column, value in row.items():
+            if column not in read and column not in self._unread and not is_empty(value) and not is_mark(row, column):
+                self._unread[str(column)] = None
+                if column in self._columns():
+                    self._label_columns[str(column)] = None
+            elif column in known.columns:
+                self._unread |= dict.fromkeys(f"{column}.{key}" for key in unread_keys(value))
+
+    def _kto_marks(self) -> list[bool]:
+        """Whether each example is desirable, when all have KTO's label in numbers; nothing otherwise."""
+        labels = [mine.get("label") for mine in self._labels]
+        if not self._kto or self.topic_column == "label" or not labels or not all(label and label.text in _KTO_LABELS for label in labels):
+            return []
+        return [bool(label and label.number) for label in labels]
 
 
 def _tally(parsed: Parsed[Any]) -> str:
     if not parsed.rows:
         return "it has no rows"
-    return f"{parsed.rows} rows, {parsed.bad_rows} of them malformed, {parsed.nothing_to_learn} with nothing to learn"
+    counts = {
+        "marked as not to be learnt": parsed.marked,
+        "answers without a text or a rating": parsed.answers["answers_passed_over"],
+        "answers falsely rated 10": parsed.answers["false_tens"],
+    }
+    more = "".join(f", {count} {what}" for what, count in counts.items() if count)
+    return f"{parsed.rows} rows, {parsed.bad_rows} of them malformed, {parsed.nothing_to_learn} with nothing to learn{more}"
 
 
 def _format_of(row: Any, formats: Sequence[Format[Example]]) -> Format[Example] | None:
@@ -123,8 +210,25 @@ def _format_of(row: Any, formats: Sequence[Format[Example]]) -> Format[Example] 
     return next((known for known in formats if known.fits(row)), None)
 
 
+def _require_format(row: Any, known: Format[Example] | None) -> Format[Example]:
+    if isinstance(row, Unreadable):
+        raise Malformed(row.what)
+    if not isinstance(row, Mapping):
+        raise Malformed(f"expected an object, found {kind(row)}")
+    if known is None:
+        raise Malformed(f"has none of the accepted sets of columns (found: {', '.join(map(str, row)) or 'nothing'})")
+    return known
+
+
 def _accepted(formats: Sequence[Format[Any]]) -> str:
     return "; ".join("{" + ", ".join(known.columns) + "}" for known in formats)
+
+
+def _nameless(source: str) -> DataError:
+    return DataError(
+        f"{source} holds rows without the names of their columns (lists)",
+        hint="save it with the names: with pandas, to_json(…, orient='records', lines=True)",
+    )
 
 
 def _unknown_columns(source: str, phase: Phase, row: Row) -> DataError:
@@ -144,211 +248,24 @@ def _unknown_columns(source: str, phase: Phase, row: Row) -> DataError:
     )
 
 
-def _convert(row: Any, chosen: Format[Example] | None, topic_column: str) -> Example | None:
-    if isinstance(row, Unreadable):
-        raise _Malformed(row.what)
-    if not isinstance(row, Mapping):
-        raise _Malformed(f"expected an object, found {_kind(row)}")
-    if chosen is None:
-        raise _Malformed(f"has none of the accepted sets of columns (found: {', '.join(map(str, row)) or 'nothing'})")
-    example = chosen.convert(row)
-    return None if example is None else replace(example, topic=_topic(row, topic_column))
+def _inputs(*more: str) -> Callable[[Row], tuple[str, ...]]:
+    return lambda row: (*INPUT_COLUMNS, *more)
 
 
-def _topic(row: Row, topic_column: str) -> str:
-    """The row's label as text, "" when it has none."""
-    for column in (topic_column,) if topic_column else TOPIC_COLUMNS:
-        value = row.get(column)
-        if isinstance(value, str | int | float) and str(value).strip():
-            return " ".join(_unicode(str(value), column).split())
-        if topic_column and value is not None and not isinstance(value, str):
-            raise _Malformed(f"{column!r} must be a label, found {_kind(value)}")
-    return ""
-
-
-# One converter a format ------------------------------------------------------------------------------------------------
-
-
-def _sft(instruction: str, response: str, **more: str) -> SftExample | None:
-    return SftExample(instruction, response, **more) if response else None
-
-
-def _pair(instruction: str, preferred: str, dispreferred: str, **more: str) -> PreferencePair | None:
-    if not preferred or not dispreferred or preferred == dispreferred:
-        return None
-    return PreferencePair(instruction, preferred, dispreferred, **more)
-
-
-def _own_sft(row: Row) -> SftExample | None:
-    return _sft(_instruction(row), _text(row, "response"), answer=_optional(row, "answer"))
-
-
-def _alpaca(row: Row) -> SftExample | None:
-    return _sft(_instruction(row), _text(row, "output"))
-
-
-def _completion(row: Row) -> SftExample | None:
-    turns, response = _answer(row, "completion")
-    return _sft(_render(turns or _prompt(row)), response)
-
-
-def _messages(column: str) -> Callable[[Row], SftExample | None]:
-    def convert(row: Row) -> SftExample | None:
-        turns, response = _ended(_turns(row[column], column), column)
-        return _sft(_render(turns), response)
-
-    return convert
-
-
-def _own_pair(row: Row) -> PreferencePair | None:
-    return _pair(_instruction(row), _text(row, "preferred"), _text(row, "dispreferred"), flaw=_optional(row, "flaw"))
-
-
-def _rated(row: Row) -> PreferencePair | None:
-    """UltraFeedback (Cui et al. 2023): the best-rated completion against the lowest-rated one.
-
-    The lowest, since the ratings are one judge's and noisy: neighbours in rank are often the wrong way round, the extremes seldom are.
-    The first one in the row wins a tie at the top and at the bottom. When all ratings are equal there is no pair.
-    """
-    completions = row["completions"]
-    if not isinstance(completions, Sequence) or isinstance(completions, str):
-        raise _Malformed(f"'completions' must be a list, found {_kind(completions)}")
-    rated = [(score, _text(item, "response")) for item in completions if (score := _score(item)) is not None]
-    rated = [(score, response) for score, response in rated if response]
-    instruction = _instruction(row)
-    if completions and not rated:
-        raise _Malformed("no completion has a response and a number as 'overall_score'")
-    if not rated:
-        return None
-    best, worst = max(rated, key=lambda item: item[0]), min(rated, key=lambda item: item[0])
-    return _pair(instruction, best[1], worst[1]) if best[0] > worst[0] else None
-
-
-def _score(completion: Any) -> float | None:
-    if not isinstance(completion, Mapping):
-        raise _Malformed(f"a completion must be an object, found {_kind(completion)}")
-    try:
-        score = float(completion.get("overall_score"))  # type: ignore[arg-type]  # None and text are what the except is for
-    except (TypeError, ValueError):
-        return None
-    return score if math.isfinite(score) else None
-
-
-def _binarised(row: Row) -> PreferencePair | None:
-    """`chosen` and `rejected` with their prompt. Turns that the two lists hold before their answers count as the prompt."""
-    before, preferred = _answer(row, "chosen")
-    other, dispreferred = _answer(row, "rejected")
-    if before != other:
-        raise _Malformed("'chosen' and 'rejected' answer different conversations")
-    return _pair(_render(before or _prompt(row)), preferred, dispreferred)
-
-
-# Parts of rows ---------------------------------------------------------------------------------------------------------
-
-
-def _instruction(row: Row) -> str:
-    """The instruction; what Alpaca calls its input and Dolly its context follows after an empty line."""
-    instruction = _not_empty(row, "instruction")
-    more = next((text for column in ("input", "context") if (text := _optional(row, column))), "")
-    return f"{instruction}\n\n{more}" if more else instruction
-
-
-def _prompt(row: Row) -> Turns:
-    column = next((column for column in ("prompt", "conversations") if column in row), None)
-    if column is None:
-        raise _Malformed("has neither 'prompt' nor turns before the answers")
-    return (("User", _not_empty(row, column)),) if isinstance(row[column], str) else _turns(row[column], column)
-
-
-def _answer(row: Row, column: str) -> tuple[Turns, str]:
-    """The turns before the last assistant turn, and its text. A text, or one message, is an answer without turns before it."""
-    value = row[column]
-    if isinstance(value, str):
-        return (), _text(row, column)
-    if isinstance(value, Mapping):
-        return (), _turn(value, column)[1]
-    return _ended(_turns(value, column), column)
-
-
-def _ended(turns: Turns, column: str) -> tuple[Turns, str]:
-    """The turns before the last one, and its text."""
-    if turns[-1][0] != "Assistant":
-        raise _Malformed(f"{column!r} must end with the assistant's turn, found {turns[-1][0]}")
-    return turns[:-1], turns[-1][1]
-
-
-def _turns(value: Any, column: str) -> Turns:
-    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-        raise _Malformed(f"{column!r} must be a list of messages, found {_kind(value) if value or value is None else 'nothing in it'}")
-    return tuple(_turn(message, column) for message in value)
-
-
-def _turn(message: Any, column: str) -> tuple[str, str]:
-    if not isinstance(message, Mapping):
-        raise _Malformed(f"{column!r}: a message must be an object, found {_kind(message)}")
-    role_key, text_key = ("from", "value") if "from" in message else ("role", "content")
-    role = message.get(role_key)
-    if not isinstance(role, str) or role.lower() not in _ROLES:
-        raise _Malformed(f"{column!r}: a message's role must be one of {', '.join(_ROLES)}, found {role!r}")
-    if text_key not in message:
-        raise _Malformed(f"{column!r}: a message has no {text_key!r}")
-    return _ROLES[role.lower()], _text(message, text_key)
-
-
-def _render(turns: Turns) -> str:
-    """A conversation as one instruction: a single turn is itself; several get role labels, the system's turn first."""
-    turns = tuple(turn for turn in turns if turn[0] != "System" or turn[1])
-    if not turns or turns[-1][0] not in ("User", "Tool"):
-        raise _Malformed("the conversation before the answer must end with the user's turn")
-    if not turns[-1][1]:
-        raise _Malformed("the user's last turn is empty")
-    if len(turns) == 1:
-        return turns[0][1]
-    return "\n\n".join(f"{label}: {text}" for label, text in sorted(turns, key=lambda turn: turn[0] != "System"))
-
-
-def _not_empty(row: Row, column: str) -> str:
-    text = _text(row, column)
-    if not text:
-        raise _Malformed(f"{column!r} is empty")
-    return text
-
-
-def _optional(row: Row, column: str) -> str:
-    return "" if row.get(column) is None else _text(row, column)
-
-
-def _text(row: Row, column: str) -> str:
-    value = row.get(column)
-    if not isinstance(value, str):
-        raise _Malformed(f"{column!r} must be text, found {_kind(value)}" if column in row else f"has no {column!r}")
-    return _unicode(value, column).strip()
-
-
-def _unicode(text: str, column: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # JSON can spell half a surrogate pair; no UTF-8 file can hold it
-        raise _Malformed(f"{column!r} holds half a surrogate pair, which is no character") from None
-    return text
-
-
-def _kind(value: Any) -> str:
-    names = {type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
-    return names.get(type(value), type(value).__name__)
+def _binarised(*columns: str) -> Format[PreferencePair]:
+    return Format((*columns, "chosen", "rejected"), pairs.binarised, reads=pairs.prompt_columns)
 
 
 SFT_FORMATS: tuple[Format[SftExample], ...] = (
-    Format(("instruction", "response"), _own_sft),
-    Format(("instruction", "output"), _alpaca),
-    Format(("prompt", "completion"), _completion),
-    Format(("messages",), _messages("messages")),
-    Format(("conversations",), _messages("conversations"), without="chosen"),
+    Format(("instruction", "response"), instructions.own, reads=_inputs("answer")),
+    Format(("instruction", "output"), instructions.alpaca, reads=_inputs()),
+    Format(("prompt", "completion"), instructions.completion, kto=True),
+    Format(("messages",), instructions.messages("messages")),
+    Format(("conversations",), instructions.messages("conversations"), without="chosen"),
 )
 VA_FORMATS: tuple[Format[PreferencePair], ...] = (
-    Format(("instruction", "preferred", "dispreferred"), _own_pair),
-    Format(("instruction", "completions"), _rated),
-    Format(("prompt", "chosen", "rejected"), _binarised),
-    Format(("conversations", "chosen", "rejected"), _binarised),
-    Format(("chosen", "rejected"), _binarised),
+    Format(("instruction", "preferred", "dispreferred"), pairs.own, reads=_inputs("flaw")),
+    Format(("instruction", "completions"), pairs.rated, reads=_inputs(), left_out=pairs.passed_over),
+    *(_binarised(column) for column in ("prompt", "conversations", "instruction", "question", "input")),
+    _binarised(),
 )

@@ -131,6 +131,9 @@ def _report(kind: Any, revision: str, parsed: Parsed[Example], phase: Phase, spe
         bad_rows=parsed.bad_rows,
         bad_row_reasons=tuple(parsed.bad_row_reasons),
         nothing_to_learn=parsed.nothing_to_learn,
+        marked=parsed.marked,
+        **parsed.answers,
+        columns_not_used=tuple(parsed.columns_not_used),
         duplicates=len(parsed.examples) - len(distinct),
         examples=len(examples),
     )

@@ -47,6 +47,10 @@ class SourceReport(Value):
     bad_rows: int = Field(default=0, ge=0)  # malformed, left out
     bad_row_reasons: tuple[str, ...] = ()  # the first few
     nothing_to_learn: int = Field(default=0, ge=0)  # left out: an empty answer, equal ratings, twice the same answer
+    marked: int = Field(default=0, ge=0)  # left out: the row itself says that it is not to be learnt
+    answers_passed_over: int = Field(default=0, ge=0)  # of rated rows: without a text or a rating
+    false_tens: int = Field(default=0, ge=0)  # of rated rows: answers whose rating of 10 their own fine-grained score contradicts
+    columns_not_used: tuple[str, ...] = ()  # that hold something; with the reason, where it is not plain
     duplicates: int = Field(default=0, ge=0)  # dropped
     examples: int = Field(ge=1)  # what was kept, sampled down if a maximum was set
 

@@ -1,7 +1,6 @@
 """Where examples come from: the built-in data, a local file, or the hub. Names go in, numbered rows come out.
 
-Local `.json` and `.jsonl` files are parsed here, line by line, so that an error can name the line and a line that is not JSON can
-be left out; `.parquet` files and the hub are read by the `datasets` library.
+Local `.json` and `.jsonl` files are read by `json_files`; `.parquet` files and the hub by the `datasets` library.
 """
 
 from __future__ import annotations
@@ -11,13 +10,14 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from fccl.data.examples import NotJson, PreferencePair, SftExample, parse_line
+from fccl.data.examples import PreferencePair, SftExample
+from fccl.data.json_files import json_rows
 from fccl.errors import DataError
 from fccl.files import sha256_of, storage_errors
 from fccl.specs import Phase
@@ -26,24 +26,13 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 BUILTIN = "builtin"
-ENDINGS = (".json", ".jsonl", ".parquet")
+ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
 HUB_SECONDS = 8.0  # to find out whether the hub answers
 
 SourceKind = Literal["builtin", "file", "hub"]
 _LONGEST_HUB_NAME = 96  # letters; the hub's own rule
 _HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
-_SPACE = re.compile(r"[ \t\r\n]*")
-_BOM = b"\xef\xbb\xbf"  # with which some programs begin UTF-8
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")  # their marks of byte order
-_SAVE_AS_UTF8 = "save it as UTF-8"
 _WAYS_OUT = "name a local .json, .jsonl or .parquet file, use `builtin`, or set HF_HUB_OFFLINE=1 if the data set is in the hub's local cache"
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """In the place of a row that is not even JSON: what is wrong with it."""
-
-    what: str
 
 
 @dataclass(frozen=True)
@@ -61,7 +50,7 @@ def kind_of(name: str) -> SourceKind:
     if name == BUILTIN:
         return "builtin"
     path = Path(name)
-    if _exists(path) or path.suffix.lower() in ENDINGS:
+    if _exists(path) or _ending(path):
         return "file"
     if len(name) <= _LONGEST_HUB_NAME and _HUB_NAME.fullmatch(name) and ("/" in name or not path.suffix):
         return "hub"
@@ -83,6 +72,11 @@ def open_source(name: str, phase: Phase) -> Source:
         what = "a folder" if path.is_dir() else "a device or a pipe, not a file"
         raise DataError(f"{name} is {what}", hint=f"name one file that ends in {', '.join(ENDINGS)}")
     return Source(name, "file", "", _file_rows(path))
+
+
+def _ending(path: Path) -> str:
+    """The accepted ending of a file's name, "" when it has none of them."""
+    return next((ending for ending in ENDINGS if path.name.lower().endswith(ending)), "")
 
 
 def _exists(path: Path) -> bool:
@@ -122,80 +116,12 @@ def digest_of(examples: Sequence[SftExample] | Sequence[PreferencePair]) -> str:
 
 
 def _file_rows(path: Path) -> Iterable[tuple[int, Any]]:
-    ending = path.suffix.lower()
-    if ending not in ENDINGS:
+    ending = _ending(path)
+    if not ending:
         raise DataError(f"{path} has an unknown ending", hint=f"a file must end in {', '.join(ENDINGS)}")
     if ending == ".parquet":
         return enumerate(_read_parquet(path), start=1)
-    with storage_errors(path, "read"), open(path, "rb") as file:
-        head = file.read(4096)
-    if head.startswith(_UTF16) or b"\0" in head[:2]:  # JSON begins with a character of ASCII, which takes one byte in UTF-8 alone
-        raise DataError(f"{path} is text in UTF-16 or UTF-32, not in UTF-8", hint=_SAVE_AS_UTF8)
-    array = ending == ".json" and head.removeprefix(_BOM).lstrip()[:1] == b"["
-    return _array_rows(path) if array else _line_rows(path)
-
-
-def _line_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """One row a line; empty lines are nothing. Only a line feed ends a line: text may hold other separators."""
-    with storage_errors(path, "read"), open(path, "rb") as file:
-        for line, content in enumerate(file, start=1):
-            if content.strip():
-                yield line, _parse_line(content)
-
-
-def _parse_line(content: bytes) -> Any:
-    try:
-        return parse_line(content.removeprefix(_BOM))
-    except NotJson as error:
-        return Unreadable(str(error))
-
-
-def _array_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """The elements of a JSON array, each with the line that it starts on.
-
-    Unlike a line, an element that is not JSON cannot be left out: nobody can say where the next one starts.
-    """
-    with storage_errors(path, "read"):
-        content = path.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-        yield from _elements(text)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}: is not UTF-8", hint=_SAVE_AS_UTF8) from error
-    except json.JSONDecodeError as error:
-        raise _broken_array(path, error.lineno, f"is not JSON: {error.msg}") from error
-    except RecursionError as error:
-        raise DataError(f"{path} is nested too deeply") from error
-    except ValueError as error:  # Python's limit for the digits of a number
-        raise DataError(f"{path} holds a number of thousands of digits", hint="mend the file") from error
-
-
-def _broken_array(path: Path, line: int, what: str) -> DataError:
-    return DataError(f"{path}:{line}: {what}", hint="mend the file; in a .jsonl file, one object a line, --skip-bad-rows can leave such lines out")
-
-
-def _elements(text: str) -> Iterator[tuple[int, Any]]:
-    decoder = json.JSONDecoder()
-    at, line, counted = _skip_space(text, _skip_space(text, 0) + 1), 1, 0
-    while at < len(text) and text[at] != "]":
-        line, counted = line + text.count("\n", counted, at), at
-        value, at = decoder.raw_decode(text, at)
-        yield line, value
-        at = _skip_space(text, at)
-        if text[at : at + 1] == ",":
-            at = _skip_space(text, at + 1)
-            if text[at : at + 1] == "]":
-                raise json.JSONDecodeError("a comma before the end of the array", text, at)
-        elif text[at : at + 1] != "]":
-            raise json.JSONDecodeError("expected a comma or the end of the array", text, at)
-    if text[at:].strip() != "]":
-        raise json.JSONDecodeError("the array does not end, or text follows it", text, at)
-
-
-def _skip_space(text: str, at: int) -> int:
-    match = _SPACE.match(text, at)
-    return match.end() if match else at
+    return json_rows(path)
 
 
 def _read_parquet(path: Path) -> Dataset:

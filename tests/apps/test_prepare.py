@@ -65,6 +65,29 @@ def test_everything_is_said_without_colour():
     assert "topics_by_client.png" in text
 
 
+def test_what_was_left_out_and_what_was_not_read_is_said():
+    manifest = manifest_of(2)
+    sft = manifest.sources[0].model_copy(
+        update={
+            "marked": 3,
+            "answers_passed_over": 1,
+            "false_tens": 2,
+            "columns_not_used": ("source", "label (scores, 99 different ones in 99 rows)", "\x1b[31mred"),
+        }
+    )
+    text = shown(manifest.model_copy(update={"sources": (sft, manifest.sources[1])}))
+    for remark in (
+        "left out: 1 duplicates, 3 marked as not to be learnt, 7 malformed",
+        "left out: 2 answers rated 10, contradicted by a fine-grained score of 2 or less",
+        "left out: 1 answer without a text or a rating",
+        "columns not used: source, label (scores, 99 different ones in 99 rows), \\x1b[31mred",
+    ):
+        assert remark in text
+    many = sft.model_copy(update={"columns_not_used": tuple(f"c{index}" for index in range(20))})
+    assert "c10, c11 and 8 more" in shown(manifest.model_copy(update={"sources": (many, manifest.sources[1])}))
+    assert "columns not used" not in shown(manifest)
+
+
 def test_a_terminal_gets_shades_and_the_same_numbers():
     plain, coloured = shown(manifest_of(3)), shown(manifest_of(3), force_terminal=True, color_system="truecolor")
     assert "\x1b[" in coloured

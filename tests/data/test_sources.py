@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fccl.data import sources
-from fccl.data.sources import Unreadable, kind_of, open_source
+from fccl.data.json_files import Unreadable
+from fccl.data.sources import kind_of, open_source
 from fccl.errors import DataError, StorageError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -51,7 +51,7 @@ def sources(manifest: Manifest) -> None:
 def source_row(source: SourceReport, manifest: Manifest) -> dict[str, object]:
     kind = {"sft": "instructions", "va": "preference pairs"}[source.phase]
     splits = {split: counts.get(source.phase, 0) for split, counts in manifest.counts.items()}
-    left_out = source.bad_rows + source.nothing_to_learn + source.duplicates
+    left_out = source.bad_rows + source.nothing_to_learn + source.marked + source.duplicates
     return {"kind": kind, "source": one_line(source.name), "read": source.rows_read, "left out": left_out, **splits}
 
 

@@ -30,12 +30,12 @@ def split_sentence(manifest: Manifest) -> str:
 def sources_table(manifest: Manifest) -> Table:
     """Where the examples came from and what became of them."""
     rows = tuple(_source(source) for source in manifest.sources)
-    return Table("Sources", ("", "source", "rows", "malformed", "nothing to learn", "duplicates", "kept"), rows, words=frozenset({1}))
+    return Table("Sources", ("", "source", "rows", "malformed", "nothing to learn", "marked", "duplicates", "kept"), rows, words=frozenset({1}))
 
 
 def _source(source: SourceReport) -> tuple[Cell | str, ...]:
     kind = (source.kind if source.kind != source.name else "") + (f", revision {one_line(source.revision)}" if source.revision else "")
-    counts = (source.rows_read, source.bad_rows, source.nothing_to_learn, source.duplicates, source.examples)
+    counts = (source.rows_read, source.bad_rows, source.nothing_to_learn, source.marked, source.duplicates, source.examples)
     return ("instructions" if source.phase == "sft" else "preference pairs", Cell(one_line(source.name), kind), *(f"{count:,}" for count in counts))
 
 

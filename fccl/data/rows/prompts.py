@@ -1,0 +1,46 @@
+"""What an answer answers: an instruction with its input, a prompt, or the turns of a conversation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fccl.data.rows.fields import Malformed, Row, is_nothing, not_empty, optional
+from fccl.data.rows.turns import Turns, spoken_turns, turns_of
+
+PROMPT_COLUMNS = ("prompt", "conversations", "instruction", "question", "input")
+INPUT_COLUMNS = ("input", "context")
+ASKS = "\n\nAssistant:"
+
+
+def instruction_turns(row: Row, column: str = "instruction") -> Turns:
+    """The instruction; what Alpaca calls its input and Dolly its context follows after an empty line."""
+    instruction = not_empty(row, column)
+    more = next((found for column in INPUT_COLUMNS if (found := optional(row, column))), "")
+    return (("User", f"{instruction}\n\n{more}" if more else instruction),)
+
+
+def prompt_column(row: Row) -> str | None:
+    """The column that holds the prompt, if one does."""
+    return next((column for column in PROMPT_COLUMNS if not _is_blank(row.get(column))), None)
+
+
+def prompt_turns(row: Row) -> Turns:
+    """The turns that stand in a column of their own. Raises `Malformed` when there is none."""
+    column = prompt_column(row)
+    if column is None:
+        raise Malformed(f"has no prompt: none of {', '.join(PROMPT_COLUMNS)}, and no turns before the answers")
+    if column in ("instruction", "question"):
+        return instruction_turns(row, column)
+    if not isinstance(row[column], str):
+        return turns_of(row[column], column)
+    return asked_turns(not_empty(row, column))
+
+
+def asked_turns(prompt: str) -> Turns:
+    """A prompt as turns: a text that ends in `Assistant:` holds a conversation, any other is the user's one turn."""
+    turns = spoken_turns(prompt.removesuffix(ASKS)) if prompt.endswith(ASKS) else None
+    return turns or (("User", prompt),)
+
+
+def _is_blank(value: Any) -> bool:
+    return is_nothing(value) or (isinstance(value, str) and not value.strip())
