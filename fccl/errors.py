@@ -20,13 +20,19 @@ the libraries below (OSError, ValueError of torch, transformers, pydantic) are t
 
 from __future__ import annotations
 
+DIVERGED = "training diverged"  # a reason that begins so would come back if the run went on with the same settings
+LOWER_RATE = "a lower learning rate (--sft-lr, --va-lr) is the usual cure; a run keeps its settings, so it takes a new run"
+
 
 class FcclError(Exception):
-    """Something that a user can mend. `hint`, if any, is the way out."""
+    """Something that a user can mend. `hint`, if any, is the way out.
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    `resumable` says whether a run that this has stopped may get further when it is resumed, with the settings that it has.
+    """
+
+    def __init__(self, message: str, hint: str = "", resumable: bool = True) -> None:
         super().__init__(message)
-        self.hint = hint
+        self.hint, self.resumable = hint, resumable
 
 
 class SettingsError(FcclError):

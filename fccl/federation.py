@@ -20,7 +20,7 @@ from fccl.aggregation.scaffold import SCAFFOLD, ClientControl, Controls, control
 from fccl.aggregation.state import ServerState
 from fccl.contribution.rules import effective_clients
 from fccl.contribution.weighing import Weigher
-from fccl.errors import FederationError, UpdateRejected
+from fccl.errors import DIVERGED, LOWER_RATE, FederationError, UpdateRejected
 from fccl.lora import distance
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask
 from fccl.records import ExcludedClient, HeldOut, RoundRecord
@@ -99,7 +99,7 @@ class Federation:
         task = self._task(state)
         updates, excluded = self._gather(task, selected, transport)
         if len(updates) < self.plan.min_clients:
-            raise FederationError(_too_few(task.round, len(updates), self.plan.min_clients, excluded), hint=_RESUME)
+            raise _too_few(task.round, len(updates), self.plan.min_clients, excluded)
         weighing = self.rule.weigh(task, [update.behind(task.trained) for update in updates])
         parts = Parts(weighing.weights, [update.adapter for update in updates])
         aggregated = self._aggregate(state, parts)
@@ -203,6 +203,10 @@ def select_clients(plan: RoundPlan, round_number: int) -> tuple[int, ...]:
     return tuple(sorted(draw.sample(range(plan.num_clients), plan.clients_per_round)))
 
 
-def _too_few(round_number: int, have: int, need: int, excluded: Sequence[ClientFailure]) -> str:
+def _too_few(round_number: int, have: int, need: int, excluded: Sequence[ClientFailure]) -> FederationError:
+    """With the way out of what is to blame: clients that were not there may be there next time, training that diverged diverges again."""
     reasons = "; ".join(f"client {failure.client_id}: {failure.reason}" for failure in excluded[:3])
-    return f"round {round_number + 1} has {have} good update{'s' * (have != 1)}, MIN_CLIENTS is {need} ({reasons})"
+    said = f"round {round_number + 1} has {have} good update{'s' * (have != 1)}, MIN_CLIENTS is {need} ({reasons})"
+    diverged = sum(failure.reason.startswith(DIVERGED) for failure in excluded)
+    others_would_do = have + len(excluded) - diverged >= need
+    return FederationError(said, _RESUME) if others_would_do else FederationError(said, LOWER_RATE, resumable=False)

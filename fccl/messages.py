@@ -12,8 +12,9 @@ from typing import Protocol
 
 from fccl.adapter import Adapter, Form
 from fccl.data.shards import ClientShard
-from fccl.errors import AdapterError, FcclError, StorageError, UpdateRejected
+from fccl.errors import AdapterError, FcclError, OutputError, StorageError, UpdateRejected
 from fccl.lora import AnyAdapter, CompletedAdapter, first, of_rank, rank_of
+from fccl.reading import printable
 from fccl.records import ClientState, ClientStatus, Contribution, TrainingReport
 from fccl.specs import ModelSpec, Phase, TrainSpec, named_seed
 from fccl.stored import StoredAdapter
@@ -142,13 +143,19 @@ class Learner(Protocol):
 def attempt(learner: Learner, task: FitTask, client_id: int, load_shard: Callable[[int], ClientShard], on_status: StatusListener) -> Answer:
     """One client's update, or its failure: whatever goes wrong in its shard or its training is its answer, not the end of the process.
 
-    Raises `StorageError`: the disk is nobody's answer.
+    Raises `StorageError` and `OutputError`: the disk, and who reads what is printed, are nobody's answer. What a user or the system sends
+    to end the process ends it.
     """
     try:
         return learner.fit(task, load_shard(client_id), on_status)
-    except StorageError:
+    except (StorageError, OutputError):
         raise
-    except FcclError as error:
-        return ClientFailure(client_id, str(error))
-    except (ArithmeticError, MemoryError, RuntimeError, ValueError) as error:  # torch's ways to fail in the middle of training
-        return ClientFailure(client_id, f"{type(error).__name__}: {error}".splitlines()[0])
+    except Exception as error:  # of data, of a model, of the libraries: no list of classes would be complete
+        return ClientFailure(client_id, _reason(error))
+
+
+def _reason(error: Exception) -> str:
+    """One line that can be shown. An error that is not ours comes with its class, for its text alone may say nothing ('1', 'lm_head')."""
+    text = str(error).strip()
+    said = text if isinstance(error, FcclError) and text else f"{type(error).__name__}: {text}".removesuffix(": ")
+    return printable(said.splitlines()[0])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fccl.encoding import Encoded, collate
-from fccl.errors import AdapterError
+from fccl.errors import DIVERGED, LOWER_RATE, AdapterError
 from fccl.losses import sequence_log_probs
 from fccl.model import LanguageModel
 
@@ -113,8 +113,8 @@ def _in_batches(score: Callable[[Sequence[int]], Tensor], lengths: Sequence[int]
         return np.zeros(0)
     scores = torch.cat(parts)
     if not bool(torch.isfinite(scores).all()):
-        hint = "its training diverged; a lower learning rate (--sft-lr, --va-lr) is the usual cure"
-        raise AdapterError("the model's log-probabilities are not finite under this adapter", hint=hint)
+        said = f"{DIVERGED}: the model's log-probabilities are not finite under this adapter"
+        raise AdapterError(said, LOWER_RATE, resumable=False)
     result = torch.empty_like(scores)
     result[order] = scores
     return np.asarray(result.numpy())

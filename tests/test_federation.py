@@ -12,7 +12,7 @@ from fccl.aggregation.mean import weighted_mean
 from fccl.aggregation.protocol import Parts
 from fccl.aggregation.rules import aggregation
 from fccl.contribution.rules import ContributionRule
-from fccl.errors import FederationError
+from fccl.errors import DIVERGED, FederationError, TrainingError
 from fccl.federation import FederationState, select_clients
 from fccl.messages import ClientFailure, FitTask
 from fccl.specs import RoundPlan
@@ -268,3 +268,27 @@ def test_with_a_frozen_an_update_that_moved_it_does_not_count():
     assert record.clients == (2,)
     assert all("which LORA_AGGREGATION=freeze_a leaves alone" in excluded.reason for excluded in record.excluded)
     assert record.lora_error == pytest.approx(0, abs=1e-6)
+
+
+LATE = RuntimeError("connection lost")
+BROKE = TrainingError(f"{DIVERGED}: the gradient is not finite at step 3")
+
+
+@pytest.mark.parametrize(
+    ("errors", "min_clients", "resumable"),
+    [
+        ({0: BROKE, 1: BROKE, 2: BROKE, 3: BROKE}, 1, False),
+        ({0: BROKE, 1: BROKE}, 3, False),
+        ({0: BROKE, 1: LATE}, 4, False),
+        ({0: BROKE, 1: LATE, 2: LATE}, 2, True),
+        ({0: LATE, 1: LATE}, 3, True),
+        ({0: BROKE, 1: LATE}, 3, True),
+    ],
+)
+def test_a_round_is_not_to_be_resumed_when_divergence_alone_would_fail_it_again(errors, min_clients, resumable):
+    fed = federation(4, min_clients=min_clients)
+    with pytest.raises(FederationError, match=f"MIN_CLIENTS is {min_clients}") as caught:
+        fed.run_round(START, InProcessTransport(ToyLearner(errors=errors), shard))
+    assert caught.value.resumable == resumable
+    assert ("resume the run" in caught.value.hint) == resumable
+    assert ("a new run" in caught.value.hint) != resumable

@@ -1,9 +1,11 @@
 import dataclasses
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fccl.errors import UpdateRejected
-from fccl.messages import FitTask
+from fccl.errors import DataError, OutputError, StorageError, UpdateRejected
+from fccl.messages import ClientFailure, FitTask, attempt
 from fccl.specs import named_seed
 from fccl.transports.in_process import InProcessTransport
 from tests.toy import MODEL, TRAIN, ToyLearner, adapter, shard
@@ -17,6 +19,30 @@ def test_an_update_answers_its_own_task_and_no_other():
     for changes in ({"run_id": "x"}, {"round": 3}, {"phase": "sft", "reference": None}, {"adapter": adapter(1.0), "reference": adapter(1.0)}):
         with pytest.raises(UpdateRejected):
             update.require_answers(dataclasses.replace(TASK, **changes))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), StorageError("the disk is full"), OutputError("its reader is gone")])
+def test_what_is_to_end_the_process_and_what_is_no_client_s_fault_is_no_answer(error):
+    with pytest.raises(type(error)):
+        attempt(ToyLearner(errors={1: error}), TASK, 1, shard, lambda status: None)
+
+
+@pytest.mark.parametrize("error", [IndexError("list index out of range"), DataError("shard 1 is not there"), OSError("gone"), UnicodeError("x")])
+def test_a_shard_that_cannot_be_loaded_is_the_client_s_answer_too(error):
+    def load(client_id):
+        raise error
+
+    answer = attempt(ToyLearner(), TASK, 1, load, lambda status: None)
+    assert isinstance(answer, ClientFailure)
+    assert str(error) in answer.reason
+
+
+@given(st.text())
+def test_a_reason_is_one_line_that_can_be_shown(text):
+    answer = attempt(ToyLearner(errors={1: LookupError(text)}), TASK, 1, shard, lambda status: None)
+    assert answer.reason.startswith("LookupError")
+    assert answer.reason.isprintable()
+    assert len(answer.reason) <= 500
 
 
 def test_seeds_differ_by_phase_round_and_client():

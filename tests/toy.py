@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -37,12 +38,15 @@ class ToyLearner:
     """Moves three numbers towards the client's own, with noise from the client's seed. `broken` clients fail."""
 
     broken: frozenset[int] = frozenset()
+    errors: Mapping[int, BaseException] = field(default_factory=dict)  # what else is raised, by client
     calls: list[tuple[int, int]] = field(default_factory=list)
 
     def fit(self, task: FitTask, shard: ClientShard, on_status: StatusListener) -> ClientUpdate:
         self.calls.append((task.round, shard.client_id))
         if shard.client_id in self.broken:
             raise TrainingError("the loss is not finite")
+        if shard.client_id in self.errors:
+            raise self.errors[shard.client_id]
         on_status(ClientStatus(client_id=shard.client_id, state="training", run_id=task.run_id, round=task.round, phase=task.phase, time=time.time()))
         draw = torch.Generator().manual_seed(task.client_seed(shard.client_id))
         target = torch.full((3,), float(shard.client_id)) + torch.randn(3, generator=draw)

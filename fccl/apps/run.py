@@ -157,7 +157,7 @@ class Run:
             self.stopped("interrupted")
             raise
         except FcclError as error:
-            self.stopped("failed", str(error))
+            self.stopped("failed", str(error), error.resumable)
             raise
 
     def started(self) -> FederationState:
@@ -238,11 +238,12 @@ class Run:
         where = f"Results: {paths.root}/ (adapter/ in PEFT's format, progress.jsonl, client_metrics.jsonl)"
         self.console.print(f"{where}; {self.plan.total_rounds} rounds.", soft_wrap=True)
 
-    def stopped(self, event: EventName, message: str = "") -> None:
-        """Say how far the run is and how it goes on."""
+    def stopped(self, event: EventName, message: str = "", resumable: bool = True) -> None:
+        """Say how far the run is and how it goes on, if it can."""
         with suppress(FcclError):  # the disk may be the very reason
             self._event(event, message)
-        self.console.print(f"Stopped with {self.round} of {self.plan.total_rounds} rounds complete. {self.way_on}.", soft_wrap=True)
+        on = f" {self.way_on}." if resumable else ""
+        self.console.print(f"Stopped with {self.round} of {self.plan.total_rounds} rounds complete.{on}", soft_wrap=True)
 
     def _train_spec(self, phase: Phase) -> TrainSpec:
         spec = self.settings.train_spec(phase)

@@ -25,7 +25,7 @@ from fccl.contribution.rules import ContributionRule
 from fccl.contribution.weighing import Weigher
 from fccl.data.examples import PreferencePair, SftExample, read_examples
 from fccl.data.shards import ClientShard, load_shard
-from fccl.errors import AdapterError, FederationError
+from fccl.errors import LOWER_RATE, AdapterError, FederationError
 from fccl.evaluation.held_out import Validator
 from fccl.federation import Federation, FederationState, RoundResult, Transport
 from fccl.locks import made_once
@@ -99,7 +99,7 @@ def _train_start(bench: Bench, path: Path) -> Adapter:
     """The adapter after all rounds, kept if training can go on from it. Raises `FederationError`; `AdapterError` where it has diverged."""
     rounds = list(bench.federation(bench.work.clients, validated=False))
     if len(rounds) < bench.work.plan.fed_rounds:
-        raise FederationError("the SFT rounds before the VA scenarios broke down", hint="a lower learning rate (--sft-lr) is the usual cure")
+        raise FederationError("the SFT rounds before the VA scenarios broke down", hint=LOWER_RATE)
     adapter = rounds[-1].state.adapter
     bench.validator("sft", adapter, None)
     adapter.save(path)

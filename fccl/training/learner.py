@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fccl.adapter import Adapter
 from fccl.data.shards import ClientShard
 from fccl.encoding import encode_pairs, encode_sft
-from fccl.errors import TrainingError
+from fccl.errors import DIVERGED, LOWER_RATE, AdapterError, TrainingError
 from fccl.messages import ClientUpdate, FitTask, StatusListener
 from fccl.model import LanguageModel, cpu_threads, load_model
 from fccl.records import ClientStatus, Contribution, TrainingReport
@@ -62,7 +62,7 @@ class GenericLearner:
             client_id=shard.client_id,
             round=task.round,
             phase=task.phase,
-            adapter=model.adapter(),
+            adapter=_trained_adapter(model),
             contribution=_contribution(result, samples, seconds),
             control=_control(model, task.train, result),
             report=TrainingReport(
@@ -115,6 +115,13 @@ def _train(model: LanguageModel, objective: Objective, task: FitTask, client_id:
         return train(factors.values(), objective, task.train, task.client_seed(client_id), status.step, correction)
 
 
+def _trained_adapter(model: LanguageModel) -> Adapter:
+    try:
+        return model.adapter()
+    except AdapterError as error:  # the last step alone: any other is seen by the one after it
+        raise TrainingError(f"{DIVERGED}: {error}", LOWER_RATE, resumable=False) from error
+
+
 def _control(model: LanguageModel, spec: TrainSpec, result: LoopResult) -> Adapter | None:
     """The client's next c_i as an adapter; zero for factors that it may not move."""
     if result.control is None:
@@ -141,7 +148,7 @@ def _contribution(result: LoopResult, samples: int, seconds: float) -> Contribut
     try:
         return Contribution(avg_loss=result.avg_loss, num_samples=samples, seconds=seconds)
     except ValidationError as error:
-        raise TrainingError(f"the average loss is {result.avg_loss}", hint="a lower learning rate is the usual cure") from error
+        raise TrainingError(f"{DIVERGED}: the average loss is {result.avg_loss}", LOWER_RATE, resumable=False) from error
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from fccl.errors import TrainingError
+from fccl.errors import DIVERGED, LOWER_RATE, TrainingError
 from fccl.specs import TrainSpec, named_seed
 from fccl.training.batching import epoch_batches
 from fccl.training.drift import Drift
@@ -109,5 +109,5 @@ def _take_step(loss: Tensor, parameters: list[nn.Parameter], optimizer: torch.op
     drift.correct()
     norm = nn.utils.clip_grad_norm_(parameters, spec.max_grad_norm)
     if not math.isfinite(float(norm)):
-        raise TrainingError(f"the gradient is not finite at step {step + 1}", hint="a lower learning rate (--sft-lr, --va-lr) is the usual cure")
+        raise TrainingError(f"{DIVERGED}: the gradient is not finite at step {step + 1}", LOWER_RATE, resumable=False)
     optimizer.step()

@@ -19,7 +19,7 @@ from fccl.checkpoint import RunFolder
 from fccl.config import load_settings
 from fccl.data.prepare import prepare
 from fccl.data.shards import read_manifest
-from fccl.errors import StorageError
+from fccl.errors import DIVERGED, LOWER_RATE, StorageError, TrainingError
 from fccl.files import sha256_of
 from fccl.journal import Journal, read_records
 from fccl.locks import exclusive
@@ -155,3 +155,26 @@ def test_of_two_runs_in_a_folder_the_first_ends_as_if_alone(tmp_path):
     assert "another run is at work on logs already" in output
     assert finished(first)[0] == 0
     assert not (tmp_path / "logs" / "runs").exists()
+
+
+def test_a_run_that_diverged_advises_a_new_one_and_one_that_a_client_left_goes_on(monkeypatch, capsys):
+    from fccl.training import learner
+
+    def fail(error):
+        def training(*_):
+            raise error
+
+        monkeypatch.setattr(learner, "_train", training)
+        assert main(["run", *SMALL, "--num-clients", "1"]) == 1
+        said = capsys.readouterr()
+        return said.out.splitlines()[-1], said.err
+
+    diverged = TrainingError(f"{DIVERGED}: the gradient is not finite at step 3", LOWER_RATE, resumable=False)
+    last, errors = fail(diverged)
+    assert last == "Stopped with 0 of 4 rounds complete."
+    assert "client 0: training diverged: the gradient is not finite at step 3" in errors
+    assert "lower learning rate" in errors
+    assert "--resume" not in errors
+    last, errors = fail(IndexError("index out of range in self"))
+    assert last == "Stopped with 0 of 4 rounds complete. `fccl run --resume` goes on."
+    assert "client 0: IndexError: index out of range in self" in errors

@@ -138,5 +138,8 @@ def test_every_epoch_has_an_order_of_its_own():
 
 def test_a_loss_that_is_not_finite_is_a_clear_error():
     weight = nn.Parameter(torch.tensor(0.0))
-    with pytest.raises(TrainingError, match="not finite at step 1"):
+    with pytest.raises(TrainingError, match="training diverged: the gradient is not finite at step 1") as caught:
         train([weight], Quadratic(weight, [math.inf]), SPEC, 0)
+    assert not caught.value.resumable
+    assert "--sft-lr" in caught.value.hint
+    assert "resume" not in caught.value.hint

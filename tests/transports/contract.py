@@ -11,11 +11,24 @@ import torch
 
 from fccl.aggregation.mean import weighted_mean
 from fccl.aggregation.rules import aggregation
+from fccl.errors import ModelError
 from fccl.federation import FederationState, Transport, select_clients
 from fccl.messages import ClientFailure, ClientUpdate, FitTask
 from tests.toy import MODEL, START, TRAIN, ToyLearner, adapter, federation, shard
 
 CLIENTS = 4
+ERRORS = [
+    (IndexError("index out of range in self"), "IndexError: index out of range in self"),
+    (KeyError("lm_head"), "KeyError: 'lm_head'"),
+    (TypeError("forward() got an unexpected keyword\nand more"), "TypeError: forward() got an unexpected keyword"),
+    (AttributeError(), "AttributeError"),
+    (RuntimeError("CUDA out of memory\n  of 80 GiB"), "RuntimeError: CUDA out of memory"),
+    (MemoryError(), "MemoryError"),
+    (RecursionError("too deep"), "RecursionError: too deep"),
+    (AssertionError("\n\n"), "AssertionError"),
+    (NotImplementedError("\x1b[31mred\x1b[0m"), r"NotImplementedError: \x1b[31mred\x1b[0m"),
+    (ModelError("gone: its tokenizer has ids up to 9"), "gone: its tokenizer has ids up to 9"),
+]
 MakeTransport = Callable[..., AbstractContextManager[Transport]]
 
 
@@ -83,7 +96,10 @@ def answers(transport, asked, number=0, **changes):
 
 
 class TransportContract:
-    """Subclasses give a fixture `make`: `make(broken=(...))` is a context manager of a transport to `CLIENTS` clients of the toy learner."""
+    """Subclasses give a fixture `make`.
+
+    `make(broken=(...), errors={...})` is a context manager of a transport to `CLIENTS` clients of the toy learner.
+    """
 
     @pytest.fixture
     def make(self) -> MakeTransport:
@@ -132,6 +148,14 @@ class TransportContract:
                 found = answers(transport, (0, 1, 2, 3), number)
                 assert found.pop(2) == ClientFailure(2, "the loss is not finite")
                 assert all(isinstance(answer, ClientUpdate) for answer in found.values())
+
+    @pytest.mark.parametrize("errors", [ERRORS[:4], ERRORS[4:8], ERRORS[8:]])
+    def test_whatever_training_raises_is_the_client_s_answer_with_its_reason(self, make, errors):
+        with make(errors={number: error for number, (error, _) in enumerate(errors)}) as transport:
+            for number in (0, 1):
+                found = answers(transport, tuple(range(CLIENTS)), number)
+                assert [found[client].reason for client in range(len(errors))] == [reason for _, reason in errors]
+                assert all(isinstance(found[client], ClientUpdate) for client in range(len(errors), CLIENTS))
 
     def test_all_may_fail(self, make):
         with make(broken=(0, 1, 2, 3)) as transport:

@@ -37,9 +37,9 @@ class TestThreads(TransportContract):
     @pytest.fixture
     def make(self, tmp_path, heard):
         @contextmanager
-        def made(broken=()):
+        def made(broken=(), errors=None):
             paths = ExchangePaths(tmp_path / "exchange")
-            learners = {number: LearnerWithReference(broken=frozenset(broken)) for number in range(CLIENTS)}
+            learners = {number: LearnerWithReference(frozenset(broken), errors=errors or {}) for number in range(CLIENTS)}
             own = server_keys(self.keys) if self.keys else None
             transport = ExchangeTransport(paths, exchange_spec(CLIENTS, watch=self.watch), tmp_path / "received", own)
             transport.on_status = heard.append

@@ -9,7 +9,7 @@ from tests.transports.contract import LearnerWithReference, TransportContract, t
 class TestInProcess(TransportContract):
     @pytest.fixture
     def make(self, heard):
-        return lambda broken=(): InProcessTransport(LearnerWithReference(broken=frozenset(broken)), shard, heard.append)
+        return lambda broken=(), errors=None: InProcessTransport(LearnerWithReference(frozenset(broken), errors=errors or {}), shard, heard.append)
 
 
 def test_each_shard_is_loaded_when_its_client_s_turn_comes():
