@@ -191,7 +191,10 @@ def _refuse_unfit(name: str, path: str, config: Mapping[str, Any]) -> None:
         raise ModelError(f"{name}: its adapter is for {printable(str(config['task_type']), 40)}, no causal language model", hint=WAYS_OUT)
     base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
-        raise ModelError(f"{name}: its adapter_config.json names no base model", hint="write its name into base_model_name_or_path")
+        raise ModelError(
+            f"{name}: its adapter_config.json names no base model",
+            hint="write its name into base_model_name_or_path, or export it with --merge and name that folder",
+        )
 
 
 def _own_tokenizer(path: str, offline: bool) -> PreTrainedTokenizerBase | None:

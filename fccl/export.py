@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from fccl.adapter import Adapter
+from fccl.base_model import public_name
 from fccl.files import give_usual_modes, new_folder, replace_folder, storage_errors, write_text
 from fccl.lora import rank_of
 from fccl.model import LanguageModel
@@ -21,12 +23,16 @@ def save_peft(model: LanguageModel, adapter: Adapter, folder: Path, card: str) -
     """Write `adapter` as PEFT does, with `card` as its README.md; an earlier folder of this name is replaced as a whole.
 
     A wider adapter than the model's LoRA is written whole: its rank as r, and lora_alpha such that alpha / r stays the same.
-    `PeftModel.from_pretrained(base, folder)` reads it. Raises `StorageError`.
+    `PeftModel.from_pretrained(base, folder)` reads it. The configuration names the base model if its name means the same elsewhere.
+    The same adapter gives the same bytes. Raises `StorageError`.
     """
     model.load(adapter)
     spec, configs = model.spec.of_rank(rank_of(adapter.form)), model.model.peft_config
     own, config = configs["default"], copy(configs["default"])
-    config.r, config.lora_alpha, config.base_model_name_or_path = spec.lora_r, spec.lora_alpha, spec.name
+    config.r, config.lora_alpha = spec.lora_r, spec.lora_alpha
+    for name, value in vars(config).items():
+        if isinstance(value, set):  # whose order is another in every process
+            setattr(config, name, sorted(value))
     tensors = {name.removesuffix(".weight") + ".default.weight": tensor for name, tensor in adapter.tensors.items()}
     with _new_folder(folder) as new:
         configs["default"] = config
@@ -34,7 +40,14 @@ def save_peft(model: LanguageModel, adapter: Adapter, folder: Path, card: str) -
             model.model.save_pretrained(new, state_dict=tensors, save_embedding_layers=False)  # they are the base model's, untouched
         finally:
             configs["default"] = own
+        _name_base(new / "adapter_config.json", public_name(model.made_of[0]) if len(model.made_of) == 1 else None)
         write_text(new / "README.md", card)
+
+
+def _name_base(path: Path, name: str | None) -> None:
+    """Put the base model's name, or none, where PEFT has written what was loaded: a path of this machine, or half of what a checkpoint is."""
+    written = json.loads(path.read_text("utf-8"))
+    write_text(path, json.dumps(written | {"base_model_name_or_path": name}, indent=2, sort_keys=True) + "\n")
 
 
 def save_merged(model: LanguageModel, adapter: Adapter, folder: Path, card: str) -> None:

@@ -162,12 +162,13 @@ COMMANDS: Mapping[str, Command] = {
         ),
     ),
     "export": Command(
-        "write the final adapter, or with --merge a plain model folder",
+        "write the final adapter, with --merge a plain model folder, with --base the base model as one",
         "export",
         ("folders",),
         (
             ("out", {"metavar": "FOLDER", "help": "where to; it must not exist yet"}),
             ("--merge", {"action": "store_true", "help": "fold the adapter into the base model: a folder that transformers loads without PEFT"}),
+            ("--base", {"action": "store_true", "help": "the base model alone, for whoever loads the adapter without FCCL"}),
             ("--phase", {"choices": ("sft", "va"), "default": "va", "help": "the global adapter after which phase (default va)"}),
         ),
     ),

@@ -43,7 +43,7 @@ from fccl.journal import Journal
 from fccl.locks import exclusive
 from fccl.messages import ClientUpdate
 from fccl.model import LanguageModel
-from fccl.model_card import adapter_card
+from fccl.model_card import CardWriter
 from fccl.paths import DataPaths, LogPaths
 from fccl.records import ClientMetrics, ClientStatus, EventName, HeldOut, RunEvent, RunInfo
 from fccl.specs import PHASES, Phase, TrainSpec
@@ -225,8 +225,8 @@ class Run:
     def finish(self, state: FederationState) -> None:
         """Write the final adapter, in both forms."""
         state.adapter.save(self.folder.paths.global_final)
-        card = adapter_card(self.settings.model_spec(), self.plan, self.manifest, state.adapter)
-        save_peft(self.model, state.adapter, self.folder.paths.adapter, card)
+        cards = CardWriter(self.settings.model_spec(), self.model.made_of, self.plan, self.manifest)
+        save_peft(self.model, state.adapter, self.folder.paths.adapter, cards.adapter(state.adapter))
         self._event("finished")
 
     def evaluate(self) -> None:

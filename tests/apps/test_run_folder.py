@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
+from transformers import AutoModelForCausalLM
 
 from fccl.adapter import load_adapter
 from fccl.apps import orchestrator
@@ -121,6 +123,21 @@ def test_the_card_of_an_export_speaks_of_the_runs_data_wherever_that_is_now(data
     assert main(["export", "out[/x]"]) == 0
     assert f"- builtin ({rows:,} rows)" in Path("out[/x]/README.md").read_text()
     assert "Wrote out[/x]/: the adapter in PEFT format." in capsys.readouterr().out
+
+
+def test_the_base_model_is_exported_as_it_is(data, capsys):
+    from fccl.base_model import base_path
+
+    settings = load_settings({})
+    begun(settings, data)
+    assert main(["export", "base", "--base"]) == 0
+    assert "Wrote base/: the base model as a plain model folder." in capsys.readouterr().out
+    exported, own = (AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in ("base", base_path("builtin:micro")))
+    assert all(torch.equal(tensor, own[name]) for name, tensor in exported.items())
+    assert main(["export", "both", "--base", "--merge"]) == 2
+    assert not Path("both").exists()
+    assert main(["export", "adapter"]) == 1
+    assert "error: logs/global_final.pt is not there" in capsys.readouterr().err.replace("safetensors", "pt")
 
 
 @pytest.mark.slow
