@@ -6,16 +6,20 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
 
+from fccl.exchange.memory import Answered
 from fccl.files import sha256_of
 from fccl.journal import read_records, read_rows
+from fccl.paths import StatePaths
 from fccl.records import RoundRecord
 from tests.docker.stack import COMPOSES, IMAGE, ROOT, SMALL, clean_environment, in_process, left_over, run, stack, stamps, until
 
 pytestmark = pytest.mark.docker
 USER = 1000
+STATE = StatePaths(Path("state"))
 FEDERATION = ("orchestrator", "client_0", "client_1", "client_2")
 MOST_BYTES = 2.2e9  # above the base image: a CUDA build of torch, or another library of its size, would show
 
@@ -114,14 +118,54 @@ def test_prepared_data_is_used_as_it_is_and_everybody_signs(tmp_path, compose):
         assert stamps(up.data.root) == prepared
         assert not up("ps", "-q", "-a", check=False).stdout.count("dashboard")
 
-        look = "find data keys logs; find . -type f -writable ! -path './exchange/*'; ls /sys/class/net; id -u; touch logs/mine && echo wrote; true"
+        look = "find data keys logs; find . -type f -writable ! -path './exchange/*' ! -path './state/*'; ls /sys/class/net; id -u; touch logs/mine && echo wrote; true"
         for number in (0, 1):
             own = {f"data/clients/client_{number}_{phase}.jsonl" for phase in ("sft", "va")} | {f"keys/client_{number}.key", "keys/public.json"}
             assert set(up.inside(f"client_{number}", look).split()) == own | {"data", "data/clients", "keys", "lo", str(USER)}
         assert up.inside("orchestrator", "ls keys").split() == ["public.json", "server.key"]
+        up("down")
+        for number in (0, 1):
+            state, answered = up.inside(f"client_{number}", f"stat -c '%a %u' state/*; ls state; cat {STATE.answered(number)}").rsplit("\n", 2)[:2]
+            assert state.split() == ["700", str(USER), f"client_{number}"], "its own alone, and it outlives its containers"
+            assert Answered.model_validate_json(answered).round == 3
+        assert_confined(up)
+        assert_commands_work(up)
         if compose == HERE[0]:
             assert "is finished" in up("up", "orchestrator").stdout, "started again, it has nothing to do"
     assert left_over(up.project) == ""
+
+
+WRITES = """
+    for folder in / /fccl /fccl/data /opt/app/fccl /opt/venv/bin /usr/bin /etc /var/tmp; do touch $folder/x 2>/dev/null && echo wrote to $folder; done
+    echo y > /tmp/x && cat /tmp/x; stat -f -c %T /tmp
+    sed -n 's/^\\(CapEff\\|NoNewPrivs\\):\t*//p' /proc/self/status
+"""
+FORKS = "(i=0; while [ $i -lt 1500 ]; do sleep 60 >/dev/null 2>&1 & i=$((i + 1)); done) 2>&1 | tail -n 1; set -- /proc/[0-9]*; echo $#"
+
+
+def assert_confined(up):
+    """No service can change what it is made of, or has more rights than it needs; its processes are counted."""
+    root = "00000000000000e3"  # CHOWN, DAC_OVERRIDE, KILL, SETGID, SETUID
+    for service in ("client_0", "orchestrator", "dashboard", "prepare"):
+        rights = root if service == "prepare" else "0" * 16
+        assert up.inside(service, WRITES).split() == ["y", "tmpfs", rights, "1"], service
+    said, processes = up.inside("client_0", FORKS).rsplit("\n", 2)[:2]
+    assert said.lower().endswith("cannot fork")
+    assert 1000 < int(processes) <= 1024
+
+
+def assert_commands_work(up):
+    """What writes results, and what draws pages, needs nothing of the image to be written to."""
+    command = ("run", "--rm", "--no-deps", "-T", "orchestrator")
+    assert "report.html" in up(*command, "report").stdout
+    assert up.logs.report.stat().st_size > 100_000
+    up(*command, "evaluate", "--sft", "8", "--va", "8", "--gen-samples", "1")
+    assert up.logs.evaluation_json.exists()
+    up(*command, "export", "logs/exported")
+    page = "from fccl.apps.dashboard_page.page import show; show(['--log-dir', 'logs', '--exchange-dir', 'exchange'])"
+    draw = f'from streamlit.testing.v1 import AppTest; page = AppTest.from_string("{page}", default_timeout=120).run(); '
+    judge = "print(len(page.exception), any('fccl-sentence' in each.proto.body for each in page.get('html')))"
+    assert up.inside("dashboard", f"python - <<'END'\n{draw}{judge}\nEND").split() == ["0", "True"]
 
 
 @pytest.mark.parametrize(
