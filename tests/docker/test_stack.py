@@ -118,7 +118,10 @@ def test_prepared_data_is_used_as_it_is_and_everybody_signs(tmp_path, compose):
         assert stamps(up.data.root) == prepared
         assert not up("ps", "-q", "-a", check=False).stdout.count("dashboard")
 
-        look = "find data keys logs; find . -type f -writable ! -path './exchange/*' ! -path './state/*'; ls /sys/class/net; id -u; touch logs/mine && echo wrote; true"
+        look = """
+            find data keys logs; find . -type f -writable ! -path './exchange/*' ! -path './state/*'
+            ls /sys/class/net; id -u; touch logs/mine && echo wrote; true
+        """
         for number in (0, 1):
             own = {f"data/clients/client_{number}_{phase}.jsonl" for phase in ("sft", "va")} | {f"keys/client_{number}.key", "keys/public.json"}
             assert set(up.inside(f"client_{number}", look).split()) == own | {"data", "data/clients", "keys", "lo", str(USER)}
