@@ -139,7 +139,7 @@ def test_prepared_data_is_used_as_it_is_and_everybody_signs(tmp_path, compose):
 
 
 WRITES = """
-    for folder in / /fccl /fccl/data /opt/app/fccl /opt/venv/bin /usr/bin /etc /var/tmp; do touch $folder/x 2>/dev/null && echo wrote to $folder; done
+    for folder in / /fccl /opt/app/fccl /opt/venv/bin /usr/bin /etc /var/tmp; do touch $folder/x 2>/dev/null && echo wrote to $folder; done
     echo y > /tmp/x && cat /tmp/x; stat -f -c %T /tmp
     sed -n 's/^\\(CapEff\\|NoNewPrivs\\):\t*//p' /proc/self/status
 """
