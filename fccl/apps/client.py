@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fccl import temporary
 from fccl.apps.client_screen import ClientScreen
 from fccl.apps.console import plain_console
 from fccl.apps.interrupt import terminate_as_interrupt
@@ -62,6 +63,7 @@ def memory_of(paths: StatePaths, client_id: int, keys: Keys | None, tell: Callab
         yield None
         return
     with exclusive(paths.lock(client_id), f"client {client_id}", needed=False):
+        temporary.sweep(paths.client(client_id))
         memory = Memory(paths.answered(client_id), keys.public.server)
         memory.recall()
         yield memory

@@ -38,6 +38,14 @@ def test_with_keys_it_remembers_its_servers_rounds(paths, keys):
         assert (memory.server, memory.newest, memory.path) == (keys.public.server, None, paths.answered(1))
 
 
+def test_what_a_killed_process_was_writing_is_swept(paths, keys):
+    paths.client(1).mkdir(parents=True)
+    left = paths.client(1) / ".answered.json.0123456789abcdef.tmp"
+    left.write_text("{")
+    with memory_of(paths, 1, keys, print) as memory:
+        assert (memory.newest, left.exists()) == (None, False)
+
+
 def test_a_folder_is_one_processs_while_it_remembers(paths, keys):
     with memory_of(paths, 1, keys, print):
         with pytest.raises(FederationError, match=r"client 1 is at work on .*/state/client_1 already"), memory_of(paths, 1, keys, print):
