@@ -58,7 +58,7 @@ def stored(folder: Path, count: int) -> Parts:
     """As many updates as files, all different, equal weights."""
     reader, updates = AdapterReader.like(gpt2_sized(0)), []
     for number in range(count):
-        path, content = folder / f"{number}.pt", gpt2_sized(number + 1).to_bytes()
+        path, content = folder / f"{number}.safetensors", gpt2_sized(number + 1).to_bytes()
         path.write_bytes(content)
         updates.append(StoredAdapter(path, hashlib.sha256(content).hexdigest(), reader))
     return Parts((1 / count,) * count, updates)

@@ -41,7 +41,7 @@ from fccl.data.examples import PreferencePair, SftExample  # noqa: E402
 from fccl.data.shards import ClientShard  # noqa: E402
 from fccl.exchange.board import Board  # noqa: E402
 from fccl.exchange.client import ExchangeClient  # noqa: E402
-from fccl.exchange.wire import TaskFile, UpdateFile, Work  # noqa: E402
+from fccl.exchange.wire import VERSION, AdapterFile, TaskFile, UpdateFile, Work  # noqa: E402
 from fccl.federation import Federation, FederationState  # noqa: E402
 from fccl.messages import ClientUpdate, FitTask, StatusListener  # noqa: E402
 from fccl.paths import ExchangePaths  # noqa: E402
@@ -141,13 +141,13 @@ def print_rounds(counts: list[int], rounds: int, folder: Path) -> None:
 
 def write_answers(paths: ExchangePaths, task: TaskFile, content: bytes, count: int) -> None:
     """Answers of `count` clients, not flushed: they are not what is measured."""
-    whose = {"run_id": task.run_id, "round": task.round, "phase": task.phase, "base_sha256": task.adapter_sha256}
-    said = {"adapter_sha256": hashlib.sha256(content).hexdigest(), "avg_loss": 1.0, "num_samples": 1, "training_time": 0.0}
+    whose = {"version": VERSION, "run_id": task.run_id, "round": task.round, "phase": task.phase, "base_sha256": task.adapter.sha256}
+    said = {"adapter": AdapterFile.of(content), "avg_loss": 1.0, "num_samples": 1, "training_time": 0.0}
     report = TrainingReport(tokens=1, tokens_per_second=1, steps=1)
     for client_id in range(count):
         update, contribution, flag = paths.answer(client_id, task.round)
         update.write_bytes(content)
-        contribution.write_text(UpdateFile.model_validate({**whose, **said, "client_id": client_id, "report": report}).model_dump_json())
+        contribution.write_bytes(UpdateFile.model_validate({**whose, **said, "client_id": client_id, "report": report}).written())
         flag.touch()
 
 
@@ -160,7 +160,7 @@ def one_server(count: int, folder: Path) -> tuple[float, float]:
     with ExchangeTransport(paths, spec, folder / "received") as transport:
         board = Board(paths, "bench", 0.0, count, 1, None, transport.rejected)
         board.clear_other_runs()
-        work = Work(clients=tuple(range(count)), reference_sha256=None, model=MODEL, train=TRAIN, seed=0)
+        work = Work(clients=tuple(range(count)), model=MODEL, train=TRAIN, seed=0)
         task = board.open(0, "sft", adapter, work)
         write_answers(paths, task, gpt2_sized(1).to_bytes(), count)
         os.sync()
@@ -174,7 +174,7 @@ def stored_updates(folder: Path, count: int) -> list[StoredAdapter]:
     reader, updates = AdapterReader.like(gpt2_sized(0)), []
     contents = [gpt2_sized(seed).to_bytes() for seed in range(8)]
     for number in range(count):
-        path, content = folder / f"{number}.pt", contents[number % len(contents)]
+        path, content = folder / f"{number}.safetensors", contents[number % len(contents)]
         path.write_bytes(content)
         updates.append(StoredAdapter(path, hashlib.sha256(content).hexdigest(), reader))
     return updates

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,13 @@ import torch
 from torch import Tensor
 
 from fccl.errors import AdapterError
-from fccl.files import storage_errors, write_bytes
+from fccl.files import read_whole, write_bytes
+from fccl.paths import of_earlier_versions
+from fccl.reading import printable
+from fccl.tensor_files import MAX_HEADER_BYTES, METADATA, header_of, read_tensors, to_bytes
+from fccl.torch_files import read_torch_file
+
+HEADER_SLACK_BYTES = 65_536  # so much longer than our own may be the header of an adapter's file that somebody else's program wrote
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,8 @@ class Adapter:
         return math.sqrt(sum(float((tensor.double() - other.tensors[name].double()).square().sum()) for name, tensor in self.tensors.items()))
 
     def to_bytes(self) -> bytes:
-        """The bytes of a `torch.load`-able file: the same for equal adapters, whatever the file is called."""
-        buffer = io.BytesIO()
-        torch.save({name: tensor.clone() for name, tensor in self.tensors.items()}, buffer)
-        return buffer.getvalue()
+        """The bytes of a safetensors file: the same for equal adapters, whatever the file is called."""
+        return to_bytes(self.tensors)
 
     def save(self, path: Path) -> None:
         """Write the file, all or nothing. Raises `StorageError`."""
@@ -94,26 +97,40 @@ class Adapter:
 
 
 def load_adapter(path: Path) -> Adapter:
-    """Read a file that `save` wrote. Runs no code from it (`weights_only`). Raises `AdapterError` when it is anything else."""
-    with storage_errors(path, "read"):
-        content = path.read_bytes()
-    return adapter_from_bytes(content, str(path))
+    """Read a file that `save` wrote, or an earlier version. Runs no code from it. Raises `AdapterError` when it is anything else."""
+    found = adapter_file(path)
+    if found != path:
+        return _adapter(read_torch_file(read_whole(found), str(found)), str(found))
+    return adapter_from_bytes(read_whole(found), str(found))
 
 
-def adapter_from_bytes(content: bytes | bytearray, source: str = "the adapter", form: Form | None = None) -> Adapter:
-    """The inverse of `to_bytes`. Raises `AdapterError` for anything that is not an adapter, or not one of `form`."""
+def adapter_file(path: Path) -> Path:
+    """Where the adapter is that belongs at `path`: there, or in the file that an earlier version has written instead."""
+    old = of_earlier_versions(path)
+    return old if old.is_file() and not path.exists() else path
+
+
+def adapter_from_bytes(content: bytearray, source: str = "the adapter", form: Form | None = None) -> Adapter:
+    """The inverse of `to_bytes`; the adapter shares the memory of `content`.
+
+    Raises `AdapterError` for anything that is not an adapter, or not one of `form`.
+    """
+    most = MAX_HEADER_BYTES if form is None else len(header_of(form.shapes)) + HEADER_SLACK_BYTES
+    return _adapter(read_tensors(content, source, most=most), source, form)
+
+
+def _adapter(tensors: Mapping[str, Tensor], source: str, form: Form | None = None) -> Adapter:
     try:
-        tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen kinds for a broken file; all of them mean the same here
-        raise AdapterError(f"{source} is not a readable adapter file ({type(error).__name__})") from error
-    if not isinstance(tensors, dict) or not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()):
-        raise AdapterError(f"{source} does not hold named tensors")
-    if form is not None:  # before any value is read: a file may claim a shape that no memory holds
-        form.require(Form({name: tuple(tensor.shape) for name, tensor in tensors.items()}))
-    return Adapter(tensors)
+        if form is not None:
+            form.require(Form({name: tuple(tensor.shape) for name, tensor in tensors.items()}))
+        return Adapter(tensors)
+    except AdapterError as error:
+        raise AdapterError(f"{source}: {printable(str(error))}") from error
 
 
-def _check(name: str, tensor: object) -> None:
+def _check(name: object, tensor: object) -> None:
+    if not isinstance(name, str) or name == METADATA or not name.isprintable():
+        raise AdapterError(f"{name!r} is no name of a tensor")
     if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
         raise AdapterError(f"{name} is not a dense tensor")
     if tensor.dtype != torch.float32 or tensor.device.type != "cpu":

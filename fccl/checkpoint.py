@@ -17,10 +17,10 @@ from fccl.aggregation.scaffold import ClientControl, Controls
 from fccl.aggregation.state import ServerState, server_state_from_bytes
 from fccl.errors import AdapterError, FederationError, StorageError
 from fccl.federation import FederationState, RoundResult
-from fccl.files import storage_errors, write_bytes, write_text
+from fccl.files import read_whole, storage_errors, write_bytes, write_text
 from fccl.journal import Journal, read_value
 from fccl.messages import ClientUpdate
-from fccl.paths import LogPaths
+from fccl.paths import LogPaths, of_earlier_versions
 from fccl.records import KeptControl, RunInfo, RunState
 from fccl.specs import RoundPlan
 from fccl.stored import AdapterReader, StoredAdapter
@@ -123,8 +123,9 @@ class RunFolder:
         if not state.server_sha256:
             return ServerState()
         path = self.paths.server_state(state.next_round)
-        with storage_errors(path, "read"):
-            server = server_state_from_bytes(path.read_bytes(), str(path))
+        if of_earlier_versions(path).is_file():
+            raise FederationError(f"{of_earlier_versions(path)} was written by an earlier version of fccl", hint="--new begins another run")
+        server = server_state_from_bytes(read_whole(path), str(path))
         if server.sha256 != state.server_sha256:
             raise FederationError(f"{path} is not the state that {self.paths.state} speaks of")
         return server
@@ -144,12 +145,13 @@ class RunFolder:
 
     def _prune(self, next_round: int, controls: Controls) -> None:
         named = {control.adapter.path for control in controls.values() if isinstance(control.adapter, StoredAdapter)}
-        for path in self.paths.controls.glob("control_*.pt"):
+        for path in self.paths.controls.glob("control_*"):
             if path not in named:
                 path.unlink(missing_ok=True)
         for number in range(next_round - KEPT_ROUNDS + 1):
-            self.paths.global_adapter(number).unlink(missing_ok=True)
-            self.paths.server_state(number).unlink(missing_ok=True)
+            for path in (self.paths.global_adapter(number), self.paths.server_state(number)):
+                path.unlink(missing_ok=True)
+                of_earlier_versions(path).unlink(missing_ok=True)
 
 
 def _kept(client_id: int, control: ClientControl) -> KeptControl:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -167,6 +168,21 @@ def recover_folder(folder: Path) -> None:
 def _set_aside(folder: Path) -> Path:
     """Where a folder waits while another takes its place. A name that no sweeping takes for half-written."""
     return folder.with_name(f".{folder.name}.old")
+
+
+def read_whole(path: Path) -> bytearray:
+    """The content of a regular file. Raises `StorageError`, also when it is another kind of file."""
+    with storage_errors(path, "read"), open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        content = bytearray(found.st_size)
+        view, filled = memoryview(content), 0
+        while filled < len(content) and (count := file.readinto(view[filled:])):
+            filled += count
+        view.release()
+        del content[filled:]
+        return content
 
 
 def sha256_of(path: Path) -> str:

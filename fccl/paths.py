@@ -7,7 +7,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+ADAPTER = ".safetensors"  # how the names of adapters' files end
 _LONGEST_NAME, _LONGEST_PATH, _DEEPEST = 255, 4096, 256  # bytes, bytes, names; what Linux takes at most, and Python's recursion in mkdir
+
+
+def of_earlier_versions(adapter: Path) -> Path:
+    """The file in which an earlier version, or an original peer, has the adapter that belongs in this one."""
+    return adapter.with_suffix(".pt")
 
 
 def is_usable(path: str | Path) -> bool:
@@ -82,11 +88,11 @@ class LogPaths:
     @property
     def global_sft(self) -> Path:
         """The global adapter after the last SFT round: the reference policy of every VA round."""
-        return self.root / "global_sft.pt"
+        return self.root / f"global_sft{ADAPTER}"
 
     @property
     def global_final(self) -> Path:
-        return self.root / "global_final.pt"
+        return self.root / f"global_final{ADAPTER}"
 
     @property
     def adapter(self) -> Path:
@@ -100,15 +106,15 @@ class LogPaths:
 
     def global_adapter(self, next_round: int) -> Path:
         """The global adapter that `next_round` starts from."""
-        return self.root / "rounds" / f"global_round_{next_round}.pt"
+        return self.root / "rounds" / f"global_round_{next_round}{ADAPTER}"
 
     def server_state(self, next_round: int) -> Path:
         """What the aggregation rule carries into `next_round`, when it carries anything."""
-        return self.root / "rounds" / f"server_state_{next_round}.pt"
+        return self.root / "rounds" / f"server_state_{next_round}{ADAPTER}"
 
     def control(self, client_id: int, sha256: str) -> Path:
         """SCAFFOLD's c_i, named by the hash of the file, so that no round writes over what another may need."""
-        return self.controls / f"control_{client_id}_{sha256[:16]}.pt"
+        return self.controls / f"control_{client_id}_{sha256[:16]}{ADAPTER}"
 
     @property
     def controls(self) -> Path:
@@ -117,7 +123,7 @@ class LogPaths:
 
     def client_adapter(self, client_id: int, phase: str) -> Path:
         """The last update of one client in one phase."""
-        return self.root / "clients" / f"client_{client_id}_{phase}.pt"
+        return self.root / "clients" / f"client_{client_id}_{phase}{ADAPTER}"
 
     def status(self, client_id: int) -> Path:
         return self.root / f"status_{client_id}.json"
@@ -167,7 +173,8 @@ class LogPaths:
 
     def own_entries(self) -> list[Path]:
         """What a run has written directly into the folder, and nothing else that may lie there."""
-        fixed = (self.run, self.manifest, self.progress, self.client_metrics, self.global_sft, self.global_final, self.adapter, self.state)
+        phases = (self.global_sft, self.global_final)
+        fixed = (self.run, self.manifest, self.progress, self.client_metrics, *phases, *map(of_earlier_versions, phases), self.adapter, self.state)
         folders = (self.global_adapter(0).parent, self.client_adapter(0, "sft").parent, self.controls, self.received)
         shown = (self.evaluation_json, self.evaluation_markdown, self.report, self.tensorboard, self.wandb_mark)
         return sorted([path for path in (*fixed, *folders, *shown) if path.exists()] + list(self.root.glob("status_*.json")))
@@ -184,18 +191,19 @@ class ExchangeName:
 
 _KEPT_NAME = 100  # bytes
 _INSIDE_A_CHARACTER = bytes(range(0x80, 0xC0))  # of UTF-8
+_ADAPTER = "[.](?:safetensors|pt)"
 _NUMBER = "(0|[1-9][0-9]{0,8})"
 _EXCHANGE_NAMES = {  # by the first word: what it is, its pattern, what its numbers are
     "phase": ("phase", re.compile(f"phase_{_NUMBER}[.]txt"), ("round",)),
-    "global": ("global_adapter", re.compile(f"global_round_{_NUMBER}[.]pt"), ("round",)),
+    "global": ("global_adapter", re.compile(f"global_round_{_NUMBER}{_ADAPTER}"), ("round",)),
     "task": ("task", re.compile(f"task_round_{_NUMBER}[.]json"), ("round",)),
-    "client": ("update", re.compile(f"client_{_NUMBER}_round_{_NUMBER}[.]pt"), ("client", "round")),
+    "client": ("update", re.compile(f"client_{_NUMBER}_round_{_NUMBER}{_ADAPTER}"), ("client", "round")),
     "contrib": ("contribution", re.compile(f"contrib_client_{_NUMBER}_round_{_NUMBER}[.]json"), ("client", "round")),
     "done": ("flag", re.compile(f"done_{_NUMBER}_{_NUMBER}[.]flag"), ("client", "round")),
     "status": ("status", re.compile(f"status_{_NUMBER}[.]json"), ("client",)),
-    "reference": ("reference", re.compile("reference_[0-9a-f]{16}[.]pt"), ()),
-    "correction": ("correction", re.compile("correction_[0-9a-f]{16}[.]pt"), ()),
-    "control": ("control", re.compile(f"control_client_{_NUMBER}_round_{_NUMBER}[.]pt"), ("client", "round")),
+    "reference": ("reference", re.compile(f"reference_[0-9a-f]{{16}}{_ADAPTER}"), ()),
+    "correction": ("correction", re.compile(f"correction_[0-9a-f]{{16}}{_ADAPTER}"), ()),
+    "control": ("control", re.compile(f"control_client_{_NUMBER}_round_{_NUMBER}{_ADAPTER}"), ("client", "round")),
 }
 
 
@@ -209,25 +217,25 @@ class ExchangePaths:
         return self.root / f"phase_{round_number}.txt"
 
     def global_adapter(self, round_number: int) -> Path:
-        return self.root / f"global_round_{round_number}.pt"
+        return self.root / f"global_round_{round_number}{ADAPTER}"
 
     def reference(self, sha256: str) -> Path:
         """The reference policy of DPO, named by the hash of the file, so it travels once and no round can change it."""
-        return self.root / f"reference_{sha256[:16]}.pt"
+        return self.root / f"reference_{sha256[:16]}{ADAPTER}"
 
     def correction(self, sha256: str) -> Path:
         """What SCAFFOLD's clients add to their gradients, named by the hash of the file: clients that are told the same share one."""
-        return self.root / f"correction_{sha256[:16]}.pt"
+        return self.root / f"correction_{sha256[:16]}{ADAPTER}"
 
     def task(self, round_number: int) -> Path:
         return self.root / f"task_round_{round_number}.json"
 
     def update(self, client_id: int, round_number: int) -> Path:
-        return self.root / f"client_{client_id}_round_{round_number}.pt"
+        return self.root / f"client_{client_id}_round_{round_number}{ADAPTER}"
 
     def control(self, client_id: int, round_number: int) -> Path:
         """SCAFFOLD's c_i, beside the update."""
-        return self.root / f"control_client_{client_id}_round_{round_number}.pt"
+        return self.root / f"control_client_{client_id}_round_{round_number}{ADAPTER}"
 
     def contribution(self, client_id: int, round_number: int) -> Path:
         return self.root / f"contrib_client_{client_id}_round_{round_number}.json"
@@ -247,7 +255,8 @@ class ExchangePaths:
 
         The flag comes last: while it is there the client has answered, so its next answer never meets the removal of this one.
         """
-        return self.control(client_id, round_number), *self.answer(client_id, round_number)
+        original = of_earlier_versions(self.update(client_id, round_number))
+        return self.control(client_id, round_number), original, *self.answer(client_id, round_number)
 
     @property
     def bell(self) -> Path:
@@ -302,7 +311,7 @@ class ComparePaths:
 
     def start(self, key: str) -> Path:
         """The adapter that VA cells start from."""
-        return self.root / "starts" / f"{key}.pt"
+        return self.root / "starts" / f"{key}{ADAPTER}"
 
     @property
     def updates(self) -> Path:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
+from collections import Counter
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -30,17 +32,44 @@ _SHOWN_PROBLEMS = 2
 Parsed = TypeVar("Parsed", bound=Value)
 
 
-def read_bounded(path: Path, limit: int) -> bytearray:
+class NotJson(ValueError):
+    """Something is no JSON value. The message goes on where a sentence names it, and says why."""
+
+
+def json_value(content: bytes | bytearray) -> Any:
+    """A JSON value that can be read in one way only: no name is given twice. Raises `NotJson`."""
+    try:
+        return json.loads(content.decode("utf-8"), object_pairs_hook=_without_doubles)
+    except UnicodeDecodeError as error:
+        raise NotJson(f"is not UTF-8 (byte {error.start + 1})") from error
+    except RecursionError as error:
+        raise NotJson("is nested too deeply") from error
+    except NotJson:
+        raise
+    except ValueError as error:  # also a number of thousands of digits
+        raise NotJson(f"is not JSON: {getattr(error, 'msg', error)}") from error
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        double, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise NotJson(f"names {printable(double, 100)!r} twice")
+    return found
+
+
+def read_bounded(path: Path, limit: int, length: int | None = None) -> bytearray:
     """The content of a regular file of at most `limit` bytes; a link is not followed, a pipe is not waited for.
 
-    Raises `NotAFile` when it is anything else, `UpdateRejected` when it may not be read or is too long, `StorageError` when the disk fails.
+    With `length` it must have exactly so many. No memory is taken before the file's length is found right.
+    Raises `NotAFile` when it is anything else, `UpdateRejected` when it may not be read or has another length, `StorageError` when the disk fails.
     """
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):  # a device may do something when it is opened
             raise NotAFile(f"{path.name} {_what_it_is(path)}")
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb", buffering=0) as file:
-            return _read_regular(file.fileno(), path.name, limit)
+            return _read_regular(file.fileno(), path.name, limit, length)
     except OSError as error:
         reason = _NOT_READABLE.get(error.errno or 0)
         if reason is None:
@@ -84,12 +113,14 @@ def _what_it_is(path: Path) -> str:
     return "is a symbolic link" if stat.S_ISLNK(mode) else "is a folder" if stat.S_ISDIR(mode) else "is not a regular file"
 
 
-def _read_regular(descriptor: int, name: str, limit: int) -> bytearray:
+def _read_regular(descriptor: int, name: str, limit: int, length: int | None) -> bytearray:
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         raise NotAFile(f"{name} is not a regular file")
     if found.st_size > limit:
         raise UpdateRejected(f"{name} has {found.st_size:,} bytes, at most {limit:,} are possible")
+    if length not in (None, found.st_size):
+        raise UpdateRejected(f"{name} has {found.st_size:,} bytes, {length:,} were said to be there")
     content = bytearray(found.st_size)
     view, filled = memoryview(content), 0
     while filled < len(content) and (count := os.readv(descriptor, [view[filled:]])):
@@ -101,9 +132,15 @@ def _read_regular(descriptor: int, name: str, limit: int) -> bytearray:
 
 
 def parse(content: bytes | bytearray, kind: type[Parsed], name: str) -> Parsed:
-    """A JSON file as a value, strictly: "1" is no number, nor is true. Raises `UpdateRejected` with the first problems."""
+    """A JSON file as a value, strictly: "1" is no number, nor is true, and no name is given twice.
+
+    Raises `UpdateRejected` with the first problems.
+    """
     try:
+        json_value(content)
         return kind.model_validate_json(bytes(content), strict=True)
+    except NotJson as error:
+        raise UpdateRejected(f"{name} {error}") from error
     except ValidationError as error:
         found = error.errors(include_input=False, include_url=False)[:_SHOWN_PROBLEMS]
         problems = [f"{'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}" for problem in found]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Phase = Literal["sft", "va"]
 PHASES: tuple[Phase, ...] = ("sft", "va")
@@ -29,6 +29,17 @@ class Value(BaseModel):
     """A frozen value with JSON both ways (`model_dump_json`, `model_validate_json`); NaN and infinity are never valid."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def exactly(version: int) -> BeforeValidator:
+    """For the version of a file: this very number, which neither true nor 1.0 is, though they equal 1."""
+
+    def check(said: object) -> object:
+        if type(said) is not int or said != version:
+            raise ValueError(f"this program knows version {version}")
+        return said
+
+    return BeforeValidator(check)
 
 
 class ModelSpec(Value):

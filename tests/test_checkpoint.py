@@ -57,7 +57,7 @@ def test_what_the_server_carries_survives_a_stop(folder, tmp_path, name, stop):
     assert state.server.sha256 == stopped.server.sha256
     final = run(folder, state, aggregation=rule)
     assert (final.adapter.sha256, final.server.sha256) == (expected.adapter.sha256, expected.server.sha256)
-    assert len(list(folder.paths.server_state(0).parent.glob("server_state_*.pt"))) == 2
+    assert len(list(folder.paths.server_state(0).parent.glob("server_state_*.safetensors"))) == 2
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
@@ -96,7 +96,7 @@ def test_another_reference_is_refused(folder):
     run(folder, folder.start(INFO, plan, START.adapter), stop=3)
     assert folder.resume(plan).reference.sha256 == load_adapter(folder.paths.global_sft).sha256
     load_adapter(folder.paths.global_adapter(3)).save(folder.paths.global_sft)
-    with pytest.raises(FederationError, match=r"global_sft\.pt is not the adapter that"):
+    with pytest.raises(FederationError, match=r"global_sft\.safetensors is not the adapter that"):
         folder.resume(plan)
 
 
@@ -166,7 +166,10 @@ def test_nothing_to_resume(folder):
 
 def test_only_the_last_rounds_adapters_stay(folder):
     run(folder, folder.start(INFO, federation().plan, START.adapter))
-    assert sorted(path.name for path in folder.paths.global_adapter(0).parent.iterdir()) == ["global_round_3.pt", "global_round_4.pt"]
+    assert sorted(path.name for path in folder.paths.global_adapter(0).parent.iterdir()) == [
+        "global_round_3.safetensors",
+        "global_round_4.safetensors",
+    ]
 
 
 def test_a_log_folder_that_cannot_be_is_one_error(tmp_path):

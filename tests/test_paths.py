@@ -12,9 +12,9 @@ def paths(tmp_path):
     ("text", "name"),
     [
         ("phase_0.txt", ExchangeName("phase", round=0)),
-        ("global_round_12.pt", ExchangeName("global_adapter", round=12)),
+        ("global_round_12.safetensors", ExchangeName("global_adapter", round=12)),
         ("task_round_3.json", ExchangeName("task", round=3)),
-        ("client_2_round_10.pt", ExchangeName("update", round=10, client=2)),
+        ("client_2_round_10.safetensors", ExchangeName("update", round=10, client=2)),
         ("contrib_client_2_round_10.json", ExchangeName("contribution", round=10, client=2)),
         ("done_2_10.flag", ExchangeName("flag", round=10, client=2)),
         ("status_7.json", ExchangeName("status", client=7)),
@@ -27,12 +27,30 @@ def test_names_both_ways(paths, text, name):
 
 
 @pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("global_round_12.pt", ExchangeName("global_adapter", round=12)),
+        ("client_2_round_10.pt", ExchangeName("update", round=10, client=2)),
+        ("control_client_2_round_10.pt", ExchangeName("control", round=10, client=2)),
+        ("reference_0123456789abcdef.pt", ExchangeName("reference")),
+        ("correction_0123456789abcdef.pt", ExchangeName("correction")),
+    ],
+)
+def test_the_names_of_earlier_versions_and_original_peers_are_known(paths, text, name):
+    """So that they are shown for what they are, and cleared away."""
+    assert paths.name(text) == name
+
+
+@pytest.mark.parametrize(
     "text",
     [
-        "client_../../x_round_0.pt",
-        "client_01_round_0.pt",
-        "client_-1_round_0.pt",
-        "client_1_round_0.pt.tmp",
+        "client_../../x_round_0.safetensors",
+        "client_01_round_0.safetensors",
+        "client_-1_round_0.safetensors",
+        "client_1_round_0.safetensors.tmp",
+        "client_1_round_0.safetensors.pt",
+        "client_1_round_0xsafetensors",
+        "client_1_round_0",
         "phase_1.txt\n",
         "phase_٣.txt",
         "",

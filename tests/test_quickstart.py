@@ -39,7 +39,7 @@ def start(*arguments, folder):
 
 
 def final_bytes(folder):
-    return (folder / "logs" / "global_final.pt").read_bytes()
+    return (folder / "logs" / "global_final.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_real_texts(tmp_path):
     fccl("run", *data, "--num-clients", "4", "--non-iid-alpha", "0.3", "--fed-rounds", "1", folder=tmp_path)
     records = read_records(LogPaths(tmp_path / "logs").progress, RoundRecord)
     assert [len(record.clients) for record in records] == [4, 4]
-    assert load_adapter(tmp_path / "logs" / "global_final.pt").tensors
+    assert load_adapter(tmp_path / "logs" / "global_final.safetensors").tensors
 
 
 def test_the_gpt2_preset_without_a_hub_ends_soon_with_the_ways_out(tmp_path):
@@ -198,7 +198,7 @@ def test_a_full_disk_ends_with_one_line_and_a_resumable_run(tmp_path):
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         fccl("run", "--resume", "--log-dir", str(disk / "logs"), folder=tmp_path)
         fccl("run", *SHORT, folder=tmp_path)
-        assert (disk / "logs" / "global_final.pt").read_bytes() == final_bytes(tmp_path)
+        assert (disk / "logs" / "global_final.safetensors").read_bytes() == final_bytes(tmp_path)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 

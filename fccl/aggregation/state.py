@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +11,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from fccl.errors import FederationError
+from fccl.errors import AdapterError, FederationError
+from fccl.tensor_files import read_tensors, to_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,18 +50,13 @@ class ServerState:
         return tensor
 
     def to_bytes(self) -> bytes:
-        """The bytes of a file that `torch.load(weights_only=True)` reads: the same for equal states."""
-        buffer = io.BytesIO()
-        torch.save({name: tensor.clone() for name, tensor in self.tensors.items()}, buffer)
-        return buffer.getvalue()
+        """The bytes of a safetensors file: the same for equal states."""
+        return to_bytes(self.tensors, torch.float64)
 
 
-def server_state_from_bytes(content: bytes, source: str = "the server state") -> ServerState:
+def server_state_from_bytes(content: bytearray, source: str = "the server state") -> ServerState:
     """The inverse of `to_bytes`. Runs no code. Raises `FederationError` for anything that is not a server state."""
     try:
-        read = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen kinds for a broken file; all of them mean the same here
-        raise FederationError(f"{source} is not a readable state ({type(error).__name__})") from error
-    if not isinstance(read, dict):
-        raise FederationError(f"{source} does not hold a server state")
-    return ServerState(read)
+        return ServerState(read_tensors(content, source, torch.float64))
+    except AdapterError as error:
+        raise FederationError(str(error)) from error

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
-from fccl.adapter import Adapter, load_adapter
+from fccl.adapter import Adapter, adapter_file, load_adapter
 from fccl.apps.console import plain_console
 from fccl.checkpoint import RunFolder
 from fccl.config import Settings, load_settings
@@ -93,7 +93,7 @@ def evaluate_and_show(
 ) -> EvaluationReport:
     """Evaluate the global adapters that the run has so far, print the report, say where it is, and return it."""
     files = {"SFT": logs.global_sft, "FedVA": logs.global_final}
-    adapters: dict[str, Adapter | None] = {"base": None} | {name: load_adapter(path) for name, path in files.items() if path.is_file()}
+    adapters: dict[str, Adapter | None] = {"base": None} | {name: load_adapter(path) for name, path in files.items() if adapter_file(path).is_file()}
     if len(adapters) == 1:
         raise FederationError(f"{logs.root} has no finished phase to evaluate", hint="`fccl run --resume` goes on with the run")
     report = evaluate_run(model, adapters, data, logs, options, console, topic_counts(manifest))
@@ -160,7 +160,7 @@ def _client_adapters(logs: LogPaths, client_ids: Sequence[int], console: Console
     phases: tuple[Phase, ...] = ("va", "sft")
     found: dict[int, tuple[Phase, Adapter]] = {}
     for client_id in client_ids:
-        phase = next((phase for phase in phases if logs.client_adapter(client_id, phase).is_file()), None)
+        phase = next((phase for phase in phases if adapter_file(logs.client_adapter(client_id, phase)).is_file()), None)
         if phase is None:
             console.print(Text(f"client {client_id} has no update in {logs.root}: left out", "yellow"), soft_wrap=True)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fccl.adapter import Adapter, load_adapter
+from fccl.adapter import Adapter, adapter_file, load_adapter
 from fccl.apps.console import plain_console
 from fccl.checkpoint import RunFolder
 from fccl.config import Settings, load_settings
@@ -27,7 +27,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         raise StorageError(f"{out} exists already", hint="name a folder that does not exist yet")
     info = RunFolder(paths, Journal(paths)).info()
     source = paths.run if options.base else paths.global_sft if options.phase == "sft" else paths.global_final
-    if info is None or not source.is_file():
+    if info is None or not adapter_file(source).is_file():
         raise FederationError(f"{source} is not there", hint="it is written by `fccl run`, at the end of its phase")
     adapter = None if options.base else load_adapter(source)
     recorded = load_settings(info.settings)

@@ -20,6 +20,7 @@ from fccl.files import write_text
 from fccl.journal import read_value
 from fccl.locks import made_once
 from fccl.messages import ClientUpdate, FitTask, Learner, StatusListener
+from fccl.paths import ADAPTER
 from fccl.records import Contribution, TrainingReport
 from fccl.specs import Value
 
@@ -99,4 +100,4 @@ class CachedLearner:
         return update
 
     def _adapter(self, key: str) -> Path:
-        return self.folder / f"{key}.pt"
+        return self.folder / f"{key}{ADAPTER}"

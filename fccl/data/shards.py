@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
@@ -16,7 +16,7 @@ from fccl.data.spec import DataSpec
 from fccl.errors import DataError, StorageError
 from fccl.files import new_folder, replace_folder, sha256_of, storage_errors, write_bytes, write_text
 from fccl.paths import DataPaths, LogPaths
-from fccl.specs import PHASES, Phase, Value
+from fccl.specs import PHASES, Phase, Value, exactly
 from fccl.temporary import is_temporary, sweep
 
 Examples = Sequence[SftExample] | Sequence[PreferencePair]
@@ -58,7 +58,7 @@ class SourceReport(Value):
 class Manifest(Value):
     """`manifest.json`: what was prepared, from what, how. Written last; a folder without it is not complete."""
 
-    version: Literal[1] = 1
+    version: Annotated[int, exactly(1)] = 1
     spec: DataSpec
     sources: tuple[SourceReport, ...]  # SFT, then VA
     counts: dict[str, dict[Phase, int]]  # split -> kind -> examples; "train" as partitioned, before noise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -13,7 +12,7 @@ from fccl.adapter import Adapter
 from fccl.errors import UpdateRejected
 from fccl.exchange.rejected import RejectedFolder
 from fccl.exchange.watch import ring
-from fccl.exchange.wire import MAX_TASK_BYTES, TaskFile, Work
+from fccl.exchange.wire import MAX_TASK_BYTES, VERSION, AdapterFile, TaskFile, Work
 from fccl.files import storage_errors
 from fccl.keys import Keys
 from fccl.paths import ExchangeName, ExchangePaths
@@ -45,29 +44,27 @@ class Board:
         ours = {name.round for text, name in files if name.kind == "task" and self._is_ours(self.paths.root / text, TaskFile)}
         self._remove(self.paths.root / text for text, name in files if not self._stays(self.paths.root / text, name, ours))
 
-    def keep(self, adapter: Adapter, path: Callable[[str], Path]) -> str:
-        """See that an adapter that a task is to name is there, at `path` of its hash. Returns the SHA-256 of its file."""
+    def keep(self, adapter: Adapter, path: Callable[[str], Path]) -> AdapterFile:
+        """See that an adapter that a task is to name is there, at `path` of its hash. Returns what is to be said of its file."""
         content = adapter.to_bytes()
-        sha256 = hashlib.sha256(content).hexdigest()
-        if not self._holds({path(sha256): content}):
-            self.rejected.write(path(sha256), content, self.run_id)
-        return sha256
+        file = AdapterFile.of(content)
+        if not self._holds({path(file.sha256): content}):
+            self.rejected.write(path(file.sha256), content, self.run_id)
+        return file
 
     def open(self, round_number: int, phase: str, adapter: Adapter, work: Work | None) -> TaskFile:
         """Publish a round: the global adapter, the task, and last the phase. What is there already, to the byte, stays untouched."""
         content = adapter.to_bytes()
-        task = TaskFile.model_validate(
-            {
-                "run_id": self.run_id,
-                "run_created": self.run_created,
-                "round": round_number,
-                "phase": phase,
-                "adapter_sha256": hashlib.sha256(content).hexdigest(),
-                "work": work,
-            }
+        task = TaskFile(
+            version=VERSION,
+            run_id=self.run_id,
+            run_created=self.run_created,
+            round=round_number,
+            phase=phase,
+            adapter=AdapterFile.of(content),
+            work=work,
         ).signed(self.keys)
-        written = task.model_dump_json() + "\n"
-        files = {self.paths.global_adapter(round_number): content, self.paths.task(round_number): written.encode()}
+        files = {self.paths.global_adapter(round_number): content, self.paths.task(round_number): task.written()}
         self._clear_later(round_number)
         if not self._holds(files | {self.paths.phase(round_number): phase.encode()}):
             self._remove([self.paths.phase(round_number)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -16,9 +15,10 @@ from fccl.data.shards import ClientShard
 from fccl.errors import AdapterError, StorageError, UpdateRejected
 from fccl.exchange.heart import Heart
 from fccl.exchange.memory import Memory
+from fccl.exchange.reading import read_named
 from fccl.exchange.rejected import RejectedFolder
 from fccl.exchange.watch import Polling, Watcher, watcher
-from fccl.exchange.wire import MAX_JSON_BYTES, MAX_REASON, MAX_TASK_BYTES, FailureFile, TaskFile, UpdateFile, Work
+from fccl.exchange.wire import MAX_JSON_BYTES, MAX_REASON, MAX_TASK_BYTES, VERSION, AdapterFile, FailureFile, TaskFile, UpdateFile, Work
 from fccl.files import storage_errors
 from fccl.keys import Keys
 from fccl.locks import exclusive
@@ -27,9 +27,7 @@ from fccl.messages import Answer, ClientUpdate, FitTask, Learner, attempt
 from fccl.paths import ExchangePaths
 from fccl.reading import identity, is_there, parse, printable, read_bounded
 from fccl.records import ClientStatus
-from fccl.stored import AdapterReader
 
-MAX_ADAPTER_BYTES = 2**31  # of a server's file; the signature or the task's hash says the rest
 NEW_RUN_GRACE_S = 20.0
 
 
@@ -55,7 +53,6 @@ class ExchangeClient:
     _complaints: set[str] = field(default_factory=set)
     _newest_seen: tuple[os.stat_result, TaskFile] | None = None  # the newest round's phase file and its task
     _committed: TaskFile | None = None  # the last task that this process has answered
-    _reader: AdapterReader | None = None  # of this run's adapters
     _adapters: dict[str, Adapter] = field(default_factory=dict)  # those that the last task named, by the hash of their files
 
     def run(self) -> None:
@@ -143,7 +140,6 @@ class ExchangeClient:
             self._runs.append(run_id)
             self._complaints.clear()
             self._adapters.clear()
-            self._reader = None
 
     def _answered(self, task: TaskFile) -> bool:
         """Whether this client's answer to this very task is committed. One that the server took away (refused, or to try again) is not.
@@ -159,7 +155,7 @@ class ExchangeClient:
             said = parse(read_bounded(path, MAX_JSON_BYTES), UpdateFile, path.name)
         except UpdateRejected:
             return False
-        return (said.run_id, said.round, said.base_sha256) == (task.run_id, task.round, task.adapter_sha256)
+        return (said.run_id, said.round, said.base_sha256) == (task.run_id, task.round, task.adapter.sha256)
 
     def _answer(self, task: TaskFile, work: Work, heart: Heart) -> None:
         try:
@@ -186,29 +182,25 @@ class ExchangeClient:
 
     def _adapters_of(self, task: TaskFile, work: Work) -> tuple[Adapter, Adapter | None, Adapter | None]:
         """The global adapter, the reference, and what SCAFFOLD adds to this client's gradients."""
-        adapter = self._adapter(self.paths.global_adapter(task.round), task.adapter_sha256)
-        reference = self._adapter(self.paths.reference(work.reference_sha256), work.reference_sha256) if work.reference_sha256 else None
+        adapter = self._adapter(self.paths.global_adapter(task.round), task.adapter)
+        reference = self._adapter(self.paths.reference(work.reference.sha256), work.reference) if work.reference else None
         told = work.correction_of(self.client_id)
-        correction = self._adapter(self.paths.correction(told), told) if told else None
-        kept = {task.adapter_sha256, work.reference_sha256, told}
+        correction = self._adapter(self.paths.correction(told.sha256), told) if told else None
+        kept = {file.sha256 for file in (task.adapter, work.reference, told) if file}
         self._adapters = {sha256: known for sha256, known in self._adapters.items() if sha256 in kept}
         return adapter, reference, correction
 
-    def _adapter(self, path: Path, sha256: str) -> Adapter:
-        """A server's adapter, if the file has the hash that the task names. Raises `UpdateRejected` or `AdapterError`."""
-        if sha256 not in self._adapters:
-            content = read_bounded(path, MAX_ADAPTER_BYTES)
-            if hashlib.sha256(content).hexdigest() != sha256:
-                raise UpdateRejected(f"{path.name} is not the file that the task speaks of")
-            if self._reader is None or self._reader.length != len(content):  # the rank may grow from round to round
-                self._reader = AdapterReader.like(adapter_from_bytes(content, path.name))
-            self._adapters[sha256] = self._reader.read(content, path.name)
-        return self._adapters[sha256]
+    def _adapter(self, path: Path, file: AdapterFile) -> Adapter:
+        """A server's adapter, if the file is the one that the task names. Raises `UpdateRejected` or `AdapterError`."""
+        if file.sha256 not in self._adapters:
+            self._adapters[file.sha256] = adapter_from_bytes(read_named(path, file, "the task"), path.name)
+        return self._adapters[file.sha256]
 
     def _commit(self, task: TaskFile, answer: Answer) -> None:
         """Write the answer; the flag last, for it commits."""
         update, contribution, flag = self.paths.answer(self.client_id, task.round)
-        whose = {"run_id": task.run_id, "round": task.round, "phase": task.phase, "client_id": self.client_id, "base_sha256": task.adapter_sha256}
+        to = {"version": VERSION, "run_id": task.run_id, "round": task.round, "phase": task.phase, "base_sha256": task.adapter.sha256}
+        whose = {**to, "client_id": self.client_id}
         write = partial(RejectedFolder(self.paths).write, run_id=task.run_id, round_number=task.round, client_id=self.client_id)
         said: UpdateFile | FailureFile
         if isinstance(answer, ClientUpdate):
@@ -216,9 +208,9 @@ class ExchangeClient:
             control = None if answer.control is None else answer.control.load().to_bytes()
             said = UpdateFile(
                 **whose,
-                adapter_sha256=hashlib.sha256(content).hexdigest(),
+                adapter=AdapterFile.of(content),
                 lora_r=_own_rank(task, answer),
-                control_sha256=None if control is None else hashlib.sha256(control).hexdigest(),
+                control=None if control is None else AdapterFile.of(control),
                 avg_loss=answer.contribution.avg_loss,
                 num_samples=answer.contribution.num_samples,
                 training_time=answer.contribution.seconds,
@@ -229,7 +221,7 @@ class ExchangeClient:
                 write(self.paths.control(self.client_id, task.round), control)
         else:
             said = FailureFile(**whose, error=printable(answer.reason, MAX_REASON) or "unknown")
-        write(contribution, f"{said.signed(self.keys).model_dump_json()}\n".encode())
+        write(contribution, said.signed(self.keys).written())
         if self.memory is not None:
             self.memory.note(task)
         write(flag, b"")

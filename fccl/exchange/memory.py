@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 from fccl.errors import StorageError, UpdateRejected
 from fccl.exchange.wire import RunId, TaskFile
 from fccl.files import write_text
 from fccl.reading import parse, printable, read_bounded
-from fccl.specs import Round, Time, Value
+from fccl.specs import Round, Time, Value, exactly
 
 _MOST_BYTES = 4096
 
@@ -18,7 +18,7 @@ _MOST_BYTES = 4096
 class Answered(Value):
     """`answered.json`: a round that the client has answered, and whose it was. Of two runs, the later created is newer."""
 
-    version: Literal[1] = 1
+    version: Annotated[int, exactly(1)] = 1
     server: str  # its public key: rounds of another server are in no order with these
     run_id: RunId
     run_created: Time  # seconds since 1970 by the server's clock

@@ -17,6 +17,7 @@ from typing import Literal, Self
 
 from fccl.adapter import Adapter
 from fccl.errors import FederationError, ForeignAnswer, NotAFile, UpdateRejected
+from fccl.exchange.begun import BegunReadings
 from fccl.exchange.board import Board
 from fccl.exchange.pulses import Pulses
 from fccl.exchange.reading import AnswerReader, GoodAnswer, GoodFile
@@ -65,6 +66,7 @@ class ExchangeTransport:
         self.rejected = RejectedFolder(paths)
         self._paths, self._spec, self._received, self._keys = paths, spec, received, keys
         self._pulses = Pulses(paths, spec.stale_s, lambda status: self.on_status(status))
+        self._begun = BegunReadings(received, paths)
         self._held = ExitStack()
         self._watcher: Watcher | None = None
         self._known_board: Board | None = None
@@ -93,8 +95,8 @@ class ExchangeTransport:
         board.tidy(opened)
         public, of_rank = self._keys.public if self._keys else None, partial(self._adapters, task)
         reader = AnswerReader(self._paths, opened, of_rank(task.model.lora_r), of_rank, public, board.opened(task.round))
-        self._empty_received()
-        waiting = {client_id: _Waiting() for client_id in client_ids}
+        self._empty_received(task.round)
+        waiting = {client_id: self._asked(opened, client_id) for client_id in client_ids}
         for retry in range(self._spec.retries + 1):
             if retry:
                 self._ask_again(board, waiting, task.round, len(client_ids) - len(waiting), retry)
@@ -142,12 +144,21 @@ class ExchangeTransport:
             corrections = tuple(board.keep(told(client_id), self._paths.correction) for client_id in client_ids)
         return Work(
             clients=tuple(client_ids),
-            reference_sha256=None if task.reference is None else board.keep(task.reference, self._paths.reference),
+            reference=None if task.reference is None else board.keep(task.reference, self._paths.reference),
             model=task.model,
             train=task.train,
             seed=task.seed,
             corrections=corrections,
         )
+
+    def _asked(self, task: TaskFile, client_id: int) -> _Waiting:
+        """A client at the start of a round, or of this process in it. An answer that ended an earlier process is refused unread."""
+        ended = self._begun.unended(client_id, task.round)
+        client = _Waiting()
+        if ended and self._flag(task, client_id) == ended[-1]:
+            self._refuse(task, client_id, client, ForeignAnswer("the server ended while it read this answer"))
+        client.refusals = len(ended)
+        return client
 
     def _attempt(self, reader: AnswerReader, watching: Watcher, waiting: dict[int, _Waiting], uphold: Callable[[], object]) -> Iterator[ClientUpdate]:
         """Yield updates, and take their clients off `waiting`, until nobody is left whom it is worth to wait for. `uphold` mends the open round."""
@@ -170,12 +181,13 @@ class ExchangeTransport:
         """A client's update, if a good one is there. A bad one is refused; a silence that is too long becomes a reason."""
         self._pulses.look(client_id)
         flag = self._flag(reader.task, client_id)
-        if flag in (None, client.flag) or client.refusals >= _REFUSALS:
+        if flag is None or flag == client.flag or client.refusals >= _REFUSALS:
             self._judge_silence(client_id, client)
             return None
         client.flag = flag
         try:
-            answer = reader.read(client_id)
+            with self._begun.reading(client_id, reader.task.round, flag):
+                answer = reader.read(client_id)
         except UpdateRejected as error:
             self._refuse(reader.task, client_id, client, error)
             return None
@@ -242,10 +254,12 @@ class ExchangeTransport:
             waiting[client_id] = _Waiting()
         board.ring()
 
-    def _empty_received(self) -> None:
+    def _empty_received(self, round_number: int | None = None) -> None:
+        """Remove what was received before. Of the round that begins, or goes on, the notes of what was begun to be read stay."""
         with storage_errors(self._received):
             if is_there(self._received) and (not os.path.isdir(self._received) or any(map(is_own_folder, self._received.iterdir()))):
                 self._received.rename(self._received.with_name(f"{self._received.name}-{time.time_ns()}"))  # nobody's updates
             self._received.mkdir(parents=True, exist_ok=True)
             for path in self._received.iterdir():
-                path.unlink()
+                if round_number is None or not self._begun.is_of(path, round_number):
+                    path.unlink()

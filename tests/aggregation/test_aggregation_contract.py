@@ -192,12 +192,12 @@ def test_a_round_that_goes_on_from_a_file_is_the_round_that_never_stopped(name):
     rounds = [parts(draw.normal(size=(6, 5)), draw.uniform(1, 2, 6)) for _ in range(4)]
     rule = aggregation(name)
     now, state = adapter(np.zeros(5)), rule.initial(adapter(np.zeros(5)))
-    resumed, stored = now, state.to_bytes()
+    resumed, stored = now, bytearray(state.to_bytes())
     for updates in rounds:
         result = rule.aggregate(now, updates, state)
         now, state = result.adapter, result.state
         again = rule.aggregate(resumed, updates, server_state_from_bytes(stored))
-        resumed, stored = again.adapter, again.state.to_bytes()
+        resumed, stored = again.adapter, bytearray(again.state.to_bytes())
     assert now.to_bytes() == resumed.to_bytes()
     assert state.to_bytes() == stored
     assert state.sha256 == server_state_from_bytes(stored).sha256

@@ -201,7 +201,7 @@ def test_exchange_counts_what_is_there_and_what_was_refused(page, logs, tmp_path
     ):
         write_text(path, "x" * 100)
     write_text(paths.global_adapter(2), "x" * 2000)
-    write_text(paths.root / "client_1_round_1.pt.bak", "")
+    write_text(paths.root / "client_1_round_1.safetensors.bak", "")
     write_text(paths.update(2, 3), "broken")
     RejectedFolder(paths).refuse([paths.update(2, 3)], "not an adapter", "run", 3, 2)
     shown(page, "Exchange")
@@ -212,7 +212,7 @@ def test_exchange_counts_what_is_there_and_what_was_refused(page, logs, tmp_path
     answers = table(page, "answer")
     assert answers[["client", "flag", "answer"]].values.tolist() == [[0, "✓ 100 B", "✓ complete"], [1, "– not yet", "… in writing"]]  # noqa: RUF001
     assert table(page, "reason", "files").iloc[0][["round", "client", "reason"]].tolist() == [4, "2", "not an adapter"]
-    assert "client_1_round_1.pt.bak" in texts(page)
+    assert "client_1_round_1.safetensors.bak" in texts(page)
 
 
 def test_data_shows_topics_sources_and_settings(page, logs):

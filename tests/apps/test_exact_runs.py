@@ -79,8 +79,12 @@ def test_a_client_takes_its_own_rank_of_the_list(monkeypatch):
 
 def said(folder):
     records = read_records(LogPaths(folder / "logs").progress, RoundRecord, lambda row: row.get("event") == "round")
-    kept = [(folder / "logs" / "clients" / f"client_{number}_va.pt").read_bytes() for number in range(3)]
-    return (folder / "logs" / "global_final.pt").read_bytes(), kept, [(record.weights, record.lora_error, record.excluded) for record in records]
+    kept = [(folder / "logs" / "clients" / f"client_{number}_va.safetensors").read_bytes() for number in range(3)]
+    return (
+        (folder / "logs" / "global_final.safetensors").read_bytes(),
+        kept,
+        [(record.weights, record.lora_error, record.excluded) for record in records],
+    )
 
 
 @pytest.mark.slow
@@ -109,7 +113,7 @@ def test_one_process_many_processes_and_a_killed_run_give_the_same_bytes(tmp_pat
     status, output = finished(start(folders["killed"], "run", "--resume"))
     assert status == 0, output
 
-    final = load_adapter(folders["one"] / "logs" / "global_final.pt")
+    final = load_adapter(folders["one"] / "logs" / "global_final.safetensors")
     assert 14 < rank_of(final.form) <= 28
     config = PeftConfig.from_pretrained(folders["one"] / "logs" / "adapter")
     assert (config.r, config.lora_alpha / config.r) == (rank_of(final.form), 2.0)

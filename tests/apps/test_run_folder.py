@@ -137,7 +137,7 @@ def test_the_base_model_is_exported_as_it_is(data, capsys):
     assert main(["export", "both", "--base", "--merge"]) == 2
     assert not Path("both").exists()
     assert main(["export", "adapter"]) == 1
-    assert "error: logs/global_final.pt is not there" in capsys.readouterr().err.replace("safetensors", "pt")
+    assert "error: logs/global_final.safetensors is not there" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -158,7 +158,7 @@ def test_clients_do_not_train_on_data_that_was_prepared_while_they_ran(tmp_path)
     assert finished(start(disturbed, "prepare", *settings))[0] == 0
     status, output = finished(start(disturbed, "run", "--resume"))
     assert status == 0, output
-    ends = [load_adapter(folder / "logs" / "global_final.pt").sha256 for folder in (whole, disturbed)]
+    ends = [load_adapter(folder / "logs" / "global_final.safetensors").sha256 for folder in (whole, disturbed)]
     assert ends[0] == ends[1]
     assert len(read_records(disturbed / "logs" / "progress.jsonl", RoundRecord, lambda row: row.get("event") == "round")) == 4
 

@@ -67,7 +67,7 @@ def test_a_rule_that_treats_all_alike_is_told_so_once_and_has_no_weights_to_make
 def said(folder):
     records = read_records(LogPaths(folder / "logs").progress, RoundRecord, lambda row: row.get("event") == "round")
     found = [record.verification.model_copy(update={"seconds": 0.0}) for record in records]
-    return (folder / "logs" / "global_final.pt").read_bytes(), [(record.weights, record.scores) for record in records], found
+    return (folder / "logs" / "global_final.safetensors").read_bytes(), [(record.weights, record.scores) for record in records], found
 
 
 @pytest.mark.slow

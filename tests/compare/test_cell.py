@@ -58,7 +58,7 @@ def test_the_same_cell_twice_is_the_same_and_the_kept_updates_change_nothing(wor
     _, before = run(first, "sign-flip", "fedavg")
     _, warm = run(first, "sign-flip", "fedavg")  # round one comes from the disk
     _, cold = run(second, "sign-flip", "fedavg")
-    assert len(list(first.paths.updates.glob("*.pt"))) == 4
+    assert len(list(first.paths.updates.glob("*.safetensors"))) == 4
     assert timeless(before) == timeless(warm) == timeless(cold)
 
 
@@ -78,7 +78,7 @@ def test_methods_train_the_same_first_round(workshop, monkeypatch):
         run(shop, "shuffled", method)
     assert len(seen) == 3
     assert len({tuple(each) for each in seen.values()}) == 1
-    assert len(list(shop.paths.updates.glob("*.pt"))) == 4
+    assert len(list(shop.paths.updates.glob("*.safetensors"))) == 4
 
 
 def test_the_oracle_hears_the_honest_clients_alone(workshop):
@@ -185,7 +185,7 @@ def test_centralised_is_one_client_with_everything(workshop):
     everything = union(shards)
     assert sorted(map(repr, everything.sft)) == sorted(repr(example) for mine in shards for example in mine.sft)
     assert union(shards[::-1]) == everything
-    assert len(list(shop.paths.updates.glob("*.pt"))) == 1
+    assert len(list(shop.paths.updates.glob("*.safetensors"))) == 1
 
 
 def test_va_is_judged_by_the_dpo_loss_against_its_start(workshop, tiny_model):

@@ -9,15 +9,16 @@ from hypothesis import strategies as st
 
 from fccl.errors import StorageError, UpdateRejected
 from fccl.exchange.memory import Memory
-from fccl.exchange.wire import TaskFile, Work
+from fccl.exchange.wire import VERSION, AdapterFile, TaskFile, Work
 from tests.toy import MODEL, TRAIN
 
 SERVER = "the server's key"
+ADAPTER = AdapterFile(sha256="0" * 64, length=1)
 
 
 def task(number, run_id="run", created=100.0):
-    work = Work(clients=(0,), reference_sha256=None, model=MODEL, train=TRAIN, seed=0)
-    return TaskFile(run_id=run_id, run_created=created, round=number, phase="sft", adapter_sha256="0" * 64, work=work)
+    work = Work(clients=(0,), model=MODEL, train=TRAIN, seed=0)
+    return TaskFile(version=VERSION, run_id=run_id, run_created=created, round=number, phase="sft", adapter=ADAPTER, work=work)
 
 
 def started(path, server=SERVER):
@@ -74,7 +75,7 @@ def test_the_same_round_may_be_asked_for_again(path):
         (task(0), "this client has answered round 4 of this run"),
         (task(9, "earlier", 99.0), "this client has answered run run, created later"),
         (task(0, "earlier", 0.0), "this client has answered run run, created later"),
-        (TaskFile(run_id="earlier", run_created=99.0, round=20, phase="done", adapter_sha256="0" * 64, work=None), "created later"),
+        (TaskFile(version=VERSION, run_id="earlier", run_created=99.0, round=20, phase="done", adapter=ADAPTER, work=None), "created later"),
     ],
 )
 def test_what_is_older_is_refused_with_the_way_out(path, older, said):
@@ -104,6 +105,9 @@ def test_another_server_begins_anew(path):
         b"\xff\xfe",
         b"x" * 10_000,
         json.dumps({"version": 2, "server": SERVER, "run_id": "run", "run_created": 1.0, "round": 3}).encode(),
+        json.dumps({"version": True, "server": SERVER, "run_id": "run", "run_created": 1.0, "round": 3}).encode(),
+        json.dumps({"version": 1.0, "server": SERVER, "run_id": "run", "run_created": 1.0, "round": 3}).encode(),
+        json.dumps({"server": SERVER, "run_id": "run", "run_created": 1.0, "round": 3}).encode().replace(b'"round": 3', b'"round": 3, "round": 3'),
         json.dumps({"version": 1, "server": SERVER, "run_id": "run", "run_created": 1.0, "round": -3}).encode(),
         json.dumps({"version": 1, "server": SERVER, "run_id": "run", "run_created": 1.0, "round": 3, "more": 1}).encode(),
     ],

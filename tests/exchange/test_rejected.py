@@ -16,12 +16,12 @@ def test_refused_files_move_with_their_reason(paths, tmp_path):
     paths.flag(1, 0).write_text("")
     paths.update(1, 0).symlink_to(outside)
     first = folder.refuse([paths.flag(1, 0), paths.contribution(1, 0), paths.update(1, 0)], "because", "run", 0, 1)
-    assert first.files == ("done_1_0.flag", "client_1_round_0.pt")
+    assert first.files == ("done_1_0.flag", "client_1_round_0.safetensors")
     paths.flag(1, 0).write_text("")
     folder.refuse([paths.flag(1, 0)], "again", "run", 0, 1)
     assert [rejection.reason for rejection in folder.rejections] == ["because", "again"]
     kept = sorted(path.name.split("_", 1)[1] for path in paths.rejected.iterdir())
-    assert kept == ["client_1_round_0.pt", "done_1_0.flag", "done_1_0.flag", "reason.json", "reason.json"]
+    assert kept == ["client_1_round_0.safetensors", "done_1_0.flag", "done_1_0.flag", "reason.json", "reason.json"]
     reasons = [Rejection.model_validate_json(path.read_text()) for path in sorted(paths.rejected.glob("*_reason.json"))]
     assert reasons == folder.rejections
     assert outside.read_text() == "precious"

@@ -1,3 +1,4 @@
+import json
 import os
 import threading
 import time
@@ -8,6 +9,7 @@ import pytest
 from fccl.exchange import watch
 from fccl.exchange.client import ExchangeClient
 from fccl.exchange.watch import POLL_S, RESCAN_S, Notified, Polling, is_remote, ring, watcher
+from fccl.exchange.wire import VERSION
 from fccl.paths import ExchangePaths
 from tests.toy import ToyLearner, shard
 
@@ -143,7 +145,8 @@ def test_an_idle_client_costs_no_measurable_cpu(tmp_path, how):
     started, before = time.monotonic(), cpu_seconds()
     time.sleep(2.0)
     share = (cpu_seconds() - before) / (time.monotonic() - started)
-    paths.task(0).write_text('{"run_id": "run", "round": 0, "phase": "done", "adapter_sha256": "%s", "work": null}' % ("0" * 64))
+    over = {"version": VERSION, "run_id": "run", "run_created": 1.0, "round": 0, "phase": "done", "adapter": {"sha256": "0" * 64, "length": 1}}
+    paths.task(0).write_text(json.dumps(over))
     paths.phase(0).write_text("done")
     client.grace_s = 0.0
     thread.join(10)

@@ -1,15 +1,16 @@
 """What the tests of the exchange directory share: clients in threads, answers that are spoilt before the server looks."""
 
-import io
 import json
 import os
 import time
 from contextlib import contextmanager
 
+import safetensors.torch
 import torch
 
 from fccl.exchange.client import ExchangeClient
 from fccl.exchange.rejected import Rejection
+from fccl.exchange.wire import AdapterFile
 from tests.toy import ToyLearner, adapter, shard
 from tests.transports.contract import task
 from tests.transports.test_exchange_contract import client_threads
@@ -113,6 +114,9 @@ def huge(paths, opened):
 
 
 def with_nan():
-    buffer = io.BytesIO()
-    torch.save({"w": torch.tensor([0.0, float("nan"), 0.0])}, buffer)
-    return buffer.getvalue()
+    return safetensors.torch.save({"w": torch.tensor([0.0, float("nan"), 0.0])})
+
+
+def named(kind, content):
+    """The edit of a contribution that names this file, so that its hash and its length are right."""
+    return edit({kind: AdapterFile.of(content).model_dump()})

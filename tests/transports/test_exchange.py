@@ -256,7 +256,7 @@ def test_old_rounds_are_pruned_and_the_current_one_never(paths, transport):
             number = result.record.round
             rounds = {name.round for path in paths.root.iterdir() if (name := paths.name(path.name)) and name.round is not None}
             assert rounds == set(range(max(0, number - 1), number + 1))
-            assert len(list(paths.root.glob("reference_*.pt"))) == (number >= 3)
+            assert len(list(paths.root.glob("reference_*.safetensors"))) == (number >= 3)
         exchange.finish("run", 6, result.state.adapter)
 
 

@@ -42,7 +42,7 @@ def test_a_signed_answer_counts(paths, transport, keys):
         (edit({"num_samples": 10**6}), "the signature is not client 1's"),
         (edit({"signature": "AAAA"}), "the signature is not client 1's"),
         (edit({"signature": "no base64!"}), "the signature is not client 1's"),
-        (replace("contribution", b'{"avg_loss": 1.0, "num_samples": 2}'), "has not signed it, and keys are configured"),
+        (replace("contribution", b'{"avg_loss": 1.0, "num_samples": 2}'), "version"),
         (replace("update", adapter(7.0, 7.0, 7.0).to_bytes()), "is not the file that its contribution speaks of"),
     ],
 )
@@ -107,7 +107,7 @@ def test_a_task_that_was_changed_is_not_believed(paths, transport, keys):
         board = exchange._board("run")
         board.open(0, "sft", task().adapter, exchange._work(board, task(), (1,)))
         assert newest().round == 0
-        for changes in ({"adapter_sha256": "0" * 64}, {"run_id": "another"}, {"phase": "done", "work": None}):
+        for changes in ({"adapter": {"sha256": "0" * 64, "length": 9}}, {"run_id": "another"}, {"phase": "done", "work": None}):
             text = paths.task(0).read_text()
             paths.task(0).write_text(json.dumps(json.loads(text) | changes))
             assert newest() is None
@@ -118,7 +118,7 @@ def test_a_task_that_was_changed_is_not_believed(paths, transport, keys):
         adapter(8.0, 8.0, 8.0).save(paths.global_adapter(0))
         opened = newest()
         client._answer(opened, opened.work, None)
-    assert told[-1] == "round 1 cannot be begun: global_round_0.pt is not the file that the task speaks of"
+    assert told[-1] == "round 1 cannot be begun: global_round_0.safetensors is not the file that the task speaks of"
     assert not paths.flag(1, 0).exists()
 
 

@@ -51,13 +51,13 @@ def test_files_by_round_kind_and_client(paths):
     assert names(view) == [
         "contrib_client_0_round_2.json",
         "done_0_2.flag",
-        "global_round_2.pt",
+        "global_round_2.safetensors",
         "phase_2.txt",
         "task_round_2.json",
-        "client_9_round_2.pt",
-        "client_10_round_2.pt",
+        "client_9_round_2.safetensors",
+        "client_10_round_2.safetensors",
         "phase_10.txt",
-        "reference_abababababababab.pt",
+        "reference_abababababababab.safetensors",
         "status_1.json",
     ]
     last = view.files[7]
@@ -77,7 +77,7 @@ def test_what_belongs_there_is_no_stranger(paths):
 
 def test_strangers(paths, tmp_path):
     (tmp_path / "secret").write_bytes(b"secret" * 1000)
-    for name in ("notes.txt", "client_x.lock", "client_01_round_2.pt", "<script>alert(1)</script>".replace("/", "_"), "phase_1.txt.bak"):
+    for name in ("notes.txt", "client_x.lock", "client_01_round_2.safetensors", "<script>alert(1)</script>".replace("/", "_"), "phase_1.txt.bak"):
         (paths.root / name).write_text("")
     paths.phase(1).symlink_to(tmp_path / "secret")
     paths.phase(2).mkdir()
@@ -178,7 +178,7 @@ def test_any_names_are_files_or_strangers(tmp_path_factory, texts):
 
 def test_a_real_round(paths, tmp_path):
     fed, reader = federation(clients=2, rounds=1), ExchangeReader(paths)
-    (paths.root / "client_x_round_0.pt").write_text("no client's")
+    (paths.root / "client_x_round_0.safetensors").write_text("no client's")
     with (
         client_processes(paths.root, {0: ToyLearner(), 1: ToyLearner()}),
         ExchangeTransport(paths, exchange_spec(2, keep_rounds=5), tmp_path / "received") as transport,
