@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
+from fccl.base_model import BUILTIN_MODEL, base_path
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.encoding import encode_pairs, encode_sft, prompt_ids
 from fccl.errors import ModelError
-from fccl.model import BUILTIN_MODEL, base_path
 from fccl.tokens import control_tokens, token_ids
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz</>|_[]▁#:\n .CEKLNPSU"
