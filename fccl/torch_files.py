@@ -250,6 +250,13 @@ def _global(text: str) -> _Global:
     raise _unreadable(f"names {text[:80]!r}, which no adapter needs")
 
 
+def _text(text: str) -> str:
+    """A name that can be written down again: pickles may hold halves of characters."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise _unreadable("has a text that is no Unicode")
+    return text
+
+
 def _sizes(numbers: tuple[object, ...]) -> tuple[int, ...]:
     """Sizes, strides or an offset: a few whole numbers, none of them negative."""
     found = tuple(number for number in numbers[:_MAX_DIMENSIONS] if type(number) is int and number >= 0)
@@ -263,7 +270,7 @@ _STEPS: Mapping[str, Callable[[_Machine, Any], None]] = {
     "STOP": lambda machine, _: None,
     "MARK": lambda machine, _: machine.mark(),
     "GLOBAL": lambda machine, text: machine.push(_global(text)),
-    "BINUNICODE": _Machine.push,
+    "BINUNICODE": lambda machine, text: machine.push(_text(text)),
     "BININT": _Machine.push,
     "BININT1": _Machine.push,
     "BININT2": _Machine.push,

@@ -258,6 +258,7 @@ PROGRAMS = {
     "OBJ": (b"\x80\x02(cposix\nsystem\no.", "names 'posix system'"),
     "NEWOBJ": (b"\x80\x02ccollections\nOrderedDict\n)\x81.", "instruction NEWOBJ"),
     "attributes": (b"\x80\x02}}X\x09\x00\x00\x00__class__K\x01sb.", "sets attributes"),
+    "half a character": (b"\x80\x02}X\x03\x00\x00\x00\xed\xa0\x80K\x01s.", "no Unicode"),
     "control characters": (b"\x80\x02c\x1b[31m\nx\n.", r"names '\\x1b\[31m x'"),
     "another kind of number": (pickle.dumps(torch.HalfStorage, 2), "expected 'FloatStorage'"),
 }
