@@ -152,6 +152,7 @@ class Settings(BaseSettings):
     keep_rounds: int = knob("exchange", 2, "finished rounds whose files stay in EXCHANGE_DIR", ge=0)
     keys_dir: str = knob("exchange", "", "folder of keys made by `fccl keys`: everything is signed and checked; empty: nothing is")
     state_dir: Path = knob("exchange", Path("state"), "a private folder for each client: what it must remember; no other party reads it")
+    original_clients: str = knob("exchange", "", "client numbers, with commas, of peers that know only the original files")
     exchange_watch: Literal["auto", "notify", "poll"] = knob(
         "exchange", "auto", "wait by notifications, by looking now and then, or find out which works"
     )
@@ -164,7 +165,7 @@ class Settings(BaseSettings):
     def _without_line_end(cls, value: Any) -> Any:
         return _line(value)  # of a file with the line ends of Windows that a shell has read
 
-    @field_validator("noisy_clients")
+    @field_validator("noisy_clients", "original_clients")
     @classmethod
     def _client_numbers(cls, text: str) -> str:
         if text and not all(_NUMBER.fullmatch(part) for part in text.split(",")):
@@ -206,6 +207,10 @@ class Settings(BaseSettings):
     @property
     def noisy_client_ids(self) -> tuple[int, ...]:
         return tuple(sorted({int(part) for part in self.noisy_clients.split(",") if part.strip()}))
+
+    @property
+    def original_client_ids(self) -> tuple[int, ...]:
+        return tuple(sorted({int(part) for part in self.original_clients.split(",") if part.strip()}))
 
     @property
     def client_ranks(self) -> tuple[int, ...]:
@@ -254,15 +259,17 @@ class Settings(BaseSettings):
     def exchange_spec(self) -> ExchangeSpec:
         """Raises `SettingsError` when the numbers of clients contradict each other."""
         plan = self.round_plan()
-        return ExchangeSpec(
-            num_clients=plan.num_clients,
-            quorum=plan.min_clients,
-            retries=self.round_retries,
-            timeout_s=self.client_timeout_s,
-            stale_s=self.heartbeat_stale_s,
-            keep_rounds=self.keep_rounds,
-            watch=self.exchange_watch,
-        )
+        with _one_line_errors():
+            return ExchangeSpec(
+                num_clients=plan.num_clients,
+                quorum=plan.min_clients,
+                retries=self.round_retries,
+                timeout_s=self.client_timeout_s,
+                stale_s=self.heartbeat_stale_s,
+                keep_rounds=self.keep_rounds,
+                originals=self.original_client_ids,
+                watch=self.exchange_watch,
+            )
 
     def partition_spec(self) -> PartitionSpec:
         alpha = None if math.isinf(self.non_iid_alpha) else self.non_iid_alpha

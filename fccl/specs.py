@@ -119,7 +119,14 @@ class ExchangeSpec(Value):
     timeout_s: float = Field(gt=0)  # how long an attempt waits for clients that live
     stale_s: float = Field(gt=0)  # a heartbeat that is older means that the client is dead
     keep_rounds: int = Field(ge=0)  # finished rounds whose files stay
+    originals: tuple[int, ...] = ()  # clients that know only the original files
     watch: Literal["auto", "notify", "poll"] = "auto"
+
+    @model_validator(mode="after")
+    def _originals_are_clients(self) -> Self:
+        if (last := max(self.originals, default=0)) >= self.num_clients:
+            raise ValueError(f"original_clients names client {last}, num_clients is {self.num_clients}, and the first is 0")
+        return self
 
 
 def named_seed(seed: int, *names: object) -> int:

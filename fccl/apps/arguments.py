@@ -93,6 +93,10 @@ COMMANDS: Mapping[str, Command] = {
         (),
         (
             ("--num-clients", {"metavar": "N", "default": argparse.SUPPRESS, "help": "a service for each of so many (default 3)"}),
+            (
+                "--original-clients",
+                {"metavar": "I,J", "default": argparse.SUPPRESS, "help": "no service for these: peers that know only the original files"},
+            ),
             ("--keys", {"action": "store_true", "help": "everybody signs; keys are in KEYS_DIR (default ./keys), made at the first start"}),
             ("--out", {"metavar": "FILE", "default": "docker-compose.yml", "help": "where to; - prints it (default docker-compose.yml)"}),
         ),

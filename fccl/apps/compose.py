@@ -17,7 +17,7 @@ from fccl.specs import PHASES
 STANDARD_OUTPUT = "-"
 MARK = "# Written by `fccl compose"
 # What the file itself says: how many clients there are, which of them a container is, and where its folders are.
-FIXED = frozenset({"num_clients", "client_id", "data_dir", "exchange_dir", "log_dir", "keys_dir", "state_dir"})
+FIXED = frozenset({"num_clients", "client_id", "data_dir", "exchange_dir", "log_dir", "keys_dir", "state_dir", "original_clients"})
 # What is mounted where, below the folder in which a container works: a folder of the host, or a named volume.
 INSIDE = "/fccl"
 MOUNTS = {
@@ -40,7 +40,7 @@ class _Blank(string.Template):
 
 FILE = _Blank(
     """\
-@mark --num-clients @clients@with_keys`. docs/docker.md explains it.
+@mark --num-clients @clients@options`. docs/docker.md explains it.
 #
 #   docker-compose up --build                the federation, and the dashboard on http://localhost:8501 until you stop it
 #   docker-compose up --build orchestrator   the federation alone; ends by itself
@@ -154,7 +154,12 @@ CLIENT = _Blank(
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
     """Write the file, or print it. Returns the exit status."""
-    content = compose_file(settings.num_clients, options.keys)
+    originals = settings.exchange_spec().originals
+    if originals and options.keys:
+        raise SettingsError(
+            f"--keys does not go with ORIGINAL_CLIENTS={settings.original_clients}: they sign nothing", hint="leave one of the two out"
+        )
+    content = compose_file(settings.num_clients, options.keys, originals)
     if options.out == STANDARD_OUTPUT:
         sys.stdout.write(content)
         return 0
@@ -165,27 +170,32 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def compose_file(clients: int, keys: bool = False) -> str:
-    """The content of `docker-compose.yml`. With `keys` everybody signs, and a container sees no private key but its own."""
-    key_files = KeyPaths(Path("keys"))
+def compose_file(clients: int, keys: bool = False, originals: tuple[int, ...] = ()) -> str:
+    """The content of `docker-compose.yml`. With `keys` everybody signs, and a container sees no private key but its own.
+
+    `originals` are clients that are programs of somebody else, so no service here.
+    """
+    key_files, ours = KeyPaths(Path("keys")), [number for number in range(clients) if number not in originals]
     return FILE.substitute(
         MEMORY,
         pids_limit=PIDS_LIMIT,
         mark=MARK,
-        with_keys=" --keys" if keys else "",
+        options=f" --original-clients {_listed(originals)}" * bool(originals) + " --keys" * keys,
         clients=clients,
-        settings="\n".join(_settings(clients, keys)),
+        settings="\n".join(_settings(clients, keys, originals)),
         prepare_volumes=_volumes("data", "logs", "exchange", "models", *["keys"] * keys),
         server_volumes=_volumes("data:ro", "logs", "exchange", "models", *_read_only(key_files.server, key_files.public) * keys),
         dashboard_volumes=_volumes("logs:ro", "exchange:ro"),
-        client_names="\n".join(f"      client_{number}: {{condition: service_started}}" for number in range(clients)),
-        state_volumes="\n".join(f"  state_{number}:" for number in range(clients)),
-        client_services="\n\n".join(_client(number, keys) for number in range(clients)),
+        client_names="\n".join(f"      client_{number}: {{condition: service_started}}" for number in ours),
+        state_volumes="\n".join(f"  state_{number}:" for number in ours),
+        client_services="\n\n".join(_client(number, keys) for number in ours),
     )
 
 
-def _settings(clients: int, keys: bool) -> Iterator[str]:
-    yield f"  NUM_CLIENTS: {clients} # so many services are in this file; `prepare` refuses another number"
+def _settings(clients: int, keys: bool, originals: tuple[int, ...]) -> Iterator[str]:
+    yield f"  NUM_CLIENTS: {clients} # so many clients are in this file; `prepare` refuses another number"
+    if originals:
+        yield f'  ORIGINAL_CLIENTS: "{_listed(originals)}" # no services here: peers that know only the original files'
     if keys:
         yield "  KEYS_DIR: keys"
     for group in GROUPS:
@@ -193,6 +203,10 @@ def _settings(clients: int, keys: bool) -> Iterator[str]:
         if names:
             yield f"  # {group}"
             yield from (f"  {name.upper()}:" for name in names)
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return ",".join(map(str, numbers))
 
 
 def _client(number: int, keys: bool) -> str:

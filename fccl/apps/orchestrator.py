@@ -15,6 +15,7 @@ from fccl.apps.interrupt import terminate_as_interrupt
 from fccl.apps.run import FREE_TO_CHANGE, prepared_run, recorded_settings, settled
 from fccl.checkpoint import RunFolder
 from fccl.config import Settings
+from fccl.errors import SettingsError
 from fccl.files import sha256_of
 from fccl.journal import Journal, read_records
 from fccl.keys import server_keys
@@ -36,6 +37,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         return 0
     if resume := options.resume or here == "unfinished":
         settings = recorded_settings(folder, settings, options.given)
+    require_original_clients(settings)
     keys = server_keys(KeyPaths(Path(settings.keys_dir))) if settings.keys_dir else None
     exchange = ExchangeTransport(ExchangePaths(settings.exchange_dir), settings.exchange_spec(), folder.paths.received, keys)
     with terminate_as_interrupt(), exchange as transport:
@@ -51,6 +53,19 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
                 run.finish(state)
                 run.evaluate()
     return 0
+
+
+def require_original_clients(settings: Settings) -> None:
+    """Raises `SettingsError` when peers that know only the original files cannot take part in this federation."""
+    obstacles = {
+        f"KEYS_DIR={settings.keys_dir}: they sign nothing": bool(settings.keys_dir),
+        "AGGREGATION=scaffold: they have no control variate to send": settings.aggregation == "scaffold",
+        "LORA_AGGREGATION=exact: the adapter becomes wider than theirs": settings.lora_aggregation == "exact",
+        "LORA_AGGREGATION=freeze_a: they train A as well as B": settings.lora_aggregation == "freeze_a",
+    }
+    for obstacle, is_there in obstacles.items():
+        if settings.original_client_ids and is_there:
+            raise SettingsError(f"ORIGINAL_CLIENTS={settings.original_clients} does not go with {obstacle}", hint="leave one of the two out")
 
 
 def standing(folder: RunFolder, settings: Settings) -> Literal["finished", "unfinished", "other"]:

@@ -139,6 +139,27 @@ def test_the_command_writes_it_and_replaces_only_its_own(tmp_path, monkeypatch, 
     assert Path("docker-compose.yml").read_text() == "services: {}\n"
 
 
+@given(clients=st.integers(1, 6), originals=st.sets(st.integers(0, 5)))
+def test_peers_of_the_original_protocol_have_no_service(clients, originals):
+    originals = tuple(sorted(number for number in originals if number < clients))
+    content = yaml.safe_load(compose_file(clients, originals=originals))
+    ours = set(range(clients)) - set(originals)
+    assert set(content["services"]) == {"prepare", "orchestrator", "dashboard"} | {f"client_{number}" for number in ours}
+    assert set(content["services"]["orchestrator"]["depends_on"]) == {"prepare"} | {f"client_{number}" for number in ours}
+    assert set(content["volumes"]) == {"exchange", "models"} | {f"state_{number}" for number in ours}
+    environment = content["services"]["orchestrator"]["environment"]
+    assert environment["NUM_CLIENTS"] == clients
+    assert environment.get("ORIGINAL_CLIENTS") == (",".join(map(str, originals)) or None)
+
+
+def test_the_file_says_with_which_command_it_was_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["compose", "--num-clients", "4", "--original-clients", "3,2"]) == 0
+    written = Path("docker-compose.yml").read_text()
+    assert written.startswith("# Written by `fccl compose --num-clients 4 --original-clients 2,3`.")
+    assert written == compose_file(4, originals=(2, 3))
+
+
 def test_it_can_be_printed_instead(capsys):
     assert main(["compose", "--num-clients", "5", "--out", "-"]) == 0
     assert capsys.readouterr().out == compose_file(5)
@@ -148,6 +169,9 @@ def test_it_can_be_printed_instead(capsys):
     ("arguments", "error"),
     [
         (["--num-clients", "0"], "error: NUM_CLIENTS=0: allowed is a whole number >= 1"),
+        (["--original-clients", "3"], "error: original_clients names client 3, num_clients is 3, and the first is 0"),
+        (["--original-clients", "a"], "error: ORIGINAL_CLIENTS=a: must be client numbers with commas between"),
+        (["--original-clients", "2", "--keys"], "error: --keys does not go with ORIGINAL_CLIENTS=2: they sign nothing"),
         (["--clients", "2"], "error: unknown argument --clients"),
         (["--out", "none/such/file.yml/"], "error: cannot write none/such/file.yml"),
     ],

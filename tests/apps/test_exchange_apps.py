@@ -47,6 +47,24 @@ def test_keys_are_made_and_a_second_time_refused(tmp_path, monkeypatch, capsys):
         (["client", "--client-id", "-1"], "error: CLIENT_ID=-1: allowed is a whole number >= 0"),
         (["orchestrator", "--exchange-watch", "stare"], "error: EXCHANGE_WATCH=stare: allowed is one of auto, notify, poll"),
         (["client", "--num-clients", "3"], "error: unknown argument --num-clients"),
+        (["orchestrator", "--original-clients", "two"], "error: ORIGINAL_CLIENTS=two: must be client numbers with commas between"),
+        (["orchestrator", "--original-clients", "1,3"], "error: original_clients names client 3, num_clients is 3, and the first is 0"),
+        (
+            ["orchestrator", "--original-clients", "2", "--keys-dir", "none"],
+            "error: ORIGINAL_CLIENTS=2 does not go with KEYS_DIR=none: they sign nothing\n  way out: leave one of the two out\n",
+        ),
+        (
+            ["orchestrator", "--original-clients", "2", "--aggregation", "scaffold"],
+            "error: ORIGINAL_CLIENTS=2 does not go with AGGREGATION=scaffold: ",
+        ),
+        (
+            ["orchestrator", "--original-clients", "0,2", "--lora-aggregation", "exact"],
+            "error: ORIGINAL_CLIENTS=0,2 does not go with LORA_AGGREGATION=",
+        ),
+        (
+            ["orchestrator", "--original-clients", "2", "--lora-aggregation", "freeze_a"],
+            "error: ORIGINAL_CLIENTS=2 does not go with LORA_AGGREGATION=",
+        ),
     ],
 )
 def test_wrong_settings_are_one_line(tmp_path, monkeypatch, capsys, arguments, error):
