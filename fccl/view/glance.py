@@ -57,6 +57,12 @@ def client_count(view: RunView) -> int | None:
     return int(count) if count is not None and 1 <= count <= _MOST else None
 
 
+def original_clients(view: RunView) -> frozenset[int]:
+    """The clients that know only the original files. They write no heartbeat, so by heartbeats they are not judged."""
+    named = view.info.settings.get("original_clients", "") if view.info else ""
+    return frozenset(int(part) for part in named.split(",") if part.strip().isdecimal() and len(part) < 10)
+
+
 def _setting(view: RunView, name: str) -> float | None:
     try:
         value = float(view.info.settings[name]) if view.info else math.nan
@@ -240,6 +246,8 @@ def _at_the_end(facts: _Facts, client: int) -> ClientStanding:
 
 
 def _in_the_open_round(facts: _Facts, client: int, age: float | None) -> ClientStanding:
+    if client in original_clients(facts.view):
+        return "waiting"
     status = facts.current.get(client)
     trains = status is not None and status.state == "training"
     if status is not None and status.state in ("failed", "done"):

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fccl.paths import ExchangePaths
-from fccl.view.glance import glance
+from fccl.view.glance import glance, original_clients
 from fccl.view.runs import RunReader
 from tests.view.logs import BEGAN, ROUND_S, Logs, a_manifest, line
 
@@ -234,6 +234,25 @@ def test_only_who_is_surely_asked_can_be_late_to_begin(logs, exchange):
     logs.round(0, training_s=1.0)
     # Client 2 counted in the last round and has no heartbeat: it knows only the original files.
     assert standings(logs, end_of(1) + 30, exchange) == ["late", "late", "waiting"]
+
+
+@pytest.mark.parametrize("beat", [None, "training", "done", "idle"])
+@pytest.mark.parametrize("rounds", [0, 1, 2])
+def test_a_peer_of_the_original_protocol_is_neither_dead_nor_late(logs, exchange, beat, rounds):
+    """It writes no heartbeat; one that is there is of a client that had its number before."""
+    logs.begin(original_clients="1, 2")
+    for number in range(rounds):
+        logs.round(number, training_s=1.0)
+    logs.beat(0, "training", rounds, end_of(rounds) + 500, exchange)
+    if beat:
+        logs.beat(1, beat, rounds, BEGAN - 10_000, exchange)
+        logs.beat(2, beat, rounds, BEGAN - 10_000)
+    assert standings(logs, end_of(rounds) + 500, exchange)[1:] == ["waiting", "waiting"]
+
+
+@pytest.mark.parametrize("named", ["", ",", "x", "1" * 5000, "-1", "²", "nan", "1;2"])
+def test_whatever_a_run_has_recorded_there_are_no_other_such_peers(logs, named):
+    assert original_clients(RunReader(logs.begin(original_clients=named).paths).refresh()) == frozenset()
 
 
 @pytest.mark.parametrize("event", ["interrupted", "failed"])

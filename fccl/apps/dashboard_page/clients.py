@@ -12,7 +12,7 @@ from fccl.apps.dashboard_page.hub import Hub
 from fccl.apps.dashboard_page.panels import TABLE_ROWS, guarded, heading, note, nothing, table
 from fccl.evaluation.tables import one_line
 from fccl.paths import LogPaths
-from fccl.view.glance import glance
+from fccl.view.glance import glance, original_clients
 from fccl.view.values import ClientRow, RunView
 
 EVERY_S = 1.0
@@ -35,11 +35,14 @@ def show(hub: Hub, view: RunView) -> None:
 def beats(hub: Hub, paths: LogPaths, columns: tuple[str, ...]) -> None:
     """A row for every client, kept up to date by itself."""
     with guarded("The clients"):
-        rows = in_order(glance(hub.run(paths), time.time()).clients)
+        view = hub.run(paths)
+        rows = in_order(glance(view, time.time()).clients)
         if not rows:
             nothing("No client has been heard of yet.")
             return
         table(pd.DataFrame([client_row(row) for row in rows], columns=columns), f"beats {len(columns)}", "What each client is doing", height=TALL_PX)
+        if originals := sorted(original_clients(view)):
+            note(f"No heartbeat is expected of {', '.join(f'client {client}' for client in originals)} (ORIGINAL_CLIENTS).")
 
 
 def in_order(rows: tuple[ClientRow, ...]) -> list[ClientRow]:
