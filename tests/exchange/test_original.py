@@ -7,10 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from transformers import AutoModelForCausalLM
 
 from fccl.adapter import Adapter
 from fccl.errors import AdapterError
 from fccl.exchange.original import OriginalReader, in_memory, original_bytes
+from fccl.model import load_model
+from fccl.specs import ModelSpec
 
 A = "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"
 B = "base_model.model.transformer.h.0.attn.c_attn.lora_B.weight"
@@ -92,3 +96,48 @@ def test_no_file_of_the_form_is_over_the_bound(count):
     """Short tensors, of which most of a file is headers; a name as long as those of large models."""
     adapter = Adapter({f"base_model.model.{'model.layers.' * 8}{index}.lora_A.weight": torch.zeros(1, 2) for index in range(count)})
     assert len(original_bytes(adapter)) <= OriginalReader(adapter.form).max_bytes
+
+
+# --- a real model in the memory of somebody else's program
+
+
+def peft_model(path, **lora):
+    base = AutoModelForCausalLM.from_pretrained(path)
+    usual = {"r": 4, "lora_alpha": 8, "target_modules": ["c_attn"], "fan_in_fan_out": True, "task_type": "CAUSAL_LM"}
+    return get_peft_model(base, LoraConfig(**(usual | lora)))
+
+
+@pytest.fixture(scope="module")
+def federation(tiny_model_path):
+    """The adapter of a federation with LORA_TARGETS=c_attn and LORA_R=4."""
+    spec = ModelSpec(name=str(tiny_model_path), lora_r=4, lora_alpha=8.0, lora_targets="c_attn", max_length=128)
+    return load_model(spec).initial_adapter(seed=1)
+
+
+def test_a_model_in_memory_takes_all_of_the_global_file_and_gives_it_back(tiny_model_path, federation):
+    model = peft_model(tiny_model_path)
+    state = torch.load(io.BytesIO(original_bytes(federation)), weights_only=True)
+    assert model.load_state_dict(state, strict=False).unexpected_keys == []
+    reader = OriginalReader(federation.form)
+    for collected in (
+        {name: value for name, value in model.state_dict().items() if "lora_" in name},
+        {name: value for name, value in model.named_parameters() if value.requires_grad},
+        get_peft_model_state_dict(model),
+    ):
+        assert reader.read(saved(collected), "it").sha256 == federation.sha256
+
+
+@pytest.mark.parametrize(
+    ("lora", "reason"),
+    [
+        ({"r": 2}, r"h.0.attn.c_attn.lora_A.weight has shape \(2, 32\), expected \(4, 32\)"),
+        ({"target_modules": ["c_attn", "c_proj"]}, r"unexpected: \S+attn.c_proj.lora_A.default.weight"),
+        ({"target_modules": ["c_fc"]}, r"missing: \S+c_attn.lora_A.weight, .*unexpected: \S+c_fc.lora_A.default.weight"),
+        ({"use_dora": True}, r"unexpected: \S+lora_magnitude_vector"),
+        ({"layers_to_transform": [0]}, r"missing: \S+h.1.attn.c_attn.lora_A.weight"),
+    ],
+)
+def test_a_model_that_is_set_otherwise_is_told_where(tiny_model_path, federation, lora, reason):
+    collected = {name: value for name, value in peft_model(tiny_model_path, **lora).state_dict().items() if "lora_" in name}
+    with pytest.raises(AdapterError, match=reason):
+        OriginalReader(federation.form).read(saved(collected), "it")
