@@ -233,6 +233,14 @@ class ExchangePaths:
     def update(self, client_id: int, round_number: int) -> Path:
         return self.root / f"client_{client_id}_round_{round_number}{ADAPTER}"
 
+    def original_global(self, round_number: int) -> Path:
+        """The global adapter once more, for peers that know only the original files."""
+        return of_earlier_versions(self.global_adapter(round_number))
+
+    def original_update(self, client_id: int, round_number: int) -> Path:
+        """The update of such a peer."""
+        return of_earlier_versions(self.update(client_id, round_number))
+
     def control(self, client_id: int, round_number: int) -> Path:
         """SCAFFOLD's c_i, beside the update."""
         return self.root / f"control_client_{client_id}_round_{round_number}{ADAPTER}"
@@ -255,7 +263,7 @@ class ExchangePaths:
 
         The flag comes last: while it is there the client has answered, so its next answer never meets the removal of this one.
         """
-        original = of_earlier_versions(self.update(client_id, round_number))
+        original = self.original_update(client_id, round_number)
         return self.control(client_id, round_number), original, *self.answer(client_id, round_number)
 
     @property

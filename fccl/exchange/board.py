@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fccl.adapter import Adapter
 from fccl.errors import UpdateRejected
+from fccl.exchange.original import original_bytes
 from fccl.exchange.rejected import RejectedFolder
 from fccl.exchange.watch import ring
 from fccl.exchange.wire import MAX_TASK_BYTES, VERSION, AdapterFile, TaskFile, Work
@@ -36,6 +37,7 @@ class Board:
     keep_rounds: int
     keys: Keys | None
     rejected: RejectedFolder
+    originals: bool = False  # whether there are peers that know only the original files
     _published: dict[Path, tuple[int, int, int] | None] = field(default_factory=dict)  # the open round's files, as they were written
 
     def clear_other_runs(self) -> None:
@@ -65,6 +67,8 @@ class Board:
             work=work,
         ).signed(self.keys)
         files = {self.paths.global_adapter(round_number): content, self.paths.task(round_number): task.written()}
+        if self.originals:
+            files[self.paths.original_global(round_number)] = original_bytes(adapter)
         self._clear_later(round_number)
         if not self._holds(files | {self.paths.phase(round_number): phase.encode()}):
             self._remove([self.paths.phase(round_number)])
@@ -101,6 +105,8 @@ class Board:
     def _remember(self, task: TaskFile) -> None:
         named = task.work.named(self.paths) if task.work else set()
         files = {self.paths.global_adapter(task.round), self.paths.task(task.round), self.paths.phase(task.round), *named}
+        if self.originals:
+            files.add(self.paths.original_global(task.round))
         known = {path: identity(path) for path in files}
         self._published.clear()
         self._published.update(known)

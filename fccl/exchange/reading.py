@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from fccl.errors import AdapterError, ForeignAnswer, UpdateRejected
-from fccl.exchange.wire import MAX_ADAPTER_BYTES, MAX_JSON_BYTES, AdapterFile, FailureFile, TaskFile, UpdateFile
+from fccl.exchange.original import OriginalReader
+from fccl.exchange.wire import MAX_ADAPTER_BYTES, MAX_JSON_BYTES, AdapterFile, FailureFile, OriginalContribution, TaskFile, UpdateFile
 from fccl.keys import PublicKeys
 from fccl.paths import ExchangePaths
-from fccl.reading import NotJson, json_value, parse, printable, read_bounded
+from fccl.reading import NotJson, identity, json_value, parse, printable, read_bounded
 from fccl.records import Contribution, TrainingReport
 from fccl.stored import AdapterReader
+
+_LONGEST_S = 1e9  # a file's time is what its writer says it is
+_NEVER_ORIGINAL = frozenset({"error", "version", "run_id", "signature", "base_sha256", "adapter"})  # fields of this protocol alone
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class AnswerReader:
     of_rank: Callable[[int], AdapterReader]
     public: PublicKeys | None
     published: int
+    originals: tuple[int, ...] = ()  # clients that are peers of the original protocol
 
     def read(self, client_id: int) -> GoodAnswer | FailureFile:
         """A client's committed answer.
@@ -57,7 +62,10 @@ class AnswerReader:
         """
         path = self.paths.contribution(client_id, self.task.round)
         content = read_bounded(path, MAX_JSON_BYTES)
-        if _is_failure(content, path.name):
+        fields = _fields(content, path.name)
+        if not fields & _NEVER_ORIGINAL:
+            return self._original(client_id, parse(content, OriginalContribution, path.name))
+        if "error" in fields:
             failure = parse(content, FailureFile, path.name)
             self._require_answers(failure, client_id)
             return failure
@@ -86,6 +94,39 @@ class AnswerReader:
         if asked and said.control is not None:
             control = _adapter(self.paths.control(client_id, self.task.round), said.control, self.adapters)
         return GoodAnswer(found, control, said.contribution(), said.report)
+
+    def _original(self, client_id: int, said: OriginalContribution) -> GoodAnswer:
+        """The answer of a peer of the original protocol: its files' names and times are all that binds it to the round.
+
+        Its update is kept in the container that everybody's is in.
+        """
+        self._require_original(client_id, said)
+        seconds = self._since_published(client_id)
+        path, reader = self.paths.original_update(client_id, self.task.round), OriginalReader(self.adapters.form)
+        try:
+            content = reader.read(read_bounded(path, reader.max_bytes), path.name).to_bytes()
+        except AdapterError as error:
+            raise UpdateRejected(str(error)) from error
+        update = GoodFile(bytearray(content), hashlib.sha256(content).hexdigest(), self.adapters)
+        contribution = said.contribution(seconds)
+        return GoodAnswer(update, None, contribution, TrainingReport(tokens=0, tokens_per_second=0, steps=0))
+
+    def _require_original(self, client_id: int, said: OriginalContribution) -> None:
+        if self.public is not None:
+            raise ForeignAnswer(f"client {client_id} has not signed it, and keys are configured")
+        if client_id not in self.originals:
+            raise UpdateRejected(f"the answer has only the original fields, and ORIGINAL_CLIENTS does not name client {client_id}")
+        for field, expected in (("client", client_id), ("round", self.task.round), ("phase", self.task.phase)):
+            if (value := getattr(said, field)) not in (None, expected):
+                raise ForeignAnswer(printable(f"the answer is of {field} {value!r}, asked was {expected!r}"))
+
+    def _since_published(self, client_id: int) -> float:
+        """Seconds from the phase file to the last file of an original answer, of which none may be older."""
+        update, (_, *others) = self.paths.original_update(client_id, self.task.round), self.paths.answer(client_id, self.task.round)
+        written = [found[1] for path in (update, *others) if (found := identity(path)) is not None]
+        if min(written, default=0) < self.published:
+            raise ForeignAnswer("the answer is older than the round")
+        return min(_LONGEST_S, (max(written) - self.published) / 1e9)
 
     def _reader(self, rank: int | None) -> AdapterReader:
         """What reads an update of this rank, or of the federation's."""
@@ -117,12 +158,12 @@ def read_named(path: Path, file: AdapterFile, by: str) -> bytearray:
     return content
 
 
-def _is_failure(content: bytearray, name: str) -> bool:
-    """Whether a contribution says that there is no update. Raises `UpdateRejected` when it is no JSON object."""
+def _fields(content: bytearray, name: str) -> Set[str]:
+    """What a contribution speaks of. Raises `UpdateRejected` when it is no JSON object."""
     try:
         said = json_value(content)
     except NotJson as error:
         raise UpdateRejected(f"{name} {error}") from error
     if not isinstance(said, dict):
         raise UpdateRejected(f"{name} is not a JSON object")
-    return "error" in said
+    return said.keys()

@@ -154,3 +154,8 @@ class OriginalContribution(Value):
     client: ClientId | None = Field(default=None, validation_alias=AliasChoices("client", "client_id"))
     round: Round | None = None
     phase: str | None = None
+
+    def contribution(self, seconds: float) -> Contribution:
+        """`seconds` is what it took, where the peer does not say."""
+        took = seconds if self.training_time is None else self.training_time
+        return Contribution(avg_loss=self.avg_loss, num_samples=self.num_samples, seconds=took)

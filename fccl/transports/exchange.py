@@ -94,7 +94,8 @@ class ExchangeTransport:
         opened = publish()
         board.tidy(opened)
         public, of_rank = self._keys.public if self._keys else None, partial(self._adapters, task)
-        reader = AnswerReader(self._paths, opened, of_rank(task.model.lora_r), of_rank, public, board.opened(task.round))
+        published = board.opened(task.round)
+        reader = AnswerReader(self._paths, opened, of_rank(task.model.lora_r), of_rank, public, published, self._spec.originals)
         self._empty_received(task.round)
         waiting = {client_id: self._asked(opened, client_id) for client_id in client_ids}
         for retry in range(self._spec.retries + 1):
@@ -119,7 +120,8 @@ class ExchangeTransport:
         """The board of this run; at first, what other runs have left is cleared away."""
         if self._known_board is None or self._known_board.run_id != run_id:
             spec = self._spec
-            self._known_board = Board(self._paths, run_id, self.created(), spec.num_clients, spec.keep_rounds, self._keys, self.rejected)
+            settings = (self.created(), spec.num_clients, spec.keep_rounds, self._keys, self.rejected, bool(spec.originals))
+            self._known_board = Board(self._paths, run_id, *settings)
             self._known_board.clear_other_runs()
         return self._known_board
 
@@ -231,7 +233,7 @@ class ExchangeTransport:
             client.give_up("refused", client.refused)
 
     def _judge_silence(self, client_id: int, client: _Waiting) -> None:
-        dead = self._pulses.is_dead(client_id)
+        dead = self._pulses.is_dead(client_id) and client_id not in self._spec.originals  # those write no heartbeat
         if dead and not client.cause:
             client.give_up("silent", f"no heartbeat for {self._spec.stale_s:g} s; {self._pulses.last_word(client_id)}")
             self.tell(f"client {client_id}: {client.reason}")

@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).resolve().parent.parent / "original_client.py"
 ROUNDS = 2
 SETTINGS = (
     *("--num-clients", "4", "--fed-rounds", str(ROUNDS), "--original-clients", "2,3", "--lora-targets", "c_attn", "--lora-r", "8"),
-    *("--max-sft-examples", "60", "--max-va-examples", "40", "--validation-examples", "8", "--test-examples", "8", "--verify-examples", "4"),
+    *("--max-sft-examples", "40", "--max-va-examples", "30", "--validation-examples", "4", "--test-examples", "4", "--verify-examples", "4"),
     *("--no-evaluate", "--client-timeout-s", "600", "--heartbeat-stale-s", "60", "--threads", "1"),
 )
 

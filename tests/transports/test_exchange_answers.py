@@ -27,7 +27,7 @@ from tests.transports.exchange_tools import answered, clients, edit, finish, fit
         (edit({"avg_loss": float("nan")}), "avg_loss: Input should be a finite number"),
         (edit({"num_samples": True}), "num_samples: Input should be a valid integer"),
         (edit({"avg_loss": None}), "avg_loss"),
-        (replace("contribution", b'{"client": 1, "round": 0, "avg_loss": 1.0, "num_samples": 2}'), "version"),
+        (replace("contribution", b'{"client": 1, "round": 0, "avg_loss": 1.0, "num_samples": 2}'), "only the original fields"),
         (edit({"num_samples": 0}), "num_samples"),
         (edit({"avg_loss": -1.0}), "avg_loss"),
         (edit({"adapter": {"sha256": "../../x", "length": 1}}), "adapter.sha256"),
