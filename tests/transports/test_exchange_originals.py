@@ -16,11 +16,13 @@ from fccl.exchange.original import in_memory
 from fccl.keys import create_keys, server_keys
 from fccl.messages import ClientFailure, ClientUpdate
 from fccl.paths import KeyPaths
+from fccl.reading import identity
 from fccl.records import ClientStatus
 from fccl.stored import StoredAdapter
 from tests.toy import START, ToyLearner, adapter, federation
 from tests.transports.contract import task
-from tests.transports.exchange_tools import clients, finish, fit
+from tests.transports.exchange_tools import clients, finish, fit, until
+from tests.transports.obstacles import OBSTACLES, put
 
 SAVED_NAMES = {"w.default": "w"}
 ORIGINALS = (1,)
@@ -115,6 +117,28 @@ def test_what_it_reads_is_written_before_the_phase_file_and_only_where_it_is_wan
     later = [name for name in written if "_1." in name]
     assert set(later[:-1]) == {"global_round_1.safetensors", "global_round_1.pt", "task_round_1.json"}
     assert later[-1] == "phase_1.txt"
+
+
+@pytest.mark.parametrize("kind", OBSTACLES)
+@pytest.mark.parametrize("when", ["before", "while it is open"])
+def test_what_lies_where_its_file_belongs_is_moved_and_it_takes_part(paths, transport, kind, when):
+    def spoil_and_answer():
+        until(paths.phase(0).exists)
+        if when != "before":
+            put(paths.original_global(0), kind)
+        until(lambda: identity(paths.original_global(0)) is not None and paths.phase(0).exists())
+        peer(paths, 1, 0, {}, {})
+
+    paths.root.mkdir(exist_ok=True)
+    if when == "before":
+        put(paths.original_global(0), kind)
+    with transport(timeout_s=20.0, originals=ORIGINALS) as exchange:
+        thread = threading.Thread(target=spoil_and_answer, daemon=True)
+        thread.start()
+        found = fit(exchange, (1,))[1]
+        thread.join()
+    assert isinstance(found, ClientUpdate)
+    assert found.adapter.load().sha256 == adapter(2.0, 3.0, 4.0).sha256
 
 
 def test_a_round_that_is_open_is_not_opened_again(paths, transport):
