@@ -47,7 +47,7 @@ def test_either_dialect_is_read(tensors):
     assert READER.read(saved(tensors), "it").sha256 == ADAPTER.sha256
 
 
-names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).map(lambda text: f"x.{text}.lora_A.weight")
+names = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=20).map(lambda text: f"x.{text}.lora_A.weight")
 
 
 @settings(max_examples=50)
