@@ -49,6 +49,7 @@ class Follower:
     _file: tuple[int, int] | None = None  # device and inode
     _offset: int = 0
     _tail: bytes = b""
+    found: os.stat_result | None = None  # of the file that was read last, as it was then
 
     def refresh(self) -> None:
         """Read what is new. Where the file is there but cannot be read, what was read before stays."""
@@ -57,10 +58,11 @@ class Follower:
                 self._go_on(file)
         except OSError as error:
             if error.errno in _NO_FILE:
+                self.found = None
                 self._start_over(None)
 
     def _go_on(self, file: int) -> None:
-        found = os.fstat(file)
+        found = self.found = os.fstat(file)
         if not self._is_same(file, found):
             self._start_over((found.st_dev, found.st_ino))
         while self._offset < found.st_size and (lines := self._next_lines(file)):
@@ -98,12 +100,13 @@ class ValueFile(Generic[Kind]):
     limit: int  # bytes; a larger file is none
     follow: bool = True
     strict: bool = False  # "1" is no number
+    found: os.stat_result | None = None  # of the file that was read last
     _content: bytes | None = None
     _value: Kind | None = None
 
     def read(self, path: Path) -> Kind | None:
         """The value; None when the file is not there or is none of its kind."""
-        content = read_small(path, self.limit, self.follow)
+        content, self.found = _read_whole(path, self.limit, self.follow)
         if content != self._content:
             self._content, self._value = content, None if content is None else parsed(content, self.kind, self.strict)
         return self._value
@@ -119,12 +122,17 @@ def parsed(content: bytes, kind: type[Kind], strict: bool = True) -> Kind | None
 
 def read_small(path: Path | str, limit: int, follow: bool = True, folder: int | None = None) -> bytes | None:
     """The content of a regular file of at most `limit` bytes, else None. `folder` is an open folder that the path begins in."""
+    return _read_whole(path, limit, follow, folder)[0]
+
+
+def _read_whole(path: Path | str, limit: int, follow: bool, folder: int | None = None) -> tuple[bytes | None, os.stat_result | None]:
+    """The content, and what the file was when it was read."""
     try:
         with opened(path, follow, folder) as file:
-            content = os.pread(file, limit + 1, 0)
+            content, found = os.pread(file, limit + 1, 0), os.fstat(file)
     except OSError:
-        return None
-    return content if len(content) <= limit else None
+        return None, None
+    return (content, found) if len(content) <= limit else (None, None)
 
 
 @contextmanager

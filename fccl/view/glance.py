@@ -1,6 +1,7 @@
 """The run in a few figures: how far, how it stands, what its clients do, how long it will take.
 
-Times are seconds since 1970 by the writers' own clocks.
+Times are seconds since 1970 by the reader's clock: how old a heartbeat is, is judged by when its file changed (`fccl.view.hearing`), not by
+what its writer's clock said.
 """
 
 from __future__ import annotations
@@ -140,8 +141,10 @@ class _Facts:
 
         Clients that beat while they are idle show that they live, not that the server does; but it may be waiting for another one.
         """
-        signs = [status.time for status in self.statuses.values() if status.state == "training" or status.client_id not in self.view.beating]
-        live = any(self.now - self.statuses[client].time <= self.stale_s for client in self.view.beating)
+        signs = [
+            self.view.heard_at(status) for status in self.statuses.values() if status.state == "training" or status.client_id not in self.view.beating
+        ]
+        live = any(self.now - self.view.heard_at(self.statuses[client]) <= self.stale_s for client in self.view.beating)
         limit = max(self.stale_s, self.timeout_s) if live or not self.statuses else self.stale_s
         return self.now - max([self.opened, *signs]) > limit
 
@@ -156,8 +159,7 @@ class _Facts:
     @cached_property
     def opened(self) -> float:
         """When the open round began: after the last event, record or metrics, whichever came last."""
-        times = [self.view.events[-1].time if self.view.events else 0.0, self.view.info.created if self.view.info else 0.0]
-        return max(times + [float(table["time"].iloc[-1]) for table in (self.view.rounds, self.view.metrics) if len(table)])
+        return self.view.last_record if self.view.written is None else self.view.written
 
     @property
     def elapsed(self) -> float:
@@ -234,7 +236,7 @@ def _share(status: ClientStatus) -> float:
 
 def _client_row(facts: _Facts, client: int) -> ClientRow:
     status = facts.statuses.get(client)
-    age = None if status is None else max(0.0, facts.now - status.time)
+    age = None if status is None else max(0.0, facts.now - facts.view.heard_at(status))
     ended = facts.over or facts.standing == "finished"
     return ClientRow(client, _at_the_end(facts, client) if ended else _in_the_open_round(facts, client, age), status, age)
 
@@ -263,7 +265,7 @@ def _in_the_open_round(facts: _Facts, client: int, age: float | None) -> ClientS
 
 def _takes_too_long(facts: _Facts, client: int) -> bool:
     """Whether a client trains for much longer than is usual. Clients of one process begin when the one before them is done."""
-    turns = [] if facts.view.beating else [status.time for status in facts.current.values() if status.state != "training"]
+    turns = [] if facts.view.beating else [facts.view.heard_at(status) for status in facts.current.values() if status.state != "training"]
     return facts.is_too_long(client, facts.now - max([facts.opened, *turns]))
 
 

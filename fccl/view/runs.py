@@ -17,6 +17,7 @@ from fccl.paths import ExchangePaths, LogPaths
 from fccl.records import ClientStatus, RunInfo, RunState
 from fccl.view.follow import Follower, ValueFile, opened, parsed, read_small
 from fccl.view.glance import client_count, progress
+from fccl.view.hearing import Hearing
 from fccl.view.tables import MetricsLog, ProgressLog
 from fccl.view.values import RunEntry, RunView
 
@@ -52,6 +53,7 @@ class RunReader:
         self._evaluation = ValueFile(EvaluationReport, _LARGE)
         self._manifest = ValueFile(Manifest, _LARGE)
         self._own_beats = _Heartbeats(paths.root, paths.status, follow=True)
+        self._hearing = Hearing(paths.root)
         self._exchange_beats = None if exchange is None else _Heartbeats(exchange.root, exchange.status, follow=False)
         self._logs = _Logs(paths, "")
 
@@ -87,20 +89,22 @@ class RunReader:
             evaluation=self._evaluation.read(self._paths.evaluation_json) if info else None,
             manifest=self._manifest.read(self._paths.manifest) if info else None,
             unreadable=log.unreadable + metrics.unreadable,
+            written=self._logs.written(self._hearing),
             base=next((event.held_out for event in log.events if event.event == "started" and event.held_out is not None), None),
         )
 
     def _with_heartbeats(self, view: RunView) -> RunView:
         """The newest heartbeat of every client. A client that has just started, and was not asked yet, is of no run: it may be of this one."""
         count, over = client_count(view), view.state is not None and view.state.finished
-        newest = {status.client_id: status for status in self._own_beats.read(count) if status.run_id == view.run_id}
+        own = [(status, heard) for status, heard in self._own_beats.read(count) if status.run_id == view.run_id]
+        newest, heard_at = {status.client_id: status for status, _ in own}, {status.client_id: heard for status, heard in own}
         beating = set()
-        for status in self._exchange_beats.read(count) if self._exchange_beats else ():
+        for status, heard in self._exchange_beats.read(count) if self._exchange_beats else ():
             ours = status.run_id == view.run_id or (status.run_id == "" and status.state == "idle" and not over)
             if ours and (status.client_id not in newest or status.time >= newest[status.client_id].time):
-                newest[status.client_id] = status
+                newest[status.client_id], heard_at[status.client_id] = status, heard
                 beating.add(status.client_id)
-        return replace(view, statuses=tuple(newest[client] for client in sorted(newest)), beating=frozenset(beating))
+        return replace(view, statuses=tuple(newest[client] for client in sorted(newest)), beating=frozenset(beating), heard=heard_at)
 
 
 class _Logs:
@@ -116,6 +120,11 @@ class _Logs:
             for follower in self._followers:
                 follower.refresh()
 
+    def written(self, hearing: Hearing) -> float | None:
+        """When a log was last written to, by the reader's clock."""
+        times = [hearing.hear(follower.path.name, follower.found) for follower in self._followers if follower.found is not None]
+        return max(times, default=None)
+
 
 class _Heartbeats:
     """The heartbeats in one folder."""
@@ -123,17 +132,18 @@ class _Heartbeats:
     def __init__(self, root: Path, path_of: Callable[[int], Path], follow: bool) -> None:
         self._root, self._path_of, self._follow = root, path_of, follow
         self._files: dict[int, ValueFile[ClientStatus]] = {}
+        self._hearing = Hearing(root)
 
-    def read(self, count: int | None) -> Iterator[ClientStatus]:
-        """Those of clients below `count`, where it is known."""
+    def read(self, count: int | None) -> Iterator[tuple[ClientStatus, float]]:
+        """Those of clients below `count`, where it is known, each with the time when it came, by the reader's clock."""
         for text in _names(self._root):
             client = _client_of(text)
             if client is None or (count is not None and client >= count):
                 continue
             file = self._files.setdefault(client, ValueFile(ClientStatus, _STATUS_BYTES, self._follow, strict=True))
             status = file.read(self._path_of(client))
-            if status is not None and status.client_id == client:
-                yield status
+            if status is not None and file.found is not None and status.client_id == client:
+                yield status, self._hearing.hear(text, file.found)
 
 
 def _client_of(text: str) -> int | None:

@@ -6,7 +6,8 @@ Rounds count from 0 as the files do; whoever shows one to a person adds 1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pandas as pd
@@ -93,11 +94,23 @@ class RunView:
     beating: frozenset[int] = (
         frozenset()
     )  # clients that are processes of their own, so they beat when idle too: their newest heartbeat is in EXCHANGE_DIR
+    heard: Mapping[int, float] = field(default_factory=dict)  # when these heartbeats came, by the reader's clock
+    written: float | None = None  # when the logs were last written to, by the reader's clock
     furthest: float = 0.0  # 0 ... 1: the greatest progress that this reader has seen of the run
 
     @property
     def exists(self) -> bool:
         return bool(self.run_id)
+
+    def heard_at(self, status: ClientStatus) -> float:
+        """When a heartbeat came, by the reader's clock; by its writer's where nobody has listened."""
+        return self.heard.get(status.client_id, status.time)
+
+    @property
+    def last_record(self) -> float:
+        """The time of the newest record, by the clock of the server; 0 when there is none."""
+        times = [self.events[-1].time if self.events else 0.0, self.info.created if self.info else 0.0]
+        return max(times + [float(table["time"].iloc[-1]) for table in (self.rounds, self.metrics) if len(table)])
 
 
 @dataclass(frozen=True)

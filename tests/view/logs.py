@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +71,10 @@ class Logs:
     def beat(self, client: int, state: str, round: int, time: float, folder: Path | None = None, **fields: object) -> None:
         known = {"run_id": self.run_id, "phase": self.phase(round)} | fields
         status = ClientStatus(client_id=client, state=state, round=round, time=time, **known)
-        LogPaths(folder or self.root).status(client).write_bytes(line(status))
+        path = LogPaths(folder or self.root).status(client)
+        with open(path, "wb", buffering=0) as file:
+            file.write(line(status))
+            os.utime(file.fileno(), (time, time))
 
     def phase(self, number: int) -> Phase:
         return "sft" if number < self.fed_rounds else "va"
@@ -114,6 +118,7 @@ class Logs:
             seconds=ROUND_S,
         )
 
-    def append(self, path: Path, record: Value) -> None:
-        with open(path, "ab") as file:
+    def append(self, path: Path, record: RunEvent | RoundRecord | ClientMetrics) -> None:
+        with open(path, "ab", buffering=0) as file:
             file.write(line(record))
+            os.utime(file.fileno(), (record.time, record.time))

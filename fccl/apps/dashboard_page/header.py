@@ -107,8 +107,8 @@ def pulse(hub: Hub, paths: LogPaths | None) -> None:
 
 def silence(view: RunView, now: float) -> float | None:
     """How long nothing was heard of the run's work, in seconds: clients that beat while they wait do not count."""
-    times = [status.time for status in view.statuses if status.state == "training"]
-    last = max([*times, tiles.last_sign(view) or 0.0])
+    times = [view.heard_at(status) for status in view.statuses if status.state == "training"]
+    last = max([*times, (tiles.last_sign(view) or 0.0) if view.written is None else view.written])
     return max(0.0, now - last) if last else None
 
 

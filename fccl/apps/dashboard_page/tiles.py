@@ -91,8 +91,11 @@ def clients(found: Glance) -> None:
 
 def time_spent(view: RunView, found: Glance, now: float) -> None:
     """Since the start, and what is left."""
-    end = now if found.standing in ("running", "silent") else last_sign(view)
-    elapsed = None if view.info is None or end is None else end - view.info.created
+    end = last_sign(view)
+    since = (
+        now - view.written if found.standing in ("running", "silent") and view.written is not None else 0.0
+    )  # by this clock, the rest by the server's
+    elapsed = None if view.info is None else (view.info.created if end is None else end) - view.info.created + max(0.0, since)
     left = f"{words.about(found.seconds_left)} left" if found.seconds_left is not None else None
     st.metric("Time", words.duration(elapsed), left, delta_color="off", delta_arrow="off", help="Since the run started.", border=True)
 

@@ -99,8 +99,11 @@ def size(count: int) -> str:
 
 
 def moment(seconds: float) -> str:
-    """A time of day with its date, local."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    """A time of day with its date, local; a dash for what is none, as another process may write it."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return DASH
 
 
 def plural(count: int, thing: str) -> str:

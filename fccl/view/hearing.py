@@ -1,0 +1,53 @@
+"""When a file last changed, by the reader's own clock: the times that are written in it, and often its own, are by other machines' clocks.
+
+On this machine's file system a file's time is by this machine's clock. Elsewhere the two clocks differ by nobody knows how much: no file was written
+after it was seen, so the youngest file bounds the difference, and the better the longer files are watched. So what is dead may look alive until it
+was watched for as long as a heartbeat may be old; what lives is never taken for dead.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fccl.exchange.watch import is_remote
+
+
+@dataclass(frozen=True)
+class _Seen:
+    identity: tuple[int, int, int]
+    written: float  # by the file system's clock
+    after: float  # by the reader's clock: it was not there yet when the reader looked then
+    before: float  # it was there then
+
+
+@dataclass
+class Hearing:
+    """Remembers the files of one folder as they were when they were last looked at."""
+
+    folder: Path
+    clock: Callable[[], float] = time.time
+    remote: Callable[[Path], bool] = is_remote
+    _ahead: float | None = None  # at most so much is this clock ahead of the file system's; unknown before the first file
+    _seen: dict[str, _Seen] = field(default_factory=dict)
+    _looked: dict[str, float] = field(default_factory=dict)
+
+    def hear(self, name: str, found: os.stat_result) -> float:
+        """When the file changed last, in seconds since 1970 by the reader's clock."""
+        now, known = self.clock(), self._seen.get(name)
+        identity = (found.st_ino, found.st_mtime_ns, found.st_size)
+        if self._ahead is None:
+            self._ahead = math.inf if self.remote(self.folder) else 0.0
+        if self._ahead:
+            self._ahead = min(self._ahead, now - found.st_mtime)
+        if known is None or known.identity != identity:
+            self._seen[name] = _Seen(identity, found.st_mtime, -math.inf if known is None else self._looked[name], now)
+        self._looked[name] = now
+        return self._heard(self._seen[name])
+
+    def _heard(self, seen: _Seen) -> float:
+        return min(max(seen.written + (self._ahead or 0.0), seen.after), seen.before)
