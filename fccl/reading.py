@@ -29,6 +29,7 @@ _NOT_READABLE = {  # what the writer of a file is to blame for; anything else is
 }
 _FORBIDDEN = (errno.EACCES, errno.EPERM)
 _SHOWN_PROBLEMS = 2
+MAX_LINE = 2000  # characters of what a screen shows of one thing
 Parsed = TypeVar("Parsed", bound=Value)
 
 

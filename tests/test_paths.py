@@ -1,4 +1,9 @@
+import os
+from pathlib import Path
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fccl.paths import ExchangeName, ExchangePaths, is_usable
 
@@ -78,3 +83,18 @@ def test_what_is_no_name(paths, text):
 )
 def test_a_path_that_no_file_can_have_or_no_record_can_hold(path, usable):
     assert is_usable(path) == usable
+
+
+@pytest.mark.parametrize("name", ["contrib_" + "é" * 120, "client_" + "漢" * 80, "done_" + "😀" * 62, "x" * 255, "é" * 127 + "x", "short", "é" * 50])
+def test_a_refused_file_is_kept_under_a_name_that_fits_and_is_whole_characters(tmp_path, name):
+    kept = ExchangePaths(tmp_path).kept_as("1" * 19, name)
+    assert len(os.fsencode(kept.name)) <= 120
+    assert name.endswith(kept.name.split("_", 1)[1])
+    kept.name.encode()
+    kept.parent.mkdir()
+    kept.touch()
+
+
+@given(st.binary(min_size=1, max_size=255).filter(lambda name: not set(name) & {0, 0x2F}))
+def test_bytes_that_are_no_text_are_kept_too(name):
+    assert len(os.fsencode(ExchangePaths(Path("x")).kept_as("1" * 30, os.fsdecode(name)).name)) <= 131

@@ -8,6 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.text import Text
 
+from fccl.reading import MAX_LINE, printable
 from fccl.records import ClientStatus
 
 
@@ -29,7 +30,7 @@ class ClientScreen:
 
     def tell(self, line: str) -> None:
         """Something happened."""
-        self._console.print(Text(f"{self._name}: {line}"), soft_wrap=True)
+        self._console.print(Text(printable(f"{self._name}: {line}", MAX_LINE)), soft_wrap=True)
         if self._now is not None:
             self._now.update(f"{self._name}: waiting")
 

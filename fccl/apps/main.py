@@ -15,6 +15,8 @@ from fccl.apps.arguments import COMMANDS, overview, parse
 from fccl.apps.output import guarded_output
 from fccl.errors import FcclError, SettingsError
 
+_LONGEST_MESSAGE = 10_000  # characters
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status."""
@@ -23,13 +25,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         with guarded_output():
             return _dispatch(arguments)
     except FcclError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_shown(error)}", file=sys.stderr)
         if error.hint:
-            print(f"  way out: {error.hint}", file=sys.stderr)
+            print(f"  way out: {_shown(error.hint)}", file=sys.stderr)
         return 2 if isinstance(error, SettingsError) else 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _shown(message: object) -> str:
+    """A message may hold what another process wrote."""
+    from fccl.reading import printable
+
+    return printable(str(message), _LONGEST_MESSAGE, keep="\n")
 
 
 def door(command: str) -> int:

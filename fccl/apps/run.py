@@ -45,6 +45,7 @@ from fccl.messages import ClientUpdate
 from fccl.model import LanguageModel
 from fccl.model_card import CardWriter
 from fccl.paths import DataPaths, LogPaths
+from fccl.reading import MAX_LINE, printable
 from fccl.records import ClientMetrics, ClientStatus, EventName, HeldOut, RunEvent, RunInfo
 from fccl.specs import PHASES, Phase, TrainSpec
 from fccl.tracking.history import base_so_far, rounds_so_far
@@ -220,7 +221,7 @@ class Run:
 
     def tell(self, line: str) -> None:
         """Something that a person should know."""
-        self.console.print(Text(line), soft_wrap=True)
+        self.console.print(Text(printable(line, MAX_LINE)), soft_wrap=True)
 
     def finish(self, state: FederationState) -> None:
         """Write the final adapter, in both forms."""

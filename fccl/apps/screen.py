@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.text import Text
 
 from fccl.messages import Answer, ClientUpdate
+from fccl.reading import MAX_LINE, printable
 from fccl.records import ClientStatus, HeldOut, RoundRecord
 from fccl.specs import RoundPlan
 
@@ -48,7 +49,7 @@ def answer_line(answer: Answer) -> Text:
         return Text(
             f"  client {answer.client_id}: {said.num_samples} samples, {loss}, {said.seconds:.1f} s, {report.tokens_per_second:,.0f} tokens/s{cut}"
         )
-    return Text(f"  client {answer.client_id}: excluded: {answer.reason}", style="red")
+    return Text(printable(f"  client {answer.client_id}: excluded: {answer.reason}", MAX_LINE), style="red")
 
 
 def round_line(record: RoundRecord, plan: RoundPlan) -> Text:

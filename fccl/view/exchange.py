@@ -44,7 +44,7 @@ class ExchangeReader:
                 elif self._is_strange(entry.name):
                     strangers.append(entry.name)
             files.sort(key=lambda file: (file.round is None, file.round or 0, file.kind, file.client or 0, file.name))
-            return ExchangeView(self._paths.root.is_dir(), tuple(files), rejected, total, tuple(sorted(strangers)[:_MOST_STRANGERS]))
+            return ExchangeView(os.path.isdir(self._paths.root), tuple(files), rejected, total, tuple(sorted(strangers)[:_MOST_STRANGERS]))
 
     def _is_strange(self, name: str) -> bool:
         known = name in (self._paths.bell.name, self._paths.rejected.name) or _LOCK.fullmatch(name)

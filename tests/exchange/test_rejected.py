@@ -1,7 +1,14 @@
+import errno
+import os
+
 import pytest
 
+from fccl.errors import StorageError
+from fccl.exchange import rejected as rejected_module
 from fccl.exchange.rejected import RejectedFolder, Rejection
+from fccl.files import write_bytes
 from fccl.paths import ExchangePaths
+from tests.transports.obstacles import INSTEAD_OF_A_FOLDER, OBSTACLES, put
 
 
 @pytest.fixture
@@ -42,3 +49,57 @@ def test_a_name_too_long_to_be_kept_whole_is_cut(paths):
     (paths.root / name).write_text("")
     RejectedFolder(paths).refuse([paths.root / name], "because", "run", 0)
     assert not (paths.root / name).exists()
+
+
+@pytest.mark.parametrize("kind", OBSTACLES)
+def test_what_is_in_the_way_of_a_file_is_moved_with_its_reason_and_the_file_is_written(paths, kind):
+    folder, path = RejectedFolder(paths), paths.task(3)
+    put(path, kind)
+    folder.write(path, b"content", "run", 3)
+    assert path.read_bytes() == b"content"
+    (rejection,) = folder.rejections
+    assert (rejection.files, rejection.reason, rejection.round) == ((path.name,), "something else where a file belongs", 3)
+    folder.write(path, b"another", "run", 3)
+    assert path.read_bytes() == b"another"
+    assert len(folder.rejections) == 1, "a file is written over, as ever"
+
+
+@pytest.mark.parametrize("kind", sorted({*INSTEAD_OF_A_FOLDER} - {"an empty folder", "a full folder"}))
+def test_what_is_where_the_folder_of_refused_files_belongs_ends_in_it(paths, kind):
+    put(paths.rejected, kind)
+    paths.flag(1, 0).touch()
+    RejectedFolder(paths).refuse([paths.flag(1, 0)], "because", "run", 0, 1)
+    assert sorted(path.name.split("_", 1)[1] for path in paths.rejected.iterdir()) == ["done_1_0.flag", "reason.json", "rejected"]
+    assert not list(paths.root.glob(".rejected*"))
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV, errno.EROFS])
+def test_what_cannot_be_moved_is_one_line_and_once_it_can_the_same_call_goes_on(paths, monkeypatch, number):
+    def refused(path, to):
+        raise OSError(number, os.strerror(number))
+
+    path = paths.global_adapter(0)
+    put(path, "a full folder")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", refused)
+        with pytest.raises(StorageError, match=f"^cannot move {path}: .+$"):
+            RejectedFolder(paths).write(path, b"content")
+    assert (path / "deep" / "file").read_text() == "x"
+    RejectedFolder(paths).write(path, b"content")
+    assert path.read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_the_next_thing_in_the_way_is_moved_as_well(paths, monkeypatch, times):
+    """Somebody makes a folder between the looking and the writing."""
+    looks, path = [], paths.task(0)
+
+    def write(to, content):
+        if len(looks) < times:
+            looks.append(to)
+            to.mkdir()
+        write_bytes(to, content)
+
+    monkeypatch.setattr(rejected_module, "write_bytes", write)
+    RejectedFolder(paths).write(path, b"content")
+    assert path.read_bytes() == b"content"

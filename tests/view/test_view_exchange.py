@@ -1,3 +1,4 @@
+import json
 import os
 import time
 
@@ -5,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fccl.apps.dashboard_page.exchange import rejection_row
 from fccl.exchange.rejected import RejectedFolder
 from fccl.paths import ExchangePaths
 from fccl.transports.exchange import ExchangeTransport
@@ -12,6 +14,8 @@ from fccl.view import exchange as module
 from fccl.view.exchange import ExchangeReader
 from tests.processes import client_processes, exchange_spec
 from tests.toy import START, ToyLearner, federation
+from tests.transports.obstacles import INSTEAD_OF_A_FOLDER, put
+from tests.transports.obstacles import names as place_names
 
 
 @pytest.fixture
@@ -195,3 +199,26 @@ def test_a_real_round(paths, tmp_path):
     assert {file.round for file in second.files} == {0, 1, None}
     assert {file.kind for file in second.files if file.round is None} == {"reference", "status"}
     assert all(abs(time.time() - file.modified) < 600 for file in second.files)
+
+
+@pytest.mark.parametrize("kind", INSTEAD_OF_A_FOLDER)
+def test_whatever_lies_where_files_belong_the_page_shows_the_directory(paths, kind):
+    for path in [*place_names(paths, 2, range(2)), paths.rejected, paths.server_lock]:
+        put(path, kind)
+    view = ExchangeReader(paths).refresh()
+    assert (view.exists, view.rejected, view.rejected_total) == (True, (), 0)
+    assert bool(view.files) == (kind == "a file")
+
+
+@pytest.mark.parametrize("field", ["time", "round", "client_id", "run_id", "reason", "files"])
+@pytest.mark.parametrize("value", [1e308, 10**320, -1, "x" * 60_000, ["y" * 300], None])
+def test_a_refusal_that_says_absurd_things_hides_no_other(paths, field, value):
+    folder = RejectedFolder(paths)
+    paths.flag(1, 0).touch()
+    good = folder.refuse([paths.flag(1, 0)], "because", "run", 0, 1)
+    said = good.model_dump(mode="json") | {field: value}
+    paths.rejection("9" * 25).write_text(json.dumps(said))
+    view = ExchangeReader(paths).refresh()
+    assert good in view.rejected
+    assert view.rejected_total == 2
+    assert [rejection_row(each)["time"] for each in view.rejected]
