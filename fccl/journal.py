@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from fccl.files import append_line, storage_errors, write_text
 from fccl.paths import LogPaths
+from fccl.reading import NotJson, json_value
 from fccl.records import ClientMetrics, ClientStatus, RoundRecord, RunEvent
 from fccl.specs import Value
 
@@ -60,8 +61,8 @@ def read_rows(path: Path) -> Iterator[dict[str, object]]:
     with storage_errors(path, "read"), open(path, encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:
-                row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError):
+                row = json_value(line)
+            except NotJson:
                 continue
             if isinstance(row, dict):
                 yield row
@@ -86,6 +87,7 @@ def read_value(path: Path, kind: type[Record]) -> Record | None:
     with storage_errors(path, "read"):
         content = path.read_bytes()
     try:
+        json_value(content)
         return kind.model_validate_json(content)
-    except ValidationError:
+    except (NotJson, ValidationError):
         return None

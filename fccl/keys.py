@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from fccl.errors import SettingsError
 from fccl.files import storage_errors, write_text
 from fccl.paths import KeyPaths
+from fccl.reading import json_value
 from fccl.specs import Value
 
 
@@ -83,7 +84,9 @@ def _checked(keys: Keys, expected: str, path: Path) -> Keys:
 
 def _read_public(paths: KeyPaths) -> PublicKeys:
     with _key_errors(paths.public):
-        return PublicKeys.model_validate_json(paths.public.read_bytes())
+        content = paths.public.read_bytes()
+        json_value(content)  # a number that is given twice would be two clients' word
+        return PublicKeys.model_validate_json(content)
 
 
 def _read_private(path: Path) -> Ed25519PrivateKey:

@@ -37,10 +37,15 @@ class NotJson(ValueError):
     """Something is no JSON value. The message goes on where a sentence names it, and says why."""
 
 
-def json_value(content: bytes | bytearray) -> Any:
+class NamedTwice(NotJson):
+    """JSON, but one object gives a name twice: each reader may take another of the two."""
+
+
+def json_value(content: str | bytes | bytearray) -> Any:
     """A JSON value that can be read in one way only: no name is given twice. Raises `NotJson`."""
     try:
-        return json.loads(content.decode("utf-8"), object_pairs_hook=_without_doubles)
+        text = content if isinstance(content, str) else content.decode("utf-8")
+        return json.loads(text, object_pairs_hook=object_of)
     except UnicodeDecodeError as error:
         raise NotJson(f"is not UTF-8 (byte {error.start + 1})") from error
     except RecursionError as error:
@@ -51,11 +56,12 @@ def json_value(content: bytes | bytearray) -> Any:
         raise NotJson(f"is not JSON: {getattr(error, 'msg', error)}") from error
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, from the names and values that its text gives. Raises `NamedTwice`."""
     found = dict(pairs)
     if len(found) < len(pairs):
         double, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise NotJson(f"names {printable(double, 100)!r} twice")
+        raise NamedTwice(f"names {printable(double, 100)!r} twice")
     return found
 
 

@@ -2,6 +2,7 @@ import dataclasses
 import json
 
 import pytest
+import safetensors.torch
 
 from fccl.adapter import load_adapter
 from fccl.aggregation.rules import aggregation
@@ -9,8 +10,9 @@ from fccl.checkpoint import RunFolder
 from fccl.errors import AdapterError, FederationError, StorageError
 from fccl.files import write_text
 from fccl.journal import Journal, read_records, read_rows
-from fccl.paths import LogPaths
+from fccl.paths import LogPaths, of_earlier_versions
 from fccl.records import RoundRecord, RunInfo
+from fccl.torch_files import torch_bytes
 from fccl.transports.in_process import InProcessTransport
 from tests.toy import START, ToyLearner, adapter, federation, shard
 
@@ -98,6 +100,43 @@ def test_another_reference_is_refused(folder):
     load_adapter(folder.paths.global_adapter(3)).save(folder.paths.global_sft)
     with pytest.raises(FederationError, match=r"global_sft\.safetensors is not the adapter that"):
         folder.resume(plan)
+
+
+def made_by_an_earlier_version(root):
+    """The folder with every adapter in a file of `torch.save`, as versions before the protocol's second wrote them."""
+    for path in root.rglob("*.safetensors"):
+        of_earlier_versions(path).write_bytes(torch_bytes(safetensors.torch.load_file(path)))
+        path.unlink()
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_a_run_of_an_earlier_version_goes_on_to_the_same_bytes(folder, tmp_path, stop):
+    whole = RunFolder(LogPaths(tmp_path / "whole"), Journal(LogPaths(tmp_path / "whole")))
+    expected = run(whole, whole.start(INFO, federation().plan, START.adapter))
+    run(folder, folder.start(INFO, federation().plan, START.adapter), stop)
+    made_by_an_earlier_version(folder.paths.root)
+    final = run(folder, folder.resume(federation().plan))
+    assert final.adapter.sha256 == expected.adapter.sha256
+    assert {path.name for path in folder.paths.global_adapter(0).parent.glob("*.pt")} <= {"global_round_3.pt"}, "old rounds go"
+
+
+@pytest.mark.parametrize("name", ["fedadam", "fedavgm", "scaffold"])
+def test_what_an_earlier_version_carried_from_round_to_round_is_refused_in_one_line(folder, name):
+    rule, plan = aggregation(name), federation().plan
+    run(folder, folder.start(INFO, plan, START.adapter), stop=1, aggregation=rule)
+    made_by_an_earlier_version(folder.paths.root)
+    with pytest.raises(FederationError) as error:
+        folder.resume(plan)
+    assert "\n" not in str(error.value)
+    assert str(folder.paths.root) in str(error.value)
+
+
+def test_a_run_of_an_earlier_version_is_archived_whole(folder):
+    run(folder, folder.start(INFO, federation().plan, START.adapter))
+    load_adapter(folder.paths.global_sft).save(folder.paths.global_final)
+    made_by_an_earlier_version(folder.paths.root)
+    folder.archive()
+    assert [path.name for path in folder.paths.root.iterdir()] == ["runs"]
 
 
 @pytest.mark.parametrize("damaged", [b"", b"{", b"\xff\xfe"])

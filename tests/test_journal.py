@@ -37,6 +37,8 @@ def test_a_broken_value_is_none(tmp_path):
     for text in ("", "{", "[]", '{"run_id": "x"}', '{"run_id": "x", "next_round": -1, "total_rounds": 4, "adapter_sha256": ""}'):
         path.write_text(text)
         assert read_value(path, RunState) is None
+    path.write_text('{"run_id": "x", "run_id": "x", "next_round": 1, "total_rounds": 4, "adapter_sha256": ""}')
+    assert read_value(path, RunState) is None
     path.write_bytes(b"\xff\xfe")
     assert read_value(path, RunState) is None
     assert read_value(tmp_path / "none.json", RunState) is None

@@ -51,7 +51,10 @@ def test_keys_are_never_overwritten(folder):
     assert folder.server.read_bytes() == before
 
 
-@pytest.mark.parametrize("content", [b"", b"no key", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no key", b'{"server": "", "server": "", "clients": {}}', b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"],
+)
 def test_a_file_that_is_no_key_is_one_line(tmp_path, content):
     paths = KeyPaths(tmp_path)
     create_keys(paths, 1)

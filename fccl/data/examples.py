@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from fccl.errors import BadRow, DataError
 from fccl.files import storage_errors, write_text
+from fccl.reading import NotJson, json_value
 
 PROMPT = "### Instruction:\n{instruction}\n\n### Response:"
 
@@ -71,22 +72,6 @@ def _names(fields: Iterable[Any]) -> str:
     return ", ".join(repr(str(field)) for field in fields) or "nothing"
 
 
-class NotJson(ValueError):
-    """A line holds no JSON value. The message says why."""
-
-
-def parse_line(content: bytes) -> Any:
-    """The JSON value of a line. Raises `NotJson`."""
-    try:
-        return json.loads(content.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise NotJson(f"is not UTF-8 (byte {error.start + 1} of the line)") from error
-    except RecursionError as error:
-        raise NotJson("is nested too deeply") from error
-    except ValueError as error:
-        raise NotJson(f"is not JSON: {getattr(error, 'msg', error)}") from error
-
-
 def read_examples(path: Path, kind: type[Example]) -> list[Example]:
     """The examples of one shard file. Raises `DataError` when it is not there or empty, `BadRow` on a bad line."""
     if not path.is_file():
@@ -96,7 +81,7 @@ def read_examples(path: Path, kind: type[Example]) -> list[Example]:
     examples = []
     for number, line in enumerate(lines if lines != [b""] else [], start=1):
         try:
-            row = parse_line(line)
+            row = json_value(line)
         except NotJson as error:
             raise BadRow(str(path), number, str(error)) from error
         examples.append(parse_row(kind, row, str(path), number))

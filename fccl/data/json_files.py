@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fccl.data.examples import NotJson, parse_line
 from fccl.data.layouts import rows_key, table_rows
 from fccl.errors import DataError
 from fccl.files import storage_errors
+from fccl.reading import NamedTwice, NotJson, json_value, object_of
 
 UNPACKED_FACTOR, UNPACKED_LEAST = 200, 1 << 26  # text packs to a tenth or a fiftieth of its size; what unpacks to more is no text
 
@@ -139,9 +139,9 @@ def _is_document(path: Path, first: bytes, alone: bool) -> bool:
 
 def _is_json(line: bytes) -> bool:
     try:
-        parse_line(line)
-    except NotJson:
-        return False
+        json_value(line)
+    except NotJson as error:
+        return isinstance(error, NamedTwice)
     return True
 
 
@@ -155,7 +155,7 @@ def _line_rows(path: Path, content: bytes | None) -> Iterator[tuple[int, Any]]:
 
 def _parse_line(content: bytes) -> Any:
     try:
-        return parse_line(content)
+        return json_value(content)
     except NotJson as error:
         return Unreadable(str(error))
 
@@ -177,6 +177,8 @@ def _document_rows(path: Path, content: bytes | None) -> Iterator[tuple[int, Any
         raise _Broken(f"{path}:{line}: is not UTF-8", hint=_SAVE_AS_UTF8) from error
     except json.JSONDecodeError as error:
         raise _broken(path, error.lineno, f"is not JSON: {error.msg}") from error
+    except NamedTwice as error:
+        raise _Broken(f"{path} {error} in one object", hint="mend the file") from error
     except RecursionError as error:
         raise _Broken(f"{path} is nested too deeply") from error
     except ValueError as error:  # Python's limit for the digits of a number
@@ -204,7 +206,7 @@ def _rows_of_objects(path: Path, text: str) -> Iterator[tuple[int, Any]]:
 
 def _objects(text: str) -> Iterator[tuple[int, Any]]:
     """Values one after the other, each with the line that it starts on."""
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(object_pairs_hook=object_of)
     at, line, counted = _skip_space(text, 0), 1, 0
     while at < len(text):
         if text[at] != "{":
@@ -217,7 +219,7 @@ def _objects(text: str) -> Iterator[tuple[int, Any]]:
 
 def _place_of(text: str, key: str) -> int:
     """Where the value of a key of the outermost object begins."""
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(object_pairs_hook=object_of)
     at, found = _skip_space(text, _skip_space(text, 0) + 1), -1
     while text[at] != "}":
         name, at = decoder.raw_decode(text, at)
@@ -231,7 +233,7 @@ def _place_of(text: str, key: str) -> int:
 
 def _elements(text: str, start: int, closed: bool = True) -> Iterator[tuple[int, Any]]:
     """The elements of the array that begins at `start`, each with the line that it starts on; `closed`: nothing may follow it."""
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(object_pairs_hook=object_of)
     at, line, counted = _skip_space(text, start + 1), 1, 0
     while at < len(text) and text[at] != "]":
         line, counted = line + text.count("\n", counted, at), at

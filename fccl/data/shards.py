@@ -16,6 +16,7 @@ from fccl.data.spec import DataSpec
 from fccl.errors import DataError, StorageError
 from fccl.files import new_folder, replace_folder, sha256_of, storage_errors, write_bytes, write_text
 from fccl.paths import DataPaths, LogPaths
+from fccl.reading import NotJson, json_value
 from fccl.specs import PHASES, Phase, Value, exactly
 from fccl.temporary import is_temporary, sweep
 
@@ -93,8 +94,9 @@ def read_manifest(paths: DataPaths | LogPaths) -> Manifest:
     with storage_errors(paths.manifest, "read"):
         content = paths.manifest.read_bytes()
     try:
+        json_value(content)
         return Manifest.model_validate_json(content)
-    except ValidationError as error:
+    except (NotJson, ValidationError) as error:
         raise DataError(f"{paths.manifest} is not a manifest of this version", hint="run `fccl prepare` again") from error
 
 

@@ -16,6 +16,7 @@ from typing import Generic, Protocol, TypeVar
 
 from pydantic import ValidationError
 
+from fccl.reading import NotJson, json_value
 from fccl.specs import Value
 
 _BLOCK = 2**20  # bytes at a time: the records of a block are small enough for the processor's cache
@@ -115,8 +116,9 @@ class ValueFile(Generic[Kind]):
 def parsed(content: bytes, kind: type[Kind], strict: bool = True) -> Kind | None:
     """JSON as a value; None when it is not one."""
     try:
+        json_value(content)
         return kind.model_validate_json(content, strict=strict)
-    except ValidationError:
+    except (NotJson, ValidationError):
         return None
 
 

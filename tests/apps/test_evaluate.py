@@ -8,7 +8,9 @@ from fccl.apps.evaluate import evaluate_run, show
 from fccl.data.examples import PreferencePair, SftExample, write_examples
 from fccl.errors import DataError, SettingsError
 from fccl.evaluation.values import EvaluationOptions, EvaluationReport
-from fccl.paths import DataPaths, LogPaths
+from fccl.files import write_bytes
+from fccl.paths import DataPaths, LogPaths, of_earlier_versions
+from fccl.torch_files import torch_bytes
 
 OPTIONS = EvaluationOptions(gen_samples=2, gen_tokens=4, gen_temperature=0.8, bootstrap_samples=100, batch_size=8, seed=1)
 EVIL = "[red]no markup[/red] \x1b[2J"
@@ -72,7 +74,7 @@ def test_the_base_can_be_left_out_but_not_all(tiny_model, folders):
 def test_clients_last_updates_are_evaluated_and_a_missing_one_is_named(tiny_model, folders):
     _, logs = folders
     updates = adapters(tiny_model)
-    updates["SFT"].save(logs.client_adapter(0, "sft"))
+    write_bytes(of_earlier_versions(logs.client_adapter(0, "sft")), torch_bytes(updates["SFT"].tensors))
     updates["SFT"].save(logs.client_adapter(1, "sft"))
     updates["FedVA"].save(logs.client_adapter(1, "va"))
     console = Console(file=io.StringIO(), width=80)

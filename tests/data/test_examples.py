@@ -39,7 +39,8 @@ def test_pairs_too_with_every_separator_that_unicode_has(tmp_path_factory, examp
         ("", "is not JSON"),
         ("[" * 100_000, "is nested too deeply"),
         ("1" * 5000, "is not JSON"),
-        (b'{"instruction": "\xff"}', "is not UTF-8 (byte 18 of the line)"),
+        ('{"instruction": "a", "response": "b", "response": "c"}', "names 'response' twice"),
+        (b'{"instruction": "\xff"}', "is not UTF-8 (byte 18)"),
     ],
 )
 def test_a_bad_line_is_named_with_file_and_number(tmp_path, line, what):

@@ -160,3 +160,17 @@ def test_no_content_is_more_than_an_error_of_ours(tmp_path_factory, content):
     file.write_bytes(content)
     with contextlib.suppress(DataError):
         read(file)
+
+
+@pytest.mark.parametrize("name", ["instruction", "output"])
+def test_a_row_that_gives_a_name_twice_is_a_bad_row_of_its_line_and_no_document_at_all(tmp_path, name):
+    double = json.dumps(ROWS[1])[:-1] + f', "{name}": "other"}}'
+    for place in range(3):
+        rows = [json.dumps(row) for row in ROWS]
+        rows[place] = double
+        (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+        found = dict(read(tmp_path / "rows.jsonl"))
+        assert [line for line, row in found.items() if isinstance(row, Unreadable)] == [place + 1]
+        (tmp_path / "rows.json").write_text(f"[{', '.join(rows)}]")
+        with pytest.raises(DataError, match=f"names '{name}' twice"):
+            read(tmp_path / "rows.json")
