@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fccl.data.examples import PreferencePair, SftExample, read_examples, write_examples
-from fccl.data.formats import parse_sft, parse_va
+from fccl.data.formats import SFT_FORMATS, VA_FORMATS, parse_sft, parse_va
 from fccl.data.json_files import Unreadable
 from fccl.data.sources import open_source
 from fccl.errors import BadRow, DataError
@@ -159,6 +159,49 @@ def test_a_malformed_row_names_file_line_and_what_is_wrong(row, what):
 def test_a_malformed_pair(row, what):
     with pytest.raises(BadRow, match=what):
         va(row)
+
+
+KEYS = sorted(
+    {column for known in (*SFT_FORMATS, *VA_FORMATS) for column in known.columns}
+    | {
+        "input",
+        "context",
+        "system",
+        "tools",
+        "history",
+        "topic",
+        "label",
+        "weight",
+        "train",
+        "masked",
+        "tool_calls",
+        "role",
+        "content",
+        "from",
+        "value",
+    }
+)
+SCALARS = st.sampled_from(
+    [None, True, False, 0, 1, -1, 0.5, 10**400, float("nan"), float("inf"), "", "nan", "Q", "Human: Q\n\nAssistant: A", "user", "assistant"]
+)
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4), max_leaves=8)
+MESSAGE = st.fixed_dictionaries(
+    {"role": st.sampled_from(["system", "user", "assistant", "tool"]), "content": VALUES}, optional={"tool_calls": VALUES}
+)
+
+
+@given(
+    known=st.sampled_from([*SFT_FORMATS, *VA_FORMATS]),
+    first=st.lists(VALUES | st.lists(MESSAGE, max_size=4), min_size=3, max_size=3),
+    more=st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4),
+)
+@settings(deadline=None, max_examples=150)
+def test_any_row_is_an_example_or_counted_or_an_error_of_ours(known, first, more):
+    row = more | dict(zip(known.columns, first, strict=False))
+    for parse, good in ((sft, {"instruction": "Q", "output": "A"}), (va, {"prompt": "Q", "chosen": "A", "rejected": "B"})):
+        parsed = parse(good, row, good, skip_bad_rows=True)
+        assert parsed.rows == 3 == len(parsed.examples) + parsed.nothing_to_learn + parsed.marked + parsed.bad_rows
+        assert all(example.instruction.strip() for example in parsed.examples)
 
 
 def test_only_the_first_reasons_are_kept():
