@@ -93,7 +93,7 @@ class RunFolder:
             raise FederationError(f"{self.paths.root} holds no run to resume", hint="start one with `fccl run`")
         adapter = self._adapter(self.paths.global_adapter(state.next_round), state.adapter_sha256)
         reference = self._adapter(self.paths.global_sft, state.reference_sha256) if state.next_round >= plan.fed_rounds else None
-        found = FederationState(state.next_round, adapter, reference, self._server_state(state), self._controls(state, adapter))
+        found = FederationState(state.next_round, adapter, reference, self._server_state(state), self._controls(state, adapter), state.norms)
         self.journal.keep_rounds_before(state.next_round)
         return found
 
@@ -116,6 +116,7 @@ class RunFolder:
             reference_sha256=state.reference.sha256 if state.reference else "",
             server_sha256=state.server.sha256 if carries else "",
             controls=tuple(_kept(client_id, control) for client_id, control in state.controls.items()),
+            norms=state.norms,
         )
         write_text(self.paths.state, record.model_dump_json() + "\n")
 

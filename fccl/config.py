@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     num_clients: int = knob("federation", 3, "clients that hold a shard", ge=1, le=100_000)
     clients_per_round: int = knob("federation", 0, "clients drawn for each round; 0 takes all", ge=0)
     min_clients: int = knob("federation", 1, "a round with fewer good updates fails", ge=1)
+    max_update_ratio: float = knob(
+        "federation", 100.0, "an update whose change is so many times as long as the round's median is left out; 0: none is for that", ge=0
+    )
     fed_rounds: int = knob("federation", 3, "rounds of each phase: so many of SFT, then as many of VA", ge=1)
 
     contribution_mode: Literal["cognitive", "uniform", "fedavg"] = knob(
@@ -253,6 +256,7 @@ class Settings(BaseSettings):
                 num_clients=self.num_clients,
                 clients_per_round=per_round,
                 min_clients=self.min_clients,
+                max_update_ratio=self.max_update_ratio,
                 seed=self.seed,
             )
 

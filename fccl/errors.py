@@ -11,6 +11,7 @@
         ForeignAnswer   it is not even this client's answer: of another run, round or sender
         NotAFile        something else is where a file of it belongs, or nothing
       FederationError   the run cannot go on (too few clients); its state is resumable
+        BadAggregate    what a rule makes of a round's updates is nothing to go on with
       StorageError      the disk is full, read-only or not there, or a file on it is not what it was
       OutputError       nobody takes what the command prints
 
@@ -77,6 +78,10 @@ class NotAFile(UpdateRejected):
 
 class FederationError(FcclError):
     """The run cannot go on; what is complete is kept and can be resumed."""
+
+
+class BadAggregate(FederationError):
+    """What a rule makes of a round's updates is nothing to go on with: too large, or the server's model has no finite loss under it."""
 
 
 class StorageError(FcclError):

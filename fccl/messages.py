@@ -89,7 +89,8 @@ class FitTask:
 class ClientUpdate:
     """One client's answer to one task. `adapter.load()` is the adapter, in memory or still in a file: a thousand updates need not fit.
 
-    `control` is the client's next c_i, where the task had corrections.
+    `control` is the client's next c_i, where the task had corrections. The norms are the server's own, measured once, when the update comes in
+    (`fccl.aggregation.bounds`).
     """
 
     run_id: str
@@ -100,6 +101,8 @@ class ClientUpdate:
     contribution: Contribution
     report: TrainingReport
     control: Adapter | StoredAdapter | None = None
+    change_norm: float | None = None  # L2 norm of what it changed of the round's adapter
+    control_norm: float | None = None  # and of the control variate
 
     def require_answers(self, task: FitTask) -> None:
         """Raises `UpdateRejected` unless this update answers `task`: same run, round and phase, a form that it may have, a control if asked."""
@@ -119,6 +122,10 @@ class ClientUpdate:
     def behind(self, before: Adapter) -> ClientUpdate:
         """The same with those directions of `before` that it did not train behind its own; itself when there are none."""
         return self if self.adapter.form == before.form else replace(self, adapter=CompletedAdapter(self.adapter, before))
+
+    def change_from(self, before: Adapter) -> float:
+        """The L2 norm of what it changed of `before`, the round's adapter. Loads the update only where that was not measured before."""
+        return self.adapter.load().distance(before) if self.change_norm is None else self.change_norm
 
 
 @dataclass(frozen=True)

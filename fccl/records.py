@@ -147,6 +147,13 @@ class RunInfo(Value):
     versions: dict[str, str]
 
 
+class MedianNorms(Value):
+    """How far a round's accepted updates moved: the median L2 norm of those that moved at all. None before there were any."""
+
+    change: float | None = Field(default=None, gt=0)
+    control: float | None = Field(default=None, gt=0)  # of SCAFFOLD's control variates
+
+
 class KeptControl(Value):
     """SCAFFOLD's c_i of one client: the SHA-256 of its file, its share in c."""
 
@@ -165,6 +172,7 @@ class RunState(Value):
     reference_sha256: str = ""  # of the last SFT global adapter, once there is one
     server_sha256: str = ""  # of the aggregation rule's state; empty when it carries none
     controls: tuple[KeptControl, ...] = ()
+    norms: MedianNorms = MedianNorms()  # of the last round that had updates which moved
 
     @property
     def finished(self) -> bool:

@@ -80,6 +80,7 @@ class RoundPlan(Value):
     num_clients: int = Field(ge=1)
     clients_per_round: int = Field(ge=1)
     min_clients: int = Field(default=1, ge=1)
+    max_update_ratio: float = Field(default=100.0, ge=0)  # of an update's change over the round's median; 0: no bound
     seed: int = Field(ge=0)
 
     @model_validator(mode="after")

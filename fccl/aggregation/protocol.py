@@ -90,8 +90,8 @@ class Aggregation(Protocol):
     def aggregate(self, before: Adapter, parts: Parts, state: ServerState) -> Aggregated:
         """The adapter that follows `before`. The same bytes for the same arguments, whatever number of threads torch has.
 
-        Raises `AdapterError` when an update does not fit `before`, `FederationError` when there are too few updates for the rule or when the
-        result is too large for float32.
+        Raises `AdapterError` when an update does not fit `before`, `FederationError` when there are too few updates for the rule,
+        `BadAggregate` when the result is too large for float32.
         """
         ...
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fccl.adapter import Adapter, Form
 from fccl.aggregation.protocol import Parts
-from fccl.errors import FederationError
+from fccl.errors import BadAggregate
 
 BLOCK_BYTES = 128 * 2**20  # of values of all updates that are in memory at once; more updates make narrower blocks and more passes
 TILE = 8192  # coordinates that are turned to float64 together
@@ -38,7 +38,7 @@ def flat(adapter: Adapter) -> Tensor:
 
 
 def unflat(vector: Tensor, form: Form, rule: str) -> Adapter:
-    """The adapter of this form with these values (d,), rounded to float32 once. Raises `FederationError` where float32 is too small for one."""
+    """The adapter of this form with these values (d,), rounded to float32 once. Raises `BadAggregate` where float32 is too small for one."""
     rounded, tensors, start = vector.float(), {}, 0
     for name, shape in form.shapes.items():
         stop = start + prod(shape)
@@ -47,10 +47,10 @@ def unflat(vector: Tensor, form: Form, rule: str) -> Adapter:
 
 
 def finite_adapter(tensors: Mapping[str, Tensor], rule: str) -> Adapter:
-    """The adapter of these float32 tensors. Raises `FederationError` when some of them were too large for float32."""
+    """The adapter of these float32 tensors. Raises `BadAggregate` when some of them were too large for float32."""
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise FederationError(
+            raise BadAggregate(
                 f"AGGREGATION={rule}: the aggregated {name} has values beyond float32",
                 hint="a smaller SERVER_LR or CLIP_NORM, or a rule that leaves extreme updates out, such as median",
             )

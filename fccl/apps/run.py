@@ -315,5 +315,5 @@ def _metrics(update: ClientUpdate, before: Adapter) -> ClientMetrics:
         client_id=update.client_id,
         **update.contribution.model_dump(),
         **update.report.model_dump(),
-        update_norm=update.adapter.load().distance(before),
+        update_norm=update.change_from(before),
     )

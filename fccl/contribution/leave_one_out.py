@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fccl.adapter import Adapter
-from fccl.contribution.prior import Prior, prior_weights, tilted
+from fccl.contribution.prior import Prior, prior_weights, shares, tilted
 from fccl.contribution.verified import finite, mean_of
 from fccl.contribution.weighing import HeldOutLoss, Weighing
 from fccl.messages import ClientUpdate, FitTask
@@ -41,7 +41,7 @@ class LeaveOneOut:
     def weigh(self, task: FitTask, updates: Sequence[ClientUpdate]) -> Weighing:
         """One forward pass a client and two more; every update is loaded log2(n) + 3 times."""
         started = time.monotonic()
-        prior = prior_weights(self.prior, task, updates)
+        prior = prior_weights(self.prior, updates, shares(task, updates))
         loss = self.loss.loss(task, mean_of(updates, prior))
         without = [self.loss.loss(task, mean) for mean in means_without_one(task.trained, updates, prior)]
         scores = bounded([other - loss for other in without])

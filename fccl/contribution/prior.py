@@ -10,23 +10,31 @@ from typing import Literal
 from fccl.contribution.rules import proportional
 from fccl.messages import ClientUpdate, FitTask
 
-FAR = 5.0  # medians; honest clients whose samples differ twentyfold stay within three
+FAR = 3.0  # medians; honest clients whose samples differ twentyfold stay within it
 
 Prior = Literal["samples", "uniform"]
 
 
-def prior_weights(prior: Prior, task: FitTask, updates: Sequence[ClientUpdate]) -> tuple[float, ...]:
-    """In proportion to samples (the mean is then FedAvg's), or all alike; an update that is far out has less. They sum to 1.
+def shares(task: FitTask, updates: Sequence[ClientUpdate]) -> tuple[float, ...]:
+    """How much of each change is believed, from 0 to 1: all of it, and of one that is far out as much as is as long as the median.
 
-    Far out is farther from the round's adapter than `FAR` times the median of those that moved at all. It starts with so much less that it moves the
-    mean no more than one at that limit would: where a single update has driven the mean to where the loss is flat or overflows, no
-    gradient leads back. Every update is loaded once.
+    Far out is farther from the round's adapter than `FAR` times the median of those that moved at all. Back to the median, not to the limit: whoever
+    goes too far has nothing of it. No update that was measured is loaded.
+    """
+    distances = [update.change_from(task.trained) for update in updates]
+    moved = [distance for distance in distances if distance > 0]
+    middle = median_low(moved) if moved else math.inf
+    return tuple(middle / distance if distance > FAR * middle else 1.0 for distance in distances)
+
+
+def prior_weights(prior: Prior, updates: Sequence[ClientUpdate], believed: Sequence[float]) -> tuple[float, ...]:
+    """In proportion to samples (the mean is then FedAvg's), or all alike, times what is believed of each (`shares`). They sum to 1.
+
+    So an update that is far out moves the mean no more than one of the median's length would: where a single update has driven the mean to where the
+    loss is flat or overflows, no gradient leads back.
     """
     amounts = [float(update.contribution.num_samples) if prior == "samples" else 1.0 for update in updates]
-    distances = [update.adapter.load().distance(task.trained) for update in updates]
-    moved = [distance for distance in distances if distance > 0]
-    limit = FAR * median_low(moved) if moved else math.inf
-    return proportional([amount * (min(1.0, limit / far) if far > 0 else 1.0) for amount, far in zip(amounts, distances, strict=True)])
+    return proportional([amount * share for amount, share in zip(amounts, believed, strict=True)])
 
 
 def tilted(prior: Sequence[float], scores: Sequence[float], temperature: float) -> tuple[float, ...]:

@@ -26,14 +26,13 @@ class ValidationLoss:
     normalize: Normalize = "mean"
 
     def weigh(self, task: FitTask, updates: Sequence[ClientUpdate]) -> Weighing:
-        """One forward pass a client. A client whose loss is not finite has score 0 and weight 0, unless that is so of all."""
+        """One forward pass a client. One whose loss is not finite is left out."""
         started = time.monotonic()
         losses = [self.loss.loss(task, update.adapter.load()) for update in updates]
-        scores = tuple(1.0 / max(loss, LOSS_FLOOR) for loss in losses)
-        seen = [index for index, loss in enumerate(losses) if math.isfinite(loss)] or list(range(len(losses)))
-        shares = dict(zip(seen, self._weights([scores[index] for index in seen]), strict=True))
+        scores = tuple(1.0 / max(loss, LOSS_FLOOR) for loss in losses if math.isfinite(loss))
+        unfit = tuple(index for index, loss in enumerate(losses) if not math.isfinite(loss))
         verification = Verification(examples=self.loss.examples(task.phase), seconds=time.monotonic() - started)
-        return Weighing(tuple(shares.get(index, 0.0) for index in range(len(updates))), scores, verification)
+        return Weighing(self._weights(scores) if scores else (), scores, verification, unfit)
 
     def _weights(self, scores: Sequence[float]) -> tuple[float, ...]:
         return softmax(divided_by_mean(scores) if self.normalize == "mean" else scores, self.temperature)

@@ -1,14 +1,20 @@
 """Verified contribution: the loss on the server's own examples decides how much each client counts.
 
-Exponentiated-gradient descent on the simplex of weights (Kivinen & Warmuth 1997). With u_i client i's update, theta(w) = sum_i w_i u_i, L the
-held-out loss, p the prior and w = p at k = 0:
+Exponentiated-gradient descent on the simplex of weights (Kivinen & Warmuth 1997). With x the round's adapter, u_i client i's update, b_i how much of
+its change is believed (`fccl.contribution.prior.shares`), theta(w) = sum_i w_i u_i, L the held-out loss, p the prior and w = p at k = 0:
 
-    d_i = <grad L(theta(w)), u_i>,   d_i <- d_i - sum_j w_j d_j,   log w_i <- log w_i - (1/T) d_i / (sqrt(k + 1) max_j |d_j|),   normalise
+    d_i = b_i <grad L(theta(w)), u_i - x>,   d_i <- d_i - sum_j w_j d_j,   s = min(max_j |d_j|, 3 sum_j w_j |d_j|)
+    log w_i <- log w_i - (1/T) clip(d_i / s, -1, 1) / sqrt(k + 1),   normalise
 
 so after any step w_i is proportional to p_i exp(score_i / T), the score being what was subtracted in all. One backward pass gives every client's
 marginal contribution d_i at once, however many clients there are. The path ends when little more is to be gained, and the weights of the lowest loss
-on it are taken, so theta(w) is never worse on these examples than with the prior. `docs/contribution.md` says why, what it
-costs, and where it fails.
+on it are taken, so theta(w) is never worse on these examples than with the prior.
+
+What one client alone can choose, another must not gain by: a change that is too long counts as one of the median's length, in the prior and in every
+slope; the unit s of a step is at most three times the mean slope, in which a client has its weight's share; and p is the prior of
+`fccl.contribution.prior` tilted once by the slopes at x itself, where nobody's update but one's own has a say: whoever leads uphill from there begins
+with less, and others who pull the mean too far cannot make it look useful from the start. `docs/contribution.md` says why, what it costs, and where
+it fails.
 """
 
 from __future__ import annotations
@@ -17,15 +23,18 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from fccl.adapter import Adapter
 from fccl.aggregation.mean import weighted_mean
-from fccl.contribution.prior import Prior, prior_weights, tilted
+from fccl.contribution.prior import Prior, prior_weights, shares, tilted
 from fccl.contribution.weighing import HeldOutLoss, Weighing
 from fccl.messages import ClientUpdate, FitTask
 from fccl.records import Verification
 
 ENOUGH = 0.1  # of the gap at the prior: where no more is left, the path ends
+UPHILL = 3.0  # of a score: at the default temperature e^-6 of the prior
+MOST = 3.0  # mean slopes that one step's unit may be; honest clients' largest stays within it
 ROUNDING = 1e-9  # slopes that differ by less than this share of the largest are alike
 
 
@@ -54,7 +63,7 @@ class Verified:
     prior: Prior = "samples"
 
     def weigh(self, task: FitTask, updates: Sequence[ClientUpdate]) -> Weighing:
-        """At most `steps` forward and backward passes and one forward pass over the examples; each step loads every update twice."""
+        """At most `steps` + 1 forward and backward passes and one forward pass over the examples; each step loads every update twice."""
         started = time.monotonic()
         path = list(self._path(task, updates))
         taken = min(range(len(path)), key=lambda step: path[step].loss)  # the first of equals
@@ -72,26 +81,45 @@ class Verified:
 
     def _path(self, task: FitTask, updates: Sequence[ClientUpdate]) -> Iterator[_Point]:
         """The prior, then the iterates, as long as there is something to gain."""
-        prior = prior_weights(self.prior, task, updates)
-        point = self._point(task, updates, (0.0,) * len(updates), prior)
+        believed = shares(task, updates)
+        prior = self._prior(task, updates, believed)
+        point = self._point(task, updates, believed, (0.0,) * len(updates), prior)
         yield point
         least = ENOUGH * point.gap
         for step in range(1, self.steps + 1):
             if point.gap <= least:
                 return
-            scale = math.sqrt(step) * max(map(abs, point.slopes))
-            scores = tuple(score - slope / scale for score, slope in zip(point.scores, point.slopes, strict=True))
+            moves = clipped(point.slopes, unit(point.slopes, point.weights))
+            scores = tuple(score - move / math.sqrt(step) for score, move in zip(point.scores, moves, strict=True))
             weights = tilted(prior, scores, self.temperature)
             if step < self.steps:
-                point = self._point(task, updates, scores, weights)
+                point = self._point(task, updates, believed, scores, weights)
             else:
                 point = _Point(scores, weights, self.loss.loss(task, mean_of(updates, weights)))
             yield point
 
-    def _point(self, task: FitTask, updates: Sequence[ClientUpdate], scores: tuple[float, ...], weights: tuple[float, ...]) -> _Point:
-        loss, slopes = self.loss.slopes(task, mean_of(updates, weights), (update.adapter.load() for update in updates))
+    def _prior(self, task: FitTask, updates: Sequence[ClientUpdate], believed: Sequence[float]) -> tuple[float, ...]:
+        """The prior, with less for who leads uphill from the round's adapter: by `UPHILL` where as steep as the median (under the weights)."""
+        before = prior_weights(self.prior, updates, believed)
+        loss, slopes = self._slopes(task, updates, believed, task.trained)
+        middle = weighted_median([abs(slope) for slope in slopes], before)
+        if not all(map(math.isfinite, (loss, *slopes))) or middle == 0:
+            return before
+        uphill = [-UPHILL * max(0.0, min(1.0, slope / middle)) for slope in slopes]
+        return tilted(before, uphill, self.temperature) if any(uphill) else before
+
+    def _point(
+        self, task: FitTask, updates: Sequence[ClientUpdate], believed: Sequence[float], scores: tuple[float, ...], weights: tuple[float, ...]
+    ) -> _Point:
+        loss, slopes = self._slopes(task, updates, believed, mean_of(updates, weights))
         known = all(map(math.isfinite, (loss, *slopes)))
         return _Point(scores, weights, loss, centred(slopes, weights) if known else ())
+
+    def _slopes(self, task: FitTask, updates: Sequence[ClientUpdate], believed: Sequence[float], where: Adapter) -> tuple[float, tuple[float, ...]]:
+        """The loss there, and how fast it rises along what is believed of each change."""
+        directions = chain([task.trained], (update.adapter.load() for update in updates))
+        loss, (start, *ends) = self.loss.slopes(task, where, directions)
+        return loss, tuple(share * (end - start) for share, end in zip(believed, ends, strict=True))
 
 
 def mean_of(updates: Sequence[ClientUpdate], weights: Sequence[float]) -> Adapter:
@@ -105,6 +133,31 @@ def centred(slopes: Sequence[float], weights: Sequence[float]) -> tuple[float, .
     parts = tuple(slope - mean for slope in slopes)
     alike = max(map(abs, parts)) <= ROUNDING * max(map(abs, slopes))
     return (0.0,) * len(parts) if alike else parts
+
+
+def unit(slopes: Sequence[float], weights: Sequence[float]) -> float:
+    """What a slope is measured by: the largest, or `MOST` times their mean under the weights where that is less. Above 0 unless all are 0.
+
+    A client with little weight has a steep slope at will, and with the largest alone could make all others' steps as short as it likes.
+    """
+    sizes = [abs(slope) for slope in slopes]
+    mean = math.fsum(weight * size for weight, size in zip(weights, sizes, strict=True))
+    return min(max(sizes), MOST * mean) or max(sizes)
+
+
+def weighted_median(values: Sequence[float], weights: Sequence[float]) -> float:
+    """The least of the values below or at which half of the weight lies."""
+    below = 0.0
+    for value, weight in sorted(zip(values, weights, strict=True)):
+        below += weight
+        if below >= 0.5 * (1 - ROUNDING):
+            return value
+    return max(values)
+
+
+def clipped(slopes: Sequence[float], by: float) -> list[float]:
+    """The slopes in units of `by`, none beyond 1."""
+    return [max(-1.0, min(1.0, slope / by)) for slope in slopes]
 
 
 def finite(loss: float) -> float | None:

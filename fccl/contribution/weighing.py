@@ -14,13 +14,21 @@ if TYPE_CHECKING:  # so that rules over reported numbers alone can be had withou
     from fccl.specs import Phase
 
 
+NO_LOSS = "its loss on the server's examples is not finite"
+
+
 @dataclass(frozen=True)
 class Weighing:
-    """How much each client counts in one round, in the order of the updates. Weights are >= 0 with sum 1."""
+    """How much each client counts in one round, in the order of the updates. Weights are >= 0 with sum 1.
+
+    `unfit` are the places of updates that are left out, since the server found that their own loss is not finite (`NO_LOSS`); all else is of the
+    others, and empty where there are none.
+    """
 
     weights: tuple[float, ...]
     scores: tuple[float, ...]
     verification: Verification | None = None
+    unfit: tuple[int, ...] = ()
 
 
 class Weigher(Protocol):

@@ -5,16 +5,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fccl.contribution.prior import FAR, prior_weights, tilted
+from fccl.contribution.prior import FAR, prior_weights, shares, tilted
 from tests.contribution.quadratic import task, update, updates
+
+
+
+def weights(prior, task, given_updates):
+    return prior_weights(prior, given_updates, shares(task, given_updates))
+
 
 amounts = st.lists(st.floats(0.01, 1), min_size=1, max_size=8)
 
 
 def test_by_samples_or_all_alike():
     given_updates = updates([(1.0, 0.0, 0.0), (0.0, 2.0, 0.0), (0.0, 0.0, 1.0)], [6, 3, 1])
-    assert prior_weights("samples", task(), given_updates) == pytest.approx((0.6, 0.3, 0.1))
-    assert prior_weights("uniform", task(), given_updates) == pytest.approx((1 / 3,) * 3)
+    assert weights("samples", task(), given_updates) == pytest.approx((0.6, 0.3, 0.1))
+    assert weights("uniform", task(), given_updates) == pytest.approx((1 / 3,) * 3)
 
 
 @settings(deadline=None)
@@ -22,24 +28,24 @@ def test_by_samples_or_all_alike():
 def test_nobody_within_the_limit_is_touched(norms, samples):
     given_updates = [update(index, (norm, 0.0, 0.0), samples[index]) for index, norm in enumerate(norms)]
     expected = np.array(samples[: len(norms)]) / sum(samples[: len(norms)])
-    assert prior_weights("samples", task(), given_updates) == pytest.approx(expected)
+    assert weights("samples", task(), given_updates) == pytest.approx(expected)
 
 
 @settings(deadline=None)
 @given(st.floats(2 * FAR, 1e30), st.integers(2, 8))
-def test_one_that_is_far_out_moves_the_mean_as_one_at_the_limit_would(size, clients):
+def test_one_that_is_far_out_moves_the_mean_as_one_of_the_median_s_length_would(size, clients):
     start = (0.5, -0.5, 0.25)
     honest = [(start[0] + 1.0, start[1], start[2])] * (clients - 1)
-    prior = prior_weights("uniform", task(start), updates([*honest, (start[0], start[1] + size, start[2])]))
-    assert prior[-1] * size == pytest.approx(FAR * prior[0], rel=1e-3)
+    prior = weights("uniform", task(start), updates([*honest, (start[0], start[1] + size, start[2])]))
+    assert prior[-1] * size == pytest.approx(prior[0], rel=1e-3)
     assert math.fsum(prior) == pytest.approx(1)
 
 
 def test_free_riders_who_did_not_move_do_not_make_the_others_far_out():
     start = (1.0, 2.0, 3.0)
-    prior = prior_weights("uniform", task(start), updates([start, start, start, (1.5, 2.0, 3.0), (1.0, 1.5, 3.0)]))
+    prior = weights("uniform", task(start), updates([start, start, start, (1.5, 2.0, 3.0), (1.0, 1.5, 3.0)]))
     assert prior == pytest.approx((0.2,) * 5)
-    assert prior_weights("uniform", task(start), updates([start, start])) == (0.5, 0.5)
+    assert weights("uniform", task(start), updates([start, start])) == (0.5, 0.5)
 
 
 @settings(deadline=None)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fccl.contribution.prior import prior_weights
-from fccl.contribution.verified import ENOUGH, Verified, centred, mean_of
+from fccl.contribution.prior import FAR, prior_weights, shares
+from fccl.contribution.verified import ENOUGH, MOST, UPHILL, Verified, centred, mean_of, unit, weighted_median
 from fccl.federation import FederationState
 from fccl.files import sha256_of
 from fccl.stored import AdapterReader, StoredAdapter
@@ -39,21 +39,29 @@ def by_numpy(rule, given_updates):
     matrix = np.array([flat(each.adapter) for each in given_updates])
     samples = np.array([each.contribution.num_samples if rule.prior == "samples" else 1.0 for each in given_updates])
     far = np.linalg.norm(matrix, axis=1)  # from the round's adapter, which is 0
+    believed = np.ones(len(far))
     if far.any():
         middle = np.sort(far[far > 0])[(np.count_nonzero(far) - 1) // 2]
-        samples = samples * np.minimum(1, 5 * middle / np.maximum(far, 1e-300))
-    prior = samples / samples.sum()
-    weights, scores, path, gaps = prior, np.zeros(len(prior)), [], []
+        believed = np.where(far > FAR * middle, middle / np.maximum(far, 1e-300), 1.0)
+    prior = samples * believed / (samples * believed).sum()
     target, curvature = np.array(rule.loss.target), np.array(rule.loss.curvature)
+    uphill = believed * (matrix @ (curvature * -target))
+    order = np.argsort(np.abs(uphill))
+    middle = np.abs(uphill)[order][np.searchsorted(np.cumsum(prior[order]), 0.5 - 1e-9)]
+    if middle > 0:
+        prior = prior * np.exp(-UPHILL * np.clip(uphill / middle, 0, 1) / rule.temperature)
+        prior = prior / prior.sum()
+    weights, scores, path, gaps = prior, np.zeros(len(prior)), [], []
     for step in range(rule.steps + 1):
         theta = (weights @ matrix).astype(np.float32).astype(np.float64)
         path.append((weights, scores, 0.5 * np.sum(curvature * (theta - target) ** 2)))
-        slopes = matrix @ (curvature * (theta - target))
+        slopes = believed * (matrix @ (curvature * (theta - target)))
         slopes = slopes - weights @ slopes
         gaps.append(-slopes.min())
         if step == rule.steps or -slopes.min() <= 0.1 * gaps[0] + 1e-12:
             break
-        scores = scores - slopes / (np.sqrt(step + 1) * np.abs(slopes).max())
+        scale = min(np.abs(slopes).max(), MOST * weights @ np.abs(slopes)) or np.abs(slopes).max()
+        scores = scores - np.clip(slopes / scale, -1, 1) / np.sqrt(step + 1)
         weights = prior * np.exp(scores / rule.temperature)
         weights = weights / weights.sum()
     return path
@@ -67,7 +75,7 @@ def test_weights_are_on_the_simplex_and_a_softmax_of_the_scores_over_the_prior(r
     assert math.fsum(weighing.weights) == pytest.approx(1, abs=1e-12)
     tilted = np.array(weighing.verification.prior) * np.exp(np.array(weighing.scores) / rule.temperature)
     assert weighing.weights == pytest.approx(tilted / tilted.sum(), abs=1e-12)
-    assert weighing.verification.prior == prior_weights(rule.prior, task(), given_updates)
+    assert weighing.verification.prior == pytest.approx(by_numpy(rule, given_updates)[0][0], abs=1e-9)
 
 
 @settings(deadline=None)
