@@ -33,7 +33,7 @@ from fccl.messages import ClientUpdate, FitTask
 from fccl.records import Verification
 
 ENOUGH = 0.1  # of the gap at the prior: where no more is left, the path ends
-UPHILL = 3.0  # of a score: at the default temperature e^-6 of the prior
+UPHILL = 4.0  # of a score: at the default temperature e^-8 of the prior
 MOST = 3.0  # mean slopes that one step's unit may be; honest clients' largest stays within it
 ROUNDING = 1e-9  # slopes that differ by less than this share of the largest are alike
 
@@ -106,7 +106,7 @@ class Verified:
         if not all(map(math.isfinite, (loss, *slopes))) or middle == 0:
             return before
         uphill = [-UPHILL * max(0.0, min(1.0, slope / middle)) for slope in slopes]
-        return tilted(before, uphill, self.temperature) if any(uphill) else before
+        return tilted(before, uphill, self.temperature) if min(uphill) < max(uphill) else before
 
     def _point(
         self, task: FitTask, updates: Sequence[ClientUpdate], believed: Sequence[float], scores: tuple[float, ...], weights: tuple[float, ...]
