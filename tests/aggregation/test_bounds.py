@@ -10,7 +10,7 @@ from fccl.errors import UpdateRejected
 from fccl.lora import first
 from fccl.records import MedianNorms
 from tests.contribution.quadratic import update
-from tests.lora_toy import random_adapter
+from tests.lora_toy import factors
 from tests.toy import adapter
 
 NOTHING = MedianNorms()
@@ -44,7 +44,7 @@ def test_an_update_is_measured_once_and_for_all(numbers):
 
 
 def test_an_update_of_lower_rank_is_measured_along_what_it_trained():
-    before, own = random_adapter(4, 1), random_adapter(2, 2)
+    before, own = factors(1, 4), factors(2, 2)
     assert measured(update(0, (), kept=own), own, before).change_norm == own.distance(first(before, 2))
 
 

@@ -9,7 +9,6 @@ from fccl.contribution.prior import FAR, prior_weights, shares, tilted
 from tests.contribution.quadratic import task, update, updates
 
 
-
 def weights(prior, task, given_updates):
     return prior_weights(prior, given_updates, shares(task, given_updates))
 
