@@ -19,7 +19,7 @@ from fccl.contribution.rules import ContributionRule
 from fccl.data.examples import PreferencePair, SftExample, read_examples
 from fccl.data.shards import load_shard
 from fccl.encoding import encode_pairs, encode_sft
-from fccl.errors import AdapterError, TrainingError
+from fccl.errors import FederationError, TrainingError
 from fccl.federation import Federation, FederationState
 from fccl.locks import one_at_a_time
 from fccl.paths import DataPaths
@@ -238,7 +238,7 @@ def test_a_start_that_has_diverged_is_not_kept(workshop, monkeypatch):
     shop = workshop()
     one = shop.planner.cell(SCENARIOS["flipped"], METHODS["fedavg"], 42)
     monkeypatch.setattr(cells.GenericLearner, "fit", huge)
-    with pytest.raises(AdapterError, match="not finite"):
+    with pytest.raises(FederationError, match="broke down"):
         start_adapter(shop.lab, one)
     assert list(shop.paths.start("any").parent.iterdir()) == []
 
