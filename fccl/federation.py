@@ -233,7 +233,7 @@ class Federation:
         far = farthest(updates)
         if far is None or not far.alone:
             said = f"; the longest change is that of {far.words}" if far else ""
-            raise FederationError(f"round {task.round + 1}: {error}{said}", hint=error.hint) from error
+            raise FederationError(f"round {task.round + 1}: {error}{said}", error.hint, error.resumable) from error
         return {far.client_id: f"with its change, the longest of the round ({far.words}), {error}"}
 
     def _has_loss(self, task: FitTask, update: ClientUpdate) -> bool:
@@ -250,7 +250,7 @@ class Federation:
         try:
             return self.validate(task.phase, adapter, task.reference) if self.validate else None
         except AdapterError as error:
-            raise BadAggregate(str(error), hint=error.hint) from error
+            raise BadAggregate(str(error), error.hint, error.resumable) from error
 
     def _aggregate(self, state: FederationState, parts: Parts) -> Aggregated:
         """Raises `BadAggregate` when no client could start from it."""
@@ -298,7 +298,7 @@ def select_clients(plan: RoundPlan, round_number: int) -> tuple[int, ...]:
 def _too_few(round_number: int, have: int, need: int, excluded: Sequence[ClientFailure]) -> FederationError:
     """With the way out of what is to blame: clients that were not there may be there next time, training that diverged diverges again."""
     said = f"round {round_number + 1} has {have} good update{'s' * (have != 1)}, MIN_CLIENTS is {need}{_reasons(excluded)}"
-    diverged = sum(failure.reason.startswith(DIVERGED) for failure in excluded)
+    diverged = sum(failure.reason.startswith((DIVERGED, NO_LOSS)) for failure in excluded)
     others_would_do = have + len(excluded) - diverged >= need
     return FederationError(said, _RESUME) if others_would_do else FederationError(said, LOWER_RATE, resumable=False)
 
