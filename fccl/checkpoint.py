@@ -17,13 +17,14 @@ from fccl.aggregation.scaffold import ClientControl, Controls
 from fccl.aggregation.state import ServerState, server_state_from_bytes
 from fccl.errors import AdapterError, FederationError, StorageError
 from fccl.federation import FederationState, RoundResult
-from fccl.files import read_whole, storage_errors, write_bytes, write_text
+from fccl.files import read_whole, recover_folder, storage_errors, write_bytes, write_text
 from fccl.journal import Journal, read_value
 from fccl.messages import ClientUpdate
 from fccl.paths import LogPaths, of_earlier_versions
-from fccl.records import KeptControl, RunInfo, RunState
+from fccl.records import KeptControl, RunEvent, RunInfo, RunState
 from fccl.specs import RoundPlan
 from fccl.stored import AdapterReader, StoredAdapter
+from fccl.temporary import sweep
 
 KEPT_ROUNDS = 2
 
@@ -55,19 +56,45 @@ class RunFolder:
         folder = self.paths.archive / name
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            for path in sorted(entries, key=lambda path: path == self.paths.run):  # run.json last: until then the run is still here
+            for path in sorted(entries, key=self._archived_when):
                 os.replace(path, folder / path.name)
+        self.journal.begin_anew()
         return name
 
-    def start(self, info: RunInfo, plan: RoundPlan, adapter: Adapter) -> FederationState:
-        """Write what the run is and what it starts from. Returns the state before round 0."""
+    def tidy(self) -> None:
+        """Clear away what killed processes have left half-written. For who holds the folder's lock."""
+        with storage_errors(self.paths.root):
+            recover_folder(self.paths.adapter)
+        inner = (self.paths.global_adapter(0).parent, self.paths.client_adapter(0, "sft").parent, self.paths.controls, self.paths.received)
+        for folder in (self.paths.root, *inner):
+            sweep(folder)
+
+    def require_here(self, run_id: str) -> None:
+        """Raises `StorageError` unless the folder still holds this run."""
+        info = self.info()
+        if info is None or info.run_id != run_id or not self.paths.state.is_file():
+            gone = f"{self.paths.root} no longer holds run {run_id}: somebody removed or replaced it while the run was at work"
+            raise StorageError(gone, hint="begin the run again; what has been written there since is not complete")
+
+    def _archived_when(self, path: Path) -> int:
+        """state.json first: what is half moved cannot be resumed. run.json last: until then the run is still here."""
+        return {self.paths.state: 0, self.paths.run: 2}.get(path, 1)
+
+    def start(self, info: RunInfo, plan: RoundPlan, adapter: Adapter, event: RunEvent | None = None) -> FederationState:
+        """Write what the run is, that it has begun, and what it starts from; `state.json` last. Returns the state before round 0."""
         write_text(self.paths.run, info.model_dump_json(indent=2) + "\n")
+        if event is not None:
+            self.journal.write(event)
         state = FederationState(0, adapter)
         self._save_state(info.run_id, plan, state)
         return state
 
     def commit(self, result: RoundResult, plan: RoundPlan) -> None:
-        """Write a complete round: the clients' last updates, the new global adapter, the record, and last the state."""
+        """Write a complete round: the clients' last updates, the new global adapter, the record, and last the state.
+
+        Raises `StorageError`, also when the run is no longer here.
+        """
+        self.require_here(result.record.run_id)
         for update in result.updates:
             update.adapter.save(self.paths.client_adapter(update.client_id, update.phase))
         if result.state.next_round == plan.fed_rounds:

@@ -123,8 +123,10 @@ def new_folder(folder: Path) -> Iterator[Path]:
     try:
         yield Path(name)
     finally:
-        shutil.rmtree(name, ignore_errors=True)
-        os.close(descriptor)
+        try:
+            shutil.rmtree(name, ignore_errors=True)
+        finally:
+            os.close(descriptor)
 
 
 def give_usual_modes(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from fccl.errors import StorageError
 from fccl.files import append_line, storage_errors, write_text
 from fccl.paths import LogPaths
 from fccl.reading import NotJson, json_value
@@ -27,11 +28,19 @@ class Journal:
 
     paths: LogPaths
     _last_beat: dict[int, float] = field(default_factory=dict)
+    _lengths: dict[Path, int] = field(default_factory=dict)  # of each file after the last line that was appended
+
+    def begin_anew(self) -> None:
+        """The files that were written so far have been moved away."""
+        self._lengths.clear()
 
     def write(self, record: RoundRecord | RunEvent | ClientMetrics) -> None:
-        """Append one record to its file. Raises `StorageError`."""
+        """Append one record to its file. Raises `StorageError`, also when lines that were in it are gone."""
         path = self.paths.client_metrics if isinstance(record, ClientMetrics) else self.paths.progress
+        if _length(path) < self._lengths.get(path, 0):
+            raise StorageError(f"{path} was removed or cut while the run was at work", hint="begin the run again: its record is not complete")
         append_line(path, record.model_dump_json())
+        self._lengths[path] = _length(path)
 
     def heartbeat(self, status: ClientStatus) -> None:
         """Replace a client's heartbeat; one of a client that is still training is dropped when the last is younger than a second."""
@@ -46,6 +55,12 @@ class Journal:
         for path, events in ((self.paths.progress, ("round",)), (self.paths.client_metrics, ())):
             rows = [row for row in read_rows(path) if not _unfinished(row, next_round, events)]
             write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+            self._lengths[path] = _length(path)
+
+
+def _length(path: Path) -> int:
+    with storage_errors(path, "read"):
+        return path.stat().st_size if path.exists() else 0
 
 
 def _unfinished(row: dict[str, object], next_round: int, events: tuple[str, ...]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -10,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from fccl.errors import FederationError
+from fccl.errors import FederationError, StorageError
 from fccl.files import storage_errors
 
 Made = TypeVar("Made")
@@ -43,6 +44,78 @@ def exclusive(path: Path, what: str, needed: bool = True) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def in_use(path: Path, what: str) -> Iterator[None]:
+    """Hold a shared lock while the block runs: any number of processes can, but then none has it alone.
+
+    Where the lock file can be neither made nor read (a read-only folder, a container that sees two files of it), and where the file system has
+    no locks, the block runs without. Raises `FederationError` when a process has it alone.
+    """
+    descriptor = _readable(path)
+    if descriptor is None:
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FederationError(f"{what} is being prepared by another command", hint="start this one again when that has ended") from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def alone(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock that others share (`in_use`) alone. Raises `FederationError` when anybody uses what it stands for; none is waited for."""
+    with storage_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            hint = "use another folder (--data-dir), or start this again when that has ended"
+            raise FederationError(f"{what} is in use by another command, so it stays as it is", hint=hint) from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _readable(path: Path) -> int | None:
+    """A descriptor of a lock file, made if need be; None where that cannot be. A folder is not made for it."""
+    for flags in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):
+        with suppress(OSError):
+            return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    return None
+
+
+@contextmanager
+def in_sight(folder: Path) -> Iterator[Callable[[], None]]:
+    """What it gives raises `StorageError` once the folder is gone, or another has its name. Held open, so that its number stays its own."""
+    with storage_errors(folder, "read"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def check() -> None:
+        try:
+            same = os.path.samestat(os.fstat(descriptor), os.stat(folder))
+        except OSError as error:
+            same = error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+        if not same:
+            raise StorageError(
+                f"{folder} was removed or replaced while this process was at work in it", hint="start it again; LOG_DIR has every round"
+            )
+
+    try:
+        yield check
+    finally:
+        os.close(descriptor)
+
+
 def made_once(path: Path, find: Callable[[], Made | None], make: Callable[[], Made]) -> Made:
     """What `find` finds, else what `make` makes and keeps in `path`: one process makes it, the others wait and find it."""
     found = find()
@@ -55,18 +128,22 @@ def made_once(path: Path, find: Callable[[], Made | None], make: Callable[[], Ma
 
 
 @contextmanager
-def one_at_a_time(path: Path) -> Iterator[None]:
+def one_at_a_time(path: Path, needed: bool = True) -> Iterator[None]:
     """Wait until no other process is in such a block for the same file, then run the block, which makes it or finds it made.
 
     The lock file beside it is gone afterwards; when the process dies, however it dies, the kernel lets go of it. Where the file system has no
-    locks nobody waits. Raises `StorageError`.
+    locks nobody waits. Raises `StorageError` when there can be no lock file; unless it is not `needed`: then the block runs without.
     """
     lock = path.with_name(f".{path.name}.lock")
     with ExitStack() as held:
         with storage_errors(lock, "lock"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            while not _locked(held.enter_context(open(lock, "ab")), lock):
-                pass
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                while not _locked(held.enter_context(open(lock, "ab")), lock):
+                    pass
+            except OSError as error:
+                if needed or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                    raise
         try:
             yield
         finally:
@@ -81,3 +158,13 @@ def _locked(file: BinaryIO, path: Path) -> bool:
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     return False
+
+
+def sweep_locks(folder: Path) -> None:
+    """Remove the lock files of `one_at_a_time` that killed processes have left in a folder."""
+    with suppress(OSError):
+        for path in folder.glob(".*.lock"):
+            with suppress(OSError), open(path, "ab") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(file.fileno()), os.lstat(path)):
+                    os.unlink(path)

@@ -41,6 +41,11 @@ class DataPaths:
         return self.root / "topics_by_client.png"
 
     @property
+    def lock(self) -> Path:
+        """Shared by all who use the data; who prepares it anew must have it alone."""
+        return self.root / "data.lock"
+
+    @property
     def clients(self) -> Path:
         return self.root / "clients"
 
@@ -171,13 +176,17 @@ class LogPaths:
         """A comparison of methods, where `fccl compare` puts it. It is of no run."""
         return ComparePaths(self.root / "compare")
 
-    def own_entries(self) -> list[Path]:
-        """What a run has written directly into the folder, and nothing else that may lie there."""
+    def all_entries(self) -> tuple[Path, ...]:
+        """What a run may write directly into the folder, but for the clients' heartbeats."""
         phases = (self.global_sft, self.global_final)
         fixed = (self.run, self.manifest, self.progress, self.client_metrics, *phases, *map(of_earlier_versions, phases), self.adapter, self.state)
         folders = (self.global_adapter(0).parent, self.client_adapter(0, "sft").parent, self.controls, self.received)
         shown = (self.evaluation_json, self.evaluation_markdown, self.report, self.tensorboard, self.wandb_mark)
-        return sorted([path for path in (*fixed, *folders, *shown) if path.exists()] + list(self.root.glob("status_*.json")))
+        return (*fixed, *folders, *shown)
+
+    def own_entries(self) -> list[Path]:
+        """What a run has written directly into the folder, and nothing else that may lie there."""
+        return sorted([path for path in self.all_entries() if path.exists()] + list(self.root.glob("status_*.json")))
 
 
 @dataclass(frozen=True)
@@ -265,6 +274,14 @@ class ExchangePaths:
         """
         original = self.original_update(client_id, round_number)
         return self.control(client_id, round_number), original, *self.answer(client_id, round_number)
+
+    @staticmethod
+    def is_half_written(text: str, client_id: int | None = None) -> bool:
+        """Whether a temporary file of this name is for a file of this client; without one, of the server."""
+        if client_id is None:
+            return text.startswith((".global_", ".task_", ".phase_", ".reference_", ".correction_"))
+        kinds = ("client", "contrib_client", "control_client", "done", "status")
+        return text.startswith(tuple(f".{kind}_{client_id}{end}" for kind in kinds for end in "_."))
 
     @property
     def bell(self) -> Path:

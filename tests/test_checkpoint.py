@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import os
+import shutil
 
 import pytest
 import safetensors.torch
@@ -12,6 +14,7 @@ from fccl.files import write_text
 from fccl.journal import Journal, read_records, read_rows
 from fccl.paths import LogPaths, of_earlier_versions
 from fccl.records import RoundRecord, RunInfo
+from fccl.temporary import make_file, make_folder
 from fccl.torch_files import torch_bytes
 from fccl.transports.in_process import InProcessTransport
 from tests.toy import START, ToyLearner, adapter, federation, shard
@@ -216,3 +219,49 @@ def test_a_log_folder_that_cannot_be_is_one_error(tmp_path):
     paths = LogPaths(tmp_path / "file" / "logs")
     with pytest.raises(StorageError, match="a part of the path is a file"):
         RunFolder(paths, Journal(paths)).start(INFO, federation().plan, START.adapter)
+
+
+def lose(folder, what):
+    if what == "the folder":
+        shutil.rmtree(folder.paths.root)
+    elif what == "another run":
+        write_text(folder.paths.run, INFO.model_copy(update={"run_id": "another"}).model_dump_json())
+    else:
+        (folder.paths.root / what).unlink()
+
+
+@pytest.mark.parametrize("what", ["the folder", "another run", "run.json", "state.json", "progress.jsonl"])
+def test_a_run_whose_folder_goes_while_it_is_at_work_ends_with_an_error(folder, what):
+    state = run(folder, folder.start(INFO, federation().plan, START.adapter), stop=2)
+    lose(folder, what)
+    with pytest.raises(StorageError, match=r"no longer holds run run: somebody removed or replaced it|was removed or cut while the run was at work"):
+        run(folder, state)
+
+
+@pytest.mark.parametrize("left", [0, 10, 200])
+def test_a_record_that_was_cut_while_the_run_was_at_work_is_an_error(folder, left):
+    state = run(folder, folder.start(INFO, federation().plan, START.adapter), stop=2)
+    os.truncate(folder.paths.progress, left)
+    with pytest.raises(StorageError, match=r"progress\.jsonl was removed or cut while the run was at work"):
+        run(folder, state)
+
+
+def test_what_killed_processes_left_is_cleared_away_and_a_folder_set_aside_comes_back(folder):
+    paths = folder.paths
+    run(folder, folder.start(INFO, federation().plan, START.adapter), stop=2)
+    kept = sorted(path.relative_to(paths.root) for path in paths.root.rglob("*"))
+    for path in (
+        paths.state,
+        paths.global_adapter(2),
+        paths.client_adapter(0, "sft"),
+        paths.control(0, "0" * 64),
+        paths.received / "x",
+        paths.report,
+    ):
+        path.parent.mkdir(exist_ok=True)
+        os.close(make_file(path)[0])
+    os.close(make_folder(paths.adapter)[0])
+    (paths.root / ".adapter.old").mkdir()
+    folder.tidy()
+    found = sorted(path.relative_to(paths.root) for path in paths.root.rglob("*"))
+    assert found == sorted([*kept, *(path.relative_to(paths.root) for path in (paths.adapter, paths.controls, paths.received))])

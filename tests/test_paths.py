@@ -98,3 +98,13 @@ def test_a_refused_file_is_kept_under_a_name_that_fits_and_is_whole_characters(t
 @given(st.binary(min_size=1, max_size=255).filter(lambda name: not set(name) & {0, 0x2F}))
 def test_bytes_that_are_no_text_are_kept_too(name):
     assert len(os.fsencode(ExchangePaths(Path("x")).kept_as("1" * 30, os.fsdecode(name)).name)) <= 131
+
+
+def test_who_is_writing_what_its_temporary_name_says():
+    paths = ExchangePaths(Path("x"))
+    for client_id in (0, 1, 10):
+        for path in (*paths.taken_away(client_id, 3), paths.status(client_id)):
+            name = f".{path.name}.{'0' * 16}.tmp"
+            assert [other for other in (None, 0, 1, 10, 100) if paths.is_half_written(name, other)] == [client_id]
+    for path in (paths.task(1), paths.phase(1), paths.global_adapter(1), paths.reference("0" * 64), paths.correction("0" * 64)):
+        assert [other for other in (None, 0, 1) if paths.is_half_written(f".{path.name}.{'0' * 16}.tmp", other)] == [None]

@@ -5,19 +5,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from fccl import temporary
 from fccl.apps.client_screen import ClientScreen
 from fccl.apps.console import plain_console
 from fccl.apps.interrupt import terminate_as_interrupt
+from fccl.apps.places import require_apart
 from fccl.config import Settings
-from fccl.data.shards import load_shard
+from fccl.data.shards import ClientShard, load_shard
 from fccl.errors import SettingsError
 from fccl.exchange.client import ExchangeClient
 from fccl.exchange.memory import Memory
 from fccl.keys import Keys, client_keys
-from fccl.locks import exclusive
+from fccl.locks import exclusive, in_use
 from fccl.paths import DataPaths, ExchangePaths, KeyPaths, StatePaths
 from fccl.private import private_folder
 from fccl.training.learner import GenericLearner
@@ -26,6 +28,7 @@ from fccl.training.learner import GenericLearner
 def main(settings: Settings, options: argparse.Namespace) -> int:
     """Train whenever the server asks for it. Returns the exit status."""
     require_own_rank(settings)
+    require_apart(settings, ("data_dir", "exchange_dir", "keys_dir", "state_dir"))
     data = DataPaths(settings.data_dir)
     keys = client_keys(KeyPaths(Path(settings.keys_dir)), settings.client_id) if settings.keys_dir else None
     with (
@@ -38,7 +41,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
             ExchangePaths(settings.exchange_dir),
             settings.client_id,
             GenericLearner(ranks=settings.client_ranks),
-            lambda client_id: load_shard(data, client_id),
+            partial(own_shard, data),
             keys=keys,
             memory=memory,
             heartbeat_s=settings.heartbeat_s,
@@ -48,6 +51,12 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         ).run()
         screen.tell("the run is done")
     return 0
+
+
+def own_shard(data: DataPaths, client_id: int) -> ClientShard:
+    """The client's shard, read while nobody prepares it anew."""
+    with in_use(data.lock, f"the data in {data.root}/"):
+        return load_shard(data, client_id)
 
 
 @contextmanager

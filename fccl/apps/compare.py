@@ -26,6 +26,7 @@ from fccl.aggregation.protocol import Aggregation
 from fccl.apps.compare_page import page
 from fccl.apps.console import plain_console
 from fccl.apps.interrupt import terminate_as_interrupt
+from fccl.apps.places import require_apart
 from fccl.apps.prepare import data_spec
 from fccl.apps.run import aggregation_rule, weigher
 from fccl.compare import methods, pictures, scenarios, tables
@@ -44,9 +45,11 @@ from fccl.contribution.weighing import Weigher
 from fccl.errors import FcclError, SettingsError
 from fccl.evaluation.held_out import Validator
 from fccl.files import write_bytes, write_text
+from fccl.locks import sweep_locks
 from fccl.model import LanguageModel, load_model
 from fccl.paths import ComparePaths, LogPaths
 from fccl.specs import PHASES, Phase, TrainSpec
+from fccl.temporary import sweep
 
 FULL_SEEDS, QUICK_SEEDS = 5, 2
 MOST_JOBS = 8
@@ -79,6 +82,8 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     settings = with_defaults(settings, options.quick)
     choice = chosen(settings, options)
     paths = ComparePaths(Path(options.out)) if options.out else LogPaths(settings.log_dir).compare
+    require_apart(settings, ("log_dir",), str(paths.root), LogPaths(settings.log_dir).compare.root)
+    tidy(paths)
     planner = Planner(design(settings, load_model(settings.model_spec()), choice.jobs), paths, lambda line: console.print(Text(line, "dim")))
     with terminate_as_interrupt():
         try:
@@ -94,6 +99,13 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     show(console, comparison)
     console.print(f"Written to {paths.root}/: index.html, table.md, results.json, summary.png, gaps.png, weights_*.png, loss_*.png", soft_wrap=True)
     return 0
+
+
+def tidy(paths: ComparePaths) -> None:
+    """Clear away what killed comparisons have left half-written; what a living one is writing stays."""
+    for folder in (paths.root, paths.cells, paths.updates, paths.start("").parent, *paths.data("").parent.glob("*")):
+        sweep(folder)
+        sweep_locks(folder)
 
 
 def with_defaults(settings: Settings, quick: bool) -> Settings:
@@ -248,7 +260,6 @@ def _info(scenario: Scenario, clients: int, seed: int) -> ScenarioInfo:
 
 def write(paths: ComparePaths, comparison: Comparison) -> None:
     """Results, table, pictures, page. Raises `StorageError`."""
-    write_text(paths.results, comparison.model_dump_json(indent=1) + "\n")
     write_text(paths.table, tables.to_markdown(comparison, _command()))
     drawn = pictures.drawn(comparison)
     files = {paths.summary: pictures.summary(comparison), paths.gaps: drawn.gaps}
@@ -258,6 +269,7 @@ def write(paths: ComparePaths, comparison: Comparison) -> None:
         if picture is not None:
             write_bytes(path, picture)
     write_text(paths.page, page(comparison, drawn, pictures.drawn(comparison, wide=False), _command()))
+    write_text(paths.results, comparison.model_dump_json(indent=1) + "\n")
 
 
 def _command() -> str:

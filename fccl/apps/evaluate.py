@@ -29,6 +29,7 @@ from fccl.evaluation.tables import Cell, Row
 from fccl.evaluation.values import ClientEvaluation, EvaluationOptions, EvaluationReport, Generation
 from fccl.files import sha256_of, write_text
 from fccl.journal import Journal
+from fccl.locks import in_use
 from fccl.model import LanguageModel, load_model
 from fccl.paths import DataPaths, LogPaths
 from fccl.records import RunInfo
@@ -45,21 +46,27 @@ SHOWN_LETTERS = 280  # of an instruction or a response; the Markdown has all
 def main(settings: Settings, options: argparse.Namespace) -> int:
     """Evaluate the run in `LOG_DIR`, with the model that it was run with. Returns the exit status."""
     logs = LogPaths(settings.log_dir)
-    info = RunFolder(logs, Journal(logs)).info()
+    folder = RunFolder(logs, Journal(logs))
+    info = folder.info()
     if info is None:
         raise FederationError(f"{logs.root} holds no run to evaluate", hint="start one with `fccl run`, or name the folder with --log-dir")
     recorded = load_settings(info.settings)
     data = DataPaths(settings.data_dir if "data_dir" in settings.model_fields_set else recorded.data_dir)
-    manifest = own_data(data, info)
-    wanted = evaluation_options(settings, recorded.seed).model_copy(
-        update={
-            "max_sft": options.sft,
-            "max_va": options.va,
-            "skip_base": options.skip_base,
-            "per_client": tuple(range(recorded.num_clients)) if options.per_client else (),
-        }
-    )
-    evaluate_and_show(load_model(recorded.model_spec()), manifest, data, logs, wanted, plain_console())
+
+    def require_same_run(report: EvaluationReport) -> None:
+        folder.require_here(info.run_id)
+
+    with in_use(data.lock, f"the data in {data.root}/"):
+        manifest = own_data(data, info)
+        wanted = evaluation_options(settings, recorded.seed).model_copy(
+            update={
+                "max_sft": options.sft,
+                "max_va": options.va,
+                "skip_base": options.skip_base,
+                "per_client": tuple(range(recorded.num_clients)) if options.per_client else (),
+            }
+        )
+        evaluate_and_show(load_model(recorded.model_spec()), manifest, data, logs, wanted, plain_console(), require_same_run)
     return 0
 
 
@@ -89,17 +96,30 @@ def evaluation_options(settings: Settings, seed: int) -> EvaluationOptions:
 
 
 def evaluate_and_show(
-    model: LanguageModel, manifest: Manifest, data: DataPaths, logs: LogPaths, options: EvaluationOptions, console: Console
-) -> EvaluationReport:
-    """Evaluate the global adapters that the run has so far, print the report, say where it is, and return it."""
+    model: LanguageModel,
+    manifest: Manifest,
+    data: DataPaths,
+    logs: LogPaths,
+    options: EvaluationOptions,
+    console: Console,
+    before_writing: Callable[[EvaluationReport], None],
+) -> None:
+    """Evaluate the global adapters that the run has so far, write the report, print it, and say where it is."""
     files = {"SFT": logs.global_sft, "FedVA": logs.global_final}
     adapters: dict[str, Adapter | None] = {"base": None} | {name: load_adapter(path) for name, path in files.items() if adapter_file(path).is_file()}
     if len(adapters) == 1:
         raise FederationError(f"{logs.root} has no finished phase to evaluate", hint="`fccl run --resume` goes on with the run")
     report = evaluate_run(model, adapters, data, logs, options, console, topic_counts(manifest))
+    before_writing(report)
+    write_report(logs, report)
     show(report, console)
     console.print(f"Written to {logs.evaluation_markdown} and {logs.evaluation_json}.", soft_wrap=True)
-    return report
+
+
+def write_report(logs: LogPaths, report: EvaluationReport) -> None:
+    """Write `evaluation.md`, and last `evaluation.json`, which says that the run is evaluated."""
+    write_text(logs.evaluation_markdown, to_markdown(report))
+    write_text(logs.evaluation_json, report.model_dump_json(indent=2) + "\n")
 
 
 def topic_counts(manifest: Manifest) -> TopicShares:
@@ -118,7 +138,7 @@ def evaluate_run(
 ) -> EvaluationReport:
     """Evaluate every adapter (None is the base model) on the test split; the last one is the global model that clients are held against.
 
-    Writes `evaluation.json` and `evaluation.md`. Raises `DataError` when the test split is not there, `SettingsError` when nothing is left.
+    Raises `DataError` when the test split is not there, `SettingsError` when nothing is left.
     """
     wanted = {name: adapter for name, adapter in adapters.items() if adapter is not None or not options.skip_base}
     if not wanted:
@@ -133,10 +153,7 @@ def evaluate_run(
             name = f"client {client_id}"
             alone = evaluate_model(model, name, adapter, split, options.model_copy(update={"gen_samples": 0}), listen(name))
             clients.append(evaluate_client(client_id, phase, alone, models[-1], topic_shares.get(client_id, {}), boot))
-    report = _report(model.spec.name, models, clients, options, boot)
-    write_text(logs.evaluation_json, report.model_dump_json(indent=2) + "\n")
-    write_text(logs.evaluation_markdown, to_markdown(report))
-    return report
+    return _report(model.spec.name, models, clients, options, boot)
 
 
 def show(report: EvaluationReport, console: Console) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fccl.adapter import Adapter, adapter_file, load_adapter
 from fccl.apps.console import plain_console
+from fccl.apps.places import require_apart
 from fccl.checkpoint import RunFolder
 from fccl.config import Settings, load_settings
 from fccl.data.shards import read_manifest
@@ -16,6 +17,7 @@ from fccl.journal import Journal
 from fccl.model import LanguageModel, load_model
 from fccl.model_card import CardWriter
 from fccl.paths import LogPaths
+from fccl.temporary import sweep
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
@@ -23,12 +25,14 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     out, paths = Path(options.out), LogPaths(settings.log_dir)
     if options.merge and options.base:
         raise SettingsError("--merge writes base model and adapter as one, --base the base model alone", hint="leave one of them out")
+    require_apart(settings, ("data_dir", "log_dir"), options.out)
     if out.exists():
         raise StorageError(f"{out} exists already", hint="name a folder that does not exist yet")
     info = RunFolder(paths, Journal(paths)).info()
     source = paths.run if options.base else paths.global_sft if options.phase == "sft" else paths.global_final
     if info is None or not adapter_file(source).is_file():
         raise FederationError(f"{source} is not there", hint="it is written by `fccl run`, at the end of its phase")
+    sweep(out.parent, lambda name: name.startswith(f".{out.name}."))
     adapter = None if options.base else load_adapter(source)
     recorded = load_settings(info.settings)
     model = load_model(recorded.model_spec())

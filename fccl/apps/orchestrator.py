@@ -12,7 +12,8 @@ from typing import Literal
 
 from fccl.apps.console import plain_console
 from fccl.apps.interrupt import terminate_as_interrupt
-from fccl.apps.run import FREE_TO_CHANGE, prepared_run, recorded_settings, settled
+from fccl.apps.places import require_apart
+from fccl.apps.run import FREE_TO_CHANGE, held, prepared_run, recorded_settings, settled, workable
 from fccl.checkpoint import RunFolder
 from fccl.config import Settings
 from fccl.errors import SettingsError
@@ -30,7 +31,8 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     console = plain_console()
     settings = settled(settings, console)
     folder = RunFolder(LogPaths(settings.log_dir), Journal(LogPaths(settings.log_dir)))
-    here = "other" if options.new else standing(folder, settings)
+    require_apart(settings, ("data_dir", "log_dir", "exchange_dir", "keys_dir"))
+    seen, here = folder.info(), "other" if options.new else standing(folder, settings)
     if here == "finished" and not options.resume:
         where = f"The run in {folder.paths.root}/ has these settings and is finished. --new begins another, and keeps this one in runs/."
         console.print(where, highlight=False, soft_wrap=True)
@@ -40,7 +42,8 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     require_original_clients(settings)
     keys = server_keys(KeyPaths(Path(settings.keys_dir))) if settings.keys_dir else None
     exchange = ExchangeTransport(ExchangePaths(settings.exchange_dir), settings.exchange_spec(), folder.paths.received, keys)
-    with terminate_as_interrupt(), exchange as transport:
+    workable(settings, folder)  # before anything is cleared away
+    with terminate_as_interrupt(), exchange as transport, held(folder, seen):
         if not resume:
             transport.clear()
         with prepared_run(settings, console, folder, GenericLearner(), "Start the orchestrator again to go on") as run:
@@ -52,6 +55,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
                 transport.finish(run.run_id, state.next_round, state.adapter)
                 run.finish(state)
                 run.evaluate()
+            transport.require_here()
     return 0
 
 

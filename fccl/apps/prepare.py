@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from fccl.apps.places import require_apart
 from fccl.config import Settings
 from fccl.data.spec import SYNTHETIC, DataSpec
-from fccl.errors import DataError
+from fccl.errors import DataError, FederationError
+from fccl.locks import alone, in_use, one_at_a_time
 from fccl.paths import DataPaths
 from fccl.reading import printable
 from fccl.specs import PHASES, Phase
@@ -49,22 +51,63 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     """Prepare the data anew, whatever is there; with `--keep` only when there is none. Returns the exit status."""
     from fccl.apps.console import plain_console
 
-    console = plain_console()
-    if not (options.keep and is_prepared(settings, console)):
-        prepare_with_screen(settings, console)
+    console, paths = plain_console(), DataPaths(settings.data_dir)
+    require_apart(settings, ("data_dir", "log_dir"))
+    with one_at_a_time(paths.manifest, needed=False):
+        if not (options.keep and is_prepared(settings, console)):
+            prepare_alone(settings, console)
     return 0
+
+
+@contextmanager
+def data_in_use(settings: Settings, console: Console) -> Iterator[Manifest]:
+    """The data that the settings ask for, prepared when it is missing or was made from others; nobody prepares it anew while the block runs.
+
+    Runs that ask for the same data use it side by side: one prepares it, the others wait. Raises `FederationError` when other data is in use.
+    """
+    from fccl.data.shards import read_manifest
+
+    paths = DataPaths(settings.data_dir)
+    with ExitStack() as held:
+        with one_at_a_time(paths.manifest, needed=False):
+            if not is_ready(settings, console):
+                prepare_alone(settings, console)
+            held.enter_context(in_use(paths.lock, f"the data in {paths.root}/"))
+            manifest = read_manifest(paths)
+        yield manifest
+
+
+def prepare_alone(settings: Settings, console: Console) -> None:
+    """Prepare the data when nobody uses what is there. Raises `FederationError` when somebody does, and it is not what the settings ask for."""
+    paths = DataPaths(settings.data_dir)
+    with ExitStack() as held:
+        try:
+            held.enter_context(alone(paths.lock, f"the data in {paths.root}/"))
+        except FederationError:
+            if not is_ready(settings, console):
+                raise
+            return
+        prepare_with_screen(settings, console)
+
+
+def is_ready(settings: Settings, console: Console) -> bool:
+    """Whether complete data of these settings is there; then it says so."""
+    from fccl.data.prepare import manifest_matches
+
+    paths = DataPaths(settings.data_dir)
+    if ready := manifest_matches(paths, data_spec(settings)):
+        console.print(f"Data: {paths.root}/ is ready, as {settings.sft_data} and {settings.va_data} ask for.", soft_wrap=True)
+    return ready
 
 
 def is_prepared(settings: Settings, console: Console) -> bool:
     """Whether complete data of these settings is there. Raises `DataError` when there is other data, which then stays."""
-    from fccl.data.prepare import manifest_matches
     from fccl.data.shards import read_manifest
 
     paths, spec = DataPaths(settings.data_dir), data_spec(settings)
     if not paths.manifest.exists():
         return False
-    if manifest_matches(paths, spec):
-        console.print(f"Data: {paths.root}/ is ready, as {settings.sft_data} and {settings.va_data} ask for.", soft_wrap=True)
+    if is_ready(settings, console):
         return True
     anew = f"remove {paths.manifest}, and the data is prepared anew"
     if others := _as_settings(read_manifest(paths).spec) - _as_settings(spec):

@@ -7,10 +7,12 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+from fccl.apps.places import require_apart
 from fccl.config import Settings, nearest
 from fccl.errors import FederationError, SettingsError
 from fccl.files import write_text
 from fccl.paths import ExchangePaths, LogPaths
+from fccl.temporary import sweep
 
 NEEDED = {"pandas": "pandas", "altair": "altair", "vl_convert": "vl-convert-python", "jinja2": "jinja2"}  # modules, and what installs them
 SHOWN_RUNS = 5
@@ -23,6 +25,8 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     out = Path(options.out) if options.out else LogPaths(settings.log_dir).report
     if out.suffix.lower() not in (".html", ".htm"):
         raise SettingsError(f"{out}: the report is an HTML file", hint="give it a name that ends in .html")
+    require_apart(settings, ("log_dir", "exchange_dir"), options.out, LogPaths(settings.log_dir).report)
+    sweep(out.parent, lambda name: name.startswith(f".{out.name}."))
     content = report_of(settings.log_dir, settings.exchange_dir, options.run)
     write_text(out, content)
     print(f"Wrote {out} ({len(content.encode()) / 1e6:.1f} MB). It needs no network: open it in a browser, print it, send it.")

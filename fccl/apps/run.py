@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -22,7 +22,8 @@ from fccl.aggregation.rules import aggregation
 from fccl.apps.console import plain_console
 from fccl.apps.evaluate import evaluate_and_show, evaluation_options
 from fccl.apps.interrupt import terminate_as_interrupt
-from fccl.apps.prepare import data_spec, prepare_with_screen
+from fccl.apps.places import require_apart
+from fccl.apps.prepare import data_in_use
 from fccl.apps.screen import RunScreen, screen_for
 from fccl.checkpoint import RunFolder
 from fccl.config import Settings, group_of, load_settings
@@ -32,10 +33,10 @@ from fccl.contribution.validation_loss import ValidationLoss
 from fccl.contribution.verified import Verified
 from fccl.contribution.weighing import Weigher
 from fccl.data.examples import PreferencePair, SftExample, read_examples
-from fccl.data.prepare import manifest_matches
-from fccl.data.shards import Manifest, load_shard, read_manifest
-from fccl.errors import FcclError, FederationError, SettingsError
+from fccl.data.shards import Manifest, load_shard, require_unchanged
+from fccl.errors import FcclError, FederationError, SettingsError, StorageError
 from fccl.evaluation.held_out import Validator, VerificationLoss
+from fccl.evaluation.values import EvaluationReport
 from fccl.export import save_peft
 from fccl.federation import Federation, FederationState, Transport
 from fccl.files import sha256_of, write_bytes
@@ -64,8 +65,9 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     console = plain_console()
     folder = RunFolder(LogPaths(settings.log_dir), Journal(LogPaths(settings.log_dir)))
     settings = recorded_settings(folder, settings, options.given) if options.resume else settled(settings, console)
-    learner = GenericLearner(ranks=settings.client_ranks)
-    with prepared_run(settings, console, folder, learner, "`fccl run --resume` goes on") as run:
+    require_apart(settings, ("data_dir", "log_dir"))
+    learner, place = GenericLearner(ranks=settings.client_ranks), held(folder, folder.info())
+    with prepared_run(settings, console, folder, learner, "`fccl run --resume` goes on", place) as run:
         in_process = InProcessTransport(learner, lambda client_id: load_shard(run.data, client_id, run.manifest), run.on_status)
         with run.follower:
             with terminate_as_interrupt(), in_process as transport:
@@ -76,17 +78,42 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def prepared_run(settings: Settings, console: Console, folder: RunFolder, learner: GenericLearner, way_on: str) -> Iterator[Run]:
-    """The model and the data in their places, the folder this run's alone.
+def held(folder: RunFolder, seen: RunInfo | None) -> Iterator[None]:
+    """The log folder is this command's alone while the block runs. `seen` is the run that the command has found there, and decided by.
+
+    Raises `FederationError` when another command is at work there, or was since.
+    """
+    with exclusive(folder.paths.lock, "another run", needed=False):
+        if folder.info() != seen:
+            raise FederationError(f"another command has changed the run in {folder.paths.root} meanwhile", hint="start this one again")
+        folder.tidy()
+        yield
+
+
+@contextmanager
+def prepared_run(
+    settings: Settings,
+    console: Console,
+    folder: RunFolder,
+    learner: GenericLearner,
+    way_on: str,
+    place: AbstractContextManager[None] | None = None,
+) -> Iterator[Run]:
+    """The model and the data in their places; the data stays as it is while the block runs. `place` is entered as soon as the model is there.
 
     What cannot be had, a tracker or the model, or cannot work ends the command before any other work.
     """
+    tracker = workable(settings, folder)
+    model = learner.model(settings.model_spec())
+    with place or nullcontext(), data_in_use(settings, console) as manifest:
+        yield Run(settings, console, folder, model, manifest, way_on, tracker)
+
+
+def workable(settings: Settings, folder: RunFolder) -> Tracker:
+    """The tracker of a run of these settings. Raises `SettingsError` when they do not go together or a library is missing."""
     aggregation_rule(settings).require(settings.round_plan().clients_per_round)
     require_client_ranks(settings)
-    tracker = tracker_for(settings.track, folder.paths)
-    model = learner.model(settings.model_spec())
-    with exclusive(folder.paths.lock, "another run", needed=False):
-        yield Run(settings, console, folder, model, prepared_data(settings, console), way_on, tracker)
+    return tracker_for(settings.track, folder.paths)
 
 
 def settled(settings: Settings, console: Console) -> Settings:
@@ -110,15 +137,6 @@ def recorded_settings(folder: RunFolder, settings: Settings, given: dict[str, st
                 f"{name.upper()}={value}: the run to resume has {info.settings.get(name)}", hint="a resumed run keeps its settings; leave it out"
             )
     return load_settings(info.settings | {name: str(getattr(settings, name)) for name in FREE_TO_CHANGE})
-
-
-def prepared_data(settings: Settings, console: Console) -> Manifest:
-    """The manifest of the data folder; prepares it when it is missing, or was made from other settings or other sources."""
-    paths, spec = DataPaths(settings.data_dir), data_spec(settings)
-    if manifest_matches(paths, spec):
-        console.print(f"Data: {paths.root}/ is ready, as {settings.sft_data} and {settings.va_data} ask for.", soft_wrap=True)
-        return read_manifest(paths)
-    return prepare_with_screen(settings, console)
 
 
 @dataclass
@@ -169,8 +187,7 @@ class Run:
         base = self.validator("sft", adapter, None)  # before the run is there to be resumed, so that a kill does not lose it
         info = self._info()
         write_bytes(self.folder.paths.manifest, self.data.manifest.read_bytes())
-        state = self.folder.start(info, self.plan, adapter)
-        self._event("started", held_out=base)
+        state = self.folder.start(info, self.plan, adapter, self._record("started", held_out=base))
         self.follower.started(info, base)
         self.console.print(f"Base model: held-out loss {base.loss:.3f} nats/token.", soft_wrap=True)
         return state
@@ -228,22 +245,39 @@ class Run:
         state.adapter.save(self.folder.paths.global_final)
         cards = CardWriter(self.settings.model_spec(), self.model.made_of, self.plan, self.manifest)
         save_peft(self.model, state.adapter, self.folder.paths.adapter, cards.adapter(state.adapter))
+        self.require_here()
         self._event("finished")
+
+    def require_here(self) -> None:
+        """Raises `StorageError` unless the run and its data are where they were."""
+        self.folder.require_here(self.run_id)
+        if sha256_of(self.data.manifest) != self.data_sha256:
+            raise StorageError(
+                f"the data in {self.data.root}/ was changed while the run was at work", hint="prepare it again with the run's settings"
+            )
 
     def evaluate(self) -> None:
         """Evaluate on the test split, if the settings ask for it, and say where everything is."""
         paths = self.folder.paths
         if self.settings.evaluate:
+            require_unchanged(self.data, self.manifest, [self.data.held_out("test", phase) for phase in PHASES])
             options = evaluation_options(self.settings, self.settings.seed)
-            self.follower.evaluated(evaluate_and_show(self.model, self.manifest, self.data, paths, options, self.console))
+            evaluate_and_show(self.model, self.manifest, self.data, paths, options, self.console, self.evaluated)
+            self.require_here()
         where = f"Results: {paths.root}/ (adapter/ in PEFT's format, progress.jsonl, client_metrics.jsonl)"
         self.console.print(f"{where}; {self.plan.total_rounds} rounds.", soft_wrap=True)
+
+    def evaluated(self, report: EvaluationReport) -> None:
+        """The evaluation is about to be written: the last moment to tell anybody else, since once it is there it is not made again."""
+        self.require_here()
+        self.follower.evaluated(report)
 
     def stopped(self, event: EventName, message: str = "", resumable: bool = True) -> None:
         """Say how far the run is and how it goes on, if it can."""
         with suppress(FcclError):  # the disk may be the very reason
+            self.folder.require_here(self.run_id)
             self._event(event, message)
-        on = f" {self.way_on}." if resumable else ""
+        on = f" {self.way_on}." if resumable and self.folder.info() else ""
         self.console.print(f"Stopped with {self.round} of {self.plan.total_rounds} rounds complete.{on}", soft_wrap=True)
 
     def _train_spec(self, phase: Phase) -> TrainSpec:
@@ -260,9 +294,11 @@ class Run:
             versions={"fccl": __version__, "python": platform.python_version()} | {name: version(name) for name in packages},
         )
 
-    def _event(self, event: EventName, message: str = "", held_out: HeldOut | None = None) -> None:
-        record = RunEvent(event=event, run_id=self.run_id, time=time.time(), round=self.round, message=message, held_out=held_out)
-        self.folder.journal.write(record)
+    def _event(self, event: EventName, message: str = "") -> None:
+        self.folder.journal.write(self._record(event, message))
+
+    def _record(self, event: EventName, message: str = "", held_out: HeldOut | None = None) -> RunEvent:
+        return RunEvent(event=event, run_id=self.run_id, time=time.time(), round=self.round, message=message, held_out=held_out)
 
 
 def weigher(settings: Settings, validator: Validator) -> Weigher:

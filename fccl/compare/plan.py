@@ -14,6 +14,7 @@ from fccl.data.prepare import manifest_matches, prepare
 from fccl.data.shards import Manifest, load_shard, read_manifest
 from fccl.data.sources import digest_of
 from fccl.data.spec import DataSpec
+from fccl.locks import alone, one_at_a_time
 from fccl.paths import ComparePaths, DataPaths
 from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec
 
@@ -70,9 +71,11 @@ class Planner:
         name = _name(spec)
         if name not in self._manifests:
             paths = DataPaths(self.paths.data(name))
-            if not manifest_matches(paths, spec):
-                self.tell(f"preparing data: {_words(spec)}")
-                prepare(spec, paths)
+            with one_at_a_time(paths.manifest):
+                if not manifest_matches(paths, spec):
+                    self.tell(f"preparing data: {_words(spec)}")
+                    with alone(paths.lock, f"the data in {paths.root}/"):
+                        prepare(spec, paths)
             self._manifests[name] = read_manifest(paths)
         return self._manifests[name]
 

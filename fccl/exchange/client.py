@@ -21,12 +21,13 @@ from fccl.exchange.watch import Polling, Watcher, watcher
 from fccl.exchange.wire import MAX_JSON_BYTES, MAX_REASON, MAX_TASK_BYTES, VERSION, AdapterFile, FailureFile, TaskFile, UpdateFile, Work
 from fccl.files import storage_errors
 from fccl.keys import Keys
-from fccl.locks import exclusive
+from fccl.locks import exclusive, in_sight
 from fccl.lora import rank_of
 from fccl.messages import Answer, ClientUpdate, FitTask, Learner, attempt
 from fccl.paths import ExchangePaths
 from fccl.reading import identity, is_there, parse, printable, read_bounded
 from fccl.records import ClientStatus
+from fccl.temporary import sweep
 
 NEW_RUN_GRACE_S = 20.0
 
@@ -62,8 +63,10 @@ class ExchangeClient:
             exclusive(self.paths.client_lock(self.client_id), f"client {self.client_id}"),
             Heart(self.paths, self.client_id, self.heartbeat_s) as heart,
             self._watcher() as bell,
+            in_sight(self.paths.root) as require_here,
         ):
-            self._answer_rounds(heart, bell)
+            sweep(self.paths.root, partial(self.paths.is_half_written, client_id=self.client_id))
+            self._answer_rounds(heart, bell, require_here)
             heart.turn("done")
 
     def _watcher(self) -> Watcher:
@@ -74,9 +77,10 @@ class ExchangeClient:
             self._complain(str(error))
             return Polling()
 
-    def _answer_rounds(self, heart: Heart, bell: Watcher) -> None:
+    def _answer_rounds(self, heart: Heart, bell: Watcher, require_here: Callable[[], None]) -> None:
         started = time.monotonic()
         while True:
+            require_here()
             task = self._newest()
             if task is not None and task.work is None:
                 if task.run_id in self._runs[-1:] or time.monotonic() - started > self.grace_s:

@@ -26,13 +26,14 @@ from fccl.exchange.watch import Watcher, watcher
 from fccl.exchange.wire import FailureFile, TaskFile, Work
 from fccl.files import storage_errors
 from fccl.keys import Keys
-from fccl.locks import exclusive
+from fccl.locks import exclusive, in_sight
 from fccl.lora import first
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask, StatusListener
 from fccl.paths import ExchangePaths
 from fccl.reading import identity, is_own_folder, is_there, printable
 from fccl.specs import ExchangeSpec
 from fccl.stored import AdapterReader, StoredAdapter
+from fccl.temporary import sweep
 
 _REFUSALS = 3  # so often is one client refused in an attempt; after that its files are passed over
 
@@ -69,6 +70,7 @@ class ExchangeTransport:
         self._begun = BegunReadings(received, paths)
         self._held = ExitStack()
         self._watcher: Watcher | None = None
+        self._require_here: Callable[[], None] = lambda: None
         self._known_board: Board | None = None
         self._readers: dict[int, AdapterReader] = {}
 
@@ -76,6 +78,9 @@ class ExchangeTransport:
         with ExitStack() as held:
             self.rejected.clear_for_file(self._paths.server_lock)
             held.enter_context(exclusive(self._paths.server_lock, "another orchestrator"))
+            self._require_here = held.enter_context(in_sight(self._paths.root))
+            sweep(self._paths.root, self._paths.is_half_written)
+            sweep(self._paths.rejected)
             self._watcher = held.enter_context(watcher(self._paths.root, self._spec.watch))
             self._held = held.pop_all()
         return self
@@ -83,6 +88,10 @@ class ExchangeTransport:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._watcher = None
         self._held.close()
+
+    def require_here(self) -> None:
+        """Raises `StorageError` when the directory is gone, or another has its name: then nobody reads what is written."""
+        self._require_here()
 
     def fit(self, task: FitTask, client_ids: Sequence[int]) -> Iterator[Answer]:
         """Open the round and yield each client's update as it comes, then a failure for every client that has none.
@@ -112,6 +121,7 @@ class ExchangeTransport:
 
     def finish(self, run_id: str, round_number: int, adapter: Adapter) -> None:
         """Tell the clients that the run is done, and leave them the final adapter. Nobody may need an update any more."""
+        self._require_here()
         board = self._board(run_id)
         board.tidy(board.open(round_number, "done", adapter, None))
         self._empty_received()
@@ -167,6 +177,7 @@ class ExchangeTransport:
         self._pulses.forgive()
         deadline = time.monotonic() + self._spec.timeout_s
         while True:
+            self._require_here()
             for client_id in list(waiting):
                 if (update := self._look(reader, client_id, waiting[client_id])) is not None:
                     del waiting[client_id]

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from fccl.adapter import Adapter
-from fccl.apps.evaluate import evaluate_run, show
+from fccl.apps.evaluate import evaluate_run, show, write_report
 from fccl.data.examples import PreferencePair, SftExample, write_examples
 from fccl.errors import DataError, SettingsError
 from fccl.evaluation.values import EvaluationOptions, EvaluationReport
@@ -34,7 +34,9 @@ def adapters(model):
 
 def evaluate(model, folders, options=OPTIONS, console=None, shares=None, wanted=None):
     console = console or Console(file=io.StringIO(), width=80)
-    return evaluate_run(model, wanted or adapters(model), *folders, options, console, shares or {})
+    report = evaluate_run(model, wanted or adapters(model), *folders, options, console, shares or {})
+    write_report(folders[1], report)
+    return report
 
 
 def printed(report, width, **how):

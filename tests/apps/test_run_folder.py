@@ -3,8 +3,10 @@
 import io
 import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import torch
@@ -16,17 +18,18 @@ from fccl.apps import orchestrator
 from fccl.apps.console import plain_console
 from fccl.apps.evaluate import own_data
 from fccl.apps.main import main
-from fccl.apps.run import settled
+from fccl.apps.prepare import data_in_use
+from fccl.apps.run import held, settled
 from fccl.checkpoint import RunFolder
 from fccl.config import load_settings
 from fccl.data.prepare import prepare
 from fccl.data.shards import read_manifest
-from fccl.errors import DIVERGED, LOWER_RATE, StorageError, TrainingError
+from fccl.errors import DIVERGED, LOWER_RATE, FederationError, StorageError, TrainingError
 from fccl.files import sha256_of
 from fccl.journal import Journal, read_records
 from fccl.locks import exclusive
 from fccl.model import load_model
-from fccl.paths import DataPaths, LogPaths
+from fccl.paths import DataPaths, ExchangePaths, LogPaths
 from fccl.records import RoundRecord, RunInfo
 from tests.apps.commands import finished, start
 
@@ -140,9 +143,81 @@ def test_the_base_model_is_exported_as_it_is(data, capsys):
     assert "error: logs/global_final.safetensors is not there" in capsys.readouterr().err
 
 
+def test_data_that_is_in_use_is_not_prepared_anew_and_the_same_data_is_used_side_by_side(data, capsys):
+    before = data.manifest.read_bytes()
+    settings = load_settings({"max_sft_examples": "300", "max_va_examples": "150"})
+    with data_in_use(settings, plain_console()) as manifest, data_in_use(settings, plain_console()) as same:
+        assert manifest == same
+        for command in (["prepare"], ["run", *SMALL], ["orchestrator", *SMALL]):
+            assert main([*command, "--seed", "7", *SMALL[:4]]) == 1
+            said = capsys.readouterr().err
+            assert "error: the data in data/ is in use by another command, so it stays as it is\n  way out: use another folder (--data-dir)" in said
+        assert data.manifest.read_bytes() == before
+        assert main(["prepare", *SMALL[:4]]) == 0
+        assert "Data: data/ is ready" in capsys.readouterr().out
+    assert main(["prepare", "--seed", "7", *SMALL[:4]]) == 0
+    assert data.manifest.read_bytes() != before
+    assert sorted(path.name for path in data.root.iterdir()) == ["clients", "data.lock", "manifest.json", "server", "topics_by_client.png"]
+
+
+def test_of_two_that_find_no_data_one_prepares_it_and_both_use_it(tmp_path):
+    """Beside each other, as the runs of a sweep begin."""
+    settings, output = load_settings({"max_sft_examples": "300", "max_va_examples": "150"}), io.StringIO()
+    both = Barrier(2)
+
+    def begin():
+        both.wait(60)
+        with data_in_use(settings, Console(file=output)) as manifest:
+            both.wait(60)
+            return manifest
+
+    with ThreadPoolExecutor(2) as pool:
+        found = [future.result() for future in [pool.submit(begin) for _ in range(2)]]
+    assert found[0] == found[1]
+    assert output.getvalue().count("Shards, held-out splits, manifest") == 1
+    assert output.getvalue().count("is ready") == 1
+
+
+def test_an_evaluation_is_not_written_into_another_run(data):
+    settings = load_settings({"num_clients": "3"})
+    folder = begun(settings, data)
+    folder.require_here("run")
+    folder.archive()
+    LOGS.root.mkdir(exist_ok=True)
+    folder.start(
+        info_of(settings, data).model_copy(update={"run_id": "later"}), settings.round_plan(), load_model(settings.model_spec()).initial_adapter(0)
+    )
+    with pytest.raises(StorageError, match="logs no longer holds run run"):
+        folder.require_here("run")
+
+
+def test_nothing_is_cleared_away_before_everything_is_held(tmp_path, capsys):
+    """`orchestrator --new` beside a run that holds the log folder: the exchange directory stays as it is."""
+    paths = ExchangePaths(Path("exchange"))
+    paths.root.mkdir()
+    for path in (paths.phase(0), paths.task(0), paths.flag(1, 0), paths.status(1)):
+        path.write_text("of the run that is at work")
+    before = sorted(path.name for path in paths.root.iterdir())
+    for new in ([], ["--new"]):
+        with exclusive(LOGS.lock, "a run"):
+            assert main(["orchestrator", *SMALL, *new]) == 1
+        assert "error: another run is at work on logs already" in capsys.readouterr().err
+        assert sorted(path.name for path in paths.root.iterdir() if path.suffix != ".lock" and path.name != "bell") == before
+    assert main(["orchestrator", *SMALL, "--new", "--client-lora-r", "99"]) != 0
+    assert sorted(path.name for path in paths.root.iterdir() if path.suffix != ".lock" and path.name != "bell") == before
+
+
+def test_a_run_that_changed_while_a_command_began_is_left_alone(data):
+    folder = begun(load_settings({"num_clients": "3"}), data)
+    with pytest.raises(FederationError, match="another command has changed the run in logs meanwhile"), held(folder, None):
+        pass
+    with held(folder, folder.info()):
+        pass
+
+
 @pytest.mark.slow
-def test_clients_do_not_train_on_data_that_was_prepared_while_they_ran(tmp_path):
-    """The run stops, says why, and goes on to the same bytes when its data is back."""
+def test_clients_do_not_train_on_data_that_was_changed_while_they_ran(tmp_path):
+    """Preparing is refused while the run is at work. Changed by hand, it stops the run, which goes on to the same bytes when the data is back."""
     whole, disturbed = tmp_path / "whole", tmp_path / "disturbed"
     for folder in (whole, disturbed):
         folder.mkdir()
@@ -151,7 +226,11 @@ def test_clients_do_not_train_on_data_that_was_prepared_while_they_ran(tmp_path)
     run = after_its_first_round(start(disturbed, "run", *SMALL))
     settings = SMALL[: SMALL.index("--fed-rounds")]
     with stopped(run):
-        assert finished(start(disturbed, "prepare", *settings, "--noisy-clients", "0,1,2"))[0] == 0
+        status, output = finished(start(disturbed, "prepare", *settings, "--noisy-clients", "0,1,2"))
+        assert (status, "is in use by another command" in output) == (1, True)
+        for client in range(3):
+            with open(disturbed / "data" / "clients" / f"client_{client}_sft.jsonl", "a") as file:
+                file.write("\n")
     status, output = finished(run)
     assert status == 1, output
     assert "is not what it was when the data was prepared" in output
@@ -161,6 +240,18 @@ def test_clients_do_not_train_on_data_that_was_prepared_while_they_ran(tmp_path)
     ends = [load_adapter(folder / "logs" / "global_final.safetensors").sha256 for folder in (whole, disturbed)]
     assert ends[0] == ends[1]
     assert len(read_records(disturbed / "logs" / "progress.jsonl", RoundRecord, lambda row: row.get("event") == "round")) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["logs", "data"])
+def test_a_run_whose_folder_is_removed_ends_with_one_line(tmp_path, what):
+    run = after_its_first_round(start(tmp_path, "run", *SMALL))
+    with stopped(run):
+        shutil.rmtree(tmp_path / what)
+    status, output = finished(run)
+    assert status == 1, output
+    assert output.count("error: ") == 1
+    assert "Traceback" not in output
 
 
 @pytest.mark.slow
