@@ -42,7 +42,7 @@ def test_a_signed_answer_counts(paths, transport, keys):
         (edit({"num_samples": 10**6}), "the signature is not client 1's"),
         (edit({"signature": "AAAA"}), "the signature is not client 1's"),
         (edit({"signature": "no base64!"}), "the signature is not client 1's"),
-        (replace("contribution", b'{"avg_loss": 1.0, "num_samples": 2}'), "version"),
+        (replace("contribution", b'{"avg_loss": 1.0, "num_samples": 2}'), "client 1 has not signed it"),
         (replace("update", adapter(7.0, 7.0, 7.0).to_bytes()), "is not the file that its contribution speaks of"),
     ],
 )
