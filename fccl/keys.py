@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,10 +16,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from pydantic import ValidationError
 
 from fccl.errors import SettingsError
-from fccl.files import storage_errors, write_text
+from fccl.files import storage_errors, write_bytes, write_text
 from fccl.paths import KeyPaths
 from fccl.reading import json_value
 from fccl.specs import Value
+from fccl.temporary import sweep
 
 
 class PublicKeys(Value):
@@ -43,6 +44,7 @@ class Keys:
 
     private: Ed25519PrivateKey
     public: PublicKeys
+    warning: str = ""  # one line, when others than its owner can read the private key
 
     def sign(self, content: bytes) -> str:
         """The signature of `content`, in base64. The same key and content give the same signature."""
@@ -51,8 +53,9 @@ class Keys:
 
 def create_keys(paths: KeyPaths, num_clients: int) -> PublicKeys:
     """Write new keys; private ones can be read by their owner only. Raises `SettingsError` when there are keys already."""
-    if paths.public.exists() or paths.server.exists():
+    if any(path.exists() for path in (paths.public, paths.server, *map(paths.client, range(num_clients)))):
         raise SettingsError(f"{paths.root} holds keys already", hint="name another folder with --keys-dir, or move these away")
+    sweep(paths.root)
     with storage_errors(paths.root):
         paths.root.mkdir(parents=True, exist_ok=True)
     server, clients = Ed25519PrivateKey.generate(), [Ed25519PrivateKey.generate() for _ in range(num_clients)]
@@ -67,19 +70,27 @@ def create_keys(paths: KeyPaths, num_clients: int) -> PublicKeys:
 def server_keys(paths: KeyPaths) -> Keys:
     """What the server needs: its private key and the public ones. Raises `SettingsError` when they are not there or no keys."""
     public = _read_public(paths)
-    return _checked(Keys(_read_private(paths.server), public), public.server, paths.server)
+    return _checked(Keys(_read_private(paths.server), public, _warning(paths.server)), public.server, paths.server)
 
 
 def client_keys(paths: KeyPaths, client_id: int) -> Keys:
     """What one client needs: its private key and the public ones. Raises `SettingsError` when they are not there or no keys."""
     public = _read_public(paths)
-    return _checked(Keys(_read_private(paths.client(client_id)), public), public.clients.get(client_id, ""), paths.client(client_id))
+    path = paths.client(client_id)
+    return _checked(Keys(_read_private(path), public, _warning(path)), public.clients.get(client_id, ""), path)
 
 
 def _checked(keys: Keys, expected: str, path: Path) -> Keys:
     if _encoded(keys.private) != expected:
         raise SettingsError(f"{path} is not the key that public.json beside it names", hint="copy both from the folder that `fccl keys` wrote")
     return keys
+
+
+def _warning(path: Path) -> str:
+    """What to say of a private key that others can read. Not refused: some file systems, and who hands out secrets, set modes of their own."""
+    with storage_errors(path, "read"):
+        mode = stat.S_IMODE(path.stat().st_mode)
+    return f"{path} can be read by others than its owner (mode {mode:04o}): chmod 600 where that is possible" if mode & 0o077 else ""
 
 
 def _read_public(paths: KeyPaths) -> PublicKeys:
@@ -112,12 +123,7 @@ def _key_errors(path: Path) -> Iterator[None]:
 
 def _write_private(path: Path, key: Ed25519PrivateKey) -> None:
     """Never readable by others, not even for a moment."""
-    with storage_errors(path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-            file.flush()
-            os.fsync(file.fileno())
+    write_bytes(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), mode=0o600)
 
 
 def _encoded(key: Ed25519PrivateKey) -> str:

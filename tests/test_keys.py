@@ -77,3 +77,25 @@ def test_keys_that_are_missing_or_do_not_belong_together_are_named(tmp_path):
     paths.client(0).write_bytes(others.client(0).read_bytes())
     with pytest.raises(SettingsError, match=r"client_0\.key is not the key that public\.json beside it names"):
         client_keys(paths, 0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True), (0o644, True), (0o660, True), (0o777, True)]
+)
+def test_a_private_key_that_others_can_read_is_said(tmp_path, mode, said):
+    paths = KeyPaths(tmp_path)
+    create_keys(paths, 2)
+    for path, read in ((paths.server, lambda: server_keys(paths)), (paths.client(1), lambda: client_keys(paths, 1))):
+        path.chmod(mode)
+        expected = f"{path} can be read by others than its owner (mode {mode:04o}): chmod 600 where that is possible"
+        assert read().warning == (expected if said else "")
+
+
+@pytest.mark.parametrize("left", ["client_0.key", "client_1.key", "server.key"])
+def test_keys_of_a_command_that_was_killed_are_not_overwritten(tmp_path, left):
+    paths = KeyPaths(tmp_path)
+    (tmp_path / left).write_text("somebody's")
+    with pytest.raises(SettingsError, match="holds keys already"):
+        create_keys(paths, 2)
+    assert (tmp_path / left).read_text() == "somebody's"
+    assert [path.name for path in tmp_path.iterdir()] == [left]

@@ -36,6 +36,8 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         ClientScreen(plain_console(), settings.client_id) as screen,
         memory_of(StatePaths(settings.state_dir), settings.client_id, keys, screen.tell) as memory,
     ):
+        if keys and keys.warning:
+            screen.tell(keys.warning)
         screen.tell(f"waiting for rounds in {settings.exchange_dir}/")
         ExchangeClient(
             ExchangePaths(settings.exchange_dir),

@@ -41,6 +41,8 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         settings = recorded_settings(folder, settings, options.given)
     require_original_clients(settings)
     keys = server_keys(KeyPaths(Path(settings.keys_dir))) if settings.keys_dir else None
+    if keys and keys.warning:
+        console.print(keys.warning, highlight=False, soft_wrap=True)
     exchange = ExchangeTransport(ExchangePaths(settings.exchange_dir), settings.exchange_spec(), folder.paths.received, keys)
     workable(settings, folder)  # before anything is cleared away
     with terminate_as_interrupt(), exchange as transport, held(folder, seen):
