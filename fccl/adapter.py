@@ -16,7 +16,7 @@ from torch import Tensor
 from fccl.errors import AdapterError
 from fccl.files import read_whole, write_bytes
 from fccl.paths import of_earlier_versions
-from fccl.reading import printable
+from fccl.plain_text import printable
 from fccl.tensor_files import MAX_HEADER_BYTES, METADATA, header_of, read_tensors, to_bytes
 from fccl.torch_files import read_torch_file
 

@@ -28,7 +28,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from fccl.errors import ModelError
-from fccl.reading import printable
+from fccl.plain_text import printable
 
 BUILTIN_MODEL = "builtin:micro"
 HUB_TIMEOUT_S = 5.0

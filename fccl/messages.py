@@ -14,7 +14,7 @@ from fccl.adapter import Adapter, Form
 from fccl.data.shards import ClientShard
 from fccl.errors import AdapterError, FcclError, OutputError, StorageError, UpdateRejected
 from fccl.lora import AnyAdapter, CompletedAdapter, first, of_rank, rank_of
-from fccl.reading import printable
+from fccl.plain_text import printable
 from fccl.records import ClientState, ClientStatus, Contribution, TrainingReport
 from fccl.specs import ModelSpec, Phase, TrainSpec, named_seed
 from fccl.stored import StoredAdapter

@@ -10,7 +10,7 @@ from fccl.adapter import Adapter
 from fccl.base_model import public_name
 from fccl.data.shards import Manifest, SourceReport
 from fccl.lora import rank_of
-from fccl.reading import printable
+from fccl.plain_text import printable
 from fccl.specs import ModelSpec, RoundPlan
 
 _PROMPT = "The prompt it knows is `### Instruction:\\n{instruction}\\n\\n### Response:`; the response follows after one space."

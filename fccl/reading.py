@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from fccl.errors import NotAFile, StorageError, UpdateRejected
+from fccl.plain_text import printable
 from fccl.specs import Value
 
 _NOT_READABLE = {  # what the writer of a file is to blame for; anything else is the reader's own disk
@@ -29,7 +30,6 @@ _NOT_READABLE = {  # what the writer of a file is to blame for; anything else is
 }
 _FORBIDDEN = (errno.EACCES, errno.EPERM)
 _SHOWN_PROBLEMS = 2
-MAX_LINE = 2000  # characters of what a screen shows of one thing
 Parsed = TypeVar("Parsed", bound=Value)
 
 
@@ -152,17 +152,3 @@ def parse(content: bytes | bytearray, kind: type[Parsed], name: str) -> Parsed:
         found = error.errors(include_input=False, include_url=False)[:_SHOWN_PROBLEMS]
         problems = [f"{'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}" for problem in found]
         raise UpdateRejected(printable(f"{name}: {'; '.join(problems)}")) from error
-
-
-def printable(text: str, limit: int = 500, keep: str = "") -> str:
-    r"""Text from elsewhere, fit for a terminal and a log: one line, control characters shown as `\x1b`, not too long.
-
-    White space becomes a space, but for the characters in `keep`.
-    """
-    return "".join(character if character in keep else _visible(character) for character in text[: limit * 2])[:limit]
-
-
-def _visible(character: str) -> str:
-    if character.isspace():
-        return " "
-    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")

@@ -18,7 +18,7 @@ from torch import Tensor
 from fccl.adapter import HEADER_SLACK_BYTES, Adapter, Form, adapter_from_bytes
 from fccl.errors import AdapterError
 from fccl.files import read_whole, write_bytes
-from fccl.reading import printable
+from fccl.plain_text import printable
 from fccl.tensor_files import header_of, numbers_at
 
 _FLOAT32 = 4  # bytes

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from fccl.errors import AdapterError
-from fccl.reading import NotJson, json_value, printable
+from fccl.plain_text import printable
+from fccl.reading import NotJson, json_value
 
 MAX_HEADER_BYTES = 2**24  # a hundred thousand tensors
 METADATA = "__metadata__"  # the one name that is no tensor's

@@ -22,7 +22,7 @@ ROWS = (
     ("messages", "journal", "scoring", "model", "base_model", "lora_targets", "encoding", "losses", "tokens"),
     ("adapter", "stored", "lora", "tensor_files", "torch_files", "keys", "data", "records", "config"),
     ("specs", "paths", "files", "locks", "temporary", "presets", "private", "reading"),
-    ("errors",),
+    ("errors", "plain_text"),
 )
 # Within a row, only these look at each other, and only this way.
 WITHIN = {

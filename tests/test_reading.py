@@ -9,21 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fccl.errors import StorageError, UpdateRejected
-from fccl.reading import NamedTwice, NotJson, json_value, printable, read_bounded
-
-
-def test_text_from_elsewhere_is_fit_for_a_terminal():
-    assert printable("a\x1b[31mred\nline\u202e\x00") == r"a\x1b[31mred line\u202e\x00"
-    assert printable("x" * 1000) == "x" * 500
-    assert printable("a\n\tb\r\x85", keep="\n") == "a\n b  "
-
-
-@given(st.text(st.characters()), st.integers(1, 50))
-def test_whatever_the_text_is_a_terminal_shows_it_and_does_nothing(text, limit):
-    shown = printable(text, limit)
-    assert shown.isprintable()
-    assert len(shown) <= limit
-    shown.encode()
+from fccl.reading import NamedTwice, NotJson, json_value, read_bounded
 
 
 def test_reading_is_bounded_and_follows_nothing(tmp_path):

@@ -8,7 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.text import Text
 
-from fccl.reading import MAX_LINE, printable
+from fccl.plain_text import MAX_LINE, printable
 from fccl.records import ClientStatus
 
 

@@ -48,6 +48,7 @@ from fccl.files import write_bytes, write_text
 from fccl.locks import sweep_locks
 from fccl.model import LanguageModel, load_model
 from fccl.paths import ComparePaths, LogPaths
+from fccl.plain_text import one_line
 from fccl.specs import PHASES, Phase, TrainSpec
 from fccl.temporary import sweep
 
@@ -84,7 +85,9 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     paths = ComparePaths(Path(options.out)) if options.out else LogPaths(settings.log_dir).compare
     require_apart(settings, ("log_dir",), str(paths.root), LogPaths(settings.log_dir).compare.root)
     tidy(paths)
-    planner = Planner(design(settings, load_model(settings.model_spec()), choice.jobs), paths, lambda line: console.print(Text(line, "dim")))
+    planner = Planner(
+        design(settings, load_model(settings.model_spec()), choice.jobs), paths, lambda line: console.print(Text(one_line(line), "dim"))
+    )
     with terminate_as_interrupt():
         try:
             cells = list(planner.cells(choice.scenarios, choice.methods, choice.seeds))
@@ -222,7 +225,7 @@ def _progress(console: Console, count: int) -> Iterator[Callable[[Cell, CellResu
             each = f" (of each client {min(alone):.4f} to {max(alone):.4f})" if (alone := result.by_client.values()) else ""
             trouble = f" ({'; '.join(result.trouble)})" if result.trouble else ""
             text = f"{done:>4}/{count} {cell.scenario} · {cell.method} · seed {cell.seed}: {loss}{each}, {result.seconds:.0f} s{trouble}"
-            console.print(Text(text), soft_wrap=True)
+            console.print(Text(one_line(text)), soft_wrap=True)
             bar.advance(task)
 
         yield tell
@@ -283,7 +286,7 @@ def show(console: Console, comparison: Comparison) -> None:
         _print(console, table)
     _print(console, tables.matrix(comparison))
     for line in (*tables.lead(comparison), *tables.notes(comparison)):
-        console.print(Text(line, "dim"))
+        console.print(Text(one_line(line), "dim"))
 
 
 def _print(console: Console, table: ScenarioTable) -> None:
@@ -291,10 +294,10 @@ def _print(console: Console, table: ScenarioTable) -> None:
     shown, narrow = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1)), console.width < ROOMY
     kept = [index for index, name in enumerate(table.head) if not (narrow and name == tables.SECONDS)]
     for index in kept:
-        shown.add_column(Text(table.head[index]), justify="right" if index else "left", overflow="fold")
-    for line in table.rows:
+        shown.add_column(Text(one_line(table.head[index])), justify="right" if index else "left", overflow="fold")
+    for line in (tuple(map(one_line, line)) for line in table.rows):
         cells = (line[index].replace(" [", "\n[") if narrow else line[index] for index in kept)
         shown.add_row(*(Text(cell, next((colour for word, colour in WORDS.items() if cell.endswith(word)), "")) for cell in cells))
     console.print()
-    console.print(Text(table.title, "bold"))
+    console.print(Text(one_line(table.title), "bold"))
     console.print(shown)

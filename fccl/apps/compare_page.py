@@ -14,7 +14,8 @@ from fccl.compare import tables
 from fccl.compare.methods import ORACLE
 from fccl.compare.pictures import Drawn
 from fccl.comparison import Comparison, Row, ScenarioInfo
-from fccl.evaluation.tables import DASH, one_line
+from fccl.evaluation.tables import DASH
+from fccl.plain_text import one_line
 
 ENOUGH = 0.95  # of the gap from FedAvg to the oracle
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from fccl.apps.console import say
 from fccl.config import GROUPS, Settings, group_of
 from fccl.errors import SettingsError
 from fccl.files import storage_errors, write_text
@@ -166,7 +167,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     path = Path(options.out)
     _refuse_foreign(path)
     write_text(path, content)
-    print(f"Wrote {path} for {settings.num_clients} client{'s'[: settings.num_clients != 1]}. Next: docker-compose up --build")
+    say(f"Wrote {path} for {settings.num_clients} client{'s'[: settings.num_clients != 1]}. Next: docker-compose up --build")
     return 0
 
 

@@ -11,6 +11,7 @@ import threading
 from importlib.util import find_spec
 from pathlib import Path
 
+from fccl.apps.console import say
 from fccl.config import Settings
 from fccl.errors import SettingsError
 
@@ -28,7 +29,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         raise SettingsError("the dashboard needs streamlit and altair, and they are not installed", hint='pip install "fccl[dashboard]"')
     refuse_taken_port(options.host, options.port)
     read_ahead(settings)
-    print(f"Dashboard of {settings.log_dir}/: {url(options.host, options.port)}  (Ctrl-C ends it)", flush=True)
+    say(f"Dashboard of {settings.log_dir}/: {url(options.host, options.port)}  (Ctrl-C ends it)")
     return serve(settings, options.host, options.port)
 
 

@@ -32,6 +32,7 @@ from fccl.journal import Journal
 from fccl.locks import in_use
 from fccl.model import LanguageModel, load_model
 from fccl.paths import DataPaths, LogPaths
+from fccl.plain_text import one_line
 from fccl.records import RunInfo
 from fccl.scoring import Progress as Listener
 from fccl.specs import PHASES, Phase, named_seed
@@ -234,11 +235,11 @@ def _table(console: Console, title: str, columns: Sequence[str], rows: Sequence[
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(columns):
-        table.add_column(Text(name), justify="right" if index else "left")
+        table.add_column(Text(one_line(name)), justify="right" if index else "left")
     for row in rows:
-        table.add_row(_lines(Text(row.label), f"  {row.note}" if row.note else ""), *(_figure(cell) for cell in row.cells))
+        table.add_row(_lines(Text(one_line(row.label)), f"  {row.note}" if row.note else ""), *(_figure(cell) for cell in row.cells))
     console.print()
-    console.print(Text(title, BEST))
+    console.print(Text(one_line(title), BEST))
     console.print(table)
 
 
@@ -261,11 +262,11 @@ def _show_generations(console: Console, names: Sequence[str], samples: Sequence[
         grid.add_column(overflow="fold")
         grid.add_row("reference", "", Text(_short(answers[0].reference)))
         for name, answer in zip(names, answers, strict=True):
-            grid.add_row(Text(name), "greedy", Text(_short(answer.greedy)))
+            grid.add_row(Text(one_line(name)), "greedy", Text(_short(answer.greedy)))
             grid.add_row("", "sampled", Text(_short(answer.sampled)))
         console.print(grid)
 
 
 def _short(text: str) -> str:
-    line = tables.one_line(text)
+    line = one_line(text)
     return line if len(line) <= SHOWN_LETTERS else line[: SHOWN_LETTERS - 2] + " …"

@@ -14,6 +14,7 @@ from fccl import __version__
 from fccl.apps.arguments import COMMANDS, overview, parse
 from fccl.apps.output import guarded_output
 from fccl.errors import FcclError, SettingsError
+from fccl.plain_text import printable
 
 _LONGEST_MESSAGE = 10_000  # characters
 
@@ -36,7 +37,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _shown(message: object) -> str:
     """A message may hold what another process wrote."""
-    from fccl.reading import printable
 
     return printable(str(message), _LONGEST_MESSAGE, keep="\n")
 

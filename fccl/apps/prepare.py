@@ -13,7 +13,7 @@ from fccl.data.spec import SYNTHETIC, DataSpec
 from fccl.errors import DataError, FederationError
 from fccl.locks import alone, in_use, one_at_a_time
 from fccl.paths import DataPaths
-from fccl.reading import printable
+from fccl.plain_text import one_line, printable
 from fccl.specs import PHASES, Phase
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _progress(console: Console, spec: DataSpec) -> Iterator[Callable[[str], None
     from rich.markup import escape
 
     with console.status("preparing the data") as status:
-        yield lambda step: status.update(escape(step))
+        yield lambda step: status.update(escape(one_line(step)))
 
 
 def show_manifest(manifest: Manifest, paths: DataPaths, console: Console) -> None:
@@ -182,7 +182,7 @@ def _client_table(manifest: Manifest, names: Sequence[str], rows: Sequence[Seque
         table.add_column(_cell(f"{client}{'!' if client in manifest.noisy_clients else ''}"), justify="right")
     table.add_column(_cell("all"), justify="right", style="bold")
     for name, row in zip(names, rows, strict=True):
-        table.add_row(Text(name), *(Text(_cell(count), style=_shade(count / max(1, sum(row)))) for count in row), _cell(sum(row)))
+        table.add_row(Text(one_line(name)), *(Text(_cell(count), style=_shade(count / max(1, sum(row)))) for count in row), _cell(sum(row)))
     totals = [sum(column) for column in zip(*rows, strict=True)]
     table.add_section()
     table.add_row("all", *map(_cell, totals), _cell(sum(totals)), style="bold")
@@ -203,7 +203,7 @@ def _spread_table(names: Sequence[str], rows: Sequence[Sequence[int]]) -> Table:
         shares = [count / max(1, sum(row)) for count in row]
         effective = 1 / sum(share**2 for share in shares) if any(shares) else 0.0
         largest = Text(_cell(f"{max(shares):.0%}"), style=_shade(max(shares)))
-        table.add_row(Text(name), _cell(sum(row)), _cell(sum(count > 0 for count in row)), largest, _cell(f"{effective:.1f}"))
+        table.add_row(Text(one_line(name)), _cell(sum(row)), _cell(sum(count > 0 for count in row)), largest, _cell(f"{effective:.1f}"))
     table.caption = f"A client holds {min(totals)} to {max(totals)} examples. Effective: so many clients with equal shares would be as even."
     return table
 

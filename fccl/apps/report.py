@@ -7,6 +7,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+from fccl.apps.console import say
 from fccl.apps.places import require_apart
 from fccl.config import Settings, nearest
 from fccl.errors import FederationError, SettingsError
@@ -29,7 +30,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     sweep(out.parent, lambda name: name.startswith(f".{out.name}."))
     content = report_of(settings.log_dir, settings.exchange_dir, options.run)
     write_text(out, content)
-    print(f"Wrote {out} ({len(content.encode()) / 1e6:.1f} MB). It needs no network: open it in a browser, print it, send it.")
+    say(f"Wrote {out} ({len(content.encode()) / 1e6:.1f} MB). It needs no network: open it in a browser, print it, send it.")
     return 0
 
 

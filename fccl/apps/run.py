@@ -46,7 +46,7 @@ from fccl.messages import ClientUpdate
 from fccl.model import LanguageModel
 from fccl.model_card import CardWriter
 from fccl.paths import DataPaths, LogPaths
-from fccl.reading import MAX_LINE, printable
+from fccl.plain_text import MAX_LINE, printable
 from fccl.records import ClientMetrics, ClientStatus, EventName, HeldOut, RunEvent, RunInfo
 from fccl.specs import PHASES, Phase, TrainSpec
 from fccl.tracking.history import base_so_far, rounds_so_far

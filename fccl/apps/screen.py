@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.text import Text
 
 from fccl.messages import Answer, ClientUpdate
-from fccl.reading import MAX_LINE, printable
+from fccl.plain_text import MAX_LINE, printable
 from fccl.records import ClientStatus, HeldOut, RoundRecord
 from fccl.specs import RoundPlan
 

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from fccl.evaluation import tables
-from fccl.evaluation.tables import Cell, Row, visible
+from fccl.evaluation.tables import Cell, Row
 from fccl.evaluation.values import FEWEST_FOR_A_VERDICT, EvaluationReport, Generation
+from fccl.plain_text import visible
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>&|~$])")
 _MEASURES = f"""\

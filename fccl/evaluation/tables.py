@@ -5,15 +5,13 @@ A cell says its number, its interval, its verdict and whether it is the best of 
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fccl.evaluation.values import ClientEvaluation, ClientMix, Difference, Estimate, EvaluationReport, Preference
+from fccl.plain_text import one_line
 
 DASH = "–"  # noqa: RUF001
-_INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp", "Cs", "Co"})
-_JOINERS = frozenset("\u200c\u200d")  # scripts and emoji are spelt with these
 _KINDS = {"ratio": "ratio, below 1 is better", "points": "in points", "nats": "in nats"}
 
 Show = Callable[[float], str]
@@ -124,20 +122,6 @@ def percent(value: float) -> str:
 def signed(value: float) -> str:
     """A number that can be negative."""
     return f"{value:+.2f}"
-
-
-def visible(text: str) -> str:
-    """Text from data or from a model, safe to show: what a terminal would obey or a reader would not see is spelt as an escape."""
-    return "".join(_spelt(letter) if unicodedata.category(letter) in _INVISIBLE and letter not in _JOINERS else letter for letter in text)
-
-
-def one_line(text: str) -> str:
-    """`visible`, with every run of white space as one space."""
-    return visible(" ".join(text.split()))
-
-
-def _spelt(letter: str) -> str:
-    return letter if letter in "\n\t" else letter.encode("unicode_escape").decode("ascii")
 
 
 def _row(label: str, note: str, estimates: Sequence[Estimate | None], show: Show, lower: bool = False) -> Row:

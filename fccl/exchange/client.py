@@ -25,7 +25,8 @@ from fccl.locks import exclusive, in_sight
 from fccl.lora import rank_of
 from fccl.messages import Answer, ClientUpdate, FitTask, Learner, attempt
 from fccl.paths import ExchangePaths
-from fccl.reading import identity, is_there, parse, printable, read_bounded
+from fccl.plain_text import printable
+from fccl.reading import identity, is_there, parse, read_bounded
 from fccl.records import ClientStatus
 from fccl.temporary import sweep
 

@@ -9,7 +9,8 @@ from typing import Annotated
 from fccl.errors import StorageError, UpdateRejected
 from fccl.exchange.wire import RunId, TaskFile
 from fccl.files import write_text
-from fccl.reading import parse, printable, read_bounded
+from fccl.plain_text import printable
+from fccl.reading import parse, read_bounded
 from fccl.specs import Round, Time, Value, exactly
 
 _MOST_BYTES = 4096

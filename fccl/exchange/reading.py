@@ -12,7 +12,8 @@ from fccl.exchange.original import OriginalReader
 from fccl.exchange.wire import MAX_ADAPTER_BYTES, MAX_JSON_BYTES, AdapterFile, FailureFile, OriginalContribution, TaskFile, UpdateFile
 from fccl.keys import PublicKeys
 from fccl.paths import ExchangePaths
-from fccl.reading import NotJson, identity, json_value, parse, printable, read_bounded
+from fccl.plain_text import printable
+from fccl.reading import NotJson, identity, json_value, parse, read_bounded
 from fccl.records import Contribution, TrainingReport
 from fccl.stored import AdapterReader
 

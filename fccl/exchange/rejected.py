@@ -14,7 +14,8 @@ from pydantic import StringConstraints
 from fccl.errors import StorageError
 from fccl.files import storage_errors, write_bytes, write_text
 from fccl.paths import ExchangePaths
-from fccl.reading import is_in_the_way, is_own_folder, is_there, printable
+from fccl.plain_text import printable
+from fccl.reading import is_in_the_way, is_own_folder, is_there
 from fccl.specs import ClientId, Round, Time, Value
 
 _TRIES = 3  # somebody may put the next thing in the way at once

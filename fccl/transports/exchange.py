@@ -30,7 +30,8 @@ from fccl.locks import exclusive, in_sight
 from fccl.lora import first
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask, StatusListener
 from fccl.paths import ExchangePaths
-from fccl.reading import identity, is_own_folder, is_there, printable
+from fccl.plain_text import printable
+from fccl.reading import identity, is_own_folder, is_there
 from fccl.specs import ExchangeSpec
 from fccl.stored import AdapterReader, StoredAdapter
 from fccl.temporary import sweep

@@ -10,8 +10,9 @@ from fccl.evaluation.by_client import evaluate_client
 from fccl.evaluation.comparison import compare_all
 from fccl.evaluation.report import quoted, to_markdown
 from fccl.evaluation.suite import evaluate_model, summarise
-from fccl.evaluation.tables import measures, visible
+from fccl.evaluation.tables import measures
 from fccl.evaluation.values import EvaluationReport, Generation
+from fccl.plain_text import visible
 
 PARSER = MarkdownIt("commonmark").enable("table")
 EVIL = "a | b <script>alert(1)</script>\n# *no* `code` [x](http://y) \\| \x1b[31m &amp; $x$ ~~s~~"

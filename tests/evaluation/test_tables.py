@@ -29,21 +29,3 @@ def test_one_example_has_no_interval():
     (one, many) = tables._row("a", "", [estimate(0.5, n=1), estimate(0.5)], tables.percent).cells
     assert (one.text, one.interval) == ("50.0 %", "")
     assert many.interval == "25.0 to 100.0 %"
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("a\nb\tc", "a\nb\tc"),
-        ("\x1b[2J", "\\x1b[2J"),
-        ("a\u202eb", "a\\u202eb"),
-        ("a\u2028b", "a\\u2028b"),
-        ("👩\u200d🔧 é ü 漢", "👩\u200d🔧 é ü 漢"),
-    ],
-)
-def test_only_what_cannot_be_seen_is_escaped(text, shown):
-    assert tables.visible(text) == shown
-
-
-def test_one_line_is_one_line():
-    assert tables.one_line("  a \n\n b\u2028c\t d ") == "a b c d"

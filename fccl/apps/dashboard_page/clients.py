@@ -10,8 +10,8 @@ import streamlit as st
 from fccl.apps.dashboard_page import words
 from fccl.apps.dashboard_page.hub import Hub
 from fccl.apps.dashboard_page.panels import TABLE_ROWS, guarded, heading, note, nothing, table
-from fccl.evaluation.tables import one_line
 from fccl.paths import LogPaths
+from fccl.plain_text import one_line
 from fccl.view.glance import glance, original_clients
 from fccl.view.values import ClientRow, RunView
 

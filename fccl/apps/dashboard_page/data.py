@@ -9,7 +9,7 @@ from fccl.apps.dashboard_page import words
 from fccl.apps.dashboard_page.hub import Hub
 from fccl.apps.dashboard_page.panels import chart, heading, note, nothing, table
 from fccl.data.shards import Manifest, SourceReport
-from fccl.evaluation.tables import one_line
+from fccl.plain_text import one_line
 from fccl.view import charts
 from fccl.view.values import RunView
 

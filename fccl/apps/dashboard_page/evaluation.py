@@ -11,8 +11,9 @@ from fccl.apps.dashboard_page import words
 from fccl.apps.dashboard_page.hub import Hub
 from fccl.apps.dashboard_page.panels import chart, element, heading, html_table, note, nothing
 from fccl.evaluation import tables
-from fccl.evaluation.tables import Cell, Row, one_line, visible
+from fccl.evaluation.tables import Cell, Row
 from fccl.evaluation.values import EvaluationReport
+from fccl.plain_text import one_line, visible
 from fccl.view import charts
 from fccl.view.charts import Measure
 from fccl.view.values import RunView

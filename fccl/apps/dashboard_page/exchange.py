@@ -11,8 +11,8 @@ import streamlit as st
 from fccl.apps.dashboard_page import words
 from fccl.apps.dashboard_page.hub import Hub
 from fccl.apps.dashboard_page.panels import guarded, heading, note, nothing, table
-from fccl.evaluation.tables import one_line
 from fccl.exchange.rejected import Rejection
+from fccl.plain_text import one_line
 from fccl.view.glance import client_count
 from fccl.view.values import ExchangeFile, ExchangeView, RunView
 

@@ -11,8 +11,8 @@ import streamlit as st
 from fccl.apps.dashboard_page import tiles, words
 from fccl.apps.dashboard_page.hub import Hub, edition
 from fccl.apps.dashboard_page.panels import element, guarded
-from fccl.evaluation.tables import one_line
 from fccl.paths import LogPaths
+from fccl.plain_text import one_line
 from fccl.view.glance import glance
 from fccl.view.values import ClientRow, ClientStanding, Glance, RunEntry, RunView
 

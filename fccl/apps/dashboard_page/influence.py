@@ -8,7 +8,7 @@ import streamlit as st
 from fccl.apps.dashboard_page import words
 from fccl.apps.dashboard_page.hub import Hub
 from fccl.apps.dashboard_page.panels import chart, heading, note, table
-from fccl.evaluation.tables import one_line
+from fccl.plain_text import one_line
 from fccl.view import charts
 from fccl.view.values import RunView
 

@@ -9,7 +9,7 @@ import streamlit as st
 from fccl.apps.dashboard_page import words
 from fccl.apps.dashboard_page.hub import Hub
 from fccl.apps.dashboard_page.panels import guarded, note, nothing
-from fccl.evaluation.tables import visible
+from fccl.plain_text import visible
 from fccl.view.runs import tail
 from fccl.view.values import RunView
 

@@ -13,7 +13,7 @@ from fccl.apps.dashboard_page.hub import Hub
 from fccl.apps.dashboard_page.panels import chart, element, heading, html_table, note
 from fccl.compare import tables
 from fccl.comparison import Comparison, ScenarioInfo
-from fccl.evaluation.tables import one_line
+from fccl.plain_text import one_line
 from fccl.view import charts
 from fccl.view.values import RunView
 

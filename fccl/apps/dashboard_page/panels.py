@@ -20,7 +20,7 @@ from streamlit.column_config import Column, NumberColumn
 from fccl.apps.dashboard_page.drawing import Spec, spec_of
 from fccl.apps.dashboard_page.hub import Hub, edition
 from fccl.apps.dashboard_page.words import DASH
-from fccl.evaluation.tables import one_line
+from fccl.plain_text import one_line
 from fccl.view.charts import Picture
 from fccl.view.values import RunView
 

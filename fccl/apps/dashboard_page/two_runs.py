@@ -14,7 +14,7 @@ from fccl.apps.dashboard_page.header import other_run
 from fccl.apps.dashboard_page.hub import Hub, edition
 from fccl.apps.dashboard_page.panels import chart, heading, html_table, note, nothing
 from fccl.evaluation import tables
-from fccl.evaluation.tables import one_line
+from fccl.plain_text import one_line
 from fccl.specs import Phase
 from fccl.view import charts
 from fccl.view.glance import glance

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from fccl.evaluation.tables import one_line
+from fccl.plain_text import one_line
 from fccl.specs import Phase
 from fccl.view.values import ClientStanding, Glance, Standing
 

@@ -10,7 +10,7 @@ from fccl.apps.report_page import comparison_parts, data_parts, evaluation_parts
 from fccl.apps.report_page.figures import Figures
 from fccl.apps.report_page.parts import Report, Section, Table
 from fccl.comparison import Comparison
-from fccl.evaluation.tables import one_line
+from fccl.plain_text import one_line
 from fccl.view.glance import glance
 from fccl.view.values import ExchangeView, Glance, RunView
 

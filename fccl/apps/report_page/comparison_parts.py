@@ -9,7 +9,7 @@ from fccl.apps.report_page.figures import Figures, gaps
 from fccl.apps.report_page.parts import Section
 from fccl.compare import tables
 from fccl.comparison import Comparison
-from fccl.evaluation.tables import one_line
+from fccl.plain_text import one_line
 
 
 def section(comparison: Comparison, draw: Figures) -> Section:

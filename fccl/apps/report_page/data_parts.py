@@ -7,7 +7,7 @@ from fccl.apps.report_page.parts import DASH, Cell, Table
 from fccl.config import GROUPS, Settings, group_of
 from fccl.data.picture import topic_rows
 from fccl.data.shards import Manifest, SourceReport
-from fccl.evaluation.tables import one_line
+from fccl.plain_text import one_line
 from fccl.presets import PRESETS
 from fccl.specs import PHASES
 from fccl.view.values import RunView

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from fccl.apps.report_page.parts import Answer, Cell, Example, Table
 from fccl.evaluation import tables
-from fccl.evaluation.tables import Row, one_line, visible
+from fccl.evaluation.tables import Row
 from fccl.evaluation.values import FEWEST_FOR_A_VERDICT, EvaluationReport
+from fccl.plain_text import one_line, visible
 
 VERDICTS = {"better": "▲ better", "worse": "▼ worse", "no significant difference": "≈ no significant difference"}
 

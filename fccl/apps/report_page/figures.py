@@ -13,8 +13,9 @@ from fccl.apps.report_page.parts import Figure
 from fccl.apps.report_page.svg import to_svg
 from fccl.comparison import Comparison
 from fccl.data.shards import Manifest
-from fccl.evaluation.tables import one_line, percent, plain
+from fccl.evaluation.tables import percent, plain
 from fccl.evaluation.values import Estimate, EvaluationReport, ModelEvaluation
+from fccl.plain_text import one_line
 from fccl.specs import PHASES, Phase
 from fccl.view import charts
 from fccl.view.charts import Measure, Picture

@@ -11,8 +11,9 @@ import pandas as pd
 from fccl.apps.dashboard_page import words
 from fccl.apps.report_page.evaluation_parts import verdict
 from fccl.apps.report_page.parts import DASH, MOST_ROWS, Cell, Table, Tile, thinned, thinned_note
-from fccl.evaluation.tables import one_line, percent, plain
+from fccl.evaluation.tables import percent, plain
 from fccl.evaluation.values import EvaluationReport
+from fccl.plain_text import one_line
 from fccl.specs import PHASES
 from fccl.view.values import ExchangeView, Glance, RunView
 

@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 
 from fccl.comparison import Comparison, ScenarioInfo
-from fccl.evaluation.tables import one_line
+from fccl.plain_text import one_line
 from fccl.view.charts import palette
 from fccl.view.charts.parts import Picture, legend, tip, titled, unchecked
 

@@ -9,8 +9,9 @@ from typing import Literal
 import altair as alt
 import pandas as pd
 
-from fccl.evaluation.tables import one_line, percent, plain
+from fccl.evaluation.tables import percent, plain
 from fccl.evaluation.values import Estimate, EvaluationReport, ModelEvaluation
+from fccl.plain_text import one_line
 from fccl.view.charts import palette
 from fccl.view.charts.parts import Picture, log_ticks, tip, titled, unchecked
 
