@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import stat
 from pathlib import Path
+
+import pytest
 
 from fccl.paths import ExchangePaths
 from fccl.reading import is_own_folder
@@ -26,6 +29,13 @@ def _socket(path: Path) -> None:
         os.close(here)
 
 
+def _device(path: Path) -> None:
+    try:
+        os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("this user may not make devices")
+
+
 def _link_to_a_file(path: Path) -> None:
     outside = path.parent / ".outside"
     outside.write_text("precious")
@@ -43,6 +53,7 @@ OBSTACLES = {
     "a full folder": _full_folder,
     "a pipe": os.mkfifo,
     "a socket": _socket,
+    "a device": _device,
     "a link to nowhere": lambda path: path.symlink_to("nowhere"),
     "a link to itself": lambda path: path.symlink_to(path.name),
     "a link with a name that is too long": lambda path: path.symlink_to("x" * 300),
