@@ -248,8 +248,8 @@ def test_a_peer_of_the_original_protocol_is_neither_dead_nor_late(logs, exchange
         logs.round(number, training_s=1.0)
     logs.beat(0, "training", rounds, end_of(rounds) + 500, exchange)
     if beat:
-        logs.beat(1, beat, rounds, BEGAN - 10_000, exchange)
-        logs.beat(2, beat, rounds, BEGAN - 10_000)
+        logs.beat(1, beat, rounds, BEGAN - 1000, exchange)
+        logs.beat(2, beat, rounds, BEGAN - 1000)
     assert standings(logs, end_of(rounds) + 500, exchange)[1:] == ["waiting", "waiting"]
 
 
