@@ -4,7 +4,8 @@ With u the honest update and x the adapter that the round starts from:
 
     free_rider         x, having done nothing          free_rider_noise   x + noise, so that it is not the very adapter it was given
     sign_flip          x - (u - x) = 2x - u            scaling            x + 10 (u - x)
-    loss_forger        u, with a tiny loss reported
+    loss_forger        u, with a tiny loss reported     reversal           x - 3 (u - x)
+    sacrifice          10⁴ everywhere, to be left out or to make all others look alike, for the good of whoever sends a reversal
 
 Every one of them reports what an honest client with its data would: nothing but the update gives it away (a forger's loss alone is its own).
 """
@@ -24,6 +25,8 @@ from fccl.messages import ClientUpdate, FitTask, Learner, StatusListener
 from fccl.specs import named_seed
 
 SCALE = 10.0
+REVERSAL = -3.0
+ABSURD = 1e4  # less than any number may be, and far from what training comes to
 FORGED_LOSS = 0.01  # nats
 NOISE = 1e-3  # norm of a free rider's noise over the norm of the adapter that it hides
 
@@ -50,7 +53,10 @@ def attacked(attack: Attack, task: FitTask, honest: ClientUpdate) -> ClientUpdat
         return replace(honest, adapter=task.adapter)
     if attack == "free_rider_noise":
         return replace(honest, adapter=_with_noise(task.adapter, named_seed(task.client_seed(honest.client_id), "free rider")))
-    return replace(honest, adapter=_moved(task.adapter, honest.adapter.load(), -1.0 if attack == "sign_flip" else SCALE))
+    if attack == "sacrifice":
+        return replace(honest, adapter=Adapter({name: torch.full_like(tensor, ABSURD) for name, tensor in task.adapter.tensors.items()}))
+    factors = {"sign_flip": -1.0, "reversal": REVERSAL, "scaling": SCALE}
+    return replace(honest, adapter=_moved(task.adapter, honest.adapter.load(), factors[attack]))
 
 
 def _moved(start: Adapter, update: Adapter, factor: float) -> Adapter:

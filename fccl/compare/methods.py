@@ -7,7 +7,7 @@ would see; the oracle alone knows who is bad.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fccl.compare.scenarios import bad_count
 from fccl.compare.values import Way
@@ -35,6 +35,7 @@ class Method:
     tolerates: str = ""  # the setting that says how many bad clients a robust rule is built for
     needs: tuple[int, int] = (2, 1)  # of f bad clients it takes at least so many times f, and so many more
     without_bad: bool = False
+    without_bound: bool = False  # only where somebody is so far out that the bound leaves it out, else it is the method that it is without one of
 
     def rule_for(self, num_clients: int) -> dict[str, str | int | float]:
         """Its settings among so many clients. A robust rule is built for as many bad clients as there are, or as many as it can stand."""
@@ -56,7 +57,13 @@ def _peer(name: str, title: str, *reads: str, tolerates: str = "", needs: tuple[
     return Method(name.replace("_", "-"), title, rule=rule, reads=reads, tolerates=tolerates, needs=needs)
 
 
-_ALL = (
+def _unbounded(method: Method) -> Method:
+    """The same with `MAX_UPDATE_RATIO` off."""
+    rule = {**method.rule, "max_update_ratio": 0.0}
+    return replace(method, name=f"{method.name}-unbounded", title=f"{method.title}, without the bound", rule=rule, without_bound=True)
+
+
+_BOUNDED = (
     Method("base", "base, before any round", way="base"),
     Method("alone", "honest clients, each alone", way="alone"),
     Method("centralised", "centralised", way="centralised"),
@@ -82,6 +89,8 @@ _ALL = (
     _peer("norm_clipping", "norm clipping", "clip_norm"),
     Method(ORACLE, "oracle (no bad clients)", rule=_MEAN, without_bad=True),
 )
+_ROBUST = ("median", "trimmed-mean", "krum", "multi-krum", "geometric-median", "norm-clipping")
+_ALL = (*_BOUNDED, *(_unbounded(method) for method in _BOUNDED if method.name in (FEDAVG, "verified", *_ROBUST)))
 METHODS: Mapping[str, Method] = {method.name: method for method in _ALL}
 QUICK = ("base", FEDAVG, "loss-inverse", "verified", "trimmed-mean", "multi-krum", ORACLE)
-DECIDED_HERE = frozenset({"contribution_mode", "contribution_source", "aggregation", "max_bad_clients"})  # no person sets these for a comparison
+DECIDED_HERE = frozenset({"contribution_mode", "contribution_source", "aggregation", "max_bad_clients", "max_update_ratio"})  # no person sets them

@@ -18,6 +18,8 @@ from fccl.locks import alone, one_at_a_time
 from fccl.paths import ComparePaths, DataPaths
 from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec
 
+FORMULA = 2  # of the sources that start from a prior; a cell of an older one has another key
+
 
 @dataclass(frozen=True)
 class Design:
@@ -44,14 +46,15 @@ class Planner:
     _manifests: dict[str, Manifest] = field(default_factory=dict)
 
     def cells(self, scenarios: Sequence[Scenario], methods: Sequence[Method], seeds: Sequence[int]) -> Iterator[Cell]:
-        """Seed by seed, so that a comparison that is stopped has whole seeds. Where nobody is bad there is no oracle.
+        """Seed by seed, so that a comparison that is stopped has whole seeds. Where nobody is bad there is no oracle; where nobody colludes nobody is
+        out of bounds, and no method without them.
 
         Raises what preparing data raises.
         """
         for seed in seeds:
             for scenario in scenarios:
                 for method in methods:
-                    if scenario.has_bad_clients or not method.without_bad:
+                    if (scenario.has_bad_clients or not method.without_bad) and (scenario.collude or not method.without_bound):
                         yield self.cell(scenario, method, seed)
 
     def cell(self, scenario: Scenario, method: Method, seed: int) -> Cell:
@@ -89,6 +92,7 @@ class Planner:
         clients = design.plan.num_clients
         plan = design.plan.model_copy(update={"seed": seed} | ({"num_clients": 1, "clients_per_round": 1} if centralised else {}))
         rule = method.rule_for(clients) | {name: design.settings[name] for name in method.reads}
+        plan = plan.model_copy(update={"max_update_ratio": rule["max_update_ratio"]} if "max_update_ratio" in rule else {})
         return Work(
             versions=dict(design.versions),
             model=design.model,
@@ -103,6 +107,7 @@ class Planner:
             validation=files[f"server/validation_{phase}.jsonl"],
             test=files[f"server/test_{phase}.jsonl"],
             eval_batch_size=design.eval_batch_size,
+            formula=FORMULA if rule.get("contribution_source") in ("verified", "leave_one_out") else 1,
         )
 
     def _clients(self, scenario: Scenario, method: Method, spec: DataSpec, seed: int) -> tuple[Participant, ...]:

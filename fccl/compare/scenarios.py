@@ -29,6 +29,7 @@ class Scenario:
     size_skew: float = 1.0
     noise: NoiseKind | None = None
     attack: Attack = "none"
+    collude: bool = False  # one of the bad clients sends absurd numbers, so that the attack of the others counts
 
     @property
     def has_bad_clients(self) -> bool:
@@ -42,9 +43,11 @@ class Scenario:
         return tuple(sorted(random.Random(named_seed(seed, "bad clients")).sample(range(num_clients), count)))
 
     def attack_of(self, client_id: int, bad: tuple[int, ...]) -> Attack:
-        """What one client does. Every second free rider adds noise."""
+        """What one client does. Every second free rider adds noise; of colluders the first sacrifices itself for the others."""
         if client_id not in bad:
             return "none"
+        if self.collude and client_id == bad[0]:
+            return "sacrifice"
         return "free_rider_noise" if self.attack == "free_rider" and bad.index(client_id) % 2 else self.attack
 
     def data_spec(self, base: DataSpec, seed: int, spoilt: bool = True) -> DataSpec:
@@ -70,9 +73,11 @@ _ALL = (
     Scenario("free-riders", "free riders", attack="free_rider"),
     Scenario("sign-flip", "sign-flipped updates", attack="sign_flip"),
     Scenario("scaling", "updates scaled by ten", attack="scaling"),
+    Scenario("colluders", "colluders (one absurd, the others flipped three times as far)", attack="reversal", collude=True),
     Scenario("clean-va", "preferences, clean", phase="va"),
     Scenario("flipped", "preferences, flipped", phase="va", noise="flipped"),
     Scenario("scaling-va", "preferences, updates scaled by ten", phase="va", attack="scaling"),
+    Scenario("colluders-va", "preferences, colluders", phase="va", attack="reversal", collude=True),
 )
 SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _ALL}
 QUICK = ("clean-non-iid", "shuffled", "loss-forgers", "sign-flip", "flipped")

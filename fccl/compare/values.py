@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec, Value
 
-Attack = Literal["none", "free_rider", "free_rider_noise", "sign_flip", "scaling", "loss_forger"]
+Attack = Literal["none", "free_rider", "free_rider_noise", "sign_flip", "scaling", "loss_forger", "sacrifice", "reversal"]
 Way = Literal["base", "alone", "centralised", "federated"]
 
 
@@ -43,6 +43,7 @@ class Work(Value):
     validation: str  # SHA-256 of the server's validation file of the phase
     test: str  # and of the test file
     eval_batch_size: int = Field(ge=1)
+    formula: int = 1  # of the sources that start from a prior; 2: far out is beyond three medians, steps in a unit that no client sets alone
 
     @property
     def key(self) -> str:

@@ -39,6 +39,17 @@ def test_scaling_goes_ten_times_as_far(start, own):
     assert torch.allclose(moved("scaling", start, own), x + SCALE * (u - x), rtol=1e-6, atol=1e-4)
 
 
+@given(start=numbers, own=numbers)
+def test_a_reversal_goes_three_times_as_far_the_other_way(start, own):
+    x, u = torch.tensor(start, dtype=torch.float64), torch.tensor(own, dtype=torch.float64)
+    assert torch.allclose(moved("reversal", start, own), x - 3 * (u - x), rtol=1e-6, atol=1e-4)
+
+
+@given(start=numbers, own=numbers)
+def test_a_sacrifice_is_absurd_whatever_its_client_trained(start, own):
+    assert moved("sacrifice", start, own).tolist() == [1e4] * 3
+
+
 def test_a_flipped_flip_is_the_honest_update():
     honest = update()
     twice = attacked("sign_flip", task(), attacked("sign_flip", task(), honest))

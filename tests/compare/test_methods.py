@@ -36,3 +36,10 @@ def test_only_sources_of_reported_losses_believe_them():
 def test_the_quick_ones_are_methods():
     assert set(QUICK) < set(METHODS)
     assert {FEDAVG, ORACLE, "verified"} <= set(QUICK)
+
+
+def test_a_method_without_the_bound_is_the_method_and_that():
+    unbounded = {name: method for name, method in METHODS.items() if method.without_bound}
+    assert {FEDAVG, "verified", "median", "trimmed-mean", "multi-krum"} <= {name.removesuffix("-unbounded") for name in unbounded}
+    for name, method in unbounded.items():
+        assert method.rule_for(8) == METHODS[name.removesuffix("-unbounded")].rule_for(8) | {"max_update_ratio": 0}

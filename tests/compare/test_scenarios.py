@@ -63,5 +63,10 @@ def test_honest_clients_do_nothing_and_every_second_free_rider_adds_noise():
     assert SCENARIOS["sign-flip"].attack_of(4, (1, 4, 6)) == "sign_flip"
 
 
+def test_of_colluders_the_first_sacrifices_itself_and_the_others_attack():
+    for name in ("colluders", "colluders-va"):
+        assert [SCENARIOS[name].attack_of(client, (1, 4, 6)) for client in (0, 1, 4, 6)] == ["none", "sacrifice", "reversal", "reversal"]
+
+
 def test_the_quick_ones_are_scenarios():
     assert set(QUICK) < set(SCENARIOS)
