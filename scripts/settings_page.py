@@ -1,0 +1,68 @@
+"""Writes docs/settings.md from `Settings`: every name, its range, its default, what it does. `make settings-page` calls it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from fccl.config import GROUPS, Settings, allowed, group_of  # noqa: E402
+from fccl.presets import PRESETS  # noqa: E402
+
+PAGE = ROOT / "docs" / "settings.md"
+HEAD = """# Settings
+
+A setting has one spelling: `--fed-rounds 5` as an argument is `FED_ROUNDS=5` in the environment, in `.env` and in
+compose. Argument > environment > `.env` > preset > default. `fccl run --help` lists those of a command. A name that is
+misspelt, or a value out of range, is one line:
+
+```
+error: unknown argument --fed-round
+  way out: did you mean --fed-rounds?
+```
+"""
+FOOT = "\nThis page is made by `make settings-page` from `fccl/config.py` and `fccl/presets.py`.\n"
+
+
+def page() -> str:
+    """The whole page, in Markdown."""
+    return "\n".join([HEAD, *(_group(name) for name in GROUPS), _presets()]) + FOOT
+
+
+def _group(name: str) -> str:
+    rows = [
+        f"| `{field.upper()}` | {_cell(allowed(info))} | {_default(info.default)} | {_cell(info.description or '')} |"
+        for field, info in Settings.model_fields.items()
+        if group_of(info) == name
+    ]
+    return "\n".join([f"## {name[0].upper()}{name[1:]}", "", "| setting | allowed | default | what it does |", "|---|---|---|---|", *rows, ""])
+
+
+def _presets() -> str:
+    lines = ["## Presets", "", "`PRESET` names a set of defaults. What you set yourself wins.", ""]
+    return "\n".join([*lines, *_preset_lines()])
+
+
+def _preset_lines() -> Iterator[str]:
+    for name, values in PRESETS.items():
+        said = ", ".join(f"`{key.upper()}={value}`" for key, value in values.items()) or "the defaults above"
+        yield f"- `{name}`: {said}"
+
+
+def _default(value: object) -> str:
+    return "" if value == "" else f"`{_plain(value)}`"
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,76 @@
+"""What README and docs/ tell a person to type exists: commands, arguments, settings, files."""
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+
+from fccl.apps.arguments import COMMANDS, parse
+from fccl.config import Settings, load_settings
+from fccl.errors import SettingsError
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+HISTORY = {"log.md"}  # it tells what was tried when, with the names of then
+PRESENT = [page for page in PAGES if page.name not in HISTORY]
+OTHERS = {  # variables of other programs, of compose and of make
+    "BASE_IMAGE", "BUILD_NETWORK", "CLIENT_MEMORY", "DASHBOARD_ADDRESS", "DASHBOARD_PORT", "FCCL_GID", "FCCL_UID", "HF_HOME", "MODELS_DIR",
+    "OMP_WAIT_POLICY", "SERVER_MEMORY", "TORCH_INDEX", "MLFLOW_TRACKING_URI", "WANDB_MODE", "ENOSPC", "SIGKILL", "SIGTERM", "SIGINT",
+}  # fmt: skip
+BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+NAME = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|SEED|THREADS|AGGREGATION|PRESET|TRACK|EVALUATE|WARMUP)(?:=([^`\s]*))?`")
+
+
+def command_lines(page: Path) -> list[list[str]]:
+    """The arguments of every `fccl COMMAND …` in the code blocks of a page, continued lines joined, comments left out."""
+    lines = "\n".join(BLOCK.findall(page.read_text())).replace("\\\n", "").splitlines()
+    words = [shlex.split(line, comments=True) for line in lines if re.match(r"\s*(\S+=\S+\s+)*(\S*python -m )?fccl\s", line)]
+    return [each[each.index("fccl") + 1 :] for each in words]
+
+
+CALLS = [pytest.param(call, id=f"{page.name}: {' '.join(call)[:60]}") for page in PRESENT for call in command_lines(page)]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_every_command_line_that_a_page_shows_is_understood(call):
+    name, *arguments = call
+    assert name in COMMANDS
+    if "--help" not in arguments:
+        settings, _ = parse(name, [word for word in arguments if word not in ("…", "...")])
+        load_settings(settings)
+
+
+@pytest.mark.parametrize("page", PRESENT, ids=lambda page: page.name)
+def test_every_setting_that_a_page_names_exists_and_takes_the_value_shown(page):
+    for name, value in NAME.findall(page.read_text()):
+        if name in OTHERS:
+            continue
+        assert name.lower() in Settings.model_fields, f"{page.name} names {name}"
+        if value and not re.search(r"[|…<>]|^\.\.\.", value):
+            load_settings({name.lower(): value})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_a_page_links_to_is_there(page):
+    here = [target for target in LINK.findall(page.read_text()) if "://" not in target]
+    assert [target for target in here if not (page.parent / target).exists()] == []
+
+
+def test_the_checks_would_see_a_wrong_command_and_a_wrong_setting():
+    with pytest.raises(SettingsError):
+        parse("run", ["--fed-round", "3"])
+    assert NAME.findall("`FED_ROUND=3` `NON_IID_ALPHA`") == [("FED_ROUND", "3"), ("NON_IID_ALPHA", "")]
+    assert len(CALLS) >= 20
+
+
+def test_the_settings_page_is_what_the_settings_are():
+    made = runpy.run_path(str(ROOT / "scripts" / "settings_page.py"))
+    assert made["page"]() == made["PAGE"].read_text(encoding="utf-8"), "run `make settings-page`"
+
+
+def test_every_page_of_docs_is_reached_from_the_index():
+    index = (ROOT / "docs" / "README.md").read_text()
+    assert [page.name for page in (ROOT / "docs").glob("*.md") if page.name != "README.md" and f"({page.name}" not in index] == []
