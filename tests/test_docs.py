@@ -17,7 +17,8 @@ HISTORY = {"log.md"}  # it tells what was tried when, with the names of then
 PRESENT = [page for page in PAGES if page.name not in HISTORY]
 OTHERS = {  # variables of other programs, of compose and of make
     "BASE_IMAGE", "BUILD_NETWORK", "CLIENT_MEMORY", "DASHBOARD_ADDRESS", "DASHBOARD_PORT", "FCCL_GID", "FCCL_UID", "HF_HOME", "MODELS_DIR",
-    "OMP_WAIT_POLICY", "SERVER_MEMORY", "TORCH_INDEX", "MLFLOW_TRACKING_URI", "WANDB_MODE", "ENOSPC", "SIGKILL", "SIGTERM", "SIGINT", "O_NOFOLLOW", "O_NONBLOCK", "O_EXCL",
+    "OMP_WAIT_POLICY", "SERVER_MEMORY", "TORCH_INDEX", "MLFLOW_TRACKING_URI", "WANDB_MODE", "ENOSPC", "SIGKILL", "SIGTERM", "SIGINT",
+    "O_NOFOLLOW", "O_NONBLOCK", "O_EXCL",
 }  # fmt: skip
 BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
