@@ -3,7 +3,7 @@
 Exponentiated-gradient descent on the simplex of weights (Kivinen & Warmuth 1997). With x the round's adapter, u_i client i's update, b_i how much of
 its change is believed (`fccl.contribution.prior.shares`), theta(w) = sum_i w_i u_i, L the held-out loss, p the prior and w = p at k = 0:
 
-    d_i = b_i <grad L(theta(w)), u_i - x>,   d_i <- d_i - sum_j w_j d_j,   s = min(max_j |d_j|, 3 sum_j w_j |d_j|)
+    d_i = b_i <grad L(theta(w)), u_i - x>,   d_i <- d_i - sum_j w_j d_j,   s = min(max_j |d_j|, 3 sum_j p_j |d_j|)
     log w_i <- log w_i - (1/T) clip(d_i / s, -1, 1) / sqrt(k + 1),   normalise
 
 so after any step w_i is proportional to p_i exp(score_i / T), the score being what was subtracted in all. One backward pass gives every client's
@@ -11,7 +11,7 @@ marginal contribution d_i at once, however many clients there are. The path ends
 on it are taken, so theta(w) is never worse on these examples than with the prior.
 
 What one client alone can choose, another must not gain by: a change that is too long counts as one of the median's length, in the prior and in every
-slope; the unit s of a step is at most three times the mean slope, in which a client has its weight's share; and p is the prior of
+slope; the unit s of a step is at most three times the mean slope, in which a client has its prior's share; and p is the prior of
 `fccl.contribution.prior` tilted once by the slopes at x itself, where nobody's update but one's own has a say: whoever leads uphill from there begins
 with less, and others who pull the mean too far cannot make it look useful from the start. `docs/contribution.md` says why, what it costs, and where
 it fails.
@@ -33,7 +33,7 @@ from fccl.messages import ClientUpdate, FitTask
 from fccl.records import Verification
 
 ENOUGH = 0.1  # of the gap at the prior: where no more is left, the path ends
-UPHILL = 4.0  # of a score: at the default temperature e^-8 of the prior
+UPHILL = 6.0  # of a score: at the default temperature e^-12 of the prior
 MOST = 3.0  # mean slopes that one step's unit may be; honest clients' largest stays within it
 ROUNDING = 1e-9  # slopes that differ by less than this share of the largest are alike
 
@@ -89,7 +89,7 @@ class Verified:
         for step in range(1, self.steps + 1):
             if point.gap <= least:
                 return
-            moves = clipped(point.slopes, unit(point.slopes, point.weights))
+            moves = clipped(point.slopes, unit(point.slopes, prior))
             scores = tuple(score - move / math.sqrt(step) for score, move in zip(point.scores, moves, strict=True))
             weights = tilted(prior, scores, self.temperature)
             if step < self.steps:
@@ -135,13 +135,13 @@ def centred(slopes: Sequence[float], weights: Sequence[float]) -> tuple[float, .
     return (0.0,) * len(parts) if alike else parts
 
 
-def unit(slopes: Sequence[float], weights: Sequence[float]) -> float:
-    """What a slope is measured by: the largest, or `MOST` times their mean under the weights where that is less. Above 0 unless all are 0.
+def unit(slopes: Sequence[float], prior: Sequence[float]) -> float:
+    """What a slope is measured by: the largest, or `MOST` times their mean under the prior where that is less. Above 0 unless all are 0.
 
     A client with little weight has a steep slope at will, and with the largest alone could make all others' steps as short as it likes.
     """
     sizes = [abs(slope) for slope in slopes]
-    mean = math.fsum(weight * size for weight, size in zip(weights, sizes, strict=True))
+    mean = math.fsum(weight * size for weight, size in zip(prior, sizes, strict=True))
     return min(max(sizes), MOST * mean) or max(sizes)
 
 

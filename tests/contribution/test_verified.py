@@ -60,7 +60,7 @@ def by_numpy(rule, given_updates):
         gaps.append(-slopes.min())
         if step == rule.steps or -slopes.min() <= 0.1 * gaps[0] + 1e-12:
             break
-        scale = min(np.abs(slopes).max(), MOST * weights @ np.abs(slopes)) or np.abs(slopes).max()
+        scale = min(np.abs(slopes).max(), MOST * prior @ np.abs(slopes)) or np.abs(slopes).max()
         scores = scores - np.clip(slopes / scale, -1, 1) / np.sqrt(step + 1)
         weights = prior * np.exp(scores / rule.temperature)
         weights = weights / weights.sum()
