@@ -199,7 +199,7 @@ def test_the_weight_of_a_useless_update_falls(seed, clients):
     noise *= np.linalg.norm(target) / np.linalg.norm(noise)
     assume(noise @ target < 0.3 * target @ target)
     weighing = Verified(Quadratic(target=tuple(target))).weigh(task(), updates([*helpful, noise]))
-    assert weighing.weights[-1] < 0.5 * weighing.verification.prior[-1]
+    assert weighing.weights[-1] < 0.5 / clients  # half of its samples' share; the prior may have taken more than that already
 
 
 # --- hostile updates
