@@ -115,6 +115,8 @@ def _span(name: str, entry: object, dtype: torch.dtype) -> _Span:
         raise AdapterError(f"has {name} at no place in the file")
     if offsets[1] - offsets[0] != prod(shape) * dtype.itemsize:
         raise AdapterError(f"has {name} with shape {shape} in {offsets[1] - offsets[0]:,} bytes")
+    if prod(filter(None, shape)) > _LARGEST:  # one without numbers has strides nevertheless, and torch counts them
+        raise AdapterError(f"has {name} with a shape that no tensor has")
     return _Span(offsets[0], offsets[1], shape)
 
 

@@ -6,6 +6,7 @@ import pickle
 import struct
 import tracemalloc
 from contextlib import suppress
+from math import prod
 
 import pytest
 import safetensors.torch
@@ -69,6 +70,20 @@ def test_shapes_at_the_edge(shape):
     assert read_tensors(content, "it")["a"].shape == shape
 
 
+@given(st.lists(st.sampled_from([0, 1, 3, 2**20, 2**31, 2**33, 2**40]), min_size=1, max_size=8).filter(lambda shape: 0 in shape))
+@example([2**40, 2**40, 0])
+@example([0, 2**20, 2**21])
+@example([2**40, 0])
+@fuzz
+def test_a_tensor_without_numbers_is_one_or_a_refusal_however_large_its_other_sizes_are(shape):
+    content = file_of({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}, b"")
+    if prod(filter(None, shape)) > 2**40:
+        with pytest.raises(AdapterError, match="shape that no tensor has"):
+            read_tensors(content, "it")
+    else:
+        assert tuple(read_tensors(content, "it")["a"].shape) == tuple(shape)
+
+
 def test_a_view_is_written_as_its_own_numbers():
     wide = torch.arange(12.0).view(4, 3)
     assert to_bytes({"a": wide.T[1:]}) == to_bytes({"a": wide.T[1:].contiguous()})
@@ -115,6 +130,7 @@ def test_the_numbers_share_the_files_memory():
         (changed("a", shape=[10**12, 10**12]), r"shape \(1000000000000, 1000000000000\) in 24 bytes"),
         (changed("a", shape=[1] * 9), "shape that no tensor has"),
         (changed("a", shape=[-2, -3]), "shape that no tensor has"),
+        (file_of({"a": {"dtype": "F32", "shape": [0, 2**40, 2**40], "data_offsets": [0, 0]}}, b""), "shape that no tensor has"),
         (changed("a", shape=[True, 6]), "shape that no tensor has"),
         (changed("a", shape=[2.0, 3]), "shape that no tensor has"),
         (changed("a", shape="23"), "shape that no tensor has"),

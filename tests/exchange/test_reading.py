@@ -221,6 +221,13 @@ def test_a_header_that_says_something_else_is_refused(reader, name, field, value
         assert sent(reader, len(text).to_bytes(8, "little") + text + GOOD[len(READER.header) :]) is None
 
 
+@pytest.mark.parametrize("shape", [[0, 2**40, 2**40], [2**40, 2**40, 0], [2**33, 2**33, 0, 1], [2**40, 0, 2**24], [0] + [2**40] * 7])
+def test_an_update_with_an_empty_tensor_too_large_to_describe_is_refused(reader, shape):
+    text = as_json({"w": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}})
+    text += b" " * (-len(text) % 8)
+    assert sent(reader, len(text).to_bytes(8, "little") + text) is None
+
+
 tensors = st.one_of(
     st.sampled_from([torch.zeros(2, 3), torch.zeros(4), torch.zeros(3, 2), torch.zeros(0), torch.zeros(2, 3, dtype=torch.float16)]),
     st.sampled_from([torch.full((2, 3), torch.nan), torch.full((2, 3), torch.inf), torch.zeros(4, dtype=torch.int64), torch.tensor(1.0)]),
