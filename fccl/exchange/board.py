@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from fccl.exchange.wire import MAX_TASK_BYTES, VERSION, AdapterFile, TaskFile, W
 from fccl.files import storage_errors
 from fccl.keys import Keys
 from fccl.paths import ExchangeName, ExchangePaths
-from fccl.reading import identity, is_own_folder, parse, read_bounded
+from fccl.reading import identity, parse, read_bounded
 from fccl.records import ClientStatus
 from fccl.temporary import is_old, is_temporary
 
@@ -94,9 +95,9 @@ class Board:
         self._sweep(task.round)
 
     def opened(self, round_number: int) -> int:
-        """When the round was opened, in nanoseconds since 1970 by the file system's clock."""
-        with storage_errors(self.paths.phase(round_number), "read"):
-            return self.paths.phase(round_number).lstat().st_mtime_ns
+        """When the round was opened, in nanoseconds since 1970 by the file system's clock. Now, when its phase file was taken away at once."""
+        written = self._published.get(self.paths.phase(round_number)) or identity(self.paths.phase(round_number))
+        return written[1] if written else time.time_ns()
 
     def take_back(self, client_id: int, round_number: int) -> None:
         """Remove a client's answer, so that it tries again."""
@@ -168,8 +169,4 @@ class Board:
 
     def _remove(self, paths: Iterable[Path]) -> None:
         for path in paths:
-            with storage_errors(path, "remove"):
-                if is_own_folder(path):
-                    self.rejected.refuse([path], "a folder where a file belongs", self.run_id, 0)
-                else:
-                    path.unlink(missing_ok=True)
+            self.rejected.remove(path, self.run_id)

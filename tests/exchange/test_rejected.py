@@ -3,6 +3,7 @@ import os
 
 import pytest
 
+from fccl import reading
 from fccl.errors import StorageError
 from fccl.exchange import rejected as rejected_module
 from fccl.exchange.rejected import RejectedFolder, Rejection
@@ -103,3 +104,50 @@ def test_the_next_thing_in_the_way_is_moved_as_well(paths, monkeypatch, times):
     monkeypatch.setattr(rejected_module, "write_bytes", write)
     RejectedFolder(paths).write(path, b"content")
     assert path.read_bytes() == b"content"
+
+
+REPLACING = sorted({*INSTEAD_OF_A_FOLDER} - {"an empty folder", "a full folder", "a link to a folder"})
+
+
+@pytest.mark.parametrize("kind", ["nothing", *REPLACING])
+@pytest.mark.parametrize("when", [1, 2, 3])
+def test_the_folder_may_go_or_be_replaced_whenever_something_is_refused(paths, monkeypatch, kind, when):
+    """Between the looking and the moving, before the second file, or before the reason is written."""
+    makes, made = RejectedFolder._make, []
+
+    def make(folder):
+        makes(folder)
+        made.append(folder)
+        if len(made) == when:
+            paths.rejected.rename(paths.root / "taken_away")
+            if kind != "nothing":
+                put(paths.rejected, kind)
+
+    monkeypatch.setattr(RejectedFolder, "_make", make)
+    files = [paths.contribution(1, 0), paths.flag(1, 0)]
+    for path in files:
+        path.write_text("x")
+    rejection = RejectedFolder(paths).refuse(files, "because", "run", 0, 1)
+    assert rejection.files == tuple(path.name for path in files)
+    assert not any(path.exists() for path in files)
+    assert [Rejection.model_validate_json(path.read_bytes()).reason for path in paths.rejected.glob("*_reason.json")] == ["because"]
+
+
+@pytest.mark.parametrize("times", [0, 1, 2])
+@pytest.mark.parametrize("kind", ["an empty folder", "a full folder"])
+def test_a_folder_that_takes_a_file_s_place_before_it_is_removed_is_moved(paths, monkeypatch, kind, times):
+    path, looks = paths.task(0), []
+    path.touch()
+
+    def is_own_folder(looked_at):
+        found = reading.is_own_folder(looked_at)
+        if looked_at == path and len(looks) < times:
+            looks.append(path)
+            path.unlink() if path.is_file() else None
+            put(path, kind)
+        return found
+
+    monkeypatch.setattr(rejected_module, "is_own_folder", is_own_folder)
+    RejectedFolder(paths).remove(path)
+    assert not os.path.lexists(path)
+    RejectedFolder(paths).remove(path)

@@ -6,8 +6,8 @@ import os
 import pytest
 
 from fccl.errors import AdapterError
+from fccl.exchange import rejected as rejected_module
 from fccl.exchange.client import ExchangeClient
-from fccl.exchange.rejected import RejectedFolder
 from fccl.messages import ClientUpdate
 from tests.toy import ToyLearner, adapter, shard
 from tests.transports.contract import task
@@ -146,14 +146,14 @@ def test_a_control_variate_that_is_no_good_is_refused_with_the_update(paths, tra
 
 def test_an_answer_is_taken_away_before_its_flag(paths, transport, monkeypatch):
     """A client that finds its flag gone answers anew at once: what it writes then must not meet the removal of what was there before."""
-    seen, moves = [], RejectedFolder._move
+    seen, moves = [], rejected_module._moved
 
-    def move(folder, path, to):
-        moved = moves(folder, path, to)
+    def move(path, to):
+        moved = moves(path, to)
         seen.append([path.exists() for path in paths.taken_away(1, 0)])
         return moved
 
-    monkeypatch.setattr(RejectedFolder, "_move", move)
+    monkeypatch.setattr(rejected_module, "_moved", move)
     answered(paths, transport, edit({"round": 7}))
     assert seen == [[place > max(moved, 1) for place in range(5)] for moved in range(5)]
 
