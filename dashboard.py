@@ -4,8 +4,8 @@ import sys
 
 from streamlit.runtime import exists
 
-from fccl.apps.dashboard_page.page import show
+from fccl.apps.dashboard_script import page
 from fccl.apps.main import door
 
 if __name__ == "__main__":
-    show(sys.argv[1:]) if exists() else sys.exit(door("dashboard"))
+    page(sys.argv[1:]) if exists() else sys.exit(door("dashboard"))

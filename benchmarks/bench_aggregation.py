@@ -30,12 +30,12 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from fccl.adapter import Adapter  # noqa: E402
-from fccl.aggregation.lora import product_error  # noqa: E402
+from fccl.adapters.adapter import Adapter  # noqa: E402
+from fccl.adapters.stored import AdapterReader, StoredAdapter  # noqa: E402
+from fccl.aggregation.lora_mean import product_error  # noqa: E402
 from fccl.aggregation.protocol import Parts  # noqa: E402
 from fccl.aggregation.rules import RULES, aggregation  # noqa: E402
 from fccl.aggregation.state import ServerState  # noqa: E402
-from fccl.stored import AdapterReader, StoredAdapter  # noqa: E402
 
 KINDS = [*(name for name in RULES if name not in ("fedprox", "scaffold")), "svd", "exact", "product_error"]
 RANK = 8

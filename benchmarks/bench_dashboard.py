@@ -24,13 +24,13 @@ sys.path.insert(0, str(ROOT))
 from streamlit.testing.v1 import AppTest  # noqa: E402
 
 from benchmarks.bench_view import History, Took, median, timed  # noqa: E402
-from fccl.apps.dashboard_page.hub import FRESH_S, hub_of  # noqa: E402
-from fccl.apps.dashboard_page.page import TABS  # noqa: E402
+from fccl.pages.dashboard.page import TABS  # noqa: E402
+from fccl.pages.dashboard.readers import FRESH_S, hub_of  # noqa: E402
 from fccl.paths import LogPaths  # noqa: E402
 
 
 def script(folder: str) -> None:
-    from fccl.apps.dashboard_page.page import show
+    from fccl.pages.dashboard.page import show
 
     show(["--log-dir", folder, "--exchange-dir", f"{folder}/none"])
 

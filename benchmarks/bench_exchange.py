@@ -34,21 +34,21 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
-from fccl.adapter import Adapter  # noqa: E402
+from fccl.adapters.adapter import Adapter  # noqa: E402
+from fccl.adapters.stored import AdapterReader, StoredAdapter  # noqa: E402
 from fccl.aggregation.mean import weighted_mean  # noqa: E402
-from fccl.contribution.rules import ContributionRule  # noqa: E402
+from fccl.contribution.reported import ContributionRule  # noqa: E402
 from fccl.data.examples import PreferencePair, SftExample  # noqa: E402
 from fccl.data.shards import ClientShard  # noqa: E402
-from fccl.exchange.board import Board  # noqa: E402
-from fccl.exchange.client import ExchangeClient  # noqa: E402
-from fccl.exchange.wire import VERSION, AdapterFile, TaskFile, UpdateFile, Work  # noqa: E402
-from fccl.federation import Federation, FederationState  # noqa: E402
+from fccl.federation.rounds import Federation, FederationState  # noqa: E402
 from fccl.messages import ClientUpdate, FitTask, StatusListener  # noqa: E402
 from fccl.paths import ExchangePaths  # noqa: E402
-from fccl.records import Contribution, TrainingReport  # noqa: E402
+from fccl.records.run import Contribution, TrainingReport  # noqa: E402
 from fccl.specs import ExchangeSpec, ModelSpec, RoundPlan, TrainSpec  # noqa: E402
-from fccl.stored import AdapterReader, StoredAdapter  # noqa: E402
-from fccl.transports.exchange import ExchangeTransport  # noqa: E402
+from fccl.transports.exchange.client import ExchangeClient  # noqa: E402
+from fccl.transports.exchange.rounds import Board  # noqa: E402
+from fccl.transports.exchange.server import ExchangeTransport  # noqa: E402
+from fccl.transports.exchange.wire import VERSION, AdapterFile, TaskFile, UpdateFile, Work  # noqa: E402
 
 MODEL = ModelSpec(name="gpt2-sized", lora_r=8, lora_alpha=16, max_length=512)
 TRAIN = TrainSpec(epochs=1, learning_rate=0.1, batch_size=1, warmup=0, max_grad_norm=1, threads=1)
@@ -259,7 +259,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=ROOT, help="where the directory is made: on the disk to be measured")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    CONTEXT.set_forkserver_preload(["torch", "fccl.exchange.client"])
+    CONTEXT.set_forkserver_preload(["torch", "fccl.transports.exchange.client"])
     print_rounds(options.clients, options.rounds, options.folder)
     print("\n2. The server alone: a round whose answers are all there")
     print_each(["server"], options.updates, options.folder)

@@ -18,9 +18,9 @@ from statistics import mean
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fccl.journal import read_records  # noqa: E402
 from fccl.paths import LogPaths  # noqa: E402
-from fccl.records import RoundRecord, Verification  # noqa: E402
+from fccl.records.run import RoundRecord, Verification  # noqa: E402
+from fccl.storage.reading import read_records  # noqa: E402
 
 LIMIT = 0.10  # of the training time of a phase
 

@@ -6,7 +6,7 @@ Makes the logs of a run with that many clients and rounds, all clients in every 
 
 1. the first `RunReader.refresh()`, of all rounds but the last `--looks`;
 2. a `refresh()` after one more round was appended (one record, a line for every client, every heartbeat replaced), median of `--looks` rounds;
-3. what reading everything anew costs at that moment, as a new reader does it, and as `fccl.journal.read_records` does;
+3. what reading everything anew costs at that moment, as a new reader does it, and as `fccl.storage.reading.read_records` does;
 4. `glance`, and the last 50 lines that contain a text.
 """
 
@@ -26,12 +26,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fccl.journal import read_records  # noqa: E402
 from fccl.paths import LogPaths  # noqa: E402
-from fccl.records import ClientMetrics, ClientStatus, Contribution, HeldOut, RoundRecord, RunEvent, RunInfo, RunState, Verification  # noqa: E402
+from fccl.records.run import ClientMetrics, ClientStatus, Contribution, HeldOut, RoundRecord, RunEvent, RunInfo, RunState, Verification  # noqa: E402
 from fccl.specs import Phase, named_seed  # noqa: E402
-from fccl.view.glance import glance  # noqa: E402
+from fccl.storage.reading import read_records  # noqa: E402
 from fccl.view.runs import RunReader, tail  # noqa: E402
+from fccl.view.status import glance  # noqa: E402
 from fccl.view.values import RunView  # noqa: E402
 
 RUN, BEGAN, ROUND_S = "20260101-000000-abcd", 1.7e9, 30.0

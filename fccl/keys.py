@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from pydantic import ValidationError
 
 from fccl.errors import SettingsError
-from fccl.files import storage_errors, write_bytes, write_text
 from fccl.paths import KeyPaths
-from fccl.reading import json_value
 from fccl.specs import Value
-from fccl.temporary import sweep
+from fccl.storage.files import storage_errors, write_bytes, write_text
+from fccl.storage.reading import json_value
+from fccl.storage.temporary import sweep
 
 
 class PublicKeys(Value):

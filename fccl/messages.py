@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
-from fccl.adapter import Adapter, Form
+from fccl.adapters.adapter import Adapter, Form
+from fccl.adapters.ranks import AnyAdapter, CompletedAdapter, first, of_rank, rank_of
+from fccl.adapters.stored import StoredAdapter
 from fccl.data.shards import ClientShard
 from fccl.errors import AdapterError, FcclError, OutputError, StorageError, UpdateRejected
-from fccl.lora import AnyAdapter, CompletedAdapter, first, of_rank, rank_of
 from fccl.plain_text import printable
-from fccl.records import ClientState, ClientStatus, Contribution, TrainingReport
+from fccl.records.run import ClientState, ClientStatus, Contribution, TrainingReport
 from fccl.specs import ModelSpec, Phase, TrainSpec, named_seed
-from fccl.stored import StoredAdapter
 
 StatusListener = Callable[[ClientStatus], None]
 
@@ -90,7 +90,7 @@ class ClientUpdate:
     """One client's answer to one task. `adapter.load()` is the adapter, in memory or still in a file: a thousand updates need not fit.
 
     `control` is the client's next c_i, where the task had corrections. The norms are the server's own, measured once, when the update comes in
-    (`fccl.aggregation.bounds`).
+    (`fccl.federation.bounds`).
     """
 
     run_id: str

@@ -377,7 +377,7 @@ class StatePaths:
     root: Path
 
     def client(self, client_id: int) -> Path:
-        """The client's private folder (`fccl.private`)."""
+        """The client's private folder (`fccl.storage.private`)."""
         return self.root / f"client_{client_id}"
 
     def answered(self, client_id: int) -> Path:

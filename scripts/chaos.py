@@ -25,9 +25,9 @@ from typing import Protocol
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fccl.journal import read_records  # noqa: E402
 from fccl.paths import LogPaths  # noqa: E402
-from fccl.records import RoundRecord  # noqa: E402
+from fccl.records.run import RoundRecord  # noqa: E402
+from fccl.storage.reading import read_records  # noqa: E402
 from fccl.transports.in_process import InProcessTransport  # noqa: E402
 from tests.processes import CONTEXT, client, orchestrator  # noqa: E402
 from tests.toy import START, ToyLearner, federation, shard  # noqa: E402

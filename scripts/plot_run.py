@@ -11,10 +11,10 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fccl.evaluation.values import Estimate, EvaluationReport
-from fccl.journal import read_records, read_value
 from fccl.paths import LogPaths
-from fccl.records import RoundRecord, RunEvent
+from fccl.records.evaluation import Estimate, EvaluationReport
+from fccl.records.run import RoundRecord, RunEvent
+from fccl.storage.reading import read_records, read_value
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = "os^Dvp"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from fccl.model import LanguageModel
+    from fccl.model.language_model import LanguageModel
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is there: two test processes that wait by spinning take each other's core
 
@@ -45,7 +45,7 @@ def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tiny_model_path: Path) -> LanguageModel:
     """The tiny model with a LoRA of rank 4 on every linear layer. Which adapter is loaded is up to the last test that loaded one."""
-    from fccl.model import load_model
+    from fccl.model.loading import load_model
     from fccl.specs import ModelSpec
 
     return load_model(ModelSpec(name=str(tiny_model_path), lora_r=4, lora_alpha=8.0, lora_targets="all-linear", max_length=128))

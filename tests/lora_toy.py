@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from fccl.adapter import Adapter
+from fccl.adapters.adapter import Adapter
+from fccl.adapters.ranks import first
 from fccl.aggregation.rules import aggregation
 from fccl.data.shards import ClientShard
-from fccl.federation import Federation, FederationState
-from fccl.lora import first
+from fccl.federation.rounds import Federation, FederationState
 from fccl.messages import ClientUpdate, FitTask, StatusListener
 from fccl.specs import ModelSpec
 from tests.toy import TRAIN, ToyLearner, federation

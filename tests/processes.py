@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from fccl.checkpoint import RunFolder
-from fccl.exchange.client import ExchangeClient
-from fccl.journal import Journal
+from fccl.federation.run_folder import RunFolder
 from fccl.paths import ExchangePaths, LogPaths
-from fccl.records import RunInfo
+from fccl.records.journal import Journal
+from fccl.records.run import RunInfo
 from fccl.specs import ExchangeSpec
-from fccl.transports.exchange import ExchangeTransport
+from fccl.transports.exchange.client import ExchangeClient
+from fccl.transports.exchange.server import ExchangeTransport
 from tests.toy import START, ToyLearner, federation, shard
 
 CONTEXT = multiprocessing.get_context("forkserver")

@@ -11,14 +11,13 @@ import pytest
 from fccl.config import load_settings
 from fccl.data.examples import SftExample, read_examples
 from fccl.data.sources import open_source
-from fccl.exchange.client import ExchangeClient
-from fccl.exchange.wire import OriginalContribution
-from fccl.journal import read_rows, read_value
 from fccl.keys import client_keys, create_keys, server_keys
 from fccl.paths import ExchangePaths, KeyPaths
-from fccl.reading import parse
-from fccl.records import RunEvent
-from fccl.transports.exchange import ExchangeTransport
+from fccl.records.run import RunEvent
+from fccl.storage.reading import parse, read_rows, read_value
+from fccl.transports.exchange.client import ExchangeClient
+from fccl.transports.exchange.server import ExchangeTransport
+from fccl.transports.exchange.wire import OriginalContribution
 from tests.processes import exchange_spec
 from tests.toy import ToyLearner, shard
 from tests.transports.contract import task

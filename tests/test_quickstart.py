@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fccl.adapter import load_adapter
-from fccl.journal import read_records, read_rows
+from fccl.adapters.adapter import load_adapter
 from fccl.paths import LogPaths
-from fccl.records import RoundRecord
+from fccl.records.run import RoundRecord
+from fccl.storage.reading import read_records, read_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = ROOT.parent / "shared" / "data"
@@ -121,7 +121,7 @@ def test_peft_reproduces_the_evaluation(quickstart, evaluation):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from fccl.base_model import base_path
+    from fccl.model.base_model import base_path
 
     base = base_path("builtin:micro")
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), quickstart[0] / "logs" / "adapter").eval()

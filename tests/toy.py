@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 
 import torch
 
-from fccl.adapter import Adapter
+from fccl.adapters.adapter import Adapter
 from fccl.aggregation.fedavg import FedAvg
 from fccl.aggregation.protocol import Aggregation
-from fccl.contribution.rules import ContributionRule
+from fccl.contribution.reported import ContributionRule
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.shards import ClientShard
 from fccl.errors import TrainingError
-from fccl.federation import Federation, FederationState
+from fccl.federation.rounds import Federation, FederationState
 from fccl.messages import ClientUpdate, FitTask, StatusListener
-from fccl.records import ClientStatus, Contribution, TrainingReport
+from fccl.records.run import ClientStatus, Contribution, TrainingReport
 from fccl.specs import ModelSpec, RoundPlan, TrainSpec
 
 MODEL = ModelSpec(name="toy", lora_r=1, lora_alpha=1, max_length=8)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from fccl.adapter import Adapter
+from fccl.adapters.adapter import Adapter
 from fccl.aggregation.protocol import Aggregated, Parts, Stateless, require_updates
 from fccl.aggregation.state import ServerState
 from fccl.aggregation.vectors import blocks, size, tiles, unflat

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fccl.adapter import Adapter
+from fccl.adapters.adapter import Adapter
 from fccl.aggregation.protocol import Parts, Reweighing, require_updates
 from fccl.aggregation.vectors import gram, squared_distances
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fccl.adapter import Adapter, Form
+from fccl.adapters.adapter import Adapter, Form
+from fccl.adapters.ranks import Pair, pairs
 from fccl.aggregation.protocol import Parts
 from fccl.aggregation.vectors import one_thread
-from fccl.lora import Pair, pairs
 
 PASS_BYTES = 128 * 2**20  # of sums that are in memory at once; wider models take more passes over the updates
 

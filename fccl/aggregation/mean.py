@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from fccl.adapter import Adapter, Form
+from fccl.adapters.adapter import Adapter, Form
 
 
 def weighted_mean(parts: Iterable[tuple[float, Adapter]]) -> Adapter:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from fccl.adapter import Adapter
+from fccl.adapters.adapter import Adapter
 from fccl.aggregation.protocol import Aggregated, Parts, Stateless
 from fccl.aggregation.state import ServerState
 from fccl.aggregation.vectors import delta_norms, flat, unflat

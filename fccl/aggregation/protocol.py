@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from fccl.adapter import Adapter, Form
+from fccl.adapters.adapter import Adapter, Form
+from fccl.adapters.ranks import AnyAdapter
 from fccl.aggregation.mean import weighted_mean
 from fccl.aggregation.state import ServerState
 from fccl.errors import FederationError
-from fccl.lora import AnyAdapter
 from fccl.specs import Value
 
 
@@ -110,7 +110,7 @@ class Stateless(Value):
 
 class Reweighing(Stateless):
     """A rule that is a weighted mean of the updates and only decides on the weights, so that any mean can stand at its end
-    (`fccl.aggregation.lora`)."""
+    (`fccl.aggregation.lora_mean`)."""
 
     uses_weights: ClassVar[bool]
 

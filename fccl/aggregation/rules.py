@@ -9,7 +9,7 @@ from fccl.aggregation.coordinates import Median, TrimmedMean
 from fccl.aggregation.fedavg import FedAvg
 from fccl.aggregation.geometric_median import GeometricMedian
 from fccl.aggregation.krum import Krum, MultiKrum
-from fccl.aggregation.lora import LoraMean
+from fccl.aggregation.lora_mean import LoraMean
 from fccl.aggregation.norm_clipping import NormClipping
 from fccl.aggregation.protocol import Aggregation
 from fccl.aggregation.server_optimisers import FedAdagrad, FedAdam, FedAvgM, FedYogi

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import torch
 
-from fccl.adapter import Adapter, Form
+from fccl.adapters.adapter import Adapter, Form
+from fccl.adapters.stored import StoredAdapter
 from fccl.aggregation.vectors import flat, size, unflat
-from fccl.stored import StoredAdapter
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fccl.adapter import Adapter
+from fccl.adapters.adapter import Adapter
 from fccl.aggregation.protocol import Aggregated, Parts
 from fccl.aggregation.state import ServerState
 from fccl.aggregation.vectors import flat, mean_delta, size, unflat

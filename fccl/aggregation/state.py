@@ -11,8 +11,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from fccl.adapters.tensor_files import read_tensors, to_bytes
 from fccl.errors import AdapterError, FederationError
-from fccl.tensor_files import read_tensors, to_bytes
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from fccl.adapter import Adapter, Form
+from fccl.adapters.adapter import Adapter, Form
 from fccl.aggregation.protocol import Parts
 from fccl.errors import BadAggregate
 

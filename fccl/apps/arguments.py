@@ -208,7 +208,7 @@ def overview() -> str:
 
 def parse(name: str, arguments: Sequence[str]) -> tuple[dict[str, Any], argparse.Namespace]:
     """Split a command's arguments into settings (only those given) and the command's own options. Raises `SettingsError`."""
-    from fccl.config import Settings  # pydantic takes a third of a second: only when a command needs its settings
+    from fccl.config import Settings
 
     command = COMMANDS[name]
     parser = build_parser(name, command)

@@ -8,21 +8,21 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from fccl import temporary
 from fccl.apps.client_screen import ClientScreen
 from fccl.apps.console import plain_console
-from fccl.apps.interrupt import terminate_as_interrupt
+from fccl.apps.output import terminate_as_interrupt
 from fccl.apps.places import require_apart
 from fccl.config import Settings
 from fccl.data.shards import ClientShard, load_shard
 from fccl.errors import SettingsError
-from fccl.exchange.client import ExchangeClient
-from fccl.exchange.memory import Memory
 from fccl.keys import Keys, client_keys
-from fccl.locks import exclusive, in_use
 from fccl.paths import DataPaths, ExchangePaths, KeyPaths, StatePaths
-from fccl.private import private_folder
+from fccl.storage import temporary
+from fccl.storage.locks import exclusive, in_use
+from fccl.storage.private import private_folder
 from fccl.training.learner import GenericLearner
+from fccl.transports.exchange.client import ExchangeClient
+from fccl.transports.exchange.memory import Memory
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fccl.plain_text import MAX_LINE, printable
-from fccl.records import ClientStatus
+from fccl.records.run import ClientStatus
 
 
 class ClientScreen:

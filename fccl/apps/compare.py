@@ -23,34 +23,35 @@ from rich.text import Text
 
 from fccl import __version__
 from fccl.aggregation.protocol import Aggregation
-from fccl.apps.compare_page import page
 from fccl.apps.console import plain_console
-from fccl.apps.interrupt import terminate_as_interrupt
+from fccl.apps.narrow import aggregation_rule, data_spec, weigher
+from fccl.apps.output import terminate_as_interrupt
 from fccl.apps.places import require_apart
-from fccl.apps.prepare import data_spec
-from fccl.apps.run import aggregation_rule, weigher
-from fccl.compare import methods, pictures, scenarios, tables
-from fccl.compare.cell import Cell, Lab
-from fccl.compare.crew import run_all
-from fccl.compare.methods import FEDAVG, METHODS, Method, Rule
+from fccl.compare import methods, pictures, scenarios
+from fccl.compare.methods import METHODS, Method, Rule
 from fccl.compare.plan import Design, Planner
 from fccl.compare.scenarios import SCENARIOS, Scenario
 from fccl.compare.store import finished, to_do
 from fccl.compare.summary import Options, rows
-from fccl.compare.tables import ScenarioTable
+from fccl.compare.trial import Cell, Lab
 from fccl.compare.values import CellResult
-from fccl.comparison import Comparison, MethodInfo, ScenarioInfo
+from fccl.compare.workers import run_all
 from fccl.config import Settings, nearest
-from fccl.contribution.weighing import Weigher
+from fccl.contribution.protocol import Weigher
 from fccl.errors import FcclError, SettingsError
 from fccl.evaluation.held_out import Validator
-from fccl.files import write_bytes, write_text
-from fccl.locks import sweep_locks
-from fccl.model import LanguageModel, load_model
+from fccl.model.language_model import LanguageModel
+from fccl.model.loading import load_model
+from fccl.pages.report.comparison import page
 from fccl.paths import ComparePaths, LogPaths
 from fccl.plain_text import one_line
+from fccl.records.comparison import FEDAVG, Comparison, MethodInfo, ScenarioInfo
 from fccl.specs import PHASES, Phase, TrainSpec
-from fccl.temporary import sweep
+from fccl.storage.files import write_bytes, write_text
+from fccl.storage.locks import sweep_locks
+from fccl.storage.temporary import sweep
+from fccl.tables import ScenarioTable
+from fccl.view import comparison_tables as tables
 
 FULL_SEEDS, QUICK_SEEDS = 5, 2
 MOST_JOBS = 8

@@ -11,9 +11,9 @@ from pathlib import Path
 from fccl.apps.console import say
 from fccl.config import GROUPS, Settings, group_of
 from fccl.errors import SettingsError
-from fccl.files import storage_errors, write_text
 from fccl.paths import DataPaths, KeyPaths
 from fccl.specs import PHASES
+from fccl.storage.files import storage_errors, write_text
 
 STANDARD_OUTPUT = "-"
 MARK = "# Written by `fccl compose"

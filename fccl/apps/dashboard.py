@@ -15,7 +15,7 @@ from fccl.apps.console import say
 from fccl.config import Settings
 from fccl.errors import SettingsError
 
-PAGE = Path(__file__).parent / "dashboard_page" / "door.py"  # its `.streamlit/config.toml` lies beside it
+SCRIPT = Path(__file__).parent / "dashboard_script.py"  # its `.streamlit/config.toml` lies beside it
 REFUSALS = {
     errno.EADDRINUSE: ("is taken by another program", "name another with --port"),
     errno.EACCES: ("is not allowed to this user", "name one above 1023 with --port"),
@@ -35,8 +35,8 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
 
 def read_ahead(settings: Settings) -> None:
     """Load the page's libraries now and begin to read the logs: both take seconds, and the first viewer should not wait for them."""
-    importlib.import_module("fccl.apps.dashboard_page.page")
-    from fccl.apps.dashboard_page.hub import hub_of
+    importlib.import_module("fccl.pages.dashboard.page")
+    from fccl.pages.dashboard.readers import hub_of
 
     threading.Thread(target=hub_of(settings.log_dir, settings.exchange_dir).run, daemon=True).start()
 
@@ -48,7 +48,7 @@ def serve(settings: Settings, host: str, port: int) -> int:
     logging.getLogger("uvicorn.error").addFilter(_is_no_goodbye)
     own = [f"--log-dir={settings.log_dir}", f"--exchange-dir={settings.exchange_dir}"]
     flags = [f"--server.address={host}", f"--server.port={port}", "--logger.hideWelcomeMessage=true"]
-    streamlit(["run", str(PAGE), *flags, "--", *own], prog_name="streamlit", standalone_mode=False)
+    streamlit(["run", str(SCRIPT), *flags, "--", *own], prog_name="streamlit", standalone_mode=False)
     return 0
 
 

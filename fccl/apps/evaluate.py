@@ -12,30 +12,33 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
-from fccl.adapter import Adapter, adapter_file, load_adapter
+from fccl.adapters.adapter import Adapter, adapter_file, load_adapter
 from fccl.apps.console import plain_console
-from fccl.checkpoint import RunFolder
+from fccl.apps.narrow import evaluation_options
 from fccl.config import Settings, load_settings
 from fccl.data.examples import PreferencePair, SftExample, read_examples
-from fccl.data.shards import Manifest, read_manifest, require_unchanged
+from fccl.data.shards import read_manifest, require_unchanged
 from fccl.errors import DataError, FederationError, SettingsError
-from fccl.evaluation import tables
 from fccl.evaluation.bootstrap import Bootstrap
 from fccl.evaluation.by_client import evaluate_client
 from fccl.evaluation.comparison import compare_all
-from fccl.evaluation.report import to_markdown
 from fccl.evaluation.suite import Evaluated, Split, evaluate_model, subset, summarise
-from fccl.evaluation.tables import Cell, Row
-from fccl.evaluation.values import ClientEvaluation, EvaluationOptions, EvaluationReport, Generation
-from fccl.files import sha256_of, write_text
-from fccl.journal import Journal
-from fccl.locks import in_use
-from fccl.model import LanguageModel, load_model
+from fccl.federation.run_folder import RunFolder
+from fccl.model.language_model import LanguageModel
+from fccl.model.loading import load_model
+from fccl.model.scoring import Progress as Listener
 from fccl.paths import DataPaths, LogPaths
 from fccl.plain_text import one_line
-from fccl.records import RunInfo
-from fccl.scoring import Progress as Listener
+from fccl.records.evaluation import ClientEvaluation, EvaluationOptions, EvaluationReport, Generation
+from fccl.records.journal import Journal
+from fccl.records.manifest import Manifest
+from fccl.records.run import RunInfo
 from fccl.specs import PHASES, Phase, named_seed
+from fccl.storage.files import sha256_of, write_text
+from fccl.storage.locks import in_use
+from fccl.view import evaluation_tables as tables
+from fccl.view.evaluation_markdown import to_markdown
+from fccl.view.evaluation_tables import Cell, Row
 
 TopicShares = Mapping[int, Mapping[str, float]]  # client -> topic -> its share, or count, in the client's SFT data
 
@@ -82,18 +85,6 @@ def own_data(data: DataPaths, info: RunInfo) -> Manifest:
         raise DataError(f"the data in {data.root}/ is not what run {info.run_id} was made with: its test split may hold the run's training data", way)
     require_unchanged(data, manifest, [data.held_out("test", phase) for phase in PHASES])
     return manifest
-
-
-def evaluation_options(settings: Settings, seed: int) -> EvaluationOptions:
-    """The settings, narrowed to what an evaluation of the whole test split does."""
-    return EvaluationOptions(
-        gen_samples=settings.gen_samples,
-        gen_tokens=settings.gen_tokens,
-        gen_temperature=settings.gen_temperature,
-        bootstrap_samples=settings.bootstrap_samples,
-        batch_size=settings.eval_batch_size,
-        seed=seed,
-    )
 
 
 def evaluate_and_show(

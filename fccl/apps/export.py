@@ -5,19 +5,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fccl.adapter import Adapter, adapter_file, load_adapter
+from fccl.adapters.adapter import Adapter, adapter_file, load_adapter
 from fccl.apps.console import plain_console
 from fccl.apps.places import require_apart
-from fccl.checkpoint import RunFolder
 from fccl.config import Settings, load_settings
 from fccl.data.shards import read_manifest
 from fccl.errors import FederationError, SettingsError, StorageError
-from fccl.export import save_merged, save_peft
-from fccl.journal import Journal
-from fccl.model import LanguageModel, load_model
-from fccl.model_card import CardWriter
+from fccl.federation.run_folder import RunFolder
+from fccl.model.card import CardWriter
+from fccl.model.export import save_merged, save_peft
+from fccl.model.language_model import LanguageModel
+from fccl.model.loading import load_model
 from fccl.paths import LogPaths
-from fccl.temporary import sweep
+from fccl.records.journal import Journal
+from fccl.storage.temporary import sweep
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:

@@ -11,19 +11,21 @@ from pathlib import Path
 from typing import Literal
 
 from fccl.apps.console import plain_console
-from fccl.apps.interrupt import terminate_as_interrupt
+from fccl.apps.narrow import FREE_TO_CHANGE, recorded_settings, settled
+from fccl.apps.output import terminate_as_interrupt
 from fccl.apps.places import require_apart
-from fccl.apps.run import FREE_TO_CHANGE, held, prepared_run, recorded_settings, settled, workable
-from fccl.checkpoint import RunFolder
+from fccl.apps.run import held, prepared_run, workable
 from fccl.config import Settings
 from fccl.errors import SettingsError
-from fccl.files import sha256_of
-from fccl.journal import Journal, read_records
+from fccl.federation.run_folder import RunFolder
 from fccl.keys import server_keys
 from fccl.paths import DataPaths, ExchangePaths, KeyPaths, LogPaths
-from fccl.records import RunEvent
+from fccl.records.journal import Journal
+from fccl.records.run import RunEvent
+from fccl.storage.files import sha256_of
+from fccl.storage.reading import read_records
 from fccl.training.learner import GenericLearner
-from fccl.transports.exchange import ExchangeTransport
+from fccl.transports.exchange.server import ExchangeTransport
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -73,3 +74,17 @@ class _Output:
         what = "its reader is gone" if isinstance(error, BrokenPipeError) else error.strerror or str(error)
         hint = "send it to a file that has room, or to /dev/null; a run that this stopped goes on with --resume"
         raise OutputError(f"cannot write to standard output: {what}", hint=hint) from error
+
+
+@contextmanager
+def terminate_as_interrupt() -> Iterator[None]:
+    """Inside the block SIGTERM raises `KeyboardInterrupt`."""
+
+    def interrupt(signal_number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

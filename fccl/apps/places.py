@@ -9,7 +9,7 @@ from pathlib import Path
 from fccl.config import Settings
 from fccl.errors import SettingsError
 from fccl.paths import ComparePaths, DataPaths, LogPaths
-from fccl.temporary import is_temporary
+from fccl.storage.temporary import is_temporary
 
 Place = tuple[str, Path]  # what a person calls it, where it is
 

@@ -7,20 +7,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from fccl.apps.narrow import data_spec
 from fccl.apps.places import require_apart
 from fccl.config import Settings
-from fccl.data.spec import SYNTHETIC, DataSpec
 from fccl.errors import DataError, FederationError
-from fccl.locks import alone, in_use, one_at_a_time
 from fccl.paths import DataPaths
 from fccl.plain_text import one_line, printable
-from fccl.specs import PHASES, Phase
+from fccl.specs import PHASES, SYNTHETIC, DataSpec, Phase
+from fccl.storage.locks import alone, in_use, one_at_a_time
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from fccl.data.shards import Manifest, SourceReport
+    from fccl.records.manifest import Manifest, SourceReport
 
 MAX_CLIENTS = 12  # columns of the table; more are summarised
 MAX_TOPICS = 24
@@ -29,22 +29,6 @@ TITLES = {"sft": "Instructions (SFT)", "va": "Preference pairs (VA)"}
 NOISE = {"shuffled": "responses shuffled among the rows", "flipped": "preferred and dispreferred exchanged", "duplicated": "every row four times"}
 _NAME_WIDTH = 28
 _SHADES = ((0, "#deebf7"), (0, "#c6dbef"), (0, "#9ecae1"), (0, "#6baed6"), (1, "#3182bd"), (1, "#08519c"))  # white text?, background
-
-
-def data_spec(settings: Settings) -> DataSpec:
-    """The settings, narrowed to what the data preparation is to do."""
-    return DataSpec(
-        sft_data=settings.sft_data,
-        va_data=settings.va_data,
-        max_sft_examples=settings.max_sft_examples,
-        max_va_examples=settings.max_va_examples,
-        test_examples=settings.test_examples,
-        validation_examples=settings.validation_examples,
-        skip_bad_rows=settings.skip_bad_rows,
-        partition=settings.partition_spec(),
-        noisy_clients=settings.noisy_client_ids,
-        noise_kind=settings.noise_kind,
-    )
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:

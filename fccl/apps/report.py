@@ -11,9 +11,9 @@ from fccl.apps.console import say
 from fccl.apps.places import require_apart
 from fccl.config import Settings, nearest
 from fccl.errors import FederationError, SettingsError
-from fccl.files import write_text
 from fccl.paths import ExchangePaths, LogPaths
-from fccl.temporary import sweep
+from fccl.storage.files import write_text
+from fccl.storage.temporary import sweep
 
 NEEDED = {"pandas": "pandas", "altair": "altair", "vl_convert": "vl-convert-python", "jinja2": "jinja2"}  # modules, and what installs them
 SHOWN_RUNS = 5
@@ -36,11 +36,11 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
 
 def report_of(log_dir: Path, exchange_dir: Path, run_id: str = "") -> str:
     """The HTML of a run. Raises `FederationError` when there is none, or none of that name."""
-    from fccl.apps.report_page.build import build
-    from fccl.apps.report_page.render import render
-    from fccl.view.comparison import ComparisonReader
+    from fccl.pages.report.build import build
+    from fccl.pages.report.render import render
     from fccl.view.exchange import ExchangeReader
     from fccl.view.runs import RunReader, list_runs
+    from fccl.view.tail import ComparisonReader
 
     runs = list_runs(log_dir)
     if not runs:

@@ -16,48 +16,37 @@ from rich.console import Console
 from rich.text import Text
 
 from fccl import __version__
-from fccl.adapter import Adapter
-from fccl.aggregation.protocol import Aggregation
-from fccl.aggregation.rules import aggregation
+from fccl.adapters.adapter import Adapter
 from fccl.apps.console import plain_console
-from fccl.apps.evaluate import evaluate_and_show, evaluation_options
-from fccl.apps.interrupt import terminate_as_interrupt
+from fccl.apps.evaluate import evaluate_and_show
+from fccl.apps.narrow import aggregation_rule, evaluation_options, recorded_settings, require_client_ranks, settled, weigher
+from fccl.apps.output import terminate_as_interrupt
 from fccl.apps.places import require_apart
 from fccl.apps.prepare import data_in_use
-from fccl.apps.screen import RunScreen, screen_for
-from fccl.checkpoint import RunFolder
-from fccl.config import Settings, group_of, load_settings
-from fccl.contribution.leave_one_out import LeaveOneOut
-from fccl.contribution.rules import ContributionRule
-from fccl.contribution.validation_loss import ValidationLoss
-from fccl.contribution.verified import Verified
-from fccl.contribution.weighing import Weigher
+from fccl.apps.progress import RunScreen, screen_for
+from fccl.config import Settings
 from fccl.data.examples import PreferencePair, SftExample, read_examples
-from fccl.data.shards import Manifest, load_shard, require_unchanged
-from fccl.errors import FcclError, FederationError, SettingsError, StorageError
-from fccl.evaluation.held_out import Validator, VerificationLoss
-from fccl.evaluation.values import EvaluationReport
-from fccl.export import save_peft
-from fccl.federation import Federation, FederationState, Transport
-from fccl.files import sha256_of, write_bytes
-from fccl.journal import Journal
-from fccl.locks import exclusive
+from fccl.data.shards import load_shard, require_unchanged
+from fccl.errors import FcclError, FederationError, StorageError
+from fccl.evaluation.held_out import Validator
+from fccl.federation.rounds import Federation, FederationState, Transport
+from fccl.federation.run_folder import RunFolder
 from fccl.messages import ClientUpdate
-from fccl.model import LanguageModel
-from fccl.model_card import CardWriter
+from fccl.model.card import CardWriter
+from fccl.model.export import save_peft
+from fccl.model.language_model import LanguageModel
 from fccl.paths import DataPaths, LogPaths
 from fccl.plain_text import MAX_LINE, printable
-from fccl.records import ClientMetrics, ClientStatus, EventName, HeldOut, RunEvent, RunInfo
+from fccl.records.evaluation import EvaluationReport
+from fccl.records.journal import Journal
+from fccl.records.manifest import Manifest
+from fccl.records.run import ClientMetrics, ClientStatus, EventName, HeldOut, RunEvent, RunInfo
 from fccl.specs import PHASES, Phase, TrainSpec
-from fccl.tracking.history import base_so_far, rounds_so_far
-from fccl.tracking.tracker import Follower, Tracker, tracker_for
+from fccl.storage.files import sha256_of, write_bytes
+from fccl.storage.locks import exclusive
+from fccl.tracking.tracker import Follower, Tracker, base_so_far, rounds_so_far, tracker_for
 from fccl.training.learner import GenericLearner
 from fccl.transports.in_process import InProcessTransport
-
-# What a resumed run may be told anew: folders, and how it waits for its clients.
-FREE_TO_CHANGE = frozenset(
-    {"data_dir", "log_dir", "evaluate", "track"} | {name for name, field in Settings.model_fields.items() if group_of(field) == "exchange"}
-)
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
@@ -114,29 +103,6 @@ def workable(settings: Settings, folder: RunFolder) -> Tracker:
     aggregation_rule(settings).require(settings.round_plan().clients_per_round)
     require_client_ranks(settings)
     return tracker_for(settings.track, folder.paths)
-
-
-def settled(settings: Settings, console: Console) -> Settings:
-    """The settings as they are recorded: where the rule treats all updates alike, no weights are made that nothing would use."""
-    if settings.contribution_mode == "uniform" or aggregation_rule(settings).uses_weights:
-        return settings
-    said = f"AGGREGATION={settings.aggregation} treats all updates alike: contributions are not weighed (CONTRIBUTION_MODE=uniform)."
-    console.print(said, soft_wrap=True)
-    return settings.model_copy(update={"contribution_mode": "uniform"})
-
-
-def recorded_settings(folder: RunFolder, settings: Settings, given: dict[str, str]) -> Settings:
-    """The settings that the run was started with. Raises `SettingsError` when an argument contradicts them."""
-    info = folder.info()
-    if info is None:
-        raise FederationError(f"{folder.paths.root} holds no run to resume", hint="start one with `fccl run`, or name the folder with --log-dir")
-    for name, value in given.items():
-        now = str(getattr(settings, name))
-        if name not in FREE_TO_CHANGE and info.settings.get(name) != now:
-            raise SettingsError(
-                f"{name.upper()}={value}: the run to resume has {info.settings.get(name)}", hint="a resumed run keeps its settings; leave it out"
-            )
-    return load_settings(info.settings | {name: str(getattr(settings, name)) for name in FREE_TO_CHANGE})
 
 
 @dataclass
@@ -299,47 +265,6 @@ class Run:
 
     def _record(self, event: EventName, message: str = "", held_out: HeldOut | None = None) -> RunEvent:
         return RunEvent(event=event, run_id=self.run_id, time=time.time(), round=self.round, message=message, held_out=held_out)
-
-
-def weigher(settings: Settings, validator: Validator) -> Weigher:
-    """FCCL as the settings ask for it."""
-    source, loss = settings.contribution_source, VerificationLoss(validator, settings.verify_examples)
-    if settings.contribution_mode != "cognitive":
-        return ContributionRule(mode=settings.contribution_mode)
-    if source == "verified":
-        return Verified(loss, settings.verify_steps, settings.verify_temperature, settings.verify_prior)
-    if source == "leave_one_out":
-        return LeaveOneOut(loss, settings.verify_temperature, settings.verify_prior)
-    if source == "validation_loss":
-        return ValidationLoss(loss, settings.contribution_temperature, settings.contribution_normalize)
-    return ContributionRule(source=source, temperature=settings.contribution_temperature, normalize=settings.contribution_normalize)
-
-
-def aggregation_rule(settings: Settings) -> Aggregation:
-    """What makes the next adapter of weighted updates, as the settings ask for it. Raises `SettingsError` for two that do not go together."""
-    return aggregation(
-        settings.aggregation,
-        settings.lora_aggregation,
-        settings.lora_r,
-        server_lr=settings.server_lr or None,
-        server_momentum=settings.server_momentum if settings.server_momentum >= 0 else None,
-        server_beta2=settings.server_beta2,
-        server_tau=settings.server_tau,
-        max_bad_clients=settings.max_bad_clients,
-        krum_keep=settings.krum_keep,
-        clip_norm=settings.clip_norm,
-    )
-
-
-def require_client_ranks(settings: Settings) -> None:
-    """Raises `SettingsError` unless this federation can have clients of the ranks that the settings give them."""
-    ranks, given = settings.client_ranks, f"CLIENT_LORA_R={settings.client_lora_r}"
-    if len(ranks) > 1 and len(ranks) != settings.num_clients:
-        raise SettingsError(f"{given} has {len(ranks)} ranks, NUM_CLIENTS is {settings.num_clients}", hint="give one for all, or one for each")
-    if max(ranks, default=0) > settings.lora_r:
-        raise SettingsError(f"{given}: at most LORA_R={settings.lora_r} is possible", hint="raise --lora-r to the largest rank")
-    if min(ranks, default=settings.lora_r) < settings.lora_r and not settings.lower_ranks:
-        raise SettingsError(f"{given} does not go with LORA_AGGREGATION={settings.lora_aggregation}", hint="use svd or exact")
 
 
 def _metrics(update: ClientUpdate, before: Adapter) -> ClientMetrics:

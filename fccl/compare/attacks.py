@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from fccl.adapter import Adapter
+from fccl.adapters.adapter import Adapter
 from fccl.compare.values import Attack
 from fccl.data.shards import ClientShard
 from fccl.errors import TrainingError

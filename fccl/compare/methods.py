@@ -11,11 +11,10 @@ from dataclasses import dataclass, field, replace
 
 from fccl.compare.scenarios import bad_count
 from fccl.compare.values import Way
+from fccl.records.comparison import FEDAVG, ORACLE
 
 Rule = Mapping[str, str | int | float]
 
-FEDAVG = "fedavg"
-ORACLE = "oracle"
 _MEAN: Rule = {"contribution_mode": "fedavg", "aggregation": "fedavg"}
 _REPORTED = ("contribution_temperature", "contribution_normalize")
 _TILTED = ("verify_examples", "verify_temperature", "verify_prior")

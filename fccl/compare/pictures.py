@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fccl.compare.methods import FEDAVG, METHODS, ORACLE
-from fccl.compare.tables import figure as main_figure
-from fccl.compare.tables import heading
-from fccl.comparison import Comparison, Row, ScenarioInfo
-from fccl.evaluation.values import Estimate
+from fccl.compare.methods import METHODS
+from fccl.records.comparison import FEDAVG, ORACLE, Comparison, Row, ScenarioInfo
+from fccl.records.evaluation import Estimate
+from fccl.view.comparison_tables import figure as main_figure
+from fccl.view.comparison_tables import heading
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,17 +6,18 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fccl.compare.cell import Cell, Start, union
-from fccl.compare.methods import FEDAVG, METHODS, Method, Rule
+from fccl.compare.methods import METHODS, Method, Rule
 from fccl.compare.scenarios import Scenario
+from fccl.compare.trial import Cell, Start, union
 from fccl.compare.values import Participant, Work
 from fccl.data.prepare import manifest_matches, prepare
-from fccl.data.shards import Manifest, load_shard, read_manifest
+from fccl.data.shards import load_shard, read_manifest
 from fccl.data.sources import digest_of
-from fccl.data.spec import DataSpec
-from fccl.locks import alone, one_at_a_time
 from fccl.paths import ComparePaths, DataPaths
-from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec
+from fccl.records.comparison import FEDAVG
+from fccl.records.manifest import Manifest
+from fccl.specs import DataSpec, ModelSpec, Phase, RoundPlan, TrainSpec
+from fccl.storage.locks import alone, one_at_a_time
 
 FORMULA = 2  # of the sources that start from a prior; a cell of an older one has another key
 

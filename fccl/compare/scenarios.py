@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fccl.compare.values import Attack
-from fccl.data.spec import DataSpec, NoiseKind
-from fccl.specs import Phase, named_seed
+from fccl.specs import DataSpec, NoiseKind, Phase, named_seed
 
 BAD_OF_EIGHT = 3
 MIXED = 0.3  # Dirichlet concentration of the scenarios with bad clients: alike enough to learn from each other, and not the same

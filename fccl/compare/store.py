@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fccl.compare.cell import Cell
+from fccl.compare.trial import Cell
 from fccl.compare.values import CellResult
-from fccl.files import write_text
-from fccl.journal import read_value
 from fccl.paths import ComparePaths
+from fccl.storage.files import write_text
+from fccl.storage.reading import read_value
 
 
 def finished(paths: ComparePaths, cell: Cell) -> CellResult | None:

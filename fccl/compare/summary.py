@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fccl.compare.cell import Cell
-from fccl.compare.methods import FEDAVG, METHODS, ORACLE
+from fccl.compare.methods import METHODS
 from fccl.compare.scenarios import Scenario
+from fccl.compare.trial import Cell
 from fccl.compare.values import CellResult, RoundSummary
 from fccl.compare.verdicts import Judgement, judge
-from fccl.comparison import Row
+from fccl.records.comparison import FEDAVG, ORACLE, Row
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a comparison is made of, as values: the JSON files of its cells. What it says in the end is `fccl.comparison`. Imports no torch.
+"""What a comparison is made of, as values: the JSON files of its cells. What it says in the end is `fccl.records.comparison`. Imports no torch.
 
 Conventions. A cell is one scenario, one method, one seed. Its `losses` and `units` run over the test examples: the held-out loss is
 sum(losses) / sum(units), in SFT scenarios nats per response token, in VA scenarios the DPO loss (nats) per pair. Lower is better.

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fccl.compare.values import CellResult
-from fccl.comparison import CompareVerdict
 from fccl.evaluation.bootstrap import LEVEL, Bootstrap, Floats
-from fccl.evaluation.values import FEWEST_FOR_A_VERDICT, Estimate
+from fccl.records.comparison import CompareVerdict
+from fccl.records.evaluation import FEWEST_FOR_A_VERDICT, Estimate
 from fccl.specs import named_seed
 
 

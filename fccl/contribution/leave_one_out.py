@@ -17,12 +17,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fccl.adapter import Adapter
+from fccl.adapters.adapter import Adapter
 from fccl.contribution.prior import Prior, prior_weights, shares, tilted
+from fccl.contribution.protocol import HeldOutLoss, Weighing
 from fccl.contribution.verified import finite, mean_of
-from fccl.contribution.weighing import HeldOutLoss, Weighing
 from fccl.messages import ClientUpdate, FitTask
-from fccl.records import Verification
+from fccl.records.run import Verification
 
 ROUNDING = 1e-6  # of the loss: a loss in float32 is not known better, so smaller scores are none
 OVERFLOW = 1.0  # nats: what is between a loss and one that overflows, unless another client's score is larger

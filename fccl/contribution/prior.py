@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import median_low
 from typing import Literal
 
-from fccl.contribution.rules import proportional
+from fccl.contribution.reported import proportional
 from fccl.messages import ClientUpdate, FitTask
 
 FAR = 3.0  # medians; honest clients whose samples differ twentyfold stay within it

@@ -11,10 +11,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fccl.contribution.rules import LOSS_FLOOR, Normalize, divided_by_mean, softmax
-from fccl.contribution.weighing import HeldOutLoss, Weighing
+from fccl.contribution.protocol import HeldOutLoss, Weighing
+from fccl.contribution.reported import LOSS_FLOOR, Normalize, divided_by_mean, softmax
 from fccl.messages import ClientUpdate, FitTask
-from fccl.records import Verification
+from fccl.records.run import Verification
 
 
 @dataclass(frozen=True)

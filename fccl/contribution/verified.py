@@ -25,12 +25,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from fccl.adapter import Adapter
+from fccl.adapters.adapter import Adapter
 from fccl.aggregation.mean import weighted_mean
 from fccl.contribution.prior import Prior, prior_weights, shares, tilted
-from fccl.contribution.weighing import HeldOutLoss, Weighing
+from fccl.contribution.protocol import HeldOutLoss, Weighing
 from fccl.messages import ClientUpdate, FitTask
-from fccl.records import Verification
+from fccl.records.run import Verification
 
 ENOUGH = 0.1  # of the gap at the prior: where no more is left, the path ends
 UPHILL = 6.0  # of a score: at the default temperature e^-12 of the prior

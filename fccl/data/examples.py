@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fccl.errors import BadRow, DataError
-from fccl.files import storage_errors, write_text
-from fccl.reading import NotJson, json_value
+from fccl.storage.files import storage_errors, write_text
+from fccl.storage.reading import NotJson, json_value
 
 PROMPT = "### Instruction:\n{instruction}\n\n### Response:"
 

@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 
 from fccl.data.layouts import rows_key, table_rows
 from fccl.errors import DataError
-from fccl.files import storage_errors
-from fccl.reading import NamedTwice, NotJson, json_value, object_of
+from fccl.storage.files import storage_errors
+from fccl.storage.reading import NamedTwice, NotJson, json_value, object_of
 
 UNPACKED_FACTOR, UNPACKED_LEAST = 200, 1 << 26  # text packs to a tenth or a fiftieth of its size; what unpacks to more is no text
 

@@ -10,9 +10,8 @@ from typing import TypeVar
 
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.shards import ClientShard
-from fccl.data.spec import DataSpec, NoiseKind
 from fccl.errors import SettingsError
-from fccl.specs import named_seed
+from fccl.specs import DataSpec, NoiseKind, named_seed
 
 COPIES = 4  # of each row of a client with duplicated rows
 

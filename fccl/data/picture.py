@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fccl.data.shards import Manifest
+from fccl.records.manifest import Manifest
 from fccl.specs import PHASES, Phase
 
 if TYPE_CHECKING:

@@ -16,15 +16,15 @@ from fccl.data.formats import Parsed, parse_sft, parse_va
 from fccl.data.noise import check_noisy_clients, spoil
 from fccl.data.partition import partition
 from fccl.data.picture import draw_picture
-from fccl.data.shards import ClientShard, Examples, Manifest, SourceReport, commit, is_complete, read_manifest, write_prepared
+from fccl.data.shards import ClientShard, Examples, commit, is_complete, read_manifest, write_prepared
 from fccl.data.sources import BUILTIN, builtin_examples, digest_of, fingerprint, open_source
-from fccl.data.spec import SYNTHETIC, DataSpec
 from fccl.data.split import HELD_OUT, Split, split_by_instruction
 from fccl.data.synthetic import synthetic_pairs
 from fccl.data.topics import with_topics
 from fccl.errors import DataError
 from fccl.paths import DataPaths
-from fccl.specs import PHASES, Phase, named_seed
+from fccl.records.manifest import Manifest, SourceReport
+from fccl.specs import PHASES, SYNTHETIC, DataSpec, Phase, named_seed
 
 Progress = Callable[[str], None]
 

@@ -7,18 +7,17 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from fccl.data.examples import PreferencePair, SftExample, read_examples, write_examples
-from fccl.data.spec import DataSpec
 from fccl.errors import DataError, StorageError
-from fccl.files import new_folder, replace_folder, sha256_of, storage_errors, write_bytes, write_text
 from fccl.paths import DataPaths, LogPaths
-from fccl.reading import NotJson, json_value
-from fccl.specs import PHASES, Phase, Value, exactly
-from fccl.temporary import is_temporary, sweep
+from fccl.records.manifest import Manifest
+from fccl.specs import PHASES, Phase
+from fccl.storage.files import new_folder, replace_folder, sha256_of, storage_errors, write_bytes, write_text
+from fccl.storage.reading import NotJson, json_value
+from fccl.storage.temporary import is_temporary, sweep
 
 Examples = Sequence[SftExample] | Sequence[PreferencePair]
 _PREPARED = re.compile("(client_[0-9]+|validation|test)_(sft|va)[.]jsonl")  # what `write_prepared` writes into the two folders
@@ -34,43 +33,6 @@ class ClientShard:
 
     def of(self, phase: Phase) -> Examples:
         return self.sft if phase == "sft" else self.va
-
-
-class SourceReport(Value):
-    """What became of one source."""
-
-    phase: Phase
-    name: str
-    kind: Literal["builtin", "file", "hub", "synthetic"]
-    sha256: str  # of the local file; of the examples as read, for the built-in data, the hub and synthetic pairs
-    revision: str = ""  # of a hub data set
-    rows_read: int = Field(ge=0)
-    bad_rows: int = Field(default=0, ge=0)  # malformed, left out
-    bad_row_reasons: tuple[str, ...] = ()  # the first few
-    nothing_to_learn: int = Field(default=0, ge=0)  # left out: an empty answer, equal ratings, twice the same answer
-    marked: int = Field(default=0, ge=0)  # left out: the row itself says that it is not to be learnt
-    answers_passed_over: int = Field(default=0, ge=0)  # of rated rows: without a text or a rating
-    false_tens: int = Field(default=0, ge=0)  # of rated rows: answers whose rating of 10 their own fine-grained score contradicts
-    columns_not_used: tuple[str, ...] = ()  # that hold something; with the reason, where it is not plain
-    duplicates: int = Field(default=0, ge=0)  # dropped
-    examples: int = Field(ge=1)  # what was kept, sampled down if a maximum was set
-
-
-class Manifest(Value):
-    """`manifest.json`: what was prepared, from what, how. Written last; a folder without it is not complete."""
-
-    version: Annotated[int, exactly(1)] = 1
-    spec: DataSpec
-    sources: tuple[SourceReport, ...]  # SFT, then VA
-    counts: dict[str, dict[Phase, int]]  # split -> kind -> examples; "train" as partitioned, before noise
-    topics: tuple[str, ...]  # by number of training examples, most first
-    topics_by_client: dict[Phase, tuple[tuple[int, ...], ...]]  # kind -> client -> examples of each topic, in the order of `topics`
-    noisy_clients: tuple[int, ...] = ()  # whose shards were spoilt on purpose, by the spec's `noise_kind`
-    files: dict[str, str]  # path below the folder -> SHA-256, of every data file
-
-    def samples_by_client(self) -> dict[Phase, dict[int, int]]:
-        """Kind -> client -> examples in its shard file, noise included."""
-        return {phase: {client: sum(counts) for client, counts in enumerate(table)} for phase, table in self.topics_by_client.items()}
 
 
 def load_shard(paths: DataPaths, client_id: int, manifest: Manifest | None = None) -> ClientShard:

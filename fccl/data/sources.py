@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.json_files import json_rows
 from fccl.errors import DataError
-from fccl.files import sha256_of, storage_errors
 from fccl.specs import Phase
+from fccl.storage.files import sha256_of, storage_errors
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -8,9 +8,8 @@ from dataclasses import dataclass, fields
 from typing import Any, Generic
 
 from fccl.data.examples import Example, PreferencePair, SftExample
-from fccl.data.spec import DataSpec
 from fccl.errors import DataError
-from fccl.specs import Phase, named_seed
+from fccl.specs import DataSpec, Phase, named_seed
 
 HELD_OUT = ("validation", "test")
 SPLITS = ("train", *HELD_OUT)

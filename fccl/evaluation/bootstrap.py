@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fccl.evaluation.values import Estimate
+from fccl.records.evaluation import Estimate
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95

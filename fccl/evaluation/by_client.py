@@ -15,7 +15,7 @@ from fccl.evaluation.bootstrap import Bootstrap, Floats
 from fccl.evaluation.comparison import difference, perplexity_ratio
 from fccl.evaluation.preference import preference
 from fccl.evaluation.suite import Evaluated
-from fccl.evaluation.values import ClientEvaluation, ClientMix, Difference, Estimate
+from fccl.records.evaluation import ClientEvaluation, ClientMix, Difference, Estimate
 from fccl.specs import Phase
 
 Shares = Mapping[str, float]  # topic -> its share, or count, in a client's SFT data

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fccl.evaluation.bootstrap import Bootstrap, Floats
 from fccl.evaluation.preference import choices, decided
 from fccl.evaluation.suite import Evaluated
-from fccl.evaluation.values import Comparison, Difference, Estimate, verdict
+from fccl.records.evaluation import Comparison, Difference, Estimate, verdict
 
 
 def compare(first: Evaluated, second: Evaluated, boot: Bootstrap) -> Comparison:

@@ -10,16 +10,16 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fccl.adapter import Adapter
+from fccl.adapters.adapter import Adapter
+from fccl.adapters.ranks import completed
 from fccl.data.examples import PreferencePair, SftExample
-from fccl.encoding import Encoded, collate, encode_pairs, encode_sft
 from fccl.evaluation.preference import accuracy
-from fccl.lora import completed
-from fccl.losses import dpo_losses, sequence_log_probs
 from fccl.messages import FitTask
-from fccl.model import LanguageModel, cpu_threads
-from fccl.records import HeldOut
-from fccl.scoring import EncodedPair, PairScores, length_sorted_batches, pair_log_probs, score_pairs, score_sft
+from fccl.model.encoding import Encoded, collate, encode_pairs, encode_sft
+from fccl.model.language_model import LanguageModel, cpu_threads
+from fccl.model.losses import dpo_losses, sequence_log_probs
+from fccl.model.scoring import EncodedPair, PairScores, length_sorted_batches, pair_log_probs, score_pairs, score_sft
+from fccl.records.run import HeldOut
 from fccl.specs import Phase, named_seed
 
 _Share = Callable[[list[int]], Tensor]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fccl.evaluation.bootstrap import Bootstrap, Floats
-from fccl.evaluation.values import Preference
+from fccl.records.evaluation import Preference
 
 TIE_NATS = 1e-4  # margins below this are float noise: the two responses are the same tokens, or as good as
 

@@ -10,17 +10,17 @@ from typing import TypeVar
 
 import numpy as np
 
-from fccl.adapter import Adapter
+from fccl.adapters.adapter import Adapter
 from fccl.data.examples import PreferencePair, SftExample
-from fccl.encoding import encode_pairs, encode_sft
 from fccl.evaluation.bootstrap import Bootstrap, Floats
-from fccl.evaluation.generate import Sampling, generate
 from fccl.evaluation.preference import preference
-from fccl.evaluation.values import EvaluationOptions, FlawResult, Generation, ModelEvaluation, TopicResult
-from fccl.model import LanguageModel
-from fccl.scoring import PairScores, Progress, SftScores, no_progress, score_pairs, score_sft
+from fccl.model.encoding import encode_pairs, encode_sft
+from fccl.model.generate import Sampling, generate
+from fccl.model.language_model import LanguageModel
+from fccl.model.scoring import PairScores, Progress, SftScores, no_progress, score_pairs, score_sft
+from fccl.model.tokens import token_ids
+from fccl.records.evaluation import EvaluationOptions, FlawResult, Generation, ModelEvaluation, TopicResult
 from fccl.specs import named_seed
-from fccl.tokens import token_ids
 
 SPARE_TOKENS = 4  # an answer may be spelt in a few more tokens than the reference, and must still have room to end
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from fccl.evaluation.values import Estimate, EvaluationReport
-from fccl.records import ClientMetrics, HeldOut, RoundRecord, RunInfo
+from fccl.records.evaluation import Estimate, EvaluationReport
+from fccl.records.run import ClientMetrics, HeldOut, RoundRecord, RunInfo
 from fccl.specs import Value
 
 Figures = dict[str, float]

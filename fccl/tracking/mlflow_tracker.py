@@ -15,12 +15,12 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
-from fccl.evaluation.report import to_markdown
-from fccl.evaluation.values import EvaluationReport
 from fccl.paths import LogPaths
-from fccl.records import ClientMetrics, HeldOut, RoundRecord, RunInfo
+from fccl.records.evaluation import EvaluationReport
+from fccl.records.run import ClientMetrics, HeldOut, RoundRecord, RunInfo
 from fccl.tracking.figures import MARK, Figures, base_figures, evaluation_figures, round_figures, step_of
 from fccl.tracking.tracker import Status
+from fccl.view.evaluation_markdown import to_markdown
 
 EXPERIMENT = "fccl"  # unless MLFLOW_EXPERIMENT_NAME says otherwise
 RUN_TAG = "fccl.run_id"

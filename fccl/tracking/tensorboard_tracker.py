@@ -8,13 +8,13 @@ from typing import Any, cast
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from fccl.evaluation.report import to_markdown
-from fccl.evaluation.values import EvaluationReport
-from fccl.files import storage_errors
 from fccl.paths import LogPaths
-from fccl.records import ClientMetrics, HeldOut, RoundRecord, RunInfo
+from fccl.records.evaluation import EvaluationReport
+from fccl.records.run import ClientMetrics, HeldOut, RoundRecord, RunInfo
+from fccl.storage.files import storage_errors
 from fccl.tracking.figures import Figures, base_figures, evaluation_figures, hyper_parameters, round_figures, step_of
 from fccl.tracking.tracker import Status
+from fccl.view.evaluation_markdown import to_markdown
 
 HEADLINES = ("sft/held_out_loss", "va/held_out_loss", "va/preference_accuracy")  # what runs are compared by, beside their settings
 

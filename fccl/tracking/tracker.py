@@ -6,7 +6,8 @@ A tracker may be told a round again (a run that was killed and resumed tells all
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,9 +15,10 @@ from types import TracebackType
 from typing import Literal, Protocol, Self
 
 from fccl.errors import SettingsError
-from fccl.evaluation.values import EvaluationReport
 from fccl.paths import LogPaths
-from fccl.records import ClientMetrics, HeldOut, RoundRecord, RunInfo
+from fccl.records.evaluation import EvaluationReport
+from fccl.records.run import ClientMetrics, HeldOut, RoundRecord, RunEvent, RunInfo
+from fccl.storage.reading import read_records
 
 Kind = Literal["none", "tensorboard", "mlflow", "wandb"]
 Status = Literal["finished", "interrupted", "failed"]
@@ -123,3 +125,18 @@ def _reason(error: Exception) -> str:
     """The first line of what an error says."""
     said = str(error).strip().splitlines()
     return f"{type(error).__name__}: {said[0][:300]}" if said else type(error).__name__
+
+
+def base_so_far(paths: LogPaths) -> HeldOut | None:
+    """The base model on the validation split, as the run found it when it started."""
+    started = read_records(paths.progress, RunEvent, lambda row: row.get("event") == "started")
+    return next((event.held_out for event in started if event.held_out is not None), None)
+
+
+def rounds_so_far(paths: LogPaths) -> Iterator[tuple[RoundRecord, Sequence[ClientMetrics]]]:
+    """Every complete round with the metrics of its clients, in order."""
+    metrics: dict[int, list[ClientMetrics]] = defaultdict(list)
+    for each in read_records(paths.client_metrics, ClientMetrics):
+        metrics[each.round].append(each)
+    for record in read_records(paths.progress, RoundRecord, lambda row: row.get("event") == "round"):
+        yield record, metrics[record.round]

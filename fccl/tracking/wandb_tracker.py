@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import wandb
 from pydantic import Field
 
-from fccl.evaluation.values import EvaluationReport
-from fccl.files import write_text
-from fccl.journal import read_value
 from fccl.paths import LogPaths
-from fccl.records import ClientMetrics, HeldOut, RoundRecord, RunInfo
+from fccl.records.evaluation import EvaluationReport
+from fccl.records.run import ClientMetrics, HeldOut, RoundRecord, RunInfo
 from fccl.specs import Value
+from fccl.storage.files import write_text
+from fccl.storage.reading import read_value
 from fccl.tracking.figures import base_figures, evaluation_figures, hyper_parameters, round_figures, step_of
 from fccl.tracking.tracker import Status
 

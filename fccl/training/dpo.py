@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fccl.adapter import Adapter
-from fccl.losses import dpo_losses
-from fccl.model import LanguageModel
-from fccl.scoring import EncodedPair, length_sorted_batches, pair_lengths, pair_log_probs
+from fccl.adapters.adapter import Adapter
+from fccl.model.language_model import LanguageModel
+from fccl.model.losses import dpo_losses
+from fccl.model.scoring import EncodedPair, length_sorted_batches, pair_lengths, pair_log_probs
 from fccl.training.loop import StepLoss
 
 

@@ -12,14 +12,15 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from fccl.adapter import Adapter
+from fccl.adapters.adapter import Adapter
 from fccl.data.shards import ClientShard
-from fccl.encoding import encode_pairs, encode_sft
 from fccl.errors import DIVERGED, LOWER_RATE, AdapterError, TrainingError
 from fccl.messages import ClientUpdate, FitTask, StatusListener
-from fccl.model import LanguageModel, cpu_threads, load_model
-from fccl.records import ClientStatus, Contribution, TrainingReport
-from fccl.scoring import EncodedPair
+from fccl.model.encoding import encode_pairs, encode_sft
+from fccl.model.language_model import LanguageModel, cpu_threads
+from fccl.model.loading import load_model
+from fccl.model.scoring import EncodedPair
+from fccl.records.run import ClientStatus, Contribution, TrainingReport
 from fccl.specs import ModelSpec, TrainSpec
 from fccl.training.dpo import DpoObjective, reference_log_probs
 from fccl.training.loop import LoopResult, Objective, StepReport, train

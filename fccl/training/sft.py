@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fccl.encoding import Encoded, collate
-from fccl.losses import response_nll
-from fccl.model import LanguageModel
+from fccl.model.encoding import Encoded, collate
+from fccl.model.language_model import LanguageModel
+from fccl.model.losses import response_nll
 from fccl.training.loop import StepLoss
 
 

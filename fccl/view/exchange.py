@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 
-from fccl.exchange.rejected import Rejection
 from fccl.paths import ExchangePaths
-from fccl.view.follow import parsed, read_small
+from fccl.records.run import Rejection
+from fccl.storage.reading import parsed, read_small
 from fccl.view.values import ExchangeFile, ExchangeView
 
 _MOST_NAMES = 50_000  # names of a folder that are looked at

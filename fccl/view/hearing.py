@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fccl.exchange.watch import is_remote
+from fccl.storage.mounts import is_remote
 
 
 @dataclass(frozen=True)

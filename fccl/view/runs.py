@@ -11,14 +11,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from fccl.data.shards import Manifest
-from fccl.evaluation.values import EvaluationReport
 from fccl.paths import ExchangePaths, LogPaths
-from fccl.records import ClientStatus, RunInfo, RunState
-from fccl.view.follow import Follower, ValueFile, opened, parsed, read_small
-from fccl.view.glance import client_count, progress
+from fccl.records.evaluation import EvaluationReport
+from fccl.records.manifest import Manifest
+from fccl.records.run import ClientStatus, RunInfo, RunState
+from fccl.storage.reading import opened, parsed, read_small
 from fccl.view.hearing import Hearing
+from fccl.view.status import client_count, progress
 from fccl.view.tables import MetricsLog, ProgressLog
+from fccl.view.tail import Follower, ValueFile
 from fccl.view.values import RunEntry, RunView
 
 Log = Literal["progress", "client_metrics"]

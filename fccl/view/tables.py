@@ -1,4 +1,4 @@
-"""The lines of the two logs as tables that grow. A line is believed only when it is a record of `fccl.records`, to the letter."""
+"""The lines of the two logs as tables that grow. A line is believed only when it is a record of `fccl.records.run`, to the letter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, TypeAdapter, ValidationError
 
-from fccl.records import ClientMetrics, RoundRecord, RunEvent
+from fccl.records.run import ClientMetrics, RoundRecord, RunEvent
 from fccl.view.values import EXCLUSIONS, METRICS, ROUNDS, SHARES
 
 _Progress: TypeAdapter[RoundRecord | RunEvent] = TypeAdapter(Annotated[RoundRecord | RunEvent, Field(discriminator="event")])

@@ -12,12 +12,11 @@ from typing import Literal
 
 import pandas as pd
 
-from fccl.comparison import Comparison
-from fccl.data.shards import Manifest
-from fccl.evaluation.values import EvaluationReport
-from fccl.exchange.rejected import Rejection
 from fccl.paths import LogPaths
-from fccl.records import ClientStatus, HeldOut, RunEvent, RunInfo, RunState
+from fccl.records.comparison import Comparison
+from fccl.records.evaluation import EvaluationReport
+from fccl.records.manifest import Manifest
+from fccl.records.run import ClientStatus, HeldOut, Rejection, RunEvent, RunInfo, RunState
 from fccl.specs import Phase
 
 # One row a round.

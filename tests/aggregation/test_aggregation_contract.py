@@ -6,15 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fccl.adapter import Adapter
+from fccl.adapters.adapter import Adapter
+from fccl.adapters.stored import AdapterReader, StoredAdapter
 from fccl.aggregation import vectors
 from fccl.aggregation.mean import weighted_mean
 from fccl.aggregation.protocol import Parts
 from fccl.aggregation.rules import RULES, aggregation
 from fccl.aggregation.state import ServerState, server_state_from_bytes
 from fccl.errors import AdapterError, FederationError
-from fccl.files import sha256_of
-from fccl.stored import AdapterReader, StoredAdapter
+from fccl.storage.files import sha256_of
 from tests.aggregation.adapters import adapter, matrices, parts, vector, weights_for
 
 EVERY = sorted(RULES)

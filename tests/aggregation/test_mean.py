@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fccl.adapter import Adapter
+from fccl.adapters.adapter import Adapter
 from fccl.aggregation.mean import weighted_mean
 from fccl.errors import AdapterError
 

@@ -18,7 +18,7 @@ def page(tmp_path, monkeypatch):
     """The page of `logs` and `exchange` in the test's folder; it reads everything anew whenever it runs."""
     from streamlit.testing.v1 import AppTest
 
-    from fccl.apps.dashboard_page import hub
+    from fccl.pages.dashboard import readers as hub
 
     monkeypatch.setattr(hub, "FRESH_S", 0.0)
     return AppTest.from_function(script, args=(str(tmp_path),), default_timeout=60)

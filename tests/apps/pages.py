@@ -5,7 +5,7 @@ import re
 
 
 def script(folder):
-    from fccl.apps.dashboard_page.page import show
+    from fccl.pages.dashboard.page import show
 
     show(["--log-dir", f"{folder}/logs", "--exchange-dir", f"{folder}/exchange"])
 

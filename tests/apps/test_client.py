@@ -8,8 +8,8 @@ from fccl.apps.client import memory_of
 from fccl.apps.main import main
 from fccl.errors import FederationError, StorageError
 from fccl.keys import client_keys, create_keys
-from fccl.locks import exclusive
 from fccl.paths import KeyPaths, StatePaths
+from fccl.storage.locks import exclusive
 
 
 @pytest.fixture

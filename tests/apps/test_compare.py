@@ -12,10 +12,10 @@ from rich.console import Console
 
 from fccl.apps import compare
 from fccl.apps.main import main
-from fccl.compare.cell import Cell
+from fccl.compare.trial import Cell
 from fccl.compare.values import CellResult
-from fccl.comparison import Comparison
 from fccl.paths import ComparePaths
+from fccl.records.comparison import Comparison
 from tests.compare.test_verdicts import WORK
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,7 +74,7 @@ def test_one_more_method_runs_that_alone_and_a_changed_setting_runs_anew(command
 
 
 def test_ctrl_c_says_how_to_go_on(command, tmp_path, capsys, monkeypatch):
-    from fccl.compare import crew
+    from fccl.compare import workers as crew
 
     run, done = crew.run_cell, []
 

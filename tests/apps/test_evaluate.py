@@ -3,14 +3,14 @@ import io
 import pytest
 from rich.console import Console
 
-from fccl.adapter import Adapter
+from fccl.adapters.adapter import Adapter
+from fccl.adapters.torch_files import torch_bytes
 from fccl.apps.evaluate import evaluate_run, show, write_report
 from fccl.data.examples import PreferencePair, SftExample, write_examples
 from fccl.errors import DataError, SettingsError
-from fccl.evaluation.values import EvaluationOptions, EvaluationReport
-from fccl.files import write_bytes
 from fccl.paths import DataPaths, LogPaths, of_earlier_versions
-from fccl.torch_files import torch_bytes
+from fccl.records.evaluation import EvaluationOptions, EvaluationReport
+from fccl.storage.files import write_bytes
 
 OPTIONS = EvaluationOptions(gen_samples=2, gen_tokens=4, gen_temperature=0.8, bootstrap_samples=100, batch_size=8, seed=1)
 EVIL = "[red]no markup[/red] \x1b[2J"

@@ -7,16 +7,16 @@ import pytest
 import torch
 from peft import PeftConfig
 
-from fccl.adapter import Adapter, load_adapter
+from fccl.adapters.adapter import Adapter, load_adapter
+from fccl.adapters.ranks import rank_of
 from fccl.apps.client import require_own_rank
-from fccl.apps.run import require_client_ranks
+from fccl.apps.narrow import require_client_ranks
 from fccl.config import load_settings
 from fccl.errors import SettingsError
-from fccl.journal import read_records
-from fccl.lora import rank_of
 from fccl.messages import FitTask
 from fccl.paths import LogPaths
-from fccl.records import RoundRecord
+from fccl.records.run import RoundRecord
+from fccl.storage.reading import read_records
 from fccl.training.learner import GenericLearner
 from tests.apps.commands import finished, start
 

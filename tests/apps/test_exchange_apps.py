@@ -12,14 +12,15 @@ import pytest
 
 from fccl.apps.main import main
 from fccl.apps.orchestrator import standing
-from fccl.checkpoint import RunFolder
 from fccl.config import load_settings
-from fccl.exchange.memory import Answered
-from fccl.files import write_text
-from fccl.journal import Journal, read_records, read_rows
-from fccl.locks import exclusive
+from fccl.federation.run_folder import RunFolder
 from fccl.paths import DataPaths, ExchangePaths, LogPaths, StatePaths
-from fccl.records import RoundRecord, RunEvent, RunInfo
+from fccl.records.journal import Journal
+from fccl.records.run import RoundRecord, RunEvent, RunInfo
+from fccl.storage.files import write_text
+from fccl.storage.locks import exclusive
+from fccl.storage.reading import read_records, read_rows
+from fccl.transports.exchange.memory import Answered
 from tests.toy import START, federation
 
 ROOT = Path(__file__).resolve().parent.parent.parent

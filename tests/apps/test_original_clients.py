@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fccl.base_model import base_path
-from fccl.journal import read_records
+from fccl.model.base_model import base_path
 from fccl.paths import DataPaths, ExchangePaths, LogPaths
-from fccl.records import ClientMetrics, RoundRecord
+from fccl.records.run import ClientMetrics, RoundRecord
+from fccl.storage.reading import read_records
 from tests.apps.commands import finished, start
 
 SCRIPT = Path(__file__).resolve().parent.parent / "original_client.py"

@@ -10,9 +10,9 @@ import pytest
 
 from fccl.apps.output import guarded_output
 from fccl.errors import OutputError
-from fccl.journal import read_records
 from fccl.paths import LogPaths
-from fccl.records import RunEvent
+from fccl.records.run import RunEvent
+from fccl.storage.reading import read_records
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from fccl.apps.main import main
-from fccl.apps.report_page.svg import cleaned
 from fccl.config import load_settings
-from fccl.exchange.rejected import RejectedFolder
-from fccl.files import write_text
+from fccl.pages.report.svg import cleaned
 from fccl.paths import ExchangePaths
-from fccl.records import ExcludedClient, Verification
+from fccl.records.run import ExcludedClient, Verification
+from fccl.storage.files import write_text
+from fccl.transports.exchange.quarantine import RejectedFolder
 from tests.compare.made_up import comparison
 from tests.view.histories import evaluation, manifest
 from tests.view.logs import BEGAN, Logs, line

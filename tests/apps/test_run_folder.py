@@ -13,24 +13,26 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM
 
-from fccl.adapter import load_adapter
+from fccl.adapters.adapter import load_adapter
 from fccl.apps import orchestrator
 from fccl.apps.console import plain_console
 from fccl.apps.evaluate import own_data
 from fccl.apps.main import main
+from fccl.apps.narrow import settled
 from fccl.apps.prepare import data_in_use
-from fccl.apps.run import held, settled
-from fccl.checkpoint import RunFolder
+from fccl.apps.run import held
 from fccl.config import load_settings
 from fccl.data.prepare import prepare
 from fccl.data.shards import read_manifest
 from fccl.errors import DIVERGED, LOWER_RATE, FederationError, StorageError, TrainingError
-from fccl.files import sha256_of
-from fccl.journal import Journal, read_records
-from fccl.locks import exclusive
-from fccl.model import load_model
+from fccl.federation.run_folder import RunFolder
+from fccl.model.loading import load_model
 from fccl.paths import DataPaths, ExchangePaths, LogPaths
-from fccl.records import RoundRecord, RunInfo
+from fccl.records.journal import Journal
+from fccl.records.run import RoundRecord, RunInfo
+from fccl.storage.files import sha256_of
+from fccl.storage.locks import exclusive
+from fccl.storage.reading import read_records
 from tests.apps.commands import finished, start
 
 SMALL = ("--max-sft-examples", "300", "--max-va-examples", "150", "--fed-rounds", "2", "--no-evaluate")
@@ -45,7 +47,7 @@ def empty_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def data(tmp_path):
     """A small prepared folder."""
-    from fccl.apps.prepare import data_spec
+    from fccl.apps.narrow import data_spec
 
     paths = DataPaths(tmp_path / "data")
     prepare(data_spec(load_settings({"max_sft_examples": "300", "max_va_examples": "150"})), paths)
@@ -129,7 +131,7 @@ def test_the_card_of_an_export_speaks_of_the_runs_data_wherever_that_is_now(data
 
 
 def test_the_base_model_is_exported_as_it_is(data, capsys):
-    from fccl.base_model import base_path
+    from fccl.model.base_model import base_path
 
     settings = load_settings({})
     begun(settings, data)

@@ -11,15 +11,16 @@ from rich.console import Console
 from fccl.apps import run as run_module
 from fccl.apps.orchestrator import standing
 from fccl.apps.run import Run, held
-from fccl.checkpoint import RunFolder
 from fccl.config import load_settings
 from fccl.data.prepare import prepare
 from fccl.data.shards import read_manifest
-from fccl.files import new_folder, replace_folder, sha256_of, write_text
-from fccl.journal import Journal, read_rows
+from fccl.federation.run_folder import RunFolder
 from fccl.paths import DataPaths, LogPaths
-from fccl.records import HeldOut
-from fccl.temporary import is_temporary
+from fccl.records.journal import Journal
+from fccl.records.run import HeldOut
+from fccl.storage.files import new_folder, replace_folder, sha256_of, write_text
+from fccl.storage.reading import read_rows
+from fccl.storage.temporary import is_temporary
 from fccl.tracking.tracker import Follower, NoTracker
 from fccl.transports.in_process import InProcessTransport
 from tests.toy import START, ToyLearner, shard
@@ -95,7 +96,7 @@ def save(model, adapter, folder, card):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    from fccl.apps.prepare import data_spec
+    from fccl.apps.narrow import data_spec
 
     paths = DataPaths(tmp_path_factory.mktemp("data"))
     prepare(data_spec(load_settings({"max_sft_examples": "300", "max_va_examples": "150", "num_clients": str(CLIENTS)})), paths)

@@ -3,7 +3,7 @@
 import pytest
 
 from fccl.aggregation.rules import RULES, aggregation
-from fccl.apps.run import aggregation_rule
+from fccl.apps.narrow import aggregation_rule
 from fccl.config import load_settings
 
 OPTIMISERS = ("fedavgm", "fedadagrad", "fedyogi", "fedadam")

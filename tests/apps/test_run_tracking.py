@@ -10,9 +10,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fccl.apps.main import main
-from fccl.journal import read_records
 from fccl.paths import LogPaths
-from fccl.records import RoundRecord
+from fccl.records.run import RoundRecord
+from fccl.storage.reading import read_records
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHORT = (

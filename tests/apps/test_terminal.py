@@ -19,7 +19,7 @@ from rich.text import Text
 from fccl.apps.client_screen import ClientScreen
 from fccl.apps.console import PlainConsole, say
 from fccl.apps.main import main
-from fccl.apps.screen import answer_line
+from fccl.apps.progress import answer_line
 from fccl.messages import ClientFailure
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,15 +8,15 @@ import pytest
 from rich.console import Console
 
 from fccl.apps.main import main
-from fccl.apps.run import settled, weigher
+from fccl.apps.narrow import settled, weigher
 from fccl.config import load_settings
 from fccl.contribution.leave_one_out import LeaveOneOut
-from fccl.contribution.rules import ContributionRule
+from fccl.contribution.reported import ContributionRule
 from fccl.contribution.validation_loss import ValidationLoss
 from fccl.contribution.verified import Verified
-from fccl.journal import read_records
 from fccl.paths import LogPaths
-from fccl.records import RoundRecord
+from fccl.records.run import RoundRecord
+from fccl.storage.reading import read_records
 from tests.apps.commands import finished, start
 
 SHORT = ("--max-sft-examples", "300", "--max-va-examples", "150", "--fed-rounds", "1", "--no-evaluate")

@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from fccl.apps.dashboard_page.page import TABS
-from fccl.exchange.rejected import RejectedFolder
-from fccl.files import write_text
+from fccl.pages.dashboard.page import TABS
 from fccl.paths import ExchangePaths
-from fccl.records import ExcludedClient
+from fccl.records.run import ExcludedClient
+from fccl.storage.files import write_text
+from fccl.transports.exchange.quarantine import RejectedFolder
 from tests.browser.conftest import Processes
 from tests.compare.made_up import comparison
 from tests.view import histories

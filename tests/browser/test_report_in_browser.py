@@ -6,7 +6,7 @@ import pytest
 
 from fccl.apps.main import main
 from fccl.config import load_settings
-from fccl.files import write_text
+from fccl.storage.files import write_text
 from tests.view.histories import evaluation, manifest
 from tests.view.logs import BEGAN, Logs
 

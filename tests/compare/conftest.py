@@ -49,8 +49,8 @@ def tiny_settings(rows_on_disk, tiny_model_path):
 def workshop(tiny_settings, tiny_model, tmp_path):
     """Builds a planner and a lab over the tiny model in a folder of their own."""
     from fccl.apps.compare import aggregation_of, design, weigher_of
-    from fccl.compare.cell import Lab
     from fccl.compare.plan import Planner
+    from fccl.compare.trial import Lab
     from fccl.config import load_settings
     from fccl.paths import ComparePaths
 

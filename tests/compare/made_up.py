@@ -1,8 +1,8 @@
 """A comparison whose figures are made up, so that every kind of cell is there."""
 
 from fccl.compare.methods import METHODS
-from fccl.comparison import Comparison, MethodInfo, Row, ScenarioInfo
-from fccl.evaluation.values import Estimate
+from fccl.records.comparison import Comparison, MethodInfo, Row, ScenarioInfo
+from fccl.records.evaluation import Estimate
 
 
 def estimate(value, spread=0.01):

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fccl.adapter import Adapter
+from fccl.adapters.adapter import Adapter
 from fccl.compare.attacks import FORGED_LOSS, NOISE, SCALE, HostileLearner, attacked
 from fccl.errors import TrainingError
 from fccl.messages import FitTask

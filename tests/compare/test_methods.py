@@ -1,7 +1,8 @@
 import pytest
 
-from fccl.compare.methods import DECIDED_HERE, FEDAVG, METHODS, ORACLE, QUICK
+from fccl.compare.methods import DECIDED_HERE, METHODS, QUICK
 from fccl.config import Settings, load_settings
+from fccl.records.comparison import FEDAVG, ORACLE
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)

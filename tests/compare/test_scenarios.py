@@ -3,8 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fccl.compare.scenarios import QUICK, SCENARIOS, bad_count
-from fccl.data.spec import DataSpec
-from fccl.specs import PartitionSpec
+from fccl.specs import DataSpec, PartitionSpec
 
 BASE = DataSpec(
     sft_data="builtin", va_data="builtin", test_examples=9, validation_examples=9, partition=PartitionSpec(num_clients=8, alpha=1.0, seed=0)

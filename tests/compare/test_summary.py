@@ -25,8 +25,8 @@ def test_no_weights_no_weight_of_the_bad():
 
 
 def test_rows_say_what_the_cells_say(workshop):
-    from fccl.compare.cell import run_cell
     from fccl.compare.methods import METHODS
+    from fccl.compare.trial import run_cell
 
     shop = workshop()
     found = {}

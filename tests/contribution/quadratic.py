@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from fccl.adapter import Adapter
+from fccl.adapters.adapter import Adapter
 from fccl.messages import ClientUpdate, FitTask
-from fccl.records import Contribution, TrainingReport
+from fccl.records.run import Contribution, TrainingReport
 from tests.toy import MODEL, TRAIN, adapter
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fccl.aggregation.mean import weighted_mean
 from fccl.contribution.leave_one_out import OVERFLOW, LeaveOneOut, means_without_one
-from fccl.contribution.rules import proportional
+from fccl.contribution.reported import proportional
 from tests.contribution.quadratic import Quadratic, flat, task, update, updates
 from tests.toy import adapter
 

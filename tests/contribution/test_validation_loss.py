@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fccl.contribution.rules import ContributionRule
+from fccl.contribution.reported import ContributionRule
 from fccl.contribution.validation_loss import ValidationLoss
 from tests.contribution.quadratic import Quadratic, task, update, updates
 

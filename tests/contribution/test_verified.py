@@ -9,11 +9,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from fccl.adapters.stored import AdapterReader, StoredAdapter
 from fccl.contribution.prior import FAR, prior_weights, shares
 from fccl.contribution.verified import ENOUGH, MOST, UPHILL, Verified, centred, mean_of, unit, weighted_median
-from fccl.federation import FederationState
-from fccl.files import sha256_of
-from fccl.stored import AdapterReader, StoredAdapter
+from fccl.federation.rounds import FederationState
+from fccl.storage.files import sha256_of
 from fccl.transports.in_process import InProcessTransport
 from tests.contribution.quadratic import Quadratic, flat, task, update, updates
 from tests.toy import START, ToyLearner, adapter, federation, shard

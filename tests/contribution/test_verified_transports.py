@@ -4,15 +4,16 @@ import json
 
 import pytest
 
-from fccl.checkpoint import RunFolder
+from fccl.adapters.stored import StoredAdapter
 from fccl.contribution.leave_one_out import LeaveOneOut
 from fccl.contribution.validation_loss import ValidationLoss
 from fccl.contribution.verified import Verified
-from fccl.journal import Journal, read_records
+from fccl.federation.run_folder import RunFolder
 from fccl.paths import ExchangePaths, LogPaths
-from fccl.records import RoundRecord, RunInfo
-from fccl.stored import StoredAdapter
-from fccl.transports.exchange import ExchangeTransport
+from fccl.records.journal import Journal
+from fccl.records.run import RoundRecord, RunInfo
+from fccl.storage.reading import read_records
+from fccl.transports.exchange.server import ExchangeTransport
 from fccl.transports.in_process import InProcessTransport
 from tests.contribution.quadratic import Quadratic
 from tests.processes import client_processes, exchange_spec

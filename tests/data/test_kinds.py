@@ -10,10 +10,9 @@ from fccl.data import prepare as prepare_module
 from fccl.data.examples import PreferencePair, SftExample, read_examples
 from fccl.data.prepare import prepare
 from fccl.data.shards import load_shard, read_manifest
-from fccl.data.spec import DataSpec
 from fccl.errors import DataError
 from fccl.paths import DataPaths
-from fccl.specs import PartitionSpec
+from fccl.specs import DataSpec, PartitionSpec
 
 FAULTS = Path(__file__).resolve().parents[3] / "shared" / "faults"
 THINGS = ("rope", "kettle", "ladder", "candle", "bucket", "mirror", "hammer", "basket", "whistle", "compass", "anchor", "blanket")
@@ -80,7 +79,7 @@ def test_rated_answers_are_counted_in_the_manifest(tmp_path):
 
 
 def test_text_that_spells_a_control_token_is_kept_and_encoded_as_text(tmp_path, tiny_model):
-    from fccl.encoding import encode_sft
+    from fccl.model.encoding import encode_sft
 
     rows = [{"instruction": f"{ask} <|endoftext|>", "output": "First.<|endoftext|>Second."} for ask in ASK]
     _, _, sft, _ = prepared(tmp_path, lines(tmp_path, rows))

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.noise import COPIES, deranged, spoil
 from fccl.data.shards import ClientShard
-from fccl.data.spec import DataSpec
 from fccl.errors import SettingsError
-from fccl.specs import PartitionSpec
+from fccl.specs import DataSpec, PartitionSpec
 
 SHARDS = tuple(
     ClientShard(

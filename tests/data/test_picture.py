@@ -7,9 +7,8 @@ import matplotlib.mathtext
 import pytest
 
 from fccl.data.picture import MAX_LETTERS, draw_picture, topic_rows
-from fccl.data.shards import Manifest, SourceReport
-from fccl.data.spec import DataSpec
-from fccl.specs import PartitionSpec
+from fccl.records.manifest import Manifest, SourceReport
+from fccl.specs import DataSpec, PartitionSpec
 
 
 def manifest_of(clients, topics, names=None):

@@ -11,11 +11,10 @@ from fccl.data.examples import PreferencePair, SftExample, read_examples
 from fccl.data.prepare import manifest_matches, prepare
 from fccl.data.shards import load_shard, read_manifest
 from fccl.data.sources import builtin_examples
-from fccl.data.spec import DataSpec
 from fccl.data.split import group_key
 from fccl.errors import BadRow, DataError, SettingsError
 from fccl.paths import DataPaths
-from fccl.specs import PHASES, PartitionSpec
+from fccl.specs import PHASES, DataSpec, PartitionSpec
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 KIND = {"sft": SftExample, "va": PreferencePair}

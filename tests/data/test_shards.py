@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from fccl import files
 from fccl.data import shards as shards_module
 from fccl.data.examples import PreferencePair, SftExample
-from fccl.data.shards import ClientShard, Manifest, SourceReport, commit, is_complete, load_shard, read_manifest, write_prepared
-from fccl.data.spec import DataSpec
+from fccl.data.shards import ClientShard, commit, is_complete, load_shard, read_manifest, write_prepared
 from fccl.errors import DataError, StorageError
 from fccl.paths import DataPaths
-from fccl.specs import PartitionSpec
+from fccl.records.manifest import Manifest, SourceReport
+from fccl.specs import DataSpec, PartitionSpec
+from fccl.storage import files
 
 
 def shards_of(count, mark=""):

@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fccl.data.examples import PreferencePair, SftExample
-from fccl.data.spec import DataSpec
 from fccl.data.split import SPLITS, group_key, split_by_instruction
 from fccl.errors import DataError
-from fccl.specs import PartitionSpec
+from fccl.specs import DataSpec, PartitionSpec
 
 
 def spec_of(test=300, validation=96, seed=0):

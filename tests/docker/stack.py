@@ -16,8 +16,8 @@ from typing import Any
 
 from fccl.apps.compose import compose_file
 from fccl.config import Settings
-from fccl.files import sha256_of
 from fccl.paths import DataPaths, ExchangePaths, LogPaths
+from fccl.storage.files import sha256_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 IMAGE = "fccl"

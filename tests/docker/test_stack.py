@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from fccl.exchange.memory import Answered
-from fccl.files import sha256_of
-from fccl.journal import read_records, read_rows
 from fccl.paths import StatePaths
-from fccl.records import RoundRecord
+from fccl.records.run import RoundRecord
+from fccl.storage.files import sha256_of
+from fccl.storage.reading import read_records, read_rows
+from fccl.transports.exchange.memory import Answered
 from tests.docker.stack import COMPOSES, IMAGE, ROOT, SMALL, clean_environment, in_process, left_over, run, stack, stamps, until
 
 pytestmark = pytest.mark.docker
@@ -165,7 +165,7 @@ def assert_commands_work(up):
     up(*command, "evaluate", "--sft", "8", "--va", "8", "--gen-samples", "1")
     assert up.logs.evaluation_json.exists()
     up(*command, "export", "logs/exported")
-    page = "from fccl.apps.dashboard_page.page import show; show(['--log-dir', 'logs', '--exchange-dir', 'exchange'])"
+    page = "from fccl.pages.dashboard.page import show; show(['--log-dir', 'logs', '--exchange-dir', 'exchange'])"
     draw = f'from streamlit.testing.v1 import AppTest; page = AppTest.from_string("{page}", default_timeout=120).run(); '
     judge = "print(len(page.exception), any('fccl-sentence' in each.proto.body for each in page.get('html')))"
     assert up.inside("dashboard", f"python - <<'END'\n{draw}{judge}\nEND").split() == ["0", "True"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fccl.adapter import Adapter
+from fccl.adapters.adapter import Adapter
 from fccl.data.examples import PreferencePair, SftExample
-from fccl.encoding import encode_sft
 from fccl.evaluation.bootstrap import Bootstrap
 from fccl.evaluation.suite import Split
-from fccl.evaluation.values import EvaluationOptions
+from fccl.model.encoding import encode_sft
+from fccl.records.evaluation import EvaluationOptions
 from fccl.specs import TrainSpec
 from fccl.training.loop import train
 from fccl.training.sft import SftObjective

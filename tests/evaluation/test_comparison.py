@@ -6,7 +6,7 @@ import pytest
 from fccl.evaluation.bootstrap import Bootstrap
 from fccl.evaluation.comparison import compare, compare_all, perplexity_ratio
 from fccl.evaluation.suite import Evaluated, Split
-from fccl.scoring import PairScores, SftScores
+from fccl.model.scoring import PairScores, SftScores
 
 
 def evaluated(name, nll, margins, exact=()):

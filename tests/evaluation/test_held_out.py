@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fccl import scoring
-from fccl.encoding import encode_pairs, encode_sft
 from fccl.evaluation import held_out
 from fccl.evaluation.held_out import Validator
 from fccl.evaluation.preference import accuracy
-from fccl.scoring import score_pairs, score_sft
+from fccl.model import scoring
+from fccl.model.encoding import encode_pairs, encode_sft
+from fccl.model.scoring import score_pairs, score_sft
 
 BETA = 0.3
 

@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fccl.data.examples import PreferencePair, SftExample
-from fccl.encoding import encode_sft
-from fccl.evaluation.generate import generate
 from fccl.evaluation.preference import preference
 from fccl.evaluation.suite import Split, evaluate_model, same_answer, subset, summarise
-from fccl.evaluation.values import ModelEvaluation
-from fccl.scoring import score_sft
+from fccl.model.encoding import encode_sft
+from fccl.model.generate import generate
+from fccl.model.scoring import score_sft
+from fccl.records.evaluation import ModelEvaluation
 
 
 @pytest.fixture(scope="module")

@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from fccl.adapter import Adapter
+from fccl.adapters.adapter import Adapter
+from fccl.adapters.ranks import completed, first, of_rank
 from fccl.aggregation.mean import weighted_mean
 from fccl.contribution.leave_one_out import LeaveOneOut
 from fccl.contribution.validation_loss import ValidationLoss
 from fccl.contribution.verified import Verified
 from fccl.evaluation.held_out import Validator, VerificationLoss, proportional_draw
 from fccl.evaluation.suite import Split
-from fccl.lora import completed, first, of_rank
 from fccl.messages import ClientUpdate, FitTask
-from fccl.records import Contribution, TrainingReport
-from fccl.scoring import score_pairs, score_sft
+from fccl.model.scoring import score_pairs, score_sft
+from fccl.records.run import Contribution, TrainingReport
 from fccl.specs import TrainSpec, named_seed
 from fccl.training.dpo import DpoObjective, reference_log_probs
 from fccl.training.loop import train

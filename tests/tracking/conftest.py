@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from fccl.paths import LogPaths
-from fccl.records import ClientMetrics, RoundRecord, RunInfo
+from fccl.records.run import ClientMetrics, RoundRecord, RunInfo
 from fccl.tracking.tracker import Tracker
 from tests.view.histories import evaluation
 from tests.view.logs import BASE, Logs

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from fccl.records import Verification
+from fccl.records.run import Verification
 from fccl.tracking.figures import MARK, base_figures, evaluation_figures, hyper_parameters, round_figures, step_of
 from tests.view.histories import evaluation
 from tests.view.logs import BASE

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fccl.adapter import Adapter
+from fccl.adapters.adapter import Adapter
 from fccl.data.examples import SftExample
-from fccl.encoding import encode_sft
+from fccl.model.encoding import encode_sft
 from fccl.specs import TrainSpec
 from fccl.training.drift import Drift
 from fccl.training.loop import StepLoss, train

@@ -4,13 +4,13 @@ import math
 import pytest
 import torch
 
-from fccl.adapter import Adapter
+from fccl.adapters.adapter import Adapter
+from fccl.adapters.ranks import of_rank, rank_of
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.shards import ClientShard
-from fccl.encoding import encode_pairs, encode_sft
 from fccl.errors import AdapterError, TrainingError, UpdateRejected
-from fccl.lora import of_rank, rank_of
 from fccl.messages import FitTask
+from fccl.model.encoding import encode_pairs, encode_sft
 from fccl.specs import TrainSpec
 from fccl.training import learner as module
 from fccl.training.dpo import DpoObjective, reference_log_probs

@@ -6,10 +6,10 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from transformers import AutoModelForCausalLM
 
-from fccl.adapter import Adapter
+from fccl.adapters.adapter import Adapter
 from fccl.data.examples import PreferencePair, SftExample
-from fccl.encoding import collate, encode_pairs, encode_sft
-from fccl.losses import response_nll
+from fccl.model.encoding import collate, encode_pairs, encode_sft
+from fccl.model.losses import response_nll
 from fccl.training.dpo import DpoObjective, reference_log_probs
 from fccl.training.sft import SftObjective
 

@@ -1,7 +1,7 @@
 import pytest
 
 from fccl.paths import ExchangePaths
-from fccl.transports.exchange import ExchangeTransport
+from fccl.transports.exchange.server import ExchangeTransport
 from tests.processes import exchange_spec
 
 

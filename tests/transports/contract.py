@@ -12,7 +12,7 @@ import torch
 from fccl.aggregation.mean import weighted_mean
 from fccl.aggregation.rules import aggregation
 from fccl.errors import ModelError
-from fccl.federation import FederationState, Transport, select_clients
+from fccl.federation.rounds import FederationState, Transport, select_clients
 from fccl.messages import ClientFailure, ClientUpdate, FitTask
 from tests.toy import MODEL, START, TRAIN, ToyLearner, adapter, federation, shard
 

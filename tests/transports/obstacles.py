@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fccl.paths import ExchangePaths
-from fccl.reading import is_own_folder
+from fccl.storage.reading import is_own_folder
 
 
 def _full_folder(path: Path) -> None:

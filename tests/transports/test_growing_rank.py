@@ -5,21 +5,21 @@ import json
 
 import pytest
 
-from fccl.adapter import load_adapter
-from fccl.checkpoint import RunFolder
+from fccl.adapters.adapter import load_adapter
+from fccl.adapters.ranks import completed, first, rank_of
+from fccl.adapters.stored import StoredAdapter
 from fccl.contribution.leave_one_out import LeaveOneOut
-from fccl.contribution.rules import ContributionRule
+from fccl.contribution.reported import ContributionRule
 from fccl.contribution.validation_loss import ValidationLoss
 from fccl.contribution.verified import Verified
 from fccl.errors import AdapterError, UpdateRejected
-from fccl.exchange.client import ExchangeClient
-from fccl.journal import Journal
-from fccl.lora import completed, first, rank_of
+from fccl.federation.run_folder import RunFolder
 from fccl.messages import FitTask
 from fccl.paths import ExchangePaths, LogPaths
-from fccl.records import RunInfo
-from fccl.stored import StoredAdapter
-from fccl.transports.exchange import ExchangeTransport
+from fccl.records.journal import Journal
+from fccl.records.run import RunInfo
+from fccl.transports.exchange.client import ExchangeClient
+from fccl.transports.exchange.server import ExchangeTransport
 from fccl.transports.in_process import InProcessTransport
 from tests.lora_toy import MODEL, RANK, START, LoraLearner, factors, lora_federation
 from tests.processes import client_processes, exchange_spec

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fccl.data.shards import Manifest, SourceReport
-from fccl.data.spec import DataSpec
-from fccl.evaluation.values import (
+from fccl.paths import LogPaths
+from fccl.records.evaluation import (
     Comparison,
     Difference,
     Estimate,
@@ -21,9 +20,9 @@ from fccl.evaluation.values import (
     Preference,
     TopicResult,
 )
-from fccl.paths import LogPaths
-from fccl.records import HeldOut, RunInfo, RunState
-from fccl.specs import PartitionSpec
+from fccl.records.manifest import Manifest, SourceReport
+from fccl.records.run import HeldOut, RunInfo, RunState
+from fccl.specs import DataSpec, PartitionSpec
 from fccl.view.values import EXCLUSIONS, METRICS, ROUNDS, SHARES, RunView
 
 

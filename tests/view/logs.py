@@ -6,11 +6,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from fccl.data.shards import Manifest
-from fccl.data.spec import DataSpec
 from fccl.paths import LogPaths
-from fccl.records import ClientMetrics, ClientStatus, Contribution, ExcludedClient, HeldOut, RoundRecord, RunEvent, RunInfo, RunState
-from fccl.specs import PartitionSpec, Phase, Value
+from fccl.records.manifest import Manifest
+from fccl.records.run import ClientMetrics, ClientStatus, Contribution, ExcludedClient, HeldOut, RoundRecord, RunEvent, RunInfo, RunState
+from fccl.specs import DataSpec, PartitionSpec, Phase, Value
 
 BEGAN = 1000.0  # seconds since 1970
 ROUND_S = 100.0

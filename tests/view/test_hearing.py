@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fccl.paths import ExchangePaths
-from fccl.records import ClientStatus
+from fccl.records.run import ClientStatus
 from fccl.view import hearing as hearing_module
-from fccl.view.glance import glance
 from fccl.view.hearing import Hearing
 from fccl.view.runs import RunReader
+from fccl.view.status import glance
 from tests.view.logs import BEGAN, Logs, line
 
 STALE_S = 60.0

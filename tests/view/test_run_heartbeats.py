@@ -6,9 +6,9 @@ import time
 import pytest
 
 from fccl.paths import ExchangePaths
-from fccl.records import ClientStatus
-from fccl.view.glance import glance
+from fccl.records.run import ClientStatus
 from fccl.view.runs import RunReader
+from fccl.view.status import glance
 from tests.processes import client_processes
 from tests.toy import ToyLearner
 from tests.view.logs import Logs, line

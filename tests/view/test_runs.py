@@ -8,16 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fccl.checkpoint import RunFolder
-from fccl.evaluation.values import Estimate, EvaluationOptions, EvaluationReport, ModelEvaluation, Preference
-from fccl.journal import Journal, read_records, read_value
+from fccl.federation.run_folder import RunFolder
 from fccl.paths import ExchangePaths, LogPaths
-from fccl.records import ClientMetrics, RoundRecord, RunEvent, RunInfo, RunState
+from fccl.records.evaluation import Estimate, EvaluationOptions, EvaluationReport, ModelEvaluation, Preference
+from fccl.records.journal import Journal
+from fccl.records.run import ClientMetrics, RoundRecord, RunEvent, RunInfo, RunState
+from fccl.storage.reading import read_records, read_value
 from fccl.transports.in_process import InProcessTransport
 from fccl.view import runs
 from fccl.view.exchange import ExchangeReader
-from fccl.view.glance import glance
 from fccl.view.runs import RunReader, list_runs, tail
+from fccl.view.status import glance
 from tests.toy import START, ToyLearner, federation, shard
 from tests.view.logs import BASE, Logs, a_manifest, line
 

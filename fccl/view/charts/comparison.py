@@ -5,8 +5,8 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from fccl.comparison import Comparison, ScenarioInfo
 from fccl.plain_text import one_line
+from fccl.records.comparison import Comparison, ScenarioInfo
 from fccl.view.charts import palette
 from fccl.view.charts.parts import Picture, legend, tip, titled, unchecked
 

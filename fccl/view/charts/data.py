@@ -9,8 +9,8 @@ import altair as alt
 import pandas as pd
 
 from fccl.data.picture import topic_rows
-from fccl.data.shards import Manifest
 from fccl.plain_text import one_line
+from fccl.records.manifest import Manifest
 from fccl.specs import Phase
 from fccl.view.charts.influence import MOST_CLIENTS
 from fccl.view.charts.parts import Picture, ramp, tip, titled, unchecked

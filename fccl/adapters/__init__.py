@@ -1,0 +1,1 @@
+"""Adapters: the values that travel between server and clients, and their files."""

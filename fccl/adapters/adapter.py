@@ -1,0 +1,148 @@
+"""The `Adapter` value: named LoRA factors, as they travel between server and clients."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from fccl.adapters.tensor_files import MAX_HEADER_BYTES, METADATA, header_of, read_tensors, to_bytes
+from fccl.adapters.torch_files import read_torch_file
+from fccl.errors import AdapterError
+from fccl.paths import of_earlier_versions
+from fccl.plain_text import printable
+from fccl.storage.files import read_whole, write_bytes
+
+HEADER_SLACK_BYTES = 65_536  # so much longer than our own may be the header of an adapter's file that somebody else's program wrote
+
+
+@dataclass(frozen=True)
+class Form:
+    """The names and shapes of an adapter's tensors: what two adapters must share to be combined.
+
+    `shapes` has each tensor's size along its dimensions, in numbers, by PEFT's name: A is (rank, fan_in), B (fan_out, rank).
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def require(self, other: Form) -> None:
+        """Raises `AdapterError` unless `other` has the same names and shapes."""
+        mine, theirs = self.shapes, other.shapes
+        if mine.keys() != theirs.keys():
+            missing, extra = sorted(mine.keys() - theirs.keys()), sorted(theirs.keys() - mine.keys())
+            raise AdapterError(f"the adapters have different tensors (missing: {_few(missing)}; unexpected: {_few(extra)})")
+        for name, shape in mine.items():
+            if shape != theirs[name]:
+                raise AdapterError(f"{name} has shape {theirs[name]}, expected {shape}")
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """Tensors by name: float32, on the CPU, finite, sorted by name, never written to. Names are PEFT's own.
+
+    Raises `AdapterError` when built of anything else.
+    """
+
+    tensors: Mapping[str, Tensor]
+
+    def __post_init__(self) -> None:
+        if not self.tensors:
+            raise AdapterError("an adapter needs at least one tensor")
+        for name, tensor in self.tensors.items():
+            _check(name, tensor)
+        ordered = {name: self.tensors[name].detach().contiguous() for name in sorted(self.tensors)}
+        object.__setattr__(self, "tensors", MappingProxyType(ordered))
+
+    @cached_property
+    def sha256(self) -> str:
+        """A hash of names, shapes and bits: equal exactly when the adapters are."""
+        digest = hashlib.sha256()
+        for name, tensor in self.tensors.items():
+            digest.update(f"{name}:{tuple(tensor.shape)};".encode())
+            digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def form(self) -> Form:
+        """Names and shapes."""
+        return Form({name: tuple(tensor.shape) for name, tensor in self.tensors.items()})
+
+    def require_same_form(self, other: Adapter) -> None:
+        """Raises `AdapterError` unless `other` has the same names and shapes."""
+        self.form.require(other.form)
+
+    def load(self) -> Adapter:
+        """Itself: an adapter in memory answers as one that is still in a file does (`fccl.adapters.stored.StoredAdapter`)."""
+        return self
+
+    def distance(self, other: Adapter) -> float:
+        """The L2 norm of the difference, over all tensors."""
+        self.require_same_form(other)
+        return math.sqrt(sum(float((tensor.double() - other.tensors[name].double()).square().sum()) for name, tensor in self.tensors.items()))
+
+    def to_bytes(self) -> bytes:
+        """The bytes of a safetensors file: the same for equal adapters, whatever the file is called."""
+        return to_bytes(self.tensors)
+
+    def save(self, path: Path) -> None:
+        """Write the file, all or nothing. Raises `StorageError`."""
+        write_bytes(path, self.to_bytes())
+
+
+def load_adapter(path: Path) -> Adapter:
+    """Read a file that `save` wrote, or an earlier version. Runs no code from it. Raises `AdapterError` when it is anything else."""
+    found = adapter_file(path)
+    if found != path:
+        return _adapter(read_torch_file(read_whole(found), str(found)), str(found))
+    return adapter_from_bytes(read_whole(found), str(found))
+
+
+def adapter_file(path: Path) -> Path:
+    """Where the adapter is that belongs at `path`: there, or in the file that an earlier version has written instead."""
+    old = of_earlier_versions(path)
+    return old if old.is_file() and not path.exists() else path
+
+
+def adapter_from_bytes(content: bytearray, source: str = "the adapter", form: Form | None = None) -> Adapter:
+    """The inverse of `to_bytes`; the adapter shares the memory of `content`.
+
+    Raises `AdapterError` for anything that is not an adapter, or not one of `form`.
+    """
+    most = MAX_HEADER_BYTES if form is None else len(header_of(form.shapes)) + HEADER_SLACK_BYTES
+    return _adapter(read_tensors(content, source, most=most), source, form)
+
+
+def _adapter(tensors: Mapping[str, Tensor], source: str, form: Form | None = None) -> Adapter:
+    try:
+        if form is not None:
+            form.require(Form({name: tuple(tensor.shape) for name, tensor in tensors.items()}))
+        return Adapter(tensors)
+    except AdapterError as error:
+        raise AdapterError(f"{source}: {printable(str(error))}") from error
+
+
+def _check(name: object, tensor: object) -> None:
+    if not isinstance(name, str) or name == METADATA or not name.isprintable():
+        raise AdapterError(f"{name!r} is no name of a tensor")
+    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+        raise AdapterError(f"{name} is not a dense tensor")
+    if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+        raise AdapterError(f"{name} is {tensor.dtype} on {tensor.device}, expected torch.float32 on the CPU")
+    if not _finite(tensor):
+        raise AdapterError(f"{name} has values that are not finite")
+
+
+def _finite(tensor: Tensor) -> bool:
+    """One pass and no copy: a NaN anywhere makes both the least and the greatest value NaN."""
+    return tensor.numel() == 0 or all(math.isfinite(value) for value in map(float, torch.aminmax(tensor.detach())))
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else "none"

@@ -1,0 +1,127 @@
+"""LoRA factors by their directions: which of them somebody trains, and which stand frozen behind those.
+
+Direction k of a module is row k of A (rank, fan_in) and column k of B (fan_out, rank). Whoever trains k directions of a wider adapter trains the
+first k (`first`) and has the others (`rest`) in its frozen base model. Whatever holds no LoRA factors has rank 0, and nothing here changes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fccl.adapters.adapter import Adapter, Form
+from fccl.adapters.stored import StoredAdapter
+from fccl.errors import AdapterError
+
+_A, _B = ".lora_A.", ".lora_B."  # in PEFT's names
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The factors of one module: A (rank, fan_in) and B (fan_out, rank)."""
+
+    a: str  # its name in the adapter
+    b: str
+    rank: int
+    fan_in: int
+    fan_out: int
+
+
+def pairs(form: Form) -> tuple[Pair, ...]:
+    """All modules of an adapter, in the order of their names. Raises `AdapterError` when it holds anything but pairs of LoRA factors."""
+    found = []
+    for a, shape in form.shapes.items():
+        if _A in a:
+            b = a.replace(_A, _B)
+            other = form.shapes.get(b, ())
+            if len(shape) != 2 or len(other) != 2 or shape[0] != other[1]:
+                raise AdapterError(f"{a} has shape {shape} and its lora_B {other}: not the factors of a product")
+            found.append(Pair(a, b, rank=shape[0], fan_in=shape[1], fan_out=other[0]))
+    if not found or len(found) * 2 != len(form.shapes):
+        raise AdapterError("the adapter holds more than pairs of lora_A and lora_B", hint="LORA_AGGREGATION=factors takes any adapter")
+    return tuple(found)
+
+
+def rank_of(form: Form) -> int:
+    """The directions of the widest module."""
+    return max((shape[0] for name, shape in form.shapes.items() if _A in name and shape), default=0)
+
+
+def of_rank(form: Form, rank: int) -> Form:
+    """The same modules with `rank` directions each."""
+    return Form({name: _shape(name, shape, rank) for name, shape in form.shapes.items()})
+
+
+def first(adapter: Adapter, rank: int) -> Adapter:
+    """The first `rank` directions of every module: what a client of that rank trains. The adapter itself when it has no more."""
+    return _directions(adapter, slice(0, rank)) if rank_of(adapter.form) > rank else adapter
+
+
+def rest(adapter: Adapter, rank: int) -> Adapter | None:
+    """All directions but the first `rank`: what stands frozen in that client's base model. None when there are none."""
+    return _directions(adapter, slice(rank, None)) if rank_of(adapter.form) > rank else None
+
+
+def completed(update: Adapter, before: Adapter) -> Adapter:
+    """An update with what stood frozen behind it: its own directions, then those of `before` that it did not train. Of `before`'s form.
+
+    Raises `AdapterError` when the update does not fit `before`.
+    """
+    rank = rank_of(update.form)
+    of_rank(before.form, min(rank, rank_of(before.form))).require(update.form)
+    behind = rest(before, rank)
+    if behind is None:
+        return update
+    return Adapter({name: torch.cat([tensor, behind.tensors[name]], dim=0 if _A in name else 1) for name, tensor in update.tensors.items()})
+
+
+def distance(one: Adapter, other: Adapter) -> float:
+    """The L2 norm of the difference of the factors; directions that only one of them has count as zeros in the other."""
+    rank = max(rank_of(one.form), rank_of(other.form))
+    return _padded(one, rank).distance(_padded(other, rank))
+
+
+@dataclass(frozen=True)
+class CompletedAdapter:
+    """`completed(update, before)`, made whenever it is loaded: with updates that are in files, one at a time is in memory."""
+
+    update: AnyAdapter
+    before: Adapter
+
+    @property
+    def form(self) -> Form:
+        """Names and shapes."""
+        return self.before.form
+
+    def load(self) -> Adapter:
+        """Raises as the update's own `load` does."""
+        return completed(self.update.load(), self.before)
+
+    def save(self, path: Path) -> None:
+        """Write the file, all or nothing."""
+        self.load().save(path)
+
+
+AnyAdapter = Adapter | StoredAdapter | CompletedAdapter  # `load()` is the adapter, `form` its names and shapes
+
+
+def _shape(name: str, shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
+    if _A in name:
+        return (rank, *shape[1:])
+    return (*shape[:-1], rank) if _B in name else shape
+
+
+def _directions(adapter: Adapter, which: slice) -> Adapter:
+    return Adapter({name: (tensor[which] if _A in name else tensor[:, which]).clone() for name, tensor in adapter.tensors.items()})
+
+
+def _padded(adapter: Adapter, rank: int) -> Adapter:
+    missing = rank - rank_of(adapter.form)
+    if not missing:
+        return adapter
+    tensors: Mapping[str, Tensor] = adapter.tensors
+    return Adapter({name: nn.functional.pad(tensor, (0, 0, 0, missing) if _A in name else (0, missing)) for name, tensor in tensors.items()})

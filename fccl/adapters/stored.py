@@ -1,0 +1,101 @@
+"""Adapters that stay in their files: read with the form that is expected, checked again at every use.
+
+`AdapterReader` reads a file that somebody else wrote. Most such files begin, to the byte, as this process's own would: then the numbers are where its
+own are. All others are read by what their header says, after every length, shape and place in it was found right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Self
+
+from torch import Tensor
+
+from fccl.adapters.adapter import HEADER_SLACK_BYTES, Adapter, Form, adapter_from_bytes
+from fccl.adapters.tensor_files import header_of, numbers_at
+from fccl.errors import AdapterError
+from fccl.plain_text import printable
+from fccl.storage.files import read_whole, write_bytes
+
+_FLOAT32 = 4  # bytes
+
+
+@dataclass(frozen=True, eq=False)
+class AdapterReader:
+    """Reads adapter files of one form. `max_bytes` is the size above which no such file is."""
+
+    form: Form
+
+    @classmethod
+    def like(cls, adapter: Adapter) -> Self:
+        """For files of adapters with the same names and shapes as `adapter`."""
+        return cls(adapter.form)
+
+    @cached_property
+    def header(self) -> bytes:
+        """What a file of this form begins with when this program writes it."""
+        return header_of(self.form.shapes)
+
+    @cached_property
+    def length(self) -> int:
+        """How many bytes it has then."""
+        return len(self.header) + _FLOAT32 * sum(map(prod, self.form.shapes.values()))
+
+    @property
+    def max_bytes(self) -> int:
+        """A file that another program wrote may say more in its header."""
+        return self.length + HEADER_SLACK_BYTES
+
+    def read(self, content: bytearray, source: str) -> Adapter:
+        """The adapter in a file's content. Raises `AdapterError` when there is none of this form; runs no code from it."""
+        if len(content) > self.max_bytes:
+            raise AdapterError(f"{source} has {len(content):,} bytes, at most {self.max_bytes:,} are possible")
+        if not self.is_as_written_here(content):
+            return adapter_from_bytes(content, source, self.form)
+        try:
+            return Adapter(self._numbers(content))
+        except AdapterError as error:
+            raise AdapterError(f"{source}: {printable(str(error))}") from error
+
+    def is_as_written_here(self, content: bytearray) -> bool:
+        """Whether nothing but the numbers can differ from what this program writes."""
+        return len(content) == self.length and content.startswith(self.header)
+
+    def _numbers(self, content: bytearray) -> dict[str, Tensor]:
+        found, place = {}, len(self.header)
+        for name in sorted(self.form.shapes):
+            found[name] = numbers_at(content, place, self.form.shapes[name])
+            place += found[name].nbytes
+        return found
+
+
+@dataclass(frozen=True)
+class StoredAdapter:
+    """An adapter in a file, known by the hash of the file's bytes. It takes no memory until it is loaded."""
+
+    path: Path
+    sha256: str
+    reader: AdapterReader
+
+    @property
+    def form(self) -> Form:
+        """Names and shapes."""
+        return self.reader.form
+
+    def load(self) -> Adapter:
+        """Read and check it. Raises `AdapterError` when the file is not what it was, `StorageError` when it is gone."""
+        return self.reader.read(self._content(), str(self.path))
+
+    def save(self, path: Path) -> None:
+        """Write the same bytes to another file. Raises as `load` does."""
+        write_bytes(path, self._content())
+
+    def _content(self) -> bytearray:
+        content = read_whole(self.path)
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise AdapterError(f"{self.path} was changed after it was checked")
+        return content

@@ -1,0 +1,116 @@
+"""From settings to specs: the one page where the command line meets the library."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from fccl.aggregation.protocol import Aggregation
+from fccl.aggregation.rules import aggregation
+from fccl.config import Settings, group_of, load_settings
+from fccl.contribution.leave_one_out import LeaveOneOut
+from fccl.contribution.protocol import Weigher
+from fccl.contribution.reported import ContributionRule
+from fccl.contribution.validation_loss import ValidationLoss
+from fccl.contribution.verified import Verified
+from fccl.errors import FederationError, SettingsError
+from fccl.evaluation.held_out import Validator, VerificationLoss
+from fccl.federation.run_folder import RunFolder
+from fccl.records.evaluation import EvaluationOptions
+from fccl.specs import DataSpec
+
+# What a resumed run may be told anew: folders, and how it waits for its clients.
+FREE_TO_CHANGE = frozenset(
+    {"data_dir", "log_dir", "evaluate", "track"} | {name for name, field in Settings.model_fields.items() if group_of(field) == "exchange"}
+)
+
+
+def settled(settings: Settings, console: Console) -> Settings:
+    """The settings as they are recorded: where the rule treats all updates alike, no weights are made that nothing would use."""
+    if settings.contribution_mode == "uniform" or aggregation_rule(settings).uses_weights:
+        return settings
+    said = f"AGGREGATION={settings.aggregation} treats all updates alike: contributions are not weighed (CONTRIBUTION_MODE=uniform)."
+    console.print(said, soft_wrap=True)
+    return settings.model_copy(update={"contribution_mode": "uniform"})
+
+
+def recorded_settings(folder: RunFolder, settings: Settings, given: dict[str, str]) -> Settings:
+    """The settings that the run was started with. Raises `SettingsError` when an argument contradicts them."""
+    info = folder.info()
+    if info is None:
+        raise FederationError(f"{folder.paths.root} holds no run to resume", hint="start one with `fccl run`, or name the folder with --log-dir")
+    for name, value in given.items():
+        now = str(getattr(settings, name))
+        if name not in FREE_TO_CHANGE and info.settings.get(name) != now:
+            raise SettingsError(
+                f"{name.upper()}={value}: the run to resume has {info.settings.get(name)}", hint="a resumed run keeps its settings; leave it out"
+            )
+    return load_settings(info.settings | {name: str(getattr(settings, name)) for name in FREE_TO_CHANGE})
+
+
+def weigher(settings: Settings, validator: Validator) -> Weigher:
+    """FCCL as the settings ask for it."""
+    source, loss = settings.contribution_source, VerificationLoss(validator, settings.verify_examples)
+    if settings.contribution_mode != "cognitive":
+        return ContributionRule(mode=settings.contribution_mode)
+    if source == "verified":
+        return Verified(loss, settings.verify_steps, settings.verify_temperature, settings.verify_prior)
+    if source == "leave_one_out":
+        return LeaveOneOut(loss, settings.verify_temperature, settings.verify_prior)
+    if source == "validation_loss":
+        return ValidationLoss(loss, settings.contribution_temperature, settings.contribution_normalize)
+    return ContributionRule(source=source, temperature=settings.contribution_temperature, normalize=settings.contribution_normalize)
+
+
+def aggregation_rule(settings: Settings) -> Aggregation:
+    """What makes the next adapter of weighted updates, as the settings ask for it. Raises `SettingsError` for two that do not go together."""
+    return aggregation(
+        settings.aggregation,
+        settings.lora_aggregation,
+        settings.lora_r,
+        server_lr=settings.server_lr or None,
+        server_momentum=settings.server_momentum if settings.server_momentum >= 0 else None,
+        server_beta2=settings.server_beta2,
+        server_tau=settings.server_tau,
+        max_bad_clients=settings.max_bad_clients,
+        krum_keep=settings.krum_keep,
+        clip_norm=settings.clip_norm,
+    )
+
+
+def require_client_ranks(settings: Settings) -> None:
+    """Raises `SettingsError` unless this federation can have clients of the ranks that the settings give them."""
+    ranks, given = settings.client_ranks, f"CLIENT_LORA_R={settings.client_lora_r}"
+    if len(ranks) > 1 and len(ranks) != settings.num_clients:
+        raise SettingsError(f"{given} has {len(ranks)} ranks, NUM_CLIENTS is {settings.num_clients}", hint="give one for all, or one for each")
+    if max(ranks, default=0) > settings.lora_r:
+        raise SettingsError(f"{given}: at most LORA_R={settings.lora_r} is possible", hint="raise --lora-r to the largest rank")
+    if min(ranks, default=settings.lora_r) < settings.lora_r and not settings.lower_ranks:
+        raise SettingsError(f"{given} does not go with LORA_AGGREGATION={settings.lora_aggregation}", hint="use svd or exact")
+
+
+def data_spec(settings: Settings) -> DataSpec:
+    """The settings, narrowed to what the data preparation is to do."""
+    return DataSpec(
+        sft_data=settings.sft_data,
+        va_data=settings.va_data,
+        max_sft_examples=settings.max_sft_examples,
+        max_va_examples=settings.max_va_examples,
+        test_examples=settings.test_examples,
+        validation_examples=settings.validation_examples,
+        skip_bad_rows=settings.skip_bad_rows,
+        partition=settings.partition_spec(),
+        noisy_clients=settings.noisy_client_ids,
+        noise_kind=settings.noise_kind,
+    )
+
+
+def evaluation_options(settings: Settings, seed: int) -> EvaluationOptions:
+    """The settings, narrowed to what an evaluation of the whole test split does."""
+    return EvaluationOptions(
+        gen_samples=settings.gen_samples,
+        gen_tokens=settings.gen_tokens,
+        gen_temperature=settings.gen_temperature,
+        bootstrap_samples=settings.bootstrap_samples,
+        batch_size=settings.eval_batch_size,
+        seed=seed,
+    )

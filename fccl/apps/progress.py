@@ -1,0 +1,148 @@
+"""What a person sees while a run works: bars on a terminal, plain lines elsewhere. No logic of the run is here."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from fccl.messages import Answer, ClientUpdate
+from fccl.plain_text import MAX_LINE, printable
+from fccl.records.run import ClientStatus, HeldOut, RoundRecord
+from fccl.specs import RoundPlan
+
+PHASE_NAMES = {"sft": "FedIT (SFT)", "va": "FedVA (DPO)"}
+UNITS = {"sft": "nats/token", "va": "nats/pair"}
+
+
+class RunScreen(Protocol):
+    """What a run tells its screen."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+    def status(self, status: ClientStatus) -> None:
+        """A client's heartbeat."""
+
+    def answer(self, answer: Answer) -> None:
+        """A client's update or failure."""
+
+    def round(self, record: RoundRecord) -> None:
+        """A complete round."""
+
+
+def screen_for(console: Console, plan: RoundPlan, first_round: int) -> RunScreen:
+    """Bars when a person watches, lines when a file does."""
+    return _Bars(console, plan, first_round) if console.is_terminal else _Lines(console, plan)
+
+
+def answer_line(answer: Answer) -> Text:
+    """One client's answer in one line."""
+    if isinstance(answer, ClientUpdate):
+        said, report = answer.contribution, answer.report
+        cut = f", {report.truncated} cut to fit" if report.truncated else ""
+        loss = f"loss {said.avg_loss:.3f} {UNITS[answer.phase]}"
+        return Text(
+            f"  client {answer.client_id}: {said.num_samples} samples, {loss}, {said.seconds:.1f} s, {report.tokens_per_second:,.0f} tokens/s{cut}"
+        )
+    return Text(printable(f"  client {answer.client_id}: excluded: {answer.reason}", MAX_LINE), style="red")
+
+
+def round_line(record: RoundRecord, plan: RoundPlan) -> Text:
+    """One round in one line."""
+    weights = " ".join(f"{client}:{weight:.2f}" for client, weight in zip(record.clients[:8], record.weights, strict=False))
+    more = f" and {len(record.clients) - 8} more" if len(record.clients) > 8 else ""
+    parts = [
+        f"round {record.round + 1}/{plan.total_rounds} {PHASE_NAMES[record.phase]}",
+        f"weights {weights}{more}",
+        f"effective clients {record.effective_clients:.2f}",
+        held_out_text(record.held_out, record.phase),
+        f"{record.seconds:.1f} s",
+    ]
+    return Text("; ".join(part for part in parts if part), style="bold")
+
+
+def held_out_text(held_out: HeldOut | None, phase: str) -> str:
+    """The validation figures of a round in words."""
+    if held_out is None:
+        return ""
+    accuracy = "" if held_out.preference_accuracy is None else f", preference accuracy {held_out.preference_accuracy:.0%}"
+    return f"held-out loss {held_out.loss:.3f} {UNITS[phase]}{accuracy}"
+
+
+class _Lines:
+    """A line for every answer and every round: for pipes, files, containers."""
+
+    def __init__(self, console: Console, plan: RoundPlan) -> None:
+        self.console, self.plan = console, plan
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        return None
+
+    def status(self, status: ClientStatus) -> None:
+        return None
+
+    def answer(self, answer: Answer) -> None:
+        self.console.print(answer_line(answer), soft_wrap=True)
+
+    def round(self, record: RoundRecord) -> None:
+        self.console.print(round_line(record, self.plan), soft_wrap=True)
+
+
+class _Detail(ProgressColumn):
+    """Loss and speed of the client that is training; nothing on the bar of the whole run."""
+
+    def render(self, task: Task) -> Text:
+        if task.fields.get("loss") is None:
+            return Text("")
+        return Text(f"loss {task.fields['loss']:.3f}  {task.fields['speed']:,.0f} tokens/s", style="cyan")
+
+
+class _Bars(_Lines):
+    """Two bars, the run's and the training client's, below the lines of what is done."""
+
+    def __init__(self, console: Console, plan: RoundPlan, first_round: int) -> None:
+        super().__init__(console, plan)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+        )
+        self.bars = Progress(*columns, TimeRemainingColumn(), _Detail(), console=console, transient=True)
+        self.total = plan.total_rounds * plan.clients_per_round
+        self.answered = first_round * plan.clients_per_round
+        self.whole = self.bars.add_task("the run", total=self.total, completed=self.answered)
+        self.client: TaskID = self.bars.add_task("waiting", total=1, loss=None, speed=0.0)
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bars.stop()
+
+    def status(self, status: ClientStatus) -> None:
+        if status.state != "training":
+            return
+        share = status.step / status.steps if status.steps else 0.0
+        where = f"round {status.round + 1}/{self.plan.total_rounds}"
+        self.bars.update(self.whole, completed=self.answered + share, description=f"{where} {PHASE_NAMES[status.phase]}")
+        what = f"client {status.client_id} step {status.step}/{status.steps}" if status.steps else f"client {status.client_id} reads its shard"
+        self.bars.update(self.client, description=what, completed=share, loss=status.loss, speed=status.tokens_per_second)
+
+    def answer(self, answer: Answer) -> None:
+        self.answered += 1
+        self.bars.update(self.whole, completed=self.answered)
+        self.bars.console.print(answer_line(answer))
+
+    def round(self, record: RoundRecord) -> None:
+        self.bars.console.print(round_line(record, self.plan))

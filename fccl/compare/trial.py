@@ -1,0 +1,255 @@
+"""One cell: a scenario under a method with a seed. A real federation in this process, then the test split.
+
+Paired by construction: every method of a scenario and seed starts from the same adapter, its clients train on the same shards in the same order
+(their seeds come from the round and the client alone), and all are judged on the same test examples.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from fccl.adapters.adapter import Adapter, load_adapter
+from fccl.aggregation.protocol import Aggregation
+from fccl.compare.attacks import HostileLearner
+from fccl.compare.methods import Rule
+from fccl.compare.scoring import TestScores, TestSplit
+from fccl.compare.update_cache import CachedLearner
+from fccl.compare.values import CellResult, Participant, RoundSummary, Work
+from fccl.contribution.protocol import Weigher
+from fccl.contribution.reported import ContributionRule
+from fccl.data.examples import PreferencePair, SftExample, read_examples
+from fccl.data.shards import ClientShard, load_shard
+from fccl.errors import LOWER_RATE, AdapterError, FederationError
+from fccl.evaluation.held_out import Validator
+from fccl.federation.rounds import Federation, FederationState, RoundResult, Transport
+from fccl.messages import Answer, ClientFailure, FitTask, Learner
+from fccl.model.language_model import LanguageModel, cpu_threads
+from fccl.paths import ComparePaths, DataPaths
+from fccl.records.run import RoundRecord
+from fccl.storage.locks import made_once
+from fccl.training.learner import GenericLearner
+from fccl.transports.in_process import InProcessTransport
+
+LEFT_OUT = "left out of this cell"
+
+
+@dataclass(frozen=True)
+class Start:
+    """The SFT rounds that all VA cells of a seed begin with."""
+
+    work: Work
+    data: Path
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is to be run, and on which prepared folder. Cells with equal work have one result."""
+
+    scenario: str
+    method: str
+    seed: int
+    work: Work
+    data: Path
+    start: Start | None = None  # in VA
+
+
+@dataclass(frozen=True, eq=False)
+class Lab:
+    """What all cells of a process share. `weigher` and `aggregation` build what a method's settings ask for."""
+
+    paths: ComparePaths
+    model: LanguageModel
+    weigher: Callable[[Rule, Validator], Weigher]
+    aggregation: Callable[[Rule], Aggregation]
+
+
+def run_cell(lab: Lab, cell: Cell) -> CellResult:
+    """Run one cell from its beginning. A federation that breaks down is a result, not an error. Raises what the data and the disk raise."""
+    started = time.monotonic()
+    with cpu_threads(cell.work.train.threads):
+        result = Bench(lab, cell.work, DataPaths(cell.data), start_adapter(lab, cell)).run()
+    return result.model_copy(update={"seconds": time.monotonic() - started})
+
+
+def start_adapter(lab: Lab, cell: Cell) -> Adapter:
+    """What the rounds start from: in SFT a fresh adapter of the seed; in VA what FedAvg makes of the clean SFT data, trained once."""
+    fresh = lab.model.initial_adapter(cell.work.plan.seed)
+    if cell.start is None:
+        return fresh
+    path = lab.paths.start(cell.start.work.key)
+    bench = Bench(lab, cell.start.work, DataPaths(cell.start.data), fresh)
+    return made_once(path, lambda: _kept(path), lambda: _train_start(bench, path))
+
+
+def _kept(path: Path) -> Adapter | None:
+    """The adapter of a file, unless that is missing or damaged."""
+    try:
+        return load_adapter(path) if path.is_file() else None
+    except AdapterError:
+        return None
+
+
+def _train_start(bench: Bench, path: Path) -> Adapter:
+    """The adapter after all rounds, kept if training can go on from it. Raises `FederationError`; `AdapterError` where it has diverged."""
+    rounds = list(bench.federation(bench.work.clients, validated=False))
+    if len(rounds) < bench.work.plan.fed_rounds:
+        raise FederationError("the SFT rounds before the VA scenarios broke down", hint=LOWER_RATE)
+    adapter = rounds[-1].state.adapter
+    bench.validator("sft", adapter, None)
+    adapter.save(path)
+    return adapter
+
+
+def union(shards: Sequence[ClientShard]) -> ClientShard:
+    """One client with all the data, in the order of the text, so that it does not depend on who held what."""
+    sft = sorted((one for shard in shards for one in shard.sft), key=lambda one: (one.instruction, one.response))
+    va = sorted((one for shard in shards for one in shard.va), key=lambda one: (one.instruction, one.preferred, one.dispreferred))
+    return ClientShard(0, tuple(sft), tuple(va))
+
+
+@dataclass(frozen=True, eq=False)
+class Only:
+    """A transport that lets some clients take part. The others fail at once."""
+
+    transport: Transport
+    clients: frozenset[int]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        return None
+
+    def fit(self, task: FitTask, client_ids: Sequence[int]) -> Iterator[Answer]:
+        """As `transport` does, for those who take part."""
+        yield from (ClientFailure(client, LEFT_OUT) for client in client_ids if client not in self.clients)
+        yield from self.transport.fit(task, [client for client in client_ids if client in self.clients])
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """One cell at work: its data, the adapter that it starts from, and what goes wrong."""
+
+    lab: Lab
+    work: Work
+    data: DataPaths
+    start: Adapter
+    notes: list[str] = field(default_factory=list)
+
+    def run(self) -> CellResult:
+        """All rounds, then the test split."""
+        if self.work.way == "alone":
+            return self._alone()
+        results = list(self.federation(self.work.clients)) if self.work.way != "base" else []
+        final = results[-1].state.adapter if results else self.start
+        records = [result.record for result in results]
+        return self._result(
+            [scores] if (scores := self._score(final)) else [],
+            training_seconds=sum(said.seconds for record in records for said in record.contributions),
+            weighing_seconds=sum(record.verification.seconds for record in records if record.verification),
+            rounds=tuple(_summary(result) for result in results),
+            adapter_sha256=final.sha256,
+        )
+
+    def _alone(self) -> CellResult:
+        """As many federations of one as there are clients; the figures are their means."""
+        finals, seconds = {}, 0.0
+        for client in self.work.clients:
+            results = list(self.federation([client], validated=False))
+            finals[client.client_id] = self._score(results[-1].state.adapter if results else self.start)
+            seconds += sum(said.seconds for result in results for said in result.record.contributions)
+        scores = {client: found for client, found in finals.items() if found}
+        by_client = {client: found.loss for client, found in scores.items()}
+        return self._result(list(scores.values()) if len(scores) == len(finals) else [], training_seconds=seconds, by_client=by_client)
+
+    def federation(self, clients: Sequence[Participant], validated: bool = True) -> Iterator[RoundResult]:
+        """The rounds of the cell's phase among these clients. Who does not count in one is noted, and so is an end before the last.
+
+        `validated`: whether each has the loss on the server's validation split, which costs a pass over it.
+        """
+        plan, sft = self.work.plan, self.work.phase == "sft"
+        attacks = {client.client_id: client.attack for client in clients}
+        shards = self.shards
+        transport = Only(InProcessTransport(HostileLearner(self._learner(), attacks), lambda client: shards[client]), frozenset(attacks))
+        federation = Federation(
+            run_id=self.work.key,
+            plan=plan,
+            model=self.work.model,
+            train={"sft": self.work.train, "va": self.work.train},
+            rule=self._weigher(),
+            aggregation=self.lab.aggregation(self.work.rule),
+            validate=self.validator if validated else None,
+        )
+        state = FederationState(0, self.start) if sft else FederationState(plan.fed_rounds, self.start, self.start)
+        try:
+            for result in federation.run(state, transport):
+                self.notes.extend(_without(result.record))
+                yield result
+                if result.state.next_round in (plan.fed_rounds, plan.total_rounds):
+                    return
+        except (FederationError, AdapterError) as error:
+            self.notes.append(f"ended early: {error}")
+
+    @cached_property
+    def shards(self) -> dict[int, ClientShard]:
+        """Of those who take part."""
+        if self.work.way != "centralised":
+            return {client.client_id: load_shard(self.data, client.client_id) for client in self.work.clients}
+        held = len(list(self.data.clients.glob("client_*_sft.jsonl")))
+        return {0: union([load_shard(self.data, client) for client in range(held)])}
+
+    @cached_property
+    def validator(self) -> Validator:
+        """The server's validation split."""
+        return Validator(
+            self.lab.model,
+            read_examples(self.data.held_out("validation", "sft"), SftExample),
+            read_examples(self.data.held_out("validation", "va"), PreferencePair),
+            beta=self.work.train.dpo_beta,
+            batch_size=self.work.eval_batch_size,
+        )
+
+    @cached_property
+    def test(self) -> TestSplit:
+        """What the cell is judged on: in VA against the adapter that the rounds start from."""
+        return TestSplit(self.lab.model, self.data, self.work.phase, self.work.train.dpo_beta, self.work.eval_batch_size, self.start)
+
+    def _learner(self) -> Learner:
+        """One for every cell: it keeps reference log-probabilities by run and client, and another cell's clients may hold other data."""
+        learner = GenericLearner({self.work.model: self.lab.model})
+        return CachedLearner(learner, self.lab.paths.updates, self.start.sha256, self.work.model_sha256, self.work.versions)
+
+    def _weigher(self) -> Weigher:
+        return self.lab.weigher(self.work.rule, self.validator) if self.work.rule else ContributionRule(mode="fedavg")
+
+    def _score(self, adapter: Adapter) -> TestScores | None:
+        try:
+            return self.test.score(adapter)
+        except AdapterError as error:
+            self.notes.append(str(error))
+            return None
+
+    def _result(self, scores: Sequence[TestScores], **figures: object) -> CellResult:
+        found = TestScores.mean(scores) if scores else None
+        vectors = {name: tuple(getattr(found, name).tolist()) if found else () for name in ("losses", "units", "right", "decided")}
+        blank: dict[str, object] = {"work": self.work, "seconds": 0.0, "weighing_seconds": 0.0, "trouble": tuple(dict.fromkeys(self.notes))}
+        return CellResult.model_validate(blank | vectors | figures)
+
+
+def _without(record: RoundRecord) -> list[str]:
+    """Who did not count in a round and should have."""
+    return [f"round {record.round + 1} without client {out.client_id}: {out.reason}" for out in record.excluded if out.reason != LEFT_OUT]
+
+
+def _summary(result: RoundResult) -> RoundSummary:
+    """Of a round that was validated."""
+    record = result.record
+    if record.held_out is None:
+        raise ValueError("a round that was not validated has no summary")
+    return RoundSummary(clients=record.clients, weights=result.counted, loss=record.held_out.loss)

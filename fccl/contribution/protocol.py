@@ -1,0 +1,55 @@
+"""What the federation asks of whoever weighs a round's updates, and what that one may ask of the server's model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from fccl.records.run import Verification
+
+if TYPE_CHECKING:  # so that rules over reported numbers alone can be had without torch
+    from fccl.adapters.adapter import Adapter
+    from fccl.messages import ClientUpdate, FitTask
+    from fccl.specs import Phase
+
+
+NO_LOSS = "its loss on the server's examples is not finite"
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """How much each client counts in one round, in the order of the updates. Weights are >= 0 with sum 1.
+
+    `unfit` are the places of updates that are left out, since the server found that their own loss is not finite (`NO_LOSS`); all else is of the
+    others, and empty where there are none.
+    """
+
+    weights: tuple[float, ...]
+    scores: tuple[float, ...]
+    verification: Verification | None = None
+    unfit: tuple[int, ...] = ()
+
+
+class Weigher(Protocol):
+    """From a round's updates to their weights. Reordering the updates reorders the weights."""
+
+    def weigh(self, task: FitTask, updates: Sequence[ClientUpdate]) -> Weighing:
+        """One weight an update; at least one update. Loads one adapter at a time: a thousand updates need not fit into memory."""
+        ...
+
+
+class HeldOutLoss(Protocol):
+    """The loss L of any adapter on the server's examples. In an SFT round nats per response token, in a VA round the DPO loss per pair."""
+
+    def examples(self, phase: Phase) -> int:
+        """How many examples L is the mean of."""
+        ...
+
+    def loss(self, task: FitTask, adapter: Adapter) -> float:
+        """L(adapter); infinity when it is not finite."""
+        ...
+
+    def slopes(self, task: FitTask, adapter: Adapter, directions: Iterable[Adapter]) -> tuple[float, tuple[float, ...]]:
+        """L(adapter), and for each direction u the inner product of the gradient there with u. Where L is not finite neither need be."""
+        ...

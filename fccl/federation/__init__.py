@@ -1,0 +1,1 @@
+"""Rounds of a federation, and a run on the disk."""

@@ -1,0 +1,309 @@
+"""The federation: rounds of selecting clients, sending a task, weighing the answers, aggregating.
+
+It knows neither how a task travels (`Transport`) nor what training is (`Learner`, behind the transport).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol, Self
+
+from fccl.adapters.adapter import Adapter
+from fccl.adapters.ranks import distance
+from fccl.adapters.stored import StoredAdapter
+from fccl.aggregation.fedavg import FedAvg
+from fccl.aggregation.lora_mean import LoraMean, product_error, require_frozen_a
+from fccl.aggregation.protocol import Aggregated, Aggregation, Parts, Reweighing
+from fccl.aggregation.scaffold import SCAFFOLD, ClientControl, Controls, controls_after, corrections
+from fccl.aggregation.state import ServerState
+from fccl.contribution.protocol import NO_LOSS, Weigher, Weighing
+from fccl.contribution.reported import effective_clients
+from fccl.errors import DIVERGED, LOWER_RATE, AdapterError, BadAggregate, FederationError, UpdateRejected
+from fccl.federation.bounds import LARGEST, farthest, largest, measured, medians, too_long
+from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask
+from fccl.records.run import ExcludedClient, HeldOut, MedianNorms, RoundRecord
+from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec, named_seed
+
+_RESUME = "mend the clients and resume the run: its complete rounds are kept"
+MEASURED_CLIENTS = 20  # updates in a round, up to which the error of averaging LoRA factors is measured
+Validate = Callable[[Phase, Adapter, Adapter | None], HeldOut]
+
+
+class Transport(Protocol):
+    """Carries a task to clients and their answers back."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+    def fit(self, task: FitTask, client_ids: Sequence[int]) -> Iterator[Answer]:
+        """One answer per client, in any order. A late, dead or lying client is a `ClientFailure`, never a hang."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class FederationState:
+    """All that the next round starts from. `reference` is set once the SFT rounds are done: the last SFT global adapter.
+
+    `server` is what the aggregation rule carries from round to round, `controls` SCAFFOLD's c_i; each phase starts anew, with the rule's initial
+    state and without controls.
+    """
+
+    next_round: int
+    adapter: Adapter
+    reference: Adapter | None = None
+    server: ServerState = field(default_factory=ServerState)
+    controls: Controls = field(default_factory=dict)
+    norms: MedianNorms = field(default_factory=MedianNorms)  # what few updates are measured by: the last accepted round's, over both phases
+
+
+@dataclass(frozen=True, eq=False)
+class _Settled:
+    """What the updates of a round have come to, and who is left out."""
+
+    updates: tuple[ClientUpdate, ...]
+    excluded: tuple[ClientFailure, ...]
+    weighing: Weighing
+    parts: Parts
+    aggregated: Aggregated
+    held_out: HeldOut | None
+
+
+@dataclass(frozen=True, eq=False)
+class RoundResult:
+    """A complete round: its record, how much each update counted in the end (None where nobody can say), the updates that were aggregated (in client
+    order, each whole: with the directions that it did not train), and the state after it."""
+
+    record: RoundRecord
+    counted: tuple[float, ...] | None
+    updates: tuple[ClientUpdate, ...]
+    state: FederationState
+
+
+@dataclass(frozen=True, eq=False)
+class Federation:
+    """What stays the same over a run. `keep_control` puts the c_i of an update where it outlives the round, and returns it from there."""
+
+    run_id: str
+    plan: RoundPlan
+    model: ModelSpec
+    train: Mapping[Phase, TrainSpec]
+    rule: Weigher
+    aggregation: Aggregation = field(default_factory=FedAvg)
+    validate: Validate | None = None
+    on_answer: Callable[[Answer], None] = lambda answer: None
+    keep_control: Callable[[ClientUpdate], Adapter | StoredAdapter | None] = lambda update: update.control
+    known_samples: Mapping[Phase, Mapping[int, int]] = field(default_factory=dict)  # where the server knows the shards' sizes
+
+    def run(self, state: FederationState, transport: Transport) -> Iterator[RoundResult]:
+        """All rounds from `state.next_round` on. Raises `FederationError` when a round has too few good updates."""
+        while state.next_round < self.plan.total_rounds:
+            result = self.run_round(state, transport)
+            state = result.state
+            yield result
+
+    def run_round(self, state: FederationState, transport: Transport) -> RoundResult:
+        """One round. The result does not depend on the order in which the answers arrive."""
+        started = time.monotonic()
+        selected = select_clients(self.plan, state.next_round)
+        task = self._task(state)
+        updates, excluded = self._gather(task, selected, transport)
+        far_out = too_long(updates, self.plan.max_update_ratio, state.norms)
+        settled = self._settle(state, task, *self._leave_out(updates, excluded, far_out))
+        record = self._record(state, task, selected, settled, started)
+        whole = tuple(update.behind(task.adapter) for update in settled.updates)
+        return RoundResult(record, settled.aggregated.weights, whole, self._state_after(state, settled))
+
+    def _record(self, state: FederationState, task: FitTask, selected: tuple[int, ...], settled: _Settled, started: float) -> RoundRecord:
+        weighing, aggregated = settled.weighing, settled.aggregated
+        return RoundRecord(
+            run_id=self.run_id,
+            time=time.time(),
+            round=task.round,
+            phase=task.phase,
+            selected=selected,
+            clients=tuple(update.client_id for update in settled.updates),
+            weights=weighing.weights,
+            scores=weighing.scores,
+            contributions=tuple(update.contribution for update in settled.updates),
+            excluded=tuple(ExcludedClient(client_id=failure.client_id, reason=failure.reason) for failure in settled.excluded),
+            effective_clients=effective_clients(weighing.weights),
+            aggregation=self.aggregation.name,
+            counted=None if aggregated.weights == weighing.weights else aggregated.weights,
+            lora_error=self._lora_error(state.adapter, settled.parts, aggregated),
+            held_out=settled.held_out,
+            verification=weighing.verification,
+            adapter_sha256=aggregated.adapter.sha256,
+            update_norm=distance(aggregated.adapter, state.adapter),
+            seconds=time.monotonic() - started,
+        )
+
+    def _task(self, state: FederationState) -> FitTask:
+        phase = self.plan.phase_of(state.next_round)
+        reference = state.reference if phase == "va" else None
+        told = corrections(state.controls, state.adapter.form) if self.aggregation.name == SCAFFOLD else None
+        return FitTask(self.run_id, state.next_round, phase, state.adapter, reference, self.model, self.train[phase], self.plan.seed, told)
+
+    def _gather(self, task: FitTask, selected: Sequence[int], transport: Transport) -> tuple[list[ClientUpdate], list[ClientFailure]]:
+        """The good updates and the failures, both in client order: exactly one of them for every selected client."""
+        updates: dict[int, ClientUpdate] = {}
+        failures: dict[int, ClientFailure] = {}
+        for answer in transport.fit(task, selected):
+            answer = self._judge(task, answer)
+            if answer.client_id not in selected or answer.client_id in updates:
+                continue  # nobody asked, or it answered already
+            self.on_answer(answer)
+            if isinstance(answer, ClientUpdate):
+                updates[answer.client_id] = answer
+                failures.pop(answer.client_id, None)
+            else:
+                failures[answer.client_id] = answer
+        for client_id in selected:
+            if client_id not in updates and client_id not in failures:
+                failures[client_id] = ClientFailure(client_id, "no answer")
+                self.on_answer(failures[client_id])
+        return [updates[key] for key in sorted(updates)], [failures[key] for key in sorted(failures)]
+
+    def _judge(self, task: FitTask, answer: Answer) -> Answer:
+        """An update that does not answer the task, or contradicts what the server knows, becomes a failure with its reason."""
+        if isinstance(answer, ClientFailure):
+            return answer
+        try:
+            answer.require_answers(task)
+            adapter = answer.adapter.load()
+            if task.train.freeze_a:
+                require_frozen_a(task.adapter, adapter)
+            answer = measured(answer, adapter, task.trained)
+        except UpdateRejected as error:
+            return ClientFailure(answer.client_id, str(error))
+        known = self.known_samples.get(task.phase, {}).get(answer.client_id)
+        reported = answer.contribution.num_samples
+        if known is not None and reported != known:
+            return ClientFailure(answer.client_id, f"reports {reported} samples, but its shard has {known}")
+        return answer
+
+    def _leave_out(
+        self, updates: Sequence[ClientUpdate], excluded: Sequence[ClientFailure], reasons: Mapping[int, str]
+    ) -> tuple[list[ClientUpdate], list[ClientFailure]]:
+        """Both lists once the clients of `reasons` have moved from one to the other, in client order."""
+        failures = [ClientFailure(client_id, reason) for client_id, reason in reasons.items()]
+        for failure in failures:
+            self.on_answer(failure)
+        kept = [update for update in updates if update.client_id not in reasons]
+        return kept, sorted([*excluded, *failures], key=lambda failure: failure.client_id)
+
+    def _settle(self, state: FederationState, task: FitTask, updates: list[ClientUpdate], excluded: list[ClientFailure]) -> _Settled:
+        """Weigh, aggregate and validate. Where that comes to nothing that can be used, it is done once more without those who brought it there.
+
+        Raises `FederationError` when too few are left, or nobody in particular brought it there.
+        """
+        while True:
+            self._require_quorum(task, updates, excluded)
+            weighing = self.rule.weigh(task, [update.behind(task.trained) for update in updates])
+            if weighing.unfit:
+                updates, excluded = self._leave_out(updates, excluded, {updates[index].client_id: NO_LOSS for index in weighing.unfit})
+                self._require_quorum(task, updates, excluded)
+            try:
+                parts = Parts(weighing.weights, [update.adapter for update in updates])
+                aggregated = self._aggregate(state, parts)
+                held_out = self._held_out(task, aggregated.adapter)
+                return _Settled(tuple(updates), tuple(excluded), weighing, parts, aggregated, held_out)
+            except BadAggregate as error:
+                updates, excluded = self._leave_out(updates, excluded, self._suspects(task, updates, error))
+
+    def _require_quorum(self, task: FitTask, updates: Sequence[ClientUpdate], excluded: Sequence[ClientFailure]) -> None:
+        """Raises `FederationError` when so many updates are too few, for `MIN_CLIENTS` or for the rule, with who is missing and why."""
+        if len(updates) < self.plan.min_clients:
+            raise _too_few(task.round, len(updates), self.plan.min_clients, excluded)
+        try:
+            self.aggregation.require(len(updates))
+        except FederationError as error:
+            raise FederationError(f"round {task.round + 1}: {error}{_reasons(excluded)}", hint=error.hint) from error
+
+    def _suspects(self, task: FitTask, updates: Sequence[ClientUpdate], error: BadAggregate) -> dict[int, str]:
+        """Whose updates brought the aggregate to where it is: all under which alone the server finds no loss, else the one that moved farther than
+        the others by far. Raises `FederationError` when there is none, with the one that moved farthest."""
+        alone = {update.client_id: NO_LOSS for update in updates if not self._has_loss(task, update)}
+        if alone:
+            return alone
+        far = farthest(updates)
+        if far is None or not far.alone:
+            said = f"; the longest change is that of {far.words}" if far else ""
+            raise FederationError(f"round {task.round + 1}: {error}{said}", error.hint, error.resumable) from error
+        return {far.client_id: f"with its change, the longest of the round ({far.words}), {error}"}
+
+    def _has_loss(self, task: FitTask, update: ClientUpdate) -> bool:
+        """Whether the server's model has a finite loss under this update alone; true where the server has no examples."""
+        adapter = update.behind(task.adapter).adapter.load()
+        try:
+            self._held_out(task, adapter)
+        except BadAggregate:
+            return False
+        return True
+
+    def _held_out(self, task: FitTask, adapter: Adapter) -> HeldOut | None:
+        """On the server's validation split, if there is one. Raises `BadAggregate` where that is no finite number."""
+        try:
+            return self.validate(task.phase, adapter, task.reference) if self.validate else None
+        except AdapterError as error:
+            raise BadAggregate(str(error), error.hint, error.resumable) from error
+
+    def _aggregate(self, state: FederationState, parts: Parts) -> Aggregated:
+        """Raises `BadAggregate` when no client could start from it."""
+        first_of_phase = state.next_round in (0, self.plan.fed_rounds)
+        aggregated = self.aggregation.aggregate(state.adapter, parts, self.aggregation.initial(state.adapter) if first_of_phase else state.server)
+        if (found := largest(aggregated.adapter)) > LARGEST:
+            raise BadAggregate(f"AGGREGATION={self.aggregation.name}: the aggregated adapter has a number of size {found:.3g}")
+        return aggregated
+
+    def _lora_error(self, before: Adapter, parts: Parts, aggregated: Aggregated) -> float | None:
+        """Of the rules whose result stands for a weighted mean of the updates; the others do not mean to be near it.
+
+        It costs about 15 ms a client for an adapter of GPT-2's size: beyond `MEASURED_CLIENTS` it is left out.
+        """
+        if aggregated.weights is None or len(parts) > MEASURED_CLIENTS or not isinstance(self.aggregation, Reweighing | LoraMean):
+            return None
+        return product_error(before, Parts(aggregated.weights, parts.updates), aggregated.adapter)
+
+    def _controls_after(self, state: FederationState, updates: Sequence[ClientUpdate], weights: Sequence[float]) -> Controls:
+        if self.aggregation.name != SCAFFOLD or state.next_round == self.plan.fed_rounds - 1:
+            return {}
+        kept = {update.client_id: (weight, self.keep_control(update)) for update, weight in zip(updates, weights, strict=True)}
+        sent = {client_id: ClientControl(weight, control) for client_id, (weight, control) in kept.items() if control is not None}
+        return controls_after(state.controls, sent, self.plan.num_clients)
+
+    def _state_after(self, state: FederationState, settled: _Settled) -> FederationState:
+        adapter = settled.aggregated.adapter
+        last_of_sft = state.next_round == self.plan.fed_rounds - 1
+        return FederationState(
+            next_round=state.next_round + 1,
+            adapter=adapter,
+            reference=adapter if last_of_sft else state.reference,
+            server=settled.aggregated.state,
+            controls=self._controls_after(state, settled.updates, settled.weighing.weights),
+            norms=medians(settled.updates, state.norms),
+        )
+
+
+def select_clients(plan: RoundPlan, round_number: int) -> tuple[int, ...]:
+    """The clients of one round, drawn without replacement from the plan's seed, in client order."""
+    draw = random.Random(named_seed(plan.seed, "clients", round_number))
+    return tuple(sorted(draw.sample(range(plan.num_clients), plan.clients_per_round)))
+
+
+def _too_few(round_number: int, have: int, need: int, excluded: Sequence[ClientFailure]) -> FederationError:
+    """With the way out of what is to blame: clients that were not there may be there next time, training that diverged diverges again."""
+    said = f"round {round_number + 1} has {have} good update{'s' * (have != 1)}, MIN_CLIENTS is {need}{_reasons(excluded)}"
+    diverged = sum(failure.reason.startswith((DIVERGED, NO_LOSS)) for failure in excluded)
+    others_would_do = have + len(excluded) - diverged >= need
+    return FederationError(said, _RESUME) if others_would_do else FederationError(said, LOWER_RATE, resumable=False)
+
+
+def _reasons(excluded: Sequence[ClientFailure]) -> str:
+    """Who is missing and why, the first three in brackets; nothing where nobody is."""
+    found = "; ".join(f"client {failure.client_id}: {failure.reason}" for failure in excluded[:3])
+    return f" ({found})" if found else ""

@@ -1,0 +1,189 @@
+"""A run on the disk: started, committed round by round, resumed, archived.
+
+A round is complete when `state.json` says so; that file is written after everything else of the round. A kill at any moment leaves the
+state before or after a round, never one in between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from fccl.adapters.adapter import Adapter, load_adapter
+from fccl.adapters.stored import AdapterReader, StoredAdapter
+from fccl.aggregation.scaffold import ClientControl, Controls
+from fccl.aggregation.state import ServerState, server_state_from_bytes
+from fccl.errors import AdapterError, FederationError, StorageError
+from fccl.federation.rounds import FederationState, RoundResult
+from fccl.messages import ClientUpdate
+from fccl.paths import LogPaths, of_earlier_versions
+from fccl.records.journal import Journal
+from fccl.records.run import KeptControl, RunEvent, RunInfo, RunState
+from fccl.specs import RoundPlan
+from fccl.storage.files import read_whole, recover_folder, storage_errors, write_bytes, write_text
+from fccl.storage.reading import read_value
+from fccl.storage.temporary import sweep
+
+KEPT_ROUNDS = 2
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`LOG_DIR` of one run."""
+
+    paths: LogPaths
+    journal: Journal
+
+    def info(self) -> RunInfo | None:
+        """What run is here, if any."""
+        return read_value(self.paths.run, RunInfo)
+
+    def state(self) -> RunState | None:
+        """How far it is, if a run is here."""
+        return read_value(self.paths.state, RunState)
+
+    def archive(self) -> str | None:
+        """Move the run that is here, finished or not, to `runs/<run id>`. Returns its id; None when there is none.
+
+        What lies there without a `run.json` that can be read is kept too, under the time.
+        """
+        info, entries = self.info(), self.paths.own_entries()
+        if not entries:
+            return None
+        name = info.run_id if info else time.strftime("unknown-%Y%m%d-%H%M%S")
+        folder = self.paths.archive / name
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in sorted(entries, key=self._archived_when):
+                os.replace(path, folder / path.name)
+        self.journal.begin_anew()
+        return name
+
+    def tidy(self) -> None:
+        """Clear away what killed processes have left half-written. For who holds the folder's lock."""
+        with storage_errors(self.paths.root):
+            recover_folder(self.paths.adapter)
+        inner = (self.paths.global_adapter(0).parent, self.paths.client_adapter(0, "sft").parent, self.paths.controls, self.paths.received)
+        for folder in (self.paths.root, *inner):
+            sweep(folder)
+
+    def require_here(self, run_id: str) -> None:
+        """Raises `StorageError` unless the folder still holds this run."""
+        info = self.info()
+        if info is None or info.run_id != run_id or not self.paths.state.is_file():
+            gone = f"{self.paths.root} no longer holds run {run_id}: somebody removed or replaced it while the run was at work"
+            raise StorageError(gone, hint="begin the run again; what has been written there since is not complete")
+
+    def _archived_when(self, path: Path) -> int:
+        """state.json first: what is half moved cannot be resumed. run.json last: until then the run is still here."""
+        return {self.paths.state: 0, self.paths.run: 2}.get(path, 1)
+
+    def start(self, info: RunInfo, plan: RoundPlan, adapter: Adapter, event: RunEvent | None = None) -> FederationState:
+        """Write what the run is, that it has begun, and what it starts from; `state.json` last. Returns the state before round 0."""
+        write_text(self.paths.run, info.model_dump_json(indent=2) + "\n")
+        if event is not None:
+            self.journal.write(event)
+        state = FederationState(0, adapter)
+        self._save_state(info.run_id, plan, state)
+        return state
+
+    def commit(self, result: RoundResult, plan: RoundPlan) -> None:
+        """Write a complete round: the clients' last updates, the new global adapter, the record, and last the state.
+
+        Raises `StorageError`, also when the run is no longer here.
+        """
+        self.require_here(result.record.run_id)
+        for update in result.updates:
+            update.adapter.save(self.paths.client_adapter(update.client_id, update.phase))
+        if result.state.next_round == plan.fed_rounds:
+            result.state.adapter.save(self.paths.global_sft)
+        self.journal.write(result.record)
+        self._save_state(result.record.run_id, plan, result.state)
+        self._prune(result.state.next_round, result.state.controls)
+
+    def keep_control(self, update: ClientUpdate) -> StoredAdapter | None:
+        """Put SCAFFOLD's c_i of an update on the disk. It counts once a round is committed whose state names it."""
+        if update.control is None:
+            return None
+        content = update.control.load().to_bytes()
+        sha256 = hashlib.sha256(content).hexdigest()
+        path = self.paths.control(update.client_id, sha256)
+        write_bytes(path, content)
+        return StoredAdapter(path, sha256, AdapterReader.like(update.control) if isinstance(update.control, Adapter) else update.control.reader)
+
+    def resume(self, plan: RoundPlan) -> FederationState:
+        """The state after the last complete round. Raises `FederationError` when the folder does not hold it."""
+        state = self.state()
+        if state is None:
+            raise FederationError(f"{self.paths.root} holds no run to resume", hint="start one with `fccl run`")
+        adapter = self._adapter(self.paths.global_adapter(state.next_round), state.adapter_sha256)
+        reference = self._adapter(self.paths.global_sft, state.reference_sha256) if state.next_round >= plan.fed_rounds else None
+        found = FederationState(state.next_round, adapter, reference, self._server_state(state), self._controls(state, adapter), state.norms)
+        self.journal.keep_rounds_before(state.next_round)
+        return found
+
+    def _adapter(self, path: Path, sha256: str) -> Adapter:
+        adapter = load_adapter(path)
+        if adapter.sha256 != sha256:
+            raise FederationError(f"{path} is not the adapter that {self.paths.state} speaks of")
+        return adapter
+
+    def _save_state(self, run_id: str, plan: RoundPlan, state: FederationState) -> None:
+        state.adapter.save(self.paths.global_adapter(state.next_round))
+        carries = bool(state.server.tensors)
+        if carries:
+            write_bytes(self.paths.server_state(state.next_round), state.server.to_bytes())
+        record = RunState(
+            run_id=run_id,
+            next_round=state.next_round,
+            total_rounds=plan.total_rounds,
+            adapter_sha256=state.adapter.sha256,
+            reference_sha256=state.reference.sha256 if state.reference else "",
+            server_sha256=state.server.sha256 if carries else "",
+            controls=tuple(_kept(client_id, control) for client_id, control in state.controls.items()),
+            norms=state.norms,
+        )
+        write_text(self.paths.state, record.model_dump_json() + "\n")
+
+    def _server_state(self, state: RunState) -> ServerState:
+        if not state.server_sha256:
+            return ServerState()
+        path = self.paths.server_state(state.next_round)
+        if of_earlier_versions(path).is_file():
+            raise FederationError(f"{of_earlier_versions(path)} was written by an earlier version of fccl", hint="--new begins another run")
+        server = server_state_from_bytes(read_whole(path), str(path))
+        if server.sha256 != state.server_sha256:
+            raise FederationError(f"{path} is not the state that {self.paths.state} speaks of")
+        return server
+
+    def _controls(self, state: RunState, adapter: Adapter) -> Controls:
+        found = {}
+        reader = AdapterReader.like(adapter)
+        for kept in state.controls:
+            stored = StoredAdapter(self.paths.control(kept.client_id, kept.sha256), kept.sha256, reader)
+            try:
+                stored.load()
+            except (AdapterError, StorageError) as error:
+                missing = f"client {kept.client_id}'s control variate, of which {self.paths.state} speaks, is not there"
+                raise FederationError(f"{missing}: {error}") from error
+            found[kept.client_id] = ClientControl(kept.share, stored)
+        return found
+
+    def _prune(self, next_round: int, controls: Controls) -> None:
+        named = {control.adapter.path for control in controls.values() if isinstance(control.adapter, StoredAdapter)}
+        for path in self.paths.controls.glob("control_*"):
+            if path not in named:
+                path.unlink(missing_ok=True)
+        for number in range(next_round - KEPT_ROUNDS + 1):
+            for path in (self.paths.global_adapter(number), self.paths.server_state(number)):
+                path.unlink(missing_ok=True)
+                of_earlier_versions(path).unlink(missing_ok=True)
+
+
+def _kept(client_id: int, control: ClientControl) -> KeptControl:
+    if not isinstance(control.adapter, StoredAdapter):
+        raise ValueError(f"client {client_id}'s control variate is in memory: the federation's keep_control must be this folder's")
+    return KeptControl(client_id=client_id, sha256=control.adapter.sha256, share=control.share)

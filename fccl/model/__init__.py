@@ -1,0 +1,1 @@
+"""The language model with LoRA: loading, encoding, losses, scoring, generation, export."""

@@ -1,0 +1,1 @@
+"""Pages that people look at: the dashboard and the report."""

@@ -1,0 +1,112 @@
+"""What each client is doing, and who did not count and why."""
+
+from __future__ import annotations
+
+import time
+
+import pandas as pd
+import streamlit as st
+
+from fccl import words
+from fccl.pages.dashboard.readers import Hub
+from fccl.pages.dashboard.widgets import TABLE_ROWS, guarded, heading, note, nothing, table
+from fccl.paths import LogPaths
+from fccl.plain_text import one_line
+from fccl.view import sentences
+from fccl.view.status import glance, original_clients
+from fccl.view.values import ClientRow, RunView
+
+EVERY_S = 1.0
+NEWEST = 1000  # exclusions and trainings in a table
+TALL_PX = 290
+URGENCY = ("failed", "dead", "late", "training", "waiting", "done")
+BRIEF = ("client", "state", "step", "last heard")
+EVERYTHING = ("client", "state", "last heard", "round", "step", "loss", "tokens/s", "host", "process")
+
+
+def show(hub: Hub, view: RunView) -> None:
+    """Heartbeats, exclusions, and how the trainings went."""
+    heading("Clients now")
+    beats(hub, view.paths, EVERYTHING)
+    exclusions(view)
+    trainings(view)
+
+
+@st.fragment(run_every=EVERY_S)
+def beats(hub: Hub, paths: LogPaths, columns: tuple[str, ...]) -> None:
+    """A row for every client, kept up to date by itself."""
+    with guarded("The clients"):
+        view = hub.run(paths)
+        rows = in_order(glance(view, time.time()).clients)
+        if not rows:
+            nothing("No client has been heard of yet.")
+            return
+        table(pd.DataFrame([client_row(row) for row in rows], columns=columns), f"beats {len(columns)}", "What each client is doing", height=TALL_PX)
+        if originals := sorted(original_clients(view)):
+            note(f"No heartbeat is expected of {', '.join(f'client {client}' for client in originals)} (ORIGINAL_CLIENTS).")
+
+
+def in_order(rows: tuple[ClientRow, ...]) -> list[ClientRow]:
+    """By number while one sees them all; of many, those first that press."""
+    return sorted(rows, key=lambda row: (URGENCY.index(row.standing) if len(rows) > TABLE_ROWS else 0, row.client))
+
+
+def client_row(row: ClientRow) -> dict[str, object]:
+    """One client; nothing where its heartbeat says nothing."""
+    said = row.status
+    return {
+        "client": row.client,
+        "state": sentences.CLIENT_WORDS[row.standing],
+        "last heard": words.ago(row.age_s),
+        "round": None if said is None else said.round + 1,
+        "step": f"{said.step} of {said.steps}" if said is not None and said.steps else None,
+        "loss": None if said is None else said.loss,
+        "tokens/s": round(said.tokens_per_second) if said is not None and said.tokens_per_second else None,
+        "host": one_line(said.host) if said is not None and said.host else None,
+        "process": said.pid if said is not None and said.pid else None,
+    }
+
+
+def exclusions(view: RunView) -> None:
+    """Who was asked and did not count, newest first."""
+    heading("Failures and exclusions")
+    if view.exclusions.empty:
+        nothing("None: every client that was asked has counted in every round so far.")
+        return
+    rows = view.exclusions.iloc[::-1].head(NEWEST)
+    shown = pd.DataFrame(
+        {
+            "round": rows["round"] + 1,
+            "phase": rows["phase"].map(words.PHASE_NAMES),
+            "client": rows["client"],
+            "reason": rows["reason"].map(one_line),
+        }
+    )
+    left_out = view.exclusions.groupby("client").size().sort_values(ascending=False)
+    most = ", ".join(f"client {client}: {count}" for client, count in left_out.head(5).items())
+    note(f"{words.plural(len(view.exclusions), 'exclusion')} so far ({most}).")
+    table(shown, "exclusions", "Clients that did not count in a round, and why")
+
+
+def trainings(view: RunView) -> None:
+    """How long the clients trained and how fast, by round; newest first."""
+    if view.metrics.empty:
+        return
+    heading("Local trainings")
+    rows = view.metrics.iloc[::-1].head(NEWEST)
+    shown = pd.DataFrame(
+        {
+            "round": rows["round"] + 1,
+            "phase": rows["phase"].map(words.PHASE_NAMES),
+            "client": rows["client"],
+            "loss": rows["avg_loss"],
+            "samples": rows["num_samples"],
+            "time": rows["seconds"].map(words.duration),
+            "steps": rows["steps"],
+            "tokens/s": rows["tokens_per_second"].round(),
+            "cut to fit": rows["truncated"],
+            "update norm": rows["update_norm"],
+        }
+    )
+    note("Newest first; loss over the last local epoch, norm of (update − global adapter).")  # noqa: RUF001
+    table(shown, "trainings", "Every local training, newest first")

@@ -1,0 +1,85 @@
+"""What `fccl compare` has found: every method in every scenario, against FedAvg and against an oracle. It is of no run."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+import streamlit as st
+
+from fccl import words
+from fccl.pages.dashboard.evaluation import small
+from fccl.pages.dashboard.readers import Hub
+from fccl.pages.dashboard.widgets import chart, element, heading, html_table, note
+from fccl.plain_text import one_line
+from fccl.records.comparison import Comparison, ScenarioInfo
+from fccl.view import charts
+from fccl.view import comparison_tables as tables
+from fccl.view.values import RunView
+
+NO_BAD = "No client is bad in this scenario, so there is no oracle without bad clients and no gap to close."
+NO_GAP = "The oracle is not significantly better than FedAvg in this scenario, so there is no gap to close."
+UNITS = {tables.SECONDS: "seconds"}  # columns that need more than their short name here
+
+
+def show(hub: Hub, view: RunView) -> None:
+    """All scenarios beside each other, then one of them with its picture; nothing while there are no results."""
+    found = hub.compared()
+    if found is None:
+        return
+    results = found.results
+    heading("Comparison of methods")
+    note(one_line(" ".join(tables.lead(results))) + f" Written {words.moment(found.written)} to {hub.logs.compare.root}.")
+    matrix = tables.matrix(results)
+    html_table("Every method in every scenario", head(matrix.head), [row_html(line) for line in matrix.rows])
+    note(f"{matrix.title}.")
+    scenario = chosen(results)
+    heading(tables.heading(scenario, results.num_clients))
+    says = f"Share of the gap between FedAvg and the oracle that each method closes, {one_line(scenario.title)}"
+    no_gap = NO_GAP if scenario.bad_clients else NO_BAD
+    chart(hub, view, "Gap closed", lambda: charts.gap_closed(results, scenario), says, no_gap, found.written, scenario.name)
+    table = tables.without_empty_columns(tables.scenario_table(results, scenario))
+    html_table(f"Every method, {one_line(table.title)}", head(table.head), [row_html(line) for line in table.rows])
+    trouble(results, scenario)
+    reading(results)
+
+
+def chosen(results: Comparison) -> ScenarioInfo:
+    """The scenario that is looked at: at first one with a gap to close, if there is any."""
+    named = {scenario.name: scenario for scenario in results.scenarios}
+    first = next((row.scenario for row in results.rows if row.gap_closed is not None), next(iter(named)))
+    choice = st.selectbox(
+        "Scenario", list(named), index=list(named).index(first), format_func=lambda name: one_line(named[name].title), key="scenario", width=420
+    )
+    return named[choice]
+
+
+def head(names: Sequence[str]) -> list[str]:
+    return [one_line(UNITS.get(name, name)) for name in names]
+
+
+def row_html(line: Sequence[str]) -> list[str]:
+    """A row as HTML cells: intervals stand below their figures, and what is better is strong."""
+    return [cell_html(one_line(text)) for text in line]
+
+
+def cell_html(text: str) -> str:
+    figure, bracket, interval = text.partition(" [")
+    shown = element("strong", figure) if tables.BETTER in figure else html.escape(figure)
+    return shown + small(bracket.strip() + interval)
+
+
+def trouble(results: Comparison, scenario: ScenarioInfo) -> None:
+    """What went wrong with some seeds of some methods."""
+    titles = {method.name: method.title for method in results.methods}
+    rows = [row for row in results.rows if row.scenario == scenario.name]
+    lines = [f"! {one_line(titles[row.method])}: {one_line(what)}" for row in rows for what in row.trouble]
+    if lines:
+        st.html("".join(element("p", line, "fccl-alert") for line in lines))
+
+
+def reading(results: Comparison) -> None:
+    """Closed until somebody asks."""
+    with st.expander("How to read it", key="how to read a comparison"):
+        for line in tables.notes(results):
+            note(line)

@@ -1,0 +1,107 @@
+"""The run in five figures."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import streamlit as st
+
+from fccl import words
+from fccl.view import sentences
+from fccl.view.values import Glance, RunView
+
+REFERENCE_LOSS = math.log(2)  # DPO's loss of the reference policy itself
+
+
+def show(view: RunView, found: Glance, now: float) -> None:
+    """Five tiles that wrap on a narrow screen."""
+    with st.container(key="tiles"):
+        held_out(found)
+        accuracy(view, found)
+        effective(found)
+        clients(found)
+        time_spent(view, found, now)
+
+
+def held_out(found: Glance) -> None:
+    """The held-out loss, against the base model in SFT rounds and against the reference policy in VA rounds."""
+    phase = found.held_out_phase
+    start = REFERENCE_LOSS if phase == "va" else found.base_loss
+    label = "Held-out DPO loss" if phase == "va" else "Held-out loss" if phase else "Held-out loss of the base"
+    value = found.held_out_loss if phase else found.base_loss
+    against = value - start if phase and value is not None and start is not None else None
+    st.metric(
+        label,
+        words.loss(value),
+        None if against is None else round(against, 3),
+        delta_color="inverse",
+        delta_description=f"from {words.loss(start)}" if against is not None else None,
+        help=help_for(phase),
+        border=True,
+    )
+
+
+def help_for(phase: str | None) -> str:
+    if phase == "va":
+        return (
+            "DPO loss of the global adapter on the server's validation pairs, in nats per pair; lower is better. "
+            "It begins at 0.693, the loss of the reference policy, which is the adapter after the SFT rounds."
+        )
+    return "Loss of the global adapter on the server's validation split, in nats per response token; lower is better. It begins at the base model's."
+
+
+def accuracy(view: RunView, found: Glance) -> None:
+    """Preference accuracy; VA rounds only."""
+    values = view.rounds["preference_accuracy"].dropna().to_numpy()
+    change = None if len(values) < 2 else round(100 * float(values[-1] - values[-2]), 1)
+    st.metric(
+        "Preference accuracy",
+        sentences.percent(found.preference_accuracy),
+        change,
+        delta_description="points in a round" if change is not None else None,
+        help="Share of validation pairs whose chosen response the global model finds likelier. Measured in the preference phase.",
+        border=True,
+    )
+
+
+def effective(found: Glance) -> None:
+    """How many equally heavy clients the weights are worth."""
+    st.metric(
+        "Effective clients",
+        words.effective(found.effective_clients, found.aggregated),
+        help="1 / Σw² of the last round: as many clients as equal weights would need for the same concentration.",
+        border=True,
+    )
+
+
+def clients(found: Glance) -> None:
+    """How many have answered, and what the others do."""
+    counts = Counter(row.standing for row in found.clients)
+    pressing = counts["failed"] + counts["dead"] + counts["late"]
+    st.metric(
+        "Clients done",
+        f"{counts['done']} of {len(found.clients)}" if found.clients else words.DASH,
+        sentences.client_counts(found) or None,
+        delta_color="inverse" if pressing else "off",
+        delta_arrow="off",
+        help="Clients that have answered in this round, and what the others are doing. The Clients tab has a row for every one.",
+        border=True,
+    )
+
+
+def time_spent(view: RunView, found: Glance, now: float) -> None:
+    """Since the start, and what is left."""
+    end = last_sign(view)
+    since = (
+        now - view.written if found.standing in ("running", "silent") and view.written is not None else 0.0
+    )  # by this clock, the rest by the server's
+    elapsed = None if view.info is None else (view.info.created if end is None else end) - view.info.created + max(0.0, since)
+    left = f"{words.about(found.seconds_left)} left" if found.seconds_left is not None else None
+    st.metric("Time", words.duration(elapsed), left, delta_color="off", delta_arrow="off", help="Since the run started.", border=True)
+
+
+def last_sign(view: RunView) -> float | None:
+    """When something was last written down of the run."""
+    times = [event.time for event in view.events] + ([float(view.rounds["time"].iloc[-1])] if len(view.rounds) else [])
+    return max(times, default=None)

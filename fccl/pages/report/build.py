@@ -1,0 +1,103 @@
+"""A run as a report: every section in its order."""
+
+from __future__ import annotations
+
+import time
+
+from fccl import __version__
+from fccl.pages.report import comparison as comparison_parts
+from fccl.pages.report import data as data_parts
+from fccl.pages.report import evaluation as evaluation_parts
+from fccl.pages.report import figures
+from fccl.pages.report import run as run_parts
+from fccl.pages.report.figures import Figures
+from fccl.pages.report.parts import Report, Section
+from fccl.plain_text import one_line
+from fccl.records.comparison import Comparison
+from fccl.tables import Table
+from fccl.view import sentences
+from fccl.view.status import glance
+from fccl.view.values import ExchangeView, Glance, RunView
+
+NO_ROUND = "No round is complete yet. The first one brings the figures."
+
+
+def build(view: RunView, exchange: ExchangeView | None, now: float, comparison: Comparison | None = None) -> Report:
+    """The report of a run as it stands at the time `now`, with the comparison of methods that lies beside it."""
+    found, draw = glance(view, now), Figures()
+    return Report(
+        title=f"Run {one_line(view.run_id)}",
+        standing=sentences.STANDING_WORDS[found.standing],
+        tone=run_parts.TONES.get(found.standing, "busy"),
+        sentence=one_line(sentences.sentence(found, view.paths.root.name)),
+        facts=run_parts.facts(view),
+        notices=run_parts.notices(view, found),
+        tiles=run_parts.tiles(view, found),
+        sections=(
+            _evaluation(view, found, draw),
+            _training(view, draw),
+            _influence(view, draw),
+            _clients(view, found),
+            _failures(view, exchange),
+            _data(view, draw),
+            *(() if comparison is None else (comparison_parts.section(comparison, draw),)),
+            Section("settings", "Settings", "Bold: changed from the preset, whose own value is below.", tables=data_parts.settings_tables(view)),
+            Section("provenance", "Versions and hashes", tables=_there(data_parts.versions_table(view), data_parts.hashes_table(view))),
+        ),
+        made=f"Made by fccl {__version__} on {time.strftime('%Y-%m-%d %H:%M', time.localtime(now))}.",
+    )
+
+
+def _evaluation(view: RunView, found: Glance, draw: Figures) -> Section:
+    report = view.evaluation
+    if report is None:
+        later = "“fccl evaluate” does it." if found.standing == "finished" else "It comes when the rounds are complete."
+        return Section("evaluation", "Evaluation", empty=f"The run has not been evaluated on the test split. {later}")
+    return Section(
+        "evaluation",
+        "Evaluation",
+        evaluation_parts.lead(report),
+        figures.evaluation(draw, report),
+        evaluation_parts.evaluation_tables(report),
+        evaluation_parts.examples(report),
+    )
+
+
+def _training(view: RunView, draw: Figures) -> Section:
+    lead = "Held out: the global adapter on the server's validation split, after every round."
+    if view.rounds.empty:
+        return Section("training", "Training", empty=NO_ROUND)
+    return Section("training", "Training", lead, figures.training(draw, view), (run_parts.rounds_table(view),))
+
+
+def _influence(view: RunView, draw: Figures) -> Section:
+    if view.shares.empty:
+        return Section("influence", "Influence", empty=NO_ROUND)
+    rule = run_parts.weighing(view)
+    lead = "How much each client's update counts in the global adapter." + (f" Weights: {one_line(rule)}." if rule else "")
+    return Section("influence", "Influence", lead, figures.influence(draw, view), _there(run_parts.weights_table(view)))
+
+
+def _clients(view: RunView, found: Glance) -> Section:
+    tables = _there(run_parts.clients_table(view, found))
+    return Section("clients", "Clients", tables=tables, empty="" if tables else "No client has been heard of yet.")
+
+
+def _failures(view: RunView, exchange: ExchangeView | None) -> Section:
+    tables = run_parts.failures_tables(view, exchange)
+    lead = "" if tables else "Every answer of every client counted."
+    if view.rounds.empty and not tables:
+        lead = "None so far."
+    return Section("failures", "Failures and events", lead, tables=(*tables, *_there(run_parts.events_table(view))))
+
+
+def _data(view: RunView, draw: Figures) -> Section:
+    manifest = view.manifest
+    if manifest is None:
+        return Section("data", "Data", empty="The run's folder holds no manifest of its data.")
+    tables = (data_parts.sources_table(manifest), data_parts.splits_table(manifest), *data_parts.topics_tables(manifest))
+    return Section("data", "Data", one_line(data_parts.split_sentence(manifest)), figures.topics(draw, manifest), tables)
+
+
+def _there(*tables: Table | None) -> tuple[Table, ...]:
+    return tuple(table for table in tables if table is not None)

@@ -1,0 +1,128 @@
+"""A comparison as one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import time
+from dataclasses import replace
+
+from markupsafe import Markup
+
+from fccl import __version__
+from fccl.compare.pictures import Drawn
+from fccl.pages.report.figures import Figures, gaps
+from fccl.pages.report.parts import Figure, Report, Section, Tile
+from fccl.pages.report.render import render
+from fccl.plain_text import one_line
+from fccl.records.comparison import ORACLE, Comparison, Row, ScenarioInfo
+from fccl.tables import Cell, ScenarioTable, Table
+from fccl.view import comparison_tables as tables
+from fccl.words import DASH
+
+ENOUGH = 0.95  # of the gap from FedAvg to the oracle
+
+
+def page(comparison: Comparison, wide: Drawn, narrow: Drawn, command: str = "") -> str:
+    """The file: the matrix and its picture first, then every scenario with its table and pictures. `narrow` are the pictures for phones."""
+    return render(
+        Report(
+            title="Comparison of methods",
+            standing="● finished",
+            tone="good",
+            sentence=one_line(" ".join(tables.lead(comparison))),
+            facts=tuple((name, one_line(text)) for name, text in _facts(comparison, command)),
+            notices=tuple(one_line(f"{row.scenario}, {row.method}: {what}") for row in comparison.rows for what in row.trouble),
+            tiles=_tiles(comparison),
+            sections=(
+                _whole(comparison, wide, narrow),
+                *(_scenario(comparison, scenario, wide, narrow) for scenario in comparison.scenarios),
+                _methods(comparison),
+            ),
+            made=f"Made by fccl {__version__} on {time.strftime('%Y-%m-%d %H:%M')}.",
+        )
+    )
+
+
+def _facts(comparison: Comparison, command: str) -> list[tuple[str, str]]:
+    return [
+        ("Model", comparison.model),
+        ("Clients", str(comparison.num_clients)),
+        ("Rounds", str(comparison.rounds)),
+        ("Seeds", ", ".join(map(str, comparison.seeds))),
+        ("Command", command or DASH),
+    ]
+
+
+def _tiles(comparison: Comparison) -> tuple[Tile, ...]:
+    """What verified contribution does, in three figures; nothing where it was not compared."""
+    mine = [row for row in comparison.rows if row.method == "verified"]
+    with_bad = {scenario.name for scenario in comparison.scenarios if scenario.bad_clients}
+    bad, clean = [row for row in mine if row.scenario in with_bad], [row for row in mine if row.scenario not in with_bad]
+    gaps = [row.gap_closed.value for row in bad if row.gap_closed is not None]
+    weight = [row.bad_weight[-1] for row in bad if row.bad_weight]
+    found = []
+    if gaps:
+        closed = sum(gap >= ENOUGH for gap in gaps)
+        found.append(Tile("verified closes at least 95 % of the gap to the oracle", f"{closed} of {len(gaps)}", "scenarios with such a gap"))
+    if clean:
+        worse = sum(row.verdict == "worse" for row in clean)
+        found.append(Tile("verified is worse than FedAvg", f"{worse} of {len(clean)}", "scenarios without bad clients"))
+    if weight:
+        found.append(Tile("weight of the bad clients in the last round", f"{sum(weight) / len(weight):.3f}", "verified, mean over scenarios"))
+    return tuple(found)
+
+
+def _whole(comparison: Comparison, wide: Drawn, narrow: Drawn) -> Section:
+    says = "0 % is FedAvg, 100 % is FedAvg without the bad clients; beyond it a method is better than that."
+    figures = _figures("The gap to the oracle", says, wide.gaps, narrow.gaps)
+    return Section("all", "All scenarios", " ".join(tables.notes(comparison)), figures, (scenario_table(tables.matrix(comparison)),))
+
+
+def _figures(title: str, says: str, wide: bytes | None, narrow: bytes | None) -> tuple[Figure, ...]:
+    """The figure, or none when there is nothing to draw."""
+    if wide is None or narrow is None:
+        return ()
+    return (Figure(title, says, _image(wide, f"{title}. {says}"), _image(narrow, f"{title}. {says}")),)
+
+
+def _scenario(comparison: Comparison, scenario: ScenarioInfo, wide: Drawn, narrow: Drawn) -> Section:
+    table, name = tables.scenario_table(comparison, scenario), scenario.name
+    losses = "On the server's validation split, mean over seeds. Lower is better."
+    found = (
+        *_figures("Weights by round", _weight_words(comparison, scenario), wide.weights[name], narrow.weights[name]),
+        *_figures("Held-out loss by round", losses, wide.losses[name], narrow.losses[name]),
+    )
+    return Section(name, table.title, figures=found, tables=(scenario_table(table),))
+
+
+def _weight_words(comparison: Comparison, scenario: ScenarioInfo) -> str:
+    found: list[tuple[str, Row | None]] = [(method.title, comparison.row(scenario.name, method.name)) for method in comparison.methods]
+    parts = [f"{title} {row.bad_weight[-1]:.2f}" for title, row in found if row is not None and row.bad_weight and row.method != ORACLE]
+    return f"Weight of the bad clients in the last round: {', '.join(parts)}." if parts else "Each client's weight, in the first seed."
+
+
+def _methods(comparison: Comparison) -> Section:
+    lines = tuple((method.title, " ".join(f"{name.upper()}={value}" for name, value in method.rule.items()) or DASH) for method in comparison.methods)
+    return Section(
+        "methods", "Methods", "What to set to run each of them.", tables=(Table("Settings", ("method", "settings"), lines, words=frozenset({1})),)
+    )
+
+
+def scenario_table(table: ScenarioTable) -> Table:
+    """A table of a comparison as one of a page: what is better is strong."""
+    words = frozenset(index for index, name in enumerate(table.head) if name == tables.VERDICT)
+    rows = tuple(tuple(Cell(one_line(text), strong=tables.BETTER in text) for text in line) for line in table.rows)
+    return Table(one_line(table.title), tuple(map(one_line, table.head)), rows, words=words)
+
+
+def _image(png: bytes, says: str) -> Markup:
+    source = base64.b64encode(png).decode("ascii")
+    return Markup('<img style="display:block;width:100%;height:auto;border-radius:6px" alt="{}" src="data:image/png;base64,{}">').format(says, source)
+
+
+def section(comparison: Comparison, draw: Figures) -> Section:
+    """All scenarios beside each other, the gaps that are closed, and a table for every scenario."""
+    lead = f"Made by “fccl compare”, apart from this run. {' '.join(tables.lead(comparison))}"
+    matrix = replace(scenario_table(tables.matrix(comparison)), note=" ".join(tables.notes(comparison)))
+    scenarios = (scenario_table(tables.without_empty_columns(table)) for table in tables.scenario_tables(comparison))
+    return Section("methods", "Comparison of methods", one_line(lead), gaps(draw, comparison), (matrix, *scenarios))

@@ -1,0 +1,1 @@
+"""What is written down about a run, as values: rounds, evaluation, comparison, data, journal."""

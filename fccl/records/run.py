@@ -1,0 +1,193 @@
+"""What is written down of a run: one value a line of `logs/*.jsonl`, or a small JSON file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from fccl.specs import ClientId, Count, Loss, Phase, Rate, Round, Samples, Seconds, Time, Value
+
+
+class Contribution(Value):
+    """What a client says of its own training. Finite and with at least one sample, or it cannot be built."""
+
+    avg_loss: Loss  # over the last local epoch; SFT: nats per response token, VA: DPO loss (nats) per pair
+    num_samples: Samples
+    seconds: Seconds
+
+
+class TrainingReport(Value):
+    """How one local training went, beside what `Contribution` says."""
+
+    tokens: Count  # tokens read in all epochs, padding not counted
+    tokens_per_second: Rate
+    steps: Count
+    truncated: Count = 0  # examples whose prompt or response was cut to fit the context
+    first_loss: Loss | None = None  # of the first batch, before any step
+
+
+ClientState = Literal["idle", "training", "done", "failed"]
+
+
+class ClientStatus(Value):
+    """A heartbeat: what a client is doing now. Replaced whole, never appended."""
+
+    client_id: ClientId
+    state: ClientState
+    run_id: str = Field(max_length=100)
+    round: Round
+    phase: Phase
+    step: Count = 0
+    steps: Count = 0
+    loss: Loss | None = None
+    tokens_per_second: Rate = 0.0
+    pid: Count = 0
+    host: str = Field(default="", max_length=255)
+    time: Time = 0.0  # by the writer's clock
+
+
+class ClientMetrics(Value):
+    """One client in one round: a line of `client_metrics.jsonl`."""
+
+    run_id: str
+    time: float
+    round: int = Field(ge=0)
+    phase: Phase
+    client_id: int = Field(ge=0)
+    avg_loss: float
+    num_samples: int
+    seconds: float
+    tokens: int
+    tokens_per_second: float
+    steps: int
+    truncated: int
+    first_loss: float | None
+    update_norm: float  # L2 norm of (update - global adapter)
+
+
+class HeldOut(Value):
+    """The global adapter on the server's validation split after a round."""
+
+    loss: float  # SFT rounds: nats per response token; VA rounds: DPO loss per pair
+    preference_accuracy: float | None = None  # VA rounds: share of pairs whose chosen response is likelier (sum of log-probs)
+    examples: int = Field(ge=1)
+
+
+class ExcludedClient(Value):
+    """A client whose answer did not count in a round, and why."""
+
+    client_id: int
+    reason: str
+
+
+class Verification(Value):
+    """What the server's own examples said of a round's updates. The tuples run over the record's `clients`; `None` is a loss that is not finite.
+
+    From prior to weights: prior_i · exp(score_i / VERIFY_TEMPERATURE), normalised; under `leave_one_out` the scores are first divided by the largest
+    |score|. `validation_loss` has no prior.
+    """
+
+    examples: int = Field(ge=1)  # of the server's validation split
+    prior: tuple[float, ...] = ()  # the weights before
+    loss_prior: float | None = None  # of the mean with the prior's weights; SFT: nats per response token, VA: DPO loss per pair
+    loss_weights: float | None = None  # of the mean with the round's weights
+    slopes: tuple[float, ...] = ()  # `verified`, at the prior: how fast the loss rises as the client's weight grows at the cost of all; < 0 helps
+    path: tuple[float | None, ...] = ()  # `verified`: the loss before the first step and after each
+    taken: int = Field(default=0, ge=0)  # `verified`: which of the path the weights are, the lowest
+    seconds: float = Field(default=0.0, ge=0)
+
+
+class RoundRecord(Value):
+    """One complete round: a line of `progress.jsonl`. The tuples run over `clients`, in client order."""
+
+    event: Literal["round"] = "round"
+    run_id: str
+    time: float
+    round: int = Field(ge=0)
+    phase: Phase
+    selected: tuple[int, ...]
+    clients: tuple[int, ...]  # those whose updates were aggregated
+    weights: tuple[float, ...]
+    scores: tuple[float, ...]  # what the weights were made of: docs/contribution.md has each source's formula
+    contributions: tuple[Contribution, ...]
+    excluded: tuple[ExcludedClient, ...] = ()
+    effective_clients: float = Field(ge=1)  # 1 / sum of squared weights
+    held_out: HeldOut | None = None
+    verification: Verification | None = None  # with a source that the server verifies
+    aggregation: str = "fedavg"  # the rule, as `AGGREGATION` spells it
+    counted: tuple[float, ...] | None = None  # how much each update counted in the end, where the rule did not take the weights as they are
+    lora_error: float | None = None  # how far the new factors' products are from the weighted mean of the clients' products, as a share of its norm
+    adapter_sha256: str
+    update_norm: float  # L2 norm of (new global adapter - old)
+    seconds: float = Field(ge=0)
+
+
+EventName = Literal["started", "resumed", "interrupted", "failed", "finished"]
+
+
+class RunEvent(Value):
+    """Anything else that happens to a run: a line of `progress.jsonl`."""
+
+    event: EventName
+    run_id: str
+    time: float
+    round: int
+    message: str = ""
+    held_out: HeldOut | None = None  # with `started`: the base model
+
+
+class RunInfo(Value):
+    """`run.json`: what a run is. Written once, when it starts; a resumed run reads its settings from here."""
+
+    run_id: str
+    created: float
+    settings: dict[str, str]
+    data_sha256: str  # of the data's manifest
+    versions: dict[str, str]
+
+
+class MedianNorms(Value):
+    """How far a round's accepted updates moved: the median L2 norm of those that moved at all. None before there were any."""
+
+    change: float | None = Field(default=None, gt=0)
+    control: float | None = Field(default=None, gt=0)  # of SCAFFOLD's control variates
+
+
+class KeptControl(Value):
+    """SCAFFOLD's c_i of one client: the SHA-256 of its file, its share in c."""
+
+    client_id: int
+    sha256: str
+    share: float
+
+
+class RunState(Value):
+    """`state.json`: the last complete round. Written last, it commits the round."""
+
+    run_id: str
+    next_round: int = Field(ge=0)  # 0: none is complete
+    total_rounds: int = Field(ge=1)
+    adapter_sha256: str
+    reference_sha256: str = ""  # of the last SFT global adapter, once there is one
+    server_sha256: str = ""  # of the aggregation rule's state; empty when it carries none
+    controls: tuple[KeptControl, ...] = ()
+    norms: MedianNorms = MedianNorms()  # of the last round that had updates which moved
+
+    @property
+    def finished(self) -> bool:
+        return self.next_round >= self.total_rounds
+
+
+MAX_REJECTION_REASON = 1000  # characters
+
+
+class Rejection(Value):
+    """`<stamp>_reason.json` in `rejected/`: what was refused, and why."""
+
+    time: Time
+    run_id: str
+    round: Round
+    client_id: ClientId | None  # whose answer the file names said it was
+    files: tuple[Annotated[str, StringConstraints(max_length=255)], ...]  # their names in the exchange directory; here each begins with the stamp
+    reason: Annotated[str, StringConstraints(max_length=MAX_REJECTION_REASON)]

@@ -1,0 +1,170 @@
+"""Locks that end with the process that holds them: one run to a folder, one process to a client, one that makes what others need too."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from fccl.errors import FederationError, StorageError
+from fccl.storage.files import storage_errors
+
+Made = TypeVar("Made")
+
+
+@contextmanager
+def exclusive(path: Path, what: str, needed: bool = True) -> Iterator[None]:
+    """Hold a lock (flock) on a file while the block runs; the kernel lets it go when the process dies, however it dies.
+
+    Raises `FederationError` when another process holds it, `StorageError` when the file system has no locks; unless it is not `needed`: then the
+    block runs without.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        with storage_errors(path, "lock"):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.read(descriptor, 200).decode("utf-8", "replace").strip() or "it has just begun"
+                raise FederationError(f"{what} is at work on {path.parent} already ({holder})", hint="end that one first") from None
+            except OSError:
+                if needed:
+                    raise
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def in_use(path: Path, what: str) -> Iterator[None]:
+    """Hold a shared lock while the block runs: any number of processes can, but then none has it alone.
+
+    Where the lock file can be neither made nor read (a read-only folder, a container that sees two files of it), and where the file system has
+    no locks, the block runs without. Raises `FederationError` when a process has it alone.
+    """
+    descriptor = _readable(path)
+    if descriptor is None:
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FederationError(f"{what} is being prepared by another command", hint="start this one again when that has ended") from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def alone(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock that others share (`in_use`) alone. Raises `FederationError` when anybody uses what it stands for; none is waited for."""
+    with storage_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            hint = "use another folder (--data-dir), or start this again when that has ended"
+            raise FederationError(f"{what} is in use by another command, so it stays as it is", hint=hint) from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _readable(path: Path) -> int | None:
+    """A descriptor of a lock file, made if need be; None where that cannot be. A folder is not made for it."""
+    for flags in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):
+        with suppress(OSError):
+            return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    return None
+
+
+@contextmanager
+def in_sight(folder: Path) -> Iterator[Callable[[], None]]:
+    """What it gives raises `StorageError` once the folder is gone, or another has its name. Held open, so that its number stays its own."""
+    with storage_errors(folder, "read"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def check() -> None:
+        try:
+            same = os.path.samestat(os.fstat(descriptor), os.stat(folder))
+        except OSError as error:
+            same = error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+        if not same:
+            raise StorageError(
+                f"{folder} was removed or replaced while this process was at work in it", hint="start it again; LOG_DIR has every round"
+            )
+
+    try:
+        yield check
+    finally:
+        os.close(descriptor)
+
+
+def made_once(path: Path, find: Callable[[], Made | None], make: Callable[[], Made]) -> Made:
+    """What `find` finds, else what `make` makes and keeps in `path`: one process makes it, the others wait and find it."""
+    found = find()
+    if found is None:
+        with one_at_a_time(path):
+            found = find()
+            if found is None:
+                found = make()
+    return found
+
+
+@contextmanager
+def one_at_a_time(path: Path, needed: bool = True) -> Iterator[None]:
+    """Wait until no other process is in such a block for the same file, then run the block, which makes it or finds it made.
+
+    The lock file beside it is gone afterwards; when the process dies, however it dies, the kernel lets go of it. Where the file system has no
+    locks nobody waits. Raises `StorageError` when there can be no lock file; unless it is not `needed`: then the block runs without.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    with ExitStack() as held:
+        with storage_errors(lock, "lock"):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                while not _locked(held.enter_context(open(lock, "ab")), lock):
+                    pass
+            except OSError as error:
+                if needed or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                    raise
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                os.unlink(lock)  # while it is held, so nobody's but this one
+
+
+def _locked(file: BinaryIO, path: Path) -> bool:
+    """Wait for a file's lock. False when the file was taken away meanwhile: then another file has its name, or none."""
+    with suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_EX)
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    return False
+
+
+def sweep_locks(folder: Path) -> None:
+    """Remove the lock files of `one_at_a_time` that killed processes have left in a folder."""
+    with suppress(OSError):
+        for path in folder.glob(".*.lock"):
+            with suppress(OSError), open(path, "ab") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(file.fileno()), os.lstat(path)):
+                    os.unlink(path)

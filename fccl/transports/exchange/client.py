@@ -1,0 +1,254 @@
+"""One client of an exchange directory: sees a round, trains on its own shard, answers, until the run is done."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from fccl.adapters.adapter import Adapter, adapter_from_bytes
+from fccl.adapters.ranks import rank_of
+from fccl.data.shards import ClientShard
+from fccl.errors import AdapterError, StorageError, UpdateRejected
+from fccl.keys import Keys
+from fccl.messages import Answer, ClientUpdate, FitTask, Learner, attempt
+from fccl.paths import ExchangePaths
+from fccl.plain_text import printable
+from fccl.records.run import ClientStatus
+from fccl.storage.files import storage_errors
+from fccl.storage.locks import exclusive, in_sight
+from fccl.storage.reading import identity, is_there, parse, read_bounded
+from fccl.storage.temporary import sweep
+from fccl.transports.exchange.answers import read_named
+from fccl.transports.exchange.heartbeat import Heart
+from fccl.transports.exchange.memory import Memory
+from fccl.transports.exchange.quarantine import RejectedFolder
+from fccl.transports.exchange.watch import Polling, Watcher, watcher
+from fccl.transports.exchange.wire import MAX_JSON_BYTES, MAX_REASON, MAX_TASK_BYTES, VERSION, AdapterFile, FailureFile, TaskFile, UpdateFile, Work
+
+NEW_RUN_GRACE_S = 20.0
+
+
+@dataclass
+class ExchangeClient:
+    """The client's side of `docs/protocol.md`. `tell` gets a line whenever something happens; `on_status` every heartbeat.
+
+    A client that starts after a run was done waits `grace_s` for another one to begin: the orchestrator may just be starting too.
+    """
+
+    paths: ExchangePaths
+    client_id: int
+    learner: Learner
+    load_shard: Callable[[int], ClientShard]
+    keys: Keys | None = None
+    memory: Memory | None = None  # of the rounds that the server has signed
+    heartbeat_s: float = 5.0
+    watch: Literal["auto", "notify", "poll"] = "auto"
+    grace_s: float = NEW_RUN_GRACE_S
+    tell: Callable[[str], None] = lambda line: None
+    on_status: Callable[[ClientStatus], None] = lambda status: None
+    _runs: list[str] = field(default_factory=list)  # in the order in which they were seen; one that was left does not come back
+    _complaints: set[str] = field(default_factory=set)
+    _newest_seen: tuple[os.stat_result, TaskFile] | None = None  # the newest round's phase file and its task
+    _committed: TaskFile | None = None  # the last task that this process has answered
+    _adapters: dict[str, Adapter] = field(default_factory=dict)  # those that the last task named, by the hash of their files
+
+    def run(self) -> None:
+        """Answer rounds until the run is done. Raises `StorageError`, and `FederationError` when this client runs already."""
+        RejectedFolder(self.paths).clear_for_file(self.paths.client_lock(self.client_id), client_id=self.client_id)
+        with (
+            exclusive(self.paths.client_lock(self.client_id), f"client {self.client_id}"),
+            Heart(self.paths, self.client_id, self.heartbeat_s) as heart,
+            self._watcher() as bell,
+            in_sight(self.paths.root) as require_here,
+        ):
+            sweep(self.paths.root, partial(self.paths.is_half_written, client_id=self.client_id))
+            self._answer_rounds(heart, bell, require_here)
+            heart.turn("done")
+
+    def _watcher(self) -> Watcher:
+        try:
+            RejectedFolder(self.paths).clear_for_folder(self.paths.bell)
+            return watcher(self.paths.bell, self.watch)
+        except StorageError as error:  # the bell is not this client's own; it only spares the looking
+            self._complain(str(error))
+            return Polling()
+
+    def _answer_rounds(self, heart: Heart, bell: Watcher, require_here: Callable[[], None]) -> None:
+        started = time.monotonic()
+        while True:
+            require_here()
+            task = self._newest()
+            if task is not None and task.work is None:
+                if task.run_id in self._runs[-1:] or time.monotonic() - started > self.grace_s:
+                    return
+            elif task is not None and task.work is not None:
+                self._remember(task.run_id)
+                if self.client_id not in task.work.clients:
+                    self._complain(f"round {task.round + 1} ({task.phase}): not asked")
+                elif not self._answered(task):
+                    self._answer(task, task.work, heart)
+            heart.check()
+            bell.wait(self.heartbeat_s)  # what happened meanwhile ends it at once
+
+    def _newest(self) -> TaskFile | None:
+        """The task of the newest round that the server has opened, if any can be believed."""
+        if self._newest_seen is not None and self._is_still_newest(*self._newest_seen):
+            return self._newest_seen[1]
+        self._newest_seen = None
+        with storage_errors(self.paths.root, "read"):
+            phases = [self.paths.name(text) for text in os.listdir(self.paths.root) if text.startswith("phase_")]
+        for number in sorted((name.round for name in phases if name is not None and name.round is not None), reverse=True):
+            try:
+                found = os.lstat(self.paths.phase(number)), self._read_task(number)
+            except FileNotFoundError:
+                continue  # the server has just cleared it away
+            except UpdateRejected as error:
+                if is_there(self.paths.phase(number)):
+                    self._complain(f"round {number + 1} is not believed: {error}")
+            else:
+                self._newest_seen = found
+                return found[1]
+        return None
+
+    def _is_still_newest(self, phase: os.stat_result, task: TaskFile) -> bool:
+        """Rounds are opened one after the other, so two looks tell, however many files there are."""
+        try:
+            now = os.lstat(self.paths.phase(task.round))
+        except FileNotFoundError:
+            return False
+        same = (now.st_ino, now.st_mtime_ns) == (phase.st_ino, phase.st_mtime_ns)
+        return same and not is_there(self.paths.phase(task.round + 1))
+
+    def _read_task(self, number: int) -> TaskFile:
+        """Raises `UpdateRejected` when the round's files contradict each other, or the server has not signed them."""
+        phase = bytes(read_bounded(self.paths.phase(number), 100)).decode("ascii", "replace").strip()
+        path = self.paths.task(number)
+        task = parse(read_bounded(path, MAX_TASK_BYTES), TaskFile, path.name)
+        if (task.round, task.phase) != (number, phase):
+            said = printable(phase)
+            raise UpdateRejected(f"{path.name} is of round {task.round}, phase {task.phase}; {self.paths.phase(number).name} says {said}")
+        if self.keys is not None and not task.is_of_server(self.keys.public):
+            raise UpdateRejected("the server has not signed it")
+        if self.memory is not None:
+            self.memory.require_not_older(task)
+        if task.run_id in self._runs[:-1]:
+            raise UpdateRejected(f"run {printable(task.run_id)} was over before")
+        return task
+
+    def _remember(self, run_id: str) -> None:
+        if run_id not in self._runs[-1:]:
+            self._runs.append(run_id)
+            self._complaints.clear()
+            self._adapters.clear()
+
+    def _answered(self, task: TaskFile) -> bool:
+        """Whether this client's answer to this very task is committed. One that the server took away (refused, or to try again) is not.
+
+        A failure counts for the process that it befell: started again, it tries again.
+        """
+        if identity(self.paths.flag(self.client_id, task.round)) is None:
+            return False
+        if self._committed == task:
+            return True
+        path = self.paths.contribution(self.client_id, task.round)
+        try:
+            said = parse(read_bounded(path, MAX_JSON_BYTES), UpdateFile, path.name)
+        except UpdateRejected:
+            return False
+        return (said.run_id, said.round, said.base_sha256) == (task.run_id, task.round, task.adapter.sha256)
+
+    def _answer(self, task: TaskFile, work: Work, heart: Heart) -> None:
+        try:
+            adapter, reference, correction = self._adapters_of(task, work)
+            corrections = None if correction is None else lambda client_id: correction
+            fit = FitTask(task.run_id, task.round, _phase(task), adapter, reference, work.model, work.train, work.seed, corrections)
+        except (UpdateRejected, AdapterError, ValueError) as error:
+            self._complain(f"round {task.round + 1} cannot be begun: {error}")  # unless the server has gone on, only it can mend this
+            return
+        self.tell(f"round {task.round + 1} ({task.phase}): training")
+
+        def listen(status: ClientStatus) -> None:
+            heart.tell(status)
+            self.on_status(status)
+
+        answer = attempt(self.learner, fit, self.client_id, self.load_shard, listen)
+        newest = self._newest()
+        if newest is None or (newest.run_id, newest.round) != (task.run_id, task.round):
+            self.tell(f"round {task.round + 1} ({task.phase}): too late, the server has gone on")
+            heart.turn("idle")
+            return
+        self._commit(task, answer)
+        heart.turn("done" if isinstance(answer, ClientUpdate) else "failed")
+
+    def _adapters_of(self, task: TaskFile, work: Work) -> tuple[Adapter, Adapter | None, Adapter | None]:
+        """The global adapter, the reference, and what SCAFFOLD adds to this client's gradients."""
+        adapter = self._adapter(self.paths.global_adapter(task.round), task.adapter)
+        reference = self._adapter(self.paths.reference(work.reference.sha256), work.reference) if work.reference else None
+        told = work.correction_of(self.client_id)
+        correction = self._adapter(self.paths.correction(told.sha256), told) if told else None
+        kept = {file.sha256 for file in (task.adapter, work.reference, told) if file}
+        self._adapters = {sha256: known for sha256, known in self._adapters.items() if sha256 in kept}
+        return adapter, reference, correction
+
+    def _adapter(self, path: Path, file: AdapterFile) -> Adapter:
+        """A server's adapter, if the file is the one that the task names. Raises `UpdateRejected` or `AdapterError`."""
+        if file.sha256 not in self._adapters:
+            self._adapters[file.sha256] = adapter_from_bytes(read_named(path, file, "the task"), path.name)
+        return self._adapters[file.sha256]
+
+    def _commit(self, task: TaskFile, answer: Answer) -> None:
+        """Write the answer; the flag last, for it commits."""
+        update, contribution, flag = self.paths.answer(self.client_id, task.round)
+        to = {"version": VERSION, "run_id": task.run_id, "round": task.round, "phase": task.phase, "base_sha256": task.adapter.sha256}
+        whose = {**to, "client_id": self.client_id}
+        write = partial(RejectedFolder(self.paths).write, run_id=task.run_id, round_number=task.round, client_id=self.client_id)
+        said: UpdateFile | FailureFile
+        if isinstance(answer, ClientUpdate):
+            content = answer.adapter.load().to_bytes()
+            control = None if answer.control is None else answer.control.load().to_bytes()
+            said = UpdateFile(
+                **whose,
+                adapter=AdapterFile.of(content),
+                lora_r=_own_rank(task, answer),
+                control=None if control is None else AdapterFile.of(control),
+                avg_loss=answer.contribution.avg_loss,
+                num_samples=answer.contribution.num_samples,
+                training_time=answer.contribution.seconds,
+                report=answer.report,
+            )
+            write(update, content)
+            if control is not None:
+                write(self.paths.control(self.client_id, task.round), control)
+        else:
+            said = FailureFile(**whose, error=printable(answer.reason, MAX_REASON) or "unknown")
+        write(contribution, said.signed(self.keys).written())
+        if self.memory is not None:
+            self.memory.note(task)
+        write(flag, b"")
+        self._committed = task
+        self.tell(f"round {task.round + 1} ({task.phase}): " + (_result(said) if isinstance(said, UpdateFile) else f"failed: {said.error}"))
+
+    def _complain(self, what: str) -> None:
+        """Say it once: whatever is wrong is looked at again and again."""
+        if what not in self._complaints:
+            self._complaints.add(what)
+            self.tell(what)
+
+
+def _phase(task: TaskFile) -> Literal["sft", "va"]:
+    return "sft" if task.phase == "sft" else "va"
+
+
+def _own_rank(task: TaskFile, answer: ClientUpdate) -> int | None:
+    """The rank of an update, where it is not the federation's."""
+    rank = rank_of(answer.adapter.form)
+    return None if rank == 0 or task.work is None or rank == task.work.model.lora_r else rank
+
+
+def _result(said: UpdateFile) -> str:
+    return f"loss {said.avg_loss:.3f}, {said.num_samples} samples, {said.training_time:.1f} s, {said.report.tokens_per_second:,.0f} tokens/s"

@@ -1,0 +1,172 @@
+"""The server's side of the directory between rounds: rounds are opened, old ones cleared away, strangers' files refused."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fccl.adapters.adapter import Adapter
+from fccl.errors import UpdateRejected
+from fccl.keys import Keys
+from fccl.paths import ExchangeName, ExchangePaths
+from fccl.records.run import ClientStatus
+from fccl.storage.files import storage_errors
+from fccl.storage.reading import identity, parse, read_bounded
+from fccl.storage.temporary import is_old, is_temporary
+from fccl.transports.exchange.original import original_bytes
+from fccl.transports.exchange.quarantine import RejectedFolder
+from fccl.transports.exchange.watch import ring
+from fccl.transports.exchange.wire import MAX_TASK_BYTES, VERSION, AdapterFile, TaskFile, Work
+
+_OF_CLIENTS = ("client_", "contrib_", "control_", "done_")
+_BY_HASH = ("reference", "correction")  # adapters that a task names
+_PHASES_FIRST = ("phase", "flag")  # what commits other files goes before them
+
+
+@dataclass(frozen=True)
+class Board:
+    """Writes rounds into the directory. Only one process at a time may (`fccl.storage.locks`)."""
+
+    paths: ExchangePaths
+    run_id: str
+    run_created: float
+    num_clients: int
+    keep_rounds: int
+    keys: Keys | None
+    rejected: RejectedFolder
+    originals: bool = False  # whether there are peers that know only the original files
+    _published: dict[Path, tuple[int, int, int] | None] = field(default_factory=dict)  # the open round's files, as they were written
+
+    def clear_other_runs(self) -> None:
+        """Remove every round that is not of this run, the clients' answers to it, and their heartbeats; who lives beats again."""
+        files = self._files()
+        ours = {name.round for text, name in files if name.kind == "task" and self._is_ours(self.paths.root / text, TaskFile)}
+        self._remove(self.paths.root / text for text, name in files if not self._stays(self.paths.root / text, name, ours))
+
+    def keep(self, adapter: Adapter, path: Callable[[str], Path]) -> AdapterFile:
+        """See that an adapter that a task is to name is there, at `path` of its hash. Returns what is to be said of its file."""
+        content = adapter.to_bytes()
+        file = AdapterFile.of(content)
+        if not self._holds({path(file.sha256): content}):
+            self.rejected.write(path(file.sha256), content, self.run_id)
+        return file
+
+    def open(self, round_number: int, phase: str, adapter: Adapter, work: Work | None) -> TaskFile:
+        """Publish a round: the global adapter, the task, and last the phase. What is there already, to the byte, stays untouched."""
+        content = adapter.to_bytes()
+        task = TaskFile(
+            version=VERSION,
+            run_id=self.run_id,
+            run_created=self.run_created,
+            round=round_number,
+            phase=phase,
+            adapter=AdapterFile.of(content),
+            work=work,
+        ).signed(self.keys)
+        files = {self.paths.global_adapter(round_number): content, self.paths.task(round_number): task.written()}
+        if self.originals:
+            files[self.paths.original_global(round_number)] = original_bytes(adapter)
+        self._clear_later(round_number)
+        if not self._holds(files | {self.paths.phase(round_number): phase.encode()}):
+            self._remove([self.paths.phase(round_number)])
+            for path, wanted in (files | {self.paths.phase(round_number): phase.encode()}).items():
+                self.rejected.write(path, wanted, self.run_id, round_number)
+        self._remember(task)
+        self.ring()
+        return task
+
+    def ring(self) -> None:
+        """Wake the clients."""
+        self.rejected.clear_for_folder(self.paths.bell)
+        self.rejected.clear_for_file(self.paths.bell / "rung", self.run_id)
+        ring(self.paths.bell)
+
+    def stands(self) -> bool:
+        """Whether the files of the open round are those that were written: only the server may change them, but others can."""
+        return all(known is not None and identity(path) == known for path, known in self._published.items())
+
+    def tidy(self, task: TaskFile) -> None:
+        """Clear away what is no longer needed, and what nobody should have written. The clients are at work meanwhile."""
+        self._prune(task.round, task.work)
+        self._sweep(task.round)
+
+    def opened(self, round_number: int) -> int:
+        """When the round was opened, in nanoseconds since 1970 by the file system's clock. Now, when its phase file was taken away at once."""
+        written = self._published.get(self.paths.phase(round_number)) or identity(self.paths.phase(round_number))
+        return written[1] if written else time.time_ns()
+
+    def take_back(self, client_id: int, round_number: int) -> None:
+        """Remove a client's answer, so that it tries again."""
+        self._remove(self.paths.taken_away(client_id, round_number))
+
+    def _remember(self, task: TaskFile) -> None:
+        named = task.work.named(self.paths) if task.work else set()
+        files = {self.paths.global_adapter(task.round), self.paths.task(task.round), self.paths.phase(task.round), *named}
+        if self.originals:
+            files.add(self.paths.original_global(task.round))
+        known = {path: identity(path) for path in files}
+        self._published.clear()
+        self._published.update(known)
+
+    def _files(self) -> list[tuple[str, ExchangeName]]:
+        """The files of the protocol, those that commit others first."""
+        with storage_errors(self.paths.root, "read"):
+            names = sorted(os.listdir(self.paths.root))
+        found = [(text, name) for text in names if (name := self.paths.name(text)) is not None]
+        return sorted(found, key=lambda pair: pair[1].kind not in _PHASES_FIRST)
+
+    def _stays(self, path: Path, name: ExchangeName, ours: set[int | None]) -> bool:
+        if name.kind == "status":
+            return self._is_ours(path, ClientStatus)
+        return name.kind in _BY_HASH or name.round in ours
+
+    def _is_ours(self, path: Path, kind: type[TaskFile] | type[ClientStatus]) -> bool:
+        with suppress(UpdateRejected):
+            return parse(read_bounded(path, MAX_TASK_BYTES), kind, path.name).run_id == self.run_id
+        return False
+
+    def _holds(self, files: dict[Path, bytes]) -> bool:
+        try:
+            return all(read_bounded(path, len(content)) == content for path, content in files.items())
+        except UpdateRejected:
+            return False
+
+    def _clear_later(self, round_number: int) -> None:
+        """Rounds that this one comes before: opened by a server that was since restored to an older state, or made up."""
+        later = [(text, name) for text, name in self._files() if name.round is not None and name.round > round_number]
+        self._remove(self.paths.root / text for text, name in later if name.client is None)
+        for client_id, number in sorted({(name.client, name.round) for _, name in later if name.client is not None and name.round is not None}):
+            self.rejected.refuse(self.paths.taken_away(client_id, number), "of a round that has not begun", self.run_id, number, client_id)
+
+    def _prune(self, round_number: int, work: Work | None) -> None:
+        """Remove rounds that are over, but for the last few, and what this round's task does not name."""
+        oldest = round_number - self.keep_rounds
+        named = {path.name for path in work.named(self.paths)} if work else set()
+        for text, name in self._files():
+            if (name.round is not None and name.round < oldest) or (name.kind in _BY_HASH and text not in named):
+                self._remove([self.paths.root / text])
+
+    def _sweep(self, round_number: int) -> None:
+        """Refuse files that look like a client's and are none, and forget temporary files of processes that died."""
+        with storage_errors(self.paths.root, "read"):
+            names = sorted(os.listdir(self.paths.root))
+        for text in names:
+            name = self.paths.name(text)
+            if is_temporary(text) and is_old(self.paths.root / text):
+                self._remove([self.paths.root / text])
+            elif name is None and text.startswith(_OF_CLIENTS):
+                if not text.endswith(".lock"):
+                    self._refuse(text, "not a file name of the protocol", round_number)
+            elif name is not None and name.client is not None and name.client >= self.num_clients and name.kind != "status":
+                self._refuse(text, f"there are {self.num_clients} clients", round_number, name.client)
+
+    def _refuse(self, text: str, reason: str, round_number: int, client_id: int | None = None) -> None:
+        self.rejected.refuse([self.paths.root / text], reason, self.run_id, round_number, client_id)
+
+    def _remove(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            self.rejected.remove(path, self.run_id)

@@ -1,0 +1,161 @@
+"""The JSON files of the exchange directory as values, and what a signature of one is over."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import AliasChoices, ConfigDict, Field, StringConstraints, model_validator
+
+from fccl.keys import Keys, PublicKeys
+from fccl.paths import ExchangePaths
+from fccl.records.run import Contribution, TrainingReport
+from fccl.specs import ClientId, Loss, ModelSpec, Phase, Round, Samples, Seconds, Time, TrainSpec, Value, exactly
+
+MAX_JSON_BYTES = 65_536  # of a client's files
+MAX_TASK_BYTES = 1_048_576  # of the server's: it names every selected client
+MAX_ADAPTER_BYTES = 2**31
+MAX_REASON = 500  # characters
+_TRAINING_TIME = ("training_time", "train_time", "seconds", "duration")
+
+VERSION = 2  # of the protocol
+
+Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+RunId = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+Message = TypeVar("Message", bound="_Signed")
+
+
+class AdapterFile(Value):
+    """What a task or a contribution says of an adapter's file: enough to know it before a byte of it is read, and whether it is the one after."""
+
+    sha256: Sha256
+    length: int = Field(ge=1, le=MAX_ADAPTER_BYTES)  # bytes
+
+    @classmethod
+    def of(cls, content: bytes) -> Self:
+        """What is to be said of a file with this content."""
+        return cls(sha256=hashlib.sha256(content).hexdigest(), length=len(content))
+
+
+class _Signed(Value):
+    """A file that its writer signs, when there are keys.
+
+    A field that has a default is written only where it says something else. So what is added to the protocol changes no file, and no
+    signature, that does not use it; and a reader that does not know what is used refuses the file, since a field too many is an error.
+    """
+
+    version: Annotated[int, exactly(VERSION)]
+    run_id: RunId
+    round: Round
+    signature: str = Field(default="", max_length=200)
+
+    def written(self) -> bytes:
+        """The content of the file."""
+        return self.model_dump_json(exclude_defaults=True).encode() + b"\n"
+
+    def signed_content(self) -> bytes:
+        """The kind of file and all it says but the signature, in one spelling (JSON, keys sorted, no spaces)."""
+        said = self.model_dump(mode="json", exclude={"signature"}, exclude_defaults=True)
+        return f"fccl {type(self).__name__} {VERSION}\n{json.dumps(said, sort_keys=True, separators=(',', ':'))}".encode()
+
+    def signed(self: Message, keys: Keys | None) -> Message:
+        """The same, signed; as it is when there are no keys."""
+        return self if keys is None else self.model_copy(update={"signature": keys.sign(self.signed_content())})
+
+    def is_of_server(self, public: PublicKeys) -> bool:
+        return public.is_of_server(self.signed_content(), self.signature)
+
+    def is_of_client(self, client_id: int, public: PublicKeys) -> bool:
+        return public.is_of_client(client_id, self.signed_content(), self.signature)
+
+
+class Work(Value):
+    """What the selected clients are to do in a round."""
+
+    clients: tuple[ClientId, ...]
+    reference: AdapterFile | None = None  # `reference_<16 digits of its hash>.safetensors`: the reference policy of DPO
+    model: ModelSpec
+    train: TrainSpec
+    seed: int = Field(ge=0)
+    corrections: tuple[AdapterFile, ...] | None = None  # SCAFFOLD: `correction_<16 digits>.safetensors` of each of the clients
+
+    @model_validator(mode="after")
+    def _has_a_correction_for_everybody(self) -> Self:
+        if self.corrections is not None and len(self.corrections) != len(self.clients):
+            raise ValueError("there are not as many corrections as clients")
+        return self
+
+    def correction_of(self, client_id: int) -> AdapterFile | None:
+        """The file of what this client adds to its gradients."""
+        return None if self.corrections is None else self.corrections[self.clients.index(client_id)]
+
+    def named(self, paths: ExchangePaths) -> set[Path]:
+        """The files that are named by their hashes here."""
+        references = {paths.reference(self.reference.sha256)} if self.reference else set()
+        return references | {paths.correction(correction.sha256) for correction in self.corrections or ()}
+
+
+class TaskFile(_Signed):
+    """`task_round_R.json`: all that `phase_R.txt` and `global_round_R.safetensors` leave unsaid. `work` is missing exactly when the run is done."""
+
+    run_created: Time  # seconds since 1970 by the server's clock: which of two runs is the older one
+    phase: Literal["sft", "va", "done"]
+    adapter: AdapterFile  # `global_round_R.safetensors`
+    work: Work | None = None
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if (self.phase == "done") != (self.work is None):
+            raise ValueError("a done task has no work, every other has")
+        if self.work and (self.phase == "va") != (self.work.reference is not None):
+            raise ValueError("a va task, and no other, names a reference")
+        return self
+
+
+class _Answer(_Signed):
+    """What both kinds of answer say: whose it is, and to what."""
+
+    phase: Phase
+    client_id: ClientId
+    base_sha256: Sha256  # of the `global_round_R.safetensors` that the client began from
+
+
+class UpdateFile(_Answer):
+    """`contrib_client_i_round_R.json` beside an update."""
+
+    adapter: AdapterFile  # `client_i_round_R.safetensors`
+    lora_r: int | None = Field(default=None, ge=1)  # its rank, where it is not the federation's
+    control: AdapterFile | None = None  # `control_client_i_round_R.safetensors`, where the task has corrections
+    avg_loss: Loss
+    num_samples: Samples
+    training_time: Seconds
+    report: TrainingReport
+
+    def contribution(self) -> Contribution:
+        return Contribution(avg_loss=self.avg_loss, num_samples=self.num_samples, seconds=self.training_time)
+
+
+class FailureFile(_Answer):
+    """`contrib_client_i_round_R.json` when the training failed: there is no update."""
+
+    error: str = Field(min_length=1, max_length=MAX_REASON)
+
+
+class OriginalContribution(Value):
+    """The same file by a peer that knows only the original fields. Whatever else it says is passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    avg_loss: Loss
+    num_samples: Samples
+    training_time: Seconds | None = Field(default=None, validation_alias=AliasChoices(*_TRAINING_TIME))
+    client: ClientId | None = Field(default=None, validation_alias=AliasChoices("client", "client_id"))
+    round: Round | None = None
+    phase: str | None = None
+
+    def contribution(self, seconds: float) -> Contribution:
+        """`seconds` is what it took, where the peer does not say."""
+        took = seconds if self.training_time is None else self.training_time
+        return Contribution(avg_loss=self.avg_loss, num_samples=self.num_samples, seconds=took)

@@ -1,0 +1,112 @@
+"""Figures and states in words: one form for each kind of number, and no meaning that only a colour carries."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from fccl.plain_text import one_line
+from fccl.view.values import ClientStanding, Glance, Standing
+from fccl.words import DASH, MINUS, PHASE_WORDS, UNITS, about, duration, loss, missing, plural
+
+PRIOR_SOURCES = ("verified", "leave_one_out")  # they move weights that are there before, with a temperature of their own
+LONGEST_REASON = 240  # characters
+CLIENT_WORDS: dict[ClientStanding, str] = {
+    "training": "▶ training",
+    "done": "✓ done",
+    "waiting": "○ waiting",
+    "late": "◷ late",
+    "dead": "✕ no heartbeat",
+    "failed": "! failed",
+}
+STANDING_WORDS: dict[Standing, str] = {
+    "waiting": "○ waiting",
+    "running": "▶ running",
+    "silent": "◷ silent",
+    "finished": "✓ finished",
+    "interrupted": "‖ interrupted",
+    "failed": "! failed",
+}
+
+
+def signed(value: float, decimals: int = 3) -> str:
+    """With a sign that is always there, and a real minus."""
+    text = f"{value:+,.{decimals}f}"
+    return text.replace("-", MINUS)
+
+
+def percent(value: float | None, decimals: int = 1) -> str:
+    """A share of 1."""
+    return DASH if value is None or missing(value) else f"{100 * value:.{decimals}f} %"
+
+
+def sentence(glance: Glance, log_dir: str, silence_s: float | None = None) -> str:
+    """How the run is going, as one sentence. `silence_s` is how long nothing was heard of it."""
+    where = f"round {min(glance.round + 1, glance.total_rounds)} of {glance.total_rounds}"
+    after = f"{glance.round} of {plural(glance.total_rounds, 'round')} complete"
+    match glance.standing:
+        case "waiting":
+            return f"No run in {log_dir} yet."
+        case "finished":
+            return f"Finished: all {plural(glance.total_rounds, 'round')} complete."
+        case "interrupted":
+            return f"Interrupted, with {after}."
+        case "failed":
+            return f"Failed, with {after}{': ' + reason(glance.message) if glance.message else '.'}"
+        case "silent":
+            since = f" for {duration(silence_s)}" if silence_s is not None else ""
+            return f"Nothing heard{since}, with {after}."
+    if glance.phase == "done":
+        return f"All {plural(glance.total_rounds, 'round')} complete; evaluating on the test split."
+    parts = [f"{where[0].upper()}{where[1:]}, {PHASE_WORDS.get(glance.phase or '', 'starting')}", clients_done(glance)]
+    if glance.seconds_left is not None:
+        parts.append(f"{about(glance.seconds_left)} left")
+    return ", ".join(part for part in parts if part) + "."
+
+
+def reason(message: str) -> str:
+    """Why a run failed, as a heading can hold it. The log has all of it."""
+    line = one_line(message)
+    return line if len(line) <= LONGEST_REASON else line[:LONGEST_REASON].rstrip() + " …"
+
+
+def title(glance: Glance) -> str:
+    """What the browser's tab says."""
+    if glance.standing == "running" and glance.phase != "done" and glance.total_rounds:
+        return f"{glance.round + 1}/{glance.total_rounds} · FCCL"
+    return f"{STANDING_WORDS[glance.standing]} · FCCL"
+
+
+def temperature_of(source: str) -> str:
+    """The setting that holds the temperature of a source of contributions."""
+    return "verify_temperature" if source in PRIOR_SOURCES else "contribution_temperature"
+
+
+def verified(row: Mapping[Hashable, Any]) -> list[str]:
+    """What verification won and took in one round of `ROUNDS`, in sentences."""
+    took = f"verifying took {row['verify_seconds']:.1f} s of its {row['seconds']:.1f} s"
+    before, after, unit = row["loss_prior"], row["loss_weights"], UNITS[row["phase"]]
+    if missing(after):
+        return [f"Round {row['round'] + 1}: {took}."]
+    start = "no finite loss" if missing(before) else loss(before)
+    return [f"Round {row['round'] + 1}: {start} with the prior, {loss(after)} with the verified weights ({unit}); {took}."]
+
+
+def clients_done(glance: Glance) -> str:
+    """ "2 of 3 clients done", of those that the open round asks."""
+    counts = Counter(row.standing for row in glance.clients)
+    return f"{counts['done']} of {plural(len(glance.clients), 'client')} done" if glance.clients else ""
+
+
+def client_counts(glance: Glance) -> str:
+    """What those clients do that have not answered, the most pressing first: "1 without heartbeat, 2 training"."""
+    counts = Counter(row.standing for row in glance.clients)
+    order: tuple[tuple[ClientStanding, str], ...] = (
+        ("failed", "failed"),
+        ("dead", "without heartbeat"),
+        ("late", "late"),
+        ("training", "training"),
+        ("waiting", "waiting"),
+    )
+    return ", ".join(f"{counts[standing]} {word}" for standing, word in order if counts[standing])

@@ -1,0 +1,337 @@
+"""What the exchange directory must survive: late and dead clients, restarts, other runs, full disks."""
+
+import json
+import threading
+import time
+
+import pytest
+from tests.transports.test_exchange_contract import client_threads
+
+from fccl.errors import FederationError, StorageError
+from fccl.messages import ClientFailure, ClientUpdate
+from fccl.storage.files import write_text
+from fccl.transports.exchange import watch as watch_module
+from fccl.transports.exchange.client import ExchangeClient
+from fccl.transports.exchange.quarantine import RejectedFolder
+from fccl.transports.exchange.wire import TaskFile
+from fccl.transports.in_process import InProcessTransport
+from tests.toy import START, ToyLearner, adapter, federation, shard
+from tests.transports.contract import task
+from tests.transports.exchange_tools import clients, finish, fit, slow, until
+
+# --- late, dead, never there
+
+
+def test_a_client_that_never_comes_is_given_up_at_the_deadline(paths, transport):
+    with transport(timeout_s=4.0) as exchange, clients(paths, {0: ToyLearner()}):
+        found = fit(exchange)
+        finish(exchange)
+    assert isinstance(found[0], ClientUpdate)
+    assert found[1] == ClientFailure(1, "no answer within 4 s; it was never seen")
+
+
+def test_a_client_that_died_is_given_up_before_the_deadline(paths, transport):
+    started = time.monotonic()
+    with transport(timeout_s=60.0, stale_s=0.5) as exchange, clients(paths, {0: ToyLearner()}):
+        dead = {"client_id": 1, "state": "training", "run_id": "run", "round": 0, "phase": "sft", "step": 3, "steps": 9}
+        opened = threading.Timer(0.3, write_text, (paths.status(1), json.dumps(dead)))  # one beat, and no other
+        opened.start()
+        found = fit(exchange)
+        finish(exchange)
+    assert found[1].reason == "no heartbeat for 0.5 s; it was last seen training round 0 step 3 of 9"
+    assert time.monotonic() - started < 30
+
+
+def test_a_slow_client_that_lives_has_until_the_deadline(paths, transport):
+    """Its heartbeat goes on while it trains, so it is not taken for dead."""
+    with transport(timeout_s=30.0, stale_s=4.0) as exchange, clients(paths, {0: ToyLearner(), 1: slow(7.0)}):
+        found = fit(exchange)
+        finish(exchange)
+    assert all(isinstance(answer, ClientUpdate) for answer in found.values())
+
+
+def test_a_client_that_is_late_joins_the_next_round(paths, transport):
+    with transport(timeout_s=1.0) as exchange, clients(paths, {0: ToyLearner(), 1: slow(1.5)}) as (_, late):
+        told = []
+        late.tell = told.append
+        assert isinstance(fit(exchange)[1], ClientFailure)
+        late.learner.seconds = 0.0
+        exchange._spec = exchange._spec.model_copy(update={"timeout_s": 20.0})
+        assert isinstance(fit(exchange, number=1)[1], ClientUpdate)
+        finish(exchange)
+    assert any("too late" in line for line in told)
+
+
+def test_a_client_that_returns_joins_the_current_round(paths, transport):
+    """It is given up as dead, and comes back while the round waits for another."""
+    told = []
+    with transport(timeout_s=60.0, stale_s=3.0) as exchange:
+        exchange.tell = told.append
+        dead = {"client_id": 0, "state": "idle", "run_id": "run", "round": 0, "phase": "sft"}
+        threading.Timer(0.1, write_text, (paths.status(0), json.dumps(dead))).start()
+        back = ExchangeClient(paths, 0, ToyLearner(), shard, grace_s=0.0, heartbeat_s=0.2)
+        thread = threading.Timer(5.0, back.run)
+        with clients(paths, {1: slow(10.0)}):
+            thread.start()
+            found = fit(exchange)
+            finish(exchange)
+        thread.join()
+    assert all(isinstance(answer, ClientUpdate) for answer in found.values())
+    assert told[0] == "client 0: no heartbeat for 3 s; it was last seen idle"
+
+
+def test_below_the_quorum_the_round_is_tried_again(paths, transport):
+    """A client whose training fails at first is asked a second time."""
+
+    class FailsOnce(ToyLearner):
+        def fit(self, task, shard, on_status):
+            self.broken = frozenset({1} if not self.calls else ())
+            return super().fit(task, shard, on_status)
+
+    told = []
+    with transport(quorum=2, retries=2) as exchange, clients(paths, {0: ToyLearner(), 1: FailsOnce()}) as (first, _):
+        exchange.tell = told.append
+        found = fit(exchange)
+        finish(exchange)
+    assert all(isinstance(answer, ClientUpdate) for answer in found.values())
+    assert told == ["round 1 has 1 good update, MIN_CLIENTS is 2; trying again (1 of 2)"]
+    assert first.learner.calls == [(0, 0)], "who has answered is not asked again"
+
+
+def test_a_client_that_failed_and_is_started_again_may_still_answer(paths, transport):
+    """While the round waits for another."""
+
+    class AfterTheOther(ToyLearner):
+        def fit(self, task, shard, on_status):
+            until(lambda: back._answered(opened), seconds=30)
+            time.sleep(0.2)  # so that the server does not see both at one look
+            return super().fit(task, shard, on_status)
+
+    with transport(timeout_s=60.0) as exchange:
+        failing = ExchangeClient(paths, 0, ToyLearner(broken=frozenset({0})), shard)
+        board = exchange._board("run")
+        opened = board.open(0, "sft", task().adapter, exchange._work(board, task(), (0, 1)))
+        failing._commit(opened, ClientFailure(0, "no memory"))
+        back = ExchangeClient(paths, 0, ToyLearner(), shard, grace_s=0.0)
+        thread = threading.Timer(0.4, back.run)
+        with clients(paths, {1: AfterTheOther()}):
+            thread.start()
+            found = fit(exchange)
+            finish(exchange)
+        thread.join()
+    assert all(isinstance(answer, ClientUpdate) for answer in found.values())
+
+
+def test_below_the_quorum_for_good_the_run_ends_resumable(paths, transport):
+    fed = federation(2, rounds=1, min_clients=2)
+    with transport(quorum=2, retries=1, timeout_s=3.0) as exchange, clients(paths, {0: ToyLearner()}):
+        with pytest.raises(FederationError, match="round 1 has 1 good update, MIN_CLIENTS is 2"):
+            fed.run_round(START, exchange)
+        finish(exchange)
+
+
+# --- restarts
+
+
+def test_a_restarted_orchestrator_computes_nothing_twice(paths, transport):
+    """It was killed after the clients had answered: the answers that are there count, and give the same bytes."""
+    fed = federation(3, rounds=2)
+    whole = list(fed.run(START, InProcessTransport(ToyLearner(), shard)))
+    with clients(paths, {number: ToyLearner() for number in range(3)}) as started:
+        state = START
+        for number in range(4):
+            with transport() as exchange:
+                lost = fed.run_round(state, exchange)  # and nothing of it was committed
+            opened = paths.phase(number).stat().st_mtime_ns
+            with transport() as exchange:
+                state = fed.run_round(state, exchange).state
+            assert state.adapter.sha256 == lost.record.adapter_sha256
+            assert paths.phase(number).stat().st_mtime_ns == opened, "a round that is open is not opened again"
+        with transport() as exchange:
+            exchange.finish("run", 4, state.adapter)
+    assert state.adapter.to_bytes() == whole[-1].state.adapter.to_bytes()
+    for number, client in enumerate(started):
+        assert client.learner.calls == [(round_number, number) for round_number in range(4)]
+
+
+def test_a_restarted_client_does_not_repeat_what_it_has_committed(paths, transport):
+    with transport(timeout_s=20.0) as exchange:
+        with clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
+            fit(exchange)
+            exchange.finish("run", 1, adapter())
+        again = ToyLearner()
+        exchange._board("run").take_back(1, 0)
+        paths.phase(1).unlink()
+        with clients(paths, {0: again}), clients(paths, {1: ToyLearner()}):
+            fit(exchange)
+            finish(exchange)
+        assert again.calls == []
+
+
+@pytest.mark.parametrize("lost", ["phase", "task", "global_adapter", "update", "contribution", "flag"])
+def test_whatever_file_a_crash_has_lost_the_round_comes_out_the_same(paths, transport, lost):
+    fed = federation(2, rounds=1)
+    with transport(timeout_s=20.0) as exchange, clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
+        first = fed.run_round(START, exchange).record
+        number = (0,) if lost in ("phase", "task", "global_adapter") else (1, 0)
+        getattr(paths, lost)(*number).unlink()
+        if lost == "update":
+            paths.flag(1, 0).unlink()  # the flag is written last, so it is lost with whatever was written before it
+        if lost == "contribution":
+            paths.flag(1, 0).unlink()
+        again = fed.run_round(START, exchange).record
+        finish(exchange)
+    assert again.adapter_sha256 == first.adapter_sha256
+    assert again.excluded == ()
+
+
+def test_two_orchestrators_cannot_hold_one_directory(paths, transport):
+    with transport(), pytest.raises(FederationError, match=r"another orchestrator is at work on .* already \(process"), transport():
+        pass
+    with transport():  # the first has let it go
+        pass
+
+
+def test_a_client_runs_once(paths, transport):
+    with transport() as exchange, clients(paths, {0: ToyLearner()}):
+        fit(exchange, (0,))
+        with pytest.raises(FederationError, match="client 0 is at work"):
+            ExchangeClient(paths, 0, ToyLearner(), shard).run()
+        finish(exchange)
+
+
+def test_a_transport_that_is_not_entered_says_so(transport):
+    with pytest.raises(FederationError, match="not held"):
+        list(transport().fit(task(), (0,)))
+
+
+# --- other runs, other rounds
+
+
+def test_a_new_run_clears_the_old_one_away(paths, transport):
+    with transport() as exchange, clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
+        fit(exchange)
+        finish(exchange)
+    (paths.root / "mine.txt").write_text("not the protocol's")
+    fed = federation(2, rounds=1)
+    object.__setattr__(fed, "run_id", "another")
+    with transport(timeout_s=20.0) as exchange:
+        running = threading.Thread(target=lambda: results.append(fed.run_round(START, exchange)))
+        results = []
+        running.start()
+        with client_threads(paths.root, {0: ToyLearner(), 1: ToyLearner()}, grace_s=10.0):
+            running.join()
+            assert TaskFile.model_validate_json(paths.task(0).read_text()).run_id == "another"
+            assert not paths.phase(99).exists()
+            exchange.finish("another", 1, adapter())
+    assert results[0].record.excluded == ()
+    assert (paths.root / "mine.txt").exists()
+
+
+def test_a_client_that_starts_after_the_end_waits_for_a_new_run_and_then_ends(paths, transport):
+    with transport() as exchange:
+        finish(exchange)
+    started = time.monotonic()
+    ExchangeClient(paths, 0, ToyLearner(), shard, grace_s=0.5).run()
+    assert 0.5 <= time.monotonic() - started < 10
+
+
+def test_a_new_run_takes_the_old_end_away_before_it_is_ready(paths, transport):
+    """A client without any patience, started while the server is still loading its model, takes part in the new run."""
+    with transport() as exchange:
+        finish(exchange)
+    with transport(timeout_s=20.0) as exchange:
+        exchange.clear()
+        with clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
+            time.sleep(1.0)  # time enough to leave
+            found = fit(exchange)
+            finish(exchange)
+    assert all(isinstance(answer, ClientUpdate) for answer in found.values())
+
+
+def test_old_rounds_are_pruned_and_the_current_one_never(paths, transport):
+    fed = federation(2, rounds=3)
+    with transport(keep_rounds=1, timeout_s=20.0) as exchange, clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
+        for result in fed.run(START, exchange):
+            number = result.record.round
+            rounds = {name.round for path in paths.root.iterdir() if (name := paths.name(path.name)) and name.round is not None}
+            assert rounds == set(range(max(0, number - 1), number + 1))
+            assert len(list(paths.root.glob("reference_*.safetensors"))) == (number >= 3)
+        exchange.finish("run", 6, result.state.adapter)
+
+
+def test_rounds_after_the_current_one_are_cleared_away(paths, transport):
+    """A server that was restored from an older state opens its round again, and clients see that one as the newest."""
+    with transport(timeout_s=20.0) as exchange, clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
+        for number in (0, 1, 2, 1):
+            assert all(isinstance(answer, ClientUpdate) for answer in fit(exchange, number=number).values())
+            assert not paths.phase(number + 1).exists()
+        finish(exchange)
+
+
+# --- the disk
+
+
+def test_a_full_disk_is_one_error_and_the_round_comes_out_the_same_afterwards(paths, transport, monkeypatch, tmp_path):
+    """The disk refuses the n-th write of the server, for every n; then it has room again and the run goes on."""
+    fed = federation(2, rounds=1)
+    expected = [result.record.adapter_sha256 for result in fed.run(START, InProcessTransport(ToyLearner(), shard))]
+    real = RejectedFolder.write
+    for n in range(5):
+        for path in paths.root.glob("*") if paths.root.exists() else ():
+            path.is_file() and path.unlink()
+        left = [n]
+
+        def failing(folder, path, *arguments, left=left, **more):
+            left[0] -= threading.current_thread() is threading.main_thread()
+            if left[0] < 0 and threading.current_thread() is threading.main_thread():
+                raise StorageError(f"cannot write {path}: the disk is full")
+            real(folder, path, *arguments, **more)
+
+        with clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
+            monkeypatch.setattr(RejectedFolder, "write", failing)
+            state = START
+            try:
+                with transport(timeout_s=20.0) as exchange:
+                    for result in fed.run(state, exchange):
+                        state = result.state
+            except StorageError:
+                pass
+            monkeypatch.setattr(RejectedFolder, "write", real)
+            with transport(timeout_s=20.0) as exchange:
+                for result in fed.run(state, exchange):
+                    state = result.state
+                assert state.adapter.sha256 == expected[-1]
+                exchange.finish("run", 2, state.adapter)
+
+
+def test_a_client_whose_disk_is_full_ends_with_that_error(paths, transport, monkeypatch):
+    with transport() as exchange:
+        board = exchange._board("run")
+        board.open(0, "sft", task().adapter, exchange._work(board, task(), (0,)))
+
+        def full(*arguments):
+            raise StorageError("the disk is full")
+
+        class Fills(ToyLearner):
+            def fit(self, task, shard, on_status):
+                monkeypatch.setattr(RejectedFolder, "write", full)
+                time.sleep(0.3)  # the beating thread finds out
+                return super().fit(task, shard, on_status)
+
+        with pytest.raises(StorageError, match="disk is full"):
+            ExchangeClient(paths, 0, Fills(), shard, heartbeat_s=0.1).run()
+        assert not paths.flag(0, 0).exists()
+
+
+# --- waiting
+
+
+def test_a_lost_notification_hangs_nothing(paths, transport, monkeypatch):
+    """No change is ever notified; whoever waits looks for itself now and then."""
+    monkeypatch.setattr(watch_module.Notified, "_look", lambda self, every_ms, timeout_s: time.sleep(min(timeout_s, 0.02)))
+    fed = federation(2, rounds=1)
+    with transport(watch="notify", timeout_s=20.0) as exchange, clients(paths, {0: ToyLearner(), 1: ToyLearner()}, watch="notify"):
+        results = list(fed.run(START, exchange))
+        exchange.finish("run", 2, results[-1].state.adapter)
+    assert [result.record.excluded for result in results] == [(), ()]

@@ -1,0 +1,69 @@
+"""The contract over the exchange directory: with clients in threads, and with clients that are processes."""
+
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from fccl.keys import client_keys, create_keys, server_keys
+from fccl.paths import ExchangePaths, KeyPaths
+from fccl.transports.exchange.client import ExchangeClient
+from fccl.transports.exchange.server import ExchangeTransport
+from tests.processes import client_processes, exchange_spec
+from tests.toy import adapter, shard
+from tests.transports.contract import CLIENTS, LearnerWithReference, TransportContract
+
+
+@contextmanager
+def client_threads(root, learners, keys=None, **changes):
+    """Clients in threads of this process; they end when the run is done."""
+    clients = [
+        ExchangeClient(ExchangePaths(root), number, learner, shard, client_keys(keys, number) if keys else None, heartbeat_s=0.5, **changes)
+        for number, learner in learners.items()
+    ]
+    threads = [threading.Thread(target=client.run, daemon=True) for client in clients]
+    for thread in threads:
+        thread.start()
+    yield clients
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+class TestThreads(TransportContract):
+    watch = "auto"
+    keys = None
+
+    @pytest.fixture
+    def make(self, tmp_path, heard):
+        @contextmanager
+        def made(broken=(), errors=None):
+            paths = ExchangePaths(tmp_path / "exchange")
+            learners = {number: LearnerWithReference(frozenset(broken), errors=errors or {}) for number in range(CLIENTS)}
+            own = server_keys(self.keys) if self.keys else None
+            transport = ExchangeTransport(paths, exchange_spec(CLIENTS, watch=self.watch), tmp_path / "received", own)
+            transport.on_status = heard.append
+            with self.clients(paths.root, learners), transport:
+                yield transport
+                transport.finish("run", 99, adapter())
+
+        return made
+
+    def clients(self, root, learners):
+        return client_threads(root, learners, self.keys, watch=self.watch)
+
+
+class TestPolling(TestThreads):
+    watch = "poll"
+
+
+class TestSigned(TestThreads):
+    @pytest.fixture(autouse=True)
+    def _with_keys(self, tmp_path):
+        self.keys = KeyPaths(tmp_path / "keys")
+        create_keys(self.keys, CLIENTS)
+
+
+class TestProcesses(TestThreads):
+    def clients(self, root, learners):
+        return client_processes(root, learners)

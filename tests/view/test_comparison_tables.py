@@ -1,0 +1,151 @@
+"""Tables and pictures of a comparison whose figures are made up, so that every kind of cell is there."""
+
+import io
+import re
+
+import pytest
+from PIL import Image
+
+from fccl.compare import pictures
+from fccl.compare.methods import METHODS
+from fccl.records.comparison import ScenarioInfo
+from fccl.view import comparison_tables as tables
+from tests.compare.made_up import comparison, row
+
+
+def lines(table):
+    return {line[0]: line[1:] for line in table.rows}
+
+
+def test_a_row_says_figure_interval_verdict_gap_and_weight():
+    sft, va = tables.scenario_tables(comparison())
+    assert sft.title == "shuffled answers, 2 of 4 clients"
+    found = lines(sft)
+    assert found["FCCL, verified"] == ("1.822", "0.670 [0.664, 0.677]", "2/2 ▲ better", "80% [79%, 81%]", "0.50 → 0.00", "0")
+    assert found["FedAvg"][2] == "(yardstick)"
+    assert found["coordinate median"][0] == "not finite"
+    assert found["coordinate median"][2] == "0/2 ▼ worse"
+    assert lines(va)["FCCL, verified"][:3] == ("0.7001", "+0.0001 [-0.0099, +0.0101]", "0/2 ≈ no difference")
+    assert lines(va)["FCCL, verified"][-1] == "91.0% [90.0%, 92.0%]"
+    assert all(len(line) == len(table.head) for table in (sft, va) for line in table.rows)
+
+
+def test_seeds_in_which_a_method_is_better_are_counted_one_by_one():
+    """Ties, and seeds whose model cannot be scored, are none; a yardstick that cannot be is worse than any."""
+    mine = row("shuffled", "verified", 1.0, verdict="better").model_copy(update={"seeds": 5, "by_seed": (0.9, 1.0, 1.1, None, 5.0)})
+    theirs = row("shuffled", "fedavg", 1.0).model_copy(update={"seeds": 5, "by_seed": (1.0, 1.0, 1.0, 1.0, None)})
+    (table,) = tables.scenario_tables(comparison(rows=(theirs, mine), scenarios=comparison().scenarios[:1]))
+    assert lines(table)["FCCL, verified"][2] == "2/5 ▲ better"
+
+
+def test_columns_that_say_nothing_are_left_out():
+    sft, va = map(tables.without_empty_columns, tables.scenario_tables(comparison()))
+    assert sft == tables.scenario_tables(comparison())[0]
+    assert va.head == ("method", "DPO loss", "minus FedAvg's [95 %]", "seeds, verdict", "s", "accuracy")
+    assert lines(va)["FCCL, verified"][1:3] == ("+0.0001 [-0.0099, +0.0101]", "0/2 ≈ no difference")
+
+
+def test_the_matrix_has_every_scenario_and_leaves_holes_where_nothing_was_run():
+    whole = tables.matrix(comparison())
+    assert whole.head == ("method", "shuffled answers", "preferences, flipped")
+    assert lines(whole)["FCCL, verified"] == ("1.822 ▲", "0.7001 ≈")
+    assert lines(whole)["oracle (no bad clients)"] == ("1.649 ▲", tables.DASH)
+
+
+def test_markdown_tables_are_tables():
+    text = tables.to_markdown(comparison(), "fccl compare --quick")
+    assert "fccl compare --quick" in text
+    assert "round 2 has 0 good updates" in text
+    blocks = [block for block in text.split("\n\n") if block.startswith("|")]
+    assert len(blocks) == 3
+    for block in blocks:
+        assert len({line.count("|") for line in block.splitlines()}) == 1
+
+
+def test_one_seed_is_said_to_be_one():
+    assert "one seed" in " ".join(tables.notes(comparison(seeds=(1,))))
+    assert "one seed" not in " ".join(tables.notes(comparison()))
+
+
+@pytest.mark.parametrize(("count", "these", "differ"), [(1, True, False), (2, True, True), (4, True, True), (5, False, True)])
+def test_a_verdict_over_few_seeds_is_said_to_be_of_these(count, these, differ):
+    says = " ".join(tables.notes(comparison(seeds=tuple(range(count)))))
+    assert ("holds for these seeds" in says) is these
+    assert ("too narrow where seeds differ" in says) is differ
+
+
+def test_a_dash_in_the_gaps_has_its_reasons():
+    says = " ".join(tables.notes(comparison()))
+    for reason in ("FedAvg itself", "base, alone, centralised", "no oracle", "not significantly better", "cannot be scored"):
+        assert reason in says
+
+
+@pytest.mark.parametrize(("loss", "shown"), [(0.0, "1.000"), (2.0, "7.389"), (4.0, "54.6"), (9.0, "8,103"), (20.0, "4.85e+08"), (1e6, "1.01e+304")])
+def test_perplexities_have_as_many_digits_as_mean_something(loss, shown):
+    assert tables.perplexity(loss) == shown
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_pictures_are_pictures(wide):
+    one = comparison()
+    for png in (
+        pictures.summary(one, wide),
+        pictures.gaps(one, wide),
+        pictures.weights(one, one.scenarios[0], wide),
+        pictures.losses(one, one.scenarios[0], wide),
+        pictures.losses(one, one.scenarios[1], wide),
+    ):
+        with Image.open(io.BytesIO(png)) as picture:
+            assert picture.format == "PNG"
+            assert min(picture.size) > 200
+            assert len(picture.convert("RGB").getcolors(1 << 24)) > 20
+
+
+def test_the_same_comparison_is_the_same_picture():
+    assert pictures.summary(comparison()) == pictures.summary(comparison())
+
+
+def test_no_weights_no_picture():
+    one = comparison(rows=(row("shuffled", "fedavg", 1.0),))
+    assert pictures.gaps(one) is None
+    assert pictures.weights(one, one.scenarios[0]) is None
+    assert pictures.losses(one, one.scenarios[0]) is None
+
+
+def test_shades_say_better_and_worse():
+    one = comparison()
+    base, best, broken = (one.row("shuffled", name) for name in ("fedavg", "oracle", "median"))
+    assert pictures.shade(best, base) < 0 < pictures.shade(one.row("shuffled", "base"), base)
+    assert pictures.shade(broken, base) == 1.0
+    assert pictures.shade(base, base) == pictures.shade(None, base) == 0.0
+
+
+def test_no_two_methods_look_alike():
+    assert len({pictures.style(name)[:3] for name in METHODS}) == len(METHODS)
+
+
+def test_the_page_holds_everything_and_asks_the_network_for_nothing():
+    from fccl.pages.report.comparison import page
+
+    found = comparison(model="<script>alert(1)</script>")
+    html = page(found, pictures.drawn(found), pictures.drawn(found, wide=False), "fccl compare")
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert html.count("data:image/png;base64,") == 10
+    assert "http" not in html.replace("http-equiv", "")
+    for words in ("▲ better", "▼ worse", "≈ no difference", "0.50 → 0.00", "round 2 has 0 good updates"):
+        assert words in html
+
+
+@pytest.mark.parametrize("oracle", [True, False])
+def test_the_tiles_go_by_who_is_bad_and_not_by_who_was_compared(oracle):
+    from fccl.pages.report.comparison import page
+
+    clean = ScenarioInfo(name="clean-iid", title="clean, IID", phase="sft", bad_clients=0)
+    rows = [row("shuffled", "verified", 2.0, verdict="worse", bad_weight=(0.5, 0.25)), row("clean-iid", "verified", 2.0, verdict="worse")]
+    rows += [row("shuffled", "oracle", 0.5)] if oracle else []
+    found = comparison(rows=tuple(rows), scenarios=(comparison().scenarios[0], clean))
+    no_pictures = pictures.Drawn(None, dict.fromkeys(("shuffled", "clean-iid")), dict.fromkeys(("shuffled", "clean-iid")))
+    says = " ".join(re.sub("<[^>]*>", " ", page(found, no_pictures, no_pictures)).split())
+    assert "verified is worse than FedAvg 1 of 1 scenarios without bad clients" in says
+    assert "weight of the bad clients in the last round 0.250 verified, mean over scenarios" in says
