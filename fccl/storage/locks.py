@@ -69,21 +69,44 @@ def in_use(path: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def alone(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock that others share (`in_use`) alone. Raises `FederationError` when anybody uses what it stands for; none is waited for."""
-    with storage_errors(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    try:
+    """Hold a lock that others share (`in_use`) alone. Raises `FederationError` when anybody uses what it stands for; none is waited for.
+
+    When the block fails, a lock file that was made for it is gone again, and so is a folder.
+    """
+    with _folder_for(path), ExitStack() as held:
+        with storage_errors(path.parent):
+            made = not os.path.lexists(path)
+            file = held.enter_context(open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)))
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             hint = "use another folder (--data-dir), or start this again when that has ended"
             raise FederationError(f"{what} is in use by another command, so it stays as it is", hint=hint) from None
         except OSError:
             pass
+        try:
+            yield
+        except BaseException:
+            if made:
+                with suppress(OSError):
+                    os.unlink(path)
+            raise
+
+
+@contextmanager
+def _folder_for(path: Path) -> Iterator[None]:
+    """Make the folder of a file for the block; when the block fails and nothing else is in it, it is gone again. Raises `StorageError`."""
+    folder = path.parent
+    made = not folder.exists()
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
         yield
-    finally:
-        os.close(descriptor)
+    except BaseException:
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _readable(path: Path) -> int | None:
@@ -138,17 +161,22 @@ def one_at_a_time(path: Path, needed: bool = True) -> Iterator[None]:
     with ExitStack() as held:
         with storage_errors(lock, "lock"):
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                held.enter_context(_folder_for(lock))
                 while not _locked(held.enter_context(open(lock, "ab")), lock):
                     pass
-            except OSError as error:
-                if needed or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            except (OSError, StorageError) as error:
+                if needed or _errno(error) not in (errno.EROFS, errno.EACCES, errno.EPERM):
                     raise
         try:
             yield
         finally:
             with suppress(OSError):
                 os.unlink(lock)  # while it is held, so nobody's but this one
+
+
+def _errno(error: OSError | StorageError) -> int | None:
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return cause.errno if isinstance(cause, OSError) else None
 
 
 def _locked(file: BinaryIO, path: Path) -> bool:
