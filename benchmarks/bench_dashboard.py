@@ -30,9 +30,9 @@ from fccl.paths import LogPaths  # noqa: E402
 
 
 def script(folder: str) -> None:
-    from fccl.pages.dashboard.page import show
+    from fccl.apps.dashboard_script import page
 
-    show(["--log-dir", folder, "--exchange-dir", f"{folder}/none"])
+    page(["--log-dir", folder, "--exchange-dir", f"{folder}/none"])
 
 
 def looked(page: AppTest) -> Took:

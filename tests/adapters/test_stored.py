@@ -6,12 +6,12 @@ import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.test_adapter import mappings
 
 from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.adapters.stored import AdapterReader, StoredAdapter
 from fccl.adapters.torch_files import torch_bytes
 from fccl.errors import AdapterError, StorageError
+from tests.adapters.test_adapter import mappings
 
 
 @given(mappings, st.integers(0, 100))

@@ -13,11 +13,11 @@ import safetensors.torch
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tests.test_adapter import mappings
 
 from fccl.adapters.tensor_files import MAX_HEADER_BYTES, header_of, numbers_at, read_tensors, to_bytes
 from fccl.adapters.torch_files import torch_bytes
 from fccl.errors import AdapterError
+from tests.adapters.test_adapter import mappings
 
 fuzz = settings(max_examples=200, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 GOOD = {"a": torch.arange(6.0).view(2, 3), "b": torch.arange(4.0)}

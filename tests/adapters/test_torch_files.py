@@ -16,10 +16,10 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from peft import get_peft_model_state_dict
-from tests.test_adapter import mappings
 
 from fccl.adapters.torch_files import MAX_RECORDS, read_torch_file, torch_bytes
 from fccl.errors import AdapterError
+from tests.adapters.test_adapter import mappings
 
 fuzz = settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 

@@ -165,7 +165,7 @@ def assert_commands_work(up):
     up(*command, "evaluate", "--sft", "8", "--va", "8", "--gen-samples", "1")
     assert up.logs.evaluation_json.exists()
     up(*command, "export", "logs/exported")
-    page = "from fccl.pages.dashboard.page import show; show(['--log-dir', 'logs', '--exchange-dir', 'exchange'])"
+    page = "from fccl.apps.dashboard_script import page; page(['--log-dir', 'logs', '--exchange-dir', 'exchange'])"
     draw = f'from streamlit.testing.v1 import AppTest; page = AppTest.from_string("{page}", default_timeout=120).run(); '
     judge = "print(len(page.exception), any('fccl-sentence' in each.proto.body for each in page.get('html')))"
     assert up.inside("dashboard", f"python - <<'END'\n{draw}{judge}\nEND").split() == ["0", "True"]

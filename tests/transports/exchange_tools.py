@@ -7,13 +7,13 @@ from contextlib import contextmanager
 
 import safetensors.torch
 import torch
-from tests.transports.test_exchange_contract import client_threads
 
 from fccl.records.run import Rejection
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.wire import AdapterFile
 from tests.toy import ToyLearner, adapter, shard
 from tests.transports.contract import task
+from tests.transports.exchange.test_server_contract import client_threads
 
 
 def fit(transport, asked=(0, 1), number=0):

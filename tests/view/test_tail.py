@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from fccl.records.run import RunState
 from fccl.storage.reading import read_small
-from fccl.view import tail as follow
+from fccl.view import tail
 from fccl.view.tail import Follower, ValueFile
 
 
@@ -148,8 +148,8 @@ def test_a_log_that_is_written_anew_is_read_anew(tmp_path):
 
 
 def test_a_line_that_is_longer_than_any_record_does_not_stop_the_log(tmp_path, monkeypatch):
-    monkeypatch.setattr(follow, "_BLOCK", 8)
-    monkeypatch.setattr(follow, "_LONGEST", 32)
+    monkeypatch.setattr(tail, "_BLOCK", 8)
+    monkeypatch.setattr(tail, "_LONGEST", 32)
     path, collected = tmp_path / "log", Collected()
     path.write_bytes(b"before\n" + b"x" * 300 + b"\nafter\n")
     Follower(path, collected).refresh()
@@ -158,7 +158,7 @@ def test_a_line_that_is_longer_than_any_record_does_not_stop_the_log(tmp_path, m
 
 
 def test_a_log_longer_than_a_block_is_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(follow, "_BLOCK", 64)
+    monkeypatch.setattr(tail, "_BLOCK", 64)
     path, collected = tmp_path / "log", Collected()
     lines = [b"y" * (number % 150) for number in range(500)]
     path.write_bytes(b"\n".join(lines) + b"\n")
@@ -192,7 +192,7 @@ def test_a_disk_that_fails_for_a_moment_takes_nothing_away(tmp_path, monkeypatch
     follower = Follower(path, collected)
     path.write_bytes(b"a\n")
     follower.refresh()
-    monkeypatch.setattr(follow.os, "pread", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    monkeypatch.setattr(tail.os, "pread", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
     follower.refresh()
     assert collected.lines == [b"a"]
     assert read_small(path, 100) is None

@@ -8,8 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from fccl.errors import FcclError
-from fccl.pages.dashboard import clients, data, evaluation, exchange, header, influence, log, overview, two_runs
-from fccl.pages.dashboard import comparison as methods
+from fccl.pages.dashboard import clients, comparison, data, evaluation, exchange, header, influence, log, overview, two_runs
 from fccl.pages.dashboard.readers import Hub, hub_of
 from fccl.pages.dashboard.widgets import escaped, guarded
 from fccl.view.values import RunView
@@ -21,7 +20,7 @@ TABS: dict[str, Tab] = {
     "Influence": influence.show,
     "Clients": clients.show,
     "Evaluation": evaluation.show,
-    "Methods": methods.show,
+    "Methods": comparison.show,
     "Exchange": exchange.show,
     "Data": data.show,
     "Log": log.show,
@@ -47,7 +46,7 @@ def page(hub: Hub) -> None:
     view = header.show(hub)
     if view is None:
         with guarded("Methods"):
-            methods.show(hub, hub.run())
+            comparison.show(hub, hub.run())
         return
     absent = {"Methods"} if hub.compared() is None else set()
     absent |= {"Two runs"} if len(hub.runs()) < 2 else set()

@@ -7,8 +7,8 @@ import pytest
 
 from fccl.paths import LogPaths
 from fccl.storage.files import write_text
-from tests.apps.pages import charts, sentence, shown, texts
 from tests.compare.made_up import comparison
+from tests.pages.script import charts, sentence, shown, texts
 from tests.view.logs import Logs
 
 

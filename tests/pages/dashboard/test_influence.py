@@ -3,7 +3,7 @@
 import pytest
 
 from fccl.records.run import Verification
-from tests.apps.pages import charts, shown, table, texts
+from tests.pages.script import charts, shown, table, texts
 from tests.view.logs import Logs
 
 VERIFIED = Verification(examples=32, prior=(0.2, 0.3, 0.5), loss_prior=0.5, loss_weights=0.4, seconds=2.5)

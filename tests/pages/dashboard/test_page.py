@@ -15,8 +15,8 @@ from fccl.pages.dashboard.page import TABS
 from fccl.paths import ExchangePaths
 from fccl.storage.files import write_text
 from fccl.transports.exchange.quarantine import RejectedFolder
-from tests.apps.pages import charts, figures, script, sentence, shown, table, texts
 from tests.compare.made_up import comparison
+from tests.pages.script import charts, figures, script, sentence, shown, table, texts
 from tests.view import histories
 from tests.view import logs as logs_module
 from tests.view.logs import Logs
@@ -345,7 +345,7 @@ def test_the_page_loads_no_torch(tmp_path):
     code = f"""
 import sys
 from streamlit.testing.v1 import AppTest
-from tests.apps.pages import script
+from tests.pages.script import script
 page = AppTest.from_function(script, args=({str(tmp_path)!r},), default_timeout=60)
 for tab in {list(TABS)!r}:
     page.session_state["tab"] = tab

@@ -5,14 +5,14 @@ import time
 
 import pytest
 
-from fccl.pages.dashboard import readers as hub_module
+from fccl.pages.dashboard import readers
 from fccl.pages.dashboard.readers import Hub, Shared, edition, hub_of
 from fccl.paths import LogPaths
 from tests.view.logs import Logs
 
 
 def test_many_viewers_at_once_read_once_and_see_the_same(monkeypatch):
-    monkeypatch.setattr(hub_module, "FRESH_S", 600.0)
+    monkeypatch.setattr(readers, "FRESH_S", 600.0)
     made, seen = [], []
 
     def make():
@@ -31,13 +31,13 @@ def test_many_viewers_at_once_read_once_and_see_the_same(monkeypatch):
 
 
 def test_what_is_old_is_read_again(monkeypatch):
-    monkeypatch.setattr(hub_module, "FRESH_S", 0.0)
+    monkeypatch.setattr(readers, "FRESH_S", 0.0)
     shared = Shared(iter(range(3)).__next__)
     assert [shared.get(), shared.get()] == [0, 1]
 
 
 def test_a_reading_that_fails_is_tried_again_by_the_next(monkeypatch):
-    monkeypatch.setattr(hub_module, "FRESH_S", 600.0)
+    monkeypatch.setattr(readers, "FRESH_S", 600.0)
     answers = iter([OSError("not now"), 7])
 
     def make():
@@ -53,7 +53,7 @@ def test_a_reading_that_fails_is_tried_again_by_the_next(monkeypatch):
 
 
 def test_a_picture_is_made_once_for_its_key_and_the_oldest_are_forgotten(tmp_path, monkeypatch):
-    monkeypatch.setattr(hub_module, "MOST_PICTURES", 2)
+    monkeypatch.setattr(readers, "MOST_PICTURES", 2)
     hub, made = Hub(tmp_path, tmp_path), []
     for key in ("a", "a", "b", "c", "c", "a"):
         hub.picture(key, lambda key=key: made.append(key))
@@ -61,7 +61,7 @@ def test_a_picture_is_made_once_for_its_key_and_the_oldest_are_forgotten(tmp_pat
 
 
 def test_the_readers_of_long_lists_of_runs_do_not_pile_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(hub_module, "MOST_READERS", 2)
+    monkeypatch.setattr(readers, "MOST_READERS", 2)
     hub = Hub(tmp_path, tmp_path)
     for number in range(5):
         Logs(tmp_path / "runs" / str(number), run_id=str(number)).begin()
@@ -70,7 +70,7 @@ def test_the_readers_of_long_lists_of_runs_do_not_pile_up(tmp_path, monkeypatch)
 
 
 def test_the_edition_changes_with_the_records_and_with_nothing_else(tmp_path, monkeypatch):
-    monkeypatch.setattr(hub_module, "FRESH_S", 0.0)
+    monkeypatch.setattr(readers, "FRESH_S", 0.0)
     logs = Logs(tmp_path).begin()
     hub = Hub(tmp_path, tmp_path / "none")
     first = edition(hub.run())

@@ -8,8 +8,8 @@ import pytest
 from fccl.pages.dashboard.page import TABS
 from fccl.records.run import ExcludedClient
 from fccl.storage.files import write_text
-from tests.apps.pages import shown
 from tests.compare.made_up import comparison
+from tests.pages.script import shown
 from tests.view import histories
 from tests.view import logs as logs_module
 from tests.view.logs import Logs

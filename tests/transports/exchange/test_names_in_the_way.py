@@ -6,7 +6,6 @@ import random
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.transports.test_exchange_contract import client_threads
 
 from fccl.aggregation.rules import aggregation
 from fccl.paths import ExchangePaths
@@ -15,6 +14,7 @@ from fccl.transports.in_process import InProcessTransport
 from tests.processes import exchange_spec
 from tests.toy import START, ToyLearner, federation, shard
 from tests.transports.contract import keeping
+from tests.transports.exchange.test_server_contract import client_threads
 from tests.transports.obstacles import INSTEAD_OF_A_FOLDER, OBSTACLES, by_hash, names, put
 
 CLIENTS = 2

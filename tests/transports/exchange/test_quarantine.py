@@ -8,7 +8,7 @@ from fccl.paths import ExchangePaths
 from fccl.records.run import Rejection
 from fccl.storage import reading
 from fccl.storage.files import write_bytes
-from fccl.transports.exchange import quarantine as rejected_module
+from fccl.transports.exchange import quarantine
 from fccl.transports.exchange.quarantine import RejectedFolder
 from tests.transports.obstacles import INSTEAD_OF_A_FOLDER, OBSTACLES, put
 
@@ -102,7 +102,7 @@ def test_the_next_thing_in_the_way_is_moved_as_well(paths, monkeypatch, times):
             to.mkdir()
         write_bytes(to, content)
 
-    monkeypatch.setattr(rejected_module, "write_bytes", write)
+    monkeypatch.setattr(quarantine, "write_bytes", write)
     RejectedFolder(paths).write(path, b"content")
     assert path.read_bytes() == b"content"
 

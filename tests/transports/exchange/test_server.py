@@ -5,7 +5,6 @@ import threading
 import time
 
 import pytest
-from tests.transports.test_exchange_contract import client_threads
 
 from fccl.errors import FederationError, StorageError
 from fccl.messages import ClientFailure, ClientUpdate
@@ -17,6 +16,7 @@ from fccl.transports.exchange.wire import TaskFile
 from fccl.transports.in_process import InProcessTransport
 from tests.toy import START, ToyLearner, adapter, federation, shard
 from tests.transports.contract import task
+from tests.transports.exchange.test_server_contract import client_threads
 from tests.transports.exchange_tools import clients, finish, fit, slow, until
 
 # --- late, dead, never there

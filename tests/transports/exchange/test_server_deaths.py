@@ -112,17 +112,17 @@ PROGRAM = """
     import resource, sys, warnings
     from pathlib import Path
     import torch
-    from fccl.adapter import load_adapter
+    from fccl.adapters.adapter import load_adapter
     from fccl.errors import AdapterError
-    from fccl.exchange.client import ExchangeClient
+    from fccl.transports.exchange.client import ExchangeClient
     from fccl.messages import ClientFailure, ClientUpdate
     from fccl.paths import ExchangePaths
-    from fccl.transports.exchange import ExchangeTransport
+    from fccl.transports.exchange.server import ExchangeTransport
     from tests.processes import exchange_spec
     from tests.toy import ToyLearner, adapter, shard
     from tests.transports.contract import task
     from tests.transports.exchange_tools import named, replace
-    from tests.transports.test_exchange_deaths import BOMBS, reads_nothing
+    from tests.transports.exchange.test_server_deaths import BOMBS, reads_nothing
 
     folder = Path(sys.argv[1])
     paths = ExchangePaths(folder / "exchange")

@@ -17,7 +17,7 @@ from fccl.messages import ClientFailure, ClientUpdate
 from fccl.paths import KeyPaths
 from fccl.records.run import ClientStatus
 from fccl.storage.reading import identity
-from fccl.transports.exchange import quarantine as rejected
+from fccl.transports.exchange import quarantine
 from fccl.transports.exchange.original import in_memory
 from tests.toy import START, ToyLearner, adapter, federation
 from tests.transports.contract import task

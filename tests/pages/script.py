@@ -5,9 +5,9 @@ import re
 
 
 def script(folder):
-    from fccl.pages.dashboard.page import show
+    from fccl.apps.dashboard_script import page
 
-    show(["--log-dir", f"{folder}/logs", "--exchange-dir", f"{folder}/exchange"])
+    page(["--log-dir", f"{folder}/logs", "--exchange-dir", f"{folder}/exchange"])
 
 
 def shown(page, tab=None):

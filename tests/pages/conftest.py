@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.apps.pages import script
+from tests.pages.script import script
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def page(tmp_path, monkeypatch):
     """The page of `logs` and `exchange` in the test's folder; it reads everything anew whenever it runs."""
     from streamlit.testing.v1 import AppTest
 
-    from fccl.pages.dashboard import readers as hub
+    from fccl.pages.dashboard import readers
 
-    monkeypatch.setattr(hub, "FRESH_S", 0.0)
+    monkeypatch.setattr(readers, "FRESH_S", 0.0)
     return AppTest.from_function(script, args=(str(tmp_path),), default_timeout=60)
