@@ -3,7 +3,7 @@
     python scripts/train_micro.py [--out fccl/assets/micro] [--steps 3500]
 
 Deterministic: the same machine and thread count give the same bytes. About 20 minutes on two cores. The text is made by
-`fccl/data/builtin/corpus.py`; no instruction of the built-in data is in it (`tests/data/builtin/test_corpus.py`).
+`fccl/data/builtin/corpus.py`; no instruction of the built-in data is in it (`tests/data/builtin/test_builtin.py`).
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ def test_a_folder_that_takes_a_file_s_place_before_it_is_removed_is_moved(paths,
             put(path, kind)
         return found
 
-    monkeypatch.setattr(rejected_module, "is_own_folder", is_own_folder)
+    monkeypatch.setattr(quarantine, "is_own_folder", is_own_folder)
     RejectedFolder(paths).remove(path)
     assert not os.path.lexists(path)
     RejectedFolder(paths).remove(path)

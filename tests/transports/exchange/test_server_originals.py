@@ -108,8 +108,8 @@ def test_four_clients_two_of_them_such_peers_all_count_in_every_round(paths, tra
 
 def test_what_it_reads_is_written_before_the_phase_file_and_only_where_it_is_wanted(paths, transport, monkeypatch):
     written = []
-    write = rejected.write_bytes
-    monkeypatch.setattr(rejected, "write_bytes", lambda path, content: (written.append(path.name), write(path, content)))
+    write = quarantine.write_bytes
+    monkeypatch.setattr(quarantine, "write_bytes", lambda path, content: (written.append(path.name), write(path, content)))
     for number, originals in enumerate([(), ORIGINALS]):
         with transport(timeout_s=0.1, originals=originals) as exchange:
             list(exchange.fit(task(number), (0, 1)))
