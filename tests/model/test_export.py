@@ -15,8 +15,8 @@ SCRIPT = """
     from pathlib import Path
 
     from fccl.errors import StorageError
-    from fccl.export import save_merged, save_peft
-    from fccl.model import load_model
+    from fccl.model.export import save_merged, save_peft
+    from fccl.model.loading import load_model
     from fccl.specs import ModelSpec
 
     model = load_model(ModelSpec(name=sys.argv[1], lora_r=4, lora_alpha=8.0, lora_targets="all-linear", max_length=64))
@@ -48,8 +48,8 @@ BOTH = """
     import sys
     from pathlib import Path
 
-    from fccl.export import save_merged, save_peft
-    from fccl.model import load_model
+    from fccl.model.export import save_merged, save_peft
+    from fccl.model.loading import load_model
     from fccl.specs import ModelSpec
 
     model = load_model(ModelSpec(name=sys.argv[1], lora_r=4, lora_alpha=8.0, lora_targets="all-linear", max_length=64))

@@ -46,7 +46,7 @@ def test_a_killed_writer_leaves_old_or_new(tmp_path):
     code = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from fccl.files import write_text
+        from fccl.storage.files import write_text
         print("ready", flush=True)
         n = 0
         while True:
@@ -172,8 +172,8 @@ def test_a_disk_that_could_not_flush_is_an_error_all_the_same(tmp_path, monkeypa
 UMASK = """
     import os, sys
     from pathlib import Path
-    from fccl.files import append_line, give_usual_modes, new_folder, replace_folder, write_bytes, write_text
-    from fccl.locks import exclusive, one_at_a_time
+    from fccl.storage.files import append_line, give_usual_modes, new_folder, replace_folder, write_bytes, write_text
+    from fccl.storage.locks import exclusive, one_at_a_time
     os.umask(int(sys.argv[1], 8))
     root = Path(sys.argv[2])
     write_text(root / "deep" / "written", "x")
