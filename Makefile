@@ -22,13 +22,14 @@ lint: $(VENV)/.ready-dev  ## ruff, the linter and the formatter's check
 	$(RUN) -m ruff format --check .
 
 types: $(VENV)/.ready-dev ## mypy --strict
-	$(RUN) -m mypy
+	$(RUN) -m mypy -n 2
 
 unit: $(VENV)/.ready-dev  ## the test suite
-	$(RUN) -m pytest -q -n 2
+	$(RUN) -m pytest -q -n 2 --dist worksteal
 
-test-long: $(VENV)/.ready-dev ## whole quickstart runs, killed processes, real texts, the wheel
+test-long: $(VENV)/.ready-dev ## whole quickstart runs, killed processes, real texts, the wheel; properties with all examples
 	$(RUN) -m pytest -q -m slow
+	ALL_EXAMPLES=1 $(RUN) -m pytest -q -n 2 --dist worksteal -m 'hypothesis and not slow and not browser and not docker'
 
 test-browser: $(VENV)/.ready-dev ## the dashboard in a real browser, beside a real run; needs Chromium
 	$(RUN) -m pytest -q -m browser tests/browser

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import examples  # noqa: F401 - it chooses how many examples properties have, before any of them is read
+
 if TYPE_CHECKING:
     from fccl.model.language_model import LanguageModel
 

@@ -18,8 +18,9 @@ from fccl.adapters.tensor_files import MAX_HEADER_BYTES, header_of, numbers_at, 
 from fccl.adapters.torch_files import torch_bytes
 from fccl.errors import AdapterError
 from tests.adapters.test_adapter import mappings
+from tests.examples import few
 
-fuzz = settings(max_examples=200, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+fuzz = settings(max_examples=few(200), deadline=None, database=None, suppress_health_check=list(HealthCheck))
 GOOD = {"a": torch.arange(6.0).view(2, 3), "b": torch.arange(4.0)}
 ENTRIES = {
     "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},

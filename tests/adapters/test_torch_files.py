@@ -20,8 +20,9 @@ from peft import get_peft_model_state_dict
 from fccl.adapters.torch_files import MAX_RECORDS, read_torch_file, torch_bytes
 from fccl.errors import AdapterError
 from tests.adapters.test_adapter import mappings
+from tests.examples import few
 
-fuzz = settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+fuzz = settings(max_examples=few(150), deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
 def saved(content, **how):
@@ -70,7 +71,7 @@ def refused(content):
 # --- files that adapters are in
 
 
-@settings(max_examples=40)
+@settings(max_examples=few(40))
 @given(mappings, st.sampled_from([dict, OrderedDict]), st.sampled_from([bytes, bytearray]))
 def test_a_dict_of_tensors_is_read_as_torch_reads_it(mapping, kind, content):
     written = content(saved(kind(mapping)))

@@ -22,6 +22,7 @@ from fccl.model.loading import load_model
 from fccl.specs import ModelSpec, RoundPlan, TrainSpec
 from fccl.training.learner import GenericLearner
 from fccl.transports.in_process import InProcessTransport
+from tests.examples import few
 
 RANK, ALPHA = 3, 5.0  # alpha / r is no number that ends
 
@@ -79,7 +80,7 @@ def fresh_bits(models):
 @given(
     history=st.lists(st.tuples(st.integers(RANK, RANK + 4), st.integers(1, 2)), max_size=5), last=st.tuples(st.integers(RANK, RANK + 4), st.just(3))
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=few(15), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_was_loaded_before_leaves_no_trace(models, fresh_bits, kind, history, last):
     model = models[kind]
     for rank, seed in history:

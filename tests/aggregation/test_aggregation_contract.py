@@ -16,6 +16,7 @@ from fccl.aggregation.state import ServerState, server_state_from_bytes
 from fccl.errors import AdapterError, FederationError
 from fccl.storage.files import sha256_of
 from tests.aggregation.adapters import adapter, matrices, parts, vector, weights_for
+from tests.examples import few
 
 EVERY = sorted(RULES)
 BY_COORDINATE, OPTIMISERS = ["median", "trimmed_mean"], ["fedavgm", "fedadagrad", "fedyogi", "fedadam"]
@@ -40,7 +41,7 @@ def test_every_rule_is_named_as_it_is_chosen():
 
 @pytest.mark.parametrize("name", EVERY)
 @given(matrix=matrices(CLIENTS), seed=st.integers(0, 99))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=few(20), deadline=None)
 def test_the_order_of_clients_changes_nothing_but_rounding(name, matrix, seed):
     draw = np.random.default_rng(seed)
     if name in ("krum", "multi_krum"):  # among equals they take the first, so there must be none
@@ -55,7 +56,7 @@ def test_the_order_of_clients_changes_nothing_but_rounding(name, matrix, seed):
 
 @pytest.mark.parametrize("name", MEANS)
 @given(row=matrices(st.just(1)), count=CLIENTS, seed=st.integers(0, 99))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=few(20), deadline=None)
 def test_updates_that_are_all_the_same_are_the_result(name, row, count, seed):
     same = np.repeat(row, count, axis=0)
     result = aggregate(name, np.zeros(row.shape[1]), parts(same, weights_for(same, seed)))
@@ -64,7 +65,7 @@ def test_updates_that_are_all_the_same_are_the_result(name, row, count, seed):
 
 @pytest.mark.parametrize("name", EVERY)
 @given(row=matrices(st.just(1)), count=CLIENTS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=few(10), deadline=None)
 def test_updates_that_change_nothing_move_nothing(name, row, count):
     result = aggregate(name, row[0], parts(np.repeat(row, count, axis=0)))
     assert np.array_equal(vector(result.adapter), row[0].astype(np.float64))
@@ -72,7 +73,7 @@ def test_updates_that_change_nothing_move_nothing(name, row, count):
 
 @pytest.mark.parametrize("name", EVERY)
 @given(matrix=matrices(CLIENTS), seed=st.integers(0, 99))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=few(20), deadline=None)
 def test_shifting_everything_shifts_the_result(name, matrix, seed):
     draw = np.random.default_rng(seed)
     matrix = np.round(matrix * 8) / 8 + np.round(draw.normal(size=matrix.shape) * 64) / 64  # so that the shift itself does not round
@@ -84,7 +85,7 @@ def test_shifting_everything_shifts_the_result(name, matrix, seed):
 
 @pytest.mark.parametrize("name", MEANS)
 @given(matrix=matrices(CLIENTS), seed=st.integers(0, 99), factor=st.sampled_from([0.25, 2.0, 16.0, -1.0]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=few(20), deadline=None)
 def test_scaling_everything_scales_the_result(name, matrix, seed, factor):
     matrix = matrix + np.random.default_rng(seed).normal(size=matrix.shape).astype(np.float32)
     weights, before = weights_for(matrix, seed), np.zeros(matrix.shape[1])
@@ -94,7 +95,7 @@ def test_scaling_everything_scales_the_result(name, matrix, seed, factor):
 
 @pytest.mark.parametrize("name", [name for name in EVERY if name not in BY_COORDINATE + OPTIMISERS])
 @given(matrix=matrices(CLIENTS), seed=st.integers(0, 99))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=few(20), deadline=None)
 def test_the_weights_it_tells_are_those_that_counted(name, matrix, seed):
     """Their sum, filled up with the adapter before, is the result."""
     weights, before = weights_for(matrix, seed), np.ones(matrix.shape[1])
@@ -123,7 +124,7 @@ def test_of_a_rule_by_coordinates_nobody_can_say_who_counted(name):
 
 @pytest.mark.parametrize("name", ["fedavg", "fedprox", "scaffold"])
 @given(matrix=matrices(), seed=st.integers(0, 99))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=few(20), deadline=None)
 def test_fedavg_is_the_weighted_mean_to_the_bit(name, matrix, seed):
     weights = weights_for(matrix, seed) * np.random.default_rng(seed).integers(0, 2, len(matrix))
     weights[0] = 1.0

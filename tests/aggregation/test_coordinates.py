@@ -8,6 +8,7 @@ from fccl.aggregation.coordinates import Median, TrimmedMean
 from fccl.aggregation.state import ServerState
 from fccl.errors import FederationError
 from tests.aggregation.adapters import adapter, matrices, parts, vector
+from tests.examples import few
 
 
 def result(rule, matrix):
@@ -35,7 +36,7 @@ def test_trimming_nobody_is_the_mean_and_trimming_all_but_the_middle_the_median(
 
 @pytest.mark.parametrize("rule", [Median(), TrimmedMean(max_bad_clients=3)])
 @given(honest=matrices(st.integers(4, 6), st.just(4)), seed=st.integers(0, 999), bad=st.integers(1, 3), size=st.sampled_from([1.0, 1e6, 3e38]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=few(50), deadline=None)
 def test_a_minority_cannot_leave_what_the_honest_say(rule, honest, seed, bad, size):
     draw = np.random.default_rng(seed)
     liars = np.float32(draw.choice([-1, 1], (bad, 4)) * size) * draw.uniform(0.5, 1, (bad, 4)).astype(np.float32)

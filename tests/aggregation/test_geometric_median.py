@@ -9,6 +9,7 @@ from scipy import optimize
 from fccl.aggregation.geometric_median import SMOOTHING, GeometricMedian
 from fccl.aggregation.state import ServerState
 from tests.aggregation.adapters import adapter, parts, vector
+from tests.examples import few
 
 
 def median(matrix, weights=None, before=None):
@@ -25,7 +26,7 @@ def cost(point, matrix, weights):
 
 
 @given(seed=st.integers(0, 9999), clients=st.integers(3, 9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=few(40), deadline=None)
 def test_no_point_is_better(seed, clients):
     matrix, weights = clouds(seed, clients), np.random.default_rng(seed).dirichlet(np.ones(clients))
     found = vector(median(matrix, weights).adapter)
@@ -64,7 +65,7 @@ def test_more_than_half_of_the_weight_in_one_place_decides():
 
 
 @given(seed=st.integers(0, 9999), bad=st.integers(1, 3), size=st.sampled_from([1.0, 100.0, 1e6, 1e15, 3e37]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=few(40), deadline=None)
 def test_less_than_half_of_the_weight_is_bounded(seed, bad, size):
     """Around any point: ‖v‖ <= 2 (1 - s) / (1 - 2s) · max ‖u_i‖ of the honest, s the liars' weight (Lopuhaä & Rousseeuw 1991)."""
     honest = clouds(seed, 4)

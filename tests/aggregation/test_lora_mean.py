@@ -20,6 +20,7 @@ from fccl.aggregation.protocol import Parts
 from fccl.aggregation.rules import aggregation
 from fccl.aggregation.state import ServerState
 from fccl.errors import AdapterError, FederationError, SettingsError, UpdateRejected
+from tests.examples import few
 
 # Names and (fan_in, fan_out) as PEFT has them for GPT-2's Conv1D and for Llama's Linear.
 SHAPES = {
@@ -69,7 +70,7 @@ def mean(name, rank, before, weights, updates):
 
 
 @given(seed=st.integers(0, 9999), count=st.integers(1, 9), rank=st.integers(1, 4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=few(40), deadline=None)
 def test_error_of_the_mean_of_factors_is_that_of_dense_products(seed, count, rank):
     updates, weights = [factors(seed + i, rank) for i in range(count)], weights_of(seed, count)
     after, exact = weighted_mean(zip(weights, updates, strict=True)), dense_mean(weights, updates)
@@ -78,7 +79,7 @@ def test_error_of_the_mean_of_factors_is_that_of_dense_products(seed, count, ran
 
 
 @given(seed=st.integers(0, 9999), count=st.integers(2, 6))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=few(20), deadline=None)
 def test_with_one_a_for_all_the_mean_of_factors_is_exact(seed, count):
     shared, weights = factors(seed, 3), weights_of(seed, count)
     updates = [
@@ -93,7 +94,7 @@ def test_with_one_a_for_all_the_mean_of_factors_is_exact(seed, count):
 
 
 @given(seed=st.integers(0, 9999), count=st.integers(1, 9), rank=st.integers(1, 5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=few(40), deadline=None)
 def test_svd_is_the_best_of_its_rank(seed, count, rank):
     """Its error is the norm of the singular values that are left out (Eckart & Young 1936), and no other adapter does better."""
     updates, weights = [factors(seed + i, rank) for i in range(count)], weights_of(seed, count)
@@ -106,7 +107,7 @@ def test_svd_is_the_best_of_its_rank(seed, count, rank):
 
 
 @given(seed=st.integers(0, 9999), count=st.integers(1, 9), rank=st.integers(1, 3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=few(40), deadline=None)
 def test_exact_is_the_mean_itself_and_begins_with_svd(seed, count, rank):
     updates, weights = [factors(seed + i, rank) for i in range(count)], weights_of(seed, count)
     after, exact = mean("exact", rank, updates[0], weights, updates), dense_mean(weights, updates)
@@ -148,7 +149,7 @@ def test_the_same_bits_whatever_the_threads(count):
 
 
 @given(seed=st.integers(0, 9999), wide=st.integers(1, 7), rank=st.integers(1, 4))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=few(30), deadline=None)
 def test_what_a_client_does_not_train_counts_as_unchanged(seed, wide, rank):
     """Clients of several ranks under a wider adapter: P is the mean of what each would have meant with all of its directions."""
     rank = min(rank, wide)
@@ -166,7 +167,7 @@ def test_what_a_client_does_not_train_counts_as_unchanged(seed, wide, rank):
 
 
 @given(seed=st.integers(0, 99), rank=st.integers(1, 6))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=few(10), deadline=None)
 def test_first_and_rest_are_the_whole(seed, rank):
     adapter = factors(seed, 4)
     head, tail = dense(first(adapter, rank)), rest(adapter, rank)
@@ -196,7 +197,7 @@ def test_a_rank_wider_than_the_module_keeps_its_width():
 
 
 @given(seed=st.integers(0, 999), count=st.integers(1, 40))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=few(20), deadline=None)
 def test_the_sum_is_the_same_side_by_side_and_multiplied_out(seed, count):
     """With many factors it becomes the dense matrix; nothing of that can be seen."""
     draw = np.random.default_rng(seed)

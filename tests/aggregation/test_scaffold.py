@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from fccl.aggregation.scaffold import ClientControl, controls_after, corrections, server_control
 from fccl.errors import AdapterError
 from tests.aggregation.adapters import adapter, vector
+from tests.examples import few
 
 STEPS, LR, SIZE = 8, 0.05, 4
 
@@ -65,7 +66,7 @@ def equally(chosen):
 
 
 @given(seed=st.integers(0, 9999), count=st.integers(2, 6), rounds=st.integers(1, 8))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=few(40), deadline=None)
 def test_is_the_papers_option_two_under_sgd_whoever_takes_part(seed, count, rounds):
     """The mean of the gradients is c_i - c + (x - y) / (K lr), and the sum of what is kept the paper's running c."""
     curvatures, centres = clients_of(seed, count)

@@ -10,6 +10,7 @@ from fccl.aggregation.rules import aggregation
 from fccl.aggregation.server_optimisers import FedAvgM
 from fccl.errors import FederationError
 from tests.aggregation.adapters import adapter, parts, vector
+from tests.examples import few
 
 ROUNDS = 5
 
@@ -70,7 +71,7 @@ def adaptive_step(name, lr, beta1, beta2, tau):
 
 
 @given(seed=st.integers(0, 999), clients=st.integers(1, 5), lr=st.floats(0.1, 2), beta=st.floats(0, 0.95))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=few(25), deadline=None)
 def test_momentum_is_that_of_hsu(seed, clients, lr, beta):
     history, start = histories(seed, clients), np.linspace(-1, 1, 4)
     ours = run(FedAvgM(server_lr=lr, server_momentum=beta), history, start)
@@ -86,7 +87,7 @@ def test_momentum_is_that_of_hsu(seed, clients, lr, beta):
     beta2=st.floats(0.1, 0.999),
     tau=st.floats(1e-3, 1),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=few(25), deadline=None)
 def test_adaptive_rules_are_those_of_reddi(name, seed, clients, lr, beta1, beta2, tau):
     history, start = histories(seed, clients), np.linspace(-1, 1, 4)
     rule = aggregation(name, server_lr=lr, server_momentum=beta1, server_beta2=beta2, server_tau=tau)
@@ -122,7 +123,7 @@ def steps(rule, changes):
     changes=arrays.arrays(np.float64, (12, 3), elements=st.builds(lambda sign, size: sign * 10.0**size, st.sampled_from([-1, 1]), st.floats(-3, 37))),
     beta1=st.sampled_from([0.0, 0.5, 0.9]),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=few(30), deadline=None)
 def test_no_value_moves_farther_than_some_learning_rates_whatever_a_client_sends(name, changes, beta1):
     rule = aggregation(name, server_lr=0.05, server_momentum=beta1)
     assert steps(rule, changes).max() <= farthest(name, beta1) * (1 + 1e-4)

@@ -21,6 +21,7 @@ from fccl.apps.console import PlainConsole, say
 from fccl.apps.main import main
 from fccl.apps.progress import answer_line
 from fccl.messages import ClientFailure
+from tests.examples import few
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = re.compile(r"\x1b\[[\d;]*m|\x1b\[\d*[AGK]|\x1b\[2K|\x1b\[\?25[lh]")  # colours, lines cleared, the cursor hidden: rich's bars
@@ -111,7 +112,7 @@ def console():
     return PlainConsole(file=StringIO(), width=60, force_terminal=True, markup=False, emoji=False)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=few(50), deadline=None)
 @given(st.text(st.characters(), max_size=40))
 def test_whatever_is_printed_in_whichever_way_nothing_of_it_is_a_command(text):
     shown = console()

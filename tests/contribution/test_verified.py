@@ -16,6 +16,7 @@ from fccl.federation.rounds import FederationState
 from fccl.storage.files import sha256_of
 from fccl.transports.in_process import InProcessTransport
 from tests.contribution.quadratic import Quadratic, flat, task, update, updates
+from tests.examples import few
 from tests.toy import START, ToyLearner, adapter, federation, shard
 
 number = st.integers(-768, 768).map(lambda n: n / 256)  # no numbers so small that their products vanish
@@ -369,7 +370,7 @@ def test_a_few_adapters_are_in_memory_however_many_clients_there_are():
     assert most <= 3
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=few(20), deadline=None)
 @given(rounds(min_size=2))
 def test_updates_in_files_weigh_the_same_to_the_bit(tmp_path_factory, given_updates):
     folder = tmp_path_factory.mktemp("stored")

@@ -12,6 +12,7 @@ from fccl.data.formats import SFT_FORMATS, VA_FORMATS, parse_sft, parse_va
 from fccl.data.json_files import Unreadable
 from fccl.data.sources import open_source
 from fccl.errors import BadRow, DataError
+from tests.examples import few
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -109,7 +110,7 @@ def test_ultrafeedback_takes_the_best_against_the_worst_or_nothing(scores):
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: text.strip() == text)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=few(40))
 @given(st.lists(st.builds(SftExample, TEXT, TEXT, st.just(""), TEXT | st.just("")), min_size=1))
 def test_the_projects_own_shards_come_back_as_they_were(tmp_path_factory, examples):
     file = tmp_path_factory.mktemp("own") / "shard.jsonl"
@@ -195,7 +196,7 @@ MESSAGE = st.fixed_dictionaries(
     first=st.lists(VALUES | st.lists(MESSAGE, max_size=4), min_size=3, max_size=3),
     more=st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4),
 )
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=few(150))
 def test_any_row_is_an_example_or_counted_or_an_error_of_ours(known, first, more):
     row = more | dict(zip(known.columns, first, strict=False))
     for parse, good in ((sft, {"instruction": "Q", "output": "A"}), (va, {"prompt": "Q", "chosen": "A", "rejected": "B"})):

@@ -14,6 +14,7 @@ from fccl.data import json_files
 from fccl.data.json_files import Unreadable, json_rows
 from fccl.data.sources import kind_of, open_source
 from fccl.errors import DataError
+from tests.examples import few
 
 ROWS = [{"instruction": f"Q{index}\u2028", "input": "", "output": f"A {index}"} for index in range(3)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
@@ -154,7 +155,7 @@ def test_a_gzip_file_that_unpacks_to_far_more_than_it_is_is_a_trap(tmp_path, mon
     | st.text('{}[]",: \n01ae').map(str.encode)
     | st.sampled_from(list(LAYOUTS)).map(lambda name: LAYOUTS[name][:-3].encode())
 )
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=few(150))
 def test_no_content_is_more_than_an_error_of_ours(tmp_path_factory, content):
     file = tmp_path_factory.getbasetemp() / "any.jsonl"
     file.write_bytes(content)

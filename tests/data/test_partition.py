@@ -11,6 +11,7 @@ from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.partition import client_sizes, partition, topic_shares
 from fccl.errors import DataError
 from fccl.specs import PHASES, PartitionSpec
+from tests.examples import few
 
 
 def spec_of(clients=4, alpha=0.5, skew=1.0, seed=0):
@@ -36,7 +37,7 @@ COUNTS = st.lists(st.integers(0, 40), min_size=1, max_size=6)
 
 
 @given(COUNTS, COUNTS, st.integers(1, 12), ALPHAS, st.floats(1, 50), st.integers(0, 2**40))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=few(60))
 def test_shards_are_disjoint_their_union_is_everything_and_everybody_has_something(sft_counts, va_counts, clients, alpha, skew, seed):
     sft, va, spec = sft_of(sft_counts), va_of(va_counts), spec_of(clients, alpha, skew, seed)
     if min(len(sft), len(va)) < clients:
@@ -58,7 +59,7 @@ def test_examples_that_are_equal_are_dealt_as_often_as_they_come():
 
 
 @given(COUNTS.filter(lambda counts: sum(counts) >= 8), st.integers(1, 8), st.floats(1, 10), st.integers(0, 2**40))
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=few(50))
 def test_without_alpha_every_topic_is_dealt_by_size_within_one_example(counts, clients, skew, seed):
     spec = spec_of(clients, None, skew, seed)
     found = table(partition(sft_of(counts), va_of(counts), spec), "sft")
@@ -89,7 +90,7 @@ def test_the_size_skew_is_reached_within_rounding():
 @given(
     st.integers(1, 1000), st.sampled_from([5e-324, 1e-300, 1e-3, 0.3, 1.0, 1e3, 1e6, 1e300]), st.sampled_from([1.0, 10.0, 1e300]), st.text(max_size=3)
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=few(60))
 def test_shares_are_a_distribution_however_extreme_alpha_is(clients, alpha, skew, topic):
     with np.errstate(all="raise", under="ignore"):
         shares = topic_shares(topic, spec_of(clients, alpha, skew))

@@ -18,6 +18,7 @@ from fccl.data import sources
 from fccl.data.json_files import Unreadable
 from fccl.data.sources import kind_of, open_source
 from fccl.errors import DataError, StorageError
+from tests.examples import few
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = [{"instruction": "a", "response": "b"}, {"instruction": "c\u2028d", "response": "e"}]
@@ -53,7 +54,7 @@ def test_a_line_that_cannot_be_read_does_not_hide_the_others(tmp_path, line, wha
     indent=st.none() | st.integers(0, 3),
     before=st.sampled_from(["", "\n", " \n\n ", "\ufeff"]),
 )
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=few(40))
 def test_elements_of_an_array_come_with_the_line_that_they_start_on(tmp_path_factory, values, indent, before):
     file = tmp_path_factory.mktemp("array") / "rows.json"
     text = before + json.dumps(values, indent=indent) + "\n"

@@ -10,6 +10,7 @@ from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.split import SPLITS, group_key, split_by_instruction
 from fccl.errors import DataError
 from fccl.specs import DataSpec, PartitionSpec
+from tests.examples import few
 
 
 def spec_of(test=300, validation=96, seed=0):
@@ -37,7 +38,7 @@ INSTRUCTIONS = st.lists(st.builds("{}{}".format, st.sampled_from(["q", "Q", " q 
 
 
 @given(INSTRUCTIONS, INSTRUCTIONS, st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=few(40))
 def test_what_is_held_out_in_one_kind_is_in_the_same_split_of_the_other(sft, va, test, validation, seed):
     both = split_by_instruction(sft_of(sft), va_of(va), spec_of(test, validation, seed))
     for name in SPLITS:
@@ -52,7 +53,7 @@ def test_what_is_held_out_in_one_kind_is_in_the_same_split_of_the_other(sft, va,
 
 
 @given(st.data(), st.integers(3, 400), st.integers(3, 400), st.integers(1, 100), st.integers(1, 100))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=few(40))
 def test_sizes_are_exact_to_one_when_no_instruction_comes_twice_within_a_kind(data, n_sft, n_va, test, validation):
     shared = data.draw(st.integers(0, min(n_sft, n_va)))
     sft, va = [f"q{index}" for index in range(n_sft)], [f"q{index + n_sft - shared}" for index in range(n_va)]

@@ -11,6 +11,7 @@ from fccl.errors import ModelError
 from fccl.model.base_model import BUILTIN_MODEL, base_path
 from fccl.model.encoding import encode_pairs, encode_sft, prompt_ids
 from fccl.model.tokens import control_tokens, token_ids
+from tests.examples import few
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz</>|_[]▁#:\n .CEKLNPSU"
 PIECES = ["<", "</", "s>", "</s", "<|", "|>", "im", "end", "_end"]
@@ -94,7 +95,7 @@ def test_no_special_token_of_any_tokenizer_comes_out_of_its_own_name(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=few(60))
 def test_no_text_becomes_a_command(kind, data):
     tokenizer = KINDS[kind]
     spelt = st.lists(st.sampled_from([*control_tokens(tokenizer), *PIECES, "a", " ", "b c", "\n", ">", "[", "]"]), max_size=8).map("".join)
@@ -105,7 +106,7 @@ def test_no_text_becomes_a_command(kind, data):
 
 @pytest.mark.parametrize("kind", ROUND_TRIPS)
 @given(data=st.data())
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=few(60))
 def test_the_text_comes_back_when_control_tokens_are_taken_out(kind, data):
     tokenizer = KINDS[kind]
     word = st.sampled_from([*control_tokens(tokenizer), "a", "</", "s>", "b", "end"])
@@ -115,7 +116,7 @@ def test_the_text_comes_back_when_control_tokens_are_taken_out(kind, data):
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(texts=st.lists(st.text("abc de.\n", min_size=1), min_size=1, max_size=4), special=st.booleans())
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=few(30))
 def test_ordinary_text_is_read_as_the_tokenizer_reads_it(kind, texts, special):
     plain = KINDS[kind](texts, add_special_tokens=special, verbose=False)["input_ids"]
     assert token_ids(KINDS[kind], texts, special) == plain

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fccl.storage import files, temporary
 from fccl.storage.files import new_folder, write_bytes, write_text
 from fccl.storage.temporary import OLD_S, is_old, is_temporary, make_file, make_folder, sweep
+from tests.examples import few
 from tests.processes import CONTEXT
 
 
@@ -87,7 +88,7 @@ def test_only_what_is_asked_for_is_swept(tmp_path):
     assert [name[:10] for name in os.listdir(tmp_path)] == [".client_2_"]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=few(30), deadline=None)
 @given(st.text(min_size=1, max_size=255).filter(lambda name: "/" not in name and "\0" not in name and name not in (".", "..")))
 def test_a_temporary_name_fits_whatever_it_is_for(tmp_path_factory, name):
     folder = tmp_path_factory.mktemp("names")

@@ -14,6 +14,7 @@ from fccl.specs import TrainSpec
 from fccl.training.drift import Drift
 from fccl.training.loop import StepLoss, train
 from fccl.training.sft import SftObjective
+from tests.examples import few
 
 SPEC = TrainSpec(epochs=3, learning_rate=0.05, batch_size=2, warmup=0.0, max_grad_norm=1e9, schedule="constant")
 EXAMPLES = tuple(SftExample(f"What is {n}?", f"It is {n}, and so on.") for n in range(5))
@@ -39,7 +40,7 @@ def trained(spec=SPEC, correction=None, more=lambda weight: 0.0, seed=3):
 
 
 @given(mu=st.floats(0.01, 10), seed=st.integers(0, 999))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=few(30), deadline=None)
 def test_the_pull_is_the_gradient_of_the_proximal_term(mu, seed):
     draw = torch.Generator().manual_seed(seed)
     start, now = torch.randn(4, generator=draw), torch.randn(4, generator=draw)
@@ -86,7 +87,7 @@ def test_without_any_of_it_not_a_bit_changes():
 
 
 @given(seed=st.integers(0, 999))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=few(20), deadline=None)
 def test_a_correction_is_a_linear_term_of_the_loss(seed):
     change = torch.randn(3, generator=torch.Generator().manual_seed(seed))
     corrected, _ = trained(correction=[change])

@@ -11,6 +11,7 @@ from fccl.storage.files import write_text
 from fccl.view import tail as module
 from fccl.view.tail import ComparisonReader
 from tests.compare.made_up import comparison
+from tests.examples import few
 
 WHOLE = comparison().model_dump_json(indent=1)
 ROW = comparison().rows[0].model_dump_json()
@@ -48,7 +49,7 @@ def test_the_file_is_read_only_when_it_changed(path, monkeypatch):
     assert len(reads) == 3
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=few(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, len(WHOLE) - 1))
 def test_a_half_written_file_is_none_and_the_whole_one_is_read_after_it(path, length):
     path.parent.mkdir(exist_ok=True)
@@ -61,7 +62,7 @@ def test_a_half_written_file_is_none_and_the_whole_one_is_read_after_it(path, le
     assert reader.refresh().results == comparison()
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=few(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_damaged_file_is_a_comparison_or_none(path, data):
     path.parent.mkdir(exist_ok=True)

@@ -12,6 +12,7 @@ from fccl.transports.exchange.quarantine import RejectedFolder
 from fccl.transports.exchange.server import ExchangeTransport
 from fccl.view import exchange as module
 from fccl.view.exchange import ExchangeReader
+from tests.examples import few
 from tests.processes import client_processes, exchange_spec
 from tests.toy import START, ToyLearner, federation
 from tests.transports.obstacles import INSTEAD_OF_A_FOLDER, put
@@ -169,7 +170,7 @@ def test_a_file_that_goes_while_it_is_looked_at(paths, monkeypatch):
     assert names(ExchangeReader(paths).refresh()) == ["phase_2.txt"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=few(100), deadline=None)
 @given(st.lists(st.text(st.characters(exclude_characters="/\x00", exclude_categories=["Cs"]), min_size=1, max_size=20), max_size=10))
 def test_any_names_are_files_or_strangers(tmp_path_factory, texts):
     paths = ExchangePaths(tmp_path_factory.mktemp("exchange"))

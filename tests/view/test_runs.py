@@ -19,6 +19,7 @@ from fccl.view import runs
 from fccl.view.exchange import ExchangeReader
 from fccl.view.runs import RunReader, list_runs, tail
 from fccl.view.status import glance
+from tests.examples import few
 from tests.toy import START, ToyLearner, federation, shard
 from tests.view.logs import BASE, Logs, a_manifest, line
 
@@ -112,7 +113,7 @@ def last_record(paths):
     return read_records(paths.progress, RoundRecord)[-1]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=few(40), deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 1)), max_size=12))
 def test_logs_in_any_pieces_give_the_same_view(tmp_path_factory, cuts):
     whole = Logs(tmp_path_factory.mktemp("whole")).begin()
@@ -227,7 +228,7 @@ def test_a_file_that_is_not_what_it_should_be_hides_nothing_else(logs, name, con
     assert (view.evaluation, view.manifest) == (None, None)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=few(60), deadline=None)
 @given(st.dictionaries(st.sampled_from([*FILES, "status"]), st.binary(max_size=80)), st.dictionaries(st.text(max_size=8), st.text(max_size=8)))
 def test_garbage_anywhere_never_raises(tmp_path_factory, garbage, more):
     logs = Logs(tmp_path_factory.mktemp("logs"))
@@ -295,7 +296,7 @@ def test_runs_are_listed_newest_first(logs):
     assert [RunReader(entry.paths).refresh().run_id for entry in entries] == ["b", "c", "a"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=few(150), deadline=None)
 @given(
     st.lists(st.text(alphabet="abAB \r{é", max_size=12), max_size=30), st.integers(0, 6), st.sampled_from(["", "a", "B", "É", "{"]), st.integers(1, 9)
 )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fccl.paths import ExchangePaths
 from fccl.view.runs import RunReader
 from fccl.view.status import glance, original_clients
+from tests.examples import few
 from tests.view.logs import BEGAN, ROUND_S, Logs, a_manifest, line
 
 STALE_S, TIMEOUT_S = 60.0, 600.0
@@ -359,7 +360,7 @@ def test_the_open_round_counts_by_its_clients_steps(logs):
 NUMBERS = ("num_clients", "clients_per_round", "fed_rounds", "heartbeat_stale_s", "client_timeout_s", "batch_size", "sft_local_epochs")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=few(100), deadline=None)
 @given(
     settings=st.dictionaries(
         st.sampled_from(

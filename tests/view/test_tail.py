@@ -13,6 +13,7 @@ from fccl.records.run import RunState
 from fccl.storage.reading import read_small
 from fccl.view import tail
 from fccl.view.tail import Follower, ValueFile
+from tests.examples import few
 
 
 class Collected:
@@ -134,7 +135,7 @@ def folder_of_machines(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("folder_of_machines")
 class TestLog(Log.TestCase):
-    settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+    settings = settings(max_examples=few(60), stateful_step_count=25, deadline=None)
 
 
 def test_a_log_that_is_written_anew_is_read_anew(tmp_path):

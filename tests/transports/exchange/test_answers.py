@@ -19,6 +19,7 @@ from fccl.paths import ExchangePaths
 from fccl.storage.reading import parse
 from fccl.transports.exchange.answers import AnswerReader
 from fccl.transports.exchange.wire import VERSION, AdapterFile, FailureFile, OriginalContribution, TaskFile, UpdateFile
+from tests.examples import few
 from tests.toy import MODEL, TRAIN
 
 LIKE = Adapter({"base.lora_A.weight": torch.arange(6.0).view(2, 3), "base.lora_B.weight": torch.arange(4.0)})
@@ -78,7 +79,7 @@ FILES = {"bytes": 20, "json": 1, "fields": 2 * len(VALID), "adapters": 20, "head
 
 
 def fuzz(kind):
-    return settings(max_examples=EXAMPLES[kind], deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    return settings(max_examples=few(EXAMPLES[kind]), deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
 def test_control_valid_files_are_accepted(reader):
@@ -88,7 +89,7 @@ def test_control_valid_files_are_accepted(reader):
     assert judge(reader, as_json(failure), b"") == FailureFile.model_validate(failure)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=few(100), deadline=None)
 @given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=10, max_size=10), st.floats(0, 1e6), st.integers(1, 10**9))
 def test_control_whatever_the_numbers_are(reader, numbers, loss, samples):
     content = Adapter({"base.lora_A.weight": torch.tensor(numbers[:6]).view(2, 3), "base.lora_B.weight": torch.tensor(numbers[6:])}).to_bytes()

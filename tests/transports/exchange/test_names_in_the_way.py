@@ -11,6 +11,7 @@ from fccl.aggregation.rules import aggregation
 from fccl.paths import ExchangePaths
 from fccl.transports.exchange.server import ExchangeTransport
 from fccl.transports.in_process import InProcessTransport
+from tests.examples import few
 from tests.processes import exchange_spec
 from tests.toy import START, ToyLearner, federation, shard
 from tests.transports.contract import keeping
@@ -93,7 +94,7 @@ def test_what_is_where_a_folder_belongs_is_moved_too(tmp_path, kind):
 
 
 @given(data=st.data())
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=few(6), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_mixture_of_them_changes_nothing(tmp_path_factory, data):
     """Drawn by a seed, so that the same names have the same things when a failure is looked at again."""
     root, seed = tmp_path_factory.mktemp("mixed"), data.draw(st.integers(0, 2**32))

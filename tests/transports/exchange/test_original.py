@@ -15,6 +15,7 @@ from fccl.errors import AdapterError
 from fccl.model.loading import load_model
 from fccl.specs import ModelSpec
 from fccl.transports.exchange.original import OriginalReader, in_memory, original_bytes
+from tests.examples import few
 
 A = "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"
 B = "base_model.model.transformer.h.0.attn.c_attn.lora_B.weight"
@@ -50,7 +51,7 @@ def test_either_dialect_is_read(tensors):
 names = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=20).map(lambda text: f"x.{text}.lora_A.weight")
 
 
-@settings(max_examples=50)
+@settings(max_examples=few(50))
 @given(st.lists(names, min_size=1, max_size=5, unique=True), st.integers(1, 4))
 def test_whatever_is_written_is_read_again(names, size):
     adapter = Adapter({name: torch.full((size, index + 1), float(index)) for index, name in enumerate(names)})

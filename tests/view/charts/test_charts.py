@@ -18,6 +18,7 @@ from fccl.view.charts import palette
 from fccl.view.charts.rounds import numbered
 from tests.compare import made_up
 from tests.compare.made_up import comparison
+from tests.examples import few
 from tests.view.histories import evaluation, manifest, view
 
 MOST = 5_050
@@ -69,7 +70,7 @@ shapes = st.tuples(st.integers(1, 40), st.integers(1, 30), st.integers(0, 40), s
 # --- every chart
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=few(8), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(shapes)
 def test_every_run_has_charts_that_vega_lite_accepts(shape):
     clients, rounds, per_round, seed = shape
@@ -124,7 +125,7 @@ def test_axes_have_titles_and_units():
 # --- rounds
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=few(60), deadline=None)
 @given(st.integers(1, 3000), st.integers(0, 3000), st.integers(1, 200))
 def test_spans_of_rounds_cover_every_round_once_and_keep_the_phases_apart(sft, va, most):
     frame = pd.DataFrame({"round": range(sft + va), "phase": ["sft"] * sft + ["va"] * va})
@@ -189,7 +190,7 @@ def test_a_base_far_above_is_drawn_on_a_logarithmic_axis():
     assert "type" not in encodings(charts.held_out_loss(run, "sft").to_dict())[0]["y"]["scale"]
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=few(10), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(shapes)
 def test_stacked_weights_are_the_weights_and_fill_the_column(shape):
     clients, rounds, per_round, seed = shape
