@@ -109,7 +109,7 @@ def test_only_the_dashboard_is_reached_from_outside_and_only_prepare_is_root():
 
 
 @pytest.mark.parametrize("compose", COMPOSES, ids=" ".join)
-@pytest.mark.parametrize(("clients", "keys"), [(1, True), (3, False), (50, True)])
+@pytest.mark.parametrize(("clients", "keys"), [(1, True), (3, False), pytest.param(50, True, marks=pytest.mark.slow)])
 def test_compose_accepts_it(tmp_path, compose, clients, keys):
     if not shutil.which(compose[0]) or subprocess.run([*compose, "version"], capture_output=True, check=False).returncode:
         pytest.skip(f"{' '.join(compose)} is not here")

@@ -127,8 +127,8 @@ def test_a_browser_that_is_closed_early_is_no_error(name, kept):
     "command",
     [
         [sys.executable, "-m", "fccl", "dashboard", "--port"],
-        [sys.executable, str(ROOT / "dashboard.py"), "--port"],
-        [sys.executable, "-m", "streamlit", "run", str(ROOT / "dashboard.py"), "--server.port"],
+        pytest.param([sys.executable, str(ROOT / "dashboard.py"), "--port"], marks=pytest.mark.slow),
+        pytest.param([sys.executable, "-m", "streamlit", "run", str(ROOT / "dashboard.py"), "--server.port"], marks=pytest.mark.slow),
     ],
     ids=["fccl", "door", "streamlit"],
 )

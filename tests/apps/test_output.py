@@ -92,6 +92,7 @@ def test_a_full_disk_behind_the_output_is_one_line_and_exit_1(tmp_path, argument
     assert second.startswith("  way out: ")
 
 
+@pytest.mark.slow
 def test_a_run_whose_reader_goes_says_so_here_and_in_its_log_and_goes_on(tmp_path):
     short = ("--num-clients", "2", "--fed-rounds", "1", "--max-sft-examples", "60", "--max-va-examples", "60", "--threads", "1", "--no-evaluate")
     process = fccl(tmp_path, "run", *short)

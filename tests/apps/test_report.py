@@ -153,9 +153,12 @@ def test_what_the_server_verified_and_what_averaging_loses_are_drawn(logs):
     assert "Error of averaging LoRA factors" in said
 
 
+def test_without_a_comparison_there_is_no_section_of_it(whole):
+    assert "methods" not in {each.attributes["aria-labelledby"] for each in whole.top.all("section")}
+
+
 def test_a_comparison_beside_the_run_has_a_section_and_a_broken_one_has_none(logs):
-    finished(logs)
-    assert "methods" not in {each.attributes["aria-labelledby"] for each in report(logs.root).top.all("section")}
+    logs.begin(**settings())  # no rounds: their charts take longest
     write_text(logs.paths.compare.results, comparison().model_dump_json())
     page = report(logs.root)
     assert table(page, "shuffled answers, 2 of 4 clients")[3][:4] == ["FCCL, verified", "1.822", "0.670 [0.664, 0.677]", "2/2 ▲ better"]

@@ -44,14 +44,19 @@ def empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture
-def data(tmp_path):
-    """A small prepared folder."""
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
     from fccl.apps.narrow import data_spec
 
-    paths = DataPaths(tmp_path / "data")
+    paths = DataPaths(tmp_path_factory.mktemp("prepared") / "data")
     prepare(data_spec(load_settings({"max_sft_examples": "300", "max_va_examples": "150"})), paths)
     return paths
+
+
+@pytest.fixture
+def data(prepared, tmp_path):
+    """A small prepared folder."""
+    return DataPaths(shutil.copytree(prepared.root, tmp_path / "data"))
 
 
 def info_of(settings, data):

@@ -64,6 +64,10 @@ def rows(count, category=HOSTILE):
     ]
 
 
+def of_data(data_file):
+    return ("--sft-data", data_file, "--va-data", "synthetic", "--num-clients", "2")
+
+
 @pytest.fixture
 def data_file(tmp_path):
     path = tmp_path / "texts [red].jsonl"
@@ -71,15 +75,18 @@ def data_file(tmp_path):
     return path.name
 
 
-def test_prepare_and_run_show_data_as_signs(tmp_path, data_file):
-    data = ("--sft-data", data_file, "--va-data", "synthetic", "--num-clients", "2")
-    status, output = at_a_terminal(tmp_path, "prepare", *data)
+def test_prepare_shows_data_as_signs(tmp_path, data_file):
+    status, output = at_a_terminal(tmp_path, "prepare", *of_data(data_file))
     assert status == 0, output
     assert left_over(output) == set()
     assert "\x1b[2J" not in output
     assert "\\x1b[2J" in output
+
+
+@pytest.mark.slow
+def test_a_run_shows_data_as_signs(tmp_path, data_file):
     short = ("--fed-rounds", "1", "--threads", "1", "--max-length", "64", "--gen-samples", "1", "--gen-tokens", "2", "--bootstrap-samples", "100")
-    status, output = at_a_terminal(tmp_path, "run", *data, *short)
+    status, output = at_a_terminal(tmp_path, "run", *of_data(data_file), *short)
     assert status == 0, output
     assert left_over(output) == set()
     assert "\x1b[5;7m" not in output

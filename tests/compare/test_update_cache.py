@@ -1,5 +1,4 @@
 import json
-import multiprocessing
 from dataclasses import dataclass, replace
 from threading import Timer
 
@@ -8,6 +7,7 @@ import pytest
 from fccl.compare.update_cache import CachedLearner
 from fccl.messages import FitTask
 from fccl.storage.locks import one_at_a_time
+from tests.processes import CONTEXT
 from tests.toy import MODEL, START, TRAIN, ToyLearner, adapter, shard
 
 
@@ -125,9 +125,8 @@ def train_slowly(folder, begun, may_end):
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_who_comes_second_waits_and_reads_unless_the_first_dies(setting, killed):
-    context = multiprocessing.get_context("spawn")
-    begun, may_end = context.Event(), context.Event()
-    first = context.Process(target=train_slowly, args=(setting.folder, begun, may_end), daemon=True)
+    begun, may_end = CONTEXT.Event(), CONTEXT.Event()
+    first = CONTEXT.Process(target=train_slowly, args=(setting.folder, begun, may_end), daemon=True)
     first.start()
     assert begun.wait(60)
     Timer(0.3, first.kill if killed else may_end.set).start()

@@ -23,11 +23,11 @@ from tests.transports.exchange_tools import clients, finish, fit, slow, until
 
 
 def test_a_client_that_never_comes_is_given_up_at_the_deadline(paths, transport):
-    with transport(timeout_s=4.0) as exchange, clients(paths, {0: ToyLearner()}):
+    with transport(timeout_s=1.5) as exchange, clients(paths, {0: ToyLearner()}):
         found = fit(exchange)
         finish(exchange)
     assert isinstance(found[0], ClientUpdate)
-    assert found[1] == ClientFailure(1, "no answer within 4 s; it was never seen")
+    assert found[1] == ClientFailure(1, "no answer within 1.5 s; it was never seen")
 
 
 def test_a_client_that_died_is_given_up_before_the_deadline(paths, transport):
@@ -44,7 +44,7 @@ def test_a_client_that_died_is_given_up_before_the_deadline(paths, transport):
 
 def test_a_slow_client_that_lives_has_until_the_deadline(paths, transport):
     """Its heartbeat goes on while it trains, so it is not taken for dead."""
-    with transport(timeout_s=30.0, stale_s=4.0) as exchange, clients(paths, {0: ToyLearner(), 1: slow(7.0)}):
+    with transport(timeout_s=30.0, stale_s=1.5) as exchange, clients(paths, {0: ToyLearner(), 1: slow(2.5)}, heartbeat_s=0.1):
         found = fit(exchange)
         finish(exchange)
     assert all(isinstance(answer, ClientUpdate) for answer in found.values())
@@ -65,19 +65,26 @@ def test_a_client_that_is_late_joins_the_next_round(paths, transport):
 def test_a_client_that_returns_joins_the_current_round(paths, transport):
     """It is given up as dead, and comes back while the round waits for another."""
     told = []
-    with transport(timeout_s=60.0, stale_s=3.0) as exchange:
+
+    class AfterTheOther(ToyLearner):
+        def fit(self, task, shard, on_status):
+            until(lambda: told, seconds=30)
+            thread.start()
+            until(paths.flag(0, 0).exists, seconds=30)
+            return super().fit(task, shard, on_status)
+
+    with transport(timeout_s=60.0, stale_s=2.0) as exchange:
         exchange.tell = told.append
         dead = {"client_id": 0, "state": "idle", "run_id": "run", "round": 0, "phase": "sft"}
         threading.Timer(0.1, write_text, (paths.status(0), json.dumps(dead))).start()
         back = ExchangeClient(paths, 0, ToyLearner(), shard, grace_s=0.0, heartbeat_s=0.2)
-        thread = threading.Timer(5.0, back.run)
-        with clients(paths, {1: slow(10.0)}):
-            thread.start()
+        thread = threading.Thread(target=back.run)
+        with clients(paths, {1: AfterTheOther()}, heartbeat_s=0.2):
             found = fit(exchange)
             finish(exchange)
         thread.join()
     assert all(isinstance(answer, ClientUpdate) for answer in found.values())
-    assert told[0] == "client 0: no heartbeat for 3 s; it was last seen idle"
+    assert told[0] == "client 0: no heartbeat for 2 s; it was last seen idle"
 
 
 def test_below_the_quorum_the_round_is_tried_again(paths, transport):
@@ -124,7 +131,7 @@ def test_a_client_that_failed_and_is_started_again_may_still_answer(paths, trans
 
 def test_below_the_quorum_for_good_the_run_ends_resumable(paths, transport):
     fed = federation(2, rounds=1, min_clients=2)
-    with transport(quorum=2, retries=1, timeout_s=3.0) as exchange, clients(paths, {0: ToyLearner()}):
+    with transport(quorum=2, retries=1, timeout_s=1.0) as exchange, clients(paths, {0: ToyLearner()}):
         with pytest.raises(FederationError, match="round 1 has 1 good update, MIN_CLIENTS is 2"):
             fed.run_round(START, exchange)
         finish(exchange)

@@ -18,7 +18,7 @@ from tests.transports.contract import CLIENTS, LearnerWithReference, TransportCo
 def client_threads(root, learners, keys=None, **changes):
     """Clients in threads of this process; they end when the run is done."""
     clients = [
-        ExchangeClient(ExchangePaths(root), number, learner, shard, client_keys(keys, number) if keys else None, heartbeat_s=0.5, **changes)
+        ExchangeClient(ExchangePaths(root), number, learner, shard, client_keys(keys, number) if keys else None, **({"heartbeat_s": 0.5} | changes))
         for number, learner in learners.items()
     ]
     threads = [threading.Thread(target=client.run, daemon=True) for client in clients]
