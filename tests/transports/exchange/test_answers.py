@@ -1,4 +1,4 @@
-"""At least 10,000 malformed files at the reader: no crash, no acceptance. The valid ones of the same makers are accepted."""
+"""At least 10,000 malformed files at the reader, when all are drawn: no crash, none accepted. The valid ones of the same makers are accepted."""
 
 import io
 import json

@@ -1,0 +1,18 @@
+"""Every file name of the system, formatted here and nowhere else."""
+
+from fccl.paths.exchange import ExchangeName, ExchangePaths
+from fccl.paths.folders import ComparePaths, DataPaths, KeyPaths, LogPaths, StatePaths
+from fccl.paths.names import ADAPTER, is_usable, of_earlier_versions
+
+__all__ = [
+    "ADAPTER",
+    "ComparePaths",
+    "DataPaths",
+    "ExchangeName",
+    "ExchangePaths",
+    "KeyPaths",
+    "LogPaths",
+    "StatePaths",
+    "is_usable",
+    "of_earlier_versions",
+]
