@@ -189,6 +189,13 @@ class Settings(BaseSettings):
             raise ValueError("names nothing; must be auto, all-linear, or module names with commas between")
         return text
 
+    @field_validator("exchange_dir", "state_dir", "data_dir", "log_dir", mode="before")
+    @classmethod
+    def _named_path(cls, value: str | Path) -> str | Path:
+        if not str(value).strip():  # it would be the folder where the command happens to be started
+            raise ValueError("names no folder; for the one where you are, write .")
+        return value
+
     @field_validator("sft_data", "va_data", "model_name", "exchange_dir", "keys_dir", "state_dir", "data_dir", "log_dir")
     @classmethod
     def _usable_path(cls, value: str | Path) -> str | Path:

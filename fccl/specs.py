@@ -19,6 +19,8 @@ Round = Annotated[int, Field(ge=0, le=999_999_999)]  # nine digits, as in file n
 ClientId = Annotated[int, Field(ge=0, le=999_999_999)]
 Count = Annotated[int, Field(ge=0, le=10**15)]  # exact as a float too
 Samples = Annotated[int, Field(ge=1, le=10**15)]
+Rank = Annotated[int, Field(ge=1, le=1024)]  # of LoRA factors
+Threads = Annotated[int, Field(ge=0, le=1024)]
 Loss = Annotated[float, Field(ge=0, le=1e15)]
 Rate = Annotated[float, Field(ge=0, le=1e15)]  # a second
 Seconds = Annotated[float, Field(ge=0, le=1e9)]  # 31 years
@@ -46,7 +48,7 @@ class ModelSpec(Value):
     """The base model and its LoRA (Hu et al. 2021): update = (alpha / r) · B A on every target module."""
 
     name: str = Field(min_length=1)
-    lora_r: int = Field(ge=1)
+    lora_r: Rank
     lora_alpha: float = Field(gt=0)
     lora_targets: str = "auto"  # "auto" (PEFT's choice for the architecture), "all-linear", or module names with commas
     max_length: int = Field(ge=8)  # tokens, prompt and response together
@@ -70,7 +72,7 @@ class TrainSpec(Value):
     prox_mu: float = Field(default=0.0, ge=0)  # Li et al. 2020 (FedProx), mu: how hard training is pulled back to the global adapter
     freeze_a: bool = False  # Sun et al. 2024 (FFA-LoRA): train B alone
     lower_ranks: bool = False  # a client may train fewer directions than the federation's LoRA has
-    threads: int = Field(default=0, ge=0)  # 0: as many as torch takes; named here since the sums' last bits depend on it
+    threads: Threads = 0  # 0: as many as torch takes; named here since the sums' last bits depend on it
 
 
 class RoundPlan(Value):

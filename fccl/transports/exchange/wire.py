@@ -12,7 +12,7 @@ from pydantic import AliasChoices, ConfigDict, Field, StringConstraints, model_v
 from fccl.keys import Keys, PublicKeys
 from fccl.paths import ExchangePaths
 from fccl.records.run import Contribution, TrainingReport
-from fccl.specs import ClientId, Loss, ModelSpec, Phase, Round, Samples, Seconds, Time, TrainSpec, Value, exactly
+from fccl.specs import ClientId, Loss, ModelSpec, Phase, Rank, Round, Samples, Seconds, Time, TrainSpec, Value, exactly
 
 MAX_JSON_BYTES = 65_536  # of a client's files
 MAX_TASK_BYTES = 1_048_576  # of the server's: it names every selected client
@@ -126,7 +126,7 @@ class UpdateFile(_Answer):
     """`contrib_client_i_round_R.json` beside an update."""
 
     adapter: AdapterFile  # `client_i_round_R.safetensors`
-    lora_r: int | None = Field(default=None, ge=1)  # its rank, where it is not the federation's
+    lora_r: Rank | None = None  # its rank, where it is not the federation's
     control: AdapterFile | None = None  # `control_client_i_round_R.safetensors`, where the task has corrections
     avg_loss: Loss
     num_samples: Samples

@@ -222,6 +222,14 @@ def test_a_header_that_says_something_else_is_refused(reader, name, field, value
         assert sent(reader, len(text).to_bytes(8, "little") + text + GOOD[len(READER.header) :]) is None
 
 
+@pytest.mark.parametrize("rank", [0, -1, 1025, 10**30, 10**400, 10**4000, True, 1.0])
+def test_a_rank_beyond_the_bounds_is_refused_and_not_repeated(reader, rank):
+    reader.paths.contribution(1, 0).write_bytes(as_json(contribution(lora_r=rank)))
+    with pytest.raises(UpdateRejected, match="lora_r") as caught:
+        reader.read(1)
+    assert len(str(caught.value)) < 300
+
+
 @pytest.mark.parametrize("shape", [[0, 2**40, 2**40], [2**40, 2**40, 0], [2**33, 2**33, 0, 1], [2**40, 0, 2**24], [0] + [2**40] * 7])
 def test_an_update_with_an_empty_tensor_too_large_to_describe_is_refused(reader, shape):
     text = as_json({"w": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}})
