@@ -27,6 +27,7 @@ GROUPS = ("run", "data", "model", "training", "federation", "contribution", "agg
 DOTENV = ".env"
 
 _NUMBER = re.compile(r"\s*[0-9]{1,9}\s*")
+_DOTENV_BYTES = 2**20
 _SHOWN = 200  # letters of a wrong value
 
 
@@ -359,6 +360,10 @@ def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
 
 def _names_in_dotenv() -> list[str]:
     try:
+        if (size := Path(DOTENV).stat().st_size) > _DOTENV_BYTES:
+            raise SettingsError(
+                f"{DOTENV} has {size:,} bytes, settings have at most {_DOTENV_BYTES:,}", hint="move it away, and write the settings anew"
+            )
         return list(dotenv_values(DOTENV, encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise SettingsError(f"{DOTENV} is not UTF-8 (byte {error.start + 1})", hint="save it as UTF-8, or move it away") from error

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,14 @@ def test_a_misspelt_name_in_dotenv_is_refused_a_foreign_one_is_not(empty_folder)
     assert caught.value.hint == "did you mean NUM_CLIENTS?"
     (empty_folder / ".env").write_text("POSTGRES_PASSWORD=x\n")
     load_settings()
+
+
+@pytest.mark.parametrize("size", [2**20 + 1, 2**24, 2**32, 2**36, 2**40])
+def test_a_dotenv_of_any_length_takes_no_memory(empty_folder, size):
+    (empty_folder / ".env").write_text("NUM_CLIENTS=4\n")
+    os.truncate(empty_folder / ".env", size)
+    with pytest.raises(SettingsError, match=r"^\.env has [0-9,]+ bytes, at most 1,048,576 are read$"):
+        load_settings()
 
 
 def test_a_dotenv_that_is_no_text_is_named(empty_folder):
