@@ -192,8 +192,8 @@ class Settings(BaseSettings):
 
     @field_validator("exchange_dir", "state_dir", "data_dir", "log_dir", mode="before")
     @classmethod
-    def _named_path(cls, value: str | Path) -> str | Path:
-        if not str(value).strip():  # it would be the folder where the command happens to be started
+    def _names_a_folder(cls, value: str | Path) -> str | Path:
+        if not str(value).strip():  # it would be wherever the command is started
             raise ValueError("names no folder; for the one where you are, write .")
         return value
 
@@ -361,9 +361,7 @@ def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
 def _names_in_dotenv() -> list[str]:
     try:
         if (size := Path(DOTENV).stat().st_size) > _DOTENV_BYTES:
-            raise SettingsError(
-                f"{DOTENV} has {size:,} bytes, settings have at most {_DOTENV_BYTES:,}", hint="move it away, and write the settings anew"
-            )
+            raise SettingsError(f"{DOTENV} has {size:,} bytes, at most {_DOTENV_BYTES:,} are read", hint="move it away; settings are lines of text")
         return list(dotenv_values(DOTENV, encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise SettingsError(f"{DOTENV} is not UTF-8 (byte {error.start + 1})", hint="save it as UTF-8, or move it away") from error
