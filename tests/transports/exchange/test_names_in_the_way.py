@@ -78,19 +78,25 @@ def test_a_run_in_whose_way_something_is_put_ends_with_the_same_bytes(tmp_path, 
     assert run(tmp_path, lambda paths: everywhere(paths, kind)) == undisturbed()
 
 
-@pytest.mark.parametrize("kind", sorted({*INSTEAD_OF_A_FOLDER} - {"an empty folder", "a full folder"}))
+NO_FOLDER = sorted({*INSTEAD_OF_A_FOLDER} - {"an empty folder", "a full folder"})
+
+
+@pytest.mark.parametrize("kind", NO_FOLDER)
 def test_what_is_where_a_folder_belongs_is_moved_too(tmp_path, kind):
     paths = ExchangePaths(tmp_path / "exchange")
+    for folder in (paths.rejected, paths.bell, tmp_path / "received"):
+        put(folder, kind)
+    assert run(tmp_path, lambda paths: put(paths.bell, kind)) == undisturbed()
+    assert {"bell", "rejected"} <= {path.name.split("_", 1)[1] for path in paths.rejected.iterdir()}
 
+
+@pytest.mark.parametrize("kind", NO_FOLDER)
+def test_what_takes_a_folder_s_place_during_a_round_changes_nothing(tmp_path, kind):
     def instead(paths):
         put(paths.rejected, kind)
         put(paths.bell, kind)
 
-    instead(paths)
-    put(tmp_path / "received", kind)
     assert run(tmp_path, instead) == undisturbed()
-    moved = {path.name.split("_", 1)[1] for path in paths.rejected.iterdir()}
-    assert {"bell", "rejected"} <= moved
 
 
 @given(data=st.data())
