@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fccl.paths import LogPaths  # noqa: E402
-from fccl.records.evaluation import Estimate, EvaluationReport  # noqa: E402
-from fccl.records.run import RoundRecord, RunEvent  # noqa: E402
-from fccl.storage.reading import read_records, read_value  # noqa: E402
+from fccl.paths import LogPaths
+from fccl.records.evaluation import Estimate, EvaluationReport
+from fccl.records.run import RoundRecord, RunEvent
+from fccl.storage.reading import read_records, read_value
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = "os^Dvp"
