@@ -176,7 +176,7 @@ def test_a_hub_out_of_reach_is_one_error_with_the_ways_out(tmp_path, environment
     began = time.monotonic()
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment, "HF_HOME": str(tmp_path)}, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60  # soon, on a busy machine too
     assert "tatsu-lab/alpaca" in done.stderr
     assert all(word in done.stderr for word in ("local", "builtin", "HF_HUB_OFFLINE"))
     assert "Traceback" not in done.stderr
