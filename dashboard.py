@@ -1,4 +1,6 @@
-"""`streamlit run dashboard.py` is `fccl dashboard`, and so is `python dashboard.py`; `-- --help` explains the arguments."""
+"""`streamlit run dashboard.py` is `fccl dashboard`, and so is `python dashboard.py`; `-- --help` explains the
+arguments.
+"""
 
 import sys
 

@@ -2,10 +2,12 @@
 
     python benchmarks/bench_aggregation.py [--updates 10 200] [--rules median krum …] [--folder .]
 
-The adapter is that of GPT-2 124M with LoRA of rank 8 on `c_attn`: 24 tensors, 295 thousand values, 1.18 MB. One thread, as the rules always compute.
+The adapter is that of GPT-2 124M with LoRA of rank 8 on `c_attn`: 24 tensors, 295 thousand values, 1.18 MB. One thread,
+as the rules always compute.
 
-1. Each rule in a process of its own. "grown MB" is how much its peak memory is above what it was before, everything imported and warm.
-2. When `flwr` can be imported: its strategies on the same random updates of nine clients, three rounds, and the largest difference from ours in units
+1. Each rule in a process of its own. "grown MB" is how much its peak memory is above what it was before, everything
+imported and warm. 2. When `flwr` can be imported: its strategies on the same random updates of nine clients, three
+rounds, and the largest difference from ours in units
    of the largest change. Where the two mean different things the line says what, and what was done about it.
 """
 
@@ -47,7 +49,8 @@ def gpt2_sized(seed: int, size: float = 1.0) -> Adapter:
     shapes = {"A": (RANK, 768), "B": (2304, RANK)}
     return Adapter(
         {
-            f"base_model.model.transformer.h.{layer}.attn.c_attn.lora_{factor}.weight": size * torch.randn(shape, generator=draw)
+            f"base_model.model.transformer.h.{layer}.attn.c_attn.lora_{factor}.weight": size
+            * torch.randn(shape, generator=draw)
             for layer in range(12)
             for factor, shape in shapes.items()
         }
@@ -91,8 +94,13 @@ def print_costs(kinds: list[str], counts: list[int], folder: Path) -> None:
         for count in counts:
             with tempfile.TemporaryDirectory(dir=folder) as name:
                 command = [sys.executable, __file__, "one", kind, str(count), name]
-                found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
-            print(f"{kind:>18} {count:>8} {found['seconds']:>8.2f} {found['peak_mb']:>8.0f} {found['grown_mb']:>9.1f}", flush=True)
+                found = json.loads(
+                    subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+                )
+            print(
+                f"{kind:>18} {count:>8} {found['seconds']:>8.2f} {found['peak_mb']:>8.0f} {found['grown_mb']:>9.1f}",
+                flush=True,
+            )
 
 
 # --- Flower's strategies on the same updates
@@ -126,7 +134,13 @@ def ours(name: str, rounds: list[list[Arrays]], start: Arrays) -> Arrays:
         bias = math.sqrt(1 - BETA2 ** (number + 1)) / (1 - BETA1 ** (number + 1)) if name == "fedadam" else 1.0
         momentum = 0.0 if name == "fedadagrad" else BETA1
         rule = aggregation(
-            name, server_lr=ETA * bias, server_momentum=momentum, server_beta2=BETA2, server_tau=TAU, max_bad_clients=BAD, krum_keep=KEEP
+            name,
+            server_lr=ETA * bias,
+            server_momentum=momentum,
+            server_beta2=BETA2,
+            server_tau=TAU,
+            max_bad_clients=BAD,
+            krum_keep=KEEP,
         )
         state = state or ServerState({key: tensor * 0 for key, tensor in rule.initial(now).tensors.items()})
         result = rule.aggregate(now, Parts((1 / CLIENTS,) * CLIENTS, [as_adapter(update) for update in updates]), state)
@@ -155,8 +169,13 @@ def theirs(name: str, rounds: list[list[Arrays]], start: Arrays) -> Arrays:
     for number, updates in enumerate(rounds, start=1):
         if name != "fedavgm" or number == 1:  # what its configure_train does
             chosen.current_arrays = now if name == "fedavgm" else {key: array.numpy() for key, array in now.items()}
-        contents = [RecordDict({"arrays": ArrayRecord(update), "metrics": MetricRecord({"num-examples": 1})}) for update in updates]
-        now, _ = chosen.aggregate_train(number, [Message(content, dst_node_id=0, message_type="train") for content in contents])
+        contents = [
+            RecordDict({"arrays": ArrayRecord(update), "metrics": MetricRecord({"num-examples": 1})})
+            for update in updates
+        ]
+        now, _ = chosen.aggregate_train(
+            number, [Message(content, dst_node_id=0, message_type="train") for content in contents]
+        )
     return now.to_numpy_ndarrays()
 
 
@@ -164,10 +183,20 @@ def print_differences() -> None:
     start = small(0)
     for name, meant in MEANT.items():
         rounds = [
-            [[s + 0.1 * u for s, u in zip(start, small(100 * number + client), strict=True)] for client in range(CLIENTS)] for number in (1, 2, 3)
+            [
+                [s + 0.1 * u for s, u in zip(start, small(100 * number + client), strict=True)]
+                for client in range(CLIENTS)
+            ]
+            for number in (1, 2, 3)
         ]
-        found = [np.concatenate([array.ravel() for array in arrays]) for arrays in (start, ours(name, rounds, start), theirs(name, rounds, start))]
-        print(f"{name:>18}  {np.abs(found[1] - found[2]).max() / np.abs(found[1] - found[0]).max():.1e}  {meant}", flush=True)
+        found = [
+            np.concatenate([array.ravel() for array in arrays])
+            for arrays in (start, ours(name, rounds, start), theirs(name, rounds, start))
+        ]
+        print(
+            f"{name:>18}  {np.abs(found[1] - found[2]).max() / np.abs(found[1] - found[0]).max():.1e}  {meant}",
+            flush=True,
+        )
 
 
 def main() -> int:
@@ -181,7 +210,9 @@ def main() -> int:
     options = parser.parse_args()
     print_costs(options.rules, options.updates, options.folder)
     try:
-        print(f"\nAgainst flwr {version('flwr')}: largest difference after three rounds, in units of the largest change")
+        print(
+            f"\nAgainst flwr {version('flwr')}: largest difference after three rounds, in units of the largest change"
+        )
         logging.disable(logging.INFO)  # flwr tells of every call
         print_differences()
     except PackageNotFoundError:

@@ -2,12 +2,12 @@
 
     python benchmarks/bench_dashboard.py [--clients 200] [--rounds 500] [--looks 5]
 
-Makes the logs of a run with that many clients and rounds, then runs the page's script as Streamlit does, without a browser, and prints
-milliseconds, on the clock and of processor time:
+Makes the logs of a run with that many clients and rounds, then runs the page's script as Streamlit does, without a
+browser, and prints milliseconds, on the clock and of processor time:
 
-1. the logs read for the first time, which `fccl dashboard` begins before anybody looks;
-2. the first run of the script for a viewer, and one that finds nothing new;
-3. for every tab, a run after one more round was appended: read, charts drawn anew, everything serialised (median of `--looks` rounds).
+1. the logs read for the first time, which `fccl dashboard` begins before anybody looks; 2. the first run of the script
+for a viewer, and one that finds nothing new; 3. for every tab, a run after one more round was appended: read, charts
+drawn anew, everything serialised (median of `--looks` rounds).
 """
 
 from __future__ import annotations

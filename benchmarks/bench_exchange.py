@@ -4,10 +4,13 @@
 
 The adapter is that of GPT-2 124M with LoRA of rank 8 on `c_attn`: 24 tensors, 1.18 MB.
 
-1. Whole rounds. Clients are real processes that run the client's own loop with a learner that only answers. They share the cores and the disk with
-   the server, so "ms a round" holds their work too: each reads, hashes, writes and flushes 1.2 MB. "server CPU" is the orchestrator's own.
-2. The server alone: all answers are there when the round opens, as when clients have machines of their own. Its memory must not grow with them.
-3. The aggregation alone, against Flower's of the same updates, when `flwr` can be imported: `aggregate_arrayrecords`, which its FedAvg uses
+1. Whole rounds. Clients are real processes that run the client's own loop with a learner that only answers. They share
+the cores and the disk with
+   the server, so "ms a round" holds their work too: each reads, hashes, writes and flushes 1.2 MB. "server CPU" is the
+   orchestrator's own.
+2. The server alone: all answers are there when the round opens, as when clients have machines of their own. Its memory
+must not grow with them. 3. The aggregation alone, against Flower's of the same updates, when `flwr` can be imported:
+`aggregate_arrayrecords`, which its FedAvg uses
    today, and `parameters_to_ndarrays` with `aggregate`, which it used before. Each in a process of its own.
 """
 
@@ -60,7 +63,9 @@ def gpt2_sized(seed: int) -> Adapter:
     shapes = {"A": (8, 768), "B": (2304, 8)}
     return Adapter(
         {
-            f"base_model.model.transformer.h.{layer}.attn.c_attn.lora_{factor}.weight": torch.randn(shape, generator=draw)
+            f"base_model.model.transformer.h.{layer}.attn.c_attn.lora_{factor}.weight": torch.randn(
+                shape, generator=draw
+            )
             for layer in range(12)
             for factor, shape in shapes.items()
         }
@@ -73,7 +78,13 @@ class Echo:
     def fit(self, task: FitTask, shard: ClientShard, on_status: StatusListener) -> ClientUpdate:
         contribution = Contribution(avg_loss=1.0, num_samples=1, seconds=0.0)
         return ClientUpdate(
-            task.run_id, shard.client_id, task.round, task.phase, task.adapter, contribution, TrainingReport(tokens=1, tokens_per_second=1, steps=1)
+            task.run_id,
+            shard.client_id,
+            task.round,
+            task.phase,
+            task.adapter,
+            contribution,
+            TrainingReport(tokens=1, tokens_per_second=1, steps=1),
         )
 
 
@@ -126,8 +137,13 @@ def bench_rounds(clients: int, rounds: int, folder: Path) -> RoundTimes:
 
 
 def print_rounds(counts: list[int], rounds: int, folder: Path) -> None:
-    print(f"1. A round without training, adapter of {len(gpt2_sized(0).to_bytes()) / 1e6:.2f} MB, median of {rounds} rounds")
-    print(f"{'clients':>8} {'ms a round':>11} {'ms a client more':>17} {'server CPU ms':>14} {'aim: 30 + 3 a client':>21}")
+    print(
+        f"1. A round without training, adapter of {len(gpt2_sized(0).to_bytes()) / 1e6:.2f} MB, median of {rounds} "
+        "rounds"
+    )
+    print(
+        f"{'clients':>8} {'ms a round':>11} {'ms a client more':>17} {'server CPU ms':>14} {'aim: 30 + 3 a client':>21}"
+    )
     before = None
     for clients in counts:
         now = bench_rounds(clients, rounds, folder)
@@ -141,13 +157,21 @@ def print_rounds(counts: list[int], rounds: int, folder: Path) -> None:
 
 def write_answers(paths: ExchangePaths, task: TaskFile, content: bytes, count: int) -> None:
     """Answers of `count` clients, not flushed: they are not what is measured."""
-    whose = {"version": VERSION, "run_id": task.run_id, "round": task.round, "phase": task.phase, "base_sha256": task.adapter.sha256}
+    whose = {
+        "version": VERSION,
+        "run_id": task.run_id,
+        "round": task.round,
+        "phase": task.phase,
+        "base_sha256": task.adapter.sha256,
+    }
     said = {"adapter": AdapterFile.of(content), "avg_loss": 1.0, "num_samples": 1, "training_time": 0.0}
     report = TrainingReport(tokens=1, tokens_per_second=1, steps=1)
     for client_id in range(count):
         update, contribution, flag = paths.answer(client_id, task.round)
         update.write_bytes(content)
-        contribution.write_bytes(UpdateFile.model_validate({**whose, **said, "client_id": client_id, "report": report}).written())
+        contribution.write_bytes(
+            UpdateFile.model_validate({**whose, **said, "client_id": client_id, "report": report}).written()
+        )
         flag.touch()
 
 
@@ -190,7 +214,12 @@ def with_records(updates: list[StoredAdapter]) -> Callable[[], object]:
     from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
     records = [
-        RecordDict({"arrays": ArrayRecord(torch_state_dict=dict(update.load().tensors)), "metrics": MetricRecord({"num-examples": 1})})
+        RecordDict(
+            {
+                "arrays": ArrayRecord(torch_state_dict=dict(update.load().tensors)),
+                "metrics": MetricRecord({"num-examples": 1}),
+            }
+        )
         for update in updates
     ]
     return lambda: aggregate_arrayrecords(records, "num-examples")
@@ -200,7 +229,9 @@ def with_parameters(updates: list[StoredAdapter]) -> Callable[[], object]:
     from flwr.common import ndarrays_to_parameters, parameters_to_ndarrays
     from flwr.server.strategy.aggregate import aggregate
 
-    parameters = [ndarrays_to_parameters([tensor.numpy() for tensor in update.load().tensors.values()]) for update in updates]
+    parameters = [
+        ndarrays_to_parameters([tensor.numpy() for tensor in update.load().tensors.values()]) for update in updates
+    ]
     return lambda: aggregate([(parameters_to_ndarrays(each), 1) for each in parameters])
 
 
@@ -236,9 +267,15 @@ def print_each(kinds: Sequence[str], counts: list[int], folder: Path) -> None:
         for count in counts:
             with tempfile.TemporaryDirectory(dir=folder) as name:
                 command = [sys.executable, __file__, "one", kind, str(count), name]
-                found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+                found = json.loads(
+                    subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+                )
             per = found["seconds"] / count * 1000
-            print(f"{kind:>16} {count:>8} {found['seconds']:>8.2f} {per:>13.2f} {found['peak_mb']:>8.0f} {found['grown_mb']:>9.1f}", flush=True)
+            print(
+                f"{kind:>16} {count:>8} {found['seconds']:>8.2f} {per:>13.2f} {found['peak_mb']:>8.0f} "
+                f"{found['grown_mb']:>9.1f}",
+                flush=True,
+            )
 
 
 def flower_version() -> str | None:
@@ -256,7 +293,9 @@ def main() -> int:
     parser.add_argument("--clients", type=int, nargs="*", default=[3, 10, 50, 200])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--updates", type=int, nargs="*", default=[10, 1000])
-    parser.add_argument("--folder", type=Path, default=ROOT, help="where the directory is made: on the disk to be measured")
+    parser.add_argument(
+        "--folder", type=Path, default=ROOT, help="where the directory is made: on the disk to be measured"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     CONTEXT.set_forkserver_preload(["torch", "fccl.transports.exchange.client"])
@@ -264,7 +303,10 @@ def main() -> int:
     print("\n2. The server alone: a round whose answers are all there")
     print_each(["server"], options.updates, options.folder)
     flower = flower_version()
-    print(f"\n3. The aggregation alone{f', and that of flwr {flower}' if flower else '; flwr is not installed here, so it is not compared'}")
+    print(
+        "\n3. The aggregation "
+        f"alone{f', and that of flwr {flower}' if flower else '; flwr is not installed here, so it is not compared'}"
+    )
     print_each(list(KINDS) if flower else ["fccl"], options.updates, options.folder)
     return 0
 

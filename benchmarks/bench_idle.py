@@ -26,7 +26,14 @@ from fccl.transports.exchange.wire import VERSION  # noqa: E402
 from tests.toy import ToyLearner, shard  # noqa: E402
 
 MOST = 0.03
-OVER = {"version": VERSION, "run_id": "run", "run_created": 1.0, "round": 0, "phase": "done", "adapter": {"sha256": "0" * 64, "length": 1}}
+OVER = {
+    "version": VERSION,
+    "run_id": "run",
+    "run_created": 1.0,
+    "round": 0,
+    "phase": "done",
+    "adapter": {"sha256": "0" * 64, "length": 1},
+}
 
 
 def end_of_run(paths: ExchangePaths) -> None:

@@ -1,6 +1,7 @@
 """What verified contribution costs: seconds of verification and of training per round, at the quickstart's defaults.
 
-    python benchmarks/bench_verified.py            # or any settings of `fccl run`, such as --num-clients 8 --noisy-clients 0,1,2
+    python benchmarks/bench_verified.py            # or any settings of `fccl run`, such as --num-clients 8
+    --noisy-clients 0,1,2
 
 Runs a federation with CONTRIBUTION_SOURCE=verified in a folder of its own and reads what its records say.
 """
@@ -29,7 +30,10 @@ def main(arguments: Sequence[str]) -> int:
     """Print the table. Returns 1 when a phase's verification takes more than `LIMIT` of its training."""
     with tempfile.TemporaryDirectory() as folder:
         records = run(Path(folder), arguments)
-    print("| round | phase | examples | passes | verification, s | training, s | ratio |\n|---:|---|---:|---|---:|---:|---:|")
+    print(
+        "| round | phase | examples | passes | verification, s | training, s | ratio "
+        "|\n|---:|---|---:|---|---:|---:|---:|"
+    )
     for record in records:
         print(line(record, verification_of(record)))
     shares = {phase: share([record for record in records if record.phase == phase]) for phase in ("sft", "va")}
@@ -55,7 +59,10 @@ def verification_of(record: RoundRecord) -> Verification:
 def line(record: RoundRecord, found: Verification) -> str:
     """One row of the table. A step that was the last one allowed is looked at without its gradient."""
     trained, passes = training(record), len(found.path)
-    return f"| {record.round} | {record.phase} | {found.examples} | {passes} | {found.seconds:.2f} | {trained:.2f} | {found.seconds / trained:.1%} |"
+    return (
+        f"| {record.round} | {record.phase} | {found.examples} | {passes} | {found.seconds:.2f} | {trained:.2f} | "
+        f"{found.seconds / trained:.1%} |"
+    )
 
 
 def training(record: RoundRecord) -> float:

@@ -4,10 +4,10 @@
 
 Makes the logs of a run with that many clients and rounds, all clients in every round, then measures in this process:
 
-1. the first `RunReader.refresh()`, of all rounds but the last `--looks`;
-2. a `refresh()` after one more round was appended (one record, a line for every client, every heartbeat replaced), median of `--looks` rounds;
-3. what reading everything anew costs at that moment, as a new reader does it, and as `fccl.storage.reading.read_records` does;
-4. `glance`, and the last 50 lines that contain a text.
+1. the first `RunReader.refresh()`, of all rounds but the last `--looks`; 2. a `refresh()` after one more round was
+appended (one record, a line for every client, every heartbeat replaced), median of `--looks` rounds; 3. what reading
+everything anew costs at that moment, as a new reader does it, and as `fccl.storage.reading.read_records` does; 4.
+`glance`, and the last 50 lines that contain a text.
 """
 
 from __future__ import annotations
@@ -27,7 +27,17 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from fccl.paths import LogPaths  # noqa: E402
-from fccl.records.run import ClientMetrics, ClientStatus, Contribution, HeldOut, RoundRecord, RunEvent, RunInfo, RunState, Verification  # noqa: E402
+from fccl.records.run import (  # noqa: E402
+    ClientMetrics,
+    ClientStatus,
+    Contribution,
+    HeldOut,
+    RoundRecord,
+    RunEvent,
+    RunInfo,
+    RunState,
+    Verification,
+)
 from fccl.specs import Phase, named_seed  # noqa: E402
 from fccl.storage.reading import read_records  # noqa: E402
 from fccl.view.runs import RunReader, tail  # noqa: E402
@@ -46,20 +56,43 @@ class History:
         info = RunInfo(run_id=RUN, created=BEGAN, settings=settings, data_sha256="", versions={})
         paths.run.write_text(info.model_dump_json())
         base = HeldOut(loss=6.5, examples=96)
-        self._append(paths.progress, [RunEvent(event="started", run_id=RUN, time=BEGAN, round=0, held_out=base).model_dump_json()])
+        self._append(
+            paths.progress,
+            [RunEvent(event="started", run_id=RUN, time=BEGAN, round=0, held_out=base).model_dump_json()],
+        )
 
     def add(self, number: int) -> None:
         """One complete round."""
         draw = random.Random(named_seed(0, "history", number))
         phase: Phase = "sft" if number < self.rounds // 2 else "va"
-        said = [Contribution(avg_loss=draw.uniform(0.5, 3), num_samples=draw.randrange(50, 900), seconds=draw.uniform(5, 20)) for _ in self._all]
+        said = [
+            Contribution(
+                avg_loss=draw.uniform(0.5, 3), num_samples=draw.randrange(50, 900), seconds=draw.uniform(5, 20)
+            )
+            for _ in self._all
+        ]
         at = BEGAN + (number + 1) * ROUND_S
-        self._append(self.paths.client_metrics, [self._metrics(client, number, phase, at, said[client], draw) for client in self._all])
+        self._append(
+            self.paths.client_metrics,
+            [self._metrics(client, number, phase, at, said[client], draw) for client in self._all],
+        )
         self._append(self.paths.progress, [self._record(number, phase, at, said, draw).model_dump_json()])
-        state = RunState(run_id=RUN, next_round=number + 1, total_rounds=self.rounds // 2 * 2, adapter_sha256=f"{number:064x}")
+        state = RunState(
+            run_id=RUN, next_round=number + 1, total_rounds=self.rounds // 2 * 2, adapter_sha256=f"{number:064x}"
+        )
         self.paths.state.write_text(state.model_dump_json())
         for client in self._all:
-            status = ClientStatus(client_id=client, state="done", run_id=RUN, round=number, phase=phase, step=9, steps=9, host="host", time=at)
+            status = ClientStatus(
+                client_id=client,
+                state="done",
+                run_id=RUN,
+                round=number,
+                phase=phase,
+                step=9,
+                steps=9,
+                host="host",
+                time=at,
+            )
             self.paths.status(client).write_text(status.model_dump_json())
 
     @property
@@ -70,7 +103,9 @@ class History:
         with open(path, "a", encoding="utf-8") as file:
             file.writelines(line + "\n" for line in lines)
 
-    def _metrics(self, client: int, number: int, phase: Phase, at: float, said: Contribution, draw: random.Random) -> str:
+    def _metrics(
+        self, client: int, number: int, phase: Phase, at: float, said: Contribution, draw: random.Random
+    ) -> str:
         return ClientMetrics(
             run_id=RUN,
             time=at,
@@ -86,7 +121,9 @@ class History:
             update_norm=draw.uniform(1, 10),
         ).model_dump_json()
 
-    def _record(self, number: int, phase: Phase, at: float, said: list[Contribution], draw: random.Random) -> RoundRecord:
+    def _record(
+        self, number: int, phase: Phase, at: float, said: list[Contribution], draw: random.Random
+    ) -> RoundRecord:
         raw = [draw.random() for _ in said]
         weights = tuple(part / sum(raw) for part in raw)
         return RoundRecord(
@@ -100,8 +137,12 @@ class History:
             scores=tuple(raw),
             contributions=tuple(said),
             effective_clients=1 / sum(weight**2 for weight in weights),
-            held_out=HeldOut(loss=draw.uniform(0.1, 2), preference_accuracy=draw.random() if phase == "va" else None, examples=96),
-            verification=Verification(examples=32, prior=weights[::-1], loss_prior=draw.uniform(1, 2), loss_weights=draw.random(), seconds=1.0),
+            held_out=HeldOut(
+                loss=draw.uniform(0.1, 2), preference_accuracy=draw.random() if phase == "va" else None, examples=96
+            ),
+            verification=Verification(
+                examples=32, prior=weights[::-1], loss_prior=draw.uniform(1, 2), loss_weights=draw.random(), seconds=1.0
+            ),
             lora_error=draw.random(),
             adapter_sha256=f"{number:064x}",
             update_norm=draw.uniform(1, 10),
@@ -159,7 +200,10 @@ def report(paths: LogPaths, view: RunView, first: Took, memory: float, update: T
     size = (paths.progress.stat().st_size + paths.client_metrics.stat().st_size) / 2**20
     anew, journal = timed(RunReader(paths).refresh), timed(lambda: read_with_journal(paths))
     client_7 = '"client_id":7,'
-    print(f"{len(view.rounds):,} records, {len(view.shares):,} shares, {len(view.metrics):,} lines of metrics, {size:.0f} MiB")
+    print(
+        f"{len(view.rounds):,} records, {len(view.shares):,} shares, {len(view.metrics):,} lines of metrics, "
+        f"{size:.0f} MiB"
+    )
     print(f"{'':36}{'clock':>12}{'processor':>13}")
     print(f"the first look                      {first}   {memory:.0f} MiB more at the peak")
     print(f"one more round, median              {update}")

@@ -1,7 +1,8 @@
 """`Settings`: every knob, with one spelling.
 
-A field's name is the environment variable's name (upper case), the argument's name (`--with-dashes`) and the name in compose.
-Argument > environment > `.env` > preset > default. Read by the apps only, which narrow it to the values of `fccl.specs`.
+A field's name is the environment variable's name (upper case), the argument's name (`--with-dashes`) and the name in
+compose. Argument > environment > `.env` > preset > default. Read by the apps only, which narrow it to the values of
+`fccl.specs`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,18 @@ from fccl.paths import is_usable
 from fccl.presets import PRESETS
 from fccl.specs import ExchangeSpec, ModelSpec, PartitionSpec, Phase, RoundPlan, TrainSpec
 
-GROUPS = ("run", "data", "model", "training", "federation", "contribution", "aggregation", "evaluation", "exchange", "folders")
+GROUPS = (
+    "run",
+    "data",
+    "model",
+    "training",
+    "federation",
+    "contribution",
+    "aggregation",
+    "evaluation",
+    "exchange",
+    "folders",
+)
 DOTENV = ".env"
 
 _NUMBER = re.compile(r"\s*[0-9]{1,9}\s*")
@@ -41,26 +53,47 @@ def knob(group: str, default: Any, explanation: str, **limits: Any) -> Any:
 class Settings(BaseSettings):
     """All settings. `load_settings` builds it; a value out of range is a `SettingsError` of one line."""
 
-    model_config = SettingsConfigDict(env_file=DOTENV, env_file_encoding="utf-8", extra="ignore", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_file=DOTENV, env_file_encoding="utf-8", extra="ignore", frozen=True, env_ignore_empty=True
+    )
 
-    preset: Literal["quickstart", "gpt2"] = knob("run", "quickstart", "a set of defaults: quickstart needs no network, gpt2 is the real thing")
+    preset: Literal["quickstart", "gpt2"] = knob(
+        "run", "quickstart", "a set of defaults: quickstart needs no network, gpt2 is the real thing"
+    )
     seed: int = knob("run", 42, "every random draw derives from it", ge=0)
-    threads: int = knob("run", 0, "CPU threads for training; 0 takes all. Same bytes need the same number", ge=0, le=1024)
+    threads: int = knob(
+        "run", 0, "CPU threads for training; 0 takes all. Same bytes need the same number", ge=0, le=1024
+    )
     evaluate: bool = knob("run", True, "evaluate on the test split when the rounds are done")
     track: Literal["none", "tensorboard", "mlflow", "wandb"] = knob(
         "run", "none", "write every round to a tracker too, with its own settings (MLFLOW_TRACKING_URI, WANDB_MODE ...)"
     )
 
-    sft_data: str = knob("data", "builtin", "instructions: builtin, a hub name, or a .json/.jsonl/.parquet file", min_length=1)
-    va_data: str = knob("data", "builtin", "preferences: builtin, a hub name, a file, or synthetic (made from the SFT data)", min_length=1)
+    sft_data: str = knob(
+        "data", "builtin", "instructions: builtin, a hub name, or a .json/.jsonl/.parquet file", min_length=1
+    )
+    va_data: str = knob(
+        "data",
+        "builtin",
+        "preferences: builtin, a hub name, a file, or synthetic (made from the SFT data)",
+        min_length=1,
+    )
     max_sft_examples: int = knob("data", 0, "take at most so many instructions; 0 takes all", ge=0)
     max_va_examples: int = knob("data", 0, "take at most so many preference pairs; 0 takes all", ge=0)
-    test_examples: int = knob("data", 300, "at most so many of each kind go to the test split (never more than a fifth of the data)", ge=1)
-    validation_examples: int = knob("data", 96, "at most so many of each kind go to the server's validation split (never more than a tenth)", ge=1)
-    non_iid_alpha: float = knob("data", 0.5, "Dirichlet concentration per topic: small is non-IID, inf is IID", gt=0, allow_inf_nan=True)
+    test_examples: int = knob(
+        "data", 300, "at most so many of each kind go to the test split (never more than a fifth of the data)", ge=1
+    )
+    validation_examples: int = knob(
+        "data", 96, "at most so many of each kind go to the server's validation split (never more than a tenth)", ge=1
+    )
+    non_iid_alpha: float = knob(
+        "data", 0.5, "Dirichlet concentration per topic: small is non-IID, inf is IID", gt=0, allow_inf_nan=True
+    )
     size_skew: float = knob("data", 1.0, "samples of the largest client over those of the smallest", ge=1)
     topic_column: str = knob(
-        "data", "", "the column that names a row's topic; empty: topic, category or label when there is one, else TF-IDF clusters"
+        "data",
+        "",
+        "the column that names a row's topic; empty: topic, category or label when there is one, else TF-IDF clusters",
     )
     num_topics: int = knob("data", 8, "clusters to make of free text without a topic column", ge=1)
     skip_bad_rows: bool = knob("data", False, "leave malformed rows out and count them, instead of stopping")
@@ -70,10 +103,14 @@ class Settings(BaseSettings):
     )
 
     model_name: str = knob("model", "builtin:micro", "a hub name, a local folder, or builtin:micro", min_length=1)
-    max_length: int = knob("model", 256, "tokens of prompt and response together; the prompt is cut from the left", ge=8)
+    max_length: int = knob(
+        "model", 256, "tokens of prompt and response together; the prompt is cut from the left", ge=8
+    )
     lora_r: int = knob("model", 8, "rank of the LoRA factors", ge=1, le=1024)
     lora_alpha: float = knob("model", 16.0, "LoRA scale: the update is alpha/r times B A", gt=0)
-    lora_targets: str = knob("model", "all-linear", "auto (PEFT's choice), all-linear, or module names with commas", min_length=1)
+    lora_targets: str = knob(
+        "model", "all-linear", "auto (PEFT's choice), all-linear, or module names with commas", min_length=1
+    )
 
     batch_size: int = knob("training", 8, "examples (SFT) or pairs (VA) in a step", ge=1)
     sft_local_epochs: int = knob("training", 1, "passes over a client's instructions in a round", ge=1)
@@ -82,7 +119,9 @@ class Settings(BaseSettings):
     va_lr: float = knob("training", 2e-4, "peak learning rate of DPO", gt=0, le=1)
     dpo_beta: float = knob("training", 0.5, "DPO's beta: how much a margin over the reference policy counts", gt=0)
     warmup: float = knob("training", 0.1, "share of the local steps in which the learning rate rises", ge=0, le=1)
-    lr_schedule: Literal["constant", "linear", "cosine"] = knob("training", "constant", "how it falls afterwards, within a round")
+    lr_schedule: Literal["constant", "linear", "cosine"] = knob(
+        "training", "constant", "how it falls afterwards, within a round"
+    )
     weight_decay: float = knob("training", 0.0, "AdamW's decoupled weight decay", ge=0)
     max_grad_norm: float = knob("training", 1.0, "gradients are clipped to this L2 norm", gt=0)
 
@@ -90,24 +129,44 @@ class Settings(BaseSettings):
     clients_per_round: int = knob("federation", 0, "clients drawn for each round; 0 takes all", ge=0)
     min_clients: int = knob("federation", 1, "a round with fewer good updates fails", ge=1)
     max_update_ratio: float = knob(
-        "federation", 100.0, "an update whose change is so many times as long as the round's median is left out; 0: none is for that", ge=0
+        "federation",
+        100.0,
+        "an update whose change is so many times as long as the round's median is left out; 0: none is for that",
+        ge=0,
     )
     fed_rounds: int = knob("federation", 3, "rounds of each phase: so many of SFT, then as many of VA", ge=1)
 
     contribution_mode: Literal["cognitive", "uniform", "fedavg"] = knob(
         "contribution", "cognitive", "FCCL's softmax of scores, equal weights, or weights by samples"
     )
-    contribution_source: Literal["loss_inverse", "data_size", "data_loss_combined", "verified", "validation_loss", "leave_one_out"] = knob(
-        "contribution", "verified", "the score: what the server's validation split says; or 1/loss, samples, samples/loss as clients report them"
+    contribution_source: Literal[
+        "loss_inverse", "data_size", "data_loss_combined", "verified", "validation_loss", "leave_one_out"
+    ] = knob(
+        "contribution",
+        "verified",
+        "the score: what the server's validation split says; or 1/loss, samples, samples/loss as clients report them",
     )
-    contribution_temperature: float = knob("contribution", 1.0, "softmax temperature: large is uniform, small is winner takes all", gt=0)
-    contribution_normalize: Literal["mean", "none"] = knob("contribution", "mean", "divide scores by the round's mean first; none is the raw formula")
-    verify_steps: int = knob("contribution", 5, "verified: steps of exponentiated gradient, each a pass over the examples", ge=1)
-    verify_examples: int = knob("contribution", 32, "verified sources: examples of the validation split drawn for a round; 0 takes all", ge=0)
+    contribution_temperature: float = knob(
+        "contribution", 1.0, "softmax temperature: large is uniform, small is winner takes all", gt=0
+    )
+    contribution_normalize: Literal["mean", "none"] = knob(
+        "contribution", "mean", "divide scores by the round's mean first; none is the raw formula"
+    )
+    verify_steps: int = knob(
+        "contribution", 5, "verified: steps of exponentiated gradient, each a pass over the examples", ge=1
+    )
+    verify_examples: int = knob(
+        "contribution", 32, "verified sources: examples of the validation split drawn for a round; 0 takes all", ge=0
+    )
     verify_temperature: float = knob(
-        "contribution", 0.5, "verified, leave_one_out: softmax temperature of their scores; large keeps the prior's weights", gt=0
+        "contribution",
+        0.5,
+        "verified, leave_one_out: softmax temperature of their scores; large keeps the prior's weights",
+        gt=0,
     )
-    verify_prior: Literal["samples", "uniform"] = knob("contribution", "samples", "verified, leave_one_out: the weights before the server looks")
+    verify_prior: Literal["samples", "uniform"] = knob(
+        "contribution", "samples", "verified, leave_one_out: the weights before the server looks"
+    )
 
     aggregation: Literal[
         "fedavg",
@@ -123,23 +182,38 @@ class Settings(BaseSettings):
         "multi_krum",
         "geometric_median",
         "norm_clipping",
-    ] = knob("aggregation", "fedavg", "how weighted updates become the next adapter: the weighted mean, a server optimiser, or a robust rule")
+    ] = knob(
+        "aggregation",
+        "fedavg",
+        "how weighted updates become the next adapter: the weighted mean, a server optimiser, or a robust rule",
+    )
     lora_aggregation: Literal["factors", "svd", "exact", "freeze_a"] = knob(
         "aggregation",
         "factors",
-        "factors: their mean; svd: the best of their rank of the mean product; exact: all of it, in ever more; freeze_a: clients train B alone",
+        "factors: their mean; svd: the best of their rank of the mean product; exact: all of it, in ever more; "
+        "freeze_a: clients train B alone",
     )
     client_lora_r: str = knob(
-        "aggregation", "", "svd, exact: rank that clients train, at most LORA_R; one for all, or with commas one for each; empty: LORA_R"
+        "aggregation",
+        "",
+        "svd, exact: rank that clients train, at most LORA_R; one for all, or with commas one for each; empty: LORA_R",
     )
     prox_mu: float = knob("aggregation", 0.01, "fedprox: how hard clients are pulled back to the global adapter", gt=0)
-    server_lr: float = knob("aggregation", 0.0, "server optimisers: the server's learning rate; 0: 1 for fedavgm, 0.03 for the others", ge=0)
-    server_momentum: float = knob("aggregation", -1.0, "server optimisers: momentum; below 0: 0 for fedadagrad, 0.9 for the others", ge=-1, lt=1)
+    server_lr: float = knob(
+        "aggregation", 0.0, "server optimisers: the server's learning rate; 0: 1 for fedavgm, 0.03 for the others", ge=0
+    )
+    server_momentum: float = knob(
+        "aggregation", -1.0, "server optimisers: momentum; below 0: 0 for fedadagrad, 0.9 for the others", ge=-1, lt=1
+    )
     server_beta2: float = knob("aggregation", 0.99, "fedyogi, fedadam: decay of the second moment", ge=0, lt=1)
     server_tau: float = knob("aggregation", 1e-3, "fedadagrad, fedyogi, fedadam: the smaller, the more adaptive", gt=0)
-    max_bad_clients: int = knob("aggregation", 1, "trimmed_mean, krum, multi_krum: bad clients in a round that the rule must withstand", ge=0)
+    max_bad_clients: int = knob(
+        "aggregation", 1, "trimmed_mean, krum, multi_krum: bad clients in a round that the rule must withstand", ge=0
+    )
     krum_keep: int = knob("aggregation", 0, "multi_krum: updates to keep; 0: all but MAX_BAD_CLIENTS", ge=0)
-    clip_norm: float = knob("aggregation", 0.0, "norm_clipping: the largest norm of an update's change; 0: the round's median", ge=0)
+    clip_norm: float = knob(
+        "aggregation", 0.0, "norm_clipping: the largest norm of an update's change; 0: the round's median", ge=0
+    )
 
     gen_samples: int = knob("evaluation", 6, "instructions of the test split whose generations are printed", ge=0)
     gen_tokens: int = knob("evaluation", 24, "tokens to generate at most", ge=1)
@@ -152,11 +226,19 @@ class Settings(BaseSettings):
     client_timeout_s: float = knob("exchange", 600.0, "a round waits so many seconds for a client that lives", gt=0)
     heartbeat_s: float = knob("exchange", 5.0, "a client writes its heartbeat every so many seconds", ge=0.1, le=86_400)
     heartbeat_stale_s: float = knob("exchange", 60.0, "a client whose heartbeat is older counts as dead", gt=0)
-    round_retries: int = knob("exchange", 1, "a round with fewer good updates than MIN_CLIENTS is tried again so often", ge=0)
+    round_retries: int = knob(
+        "exchange", 1, "a round with fewer good updates than MIN_CLIENTS is tried again so often", ge=0
+    )
     keep_rounds: int = knob("exchange", 2, "finished rounds whose files stay in EXCHANGE_DIR", ge=0)
-    keys_dir: str = knob("exchange", "", "folder of keys made by `fccl keys`: everything is signed and checked; empty: nothing is")
-    state_dir: Path = knob("exchange", Path("state"), "a private folder for each client: what it must remember; no other party reads it")
-    original_clients: str = knob("exchange", "", "client numbers, with commas, of peers that know only the original files")
+    keys_dir: str = knob(
+        "exchange", "", "folder of keys made by `fccl keys`: everything is signed and checked; empty: nothing is"
+    )
+    state_dir: Path = knob(
+        "exchange", Path("state"), "a private folder for each client: what it must remember; no other party reads it"
+    )
+    original_clients: str = knob(
+        "exchange", "", "client numbers, with commas, of peers that know only the original files"
+    )
     exchange_watch: Literal["auto", "notify", "poll"] = knob(
         "exchange", "auto", "wait by notifications, by looking now and then, or find out which works"
     )
@@ -197,7 +279,9 @@ class Settings(BaseSettings):
             raise ValueError("names no folder; for the one where you are, write .")
         return value
 
-    @field_validator("sft_data", "va_data", "model_name", "exchange_dir", "keys_dir", "state_dir", "data_dir", "log_dir")
+    @field_validator(
+        "sft_data", "va_data", "model_name", "exchange_dir", "keys_dir", "state_dir", "data_dir", "log_dir"
+    )
     @classmethod
     def _usable_path(cls, value: str | Path) -> str | Path:
         if not is_usable(value):
@@ -235,7 +319,11 @@ class Settings(BaseSettings):
 
     def model_spec(self) -> ModelSpec:
         return ModelSpec(
-            name=self.model_name, lora_r=self.lora_r, lora_alpha=self.lora_alpha, lora_targets=self.lora_targets, max_length=self.max_length
+            name=self.model_name,
+            lora_r=self.lora_r,
+            lora_alpha=self.lora_alpha,
+            lora_targets=self.lora_targets,
+            max_length=self.max_length,
         )
 
     def train_spec(self, phase: Phase) -> TrainSpec:
@@ -336,7 +424,8 @@ def _explain(problem: Mapping[str, Any]) -> str:
 def load_settings(arguments: Mapping[str, Any] | None = None) -> Settings:
     """Settings from arguments, environment, `.env`, preset and defaults, in this order of precedence.
 
-    Raises `SettingsError` for a value that is out of range, for a misspelt name in `.env` or in `arguments`, and for a `.env` that is no text.
+    Raises `SettingsError` for a value that is out of range, for a misspelt name in `.env` or in `arguments`, and for a
+    `.env` that is no text.
     """
     arguments = arguments or {}
     _refuse_unknown(arguments)
@@ -355,24 +444,36 @@ def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
     for name in arguments:
         if name not in Settings.model_fields:
             guess = nearest(name, Settings.model_fields)
-            raise SettingsError(f"unknown setting {name.upper()}", hint=f"did you mean {guess.upper()}?" if guess else "`fccl run --help` lists them")
+            raise SettingsError(
+                f"unknown setting {name.upper()}",
+                hint=f"did you mean {guess.upper()}?" if guess else "`fccl run --help` lists them",
+            )
 
 
 def _names_in_dotenv() -> list[str]:
     try:
         if (size := Path(DOTENV).stat().st_size) > _DOTENV_BYTES:
-            raise SettingsError(f"{DOTENV} has {size:,} bytes, at most {_DOTENV_BYTES:,} are read", hint="move it away; settings are lines of text")
+            raise SettingsError(
+                f"{DOTENV} has {size:,} bytes, at most {_DOTENV_BYTES:,} are read",
+                hint="move it away; settings are lines of text",
+            )
         return list(dotenv_values(DOTENV, encoding="utf-8"))
     except UnicodeDecodeError as error:
-        raise SettingsError(f"{DOTENV} is not UTF-8 (byte {error.start + 1})", hint="save it as UTF-8, or move it away") from error
+        raise SettingsError(
+            f"{DOTENV} is not UTF-8 (byte {error.start + 1})", hint="save it as UTF-8, or move it away"
+        ) from error
     except OSError as error:
-        raise SettingsError(f"cannot read {DOTENV}: {error.strerror or error}", hint="make it readable, or move it away") from error
+        raise SettingsError(
+            f"cannot read {DOTENV}: {error.strerror or error}", hint="make it readable, or move it away"
+        ) from error
 
 
 def _refuse_misspelt(names: Iterable[str]) -> None:
     """`.env` may hold other programs' names; one that nearly is ours is a mistake that would pass unseen."""
     for name in names:
-        if name.lower() not in Settings.model_fields and (guess := nearest(name.lower(), Settings.model_fields, cutoff=0.85)):
+        if name.lower() not in Settings.model_fields and (
+            guess := nearest(name.lower(), Settings.model_fields, cutoff=0.85)
+        ):
             raise SettingsError(f"{DOTENV}: unknown setting {name}", hint=f"did you mean {guess.upper()}?")
 
 
@@ -388,13 +489,28 @@ def allowed(field: FieldInfo) -> str:
         kind = get_args(kind)[0]
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(map(str, get_args(kind)))
-    words: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path", str: "text"}
+    words: dict[Any, str] = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        Path: "a path",
+        str: "text",
+    }
     signs: tuple[tuple[str, Callable[[Any], str]], ...] = (
         ("ge", lambda limit: f">= {limit:,}"),
         ("gt", lambda limit: f"> {limit:,}"),
         ("lt", lambda limit: f"< {limit:,}"),
         ("le", lambda limit: f"<= {limit:,}"),
     )
-    limits = [sign(value) for rule in field.metadata for name, sign in signs if (value := getattr(rule, name, None)) is not None]
+    limits = [
+        sign(value)
+        for rule in field.metadata
+        for name, sign in signs
+        if (value := getattr(rule, name, None)) is not None
+    ]
     not_empty = any(getattr(rule, "min_length", None) for rule in field.metadata)
-    return " ".join([words.get(kind, "a value"), " and ".join(limits), "(not empty)" if not_empty else ""]).strip().replace("  ", " ")
+    return (
+        " ".join([words.get(kind, "a value"), " and ".join(limits), "(not empty)" if not_empty else ""])
+        .strip()
+        .replace("  ", " ")
+    )

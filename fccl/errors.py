@@ -15,20 +15,24 @@
       StorageError      the disk is full, read-only or not there, or a file on it is not what it was
       OutputError       nobody takes what the command prints
 
-A message is one line and says what is wrong; `hint` says the way out. The command line prints both and no traceback. Errors of
-the libraries below (OSError, ValueError of torch, transformers, pydantic) are turned into these at one boundary each.
+A message is one line and says what is wrong; `hint` says the way out. The command line prints both and no traceback.
+Errors of the libraries below (OSError, ValueError of torch, transformers, pydantic) are turned into these at one
+boundary each.
 """
 
 from __future__ import annotations
 
 DIVERGED = "training diverged"  # a reason that begins so would come back if the run went on with the same settings
-LOWER_RATE = "a lower learning rate (--sft-lr, --va-lr) is the usual cure; a run keeps its settings, so it takes a new run"
+LOWER_RATE = (
+    "a lower learning rate (--sft-lr, --va-lr) is the usual cure; a run keeps its settings, so it takes a new run"
+)
 
 
 class FcclError(Exception):
     """Something that a user can mend. `hint`, if any, is the way out.
 
-    `resumable` says whether a run that this has stopped may get further when it is resumed, with the settings that it has.
+    `resumable` says whether a run that this has stopped may get further when it is resumed, with the settings that it
+    has.
     """
 
     def __init__(self, message: str, hint: str = "", resumable: bool = True) -> None:
@@ -48,7 +52,10 @@ class BadRow(DataError):
     """One row of a data file is malformed."""
 
     def __init__(self, source: str, line: int, what: str) -> None:
-        super().__init__(f"{source}:{line}: {what}", hint="mend the row, or pass --skip-bad-rows to leave such rows out and count them")
+        super().__init__(
+            f"{source}:{line}: {what}",
+            hint="mend the row, or pass --skip-bad-rows to leave such rows out and count them",
+        )
         self.source, self.line, self.what = source, line, what
 
 
@@ -81,7 +88,9 @@ class FederationError(FcclError):
 
 
 class BadAggregate(FederationError):
-    """What a rule makes of a round's updates is nothing to go on with: too large, or the server's model has no finite loss under it."""
+    """What a rule makes of a round's updates is nothing to go on with: too large, or the server's model has no finite
+    loss under it.
+    """
 
 
 class StorageError(FcclError):

@@ -24,7 +24,10 @@ from fccl.storage.temporary import sweep
 
 
 class PublicKeys(Value):
-    """`public.json`: everybody's public key, in base64. It is no secret, but whoever can change it decides whom to believe."""
+    """`public.json`: everybody's public key, in base64.
+
+    It is no secret, but whoever can change it decides whom to believe.
+    """
 
     server: str
     clients: dict[int, str]
@@ -52,9 +55,14 @@ class Keys:
 
 
 def create_keys(paths: KeyPaths, num_clients: int) -> PublicKeys:
-    """Write new keys; private ones can be read by their owner only. Raises `SettingsError` when there are keys already."""
+    """Write new keys; private ones can be read by their owner only.
+
+    Raises `SettingsError` when there are keys already.
+    """
     if any(path.exists() for path in (paths.public, paths.server, *map(paths.client, range(num_clients)))):
-        raise SettingsError(f"{paths.root} holds keys already", hint="name another folder with --keys-dir, or move these away")
+        raise SettingsError(
+            f"{paths.root} holds keys already", hint="name another folder with --keys-dir, or move these away"
+        )
     sweep(paths.root)
     with storage_errors(paths.root):
         paths.root.mkdir(parents=True, exist_ok=True)
@@ -62,19 +70,27 @@ def create_keys(paths: KeyPaths, num_clients: int) -> PublicKeys:
     for client_id, key in enumerate(clients):
         _write_private(paths.client(client_id), key)
     _write_private(paths.server, server)
-    public = PublicKeys(server=_encoded(server), clients={client_id: _encoded(key) for client_id, key in enumerate(clients)})
+    public = PublicKeys(
+        server=_encoded(server), clients={client_id: _encoded(key) for client_id, key in enumerate(clients)}
+    )
     write_text(paths.public, public.model_dump_json(indent=1) + "\n")
     return public
 
 
 def server_keys(paths: KeyPaths) -> Keys:
-    """What the server needs: its private key and the public ones. Raises `SettingsError` when they are not there or no keys."""
+    """What the server needs: its private key and the public ones.
+
+    Raises `SettingsError` when they are not there or no keys.
+    """
     public = _read_public(paths)
     return _checked(Keys(_read_private(paths.server), public, _warning(paths.server)), public.server, paths.server)
 
 
 def client_keys(paths: KeyPaths, client_id: int) -> Keys:
-    """What one client needs: its private key and the public ones. Raises `SettingsError` when they are not there or no keys."""
+    """What one client needs: its private key and the public ones.
+
+    Raises `SettingsError` when they are not there or no keys.
+    """
     public = _read_public(paths)
     path = paths.client(client_id)
     return _checked(Keys(_read_private(path), public, _warning(path)), public.clients.get(client_id, ""), path)
@@ -82,15 +98,25 @@ def client_keys(paths: KeyPaths, client_id: int) -> Keys:
 
 def _checked(keys: Keys, expected: str, path: Path) -> Keys:
     if _encoded(keys.private) != expected:
-        raise SettingsError(f"{path} is not the key that public.json beside it names", hint="copy both from the folder that `fccl keys` wrote")
+        raise SettingsError(
+            f"{path} is not the key that public.json beside it names",
+            hint="copy both from the folder that `fccl keys` wrote",
+        )
     return keys
 
 
 def _warning(path: Path) -> str:
-    """What to say of a private key that others can read. Not refused: some file systems, and who hands out secrets, set modes of their own."""
+    """What to say of a private key that others can read.
+
+    Not refused: some file systems, and who hands out secrets, set modes of their own.
+    """
     with storage_errors(path, "read"):
         mode = stat.S_IMODE(path.stat().st_mode)
-    return f"{path} can be read by others than its owner (mode {mode:04o}): chmod 600 where that is possible" if mode & 0o077 else ""
+    return (
+        f"{path} can be read by others than its owner (mode {mode:04o}): chmod 600 where that is possible"
+        if mode & 0o077
+        else ""
+    )
 
 
 def _read_public(paths: KeyPaths) -> PublicKeys:
@@ -132,7 +158,9 @@ def _encoded(key: Ed25519PrivateKey) -> str:
 
 def _verifies(key: str, content: bytes, signature: str) -> bool:
     try:
-        Ed25519PublicKey.from_public_bytes(base64.b64decode(key, validate=True)).verify(base64.b64decode(signature, validate=True), content)
+        Ed25519PublicKey.from_public_bytes(base64.b64decode(key, validate=True)).verify(
+            base64.b64decode(signature, validate=True), content
+        )
     except (InvalidSignature, ValueError, binascii.Error):
         return False
     return True

@@ -24,9 +24,11 @@ StatusListener = Callable[[ClientStatus], None]
 
 @dataclass(frozen=True, eq=False)
 class FitTask:
-    """One round's work, the same for every client. `reference` is set exactly in VA rounds: the last SFT global adapter.
+    """One round's work, the same for every client. `reference` is set exactly in VA rounds: the last SFT global
+    adapter.
 
-    Under SCAFFOLD, and only then, `corrections` gives what a client adds to its gradients, and the update comes with a `control`.
+    Under SCAFFOLD, and only then, `corrections` gives what a client adds to its gradients, and the update comes with a
+    `control`.
     """
 
     run_id: str
@@ -37,7 +39,9 @@ class FitTask:
     model: ModelSpec
     train: TrainSpec
     seed: int
-    corrections: Callable[[int], Adapter] | None = None  # c - c_i of a client (`fccl.aggregation.scaffold`), of the adapter's form
+    corrections: Callable[[int], Adapter] | None = (
+        None  # c - c_i of a client (`fccl.aggregation.scaffold`), of the adapter's form
+    )
 
     def __post_init__(self) -> None:
         if (self.phase == "va") != (self.reference is not None):
@@ -56,10 +60,14 @@ class FitTask:
         if rank > most:
             raise AdapterError(f"rank {rank} is more than LORA_R={most}")
         if rank < most and not self.train.lower_ranks:
-            raise AdapterError(f"rank {rank} is less than LORA_R={most}, which only LORA_AGGREGATION=svd and exact allow")
+            raise AdapterError(
+                f"rank {rank} is less than LORA_R={most}, which only LORA_AGGREGATION=svd and exact allow"
+            )
 
     def require_update_form(self, form: Form) -> None:
-        """Raises `AdapterError` unless an update may have these names and shapes: those of `trained`, or of a lower rank where that is allowed."""
+        """Raises `AdapterError` unless an update may have these names and shapes: those of `trained`, or of a lower
+        rank where that is allowed.
+        """
         rank = rank_of(form)
         if rank not in (0, rank_of(self.trained.form)):
             self.require_rank(rank)
@@ -87,10 +95,11 @@ class FitTask:
 
 @dataclass(frozen=True, eq=False)
 class ClientUpdate:
-    """One client's answer to one task. `adapter.load()` is the adapter, in memory or still in a file: a thousand updates need not fit.
+    """One client's answer to one task. `adapter.load()` is the adapter, in memory or still in a file: a thousand
+    updates need not fit.
 
-    `control` is the client's next c_i, where the task had corrections. The norms are the server's own, measured once, when the update comes in
-    (`fccl.federation.bounds`).
+    `control` is the client's next c_i, where the task had corrections. The norms are the server's own, measured once,
+    when the update comes in (`fccl.federation.bounds`).
     """
 
     run_id: str
@@ -105,7 +114,9 @@ class ClientUpdate:
     control_norm: float | None = None  # and of the control variate
 
     def require_answers(self, task: FitTask) -> None:
-        """Raises `UpdateRejected` unless this update answers `task`: same run, round and phase, a form that it may have, a control if asked."""
+        """Raises `UpdateRejected` unless this update answers `task`: same run, round and phase, a form that it may
+        have, a control if asked.
+        """
         for field in ("run_id", "round", "phase"):
             mine, asked = getattr(self, field), getattr(task, field)
             if mine != asked:
@@ -120,11 +131,17 @@ class ClientUpdate:
             raise UpdateRejected(str(error)) from error
 
     def behind(self, before: Adapter) -> ClientUpdate:
-        """The same with those directions of `before` that it did not train behind its own; itself when there are none."""
-        return self if self.adapter.form == before.form else replace(self, adapter=CompletedAdapter(self.adapter, before))
+        """The same with those directions of `before` that it did not train behind its own; itself when there
+        are none."""
+        return (
+            self if self.adapter.form == before.form else replace(self, adapter=CompletedAdapter(self.adapter, before))
+        )
 
     def change_from(self, before: Adapter) -> float:
-        """The L2 norm of what it changed of `before`, the round's adapter. Loads the update only where that was not measured before."""
+        """The L2 norm of what it changed of `before`, the round's adapter.
+
+        Loads the update only where that was not measured before.
+        """
         return self.adapter.load().distance(before) if self.change_norm is None else self.change_norm
 
 
@@ -147,11 +164,14 @@ class Learner(Protocol):
         ...
 
 
-def attempt(learner: Learner, task: FitTask, client_id: int, load_shard: Callable[[int], ClientShard], on_status: StatusListener) -> Answer:
-    """One client's update, or its failure: whatever goes wrong in its shard or its training is its answer, not the end of the process.
+def attempt(
+    learner: Learner, task: FitTask, client_id: int, load_shard: Callable[[int], ClientShard], on_status: StatusListener
+) -> Answer:
+    """One client's update, or its failure: whatever goes wrong in its shard or its training is its answer, not the end
+    of the process.
 
-    Raises `StorageError` and `OutputError`: the disk, and who reads what is printed, are nobody's answer. What a user or the system sends
-    to end the process ends it.
+    Raises `StorageError` and `OutputError`: the disk, and who reads what is printed, are nobody's answer. What a user
+    or the system sends to end the process ends it.
     """
     try:
         return learner.fit(task, load_shard(client_id), on_status)
@@ -162,7 +182,10 @@ def attempt(learner: Learner, task: FitTask, client_id: int, load_shard: Callabl
 
 
 def _reason(error: Exception) -> str:
-    """One line that can be shown. An error that is not ours comes with its class, for its text alone may say nothing ('1', 'lm_head')."""
+    """One line that can be shown.
+
+    An error that is not ours comes with its class, for its text alone may say nothing ('1', 'lm_head').
+    """
     text = str(error).strip()
     said = text if isinstance(error, FcclError) and text else f"{type(error).__name__}: {text}".removesuffix(": ")
     return printable(said.splitlines()[0])

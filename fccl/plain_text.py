@@ -1,4 +1,5 @@
-r"""Text that somebody else wrote, fit to be shown: what a terminal would obey or nobody would see is spelt out, such as `\x1b`.
+r"""Text that somebody else wrote, fit to be shown: what a terminal would obey or nobody would see is spelt out, such as
+`\x1b`.
 
 The commands' screens, the pages, the reports and the logs all show such text through this module.
 """
@@ -10,12 +11,18 @@ import unicodedata
 MAX_LINE = 2000  # characters of what a screen shows of one thing
 
 _JOINERS = frozenset("\u200c\u200d")  # scripts and emoji are spelt with these
-# Letters and marks that take no room, beyond those that Unicode counts as controls. The selectors of emoji are left: "❤️" has one.
-_EMPTY = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0") | {chr(code) for code in (*range(0xFE00, 0xFE0E), *range(0xE0100, 0xE01F0))}
+# Letters and marks that take no room, beyond those that Unicode counts as controls. The selectors of emoji are left:
+# "❤️" has one.
+_EMPTY = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0") | {
+    chr(code) for code in (*range(0xFE00, 0xFE0E), *range(0xE0100, 0xE01F0))
+}
 
 
 def visible(text: str) -> str:
-    """The text with every sign to be seen. Line breaks, tabs and spaces stay, and joiners between letters or emoji that are joined so."""
+    """The text with every sign to be seen.
+
+    Line breaks, tabs and spaces stay, and joiners between letters or emoji that are joined so.
+    """
     return text if text.isascii() and text.isprintable() else "".join(_shown(text, index) for index in range(len(text)))
 
 

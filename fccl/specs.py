@@ -28,7 +28,8 @@ Time = Annotated[float, Field(ge=0, le=9e9)]  # seconds since 1970, to 2255; pan
 
 
 class Value(BaseModel):
-    """A frozen value with JSON both ways (`model_dump_json`, `model_validate_json`); NaN and infinity are never valid."""
+    """A frozen value with JSON both ways (`model_dump_json`, `model_validate_json`); NaN and infinity are never
+    valid."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -55,7 +56,11 @@ class ModelSpec(Value):
 
     def of_rank(self, rank: int) -> Self:
         """The same with another rank; alpha / r stays the number that it is."""
-        return self if rank == self.lora_r else self.model_copy(update={"lora_r": rank, "lora_alpha": self.lora_alpha * rank / self.lora_r})
+        return (
+            self
+            if rank == self.lora_r
+            else self.model_copy(update={"lora_r": rank, "lora_alpha": self.lora_alpha * rank / self.lora_r})
+        )
 
 
 class TrainSpec(Value):
@@ -69,7 +74,9 @@ class TrainSpec(Value):
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(gt=0)
     dpo_beta: float = Field(default=0.1, gt=0)  # Rafailov et al. 2023, beta
-    prox_mu: float = Field(default=0.0, ge=0)  # Li et al. 2020 (FedProx), mu: how hard training is pulled back to the global adapter
+    prox_mu: float = Field(
+        default=0.0, ge=0
+    )  # Li et al. 2020 (FedProx), mu: how hard training is pulled back to the global adapter
     freeze_a: bool = False  # Sun et al. 2024 (FFA-LoRA): train B alone
     lower_ranks: bool = False  # a client may train fewer directions than the federation's LoRA has
     threads: Threads = 0  # 0: as many as torch takes; named here since the sums' last bits depend on it
@@ -88,9 +95,13 @@ class RoundPlan(Value):
     @model_validator(mode="after")
     def _samples_fit(self) -> Self:
         if self.clients_per_round > self.num_clients:
-            raise ValueError(f"clients_per_round ({self.clients_per_round}) is more than num_clients ({self.num_clients})")
+            raise ValueError(
+                f"clients_per_round ({self.clients_per_round}) is more than num_clients ({self.num_clients})"
+            )
         if self.min_clients > self.clients_per_round:
-            raise ValueError(f"min_clients ({self.min_clients}) is more than clients_per_round ({self.clients_per_round})")
+            raise ValueError(
+                f"min_clients ({self.min_clients}) is more than clients_per_round ({self.clients_per_round})"
+            )
         return self
 
     @property
@@ -128,7 +139,9 @@ class ExchangeSpec(Value):
     @model_validator(mode="after")
     def _originals_are_clients(self) -> Self:
         if (last := max(self.originals, default=0)) >= self.num_clients:
-            raise ValueError(f"original_clients names client {last}, num_clients is {self.num_clients}, and the first is 0")
+            raise ValueError(
+                f"original_clients names client {last}, num_clients is {self.num_clients}, and the first is 0"
+            )
         return self
 
 

@@ -19,7 +19,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a heading each. The first cell of a row is its heading; columns of `words` are text, the others figures."""
+    """Rows under a heading each.
+
+    The first cell of a row is its heading; columns of `words` are text, the others figures.
+    """
 
     title: str
     head: tuple[str, ...]

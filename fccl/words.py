@@ -7,7 +7,7 @@ import time
 
 from fccl.specs import Phase
 
-DASH = "–"  # noqa: RUF001
+DASH = "–"
 
 
 def plain(value: float) -> str:
@@ -17,7 +17,7 @@ def plain(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}" if value >= 100 else f"{value:.2f}"
 
 
-MINUS = "−"  # noqa: RUF001
+MINUS = "−"
 PHASE_WORDS: dict[str, str] = {"sft": "instruction phase", "va": "preference phase"}
 PHASE_NAMES: dict[Phase, str] = {"sft": "FedIT (SFT)", "va": "FedVA (DPO)"}
 UNITS: dict[Phase, str] = {"sft": "nats per response token", "va": "nats per pair"}

@@ -2,9 +2,9 @@
 
     python scripts/chaos.py [--kills 100] [--micro-kills 10] [--seed 0]
 
-First a federation of many rounds with the three-number learner of the tests: real processes, the real loops, killed every few
-hundredths of a second. Then a short one of `fccl orchestrator` and `fccl client` with the built-in model. Every kill is SIGKILL. Prints kills,
-rounds, and whether all is identical; exit status 0 when it is.
+First a federation of many rounds with the three-number learner of the tests: real processes, the real loops, killed
+every few hundredths of a second. Then a short one of `fccl orchestrator` and `fccl client` with the built-in model.
+Every kill is SIGKILL. Prints kills, rounds, and whether all is identical; exit status 0 when it is.
 """
 
 from __future__ import annotations
@@ -33,8 +33,23 @@ from tests.processes import CONTEXT, client, orchestrator  # noqa: E402
 from tests.toy import START, ToyLearner, federation, shard  # noqa: E402
 
 CLIENTS = 3
-SETTINGS = ("--max-sft-examples", "300", "--max-va-examples", "150", "--fed-rounds", "4", "--no-evaluate", "--threads", "1")
-PATIENCE = ("--client-timeout-s", "3600", "--heartbeat-stale-s", "3600")  # nobody is given up: the result must be the undisturbed one
+SETTINGS = (
+    "--max-sft-examples",
+    "300",
+    "--max-va-examples",
+    "150",
+    "--fed-rounds",
+    "4",
+    "--no-evaluate",
+    "--threads",
+    "1",
+)
+PATIENCE = (
+    "--client-timeout-s",
+    "3600",
+    "--heartbeat-stale-s",
+    "3600",
+)  # nobody is given up: the result must be the undisturbed one
 KEYS = ("--keys-dir", "keys")
 DEADLINE_S = 900
 
@@ -77,8 +92,13 @@ class Outcome:
     trouble: list[str] = field(default_factory=list)
 
 
-def disturb(starts: dict[str, Callable[[], Process]], kills: int, pause_s: tuple[float, float], draw: random.Random) -> Outcome:
-    """Start everything; kill and restart at random until all have ended by themselves. The orchestrator is one of `starts`."""
+def disturb(
+    starts: dict[str, Callable[[], Process]], kills: int, pause_s: tuple[float, float], draw: random.Random
+) -> Outcome:
+    """Start everything; kill and restart at random until all have ended by themselves.
+
+    The orchestrator is one of `starts`.
+    """
     outcome = Outcome(dict.fromkeys(starts, 0))
     running = {name: start() for name, start in starts.items()}
     end = time.monotonic() + DEADLINE_S
@@ -104,14 +124,22 @@ def disturb(starts: dict[str, Callable[[], Process]], kills: int, pause_s: tuple
 
 
 def report(title: str, outcome: Outcome, logs: LogPaths, expected: Sequence[tuple[int, str]], final: bytes) -> bool:
-    """Print what came out; true when every round is there once, none excluded a client, and all adapters are the undisturbed run's."""
+    """Print what came out; true when every round is there once, none excluded a client, and all adapters are the
+    undisturbed run's.
+    """
     records = read_records(logs.progress, RoundRecord)
     found = [(record.round, record.adapter_sha256) for record in records]
     excluded = sum(len(record.excluded) for record in records)
-    identical = found == list(expected) and not excluded and logs.global_final.is_file() and logs.global_final.read_bytes() == final
+    identical = (
+        found == list(expected)
+        and not excluded
+        and logs.global_final.is_file()
+        and logs.global_final.read_bytes() == final
+    )
     each = ", ".join(f"{name} {count}" for name, count in outcome.kills.items())
     print(
-        f"{title}: kills: {sum(outcome.kills.values())} ({each}); rounds: {len(found)} of {len(expected)}; identical: {'yes' if identical else 'no'}"
+        f"{title}: kills: {sum(outcome.kills.values())} ({each}); rounds: {len(found)} of {len(expected)}; "
+        f"identical: {'yes' if identical else 'no'}"
     )
     for line in outcome.trouble:
         print(f"  {line}")
@@ -139,9 +167,24 @@ def started(target: Callable[..., None], *arguments: object) -> Process:
 
 
 def chaos_micro(folder: Path, kills: int, draw: random.Random) -> bool:
-    """The commands themselves, against `fccl run` with the same settings. Everybody signs, and clients remember what they have answered."""
-    subprocess.run(fccl("keys", *KEYS, "--num-clients", str(CLIENTS)), cwd=folder, env=environment(), check=True, capture_output=True)
-    subprocess.run(fccl("run", *SETTINGS, "--log-dir", "undisturbed"), cwd=folder, env=environment(), check=True, capture_output=True)
+    """The commands themselves, against `fccl run` with the same settings.
+
+    Everybody signs, and clients remember what they have answered.
+    """
+    subprocess.run(
+        fccl("keys", *KEYS, "--num-clients", str(CLIENTS)),
+        cwd=folder,
+        env=environment(),
+        check=True,
+        capture_output=True,
+    )
+    subprocess.run(
+        fccl("run", *SETTINGS, "--log-dir", "undisturbed"),
+        cwd=folder,
+        env=environment(),
+        check=True,
+        capture_output=True,
+    )
     undisturbed = LogPaths(folder / "undisturbed")
     expected = [(record.round, record.adapter_sha256) for record in read_records(undisturbed.progress, RoundRecord)]
     starts = {"orchestrator": lambda: command(folder, "orchestrator", *SETTINGS, *PATIENCE, *KEYS)}
@@ -167,8 +210,12 @@ def environment() -> dict[str, str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100, help="of the toy federation")
-    parser.add_argument("--micro-kills", type=int, default=10, help="of the federation with the built-in model; 0 leaves it out")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments and victims; the operating system adds its own chance")
+    parser.add_argument(
+        "--micro-kills", type=int, default=10, help="of the federation with the built-in model; 0 leaves it out"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the moments and victims; the operating system adds its own chance"
+    )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # so that nothing is left running
     good = True

@@ -2,7 +2,8 @@
 
     python scripts/lock.py        (make lock)
 
-Installs each into a fresh environment and writes down what came. Only names and versions: no index, no hash of one platform's file.
+Installs each into a fresh environment and writes down what came. Only names and versions: no index, no hash of one
+platform's file.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def main() -> None:
     header = "# Made by `make lock` from {}; edit that file, not this one.\n"
     (ROOT / "requirements.txt").write_text(header.format("requirements.in") + "\n".join(base) + "\n")
     extra = [line for line in frozen("requirements-dev.in") if line not in base]
-    (ROOT / "requirements-dev.txt").write_text(header.format("requirements-dev.in") + "-r requirements.txt\n" + "\n".join(extra) + "\n")
+    (ROOT / "requirements-dev.txt").write_text(
+        header.format("requirements-dev.in") + "-r requirements.txt\n" + "\n".join(extra) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""A randomly initialised GPT-2 of the real shape in a local folder: for trying the system at full size where no weights are to be had.
+"""A randomly initialised GPT-2 of the real shape in a local folder: for trying the system at full size where no weights
+are to be had.
 
     python scripts/make_random_gpt2.py FOLDER
 
-12 layers, width 768, 12 heads, 1,024 positions, vocabulary 50,257: 124 million parameters, the ids of the built-in tokenizer.
+12 layers, width 768, 12 heads, 1,024 positions, vocabulary 50,257: 124 million parameters, the ids of the built-in
+tokenizer.
 """
 
 from __future__ import annotations

@@ -27,8 +27,16 @@ def plot_losses(axes: Axes, records: list[RoundRecord], phase: str, unit: str) -
     rounds = [record for record in records if record.phase == phase]
     clients = sorted({client for record in rounds for client in record.clients})
     for client in clients:
-        points = [(r.round + 1, r.contributions[r.clients.index(client)].avg_loss) for r in rounds if client in r.clients]
-        axes.plot(*zip(*points, strict=True), marker=MARKERS[client % 6], color=COLOURS[client % 6], linewidth=1, label=f"client {client}, training")
+        points = [
+            (r.round + 1, r.contributions[r.clients.index(client)].avg_loss) for r in rounds if client in r.clients
+        ]
+        axes.plot(
+            *zip(*points, strict=True),
+            marker=MARKERS[client % 6],
+            color=COLOURS[client % 6],
+            linewidth=1,
+            label=f"client {client}, training",
+        )
     held_out = [(record.round + 1, record.held_out.loss) for record in rounds if record.held_out]
     axes.plot(*zip(*held_out, strict=True), color="black", linewidth=2, marker="x", label="global, held-out")
     axes.set(xlabel="round", ylabel=unit, xticks=[record.round + 1 for record in rounds], ylim=(0, None))
@@ -50,7 +58,9 @@ def plot_measure(axes: Axes, report: EvaluationReport) -> None:
             axes.bar(x, percent, 0.36, color=COLOURS[index], yerr=spread, capsize=3, label=name if at == 0 else None)
             axes.text(x, 100 * one.high + 2, f"{percent:.0f}", ha="center", fontsize=8)
     axes.set(
-        xticks=[at + 0.19 for at in range(len(report.models))], xticklabels=[model.name for model in report.models], ylabel="% of the test split"
+        xticks=[at + 0.19 for at in range(len(report.models))],
+        xticklabels=[model.name for model in report.models],
+        ylabel="% of the test split",
     )
     axes.set_ylim(0, 125)
     axes.legend(frameon=False, fontsize=8, loc="upper left")

@@ -1,4 +1,7 @@
-"""Writes docs/settings.md from `Settings`: every name, its range, its default, what it does. `make settings-page` calls it."""
+"""Writes docs/settings.md from `Settings`: every name, its range, its default, what it does.
+
+`make settings-page` calls it.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ misspelt, or a value out of range, is one line:
 
 ```
 error: unknown argument --fed-round
-  way out: did you mean --fed-rounds?
+  hint: did you mean --fed-rounds?
 ```
 """
 FOOT = "\nThis page is made by `make settings-page` from `fccl/config.py` and `fccl/presets.py`.\n"
@@ -38,7 +41,16 @@ def _group(name: str) -> str:
         for field, info in Settings.model_fields.items()
         if group_of(info) == name
     ]
-    return "\n".join([f"## {name[0].upper()}{name[1:]}", "", "| setting | allowed | default | what it does |", "|---|---|---|---|", *rows, ""])
+    return "\n".join(
+        [
+            f"## {name[0].upper()}{name[1:]}",
+            "",
+            "| setting | allowed | default | what it does |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
 
 
 def _presets() -> str:

@@ -22,7 +22,9 @@ from fccl.data.builtin.corpus import documents
 from fccl.data.builtin.world import load_world
 
 END = "<|endoftext|>"
-TEMPLATE_WORDS = "### Instruction:\n\n### Response:\n"  # so that the prompt's frame costs few tokens; the model never reads it
+TEMPLATE_WORDS = (
+    "### Instruction:\n\n### Response:\n"  # so that the prompt's frame costs few tokens; the model never reads it
+)
 CONTEXT, WINDOW, BATCH, WARMUP, PEAK_LR, SEED = 512, 128, 32, 100, 3e-3, 20_26
 
 
@@ -32,7 +34,10 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=[END], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=vocabulary,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator([*texts, *[TEMPLATE_WORDS] * 2000], trainer)
     return tokenizer
@@ -41,7 +46,9 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> Tokenizer:
 def tokens_of(tokenizer: Tokenizer, texts: list[str]) -> torch.Tensor:
     """All documents in one row of token ids, each closed by the end-of-text token."""
     end = tokenizer.token_to_id(END)
-    return torch.tensor(np.concatenate([[*encoding.ids, end] for encoding in tokenizer.encode_batch(texts)]), dtype=torch.long)
+    return torch.tensor(
+        np.concatenate([[*encoding.ids, end] for encoding in tokenizer.encode_batch(texts)]), dtype=torch.long
+    )
 
 
 def learning_rate(step: int, steps: int) -> float:
@@ -52,7 +59,10 @@ def learning_rate(step: int, steps: int) -> float:
 
 
 def train(model: GPT2LMHeadModel, tokens: torch.Tensor, steps: int) -> None:
-    """Plain language modelling on random windows. Windows start at random positions, so every position embedding learns."""
+    """Plain language modelling on random windows.
+
+    Windows start at random positions, so every position embedding learns.
+    """
     draw = torch.Generator().manual_seed(SEED)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, weight_decay=0.05, betas=(0.9, 0.95))
     start, total = time.monotonic(), 0.0
@@ -91,11 +101,24 @@ def main() -> None:
     tokenizer = train_tokenizer(texts[:20_000], args.vocabulary)
     tokens = tokens_of(tokenizer, texts)
     config = GPT2Config(
-        vocab_size=tokenizer.get_vocab_size(), n_positions=CONTEXT, n_embd=args.width, n_layer=args.layers, n_head=args.heads,
-        bos_token_id=0, eos_token_id=0, pad_token_id=0, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
-    )  # fmt: skip
+        vocab_size=tokenizer.get_vocab_size(),
+        n_positions=CONTEXT,
+        n_embd=args.width,
+        n_layer=args.layers,
+        n_head=args.heads,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+    )
     model = GPT2LMHeadModel(config)
-    print(f"{len(texts)} documents, {len(tokens):,} tokens, {model.num_parameters():,} parameters, vocabulary {config.vocab_size}", flush=True)
+    print(
+        f"{len(texts)} documents, {len(tokens):,} tokens, {model.num_parameters():,} parameters, vocabulary "
+        f"{config.vocab_size}",
+        flush=True,
+    )
     train(model, tokens, args.steps)
     args.out.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(args.out)

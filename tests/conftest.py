@@ -13,7 +13,9 @@ from tests import examples  # noqa: F401 - it chooses how many examples properti
 if TYPE_CHECKING:
     from fccl.model.language_model import LanguageModel
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is there: two test processes that wait by spinning take each other's core
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # before torch is there: two test processes that wait by spinning take each other's core
 
 SENTENCES = (
     "### Instruction:\nWhat is the opposite of hot?\n\n### Response: The opposite of hot is cold.",
@@ -34,11 +36,20 @@ def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator(SENTENCES, vocab_size=400, special_tokens=["<|endoftext|>"], show_progress=False)
     end = "<|endoftext|>"
-    PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, bos_token=end, eos_token=end, pad_token=end).save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=bpe._tokenizer, bos_token=end, eos_token=end, pad_token=end
+    ).save_pretrained(folder)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         config = GPT2Config(
-            vocab_size=bpe.get_vocab_size(), n_layer=2, n_embd=32, n_head=2, n_positions=128, bos_token_id=0, eos_token_id=0, initializer_range=0.1
+            vocab_size=bpe.get_vocab_size(),
+            n_layer=2,
+            n_embd=32,
+            n_head=2,
+            n_positions=128,
+            bos_token_id=0,
+            eos_token_id=0,
+            initializer_range=0.1,
         )
         GPT2LMHeadModel(config).save_pretrained(folder)
     return folder
@@ -46,8 +57,13 @@ def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model(tiny_model_path: Path) -> LanguageModel:
-    """The tiny model with a LoRA of rank 4 on every linear layer. Which adapter is loaded is up to the last test that loaded one."""
+    """The tiny model with a LoRA of rank 4 on every linear layer.
+
+    Which adapter is loaded is up to the last test that loaded one.
+    """
     from fccl.model.loading import load_model
     from fccl.specs import ModelSpec
 
-    return load_model(ModelSpec(name=str(tiny_model_path), lora_r=4, lora_alpha=8.0, lora_targets="all-linear", max_length=128))
+    return load_model(
+        ModelSpec(name=str(tiny_model_path), lora_r=4, lora_alpha=8.0, lora_targets="all-linear", max_length=128)
+    )

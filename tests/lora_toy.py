@@ -1,4 +1,5 @@
-"""A toy learner of LoRA factors, each client with a rank of its own: a federation whose adapter grows, in milliseconds."""
+"""A toy learner of LoRA factors, each client with a rank of its own: a federation whose adapter grows, in
+milliseconds."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ def factors(seed: int, rank: int = RANK, b: float = 1.0) -> Adapter:
 
 @dataclass
 class LoraLearner:
-    """Moves the first directions of the task's adapter by noise from the client's seed, and by the reference's in VA rounds."""
+    """Moves the first directions of the task's adapter by noise from the client's seed, and by the reference's in VA
+    rounds.
+    """
 
     ranks: tuple[int, ...] = (RANK,)
 
@@ -40,9 +43,14 @@ class LoraLearner:
         rank = self.ranks[shard.client_id % len(self.ranks)]
         report = ToyLearner().fit(replace(task, phase="sft", reference=None, adapter=three_numbers()), shard, on_status)
         draw = torch.Generator().manual_seed(task.client_seed(shard.client_id))
-        tensors = {name: tensor + 0.3 * torch.randn(tensor.shape, generator=draw) for name, tensor in first(task.adapter, rank).tensors.items()}
+        tensors = {
+            name: tensor + 0.3 * torch.randn(tensor.shape, generator=draw)
+            for name, tensor in first(task.adapter, rank).tensors.items()
+        }
         if task.reference is not None:
-            tensors = {name: tensor + 0.1 * first(task.reference, rank).tensors[name] for name, tensor in tensors.items()}
+            tensors = {
+                name: tensor + 0.1 * first(task.reference, rank).tensors[name] for name, tensor in tensors.items()
+            }
         return replace(report, phase=task.phase, adapter=Adapter(tensors))
 
 

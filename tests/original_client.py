@@ -2,7 +2,8 @@
 
     python original_client.py EXCHANGE_DIR SHARDS_FOLDER CLIENT_ID MODEL_FOLDER LORA_TARGET LORA_R
 
-It imports nothing of this package and sees no task, no hash and no key. It takes one example a step, with gradient checkpointing on.
+It imports nothing of this package and sees no task, no hash and no key. It takes one example a step, with gradient
+checkpointing on.
 """
 
 import json
@@ -25,7 +26,9 @@ class Trainer:
     def __init__(self, folder, target, rank):
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=[target], fan_in_fan_out=True, task_type="CAUSAL_LM")
+        lora = LoraConfig(
+            r=rank, lora_alpha=2 * rank, target_modules=[target], fan_in_fan_out=True, task_type="CAUSAL_LM"
+        )
         self.model = get_peft_model(base, lora)
         self.model.enable_input_require_grads()
         self.model.gradient_checkpointing_enable()
@@ -33,7 +36,10 @@ class Trainer:
         self.model.train()
 
     def load(self, state):
-        """As the script does it: names that the model does not have are passed over without a word. Returns how many were."""
+        """As the script does it: names that the model does not have are passed over without a word.
+
+        Returns how many were.
+        """
         return len(self.model.load_state_dict(state, strict=False).unexpected_keys)
 
     def state(self):
@@ -51,7 +57,9 @@ class Trainer:
         return -self.log_probs(example["instruction"], example["response"]).mean()
 
     def margin(self, pair):
-        chosen, rejected = (self.log_probs(pair["instruction"], pair[side]).sum() for side in ("preferred", "dispreferred"))
+        chosen, rejected = (
+            self.log_probs(pair["instruction"], pair[side]).sum() for side in ("preferred", "dispreferred")
+        )
         return chosen - rejected
 
     def va_loss(self, pair, reference):

@@ -1,4 +1,6 @@
-"""Clients and orchestrators of the toy federation as processes of their own: forked from a server that has imported torch already."""
+"""Clients and orchestrators of the toy federation as processes of their own: forked from a server that has imported
+torch already.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,13 @@ def exchange_spec(clients: int = 4, **changes: object) -> ExchangeSpec:
 def client(root: Path, client_id: int, learner: ToyLearner | None = None, **changes: object) -> None:
     """What a client process does."""
     torch.set_num_threads(1)
-    ExchangeClient(ExchangePaths(root), client_id, learner or ToyLearner(), shard, **({"heartbeat_s": 0.5, "grace_s": 1.0} | changes)).run()  # type: ignore[arg-type]
+    ExchangeClient(
+        ExchangePaths(root),
+        client_id,
+        learner or ToyLearner(),
+        shard,
+        **({"heartbeat_s": 0.5, "grace_s": 1.0} | changes),
+    ).run()  # type: ignore[arg-type]
 
 
 def orchestrator(root: Path, logs: Path, clients: int, rounds: int, pause_s: float = 0.0) -> None:
@@ -52,10 +60,13 @@ def orchestrator(root: Path, logs: Path, clients: int, rounds: int, pause_s: flo
 
 
 @contextmanager
-def client_processes(root: Path, learners: dict[int, ToyLearner], **changes: object) -> Iterator[dict[int, multiprocessing.Process]]:
+def client_processes(
+    root: Path, learners: dict[int, ToyLearner], **changes: object
+) -> Iterator[dict[int, multiprocessing.Process]]:
     """One process for each client; killed at the end, done or not."""
     processes = {
-        number: CONTEXT.Process(target=client, args=(root, number, learner), kwargs=changes, daemon=True) for number, learner in learners.items()
+        number: CONTEXT.Process(target=client, args=(root, number, learner), kwargs=changes, daemon=True)
+        for number, learner in learners.items()
     }
     try:
         for process in processes.values():

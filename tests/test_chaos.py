@@ -1,4 +1,7 @@
-"""Everything is killed at random moments, and the result is the undisturbed run's. `make chaos` does it a hundred times."""
+"""Everything is killed at random moments, and the result is the undisturbed run's.
+
+`make chaos` does it a hundred times.
+"""
 
 import subprocess
 import sys

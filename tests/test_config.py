@@ -59,7 +59,10 @@ def test_the_preset_itself_may_stand_in_dotenv(empty_folder):
         ({"client_lora_r": "9" * 5000}, r"CLIENT_LORA_R=9{200}\.\.\.: must be ranks"),
         ({"lora_targets": ", "}, "LORA_TARGETS=, : names nothing; must be auto, all-linear, or module names"),
         ({"threads": "1025"}, "THREADS=1025: allowed is a whole number >= 0 and <= 1,024"),
-        ({"bootstrap_samples": "1" + 12 * "0"}, "BOOTSTRAP_SAMPLES=.*: allowed is a whole number >= 100 and <= 1,000,000"),
+        (
+            {"bootstrap_samples": "1" + 12 * "0"},
+            "BOOTSTRAP_SAMPLES=.*: allowed is a whole number >= 100 and <= 1,000,000",
+        ),
         ({"heartbeat_s": "1e10"}, "HEARTBEAT_S=1e10: allowed is a number >= 0.1 and <= 86,400"),
         ({"sft_data": "x" * 5000}, r"SFT_DATA=x{200}\.\.\.: is no path that can be used"),
         ({"log_dir": "logs/" + "x" * 256}, "LOG_DIR=.*: is no path that can be used"),
@@ -124,7 +127,13 @@ def test_infinite_alpha_is_iid():
 def test_presets_are_valid_and_name_real_settings(preset):
     assert set(PRESETS[preset]) <= set(Settings.model_fields)
     settings = load_settings({"preset": preset})
-    settings.round_plan(), settings.model_spec(), settings.partition_spec(), settings.train_spec("sft"), settings.train_spec("va")
+    (
+        settings.round_plan(),
+        settings.model_spec(),
+        settings.partition_spec(),
+        settings.train_spec("sft"),
+        settings.train_spec("va"),
+    )
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
@@ -143,16 +152,21 @@ def test_recorded_settings_load_again_as_they_were(name):
 
 
 def fccl(*arguments):
-    return subprocess.run([sys.executable, "-m", "fccl", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "fccl", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["run", "--fed-round", "2"], "error: unknown argument --fed-round\n  way out: did you mean --fed-rounds?\n"),
+        (["run", "--fed-round", "2"], "error: unknown argument --fed-round\n  hint: did you mean --fed-rounds?\n"),
         (["run", "--fed-rounds", "-1"], "error: FED_ROUNDS=-1: allowed is a whole number >= 1\n"),
-        (["run", "--fed-rounds"], "error: argument --fed-rounds: expected one argument\n  way out: `fccl run --help` lists the arguments\n"),
-        (["prepar"], "error: unknown command prepar\n  way out: did you mean `fccl prepare`?\n"),
+        (
+            ["run", "--fed-rounds"],
+            "error: argument --fed-rounds: expected one argument\n  hint: `fccl run --help` lists the arguments\n",
+        ),
+        (["prepar"], "error: unknown command prepar\n  hint: did you mean `fccl prepare`?\n"),
     ],
 )
 def test_wrong_arguments_are_one_line_and_exit_2(arguments, line):

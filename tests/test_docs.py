@@ -15,24 +15,50 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 HISTORY = {"log.md"}  # it tells what was tried when, with the names of then
 PRESENT = [page for page in PAGES if page.name not in HISTORY]
-OTHERS = {  # variables of other programs, of compose and of make
-    "BASE_IMAGE", "BUILD_NETWORK", "CLIENT_MEMORY", "DASHBOARD_ADDRESS", "DASHBOARD_PORT", "FCCL_GID", "FCCL_UID", "HF_HOME", "MODELS_DIR",
-    "OMP_WAIT_POLICY", "SERVER_MEMORY", "TORCH_INDEX", "MLFLOW_TRACKING_URI", "WANDB_MODE", "ENOSPC", "SIGKILL", "SIGTERM", "SIGINT",
-    "O_NOFOLLOW", "O_NONBLOCK", "O_EXCL",
-}  # fmt: skip
+# Variables of other programs, of compose and of make.
+OTHERS = {
+    "BASE_IMAGE",
+    "BUILD_NETWORK",
+    "CLIENT_MEMORY",
+    "DASHBOARD_ADDRESS",
+    "DASHBOARD_PORT",
+    "FCCL_GID",
+    "FCCL_UID",
+    "HF_HOME",
+    "MODELS_DIR",
+    "OMP_WAIT_POLICY",
+    "SERVER_MEMORY",
+    "TORCH_INDEX",
+    "MLFLOW_TRACKING_URI",
+    "WANDB_MODE",
+    "ENOSPC",
+    "SIGKILL",
+    "SIGTERM",
+    "SIGINT",
+    "O_NOFOLLOW",
+    "O_NONBLOCK",
+    "O_EXCL",
+}
 BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
-NAME = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|SEED|THREADS|AGGREGATION|PRESET|TRACK|EVALUATE|WARMUP)(?:=([^`\s]*))?`")
+NAME = re.compile(
+    r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|SEED|THREADS|AGGREGATION|PRESET|TRACK|EVALUATE|WARMUP)(?:=([^`\s]*))?`"
+)
 
 
 def command_lines(page: Path) -> list[list[str]]:
-    """The arguments of every `fccl COMMAND …` in the code blocks of a page, continued lines joined, comments left out."""
+    """The arguments of every `fccl COMMAND …` in the code blocks of a page, continued lines joined, comments
+    left out."""
     lines = "\n".join(BLOCK.findall(page.read_text())).replace("\\\n", "").splitlines()
-    words = [shlex.split(line, comments=True) for line in lines if re.match(r"\s*(\S+=\S+\s+)*(\S*python -m )?fccl\s", line)]
+    words = [
+        shlex.split(line, comments=True) for line in lines if re.match(r"\s*(\S+=\S+\s+)*(\S*python -m )?fccl\s", line)
+    ]
     return [each[each.index("fccl") + 1 :] for each in words]
 
 
-CALLS = [pytest.param(call, id=f"{page.name}: {' '.join(call)[:60]}") for page in PRESENT for call in command_lines(page)]
+CALLS = [
+    pytest.param(call, id=f"{page.name}: {' '.join(call)[:60]}") for page in PRESENT for call in command_lines(page)
+]
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -74,4 +100,6 @@ def test_the_settings_page_is_what_the_settings_are():
 
 def test_every_page_of_docs_is_reached_from_the_index():
     index = (ROOT / "docs" / "README.md").read_text()
-    assert [page.name for page in (ROOT / "docs").glob("*.md") if page.name != "README.md" and f"({page.name}" not in index] == []
+    assert [
+        page.name for page in (ROOT / "docs").glob("*.md") if page.name != "README.md" and f"({page.name}" not in index
+    ] == []

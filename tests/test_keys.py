@@ -22,7 +22,9 @@ def test_what_a_client_signs_is_its_own_and_nobody_elses(folder, content, client
     keys = client_keys(folder, client_id)
     signature = keys.sign(content)
     assert keys.sign(content) == signature, "the same key and content give the same signature"
-    assert [keys.public.is_of_client(other, content, signature) for other in range(4)] == [other == client_id for other in range(4)]
+    assert [keys.public.is_of_client(other, content, signature) for other in range(4)] == [
+        other == client_id for other in range(4)
+    ]
     assert not keys.public.is_of_server(content, signature)
     assert not keys.public.is_of_client(client_id, content + b"x", signature)
 
@@ -53,7 +55,12 @@ def test_keys_are_never_overwritten(folder):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"no key", b'{"server": "", "server": "", "clients": {}}', b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"],
+    [
+        b"",
+        b"no key",
+        b'{"server": "", "server": "", "clients": {}}',
+        b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+    ],
 )
 def test_a_file_that_is_no_key_is_one_line(tmp_path, content):
     paths = KeyPaths(tmp_path)
@@ -80,7 +87,8 @@ def test_keys_that_are_missing_or_do_not_belong_together_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("mode", "said"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True), (0o644, True), (0o660, True), (0o777, True)]
+    ("mode", "said"),
+    [(0o600, False), (0o400, False), (0o640, True), (0o604, True), (0o644, True), (0o660, True), (0o777, True)],
 )
 def test_a_private_key_that_others_can_read_is_said(tmp_path, mode, said):
     paths = KeyPaths(tmp_path)

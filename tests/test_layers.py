@@ -26,7 +26,17 @@ STOREYS = (
 )
 GROUND = STOREYS[-1]  # the one storey with an order of its own: each may import those that stand before it
 # The lowest storey that may import it.
-HEAVY = {"torch": 2, "transformers": 4, "peft": 4, "datasets": 3, "sklearn": 3, "matplotlib": 3, "pandas": 4, "altair": 4, "streamlit": 8}
+HEAVY = {
+    "torch": 2,
+    "transformers": 4,
+    "peft": 4,
+    "datasets": 3,
+    "sklearn": 3,
+    "matplotlib": 3,
+    "pandas": 4,
+    "altair": 4,
+    "streamlit": 8,
+}
 
 
 def part_of(module: str) -> str:
@@ -60,7 +70,9 @@ def test_imports_only_from_storeys_below(module):
         if name == "fccl" or not name.startswith("fccl."):
             continue
         theirs = part_of(name)
-        assert may_import(mine, theirs), f"{module} (storey {STOREY_OF[mine]}) imports {name} (storey {STOREY_OF[theirs]})"
+        assert may_import(mine, theirs), (
+            f"{module} (storey {STOREY_OF[mine]}) imports {name} (storey {STOREY_OF[theirs]})"
+        )
 
 
 def may_import(mine: str, theirs: str) -> bool:
@@ -100,7 +112,9 @@ def loaded_by(code: str) -> frozenset[str]:
 
 @pytest.mark.parametrize("library", ["torch", "streamlit"])
 def test_the_view_loads_neither_torch_nor_a_page(library):
-    loaded = loaded_by("import " + ", ".join(module.removesuffix(".__init__") for module in MODULES if part_of(module) == "view"))
+    loaded = loaded_by(
+        "import " + ", ".join(module.removesuffix(".__init__") for module in MODULES if part_of(module) == "view")
+    )
     assert "fccl.view.status" in loaded
     assert library not in loaded
 

@@ -24,7 +24,16 @@ from tests.transports.contract import task
 
 ROOT = Path(__file__).resolve().parent.parent
 # What a program reads line by line: a carriage return at the end of a line is a part of a word there.
-BY_LINE = ["docker/engine", "docker/fccl", "docker/healthy", "docker/prepare", ".ci/run", "Makefile", "Dockerfile", ".dockerignore"]
+BY_LINE = [
+    "docker/engine",
+    "docker/fccl",
+    "docker/healthy",
+    "docker/prepare",
+    ".ci/run",
+    "Makefile",
+    "Dockerfile",
+    ".dockerignore",
+]
 
 
 def git(*arguments, cwd):
@@ -34,7 +43,11 @@ def git(*arguments, cwd):
 def tracked():
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("not a checkout")
-    return [name for name in git("ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT).split("\0") if (ROOT / name).is_file()]
+    return [
+        name
+        for name in git("ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT).split("\0")
+        if (ROOT / name).is_file()
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +77,9 @@ def test_a_checkout_has_the_same_bytes_everywhere(checkouts):
 
 
 def test_no_text_of_the_repository_has_a_carriage_return():
-    found = [name for name in tracked() if b"\r\n" in (content := (ROOT / name).read_bytes()) and b"\0" not in content[:8000]]
+    found = [
+        name for name in tracked() if b"\r\n" in (content := (ROOT / name).read_bytes()) and b"\0" not in content[:8000]
+    ]
     assert found == []
 
 
@@ -82,7 +97,9 @@ def test_scripts_of_a_checkout_can_be_run(checkouts, name):
 
 
 def test_the_makefile_of_a_checkout_can_be_run(checkouts):
-    shown = subprocess.run(["make", "--no-print-directory", "help"], cwd=checkouts["with"], capture_output=True, text=True, check=False)
+    shown = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=checkouts["with"], capture_output=True, text=True, check=False
+    )
     assert shown.returncode == 0, shown.stderr
     assert "\r" not in shown.stdout
     assert "test-docker" in shown.stdout
@@ -100,7 +117,12 @@ def test_dotenv(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     windows(tmp_path / ".env", '# mine\nFED_ROUNDS=7\nPRESET=gpt2\nDATA_DIR="./elsewhere"\nEVALUATE=false\n')
     settings = load_settings()
-    assert (settings.fed_rounds, settings.preset, settings.data_dir, settings.evaluate) == (7, "gpt2", Path("elsewhere"), False)
+    assert (settings.fed_rounds, settings.preset, settings.data_dir, settings.evaluate) == (
+        7,
+        "gpt2",
+        Path("elsewhere"),
+        False,
+    )
     assert settings.model_name == "gpt2", "the preset is known by its name too"
 
 
@@ -150,7 +172,10 @@ def test_shards(tmp_path):
 
 def test_records(tmp_path):
     event = RunEvent(event="started", run_id="run", time=1.0, round=0)
-    assert list(read_rows(windows(tmp_path / "progress.jsonl", (event.model_dump_json() + "\n") * 3))) == [json.loads(event.model_dump_json())] * 3
+    assert (
+        list(read_rows(windows(tmp_path / "progress.jsonl", (event.model_dump_json() + "\n") * 3)))
+        == [json.loads(event.model_dump_json())] * 3
+    )
     assert read_value(windows(tmp_path / "run.json", event.model_dump_json(indent=1) + "\n"), RunEvent) == event
 
 
@@ -183,11 +208,16 @@ def test_contributions_of_original_peers():
 
 @pytest.mark.parametrize("compose", [["docker-compose"], ["docker", "compose"]], ids=" ".join)
 def test_compose_reads_such_files(tmp_path, compose):
-    if not shutil.which(compose[0]) or subprocess.run([*compose, "version"], capture_output=True, check=False).returncode:
+    if (
+        not shutil.which(compose[0])
+        or subprocess.run([*compose, "version"], capture_output=True, check=False).returncode
+    ):
         pytest.skip(f"{' '.join(compose)} is not here")
     windows(tmp_path / "docker-compose.yml", (ROOT / "docker-compose.yml").read_text())
     windows(tmp_path / ".env", "FED_ROUNDS=7\nDATA_DIR=./elsewhere\nFCCL_UID=4321\n")
-    environment = {name: value for name, value in os.environ.items() if name not in ("FED_ROUNDS", "DATA_DIR", "FCCL_UID")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("FED_ROUNDS", "DATA_DIR", "FCCL_UID")
+    }
     result = subprocess.run([*compose, "config"], cwd=tmp_path, env=environment, capture_output=True, check=False)
     assert result.returncode == 0, result.stderr
     assert b"\r" not in result.stdout

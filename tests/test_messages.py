@@ -16,18 +16,28 @@ TASK = FitTask("run", 2, "va", adapter(), adapter(), MODEL, TRAIN, 11)
 def test_an_update_answers_its_own_task_and_no_other():
     update = next(InProcessTransport(ToyLearner(), shard).fit(TASK, [3]))
     update.require_answers(TASK)
-    for changes in ({"run_id": "x"}, {"round": 3}, {"phase": "sft", "reference": None}, {"adapter": adapter(1.0), "reference": adapter(1.0)}):
+    for changes in (
+        {"run_id": "x"},
+        {"round": 3},
+        {"phase": "sft", "reference": None},
+        {"adapter": adapter(1.0), "reference": adapter(1.0)},
+    ):
         with pytest.raises(UpdateRejected):
             update.require_answers(dataclasses.replace(TASK, **changes))
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), StorageError("the disk is full"), OutputError("its reader is gone")])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), SystemExit(1), StorageError("the disk is full"), OutputError("its reader is gone")]
+)
 def test_what_is_to_end_the_process_and_what_is_no_client_s_fault_is_no_answer(error):
     with pytest.raises(type(error)):
         attempt(ToyLearner(errors={1: error}), TASK, 1, shard, lambda status: None)
 
 
-@pytest.mark.parametrize("error", [IndexError("list index out of range"), DataError("shard 1 is not there"), OSError("gone"), UnicodeError("x")])
+@pytest.mark.parametrize(
+    "error",
+    [IndexError("list index out of range"), DataError("shard 1 is not there"), OSError("gone"), UnicodeError("x")],
+)
 def test_a_shard_that_cannot_be_loaded_is_the_client_s_answer_too(error):
     def load(client_id):
         raise error
@@ -46,7 +56,12 @@ def test_a_reason_is_one_line_that_can_be_shown(text):
 
 
 def test_seeds_differ_by_phase_round_and_client():
-    seeds = {named_seed(1, phase, round_number, client) for phase in ("sft", "va") for round_number in range(20) for client in range(20)}
+    seeds = {
+        named_seed(1, phase, round_number, client)
+        for phase in ("sft", "va")
+        for round_number in range(20)
+        for client in range(20)
+    }
     assert len(seeds) == 2 * 20 * 20
     assert TASK.client_seed(3) == named_seed(11, "va", 2, 3)
 

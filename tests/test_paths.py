@@ -85,7 +85,10 @@ def test_a_path_that_no_file_can_have_or_no_record_can_hold(path, usable):
     assert is_usable(path) == usable
 
 
-@pytest.mark.parametrize("name", ["contrib_" + "é" * 120, "client_" + "漢" * 80, "done_" + "😀" * 62, "x" * 255, "é" * 127 + "x", "short", "é" * 50])
+@pytest.mark.parametrize(
+    "name",
+    ["contrib_" + "é" * 120, "client_" + "漢" * 80, "done_" + "😀" * 62, "x" * 255, "é" * 127 + "x", "short", "é" * 50],
+)
 def test_a_refused_file_is_kept_under_a_name_that_fits_and_is_whole_characters(tmp_path, name):
     kept = ExchangePaths(tmp_path).kept_as("1" * 19, name)
     assert len(os.fsencode(kept.name)) <= 120
@@ -106,5 +109,13 @@ def test_who_is_writing_what_its_temporary_name_says():
         for path in (*paths.taken_away(client_id, 3), paths.status(client_id)):
             name = f".{path.name}.{'0' * 16}.tmp"
             assert [other for other in (None, 0, 1, 10, 100) if paths.is_half_written(name, other)] == [client_id]
-    for path in (paths.task(1), paths.phase(1), paths.global_adapter(1), paths.reference("0" * 64), paths.correction("0" * 64)):
-        assert [other for other in (None, 0, 1) if paths.is_half_written(f".{path.name}.{'0' * 16}.tmp", other)] == [None]
+    for path in (
+        paths.task(1),
+        paths.phase(1),
+        paths.global_adapter(1),
+        paths.reference("0" * 64),
+        paths.correction("0" * 64),
+    ):
+        assert [other for other in (None, 0, 1) if paths.is_half_written(f".{path.name}.{'0' * 16}.tmp", other)] == [
+            None
+        ]

@@ -1,4 +1,6 @@
-"""Text that somebody else wrote is shown sign by sign: a terminal finds nothing in it to obey, a reader nothing that hides."""
+"""Text that somebody else wrote is shown sign by sign: a terminal finds nothing in it to obey, a reader nothing that
+hides.
+"""
 
 import unicodedata
 

@@ -47,7 +47,16 @@ class ToyLearner:
             raise TrainingError("the loss is not finite")
         if shard.client_id in self.errors:
             raise self.errors[shard.client_id]
-        on_status(ClientStatus(client_id=shard.client_id, state="training", run_id=task.run_id, round=task.round, phase=task.phase, time=time.time()))
+        on_status(
+            ClientStatus(
+                client_id=shard.client_id,
+                state="training",
+                run_id=task.run_id,
+                round=task.round,
+                phase=task.phase,
+                time=time.time(),
+            )
+        )
         draw = torch.Generator().manual_seed(task.client_seed(shard.client_id))
         target = torch.full((3,), float(shard.client_id)) + torch.randn(3, generator=draw)
         tensors = {name: tensor + 0.5 * (target - tensor) for name, tensor in task.adapter.tensors.items()}
@@ -69,10 +78,18 @@ class ToyLearner:
 
 
 def federation(
-    clients: int = 4, rounds: int = 2, rule: ContributionRule | None = None, aggregation: Aggregation | None = None, **changes: object
+    clients: int = 4,
+    rounds: int = 2,
+    rule: ContributionRule | None = None,
+    aggregation: Aggregation | None = None,
+    **changes: object,
 ) -> Federation:
-    plan = RoundPlan(fed_rounds=rounds, num_clients=clients, clients_per_round=changes.pop("per_round", clients), seed=7, **changes)  # type: ignore[arg-type]
-    return Federation("run", plan, MODEL, {"sft": TRAIN, "va": TRAIN}, rule or ContributionRule(), aggregation or FedAvg())
+    plan = RoundPlan(
+        fed_rounds=rounds, num_clients=clients, clients_per_round=changes.pop("per_round", clients), seed=7, **changes
+    )  # type: ignore[arg-type]
+    return Federation(
+        "run", plan, MODEL, {"sft": TRAIN, "va": TRAIN}, rule or ContributionRule(), aggregation or FedAvg()
+    )
 
 
 START = FederationState(0, adapter())

@@ -20,14 +20,17 @@ from fccl.paths import of_earlier_versions
 from fccl.plain_text import printable
 from fccl.storage.files import read_whole, write_bytes
 
-HEADER_SLACK_BYTES = 65_536  # so much longer than our own may be the header of an adapter's file that somebody else's program wrote
+HEADER_SLACK_BYTES = (
+    65_536  # so much longer than our own may be the header of an adapter's file that somebody else's program wrote
+)
 
 
 @dataclass(frozen=True)
 class Form:
     """The names and shapes of an adapter's tensors: what two adapters must share to be combined.
 
-    `shapes` has each tensor's size along its dimensions, in numbers, by PEFT's name: A is (rank, fan_in), B (fan_out, rank).
+    `shapes` has each tensor's size along its dimensions, in numbers, by PEFT's name: A is (rank, fan_in), B (fan_out,
+    rank).
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -37,7 +40,9 @@ class Form:
         mine, theirs = self.shapes, other.shapes
         if mine.keys() != theirs.keys():
             missing, extra = sorted(mine.keys() - theirs.keys()), sorted(theirs.keys() - mine.keys())
-            raise AdapterError(f"the adapters have different tensors (missing: {_few(missing)}; unexpected: {_few(extra)})")
+            raise AdapterError(
+                f"the adapters have different tensors (missing: {_few(missing)}; unexpected: {_few(extra)})"
+            )
         for name, shape in mine.items():
             if shape != theirs[name]:
                 raise AdapterError(f"{name} has shape {theirs[name]}, expected {shape}")
@@ -79,13 +84,20 @@ class Adapter:
         self.form.require(other.form)
 
     def load(self) -> Adapter:
-        """Itself: an adapter in memory answers as one that is still in a file does (`fccl.adapters.stored.StoredAdapter`)."""
+        """Itself: an adapter in memory answers as one that is still in a file does
+        (`fccl.adapters.stored.StoredAdapter`).
+        """
         return self
 
     def distance(self, other: Adapter) -> float:
         """The L2 norm of the difference, over all tensors."""
         self.require_same_form(other)
-        return math.sqrt(sum(float((tensor.double() - other.tensors[name].double()).square().sum()) for name, tensor in self.tensors.items()))
+        return math.sqrt(
+            sum(
+                float((tensor.double() - other.tensors[name].double()).square().sum())
+                for name, tensor in self.tensors.items()
+            )
+        )
 
     def to_bytes(self) -> bytes:
         """The bytes of a safetensors file: the same for equal adapters, whatever the file is called."""
@@ -97,7 +109,10 @@ class Adapter:
 
 
 def load_adapter(path: Path) -> Adapter:
-    """Read a file that `save` wrote, or an earlier version. Runs no code from it. Raises `AdapterError` when it is anything else."""
+    """Read a file that `save` wrote, or an earlier version. Runs no code from it.
+
+    Raises `AdapterError` when it is anything else.
+    """
     found = adapter_file(path)
     if found != path:
         return _adapter(read_torch_file(read_whole(found), str(found)), str(found))
@@ -105,7 +120,8 @@ def load_adapter(path: Path) -> Adapter:
 
 
 def adapter_file(path: Path) -> Path:
-    """Where the adapter is that belongs at `path`: there, or in the file that an earlier version has written instead."""
+    """Where the adapter is that belongs at `path`: there, or in the file that an earlier version has written
+    instead."""
     old = of_earlier_versions(path)
     return old if old.is_file() and not path.exists() else path
 

@@ -1,7 +1,8 @@
 """LoRA factors by their directions: which of them somebody trains, and which stand frozen behind those.
 
-Direction k of a module is row k of A (rank, fan_in) and column k of B (fan_out, rank). Whoever trains k directions of a wider adapter trains the
-first k (`first`) and has the others (`rest`) in its frozen base model. Whatever holds no LoRA factors has rank 0, and nothing here changes it.
+Direction k of a module is row k of A (rank, fan_in) and column k of B (fan_out, rank). Whoever trains k directions of a
+wider adapter trains the first k (`first`) and has the others (`rest`) in its frozen base model. Whatever holds no LoRA
+factors has rank 0, and nothing here changes it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ class Pair:
 
 
 def pairs(form: Form) -> tuple[Pair, ...]:
-    """All modules of an adapter, in the order of their names. Raises `AdapterError` when it holds anything but pairs of LoRA factors."""
+    """All modules of an adapter, in the order of their names.
+
+    Raises `AdapterError` when it holds anything but pairs of LoRA factors.
+    """
     found = []
     for a, shape in form.shapes.items():
         if _A in a:
@@ -42,7 +46,9 @@ def pairs(form: Form) -> tuple[Pair, ...]:
                 raise AdapterError(f"{a} has shape {shape} and its lora_B {other}: not the factors of a product")
             found.append(Pair(a, b, rank=shape[0], fan_in=shape[1], fan_out=other[0]))
     if not found or len(found) * 2 != len(form.shapes):
-        raise AdapterError("the adapter holds more than pairs of lora_A and lora_B", hint="LORA_AGGREGATION=factors takes any adapter")
+        raise AdapterError(
+            "the adapter holds more than pairs of lora_A and lora_B", hint="LORA_AGGREGATION=factors takes any adapter"
+        )
     return tuple(found)
 
 
@@ -57,7 +63,10 @@ def of_rank(form: Form, rank: int) -> Form:
 
 
 def first(adapter: Adapter, rank: int) -> Adapter:
-    """The first `rank` directions of every module: what a client of that rank trains. The adapter itself when it has no more."""
+    """The first `rank` directions of every module: what a client of that rank trains.
+
+    The adapter itself when it has no more.
+    """
     return _directions(adapter, slice(0, rank)) if rank_of(adapter.form) > rank else adapter
 
 
@@ -67,7 +76,8 @@ def rest(adapter: Adapter, rank: int) -> Adapter | None:
 
 
 def completed(update: Adapter, before: Adapter) -> Adapter:
-    """An update with what stood frozen behind it: its own directions, then those of `before` that it did not train. Of `before`'s form.
+    """An update with what stood frozen behind it: its own directions, then those of `before` that it did not train. Of
+    `before`'s form.
 
     Raises `AdapterError` when the update does not fit `before`.
     """
@@ -76,18 +86,26 @@ def completed(update: Adapter, before: Adapter) -> Adapter:
     behind = rest(before, rank)
     if behind is None:
         return update
-    return Adapter({name: torch.cat([tensor, behind.tensors[name]], dim=0 if _A in name else 1) for name, tensor in update.tensors.items()})
+    return Adapter(
+        {
+            name: torch.cat([tensor, behind.tensors[name]], dim=0 if _A in name else 1)
+            for name, tensor in update.tensors.items()
+        }
+    )
 
 
 def distance(one: Adapter, other: Adapter) -> float:
-    """The L2 norm of the difference of the factors; directions that only one of them has count as zeros in the other."""
+    """The L2 norm of the difference of the factors; directions that only one of them has count as zeros in the
+    other."""
     rank = max(rank_of(one.form), rank_of(other.form))
     return _padded(one, rank).distance(_padded(other, rank))
 
 
 @dataclass(frozen=True)
 class CompletedAdapter:
-    """`completed(update, before)`, made whenever it is loaded: with updates that are in files, one at a time is in memory."""
+    """`completed(update, before)`, made whenever it is loaded: with updates that are in files, one at a time is in
+    memory.
+    """
 
     update: AnyAdapter
     before: Adapter
@@ -116,7 +134,9 @@ def _shape(name: str, shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
 
 
 def _directions(adapter: Adapter, which: slice) -> Adapter:
-    return Adapter({name: (tensor[which] if _A in name else tensor[:, which]).clone() for name, tensor in adapter.tensors.items()})
+    return Adapter(
+        {name: (tensor[which] if _A in name else tensor[:, which]).clone() for name, tensor in adapter.tensors.items()}
+    )
 
 
 def _padded(adapter: Adapter, rank: int) -> Adapter:
@@ -124,4 +144,9 @@ def _padded(adapter: Adapter, rank: int) -> Adapter:
     if not missing:
         return adapter
     tensors: Mapping[str, Tensor] = adapter.tensors
-    return Adapter({name: nn.functional.pad(tensor, (0, 0, 0, missing) if _A in name else (0, missing)) for name, tensor in tensors.items()})
+    return Adapter(
+        {
+            name: nn.functional.pad(tensor, (0, 0, 0, missing) if _A in name else (0, missing))
+            for name, tensor in tensors.items()
+        }
+    )

@@ -1,7 +1,8 @@
 """Adapters that stay in their files: read with the form that is expected, checked again at every use.
 
-`AdapterReader` reads a file that somebody else wrote. Most such files begin, to the byte, as this process's own would: then the numbers are where its
-own are. All others are read by what their header says, after every length, shape and place in it was found right.
+`AdapterReader` reads a file that somebody else wrote. Most such files begin, to the byte, as this process's own would:
+then the numbers are where its own are. All others are read by what their header says, after every length, shape and
+place in it was found right.
 """
 
 from __future__ import annotations
@@ -51,7 +52,10 @@ class AdapterReader:
         return self.length + HEADER_SLACK_BYTES
 
     def read(self, content: bytearray, source: str) -> Adapter:
-        """The adapter in a file's content. Raises `AdapterError` when there is none of this form; runs no code from it."""
+        """The adapter in a file's content.
+
+        Raises `AdapterError` when there is none of this form; runs no code from it.
+        """
         if len(content) > self.max_bytes:
             raise AdapterError(f"{source} has {len(content):,} bytes, at most {self.max_bytes:,} are possible")
         if not self.is_as_written_here(content):

@@ -1,7 +1,8 @@
 """Named tensors as the bytes of a safetensors file: written in one spelling, read without trusting any of it.
 
-The file is eight bytes of length (little endian), as many bytes of JSON that name each tensor's type, shape and place, then the numbers. So it can be
-judged before a single number is read: nothing is run, nothing is unpacked, and no memory is taken for what a file only claims to hold.
+The file is eight bytes of length (little endian), as many bytes of JSON that name each tensor's type, shape and place,
+then the numbers. So it can be judged before a single number is read: nothing is run, nothing is unpacked, and no memory
+is taken for what a file only claims to hold.
 """
 
 from __future__ import annotations
@@ -58,8 +59,11 @@ def to_bytes(tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) 
     return b"".join([header_of(shapes, dtype), *numbers])
 
 
-def read_tensors(content: bytearray, source: str, dtype: torch.dtype = torch.float32, most: int = MAX_HEADER_BYTES) -> dict[str, Tensor]:
-    """The tensors of a file, which share its memory. Raises `AdapterError` unless it is a safetensors file of this type alone.
+def read_tensors(
+    content: bytearray, source: str, dtype: torch.dtype = torch.float32, most: int = MAX_HEADER_BYTES
+) -> dict[str, Tensor]:
+    """The tensors of a file, which share its memory. Raises `AdapterError` unless it is a safetensors file of this type
+    alone.
 
     `source` is what an error calls it, `most` is how many bytes the header may have.
     """
@@ -75,7 +79,11 @@ def read_tensors(content: bytearray, source: str, dtype: torch.dtype = torch.flo
 def numbers_at(content: bytearray, start: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
     """The tensor whose numbers begin at a place of the file. It shares the file's memory."""
     count = prod(shape)
-    return torch.frombuffer(content, dtype=dtype, count=count, offset=start).view(shape) if count else torch.empty(shape, dtype=dtype)
+    return (
+        torch.frombuffer(content, dtype=dtype, count=count, offset=start).view(shape)
+        if count
+        else torch.empty(shape, dtype=dtype)
+    )
 
 
 def _start(content: bytearray, most: int) -> int:
@@ -86,7 +94,9 @@ def _start(content: bytearray, most: int) -> int:
     if length > most:
         raise AdapterError(f"has a header of {length:,} bytes, at most {most:,} are possible")
     if length % _ALIGNED:
-        raise AdapterError(f"is not a safetensors file as it should be: its numbers do not begin at a multiple of {_ALIGNED} bytes")
+        raise AdapterError(
+            f"is not a safetensors file as it should be: its numbers do not begin at a multiple of {_ALIGNED} bytes"
+        )
     return 8 + length
 
 
@@ -132,7 +142,10 @@ def _require_whole(spans: Iterable[_Span], length: int) -> None:
     place = 0
     for span in sorted(spans, key=lambda span: (span.begin, span.end)):
         if span.begin != place:
-            raise AdapterError(f"has numbers that {'overlap' if span.begin < place else 'nobody names'} at byte {min(span.begin, place):,}")
+            raise AdapterError(
+                f"has numbers that {'overlap' if span.begin < place else 'nobody names'} at byte "
+                f"{min(span.begin, place):,}"
+            )
         place = span.end
     if place != length:
         raise AdapterError(f"has {length:,} bytes of numbers, its header speaks of {place:,}")

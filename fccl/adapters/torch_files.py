@@ -1,8 +1,9 @@
 """Files of `torch.save` that somebody else wrote, read without an unpickler.
 
 The pickle in such a file is a program. This module knows the few instructions that describe named float32 tensors, and
-no others. It runs none of them: it notes which numbers of which record each tensor takes. Nothing is called, and no memory
-is taken for a claim that the records' own sizes do not bear out. So no file takes more than a few times its own length.
+no others. It runs none of them: it notes which numbers of which record each tensor takes. Nothing is called, and no
+memory is taken for a claim that the records' own sizes do not bear out. So no file takes more than a few times its own
+length.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ def torch_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 def read_torch_file(content: bytes | bytearray, source: str) -> dict[str, Tensor]:
     """The named float32 tensors in a file's content, on the CPU and contiguous. Runs nothing of it.
 
-    Takes what torch 1.13 and later write of a dict or an `OrderedDict`; views of larger storages, parameters and tensors
-    of a GPU too. Raises `AdapterError` when it is anything else, when a record is damaged, or when a shape claims more
-    numbers than the file has.
+    Takes what torch 1.13 and later write of a dict or an `OrderedDict`; views of larger storages, parameters and
+    tensors of a GPU too. Raises `AdapterError` when it is anything else, when a record is damaged, or when a shape
+    claims more numbers than the file has.
     """
     try:
         archive = _plain_zip(content)
@@ -111,7 +112,9 @@ class _Storage:
 
 @dataclass(frozen=True)
 class _View:
-    """A tensor as the program describes it: numbers of a storage, from `offset` on, `stride` apart along each dimension."""
+    """A tensor as the program describes it: numbers of a storage, from `offset` on, `stride` apart along each
+    dimension.
+    """
 
     storage: _Storage
     offset: int
@@ -219,7 +222,9 @@ class _Machine:
         match called, arguments:
             case _Global.ORDERED, ():
                 self.push({})
-            case _Global.TENSOR, (_Storage() as numbers, start, tuple(shape), tuple(stride), bool(), dict(hooks)) if not hooks:
+            case _Global.TENSOR, (_Storage() as numbers, start, tuple(shape), tuple(stride), bool(), dict(hooks)) if (
+                not hooks
+            ):
                 self.push(_View(numbers, _sizes((start,))[0], _sizes(shape), _sizes(stride)))
             case _Global.PARAMETER, (_View() as view, bool(), dict(hooks)) if not hooks:
                 self.push(view)

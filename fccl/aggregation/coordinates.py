@@ -37,7 +37,10 @@ class _ByCoordinate(Stateless):
 
 
 class Median(_ByCoordinate):
-    """The median of every coordinate, the middle of the two middle ones when n is even (Yin et al. 2018). Withstands fewer than n/2 bad updates."""
+    """The median of every coordinate, the middle of the two middle ones when n is even (Yin et al. 2018).
+
+    Withstands fewer than n/2 bad updates.
+    """
 
     name: Literal["median"] = "median"
 
@@ -47,7 +50,10 @@ class Median(_ByCoordinate):
 
 
 class TrimmedMean(_ByCoordinate):
-    """The mean of every coordinate without its f smallest and f largest values (Yin et al. 2018, β = f/n). Withstands f bad updates; n >= 2f + 1."""
+    """The mean of every coordinate without its f smallest and f largest values (Yin et al. 2018, β = f/n).
+
+    Withstands f bad updates; n >= 2f + 1.
+    """
 
     name: Literal["trimmed_mean"] = "trimmed_mean"
     max_bad_clients: int = Field(default=1, ge=0)  # f

@@ -11,8 +11,8 @@ from fccl.aggregation.protocol import Parts, Reweighing
 class FedAvg(Reweighing):
     """sum_i w_i u_i (McMahan et al. 2017).
 
-    FedProx (Li et al. 2020) and SCAFFOLD (Karimireddy et al. 2020, server learning rate 1) differ at the clients (`fccl.training.drift`);
-    SCAFFOLD's control variates are kept by `fccl.aggregation.scaffold`.
+    FedProx (Li et al. 2020) and SCAFFOLD (Karimireddy et al. 2020, server learning rate 1) differ at the clients
+    (`fccl.training.drift`); SCAFFOLD's control variates are kept by `fccl.aggregation.scaffold`.
     """
 
     name: Literal["fedavg", "fedprox", "scaffold"] = "fedavg"

@@ -16,7 +16,8 @@ from fccl.adapters.adapter import Adapter
 from fccl.aggregation.protocol import Parts, Reweighing
 from fccl.aggregation.vectors import gram, one_thread, squared_distances
 
-SMOOTHING = 1e-6  # of the paper: an update nearer than this counts as this far; relative to its ‖u_i - before‖ where that is above 1
+# of the paper: an update nearer than this counts as this far; relative to its ‖u_i - before‖ where that is above 1
+SMOOTHING = 1e-6
 MAX_STEPS = 1000
 TOLERANCE = 1e-9  # of the harmonic mean distance
 NEWTON_EVERY = 10  # steps
@@ -24,7 +25,8 @@ SEEN = 1e-12  # of the largest curvature
 
 
 class GeometricMedian(Reweighing):
-    """argmin_v sum_i w_i ‖v - u_i‖ by the smoothed Weiszfeld algorithm (RFA, Pillutla et al. 2022), with a Newton step now and then.
+    """argmin_v sum_i w_i ‖v - u_i‖ by the smoothed Weiszfeld algorithm (RFA, Pillutla et al. 2022), with a Newton step
+    now and then.
 
     Withstands bad updates that hold less than half of the weight.
     """
@@ -38,20 +40,26 @@ class GeometricMedian(Reweighing):
 
 @one_thread()
 def geometric_median(inner: Tensor, weights: Sequence[float]) -> tuple[float, ...]:
-    """The weights s with v = sum_i s_i u_i, >= 0 with sum 1: s_i ← w_i / max(smoothing, ‖v - u_i‖), divided by their sum, until v stands still.
+    """The weights s with v = sum_i s_i u_i, >= 0 with sum 1: s_i ← w_i / max(smoothing, ‖v - u_i‖), divided by their
+    sum, until v stands still.
 
-    v never leaves the updates' hull, so all distances follow from the inner products (n, n), and the updates themselves are read once, however many
-    steps it takes. Where the median meets or nearly meets an update these steps are slow (Kuhn 1973). So every tenth starts from where Newton's
-    method would go, or from the nearest update, if it ends lower there.
+    v never leaves the updates' hull, so all distances follow from the inner products (n, n), and the updates themselves
+    are read once, however many steps it takes. Where the median meets or nearly meets an update these steps are slow
+    (Kuhn 1973). So every tenth starts from where Newton's method would go, or from the nearest update, if it ends lower
+    there.
     """
     total_distance = _TotalDistance(inner, torch.tensor(weights, dtype=torch.float64))
-    shares = _divided(total_distance.prior / _median_distances(inner, total_distance.prior).maximum(total_distance.least))
+    shares = _divided(
+        total_distance.prior / _median_distances(inner, total_distance.prior).maximum(total_distance.least)
+    )
     for step in range(1, MAX_STEPS + 1):
         pulls = total_distance.pulls(shares)
         new = _divided(pulls)
         if step % NEWTON_EVERY == 0:
             others = (total_distance.newton(shares), total_distance.nearest(shares))
-            new = min(new, *(_divided(total_distance.pulls(other)) for other in others), key=total_distance.cost)  # the first of equals
+            new = min(
+                new, *(_divided(total_distance.pulls(other)) for other in others), key=total_distance.cost
+            )  # the first of equals
         change, shares = new - shares, new
         if float(change @ inner @ change) <= (TOLERANCE / float(pulls.sum())) ** 2:
             break
@@ -61,7 +69,8 @@ def geometric_median(inner: Tensor, weights: Sequence[float]) -> tuple[float, ..
 
 @dataclass(frozen=True, eq=False)
 class _TotalDistance:
-    """f(s) = sum_i w_i ‖v - u_i‖ at v = sum_i s_i u_i, within the smoothing a parabola that touches it, and the ways to its least value.
+    """f(s) = sum_i w_i ‖v - u_i‖ at v = sum_i s_i u_i, within the smoothing a parabola that touches it, and the ways to
+    its least value.
 
     ‖v - u_i‖² = s'Gs - 2 (Gs)_i + G_ii with G = `inner`.
     """
@@ -95,10 +104,11 @@ class _TotalDistance:
         return found
 
     def newton(self, shares: Tensor) -> Tensor:
-        """Newton's step, in units of each update's own length, so that one at the end of the world does not drown the others.
+        """Newton's step, in units of each update's own length, so that one at the end of the world does not drown the
+        others.
 
-        With q_i = G (s - e_i) and r_i the pulls: gradient sum_i r_i q_i, Hessian (sum_i r_i) G - sum_i r_i q_i q_i' / ‖v - u_i‖². Directions in which
-        v does not move stay as they are. Shares may be negative.
+        With q_i = G (s - e_i) and r_i the pulls: gradient sum_i r_i q_i, Hessian (sum_i r_i) G - sum_i r_i q_i q_i' /
+        ‖v - u_i‖². Directions in which v does not move stay as they are. Shares may be negative.
         """
         far, pulls = self.distances(shares), self.pulls(shares)
         towards = (self.inner @ shares)[:, None] - self.inner
@@ -116,7 +126,8 @@ class _TotalDistance:
 def _median_distances(inner: Tensor, weights: Tensor) -> Tensor:
     """How far half of the weight is from each update: (n,).
 
-    A start in inverse proportion to this. From the plain mean it takes the more steps the farther away a bad update is; from here it does not.
+    A start in inverse proportion to this. From the plain mean it takes the more steps the farther away a bad update is;
+    from here it does not.
     """
     ordered = squared_distances(inner).sort(dim=1)
     half = (weights[ordered.indices].cumsum(dim=1) < 0.5).sum(dim=1, keepdim=True).clamp(max=len(weights) - 1)

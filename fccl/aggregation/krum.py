@@ -14,7 +14,9 @@ from fccl.aggregation.vectors import gram, squared_distances
 
 
 class _ByNeighbours(Reweighing):
-    """The score of an update is the sum of its squared distances to the n - f - 2 nearest others; it takes n >= 2f + 3. Ignores the weights."""
+    """The score of an update is the sum of its squared distances to the n - f - 2 nearest others; it takes n >= 2f + 3.
+    Ignores the weights.
+    """
 
     max_bad_clients: int = Field(default=1, ge=0)  # f
     uses_weights: ClassVar[bool] = False
@@ -39,7 +41,9 @@ class Krum(_ByNeighbours):
 
 
 class MultiKrum(_ByNeighbours):
-    """The plain mean of the m updates with the least scores (Blanchard et al. 2017): m = n - f unless `krum_keep` says otherwise."""
+    """The plain mean of the m updates with the least scores (Blanchard et al. 2017): m = n - f unless `krum_keep` says
+    otherwise.
+    """
 
     name: Literal["multi_krum"] = "multi_krum"
     krum_keep: int = Field(default=0, ge=0)  # m; 0: n - f

@@ -1,14 +1,16 @@
 """Exact aggregation of LoRA: the mean of the products B A, of which the product of the mean factors is only a guess.
 
-A client trains B (fan_out, r) and A (r, fan_in) of every target module; what it means is ΔW = (lora_alpha / r) B A, for `Linear` and, transposed, for
-GPT-2's `Conv1D`. PEFT keeps the factors of both in this layout, so nothing here depends on the kind. lora_alpha / r is one number for the whole
-federation, whatever rank a client trains, and so it cancels in everything below.
+A client trains B (fan_out, r) and A (r, fan_in) of every target module; what it means is ΔW = (lora_alpha / r) B A, for
+`Linear` and, transposed, for GPT-2's `Conv1D`. PEFT keeps the factors of both in this layout, so nothing here depends
+on the kind. lora_alpha / r is one number for the whole federation, whatever rank a client trains, and so it cancels in
+everything below.
 
-The singular value decomposition of P = sum_i w_i B_i A_i orders its directions by strength. The next adapter keeps them in that order, so its first
-k are its best part of rank k (Eckart & Young 1936), whatever k is:
+The singular value decomposition of P = sum_i w_i B_i A_i orders its directions by strength. The next adapter keeps them
+in that order, so its first k are its best part of rank k (Eckart & Young 1936), whatever k is:
 
     svd     keeps the rank r of the federation: the best approximation of P of that rank (FlexLoRA, Bai et al. 2024)
-    exact   keeps all of P: clients train its first r directions, the others stand frozen behind them (cf. FedEx-LoRA, Singhal et al. 2025)
+    exact   keeps all of P: clients train its first r directions, the others stand frozen behind them (cf. FedEx-LoRA,
+    Singhal et al. 2025)
 
 Whoever trains k directions of a wider adapter trains the first k and has the others in its frozen base model
 (`fccl.adapters.ranks`). What it sends back says
@@ -41,9 +43,10 @@ CUT = 1e-7  # of a module's largest singular value: what is below is lost in flo
 class LoraMean(Stateless):
     """The mean of the products, as factors again: the best of rank `lora_r` (`svd`), or all of it (`exact`).
 
-    Updates may have any rank up to that of the adapter before. Of each direction A has the right singular vector and B the left one times the
-    singular value: A stays of the size that it is drawn with, and a direction of no strength can still be learnt, as in a fresh LoRA. With the
-    value's root on both sides neither factor of such a direction would ever have a gradient.
+    Updates may have any rank up to that of the adapter before. Of each direction A has the right singular vector and B
+    the left one times the singular value: A stays of the size that it is drawn with, and a direction of no strength can
+    still be learnt, as in a fresh LoRA. With the value's root on both sides neither factor of such a direction would
+    ever have a gradient.
     """
 
     name: Literal["svd", "exact"]
@@ -59,9 +62,13 @@ class LoraMean(Stateless):
 
     def aggregate(self, before: Adapter, parts: Parts, state: ServerState) -> Aggregated:
         trained = first(before, self.lora_r)
-        alike = [update if update.form == trained.form else CompletedAdapter(update, trained) for update in parts.updates]
+        alike = [
+            update if update.form == trained.form else CompletedAdapter(update, trained) for update in parts.updates
+        ]
         weights = self.weighing.weigh(trained, Parts(parts.weights, alike))
-        factors = {pair: self._factors(product) for pair, product in mean_products(before, Parts(weights, parts.updates))}
+        factors = {
+            pair: self._factors(product) for pair, product in mean_products(before, Parts(weights, parts.updates))
+        }
         rank = max(self.lora_r, *(len(a) for _, a in factors.values()))
         tensors = {}
         for pair, (b, a) in factors.items():  # one rank for all modules, as PEFT has it
@@ -77,9 +84,11 @@ class LoraMean(Stateless):
 
 
 def product_error(before: Adapter, parts: Parts, after: Adapter) -> float | None:
-    """‖P - B A‖ / ‖P‖, in the Frobenius norm over all modules: P the exact mean of the products, B and A the factors of `after`.
+    """‖P - B A‖ / ‖P‖, in the Frobenius norm over all modules: P the exact mean of the products, B and A the factors of
+    `after`.
 
-    None where that means nothing: P is zero, or the adapters are no LoRA factors. Raises `AdapterError` when an update does not fit `before`.
+    None where that means nothing: P is zero, or the adapters are no LoRA factors. Raises `AdapterError` when an update
+    does not fit `before`.
     """
     if not any(".lora_A." in name for name in before.form.shapes):
         return None
@@ -102,7 +111,9 @@ def require_frozen_a(before: Adapter, update: Adapter) -> None:
 
 
 def _spare_rows(before: Tensor, have: int, want: int) -> Tensor:
-    """Rows of A for directions that the products do not fill: those of the adapter before, where it has them, so that they can still be learnt."""
+    """Rows of A for directions that the products do not fill: those of the adapter before, where it has them, so that
+    they can still be learnt.
+    """
     rows = torch.zeros(want - have, before.shape[1])
     kept = before[have:want]
     rows[: len(kept)] = kept

@@ -42,7 +42,8 @@ class ProductSum:
     def decomposed(self) -> tuple[Tensor, Tensor, Tensor]:
         """U (fan_out, k), the singular values (k,) in descending order, V' (k, fan_in).
 
-        The largest entry of every column of U is positive, which makes the signs, and so the bytes, the same every time.
+        The largest entry of every column of U is positive, which makes the signs, and so the bytes, the same every
+        time.
         """
         before, core, after = self._core()
         left, values, right = torch.linalg.svd(core, full_matrices=False)
@@ -52,8 +53,8 @@ class ProductSum:
 
     @one_thread()
     def norm(self) -> float:
-        """The Frobenius norm. From the factors' Gram matrices, as ‖L R‖² = <L'L, R R'>: ten times faster than with their QR, and exact to about
-        1e-8 of the terms' own norms when they cancel."""
+        """The Frobenius norm. From the factors' Gram matrices, as ‖L R‖² = <L'L, R R'>: ten times faster than with
+        their QR, and exact to about 1e-8 of the terms' own norms when they cancel."""
         if self._dense is not None:
             self._multiply_out()
             return float(torch.linalg.matrix_norm(self._dense))
@@ -77,12 +78,16 @@ class ProductSum:
 
 
 def mean_products(before: Adapter, parts: Parts) -> Iterator[tuple[Pair, ProductSum]]:
-    """Every module of `before` and its sum_i w_i B_i A_i. What `before` has beyond an update's rank counts as sent back unchanged.
+    """Every module of `before` and its sum_i w_i B_i A_i. What `before` has beyond an update's rank counts as sent back
+    unchanged.
 
-    As many modules in a pass over the updates as fit into `PASS_BYTES`. Raises `AdapterError` when an update does not fit `before`.
+    As many modules in a pass over the updates as fit into `PASS_BYTES`. Raises `AdapterError` when an update does not
+    fit `before`.
     """
     modules = pairs(before.form)
-    ranks = list(zip(*(_ranks(modules, update.form) for update in parts.updates), strict=True))  # by module, then by update
+    ranks = list(
+        zip(*(_ranks(modules, update.form) for update in parts.updates), strict=True)
+    )  # by module, then by update
     for group in _passes(modules, ranks):
         sums = [ProductSum(modules[index].fan_out, modules[index].fan_in) for index in group]
         for weight, update in parts.counted():
@@ -94,7 +99,10 @@ def mean_products(before: Adapter, parts: Parts) -> Iterator[tuple[Pair, Product
 
 
 def _ranks(modules: Sequence[Pair], form: Form) -> list[int]:
-    """The rank of each module in an update: at most that of the module, everything else the same. Raises `AdapterError`."""
+    """The rank of each module in an update: at most that of the module, everything else the same.
+
+    Raises `AdapterError`.
+    """
     ranks = {pair.a: pair.rank for pair in pairs(form)}
     expected: dict[str, tuple[int, ...]] = {}
     for pair in modules:
@@ -104,11 +112,16 @@ def _ranks(modules: Sequence[Pair], form: Form) -> list[int]:
     return [ranks[pair.a] for pair in modules]
 
 
-def _add_untrained(total: ProductSum, before: Adapter, pair: Pair, weights: Sequence[float], ranks: Sequence[int]) -> None:
+def _add_untrained(
+    total: ProductSum, before: Adapter, pair: Pair, weights: Sequence[float], ranks: Sequence[int]
+) -> None:
     """Direction k of `before` stands behind all updates of rank <= k: it counts with their weight."""
     start = min(ranks)
     if start < pair.rank:
-        behind = [math.fsum(weight for weight, rank in zip(weights, ranks, strict=True) if rank <= k) for k in range(start, pair.rank)]
+        behind = [
+            math.fsum(weight for weight, rank in zip(weights, ranks, strict=True) if rank <= k)
+            for k in range(start, pair.rank)
+        ]
         b = before.tensors[pair.b][:, start:].double() * torch.tensor(behind, dtype=torch.float64)
         total.add(1.0, b, before.tensors[pair.a][start:])
 

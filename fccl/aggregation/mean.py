@@ -14,8 +14,8 @@ from fccl.adapters.adapter import Adapter, Form
 def weighted_mean(parts: Iterable[tuple[float, Adapter]]) -> Adapter:
     """sum_i w_i u_i, tensor by tensor, summed in float64 in the order given and rounded once.
 
-    Reads `parts` one at a time and keeps none, so the memory does not grow with the number of clients. Raises `AdapterError` when two
-    adapters have different tensors, `ValueError` unless the weights are >= 0 with sum 1.
+    Reads `parts` one at a time and keeps none, so the memory does not grow with the number of clients. Raises
+    `AdapterError` when two adapters have different tensors, `ValueError` unless the weights are >= 0 with sum 1.
     """
     form: Form | None = None
     sums: dict[str, Tensor] = {}

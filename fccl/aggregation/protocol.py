@@ -1,6 +1,7 @@
 """What every aggregation rule is: a frozen value that turns a round's updates into the next adapter.
 
-A rule never looks at who sent an update or at what a client says of itself; that has become the weights (`fccl.contribution`) before.
+A rule never looks at who sent an update or at what a client says of itself; that has become the weights
+(`fccl.contribution`) before.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from fccl.specs import Value
 class Parts:
     """A round's updates in client order, and how much each counts: weights >= 0 with sum 1, else `ValueError`.
 
-    An update that is still in its file is read anew at every pass, so the memory does not grow with the number of clients.
+    An update that is still in its file is read anew at every pass, so the memory does not grow with the number of
+    clients.
     """
 
     weights: Sequence[float]
@@ -32,7 +34,9 @@ class Parts:
     def __post_init__(self) -> None:
         if len(self.weights) != len(self.updates):
             raise ValueError(f"{len(self.updates)} updates need as many weights, not {len(self.weights)}")
-        if not (self.weights and min(self.weights) >= 0 and abs(math.fsum(self.weights) - 1) <= 1e-9):  # written so that a NaN fails it
+        if not (
+            self.weights and min(self.weights) >= 0 and abs(math.fsum(self.weights) - 1) <= 1e-9
+        ):  # written so that a NaN fails it
             raise ValueError(f"weights must be >= 0 with sum 1, not {self.weights}")
 
     def __len__(self) -> int:
@@ -49,16 +53,18 @@ class Parts:
 
     def counted(self) -> Iterator[tuple[float, Adapter]]:
         """The same without the updates whose weight is zero: their files need not be read."""
-        return ((weight, update.load()) for weight, update in zip(self.weights, self.updates, strict=True) if weight > 0)
+        return (
+            (weight, update.load()) for weight, update in zip(self.weights, self.updates, strict=True) if weight > 0
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Aggregated:
     """The next adapter and the rule's state after it.
 
-    `weights` says how much each update counted in the end, in client order: the weighted sum, plus the rest to 1 of the adapter before if they sum
-    to less, is the adapter, or what a server optimiser's step was made of. None where nobody can say: a rule by coordinates takes of each what it
-    likes.
+    `weights` says how much each update counted in the end, in client order: the weighted sum, plus the rest to 1 of the
+    adapter before if they sum to less, is the adapter, or what a server optimiser's step was made of. None where nobody
+    can say: a rule by coordinates takes of each what it likes.
     """
 
     adapter: Adapter
@@ -84,14 +90,17 @@ class Aggregation(Protocol):
         ...
 
     def require(self, updates: int) -> None:
-        """Raises `FederationError` when so many updates are too few for the rule, so that a run can say it before its first round."""
+        """Raises `FederationError` when so many updates are too few for the rule, so that a run can say it before its
+        first round.
+        """
         ...
 
     def aggregate(self, before: Adapter, parts: Parts, state: ServerState) -> Aggregated:
-        """The adapter that follows `before`. The same bytes for the same arguments, whatever number of threads torch has.
+        """The adapter that follows `before`. The same bytes for the same arguments, whatever number of threads torch
+        has.
 
-        Raises `AdapterError` when an update does not fit `before`, `FederationError` when there are too few updates for the rule,
-        `BadAggregate` when the result is too large for float32.
+        Raises `AdapterError` when an update does not fit `before`, `FederationError` when there are too few updates for
+        the rule, `BadAggregate` when the result is too large for float32.
         """
         ...
 
@@ -109,8 +118,8 @@ class Stateless(Value):
 
 
 class Reweighing(Stateless):
-    """A rule that is a weighted mean of the updates and only decides on the weights, so that any mean can stand at its end
-    (`fccl.aggregation.lora_mean`)."""
+    """A rule that is a weighted mean of the updates and only decides on the weights, so that any mean can stand at its
+    end (`fccl.aggregation.lora_mean`)."""
 
     uses_weights: ClassVar[bool]
 
@@ -125,7 +134,9 @@ class Reweighing(Stateless):
 
 
 def require_updates(updates: int, needed: int, rule: str, setting: str) -> None:
-    """Raises `FederationError` when a round has fewer updates than the rule needs; `setting` is the one that asks for so many."""
+    """Raises `FederationError` when a round has fewer updates than the rule needs; `setting` is the one that asks for
+    so many.
+    """
     if updates < needed:
         raise FederationError(
             f"AGGREGATION={rule} with {setting} needs at least {needed} updates a round, and there are {updates}",

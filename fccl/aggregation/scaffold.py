@@ -1,8 +1,8 @@
 """SCAFFOLD's control variates at the server (Karimireddy et al. 2020).
 
-c_i says where client i's gradients point, c where the federation's do; a client trains with g + c - c_i (`fccl.training.drift`) and so does not
-drift towards its own optimum. The server keeps every c_i: clients stay without state, and may die and move. It could know them anyway, as
-the sum of what a client has sent.
+c_i says where client i's gradients point, c where the federation's do; a client trains with g + c - c_i
+(`fccl.training.drift`) and so does not drift towards its own optimum. The server keeps every c_i: clients stay without
+state, and may die and move. It could know them anyway, as the sum of what a client has sent.
 """
 
 from __future__ import annotations
@@ -42,21 +42,34 @@ def server_control(controls: Controls, form: Form) -> Adapter:
 
 
 def corrections(controls: Controls, form: Form) -> Callable[[int], Adapter]:
-    """c - c_i of any client, computed when it is asked for: what `fccl.training.drift` adds to the client's gradients."""
+    """c - c_i of any client, computed when it is asked for: what `fccl.training.drift` adds to the client's
+    gradients."""
     everybody = server_control(controls, form)
 
     def correction(client_id: int) -> Adapter:
         own = controls.get(client_id)
-        return everybody if own is None else unflat(flat(everybody).double() - flat(own.adapter.load()).double(), form, SCAFFOLD)
+        return (
+            everybody
+            if own is None
+            else unflat(flat(everybody).double() - flat(own.adapter.load()).double(), form, SCAFFOLD)
+        )
 
     return correction
 
 
 def controls_after(controls: Controls, sent: Mapping[int, ClientControl], num_clients: int) -> Controls:
-    """The controls after a round in which the clients of `sent` answered, each with its new c_i and, as share, its weight in the round.
+    """The controls after a round in which the clients of `sent` answered, each with its new c_i and, as share, its
+    weight in the round.
 
-    p_i = w_i · |S| / N. With equal weights that is the paper's 1/N; with all clients in the round it is w_i, and c is the gradient of the very
-    objective sum_i w_i f_i that the mean of the updates descends.
+    p_i = w_i · |S| / N. With equal weights that is the paper's 1/N; with all clients in the round it is w_i, and c is
+    the gradient of the very objective sum_i w_i f_i that the mean of the updates descends.
     """
     scale = len(sent) / num_clients
-    return dict(sorted({**controls, **{client: ClientControl(control.share * scale, control.adapter) for client, control in sent.items()}}.items()))
+    return dict(
+        sorted(
+            {
+                **controls,
+                **{client: ClientControl(control.share * scale, control.adapter) for client, control in sent.items()},
+            }.items()
+        )
+    )

@@ -1,6 +1,7 @@
 """Server optimisers: the weighted mean of the clients' changes is taken as a gradient and given to an optimiser.
 
-Δ = sum_i w_i (u_i - x), x the adapter before. All arithmetic and all state is float64; the adapter is rounded to float32 once a round.
+Δ = sum_i w_i (u_i - x), x the adapter before. All arithmetic and all state is float64; the adapter is rounded to
+float32 once a round.
 """
 
 from __future__ import annotations
@@ -49,11 +50,12 @@ class FedAvgM(_Optimiser):
 class _Adaptive(_Optimiser):
     """Adaptive federated optimisation (Reddi et al. 2021, algorithm 2).
 
-    m ← β₁ m + (1 - β₁) Δ, then v as each rule says, x ← x + η m / (√v + τ). v starts at τ², the least that the paper allows, and there is no bias
-    correction, as in the paper.
+    m ← β₁ m + (1 - β₁) Δ, then v as each rule says, x ← x + η m / (√v + τ). v starts at τ², the least that the paper
+    allows, and there is no bias correction, as in the paper.
 
-    In one round no value moves farther than η under FedAdagrad. Under FedAdam it is η (1 - β₁) / √((1 - β₂)(1 - β₁²/β₂)) if β₁² < β₂ (Cauchy-Schwarz,
-    of m against √v): 2.35 η at the defaults, 10 η without momentum. FedYogi stays within both.
+    In one round no value moves farther than η under FedAdagrad. Under FedAdam it is η (1 - β₁) / √((1 - β₂)(1 -
+    β₁²/β₂)) if β₁² < β₂ (Cauchy-Schwarz, of m against √v): 2.35 η at the defaults, 10 η without momentum. FedYogi stays
+    within both.
     """
 
     name: str

@@ -1,4 +1,6 @@
-"""What an aggregation rule carries from round to round at the server: committed with the round, and part of the bytes that must agree."""
+"""What an aggregation rule carries from round to round at the server: committed with the round, and part of the bytes
+that must agree.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,21 @@ from fccl.errors import AdapterError, FederationError
 
 @dataclass(frozen=True, eq=False)
 class ServerState:
-    """Named float64 tensors (momentum, second moments). Raises `FederationError` when built of anything else or of numbers that are not finite."""
+    """Named float64 tensors (momentum, second moments).
+
+    Raises `FederationError` when built of anything else or of numbers that are not finite.
+    """
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, tensor in self.tensors.items():
-            if not (isinstance(name, str) and isinstance(tensor, Tensor) and tensor.dtype == torch.float64 and tensor.device.type == "cpu"):
+            if not (
+                isinstance(name, str)
+                and isinstance(tensor, Tensor)
+                and tensor.dtype == torch.float64
+                and tensor.device.type == "cpu"
+            ):
                 raise FederationError(f"{name!r} of the server state is not a float64 tensor on the CPU")
             if not bool(torch.isfinite(tensor).all()):
                 raise FederationError(f"{name} of the server state has values that are not finite")
@@ -40,11 +50,15 @@ class ServerState:
         return digest.hexdigest()
 
     def vector(self, name: str, length: int) -> Tensor:
-        """One tensor. Raises `FederationError` when the state has none of this length: it is another rule's or another model's."""
+        """One tensor.
+
+        Raises `FederationError` when the state has none of this length: it is another rule's or another model's.
+        """
         tensor = self.tensors.get(name)
         if tensor is None or tensor.shape != (length,):
             raise FederationError(
-                f"the aggregation's state has no {name} of {length:,} numbers: it is of another rule or of another model",
+                f"the aggregation's state has no {name} of {length:,} numbers: it is of another rule or of another "
+                "model",
                 hint="AGGREGATION, MODEL_NAME and LORA_* stay the same over a run",
             )
         return tensor

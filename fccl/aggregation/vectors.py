@@ -1,7 +1,7 @@
 """Adapters as vectors: the arithmetic that the rules share.
 
-d is the number of an adapter's values, n that of the updates. Sums are in float64, in client order, and on one thread: how a library splits a
-sum over threads would change its last bits.
+d is the number of an adapter's values, n that of the updates. Sums are in float64, in client order, and on one thread:
+how a library splits a sum over threads would change its last bits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from fccl.adapters.adapter import Adapter, Form
 from fccl.aggregation.protocol import Parts
 from fccl.errors import BadAggregate
 
-BLOCK_BYTES = 128 * 2**20  # of values of all updates that are in memory at once; more updates make narrower blocks and more passes
+BLOCK_BYTES = (
+    128 * 2**20
+)  # of values of all updates that are in memory at once; more updates make narrower blocks and more passes
 TILE = 8192  # coordinates that are turned to float64 together
 
 
@@ -38,7 +40,10 @@ def flat(adapter: Adapter) -> Tensor:
 
 
 def unflat(vector: Tensor, form: Form, rule: str) -> Adapter:
-    """The adapter of this form with these values (d,), rounded to float32 once. Raises `BadAggregate` where float32 is too small for one."""
+    """The adapter of this form with these values (d,), rounded to float32 once.
+
+    Raises `BadAggregate` where float32 is too small for one.
+    """
     rounded, tensors, start = vector.float(), {}, 0
     for name, shape in form.shapes.items():
         stop = start + prod(shape)
@@ -63,9 +68,11 @@ def size(form: Form) -> int:
 
 
 def blocks(parts: Parts, form: Form) -> Iterator[tuple[slice, Tensor]]:
-    """The updates as a matrix (n, d), a block of columns at a time: where it stands, and its values (n, width) in float32.
+    """The updates as a matrix (n, d), a block of columns at a time: where it stands, and its values (n, width) in
+    float32.
 
-    At most `BLOCK_BYTES` and one adapter are in memory: the next block overwrites the last. Every block is one pass over the updates.
+    At most `BLOCK_BYTES` and one adapter are in memory: the next block overwrites the last. Every block is one pass
+    over the updates.
     """
     length = size(form)
     width = min(length, max(1, BLOCK_BYTES // (4 * len(parts))))
@@ -95,8 +102,8 @@ def mean_delta(before: Adapter, parts: Parts) -> Tensor:
 def gram(before: Adapter, parts: Parts) -> Tensor:
     """⟨u_i - before, u_j - before⟩ for all i, j: (n, n) float64.
 
-    The origin is `before`, which no client chose: around a mean that an extreme update has moved, the others' differences would drown in rounding.
-    Raises `AdapterError` when an update does not fit `before`.
+    The origin is `before`, which no client chose: around a mean that an extreme update has moved, the others'
+    differences would drown in rounding. Raises `AdapterError` when an update does not fit `before`.
     """
     parts.require_form(before.form)
     origin = flat(before).double()

@@ -55,22 +55,53 @@ COMMANDS: Mapping[str, Command] = {
         "read the data, split it, and cut a shard for every client",
         "prepare",
         ("run", "data", "federation", "folders"),
-        (("--keep", {"action": "store_true", "help": "leave data that these settings have made as it is, and refuse to replace any other"}),),
+        (
+            (
+                "--keep",
+                {
+                    "action": "store_true",
+                    "help": "leave data that these settings have made as it is, and refuse to replace any other",
+                },
+            ),
+        ),
     ),
     "run": Command(
         "run a federation in this process: FedIT rounds, then FedVA rounds, then the evaluation",
         "run",
         ("run", "data", "model", "training", "federation", "contribution", "aggregation", "evaluation", "folders"),
-        (("--resume", {"action": "store_true", "help": "go on from the last complete round, with the settings that the run was started with"}),),
+        (
+            (
+                "--resume",
+                {
+                    "action": "store_true",
+                    "help": "go on from the last complete round, with the settings that the run was started with",
+                },
+            ),
+        ),
     ),
     "orchestrator": Command(
         "run a federation whose clients are other processes, over an exchange directory",
         "orchestrator",
-        ("run", "data", "model", "training", "federation", "contribution", "aggregation", "evaluation", "exchange", "folders"),
+        (
+            "run",
+            "data",
+            "model",
+            "training",
+            "federation",
+            "contribution",
+            "aggregation",
+            "evaluation",
+            "exchange",
+            "folders",
+        ),
         (
             (
                 "--resume",
-                {"action": "store_true", "help": "go on with the run in LOG_DIR; an unfinished one with the same settings goes on without it"},
+                {
+                    "action": "store_true",
+                    "help": "go on with the run in LOG_DIR; an unfinished one with the same settings goes on without "
+                    "it",
+                },
             ),
             ("--new", {"action": "store_true", "help": "begin a new run even so; the one in LOG_DIR is kept in runs/"}),
         ),
@@ -82,23 +113,51 @@ COMMANDS: Mapping[str, Command] = {
         (
             (
                 "--client-lora-r",
-                {"metavar": "R", "default": argparse.SUPPRESS, "help": "directions that this client trains (default: the federation's)"},
+                {
+                    "metavar": "R",
+                    "default": argparse.SUPPRESS,
+                    "help": "directions that this client trains (default: the federation's)",
+                },
             ),
         ),
     ),
-    "keys": Command("make keys for an orchestrator and its clients, so that they believe nobody else", "keys", ("federation", "exchange")),
+    "keys": Command(
+        "make keys for an orchestrator and its clients, so that they believe nobody else",
+        "keys",
+        ("federation", "exchange"),
+    ),
     "compose": Command(
         "write docker-compose.yml for a number of clients",
         "compose",
         (),
         (
-            ("--num-clients", {"metavar": "N", "default": argparse.SUPPRESS, "help": "a service for each of so many (default 3)"}),
+            (
+                "--num-clients",
+                {"metavar": "N", "default": argparse.SUPPRESS, "help": "a service for each of so many (default 3)"},
+            ),
             (
                 "--original-clients",
-                {"metavar": "I,J", "default": argparse.SUPPRESS, "help": "no service for these: peers that know only the original files"},
+                {
+                    "metavar": "I,J",
+                    "default": argparse.SUPPRESS,
+                    "help": "no service for these: peers that know only the original files",
+                },
             ),
-            ("--keys", {"action": "store_true", "help": "everybody signs; keys are in KEYS_DIR (default ./keys), made at the first start"}),
-            ("--out", {"metavar": "FILE", "default": "docker-compose.yml", "help": "where to; - prints it (default docker-compose.yml)"}),
+            (
+                "--keys",
+                {
+                    "action": "store_true",
+                    "help": "everybody signs; keys are in KEYS_DIR (default ./keys), made at the first start",
+                },
+            ),
+            (
+                "--out",
+                {
+                    "metavar": "FILE",
+                    "default": "docker-compose.yml",
+                    "help": "where to; - prints it (default docker-compose.yml)",
+                },
+            ),
         ),
     ),
     "evaluate": Command(
@@ -108,31 +167,78 @@ COMMANDS: Mapping[str, Command] = {
         (
             (
                 "--sft",
-                {"type": _up_to(_MOST_EXAMPLES), "metavar": "N", "default": 0, "help": "use at most N test instructions; 0 takes all (default 0)"},
+                {
+                    "type": _up_to(_MOST_EXAMPLES),
+                    "metavar": "N",
+                    "default": 0,
+                    "help": "use at most N test instructions; 0 takes all (default 0)",
+                },
             ),
-            ("--va", {"type": _up_to(_MOST_EXAMPLES), "metavar": "N", "default": 0, "help": "use at most N test pairs; 0 takes all (default 0)"}),
+            (
+                "--va",
+                {
+                    "type": _up_to(_MOST_EXAMPLES),
+                    "metavar": "N",
+                    "default": 0,
+                    "help": "use at most N test pairs; 0 takes all (default 0)",
+                },
+            ),
             (
                 "--per-client",
-                {"action": "store_true", "help": "also evaluate each client's own last update, and the global one on each client's topics"},
+                {
+                    "action": "store_true",
+                    "help": "also evaluate each client's own last update, and the global one on each client's topics",
+                },
             ),
             ("--skip-base", {"action": "store_true", "help": "leave the base model out"}),
         ),
     ),
     "compare": Command(
-        "compare FedAvg, FCCL, robust rules and an oracle in the same scenarios, with intervals; goes on where it was stopped",
+        "compare FedAvg, FCCL, robust rules and an oracle in the same scenarios, with intervals; goes on where it "
+        "was stopped",
         "compare",
         ("run", "data", "model", "training", "federation", "contribution", "aggregation", "evaluation", "folders"),
         (
-            ("--quick", {"action": "store_true", "help": "what matters most, less data, two seeds: within 15 minutes on two cores"}),
-            ("--scenarios", {"metavar": "A,B", "default": "", "help": "only these scenarios (default all; an unknown name lists them)"}),
-            ("--methods", {"metavar": "X,Y", "default": "", "help": "only these methods, and FedAvg (default all; an unknown name lists them)"}),
+            (
+                "--quick",
+                {
+                    "action": "store_true",
+                    "help": "what matters most, less data, two seeds: within 15 minutes on two cores",
+                },
+            ),
+            (
+                "--scenarios",
+                {
+                    "metavar": "A,B",
+                    "default": "",
+                    "help": "only these scenarios (default all; an unknown name lists them)",
+                },
+            ),
+            (
+                "--methods",
+                {
+                    "metavar": "X,Y",
+                    "default": "",
+                    "help": "only these methods, and FedAvg (default all; an unknown name lists them)",
+                },
+            ),
             (
                 "--seeds",
-                {"type": _up_to(1000), "metavar": "N", "default": 0, "help": "so many seeds: SEED, SEED + 1, ... (default 5, with --quick 2)"},
+                {
+                    "type": _up_to(1000),
+                    "metavar": "N",
+                    "default": 0,
+                    "help": "so many seeds: SEED, SEED + 1, ... (default 5, with --quick 2)",
+                },
             ),
             (
                 "--jobs",
-                {"type": _up_to(1024), "metavar": "N", "default": 0, "help": "processes, each with one thread (default one a core, at most 8)"},
+                {
+                    "type": _up_to(1024),
+                    "metavar": "N",
+                    "default": 0,
+                    "help": "processes, each with one thread (default one a core, at most 8)",
+                },
             ),
             ("--out", {"metavar": "FOLDER", "default": "", "help": "where to (default LOG_DIR/compare)"}),
         ),
@@ -142,12 +248,26 @@ COMMANDS: Mapping[str, Command] = {
         "dashboard",
         (),
         (
-            ("--log-dir", {"metavar": "FOLDER", "default": argparse.SUPPRESS, "help": "the run's records (default logs)"}),
+            (
+                "--log-dir",
+                {"metavar": "FOLDER", "default": argparse.SUPPRESS, "help": "the run's records (default logs)"},
+            ),
             (
                 "--exchange-dir",
-                {"metavar": "FOLDER", "default": argparse.SUPPRESS, "help": "the exchange directory, if there is one (default exchange)"},
+                {
+                    "metavar": "FOLDER",
+                    "default": argparse.SUPPRESS,
+                    "help": "the exchange directory, if there is one (default exchange)",
+                },
             ),
-            ("--host", {"metavar": "ADDRESS", "default": "127.0.0.1", "help": "where to listen (default 127.0.0.1: this machine alone)"}),
+            (
+                "--host",
+                {
+                    "metavar": "ADDRESS",
+                    "default": "127.0.0.1",
+                    "help": "where to listen (default 127.0.0.1: this machine alone)",
+                },
+            ),
             ("--port", {"type": _port, "metavar": "N", "default": 8501, "help": "the port (default 8501)"}),
         ),
     ),
@@ -156,12 +276,30 @@ COMMANDS: Mapping[str, Command] = {
         "report",
         (),
         (
-            ("out", {"metavar": "[OUT.html]", "nargs": "?", "default": "", "help": "where to (default LOG_DIR/report.html)"}),
-            ("--run", {"metavar": "ID", "default": "", "help": "an earlier run, by its id (default the one in LOG_DIR)"}),
-            ("--log-dir", {"metavar": "FOLDER", "default": argparse.SUPPRESS, "help": "the runs' records (default logs)"}),
+            (
+                "out",
+                {
+                    "metavar": "[OUT.html]",
+                    "nargs": "?",
+                    "default": "",
+                    "help": "where to (default LOG_DIR/report.html)",
+                },
+            ),
+            (
+                "--run",
+                {"metavar": "ID", "default": "", "help": "an earlier run, by its id (default the one in LOG_DIR)"},
+            ),
+            (
+                "--log-dir",
+                {"metavar": "FOLDER", "default": argparse.SUPPRESS, "help": "the runs' records (default logs)"},
+            ),
             (
                 "--exchange-dir",
-                {"metavar": "FOLDER", "default": argparse.SUPPRESS, "help": "the exchange directory, if there is one (default exchange)"},
+                {
+                    "metavar": "FOLDER",
+                    "default": argparse.SUPPRESS,
+                    "help": "the exchange directory, if there is one (default exchange)",
+                },
             ),
         ),
     ),
@@ -171,9 +309,25 @@ COMMANDS: Mapping[str, Command] = {
         ("folders",),
         (
             ("out", {"metavar": "FOLDER", "help": "where to; it must not exist yet"}),
-            ("--merge", {"action": "store_true", "help": "fold the adapter into the base model: a folder that transformers loads without PEFT"}),
-            ("--base", {"action": "store_true", "help": "the base model alone, for whoever loads the adapter without FCCL"}),
-            ("--phase", {"choices": ("sft", "va"), "default": "va", "help": "the global adapter after which phase (default va)"}),
+            (
+                "--merge",
+                {
+                    "action": "store_true",
+                    "help": "fold the adapter into the base model: a folder that transformers loads without PEFT",
+                },
+            ),
+            (
+                "--base",
+                {"action": "store_true", "help": "the base model alone, for whoever loads the adapter without FCCL"},
+            ),
+            (
+                "--phase",
+                {
+                    "choices": ("sft", "va"),
+                    "default": "va",
+                    "help": "the global adapter after which phase (default va)",
+                },
+            ),
         ),
     ),
 }
@@ -199,7 +353,8 @@ def overview() -> str:
             "commands:",
             *lines,
             "",
-            "`fccl COMMAND --help` explains a command's settings. `fccl run` alone runs the quickstart: no network, no GPU, about a minute.",
+            "`fccl COMMAND --help` explains a command's settings. `fccl run` alone runs the quickstart: no network, "
+            "no GPU, about a minute.",
             "Settings: argument > environment > .env > preset > default; --fed-rounds 5 is FED_ROUNDS=5.",
             "Results are in logs/, data in data/. `fccl --version` prints the version.",
         ]
@@ -207,7 +362,10 @@ def overview() -> str:
 
 
 def parse(name: str, arguments: Sequence[str]) -> tuple[dict[str, Any], argparse.Namespace]:
-    """Split a command's arguments into settings (only those given) and the command's own options. Raises `SettingsError`."""
+    """Split a command's arguments into settings (only those given) and the command's own options.
+
+    Raises `SettingsError`.
+    """
     from fccl.config import Settings
 
     command = COMMANDS[name]
@@ -230,8 +388,8 @@ def build_parser(name: str, command: Command) -> argparse.ArgumentParser:
         description=command.summary[0].upper() + command.summary[1:] + ".",
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=36, width=120),
-        epilog="Each setting can also stand in the environment or in .env, in upper case: --fed-rounds 5 is FED_ROUNDS=5. "
-        + (_presets(command.groups) if "run" in command.groups else ""),
+        epilog="Each setting can also stand in the environment or in .env, in upper case: --fed-rounds 5 is "
+        "FED_ROUNDS=5. " + (_presets(command.groups) if "run" in command.groups else ""),
     )
     for flag, options in command.options:
         parser.add_argument(flag, **options)
@@ -243,14 +401,20 @@ def build_parser(name: str, command: Command) -> argparse.ArgumentParser:
         flag = "--" + field_name.replace("_", "-")
         text = f"{field.description} [{allowed(field)}; default {_shown(field.default)}]".replace("%", "%%")
         if field.annotation is bool:
-            group.add_argument(flag, dest=field_name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+            group.add_argument(
+                flag, dest=field_name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text
+            )
         else:
             group.add_argument(flag, dest=field_name, default=argparse.SUPPRESS, metavar="X", help=text)
     return parser
 
 
 def _usage(name: str, command: Command) -> str:
-    options = [flag if options.get("action") else f"{flag} {options.get('metavar', 'X')}" for flag, options in command.options if flag[0] == "-"]
+    options = [
+        flag if options.get("action") else f"{flag} {options.get('metavar', 'X')}"
+        for flag, options in command.options
+        if flag[0] == "-"
+    ]
     named = [str(options["metavar"]) for flag, options in command.options if flag[0] != "-"]
     return " ".join([f"fccl {name}", *named, *(f"[{option}]" for option in options), "[--SETTING VALUE ...]"])
 
@@ -277,4 +441,7 @@ def _refuse(argument: str, parser: argparse.ArgumentParser) -> NoReturn:
 
     flag = argument.split("=")[0]
     guess = nearest(flag, [option for action in parser._actions for option in action.option_strings])
-    raise SettingsError(f"unknown argument {flag}", hint=f"did you mean {guess}?" if guess else f"`{parser.prog} --help` lists the arguments")
+    raise SettingsError(
+        f"unknown argument {flag}",
+        hint=f"did you mean {guess}?" if guess else f"`{parser.prog} --help` lists the arguments",
+    )

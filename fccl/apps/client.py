@@ -62,7 +62,9 @@ def own_shard(data: DataPaths, client_id: int) -> ClientShard:
 
 
 @contextmanager
-def memory_of(paths: StatePaths, client_id: int, keys: Keys | None, tell: Callable[[str], None]) -> Iterator[Memory | None]:
+def memory_of(
+    paths: StatePaths, client_id: int, keys: Keys | None, tell: Callable[[str], None]
+) -> Iterator[Memory | None]:
     """Make the client's private folder, and hold what it remembers there while the block runs; without keys, nothing.
 
     Raises `StorageError` when the folder cannot be private or its content is damaged, `FederationError` when another

@@ -24,7 +24,9 @@ class ClientScreen:
             self._now.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._now is not None:
             self._now.stop()
 
@@ -38,4 +40,6 @@ class ClientScreen:
         """A heartbeat."""
         if self._now is not None and status.state == "training":
             loss = "" if status.loss is None else f", loss {status.loss:.3f}, {status.tokens_per_second:,.0f} tokens/s"
-            self._now.update(f"{self._name}: round {status.round + 1} ({status.phase}), step {status.step} of {status.steps}{loss}")
+            self._now.update(
+                f"{self._name}: round {status.round + 1} ({status.phase}), step {status.step} of {status.steps}{loss}"
+            )

@@ -60,8 +60,24 @@ ROOMY = 132  # columns of a terminal that has room for intervals beside figures
 DEFAULTS: Mapping[str, Any] = {"num_clients": 8}
 QUICK: Mapping[str, Any] = {"max_sft_examples": 2200}
 # Settings that the scenarios and methods decide.
-DECIDED = methods.DECIDED_HERE | {"non_iid_alpha", "size_skew", "noisy_clients", "noise_kind", "min_clients", "clients_per_round"}
-UNUSED = {"data_dir", "evaluate", "track", "gen_samples", "gen_tokens", "gen_temperature", "lora_aggregation", "client_lora_r"}
+DECIDED = methods.DECIDED_HERE | {
+    "non_iid_alpha",
+    "size_skew",
+    "noisy_clients",
+    "noise_kind",
+    "min_clients",
+    "clients_per_round",
+}
+UNUSED = {
+    "data_dir",
+    "evaluate",
+    "track",
+    "gen_samples",
+    "gen_tokens",
+    "gen_temperature",
+    "lora_aggregation",
+    "client_lora_r",
+}
 WORDS = {"better": "green", "worse": "red"}
 
 Named = TypeVar("Named", Scenario, Method)
@@ -87,7 +103,9 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     require_apart(settings, ("log_dir",), str(paths.root), LogPaths(settings.log_dir).compare.root)
     tidy(paths)
     planner = Planner(
-        design(settings, load_model(settings.model_spec()), choice.jobs), paths, lambda line: console.print(Text(one_line(line), "dim"))
+        design(settings, load_model(settings.model_spec()), choice.jobs),
+        paths,
+        lambda line: console.print(Text(one_line(line), "dim")),
     )
     with terminate_as_interrupt():
         try:
@@ -95,13 +113,20 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
             run_cells(console, paths, cells, partial(lab, settings, paths), choice.jobs)
         except (KeyboardInterrupt, FcclError):
             if paths.cells.is_dir():
-                console.print(f"Stopped. Finished cells are kept in {paths.cells}/; the same command goes on with the others.", soft_wrap=True)
+                console.print(
+                    f"Stopped. Finished cells are kept in {paths.cells}/; the same command goes on with the others.",
+                    soft_wrap=True,
+                )
             raise
     console.print(Text("drawing", "dim"))
     comparison = compared(settings, planner, choice, cells)
     write(paths, comparison)
     show(console, comparison)
-    console.print(f"Written to {paths.root}/: index.html, table.md, results.json, summary.png, gaps.png, weights_*.png, loss_*.png", soft_wrap=True)
+    console.print(
+        f"Written to {paths.root}/: index.html, table.md, results.json, summary.png, gaps.png, weights_*.png, "
+        "loss_*.png",
+        soft_wrap=True,
+    )
     return 0
 
 
@@ -120,7 +145,10 @@ def with_defaults(settings: Settings, quick: bool) -> Settings:
 
 
 def chosen(settings: Settings, options: argparse.Namespace) -> Choice:
-    """The scenarios, methods and seeds by their names. FedAvg, the yardstick, is always there. Raises `SettingsError`."""
+    """The scenarios, methods and seeds by their names.
+
+    FedAvg, the yardstick, is always there. Raises `SettingsError`.
+    """
     wanted = _named(options.scenarios, SCENARIOS, "scenario", scenarios.QUICK if options.quick else tuple(SCENARIOS))
     ways = _named(options.methods, METHODS, "method", methods.QUICK if options.quick else tuple(METHODS))
     ways = tuple(method for method in METHODS.values() if method in ways or method.name == FEDAVG)
@@ -145,16 +173,25 @@ def _refuse_decided(given: Mapping[str, object]) -> None:
     for name in given:
         flag = "--" + name.replace("_", "-")
         if name in UNUSED:
-            raise SettingsError(f"{flag}: a comparison has no use for it", hint="leave it out; --out names the folder that everything goes to")
+            raise SettingsError(
+                f"{flag}: a comparison has no use for it",
+                hint="leave it out; --out names the folder that everything goes to",
+            )
         if name in DECIDED:
-            raise SettingsError(f"{flag}: the scenarios and methods decide this", hint="choose with --scenarios and --methods; or use `fccl run`")
+            raise SettingsError(
+                f"{flag}: the scenarios and methods decide this",
+                hint="choose with --scenarios and --methods; or use `fccl run`",
+            )
 
 
 def design(settings: Settings, model: LanguageModel, jobs: int) -> Design:
     """What all cells have in common. Each process of several has one thread, so that two do not wait for each other."""
     threads = settings.threads or (1 if jobs > 1 else torch.get_num_threads())
     packages = ("torch", "transformers", "peft", "tokenizers", "numpy")
-    everybody = {"clients_per_round": settings.num_clients, "min_clients": 1}  # a draw may be of bad clients alone, and then there is no oracle
+    everybody = {
+        "clients_per_round": settings.num_clients,
+        "min_clients": 1,
+    }  # a draw may be of bad clients alone, and then there is no oracle
     return Design(
         data=data_spec(settings),
         model=settings.model_spec(),
@@ -184,7 +221,9 @@ def weights_sha256(model: LanguageModel) -> str:
 
 def lab(settings: Settings, paths: ComparePaths) -> Lab:
     """What a process needs to run cells."""
-    return Lab(paths, load_model(settings.model_spec()), partial(weigher_of, settings), partial(aggregation_of, settings))
+    return Lab(
+        paths, load_model(settings.model_spec()), partial(weigher_of, settings), partial(aggregation_of, settings)
+    )
 
 
 def weigher_of(settings: Settings, rule: Rule, validator: Validator) -> Weigher:
@@ -201,7 +240,9 @@ def run_cells(console: Console, paths: ComparePaths, cells: Sequence[Cell], make
     """Run the cells that are not finished, and say how far it is."""
     left = to_do(paths, cells)
     different = len({cell.work.key for cell in cells})
-    console.print(f"{different} different cell{'s' * (different != 1)}, {different - len(left)} finished before.", soft_wrap=True)
+    console.print(
+        f"{different} different cell{'s' * (different != 1)}, {different - len(left)} finished before.", soft_wrap=True
+    )
     if not left:
         return
     with _progress(console, len(left)) as tell:
@@ -213,9 +254,20 @@ def run_cells(console: Console, paths: ComparePaths, cells: Sequence[Cell], make
 def _progress(console: Console, count: int) -> Iterator[Callable[[Cell, CellResult], None]]:
     """A line for every cell; on a terminal a bar below them, with the time left."""
     done = 0
-    columns = (TextColumn("cells"), BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn(), TextColumn("left"))
+    columns = (
+        TextColumn("cells"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+    )
     with Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal, speed_estimate_period=3600
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        speed_estimate_period=3600,
     ) as bar:
         task: TaskID = bar.add_task("cells", total=count)
 
@@ -223,9 +275,16 @@ def _progress(console: Console, count: int) -> Iterator[Callable[[Cell, CellResu
             nonlocal done
             done += 1
             loss = "not finite" if result.loss is None else f"held-out loss {result.loss:.4f}"
-            each = f" (of each client {min(alone):.4f} to {max(alone):.4f})" if (alone := result.by_client.values()) else ""
+            each = (
+                f" (of each client {min(alone):.4f} to {max(alone):.4f})"
+                if (alone := result.by_client.values())
+                else ""
+            )
             trouble = f" ({'; '.join(result.trouble)})" if result.trouble else ""
-            text = f"{done:>4}/{count} {cell.scenario} · {cell.method} · seed {cell.seed}: {loss}{each}, {result.seconds:.0f} s{trouble}"
+            text = (
+                f"{done:>4}/{count} {cell.scenario} · {cell.method} · seed {cell.seed}: {loss}{each}, "
+                f"{result.seconds:.0f} s{trouble}"
+            )
             console.print(Text(one_line(text)), soft_wrap=True)
             bar.advance(task)
 
@@ -243,7 +302,11 @@ def compared(settings: Settings, planner: Planner, choice: Choice, cells: Sequen
     clients = planner.design.plan.num_clients
     manifest = planner.manifest(choice.scenarios[0].data_spec(planner.design.data, choice.seeds[0]))
     names: dict[Phase, str] = {"sft": "instructions", "va": "preference pairs"}
-    examples = {f"{names[phase]}, {split}": manifest.counts[split][phase] for phase in PHASES for split in ("train", "validation", "test")}
+    examples = {
+        f"{names[phase]}, {split}": manifest.counts[split][phase]
+        for phase in PHASES
+        for split in ("train", "validation", "test")
+    }
     return Comparison(
         model=settings.model_name,
         settings={name: str(value) for name, value in settings.model_dump().items()},
@@ -252,14 +315,21 @@ def compared(settings: Settings, planner: Planner, choice: Choice, cells: Sequen
         rounds=planner.design.plan.fed_rounds,
         examples=examples,
         scenarios=tuple(_info(scenario, clients, choice.seeds[0]) for scenario in choice.scenarios),
-        methods=tuple(MethodInfo(name=method.name, title=method.title, rule=method.rule_for(clients)) for method in choice.methods),
+        methods=tuple(
+            MethodInfo(name=method.name, title=method.title, rule=method.rule_for(clients)) for method in choice.methods
+        ),
         rows=tuple(row for scenario in choice.scenarios for row in rows(scenario, found[scenario.name], judging)),
         bootstrap_samples=settings.bootstrap_samples,
     )
 
 
 def _info(scenario: Scenario, clients: int, seed: int) -> ScenarioInfo:
-    return ScenarioInfo(name=scenario.name, title=scenario.title, phase=scenario.phase, bad_clients=len(scenario.bad_clients(clients, seed)))
+    return ScenarioInfo(
+        name=scenario.name,
+        title=scenario.title,
+        phase=scenario.phase,
+        bad_clients=len(scenario.bad_clients(clients, seed)),
+    )
 
 
 def write(paths: ComparePaths, comparison: Comparison) -> None:
@@ -298,7 +368,9 @@ def _print(console: Console, table: ScenarioTable) -> None:
         shown.add_column(Text(one_line(table.head[index])), justify="right" if index else "left", overflow="fold")
     for line in (tuple(map(one_line, line)) for line in table.rows):
         cells = (line[index].replace(" [", "\n[") if narrow else line[index] for index in kept)
-        shown.add_row(*(Text(cell, next((colour for word, colour in WORDS.items() if cell.endswith(word)), "")) for cell in cells))
+        shown.add_row(
+            *(Text(cell, next((colour for word, colour in WORDS.items() if cell.endswith(word)), "")) for cell in cells)
+        )
     console.print()
     console.print(Text(one_line(table.title), "bold"))
     console.print(shown)

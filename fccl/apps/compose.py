@@ -1,4 +1,7 @@
-"""`fccl compose`: writes `docker-compose.yml` for any number of clients. The committed file is what it writes for three."""
+"""`fccl compose`: writes `docker-compose.yml` for any number of clients.
+
+The committed file is what it writes for three.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ from fccl.storage.files import storage_errors, write_text
 STANDARD_OUTPUT = "-"
 MARK = "# Written by `fccl compose"
 # What the file itself says: how many clients there are, which of them a container is, and where its folders are.
-FIXED = frozenset({"num_clients", "client_id", "data_dir", "exchange_dir", "log_dir", "keys_dir", "state_dir", "original_clients"})
+FIXED = frozenset(
+    {"num_clients", "client_id", "data_dir", "exchange_dir", "log_dir", "keys_dir", "state_dir", "original_clients"}
+)
 # What is mounted where, below the folder in which a container works: a folder of the host, or a named volume.
 INSIDE = "/fccl"
 MOUNTS = {
@@ -158,7 +163,8 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     originals = settings.exchange_spec().originals
     if originals and options.keys:
         raise SettingsError(
-            f"--keys does not go with ORIGINAL_CLIENTS={settings.original_clients}: they sign nothing", hint="leave one of the two out"
+            f"--keys does not go with ORIGINAL_CLIENTS={settings.original_clients}: they sign nothing",
+            hint="leave one of the two out",
         )
     content = compose_file(settings.num_clients, options.keys, originals)
     if options.out == STANDARD_OUTPUT:
@@ -167,12 +173,16 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     path = Path(options.out)
     _refuse_foreign(path)
     write_text(path, content)
-    say(f"Wrote {path} for {settings.num_clients} client{'s'[: settings.num_clients != 1]}. Next: docker-compose up --build")
+    say(
+        f"Wrote {path} for {settings.num_clients} client{'s'[: settings.num_clients != 1]}. Next: docker-compose up "
+        "--build"
+    )
     return 0
 
 
 def compose_file(clients: int, keys: bool = False, originals: tuple[int, ...] = ()) -> str:
-    """The content of `docker-compose.yml`. With `keys` everybody signs, and a container sees no private key but its own.
+    """The content of `docker-compose.yml`. With `keys` everybody signs, and a container sees no private key but its
+    own.
 
     `originals` are clients that are programs of somebody else, so no service here.
     """
@@ -185,7 +195,9 @@ def compose_file(clients: int, keys: bool = False, originals: tuple[int, ...] = 
         clients=clients,
         settings="\n".join(_settings(clients, keys, originals)),
         prepare_volumes=_volumes("data", "logs", "exchange", "models", *["keys"] * keys),
-        server_volumes=_volumes("data:ro", "logs", "exchange", "models", *_read_only(key_files.server, key_files.public) * keys),
+        server_volumes=_volumes(
+            "data:ro", "logs", "exchange", "models", *_read_only(key_files.server, key_files.public) * keys
+        ),
         dashboard_volumes=_volumes("logs:ro", "exchange:ro"),
         client_names="\n".join(f"      client_{number}: {{condition: service_started}}" for number in ours),
         state_volumes="\n".join(f"  state_{number}:" for number in ours),
@@ -200,7 +212,9 @@ def _settings(clients: int, keys: bool, originals: tuple[int, ...]) -> Iterator[
     if keys:
         yield "  KEYS_DIR: keys"
     for group in GROUPS:
-        names = [name for name, field in Settings.model_fields.items() if group_of(field) == group and name not in FIXED]
+        names = [
+            name for name, field in Settings.model_fields.items() if group_of(field) == group and name not in FIXED
+        ]
         if names:
             yield f"  # {group}"
             yield from (f"  {name.upper()}:" for name in names)
@@ -214,7 +228,9 @@ def _client(number: int, keys: bool) -> str:
     shard = _read_only(*(DataPaths(Path("data")).shard(number, phase) for phase in PHASES))
     key = _read_only(KeyPaths(Path("keys")).client(number), KeyPaths(Path("keys")).public)
     state = f"      - state_{number}:{INSIDE}/{Settings.model_fields['state_dir'].default}"
-    return CLIENT.substitute(number=number, volumes="\n".join([_volumes(*shard, *key * keys, "exchange", "models:ro"), state]))
+    return CLIENT.substitute(
+        number=number, volumes="\n".join([_volumes(*shard, *key * keys, "exchange", "models:ro"), state])
+    )
 
 
 def _read_only(*paths: Path) -> tuple[str, ...]:
@@ -222,7 +238,9 @@ def _read_only(*paths: Path) -> tuple[str, ...]:
 
 
 def _volumes(*mounts: str) -> str:
-    return "\n".join(f"      - {MOUNTS[folder]}{rest}:{INSIDE}/{folder}{rest}{mode}" for folder, rest, mode in map(_parts, mounts))
+    return "\n".join(
+        f"      - {MOUNTS[folder]}{rest}:{INSIDE}/{folder}{rest}{mode}" for folder, rest, mode in map(_parts, mounts)
+    )
 
 
 def _parts(mount: str) -> tuple[str, str, str]:
@@ -239,4 +257,6 @@ def _refuse_foreign(path: Path) -> None:
     with storage_errors(path, "read"):
         if path.read_text(encoding="utf-8", errors="replace").startswith(MARK):
             return
-    raise SettingsError(f"{path} is not a file that this command has written", hint="name another with --out; --out - prints it")
+    raise SettingsError(
+        f"{path} is not a file that this command has written", hint="name another with --out; --out - prints it"
+    )

@@ -13,7 +13,9 @@ from fccl.plain_text import visible
 
 
 class PlainConsole(Console):
-    """What it is given to print reaches the terminal as visible characters, whoever wrote it; only its own colours and bars are commands."""
+    """What it is given to print reaches the terminal as visible characters, whoever wrote it; only its own colours and
+    bars are commands.
+    """
 
     def render_str(self, text: str, **how: Any) -> Text:
         """A line as it is; rich itself would drop a bell and its like."""

@@ -53,7 +53,9 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     folder = RunFolder(logs, Journal(logs))
     info = folder.info()
     if info is None:
-        raise FederationError(f"{logs.root} holds no run to evaluate", hint="start one with `fccl run`, or name the folder with --log-dir")
+        raise FederationError(
+            f"{logs.root} holds no run to evaluate", hint="start one with `fccl run`, or name the folder with --log-dir"
+        )
     recorded = load_settings(info.settings)
     data = DataPaths(settings.data_dir if "data_dir" in settings.model_fields_set else recorded.data_dir)
 
@@ -70,19 +72,26 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
                 "per_client": tuple(range(recorded.num_clients)) if options.per_client else (),
             }
         )
-        evaluate_and_show(load_model(recorded.model_spec()), manifest, data, logs, wanted, plain_console(), require_same_run)
+        evaluate_and_show(
+            load_model(recorded.model_spec()), manifest, data, logs, wanted, plain_console(), require_same_run
+        )
     return 0
 
 
 def own_data(data: DataPaths, info: RunInfo) -> Manifest:
-    """The manifest of the data that the run was made with. Another test split may hold what its clients have trained on, so it is refused.
+    """The manifest of the data that the run was made with. Another test split may hold what its clients have trained
+    on, so it is refused.
 
     Raises `DataError`, or `StorageError` when a file is not what it was.
     """
     manifest = read_manifest(data)
     if sha256_of(data.manifest) != info.data_sha256:
         way = "prepare it again with the run's settings, or name the folder with the run's own data with --data-dir"
-        raise DataError(f"the data in {data.root}/ is not what run {info.run_id} was made with: its test split may hold the run's training data", way)
+        raise DataError(
+            f"the data in {data.root}/ is not what run {info.run_id} was made with: its test split may hold the "
+            "run's training data",
+            way,
+        )
     require_unchanged(data, manifest, [data.held_out("test", phase) for phase in PHASES])
     return manifest
 
@@ -98,9 +107,13 @@ def evaluate_and_show(
 ) -> None:
     """Evaluate the global adapters that the run has so far, write the report, print it, and say where it is."""
     files = {"SFT": logs.global_sft, "FedVA": logs.global_final}
-    adapters: dict[str, Adapter | None] = {"base": None} | {name: load_adapter(path) for name, path in files.items() if adapter_file(path).is_file()}
+    adapters: dict[str, Adapter | None] = {"base": None} | {
+        name: load_adapter(path) for name, path in files.items() if adapter_file(path).is_file()
+    }
     if len(adapters) == 1:
-        raise FederationError(f"{logs.root} has no finished phase to evaluate", hint="`fccl run --resume` goes on with the run")
+        raise FederationError(
+            f"{logs.root} has no finished phase to evaluate", hint="`fccl run --resume` goes on with the run"
+        )
     report = evaluate_run(model, adapters, data, logs, options, console, topic_counts(manifest))
     before_writing(report)
     write_report(logs, report)
@@ -116,7 +129,10 @@ def write_report(logs: LogPaths, report: EvaluationReport) -> None:
 
 def topic_counts(manifest: Manifest) -> TopicShares:
     """How many SFT examples of each topic each client holds."""
-    return {client: dict(zip(manifest.topics, counts, strict=True)) for client, counts in enumerate(manifest.topics_by_client["sft"])}
+    return {
+        client: dict(zip(manifest.topics, counts, strict=True))
+        for client, counts in enumerate(manifest.topics_by_client["sft"])
+    }
 
 
 def evaluate_run(
@@ -128,35 +144,58 @@ def evaluate_run(
     console: Console,
     topic_shares: TopicShares,
 ) -> EvaluationReport:
-    """Evaluate every adapter (None is the base model) on the test split; the last one is the global model that clients are held against.
+    """Evaluate every adapter (None is the base model) on the test split; the last one is the global model that clients
+    are held against.
 
     Raises `DataError` when the test split is not there, `SettingsError` when nothing is left.
     """
     wanted = {name: adapter for name, adapter in adapters.items() if adapter is not None or not options.skip_base}
     if not wanted:
-        raise SettingsError("nothing to evaluate but the base model, and --skip-base leaves it out", hint="use `fccl run` first")
+        raise SettingsError(
+            "nothing to evaluate but the base model, and --skip-base leaves it out", hint="use `fccl run` first"
+        )
     own = _client_adapters(logs, options.per_client, console)
     split = _test_split(data, options)
     boot = Bootstrap(options.bootstrap_samples, named_seed(options.seed, "bootstrap"))
     with _progress(console, len(wanted) + len(own)) as listen:
-        models = [evaluate_model(model, name, adapter, split, options, listen(name)) for name, adapter in wanted.items()]
+        models = [
+            evaluate_model(model, name, adapter, split, options, listen(name)) for name, adapter in wanted.items()
+        ]
         clients = []
         for client_id, (phase, adapter) in own.items():
             name = f"client {client_id}"
-            alone = evaluate_model(model, name, adapter, split, options.model_copy(update={"gen_samples": 0}), listen(name))
+            alone = evaluate_model(
+                model, name, adapter, split, options.model_copy(update={"gen_samples": 0}), listen(name)
+            )
             clients.append(evaluate_client(client_id, phase, alone, models[-1], topic_shares.get(client_id, {}), boot))
     return _report(model.spec.name, models, clients, options, boot)
 
 
 def show(report: EvaluationReport, console: Console) -> None:
-    """The report on the screen, what matters most last: generations, flaws, clients, the main table, differences. Topics are in the Markdown."""
+    """The report on the screen, what matters most last: generations, flaws, clients, the main table, differences.
+
+    Topics are in the Markdown.
+    """
     names = [model.name for model in report.models]
     _show_generations(console, names, list(zip(*(model.generations for model in report.models), strict=True)))
     _table(console, "Preference accuracy by flaw of the rejected response", ["", *names], tables.flaws(report))
     if report.clients:
-        _table(console, "Each client's own last update, on the whole test split", ["", *tables.CLIENT_COLUMNS], tables.clients(report))
-    _table(console, "The same, with the test examples weighted as the client's topics are", ["", *tables.MIX_COLUMNS], tables.client_mixes(report))
-    title = f"{report.model} on the held-out test split: {report.sft_examples:,} instructions, {report.va_pairs:,} preference pairs"
+        _table(
+            console,
+            "Each client's own last update, on the whole test split",
+            ["", *tables.CLIENT_COLUMNS],
+            tables.clients(report),
+        )
+    _table(
+        console,
+        "The same, with the test examples weighted as the client's topics are",
+        ["", *tables.MIX_COLUMNS],
+        tables.client_mixes(report),
+    )
+    title = (
+        f"{report.model} on the held-out test split: {report.sft_examples:,} instructions, {report.va_pairs:,} "
+        "preference pairs"
+    )
     _table(console, title, ["", *names], tables.measures(report))
     couples = [f"{each.second} against {each.first}" for each in report.comparisons]
     _table(console, "Differences, on the same examples", ["", *couples], tables.comparisons(report))
@@ -185,7 +224,11 @@ def _test_split(data: DataPaths, options: EvaluationOptions) -> Split:
 
 
 def _report(
-    model_name: str, models: Sequence[Evaluated], clients: Sequence[ClientEvaluation], options: EvaluationOptions, boot: Bootstrap
+    model_name: str,
+    models: Sequence[Evaluated],
+    clients: Sequence[ClientEvaluation],
+    options: EvaluationOptions,
+    boot: Bootstrap,
 ) -> EvaluationReport:
     return EvaluationReport(
         model=model_name,
@@ -201,17 +244,27 @@ def _report(
 
 @contextmanager
 def _progress(console: Console, count: int) -> Iterator[Callable[[str], Listener]]:
-    """A bar on a terminal, elsewhere a line when a model begins. Gives a function from a model's name to its listener."""
+    """A bar on a terminal, elsewhere a line when a model begins.
+
+    Gives a function from a model's name to its listener.
+    """
     if not console.is_terminal:
         yield lambda name: _announce(console, name)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True) as bar:
         task, begun = bar.add_task("evaluating", total=count), iter(range(count))
 
         def listen(name: str) -> Listener:
             before = next(begun)
-            return lambda done, total: bar.update(task, completed=before + done / total, description=f"evaluating {name}")
+            return lambda done, total: bar.update(
+                task, completed=before + done / total, description=f"evaluating {name}"
+            )
 
         yield listen
 
@@ -228,7 +281,10 @@ def _table(console: Console, title: str, columns: Sequence[str], rows: Sequence[
     for index, name in enumerate(columns):
         table.add_column(Text(one_line(name)), justify="right" if index else "left")
     for row in rows:
-        table.add_row(_lines(Text(one_line(row.label)), f"  {row.note}" if row.note else ""), *(_figure(cell) for cell in row.cells))
+        table.add_row(
+            _lines(Text(one_line(row.label)), f"  {row.note}" if row.note else ""),
+            *(_figure(cell) for cell in row.cells),
+        )
     console.print()
     console.print(Text(one_line(title), BEST))
     console.print(table)

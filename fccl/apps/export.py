@@ -22,10 +22,15 @@ from fccl.storage.temporary import sweep
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
-    """Write one global adapter of the run in `LOG_DIR`, or its base model, to the folder named. Returns the exit status."""
+    """Write one global adapter of the run in `LOG_DIR`, or its base model, to the folder named.
+
+    Returns the exit status.
+    """
     out, paths = Path(options.out), LogPaths(settings.log_dir)
     if options.merge and options.base:
-        raise SettingsError("--merge writes base model and adapter as one, --base the base model alone", hint="leave one of them out")
+        raise SettingsError(
+            "--merge writes base model and adapter as one, --base the base model alone", hint="leave one of them out"
+        )
     require_apart(settings, ("data_dir", "log_dir"), options.out)
     if out.exists():
         raise StorageError(f"{out} exists already", hint="name a folder that does not exist yet")

@@ -18,8 +18,10 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     paths = KeyPaths(Path(settings.keys_dir or DEFAULT_FOLDER))
     create_keys(paths, settings.num_clients)
     lines = (
-        f"Wrote {paths.root}/: keys of the server and of {settings.num_clients} client{'s'[: settings.num_clients != 1]}.",
-        f"The orchestrator needs {paths.server.name} and {paths.public.name}; client i needs client_i.key and {paths.public.name}, and nothing else.",
+        f"Wrote {paths.root}/: keys of the server and of {settings.num_clients} "
+        f"client{'s'[: settings.num_clients != 1]}.",
+        f"The orchestrator needs {paths.server.name} and {paths.public.name}; client i needs client_i.key and "
+        f"{paths.public.name}, and nothing else.",
         f"Run both with KEYS_DIR={paths.root} (--keys-dir {paths.root}).",
     )
     console = plain_console()

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FcclError as error:
         print(f"error: {_shown(error)}", file=sys.stderr)
         if error.hint:
-            print(f"  way out: {_shown(error.hint)}", file=sys.stderr)
+            print(f"  hint: {_shown(error.hint)}", file=sys.stderr)
         return 2 if isinstance(error, SettingsError) else 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -58,8 +58,12 @@ def _dispatch(arguments: list[str]) -> int:
         from fccl.config import nearest
 
         guess = nearest(name, COMMANDS)
-        raise SettingsError(f"unknown command {name}", hint=f"did you mean `fccl {guess}`?" if guess else "`fccl --help` lists the commands")
-    # Threads that wait for work must sleep, not spin: two processes on the same cores are otherwise slower by a factor of ten and more.
+        raise SettingsError(
+            f"unknown command {name}",
+            hint=f"did you mean `fccl {guess}`?" if guess else "`fccl --help` lists the commands",
+        )
+    # Threads that wait for work must sleep, not spin: two processes on the same cores are otherwise slower by a factor
+    # of ten and more.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given, options = parse(name, arguments[1:])
     options.given = given

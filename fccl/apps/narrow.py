@@ -20,15 +20,21 @@ from fccl.specs import DataSpec
 
 # What a resumed run may be told anew: folders, and how it waits for its clients.
 FREE_TO_CHANGE = frozenset(
-    {"data_dir", "log_dir", "evaluate", "track"} | {name for name, field in Settings.model_fields.items() if group_of(field) == "exchange"}
+    {"data_dir", "log_dir", "evaluate", "track"}
+    | {name for name, field in Settings.model_fields.items() if group_of(field) == "exchange"}
 )
 
 
 def settled(settings: Settings, console: Console) -> Settings:
-    """The settings as they are recorded: where the rule treats all updates alike, no weights are made that nothing would use."""
+    """The settings as they are recorded: where the rule treats all updates alike, no weights are made that nothing
+    would use.
+    """
     if settings.contribution_mode == "uniform" or aggregation_rule(settings).uses_weights:
         return settings
-    said = f"AGGREGATION={settings.aggregation} treats all updates alike: contributions are not weighed (CONTRIBUTION_MODE=uniform)."
+    said = (
+        f"AGGREGATION={settings.aggregation} treats all updates alike: contributions are not weighed "
+        "(CONTRIBUTION_MODE=uniform)."
+    )
     console.print(said, soft_wrap=True)
     return settings.model_copy(update={"contribution_mode": "uniform"})
 
@@ -37,12 +43,16 @@ def recorded_settings(folder: RunFolder, settings: Settings, given: dict[str, st
     """The settings that the run was started with. Raises `SettingsError` when an argument contradicts them."""
     info = folder.info()
     if info is None:
-        raise FederationError(f"{folder.paths.root} holds no run to resume", hint="start one with `fccl run`, or name the folder with --log-dir")
+        raise FederationError(
+            f"{folder.paths.root} holds no run to resume",
+            hint="start one with `fccl run`, or name the folder with --log-dir",
+        )
     for name, value in given.items():
         now = str(getattr(settings, name))
         if name not in FREE_TO_CHANGE and info.settings.get(name) != now:
             raise SettingsError(
-                f"{name.upper()}={value}: the run to resume has {info.settings.get(name)}", hint="a resumed run keeps its settings; leave it out"
+                f"{name.upper()}={value}: the run to resume has {info.settings.get(name)}",
+                hint="a resumed run keeps its settings; leave it out",
             )
     return load_settings(info.settings | {name: str(getattr(settings, name)) for name in FREE_TO_CHANGE})
 
@@ -58,11 +68,16 @@ def weigher(settings: Settings, validator: Validator) -> Weigher:
         return LeaveOneOut(loss, settings.verify_temperature, settings.verify_prior)
     if source == "validation_loss":
         return ValidationLoss(loss, settings.contribution_temperature, settings.contribution_normalize)
-    return ContributionRule(source=source, temperature=settings.contribution_temperature, normalize=settings.contribution_normalize)
+    return ContributionRule(
+        source=source, temperature=settings.contribution_temperature, normalize=settings.contribution_normalize
+    )
 
 
 def aggregation_rule(settings: Settings) -> Aggregation:
-    """What makes the next adapter of weighted updates, as the settings ask for it. Raises `SettingsError` for two that do not go together."""
+    """What makes the next adapter of weighted updates, as the settings ask for it.
+
+    Raises `SettingsError` for two that do not go together.
+    """
     return aggregation(
         settings.aggregation,
         settings.lora_aggregation,
@@ -81,11 +96,18 @@ def require_client_ranks(settings: Settings) -> None:
     """Raises `SettingsError` unless this federation can have clients of the ranks that the settings give them."""
     ranks, given = settings.client_ranks, f"CLIENT_LORA_R={settings.client_lora_r}"
     if len(ranks) > 1 and len(ranks) != settings.num_clients:
-        raise SettingsError(f"{given} has {len(ranks)} ranks, NUM_CLIENTS is {settings.num_clients}", hint="give one for all, or one for each")
+        raise SettingsError(
+            f"{given} has {len(ranks)} ranks, NUM_CLIENTS is {settings.num_clients}",
+            hint="give one for all, or one for each",
+        )
     if max(ranks, default=0) > settings.lora_r:
-        raise SettingsError(f"{given}: at most LORA_R={settings.lora_r} is possible", hint="raise --lora-r to the largest rank")
+        raise SettingsError(
+            f"{given}: at most LORA_R={settings.lora_r} is possible", hint="raise --lora-r to the largest rank"
+        )
     if min(ranks, default=settings.lora_r) < settings.lora_r and not settings.lower_ranks:
-        raise SettingsError(f"{given} does not go with LORA_AGGREGATION={settings.lora_aggregation}", hint="use svd or exact")
+        raise SettingsError(
+            f"{given} does not go with LORA_AGGREGATION={settings.lora_aggregation}", hint="use svd or exact"
+        )
 
 
 def data_spec(settings: Settings) -> DataSpec:

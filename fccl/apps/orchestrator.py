@@ -1,7 +1,7 @@
 """`fccl orchestrator`: a federation whose clients are other processes, over an exchange directory.
 
-Started again with the same settings it goes on with the run that is in `LOG_DIR`, and does nothing when that is finished: whoever restarts it after
-a crash need not know how far it was.
+Started again with the same settings it goes on with the run that is in `LOG_DIR`, and does nothing when that is
+finished: whoever restarts it after a crash need not know how far it was.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     require_apart(settings, ("data_dir", "log_dir", "exchange_dir", "keys_dir"))
     seen, here = folder.info(), "other" if options.new else standing(folder, settings)
     if here == "finished" and not options.resume:
-        where = f"The run in {folder.paths.root}/ has these settings and is finished. --new begins another, and keeps this one in runs/."
+        where = (
+            f"The run in {folder.paths.root}/ has these settings and is finished. --new begins another, and keeps "
+            "this one in runs/."
+        )
         console.print(where, highlight=False, soft_wrap=True)
         return 0
     if resume := options.resume or here == "unfinished":
@@ -45,7 +48,9 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     keys = server_keys(KeyPaths(Path(settings.keys_dir))) if settings.keys_dir else None
     if keys and keys.warning:
         console.print(keys.warning, highlight=False, soft_wrap=True)
-    exchange = ExchangeTransport(ExchangePaths(settings.exchange_dir), settings.exchange_spec(), folder.paths.received, keys)
+    exchange = ExchangeTransport(
+        ExchangePaths(settings.exchange_dir), settings.exchange_spec(), folder.paths.received, keys
+    )
     workable(settings, folder)  # before anything is cleared away
     with terminate_as_interrupt(), exchange as transport, held(folder, seen):
         if not resume:
@@ -53,7 +58,10 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         with prepared_run(settings, console, folder, GenericLearner(), "Start the orchestrator again to go on") as run:
             transport.on_status, transport.tell, transport.created = run.on_status, run.tell, lambda: run.created
             last = run.plan.num_clients - 1
-            run.tell(f"Clients are awaited in {settings.exchange_dir}/: start `fccl client --client-id i` for every i from 0 to {last}.")
+            run.tell(
+                f"Clients are awaited in {settings.exchange_dir}/: start `fccl client --client-id i` for every i "
+                f"from 0 to {last}."
+            )
             with run.follower:
                 state = run.conduct(transport, resume)
                 transport.finish(run.run_id, state.next_round, state.adapter)
@@ -73,7 +81,10 @@ def require_original_clients(settings: Settings) -> None:
     }
     for obstacle, is_there in obstacles.items():
         if settings.original_client_ids and is_there:
-            raise SettingsError(f"ORIGINAL_CLIENTS={settings.original_clients} does not go with {obstacle}", hint="leave one of the two out")
+            raise SettingsError(
+                f"ORIGINAL_CLIENTS={settings.original_clients} does not go with {obstacle}",
+                hint="leave one of the two out",
+            )
 
 
 def standing(folder: RunFolder, settings: Settings) -> Literal["finished", "unfinished", "other"]:
@@ -81,7 +92,11 @@ def standing(folder: RunFolder, settings: Settings) -> Literal["finished", "unfi
     info, state, manifest = folder.info(), folder.state(), DataPaths(settings.data_dir).manifest
     if info is None or state is None:
         return "other"
-    same = all(info.settings.get(name) == str(value) for name, value in settings.model_dump().items() if name not in FREE_TO_CHANGE)
+    same = all(
+        info.settings.get(name) == str(value)
+        for name, value in settings.model_dump().items()
+        if name not in FREE_TO_CHANGE
+    )
     if not same or (manifest.is_file() and sha256_of(manifest) != info.data_sha256):
         return "other"
     evaluated = not settings.evaluate or folder.paths.evaluation_json.is_file()

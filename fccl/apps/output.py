@@ -15,7 +15,8 @@ from fccl.errors import OutputError
 
 @contextmanager
 def guarded_output() -> Iterator[None]:
-    """Inside the block, standard output shows what it cannot encode as `?`, and raises `OutputError` when nobody takes what is printed.
+    """Inside the block, standard output shows what it cannot encode as `?`, and raises `OutputError` when nobody takes
+    what is printed.
 
     It is flushed at the end of the block, where that can still be told: the interpreter's own flush comes too late.
     """
@@ -42,7 +43,9 @@ def guarded_output() -> Iterator[None]:
 
 
 class _Output:
-    """A text stream that turns an OSError into one `OutputError` and is silent from then on: what stops a command prints a last word too."""
+    """A text stream that turns an OSError into one `OutputError` and is silent from then on: what stops a command
+    prints a last word too.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._gone = stream, False
@@ -67,7 +70,9 @@ class _Output:
 
     def _give_up(self, error: OSError) -> None:
         self._gone = True
-        with suppress(OSError, ValueError):  # what is still buffered must go somewhere, or the interpreter fails at it once more
+        with suppress(
+            OSError, ValueError
+        ):  # what is still buffered must go somewhere, or the interpreter fails at it once more
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)

@@ -1,4 +1,6 @@
-"""Folders that must not be each other, nor lie where another one keeps files of its own: refused before anything is written."""
+"""Folders that must not be each other, nor lie where another one keeps files of its own: refused before anything is
+written.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,13 @@ Place = tuple[str, Path]  # what a person calls it, where it is
 # The first names below each folder that are its own: whatever else lies there is somebody else's business.
 _DATA, _LOGS, _COMPARED = DataPaths(Path()), LogPaths(Path()), ComparePaths(Path())
 _OWN = {
-    "data_dir": frozenset(path.parts[0] for path in (_DATA.manifest, _DATA.picture, _DATA.clients, _DATA.server, _DATA.lock)),
-    "log_dir": frozenset(path.parts[0] for path in (*_LOGS.all_entries(), _LOGS.lock, _LOGS.archive, _LOGS.mlflow, _LOGS.compare.root)) | {"wandb"},
+    "data_dir": frozenset(
+        path.parts[0] for path in (_DATA.manifest, _DATA.picture, _DATA.clients, _DATA.server, _DATA.lock)
+    ),
+    "log_dir": frozenset(
+        path.parts[0] for path in (*_LOGS.all_entries(), _LOGS.lock, _LOGS.archive, _LOGS.mlflow, _LOGS.compare.root)
+    )
+    | {"wandb"},
     "out": frozenset(
         path.parts[0]
         for path in (
@@ -29,7 +36,18 @@ _OWN = {
 _OWN_BEGINNINGS = {
     "log_dir": ("status_",),
     "exchange_dir": (
-        *("client_", "contrib_", "control_", "done_", "status_", "phase_", "global_", "task_", "reference_", "correction_"),
+        *(
+            "client_",
+            "contrib_",
+            "control_",
+            "done_",
+            "status_",
+            "phase_",
+            "global_",
+            "task_",
+            "reference_",
+            "correction_",
+        ),
         *("bell", "rejected", "orchestrator.lock"),
     ),
     "keys_dir": ("public.json", "server.key", "client_"),
@@ -41,9 +59,11 @@ _HINT = "give each a folder of its own"
 
 
 def require_apart(settings: Settings, used: Sequence[str], out: str = "", expected: Path | None = None) -> None:
-    """Raises `SettingsError` when two of the folders that a command uses are one, or one lies among another's own files.
+    """Raises `SettingsError` when two of the folders that a command uses are one, or one lies among another's own
+    files.
 
-    `out` is where the command writes beside, a folder or a file; `expected` is the one place among the run's files that is meant for it.
+    `out` is where the command writes beside, a folder or a file; `expected` is the one place among the run's files that
+    is meant for it.
     """
     places = {name: Path(value) for name in used if (value := getattr(settings, name))}
     if out and (expected is None or not same_place(Path(out), expected)):
@@ -55,7 +75,9 @@ def require_apart(settings: Settings, used: Sequence[str], out: str = "", expect
 
 
 def same_place(first: Path, second: Path) -> bool:
-    """Whether two paths lead to one place, however they are spelt: relative, through links, in another case where that is the same."""
+    """Whether two paths lead to one place, however they are spelt: relative, through links, in another case where that
+    is the same.
+    """
     try:
         return os.path.samefile(first, second)
     except OSError:  # one is not there yet

@@ -26,9 +26,20 @@ MAX_CLIENTS = 12  # columns of the table; more are summarised
 MAX_TOPICS = 24
 MAX_COLUMNS = 12  # that are named as not used
 TITLES = {"sft": "Instructions (SFT)", "va": "Preference pairs (VA)"}
-NOISE = {"shuffled": "responses shuffled among the rows", "flipped": "preferred and dispreferred exchanged", "duplicated": "every row four times"}
+NOISE = {
+    "shuffled": "responses shuffled among the rows",
+    "flipped": "preferred and dispreferred exchanged",
+    "duplicated": "every row four times",
+}
 _NAME_WIDTH = 28
-_SHADES = ((0, "#deebf7"), (0, "#c6dbef"), (0, "#9ecae1"), (0, "#6baed6"), (1, "#3182bd"), (1, "#08519c"))  # white text?, background
+_SHADES = (
+    (0, "#deebf7"),
+    (0, "#c6dbef"),
+    (0, "#9ecae1"),
+    (0, "#6baed6"),
+    (1, "#3182bd"),
+    (1, "#08519c"),
+)  # white text?, background
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
@@ -45,9 +56,11 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
 
 @contextmanager
 def data_in_use(settings: Settings, console: Console) -> Iterator[Manifest]:
-    """The data that the settings ask for, prepared when it is missing or was made from others; nobody prepares it anew while the block runs.
+    """The data that the settings ask for, prepared when it is missing or was made from others; nobody prepares it anew
+    while the block runs.
 
-    Runs that ask for the same data use it side by side: one prepares it, the others wait. Raises `FederationError` when other data is in use.
+    Runs that ask for the same data use it side by side: one prepares it, the others wait. Raises `FederationError` when
+    other data is in use.
     """
     from fccl.data.shards import read_manifest
 
@@ -62,7 +75,10 @@ def data_in_use(settings: Settings, console: Console) -> Iterator[Manifest]:
 
 
 def prepare_alone(settings: Settings, console: Console) -> None:
-    """Prepare the data when nobody uses what is there. Raises `FederationError` when somebody does, and it is not what the settings ask for."""
+    """Prepare the data when nobody uses what is there.
+
+    Raises `FederationError` when somebody does, and it is not what the settings ask for.
+    """
     paths = DataPaths(settings.data_dir)
     with ExitStack() as held:
         try:
@@ -80,12 +96,17 @@ def is_ready(settings: Settings, console: Console) -> bool:
 
     paths = DataPaths(settings.data_dir)
     if ready := manifest_matches(paths, data_spec(settings)):
-        console.print(f"Data: {paths.root}/ is ready, as {settings.sft_data} and {settings.va_data} ask for.", soft_wrap=True)
+        console.print(
+            f"Data: {paths.root}/ is ready, as {settings.sft_data} and {settings.va_data} ask for.", soft_wrap=True
+        )
     return ready
 
 
 def is_prepared(settings: Settings, console: Console) -> bool:
-    """Whether complete data of these settings is there. Raises `DataError` when there is other data, which then stays."""
+    """Whether complete data of these settings is there.
+
+    Raises `DataError` when there is other data, which then stays.
+    """
     from fccl.data.shards import read_manifest
 
     paths, spec = DataPaths(settings.data_dir), data_spec(settings)
@@ -95,7 +116,10 @@ def is_prepared(settings: Settings, console: Console) -> bool:
         return True
     anew = f"remove {paths.manifest}, and the data is prepared anew"
     if others := _as_settings(read_manifest(paths).spec) - _as_settings(spec):
-        raise DataError(f"the data in {paths.root}/ was prepared with {', '.join(sorted(others))}", hint=f"use these settings, or {anew}")
+        raise DataError(
+            f"the data in {paths.root}/ was prepared with {', '.join(sorted(others))}",
+            hint=f"use these settings, or {anew}",
+        )
     raise DataError(f"files in {paths.root}/ are not what its manifest says, or a source has changed", hint=anew)
 
 
@@ -108,7 +132,10 @@ def _as_settings(spec: DataSpec) -> set[str]:
 
 
 def prepare_with_screen(settings: Settings, console: Console) -> Manifest:
-    """Prepare the data, say what is being done, and show what came of it. Raises what `fccl.data.prepare.prepare` raises."""
+    """Prepare the data, say what is being done, and show what came of it.
+
+    Raises what `fccl.data.prepare.prepare` raises.
+    """
     from fccl.data.prepare import prepare
 
     spec, paths = data_spec(settings), DataPaths(settings.data_dir)
@@ -137,10 +164,18 @@ def show_manifest(manifest: Manifest, paths: DataPaths, console: Console) -> Non
     """Print the tables of topics by client, the splits, what was left out, and where everything is."""
     clients = manifest.spec.partition.num_clients
     for phase in PHASES:
-        console.print(f"{TITLES[phase]}: training examples by topic, {clients} client{'s'[: clients != 1]}", style="bold", highlight=False)
+        console.print(
+            f"{TITLES[phase]}: training examples by topic, {clients} client{'s'[: clients != 1]}",
+            style="bold",
+            highlight=False,
+        )
         console.print(topic_table(manifest, phase, console.width))
     console.print(split_table(manifest))
-    for line in (*_remarks(manifest), f"Shards, held-out splits, manifest: {paths.root}/", f"The tables as a picture: {paths.picture}"):
+    for line in (
+        *_remarks(manifest),
+        f"Shards, held-out splits, manifest: {paths.root}/",
+        f"The tables as a picture: {paths.picture}",
+    ):
         console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -166,7 +201,11 @@ def _client_table(manifest: Manifest, names: Sequence[str], rows: Sequence[Seque
         table.add_column(_cell(f"{client}{'!' if client in manifest.noisy_clients else ''}"), justify="right")
     table.add_column(_cell("all"), justify="right", style="bold")
     for name, row in zip(names, rows, strict=True):
-        table.add_row(Text(one_line(name)), *(Text(_cell(count), style=_shade(count / max(1, sum(row)))) for count in row), _cell(sum(row)))
+        table.add_row(
+            Text(one_line(name)),
+            *(Text(_cell(count), style=_shade(count / max(1, sum(row)))) for count in row),
+            _cell(sum(row)),
+        )
     totals = [sum(column) for column in zip(*rows, strict=True)]
     table.add_section()
     table.add_row("all", *map(_cell, totals), _cell(sum(totals)), style="bold")
@@ -174,7 +213,10 @@ def _client_table(manifest: Manifest, names: Sequence[str], rows: Sequence[Seque
 
 
 def _spread_table(names: Sequence[str], rows: Sequence[Sequence[int]]) -> Table:
-    """For many clients: how a topic is spread over them. The effective number of clients is one over the sum of squared shares."""
+    """For many clients: how a topic is spread over them.
+
+    The effective number of clients is one over the sum of squared shares.
+    """
     from rich.text import Text
 
     table = _empty_table()
@@ -187,8 +229,19 @@ def _spread_table(names: Sequence[str], rows: Sequence[Sequence[int]]) -> Table:
         shares = [count / max(1, sum(row)) for count in row]
         effective = 1 / sum(share**2 for share in shares) if any(shares) else 0.0
         largest = Text(_cell(f"{max(shares):.0%}"), style=_shade(max(shares)))
-        table.add_row(Text(one_line(name)), _cell(sum(row)), _cell(sum(count > 0 for count in row)), largest, _cell(f"{effective:.1f}"))
-    table.caption = f"A client holds {min(totals)} to {max(totals)} examples. Effective: so many clients with equal shares would be as even."
+        table.add_row(
+            Text(one_line(name)),
+            _cell(sum(row)),
+            _cell(sum(count > 0 for count in row)),
+            largest,
+            _cell(f"{effective:.1f}"),
+        )
+    table.caption = (
+        f"A client holds {min(totals)} to {max(totals)} examples. Effective: so many clients with equal "
+        "shares "
+        "would "
+        "be as even."
+    )
     return table
 
 
@@ -200,7 +253,9 @@ def _empty_table() -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=0)  # the cells bring their own: shades then meet
+    table = Table(
+        caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=0
+    )  # the cells bring their own: shades then meet
     table.add_column("topic", max_width=_NAME_WIDTH, no_wrap=True, overflow="ellipsis")
     return table
 

@@ -6,7 +6,16 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from fccl.messages import Answer, ClientUpdate
@@ -23,7 +32,9 @@ class RunScreen(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
     def status(self, status: ClientStatus) -> None:
         """A client's heartbeat."""
@@ -47,14 +58,17 @@ def answer_line(answer: Answer) -> Text:
         cut = f", {report.truncated} cut to fit" if report.truncated else ""
         loss = f"loss {said.avg_loss:.3f} {UNITS[answer.phase]}"
         return Text(
-            f"  client {answer.client_id}: {said.num_samples} samples, {loss}, {said.seconds:.1f} s, {report.tokens_per_second:,.0f} tokens/s{cut}"
+            f"  client {answer.client_id}: {said.num_samples} samples, {loss}, {said.seconds:.1f} s, "
+            f"{report.tokens_per_second:,.0f} tokens/s{cut}"
         )
     return Text(printable(f"  client {answer.client_id}: excluded: {answer.reason}", MAX_LINE), style="red")
 
 
 def round_line(record: RoundRecord, plan: RoundPlan) -> Text:
     """One round in one line."""
-    weights = " ".join(f"{client}:{weight:.2f}" for client, weight in zip(record.clients[:8], record.weights, strict=False))
+    weights = " ".join(
+        f"{client}:{weight:.2f}" for client, weight in zip(record.clients[:8], record.weights, strict=False)
+    )
     more = f" and {len(record.clients) - 8} more" if len(record.clients) > 8 else ""
     parts = [
         f"round {record.round + 1}/{plan.total_rounds} {PHASE_NAMES[record.phase]}",
@@ -70,7 +84,9 @@ def held_out_text(held_out: HeldOut | None, phase: str) -> str:
     """The validation figures of a round in words."""
     if held_out is None:
         return ""
-    accuracy = "" if held_out.preference_accuracy is None else f", preference accuracy {held_out.preference_accuracy:.0%}"
+    accuracy = (
+        "" if held_out.preference_accuracy is None else f", preference accuracy {held_out.preference_accuracy:.0%}"
+    )
     return f"held-out loss {held_out.loss:.3f} {UNITS[phase]}{accuracy}"
 
 
@@ -83,7 +99,9 @@ class _Lines:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         return None
 
     def status(self, status: ClientStatus) -> None:
@@ -127,7 +145,9 @@ class _Bars(_Lines):
         self.bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.bars.stop()
 
     def status(self, status: ClientStatus) -> None:
@@ -135,9 +155,17 @@ class _Bars(_Lines):
             return
         share = status.step / status.steps if status.steps else 0.0
         where = f"round {status.round + 1}/{self.plan.total_rounds}"
-        self.bars.update(self.whole, completed=self.answered + share, description=f"{where} {PHASE_NAMES[status.phase]}")
-        what = f"client {status.client_id} step {status.step}/{status.steps}" if status.steps else f"client {status.client_id} reads its shard"
-        self.bars.update(self.client, description=what, completed=share, loss=status.loss, speed=status.tokens_per_second)
+        self.bars.update(
+            self.whole, completed=self.answered + share, description=f"{where} {PHASE_NAMES[status.phase]}"
+        )
+        what = (
+            f"client {status.client_id} step {status.step}/{status.steps}"
+            if status.steps
+            else f"client {status.client_id} reads its shard"
+        )
+        self.bars.update(
+            self.client, description=what, completed=share, loss=status.loss, speed=status.tokens_per_second
+        )
 
     def answer(self, answer: Answer) -> None:
         self.answered += 1

@@ -15,14 +15,21 @@ from fccl.paths import ExchangePaths, LogPaths
 from fccl.storage.files import write_text
 from fccl.storage.temporary import sweep
 
-NEEDED = {"pandas": "pandas", "altair": "altair", "vl_convert": "vl-convert-python", "jinja2": "jinja2"}  # modules, and what installs them
+NEEDED = {
+    "pandas": "pandas",
+    "altair": "altair",
+    "vl_convert": "vl-convert-python",
+    "jinja2": "jinja2",
+}  # modules, and what installs them
 SHOWN_RUNS = 5
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
     """Write the report of the run in `LOG_DIR`, or of an earlier one. Returns the exit status."""
     if missing := [name for module, name in NEEDED.items() if find_spec(module) is None]:
-        raise SettingsError(f"the report needs {' and '.join(missing)}, which is not installed", hint='pip install "fccl[dashboard]"')
+        raise SettingsError(
+            f"the report needs {' and '.join(missing)}, which is not installed", hint='pip install "fccl[dashboard]"'
+        )
     out = Path(options.out) if options.out else LogPaths(settings.log_dir).report
     if out.suffix.lower() not in (".html", ".htm"):
         raise SettingsError(f"{out}: the report is an HTML file", hint="give it a name that ends in .html")
@@ -30,7 +37,10 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     sweep(out.parent, lambda name: name.startswith(f".{out.name}."))
     content = report_of(settings.log_dir, settings.exchange_dir, options.run)
     write_text(out, content)
-    say(f"Wrote {out} ({len(content.encode()) / 1e6:.1f} MB). It needs no network: open it in a browser, print it, send it.")
+    say(
+        f"Wrote {out} ({len(content.encode()) / 1e6:.1f} MB). It needs no network: open it in a browser, print it, "
+        "send it."
+    )
     return 0
 
 
@@ -44,12 +54,23 @@ def report_of(log_dir: Path, exchange_dir: Path, run_id: str = "") -> str:
 
     runs = list_runs(log_dir)
     if not runs:
-        raise FederationError(f"{log_dir} holds no run to report", hint="start one with `fccl run`, or name the folder with --log-dir")
+        raise FederationError(
+            f"{log_dir} holds no run to report", hint="start one with `fccl run`, or name the folder with --log-dir"
+        )
     entry = next((entry for entry in runs if entry.run_id == run_id), None) if run_id else runs[0]
     if entry is None:
         guess = nearest(run_id, [entry.run_id for entry in runs])
         known = ", ".join(entry.run_id for entry in runs[:SHOWN_RUNS])
-        raise FederationError(f"{log_dir} holds no run {run_id}", hint=f"did you mean {guess}?" if guess else f"there are {known}")
+        raise FederationError(
+            f"{log_dir} holds no run {run_id}", hint=f"did you mean {guess}?" if guess else f"there are {known}"
+        )
     exchange = ExchangePaths(exchange_dir) if entry.current else None
     view, compared = RunReader(entry.paths, exchange).refresh(), ComparisonReader(entry.paths.compare.results).refresh()
-    return render(build(view, ExchangeReader(exchange).refresh() if exchange else None, time.time(), compared.results if compared else None))
+    return render(
+        build(
+            view,
+            ExchangeReader(exchange).refresh() if exchange else None,
+            time.time(),
+            compared.results if compared else None,
+        )
+    )

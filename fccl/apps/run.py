@@ -19,7 +19,14 @@ from fccl import __version__
 from fccl.adapters.adapter import Adapter
 from fccl.apps.console import plain_console
 from fccl.apps.evaluate import evaluate_and_show
-from fccl.apps.narrow import aggregation_rule, evaluation_options, recorded_settings, require_client_ranks, settled, weigher
+from fccl.apps.narrow import (
+    aggregation_rule,
+    evaluation_options,
+    recorded_settings,
+    require_client_ranks,
+    settled,
+    weigher,
+)
 from fccl.apps.output import terminate_as_interrupt
 from fccl.apps.places import require_apart
 from fccl.apps.prepare import data_in_use
@@ -57,7 +64,9 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     require_apart(settings, ("data_dir", "log_dir"))
     learner, place = GenericLearner(ranks=settings.client_ranks), held(folder, folder.info())
     with prepared_run(settings, console, folder, learner, "`fccl run --resume` goes on", place) as run:
-        in_process = InProcessTransport(learner, lambda client_id: load_shard(run.data, client_id, run.manifest), run.on_status)
+        in_process = InProcessTransport(
+            learner, lambda client_id: load_shard(run.data, client_id, run.manifest), run.on_status
+        )
         with run.follower:
             with terminate_as_interrupt(), in_process as transport:
                 state = run.conduct(transport, options.resume)
@@ -68,13 +77,16 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
 
 @contextmanager
 def held(folder: RunFolder, seen: RunInfo | None) -> Iterator[None]:
-    """The log folder is this command's alone while the block runs. `seen` is the run that the command has found there, and decided by.
+    """The log folder is this command's alone while the block runs. `seen` is the run that the command has found there,
+    and decided by.
 
     Raises `FederationError` when another command is at work there, or was since.
     """
     with exclusive(folder.paths.lock, "another run", needed=False):
         if folder.info() != seen:
-            raise FederationError(f"another command has changed the run in {folder.paths.root} meanwhile", hint="start this one again")
+            raise FederationError(
+                f"another command has changed the run in {folder.paths.root} meanwhile", hint="start this one again"
+            )
         folder.tidy()
         yield
 
@@ -88,7 +100,8 @@ def prepared_run(
     way_on: str,
     place: AbstractContextManager[None] | None = None,
 ) -> Iterator[Run]:
-    """The model and the data in their places; the data stays as it is while the block runs. `place` is entered as soon as the model is there.
+    """The model and the data in their places; the data stays as it is while the block runs. `place` is entered as soon
+    as the model is there.
 
     What cannot be had, a tracker or the model, or cannot work ends the command before any other work.
     """
@@ -99,7 +112,10 @@ def prepared_run(
 
 
 def workable(settings: Settings, folder: RunFolder) -> Tracker:
-    """The tracker of a run of these settings. Raises `SettingsError` when they do not go together or a library is missing."""
+    """The tracker of a run of these settings.
+
+    Raises `SettingsError` when they do not go together or a library is missing.
+    """
     aggregation_rule(settings).require(settings.round_plan().clients_per_round)
     require_client_ranks(settings)
     return tracker_for(settings.track, folder.paths)
@@ -134,7 +150,10 @@ class Run:
         )
 
     def conduct(self, transport: Transport, resume: bool) -> FederationState:
-        """All rounds, of a new run or of the one that is here. When something stops them it says so, and how to go on."""
+        """All rounds, of a new run or of the one that is here.
+
+        When something stops them it says so, and how to go on.
+        """
         state = self.resumed() if resume else self.started()
         try:
             return self.rounds(state, transport)
@@ -148,9 +167,13 @@ class Run:
     def started(self) -> FederationState:
         """Begin a new run; one that was here moves to `runs/`."""
         if earlier := self.folder.archive():
-            self.console.print(f"The run that was here is kept in {self.folder.paths.archive / earlier}/.", soft_wrap=True)
+            self.console.print(
+                f"The run that was here is kept in {self.folder.paths.archive / earlier}/.", soft_wrap=True
+            )
         adapter = self.model.initial_adapter(self.settings.seed)
-        base = self.validator("sft", adapter, None)  # before the run is there to be resumed, so that a kill does not lose it
+        base = self.validator(
+            "sft", adapter, None
+        )  # before the run is there to be resumed, so that a kill does not lose it
         info = self._info()
         write_bytes(self.folder.paths.manifest, self.data.manifest.read_bytes())
         state = self.folder.start(info, self.plan, adapter, self._record("started", held_out=base))
@@ -162,13 +185,18 @@ class Run:
         """Go on with the run that is here."""
         info = self.folder.info()
         if info is None or info.data_sha256 != self.data_sha256:
-            raise FederationError("the data was prepared anew since the run began", hint="prepare it with the run's settings, or start a new run")
+            raise FederationError(
+                "the data was prepared anew since the run began",
+                hint="prepare it with the run's settings, or start a new run",
+            )
         self.run_id, self.created = info.run_id, info.created
         state = self.folder.resume(self.plan)
         self.round = state.next_round
         self._event("resumed")
         self.follower.resumed(info, base_so_far(self.folder.paths), rounds_so_far(self.folder.paths))
-        self.console.print(f"Resuming {self.run_id} after round {state.next_round} of {self.plan.total_rounds}.", soft_wrap=True)
+        self.console.print(
+            f"Resuming {self.run_id} after round {state.next_round} of {self.plan.total_rounds}.", soft_wrap=True
+        )
         return state
 
     def rounds(self, state: FederationState, transport: Transport) -> FederationState:
@@ -219,7 +247,8 @@ class Run:
         self.folder.require_here(self.run_id)
         if sha256_of(self.data.manifest) != self.data_sha256:
             raise StorageError(
-                f"the data in {self.data.root}/ was changed while the run was at work", hint="prepare it again with the run's settings"
+                f"the data in {self.data.root}/ was changed while the run was at work",
+                hint="prepare it again with the run's settings",
             )
 
     def evaluate(self) -> None:
@@ -234,7 +263,9 @@ class Run:
         self.console.print(f"{where}; {self.plan.total_rounds} rounds.", soft_wrap=True)
 
     def evaluated(self, report: EvaluationReport) -> None:
-        """The evaluation is about to be written: the last moment to tell anybody else, since once it is there it is not made again."""
+        """The evaluation is about to be written: the last moment to tell anybody else, since once it is there it is not
+        made again.
+        """
         self.require_here()
         self.follower.evaluated(report)
 
@@ -244,7 +275,9 @@ class Run:
             self.folder.require_here(self.run_id)
             self._event(event, message)
         on = f" {self.way_on}." if resumable and self.folder.info() else ""
-        self.console.print(f"Stopped with {self.round} of {self.plan.total_rounds} rounds complete.{on}", soft_wrap=True)
+        self.console.print(
+            f"Stopped with {self.round} of {self.plan.total_rounds} rounds complete.{on}", soft_wrap=True
+        )
 
     def _train_spec(self, phase: Phase) -> TrainSpec:
         spec = self.settings.train_spec(phase)
@@ -257,14 +290,17 @@ class Run:
             created=self.created,
             settings={name: str(value) for name, value in self.settings.model_dump().items()},
             data_sha256=self.data_sha256,
-            versions={"fccl": __version__, "python": platform.python_version()} | {name: version(name) for name in packages},
+            versions={"fccl": __version__, "python": platform.python_version()}
+            | {name: version(name) for name in packages},
         )
 
     def _event(self, event: EventName, message: str = "") -> None:
         self.folder.journal.write(self._record(event, message))
 
     def _record(self, event: EventName, message: str = "", held_out: HeldOut | None = None) -> RunEvent:
-        return RunEvent(event=event, run_id=self.run_id, time=time.time(), round=self.round, message=message, held_out=held_out)
+        return RunEvent(
+            event=event, run_id=self.run_id, time=time.time(), round=self.round, message=message, held_out=held_out
+        )
 
 
 def _metrics(update: ClientUpdate, before: Adapter) -> ClientMetrics:

@@ -2,12 +2,13 @@
 
 With u the honest update and x the adapter that the round starts from:
 
-    free_rider         x, having done nothing          free_rider_noise   x + noise, so that it is not the very adapter it was given
-    sign_flip          x - (u - x) = 2x - u            scaling            x + 10 (u - x)
-    loss_forger        u, with a tiny loss reported     reversal           x - 3 (u - x)
-    sacrifice          10⁴ everywhere, to be left out or to make all others look alike, for the good of whoever sends a reversal
+    free_rider         x, having done nothing          free_rider_noise   x + noise, so that it is not the very adapter
+    it was given sign_flip          x - (u - x) = 2x - u            scaling            x + 10 (u - x) loss_forger
+    u, with a tiny loss reported     reversal           x - 3 (u - x) sacrifice          10⁴ everywhere, to be left out
+    or to make all others look alike, for the good of whoever sends a reversal
 
-Every one of them reports what an honest client with its data would: nothing but the update gives it away (a forger's loss alone is its own).
+Every one of them reports what an honest client with its data would: nothing but the update gives it away (a forger's
+loss alone is its own).
 """
 
 from __future__ import annotations
@@ -52,9 +53,14 @@ def attacked(attack: Attack, task: FitTask, honest: ClientUpdate) -> ClientUpdat
     if attack == "free_rider":
         return replace(honest, adapter=task.adapter)
     if attack == "free_rider_noise":
-        return replace(honest, adapter=_with_noise(task.adapter, named_seed(task.client_seed(honest.client_id), "free rider")))
+        return replace(
+            honest, adapter=_with_noise(task.adapter, named_seed(task.client_seed(honest.client_id), "free rider"))
+        )
     if attack == "sacrifice":
-        return replace(honest, adapter=Adapter({name: torch.full_like(tensor, ABSURD) for name, tensor in task.adapter.tensors.items()}))
+        return replace(
+            honest,
+            adapter=Adapter({name: torch.full_like(tensor, ABSURD) for name, tensor in task.adapter.tensors.items()}),
+        )
     factors = {"sign_flip": -1.0, "reversal": REVERSAL, "scaling": SCALE}
     return replace(honest, adapter=_moved(task.adapter, honest.adapter.load(), factors[attack]))
 
@@ -73,7 +79,11 @@ def _moved(start: Adapter, update: Adapter, factor: float) -> Adapter:
 def _with_noise(start: Adapter, seed: int) -> Adapter:
     """start + Gaussian noise whose norm is `NOISE` times that of `start`."""
     draw = torch.Generator().manual_seed(seed)
-    noise = {name: torch.randn(tensor.shape, generator=draw, dtype=torch.float64) for name, tensor in start.tensors.items()}
+    noise = {
+        name: torch.randn(tensor.shape, generator=draw, dtype=torch.float64) for name, tensor in start.tensors.items()
+    }
     size = sum(float(part.square().sum()) for part in noise.values()) ** 0.5
     norm = sum(float(tensor.double().square().sum()) for tensor in start.tensors.values()) ** 0.5
-    return Adapter({name: (tensor.double() + NOISE * norm / size * noise[name]).float() for name, tensor in start.tensors.items()})
+    return Adapter(
+        {name: (tensor.double() + NOISE * norm / size * noise[name]).float() for name, tensor in start.tensors.items()}
+    )

@@ -1,7 +1,7 @@
 """The methods: each is what a person would set to run it, and who takes part.
 
-`rule` are settings by their own names, `reads` those that are taken as the person has set them. A method sees of a scenario only what the server
-would see; the oracle alone knows who is bad.
+`rule` are settings by their own names, `reads` those that are taken as the person has set them. A method sees of a
+scenario only what the server would see; the oracle alone knows who is bad.
 """
 
 from __future__ import annotations
@@ -34,10 +34,14 @@ class Method:
     tolerates: str = ""  # the setting that says how many bad clients a robust rule is built for
     needs: tuple[int, int] = (2, 1)  # of f bad clients it takes at least so many times f, and so many more
     without_bad: bool = False
-    without_bound: bool = False  # only where somebody is so far out that the bound leaves it out, else it is the method that it is without one of
+    # only where somebody is so far out that the bound leaves it out, else it is the method that it is without one of
+    without_bound: bool = False
 
     def rule_for(self, num_clients: int) -> dict[str, str | int | float]:
-        """Its settings among so many clients. A robust rule is built for as many bad clients as there are, or as many as it can stand."""
+        """Its settings among so many clients.
+
+        A robust rule is built for as many bad clients as there are, or as many as it can stand.
+        """
         if not self.tolerates:
             return dict(self.rule)
         times, more = self.needs
@@ -59,7 +63,13 @@ def _peer(name: str, title: str, *reads: str, tolerates: str = "", needs: tuple[
 def _unbounded(method: Method) -> Method:
     """The same with `MAX_UPDATE_RATIO` off."""
     rule = {**method.rule, "max_update_ratio": 0.0}
-    return replace(method, name=f"{method.name}-unbounded", title=f"{method.title}, without the bound", rule=rule, without_bound=True)
+    return replace(
+        method,
+        name=f"{method.name}-unbounded",
+        title=f"{method.title}, without the bound",
+        rule=rule,
+        without_bound=True,
+    )
 
 
 _BOUNDED = (
@@ -92,4 +102,6 @@ _ROBUST = ("median", "trimmed-mean", "krum", "multi-krum", "geometric-median", "
 _ALL = (*_BOUNDED, *(_unbounded(method) for method in _BOUNDED if method.name in (FEDAVG, "verified", *_ROBUST)))
 METHODS: Mapping[str, Method] = {method.name: method for method in _ALL}
 QUICK = ("base", FEDAVG, "loss-inverse", "verified", "trimmed-mean", "multi-krum", ORACLE)
-DECIDED_HERE = frozenset({"contribution_mode", "contribution_source", "aggregation", "max_bad_clients", "max_update_ratio"})  # no person sets them
+DECIDED_HERE = frozenset(
+    {"contribution_mode", "contribution_source", "aggregation", "max_bad_clients", "max_update_ratio"}
+)  # no person sets them

@@ -1,6 +1,8 @@
-"""The pictures of a comparison as PNG: the whole as a heat map, the gaps that are closed, and for each scenario weights and losses by round.
+"""The pictures of a comparison as PNG: the whole as a heat map, the gaps that are closed, and for each scenario weights
+and losses by round.
 
-matplotlib is imported inside the functions that need it; no window, no global state. `wide` is for a page or a screen, else for a phone.
+matplotlib is imported inside the functions that need it; no window, no global state. `wide` is for a page or a screen,
+else for a phone.
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ _MARKERS = "^vPpXhd*8"  # an arrow to the side means something else
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """The pictures that stand both on the page and in files of their own. By scenario; None where there is nothing to draw."""
+    """The pictures that stand both on the page and in files of their own.
+
+    By scenario; None where there is nothing to draw.
+    """
 
     gaps: bytes | None
     weights: Mapping[str, bytes | None]
@@ -69,15 +74,29 @@ def summary(comparison: Comparison, wide: bool = True) -> bytes:
             if row is not None:
                 text = f"{main_figure(row, scenario.phase)} {_SIGNS.get(row.verdict or '', '')}".strip()
                 strong = row.method in _STYLES
-                axes.text(x, y, text, ha="center", va="center", fontsize=8, color=INK, fontweight="bold" if strong else "normal")
+                axes.text(
+                    x,
+                    y,
+                    text,
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color=INK,
+                    fontweight="bold" if strong else "normal",
+                )
     axes.set_yticks(range(len(methods)), [method.title for method in methods], fontsize=9)
-    axes.set_xticks(range(len(scenarios)), [_wrapped(heading(scenario, comparison.num_clients)) for scenario in scenarios], fontsize=8)
+    axes.set_xticks(
+        range(len(scenarios)),
+        [_wrapped(heading(scenario, comparison.num_clients)) for scenario in scenarios],
+        fontsize=8,
+    )
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     seeds = f"{len(comparison.seeds)} seed{'s' * (len(comparison.seeds) > 1)}"
     words = (
-        f"Held-out perplexity (preferences: DPO loss), mean of {seeds}. ▲ better, ▼ worse, ≈ no significant difference to FedAvg "
+        f"Held-out perplexity (preferences: DPO loss), mean of {seeds}. ▲ better, ▼ worse, ≈ no significant "
+        "difference to FedAvg "
         "(paired bootstrap, 95 %). Blue: below FedAvg's loss, orange: above it."
     )
     figure.supxlabel(_wrapped(words, int(13 * width)), fontsize=8, color=INK)
@@ -94,7 +113,9 @@ def shade(row: Row | None, base: Row | None) -> float:
 
 
 def gaps(comparison: Comparison, wide: bool = True) -> bytes | None:
-    """How much of the gap from FedAvg to the oracle each method closes, with intervals, in the scenarios that have one. None when none has."""
+    """How much of the gap from FedAvg to the oracle each method closes, with intervals, in the scenarios that have one.
+    None when none has.
+    """
     scenarios = [one for one in comparison.scenarios if any(_closes(row, one) for row in comparison.rows)]
     if not scenarios:
         return None
@@ -102,7 +123,9 @@ def gaps(comparison: Comparison, wide: bool = True) -> bytes | None:
     names = [method.name for method in comparison.methods if method.name in shown]
     titles = {method.name: method.title for method in comparison.methods}
     step = 0.8 / len(names)
-    figure = _figure(8.4 if wide else 4.4, 1.3 + len(scenarios) * max(0.5, 0.11 * len(names)) + (0.0 if wide else 0.16 * len(names)))
+    figure = _figure(
+        8.4 if wide else 4.4, 1.3 + len(scenarios) * max(0.5, 0.11 * len(names)) + (0.0 if wide else 0.16 * len(names))
+    )
     axes = figure.subplots()
     for place, name in enumerate(names):
         colour, marker, _, _ = style(name)
@@ -138,7 +161,9 @@ def _dot(axes: Axes, found: Estimate, y: float, colour: str, marker: str, strong
         axes.plot([low, high], [y, y], color=colour, linewidth=2.2 if strong else 1.2, solid_capstyle="round")
     at = min(max(found.value, GAP_LOW), GAP_HIGH)
     shown = marker if at == found.value else "<" if found.value < at else ">"
-    axes.plot(at, y, color=colour, marker=shown, markersize=7 if strong else 5, markeredgecolor="white", markeredgewidth=0.5)
+    axes.plot(
+        at, y, color=colour, marker=shown, markersize=7 if strong else 5, markeredgecolor="white", markeredgewidth=0.5
+    )
 
 
 def _legend(figure: Figure, axes: Axes, wide: bool) -> None:
@@ -151,7 +176,11 @@ def _legend(figure: Figure, axes: Axes, wide: bool) -> None:
 
 def weights(comparison: Comparison, scenario: ScenarioInfo, wide: bool = True) -> bytes | None:
     """By round, how much each client counts under each method, in the first seed. None when no method has weights."""
-    rows = [row for row in comparison.rows if row.scenario == scenario.name and row.weights and METHODS[row.method].way == "federated"]
+    rows = [
+        row
+        for row in comparison.rows
+        if row.scenario == scenario.name and row.weights and METHODS[row.method].way == "federated"
+    ]
     if not rows:
         return None
     columns = min(len(rows), 4 if wide else 2)
@@ -179,12 +208,23 @@ def _stack(axes: Axes, row: Row) -> None:
     for number, shares in enumerate(table, start=1):
         bottom, top = 0.0, sum(shares)
         for place, client in enumerate(honest):
-            axes.bar(number, shares[client], 0.8, bottom=bottom, color=GOOD, alpha=0.35 + 0.3 * (place % 2), edgecolor="white", linewidth=0.5)
+            axes.bar(
+                number,
+                shares[client],
+                0.8,
+                bottom=bottom,
+                color=GOOD,
+                alpha=0.35 + 0.3 * (place % 2),
+                edgecolor="white",
+                linewidth=0.5,
+            )
             _name(axes, number, bottom, shares[client], client)
             bottom += shares[client]
         for client in (client for client in reversed(row.bad_clients) if shares[client] > 0):
             top -= shares[client]
-            axes.bar(number, shares[client], 0.8, bottom=top, color="#f6c9a8", hatch="////", edgecolor=BAD, linewidth=0.5)
+            axes.bar(
+                number, shares[client], 0.8, bottom=top, color="#f6c9a8", hatch="////", edgecolor=BAD, linewidth=0.5
+            )
             _name(axes, number, top, shares[client], client)
     axes.set(xticks=range(1, len(table) + 1), ylim=(0, 1))
     axes.tick_params(labelsize=7)
@@ -207,7 +247,16 @@ def losses(comparison: Comparison, scenario: ScenarioInfo, wide: bool = True) ->
     for row in sorted(rows, key=lambda row: row.method in _STYLES):
         colour, marker, dash, width = style(row.method)
         at = range(1, len(row.validation) + 1)
-        axes.plot(at, row.validation, color=colour, marker=marker, linestyle=dash, linewidth=width, markersize=5, label=titles[row.method])
+        axes.plot(
+            at,
+            row.validation,
+            color=colour,
+            marker=marker,
+            linestyle=dash,
+            linewidth=width,
+            markersize=5,
+            label=titles[row.method],
+        )
     values = [value for row in rows for value in row.validation]
     if min(values) > 0 and max(values) > 4 * min(values):
         axes.set_yscale("log")

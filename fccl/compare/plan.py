@@ -47,15 +47,17 @@ class Planner:
     _manifests: dict[str, Manifest] = field(default_factory=dict)
 
     def cells(self, scenarios: Sequence[Scenario], methods: Sequence[Method], seeds: Sequence[int]) -> Iterator[Cell]:
-        """Seed by seed, so that a comparison that is stopped has whole seeds. Where nobody is bad there is no oracle; where nobody colludes nobody is
-        out of bounds, and no method without them.
+        """Seed by seed, so that a comparison that is stopped has whole seeds. Where nobody is bad there is no oracle;
+        where nobody colludes nobody is out of bounds, and no method without them.
 
         Raises what preparing data raises.
         """
         for seed in seeds:
             for scenario in scenarios:
                 for method in methods:
-                    if (scenario.has_bad_clients or not method.without_bad) and (scenario.collude or not method.without_bound):
+                    if (scenario.has_bad_clients or not method.without_bad) and (
+                        scenario.collude or not method.without_bound
+                    ):
                         yield self.cell(scenario, method, seed)
 
     def cell(self, scenario: Scenario, method: Method, seed: int) -> Cell:
@@ -91,9 +93,13 @@ class Planner:
         design, files, phase = self.design, self.manifest(spec).files, scenario.phase
         centralised = method.way == "centralised"
         clients = design.plan.num_clients
-        plan = design.plan.model_copy(update={"seed": seed} | ({"num_clients": 1, "clients_per_round": 1} if centralised else {}))
+        plan = design.plan.model_copy(
+            update={"seed": seed} | ({"num_clients": 1, "clients_per_round": 1} if centralised else {})
+        )
         rule = method.rule_for(clients) | {name: design.settings[name] for name in method.reads}
-        plan = plan.model_copy(update={"max_update_ratio": rule["max_update_ratio"]} if "max_update_ratio" in rule else {})
+        plan = plan.model_copy(
+            update={"max_update_ratio": rule["max_update_ratio"]} if "max_update_ratio" in rule else {}
+        )
         return Work(
             versions=dict(design.versions),
             model=design.model,
@@ -102,7 +108,9 @@ class Planner:
             train=design.train(phase, rule),
             plan=plan,
             start=start,
-            clients=(Participant(client_id=0, shard=self._union(spec, phase)),) if centralised else self._clients(scenario, method, spec, seed),
+            clients=(Participant(client_id=0, shard=self._union(spec, phase)),)
+            if centralised
+            else self._clients(scenario, method, spec, seed),
             way=method.way,
             rule=rule,
             validation=files[f"server/validation_{phase}.jsonl"],
@@ -112,7 +120,10 @@ class Planner:
         )
 
     def _clients(self, scenario: Scenario, method: Method, spec: DataSpec, seed: int) -> tuple[Participant, ...]:
-        """Who takes part in a cell, and what each does. An attack on the report alone is none where nobody believes reports."""
+        """Who takes part in a cell, and what each does.
+
+        An attack on the report alone is none where nobody believes reports.
+        """
         if method.way == "base":
             return ()
         files, bad = self.manifest(spec).files, self.bad_clients(scenario, seed)
@@ -123,7 +134,11 @@ class Planner:
             attack = scenario.attack_of(client, bad)
             if attack == "loss_forger" and not method.believes_losses:
                 attack = "none"
-            found.append(Participant(client_id=client, shard=files[f"clients/client_{client}_{scenario.phase}.jsonl"], attack=attack))
+            found.append(
+                Participant(
+                    client_id=client, shard=files[f"clients/client_{client}_{scenario.phase}.jsonl"], attack=attack
+                )
+            )
         return tuple(found)
 
     def _start_work(self, clean: DataSpec, seed: int) -> Work:

@@ -1,7 +1,7 @@
 """The scenarios: how the data is dealt, who is bad, and what the bad ones do.
 
-Scenarios of the same `alpha` and `size_skew` deal the same shards to the same clients from the same seed, and the bad clients of a seed are the
-same in all of them, so that scenarios too can be compared pair by pair.
+Scenarios of the same `alpha` and `size_skew` deal the same shards to the same clients from the same seed, and the bad
+clients of a seed are the same in all of them, so that scenarios too can be compared pair by pair.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from fccl.compare.values import Attack
 from fccl.specs import DataSpec, NoiseKind, Phase, named_seed
 
 BAD_OF_EIGHT = 3
-MIXED = 0.3  # Dirichlet concentration of the scenarios with bad clients: alike enough to learn from each other, and not the same
+# Dirichlet concentration of the scenarios with bad clients: alike enough to learn from each other, and not the same
+MIXED = 0.3
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One situation. `noise` spoils the data of the bad clients, `attack` what they send. Without either there are none."""
+    """One situation. `noise` spoils the data of the bad clients, `attack` what they send.
+
+    Without either there are none.
+    """
 
     name: str
     title: str
@@ -42,7 +46,10 @@ class Scenario:
         return tuple(sorted(random.Random(named_seed(seed, "bad clients")).sample(range(num_clients), count)))
 
     def attack_of(self, client_id: int, bad: tuple[int, ...]) -> Attack:
-        """What one client does. Every second free rider adds noise; of colluders the first sacrifices itself for the others."""
+        """What one client does.
+
+        Every second free rider adds noise; of colluders the first sacrifices itself for the others.
+        """
         if client_id not in bad:
             return "none"
         if self.collude and client_id == bad[0]:
@@ -53,7 +60,9 @@ class Scenario:
         """The data of one seed. With `spoilt` false as it was before the bad clients' data was spoilt."""
         split = base.partition.model_copy(update={"alpha": self.alpha, "size_skew": self.size_skew, "seed": seed})
         bad = self.bad_clients(split.num_clients, seed) if self.noise and spoilt else ()
-        noise = {"noisy_clients": bad, "noise_kind": self.noise} if bad else {"noisy_clients": (), "noise_kind": "shuffled"}
+        noise = (
+            {"noisy_clients": bad, "noise_kind": self.noise} if bad else {"noisy_clients": (), "noise_kind": "shuffled"}
+        )
         return base.model_copy(update={"partition": split, **noise})
 
 
@@ -68,11 +77,15 @@ _ALL = (
     Scenario("sizes", "clean, sizes 1:20", alpha=None, size_skew=20.0),
     Scenario("shuffled", "shuffled answers", noise="shuffled"),
     Scenario("duplicated", "duplicated data (every row four times)", noise="duplicated"),
-    Scenario("loss-forgers", "loss forgers (shuffled answers, tiny loss reported)", noise="shuffled", attack="loss_forger"),
+    Scenario(
+        "loss-forgers", "loss forgers (shuffled answers, tiny loss reported)", noise="shuffled", attack="loss_forger"
+    ),
     Scenario("free-riders", "free riders", attack="free_rider"),
     Scenario("sign-flip", "sign-flipped updates", attack="sign_flip"),
     Scenario("scaling", "updates scaled by ten", attack="scaling"),
-    Scenario("colluders", "colluders (one absurd, the others flipped three times as far)", attack="reversal", collude=True),
+    Scenario(
+        "colluders", "colluders (one absurd, the others flipped three times as far)", attack="reversal", collude=True
+    ),
     Scenario("clean-va", "preferences, clean", phase="va"),
     Scenario("flipped", "preferences, flipped", phase="va", noise="flipped"),
     Scenario("scaling-va", "preferences, updates scaled by ten", phase="va", attack="scaling"),

@@ -25,7 +25,10 @@ from fccl.specs import Phase
 
 @dataclass(frozen=True, eq=False)
 class TestScores:
-    """Of each test example, all (n,). The held-out loss is sum(losses) / sum(units); preference accuracy is sum(right) / sum(decided)."""
+    """Of each test example, all (n,).
+
+    The held-out loss is sum(losses) / sum(units); preference accuracy is sum(right) / sum(decided).
+    """
 
     __test__ = False  # not a test, whatever its name says to pytest
     losses: Floats  # SFT: nats of the response; VA: DPO loss of the pair
@@ -45,7 +48,10 @@ class TestScores:
 
 @dataclass(frozen=True, eq=False)
 class TestSplit:
-    """The test examples of a prepared folder under adapters of one model, in VA against `reference`. Read, encoded and scored under it once."""
+    """The test examples of a prepared folder under adapters of one model, in VA against `reference`.
+
+    Read, encoded and scored under it once.
+    """
 
     __test__ = False
     model: LanguageModel
@@ -70,12 +76,20 @@ class TestSplit:
     @cached_property
     def rows(self) -> list[Encoded]:
         """The instructions."""
-        return encode_sft(self.model.tokenizer, read_examples(self.data.held_out("test", "sft"), SftExample), self.model.spec.max_length)
+        return encode_sft(
+            self.model.tokenizer,
+            read_examples(self.data.held_out("test", "sft"), SftExample),
+            self.model.spec.max_length,
+        )
 
     @cached_property
     def pairs(self) -> list[EncodedPair]:
         """The preference pairs."""
-        return encode_pairs(self.model.tokenizer, read_examples(self.data.held_out("test", "va"), PreferencePair), self.model.spec.max_length)
+        return encode_pairs(
+            self.model.tokenizer,
+            read_examples(self.data.held_out("test", "va"), PreferencePair),
+            self.model.spec.max_length,
+        )
 
     @cached_property
     def before(self) -> PairScores:

@@ -24,13 +24,23 @@ class Options:
     seed: int
 
 
-def rows(scenario: Scenario, found: Mapping[str, Sequence[tuple[Cell, CellResult]]], options: Options) -> tuple[Row, ...]:
+def rows(
+    scenario: Scenario, found: Mapping[str, Sequence[tuple[Cell, CellResult]]], options: Options
+) -> tuple[Row, ...]:
     """The rows of one scenario. `found` has every method's cells, one a seed, in the same order."""
-    judged = judge({name: [result for _, result in pairs] for name, pairs in found.items()}, options.bootstrap_samples, options.seed, FEDAVG, ORACLE)
+    judged = judge(
+        {name: [result for _, result in pairs] for name, pairs in found.items()},
+        options.bootstrap_samples,
+        options.seed,
+        FEDAVG,
+        ORACLE,
+    )
     return tuple(_row(scenario, name, pairs, judged[name], options) for name, pairs in found.items())
 
 
-def _row(scenario: Scenario, method: str, pairs: Sequence[tuple[Cell, CellResult]], judged: Judgement, options: Options) -> Row:
+def _row(
+    scenario: Scenario, method: str, pairs: Sequence[tuple[Cell, CellResult]], judged: Judgement, options: Options
+) -> Row:
     results = [result for _, result in pairs]
     bad = [scenario.bad_clients(options.num_clients, cell.seed) for cell, _ in pairs]
     first, weighed = results[0], METHODS[method].way == "federated"
@@ -44,7 +54,9 @@ def _row(scenario: Scenario, method: str, pairs: Sequence[tuple[Cell, CellResult
         verdict=judged.verdict,
         gap_closed=judged.gap_closed if weighed else None,
         by_seed=tuple(result.loss for result in results),
-        bad_weight=bad_weight([result.rounds for result in results], bad) if scenario.has_bad_clients and weighed else None,
+        bad_weight=bad_weight([result.rounds for result in results], bad)
+        if scenario.has_bad_clients and weighed
+        else None,
         validation=_by_round([[one.loss for one in result.rounds] for result in results]),
         weights=_weights(first.rounds, options.num_clients) if weighed else None,
         bad_clients=bad[0],

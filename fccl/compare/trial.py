@@ -1,7 +1,8 @@
 """One cell: a scenario under a method with a seed. A real federation in this process, then the test split.
 
-Paired by construction: every method of a scenario and seed starts from the same adapter, its clients train on the same shards in the same order
-(their seeds come from the round and the client alone), and all are judged on the same test examples.
+Paired by construction: every method of a scenario and seed starts from the same adapter, its clients train on the same
+shards in the same order (their seeds come from the round and the client alone), and all are judged on the same test
+examples.
 """
 
 from __future__ import annotations
@@ -70,7 +71,10 @@ class Lab:
 
 
 def run_cell(lab: Lab, cell: Cell) -> CellResult:
-    """Run one cell from its beginning. A federation that breaks down is a result, not an error. Raises what the data and the disk raise."""
+    """Run one cell from its beginning. A federation that breaks down is a result, not an error.
+
+    Raises what the data and the disk raise.
+    """
     started = time.monotonic()
     with cpu_threads(cell.work.train.threads):
         result = Bench(lab, cell.work, DataPaths(cell.data), start_adapter(lab, cell)).run()
@@ -78,7 +82,9 @@ def run_cell(lab: Lab, cell: Cell) -> CellResult:
 
 
 def start_adapter(lab: Lab, cell: Cell) -> Adapter:
-    """What the rounds start from: in SFT a fresh adapter of the seed; in VA what FedAvg makes of the clean SFT data, trained once."""
+    """What the rounds start from: in SFT a fresh adapter of the seed; in VA what FedAvg makes of the clean SFT data,
+    trained once.
+    """
     fresh = lab.model.initial_adapter(cell.work.plan.seed)
     if cell.start is None:
         return fresh
@@ -96,7 +102,10 @@ def _kept(path: Path) -> Adapter | None:
 
 
 def _train_start(bench: Bench, path: Path) -> Adapter:
-    """The adapter after all rounds, kept if training can go on from it. Raises `FederationError`; `AdapterError` where it has diverged."""
+    """The adapter after all rounds, kept if training can go on from it.
+
+    Raises `FederationError`; `AdapterError` where it has diverged.
+    """
     rounds = list(bench.federation(bench.work.clients, validated=False))
     if len(rounds) < bench.work.plan.fed_rounds:
         raise FederationError("the SFT rounds before the VA scenarios broke down", hint=LOWER_RATE)
@@ -109,7 +118,10 @@ def _train_start(bench: Bench, path: Path) -> Adapter:
 def union(shards: Sequence[ClientShard]) -> ClientShard:
     """One client with all the data, in the order of the text, so that it does not depend on who held what."""
     sft = sorted((one for shard in shards for one in shard.sft), key=lambda one: (one.instruction, one.response))
-    va = sorted((one for shard in shards for one in shard.va), key=lambda one: (one.instruction, one.preferred, one.dispreferred))
+    va = sorted(
+        (one for shard in shards for one in shard.va),
+        key=lambda one: (one.instruction, one.preferred, one.dispreferred),
+    )
     return ClientShard(0, tuple(sft), tuple(va))
 
 
@@ -123,7 +135,9 @@ class Only:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         return None
 
     def fit(self, task: FitTask, client_ids: Sequence[int]) -> Iterator[Answer]:
@@ -166,17 +180,23 @@ class Bench:
             seconds += sum(said.seconds for result in results for said in result.record.contributions)
         scores = {client: found for client, found in finals.items() if found}
         by_client = {client: found.loss for client, found in scores.items()}
-        return self._result(list(scores.values()) if len(scores) == len(finals) else [], training_seconds=seconds, by_client=by_client)
+        return self._result(
+            list(scores.values()) if len(scores) == len(finals) else [], training_seconds=seconds, by_client=by_client
+        )
 
     def federation(self, clients: Sequence[Participant], validated: bool = True) -> Iterator[RoundResult]:
-        """The rounds of the cell's phase among these clients. Who does not count in one is noted, and so is an end before the last.
+        """The rounds of the cell's phase among these clients. Who does not count in one is noted, and so is an end
+        before the last.
 
         `validated`: whether each has the loss on the server's validation split, which costs a pass over it.
         """
         plan, sft = self.work.plan, self.work.phase == "sft"
         attacks = {client.client_id: client.attack for client in clients}
         shards = self.shards
-        transport = Only(InProcessTransport(HostileLearner(self._learner(), attacks), lambda client: shards[client]), frozenset(attacks))
+        transport = Only(
+            InProcessTransport(HostileLearner(self._learner(), attacks), lambda client: shards[client]),
+            frozenset(attacks),
+        )
         federation = Federation(
             run_id=self.work.key,
             plan=plan,
@@ -218,12 +238,18 @@ class Bench:
     @cached_property
     def test(self) -> TestSplit:
         """What the cell is judged on: in VA against the adapter that the rounds start from."""
-        return TestSplit(self.lab.model, self.data, self.work.phase, self.work.train.dpo_beta, self.work.eval_batch_size, self.start)
+        return TestSplit(
+            self.lab.model, self.data, self.work.phase, self.work.train.dpo_beta, self.work.eval_batch_size, self.start
+        )
 
     def _learner(self) -> Learner:
-        """One for every cell: it keeps reference log-probabilities by run and client, and another cell's clients may hold other data."""
+        """One for every cell: it keeps reference log-probabilities by run and client, and another cell's clients may
+        hold other data.
+        """
         learner = GenericLearner({self.work.model: self.lab.model})
-        return CachedLearner(learner, self.lab.paths.updates, self.start.sha256, self.work.model_sha256, self.work.versions)
+        return CachedLearner(
+            learner, self.lab.paths.updates, self.start.sha256, self.work.model_sha256, self.work.versions
+        )
 
     def _weigher(self) -> Weigher:
         return self.lab.weigher(self.work.rule, self.validator) if self.work.rule else ContributionRule(mode="fedavg")
@@ -237,14 +263,26 @@ class Bench:
 
     def _result(self, scores: Sequence[TestScores], **figures: object) -> CellResult:
         found = TestScores.mean(scores) if scores else None
-        vectors = {name: tuple(getattr(found, name).tolist()) if found else () for name in ("losses", "units", "right", "decided")}
-        blank: dict[str, object] = {"work": self.work, "seconds": 0.0, "weighing_seconds": 0.0, "trouble": tuple(dict.fromkeys(self.notes))}
+        vectors = {
+            name: tuple(getattr(found, name).tolist()) if found else ()
+            for name in ("losses", "units", "right", "decided")
+        }
+        blank: dict[str, object] = {
+            "work": self.work,
+            "seconds": 0.0,
+            "weighing_seconds": 0.0,
+            "trouble": tuple(dict.fromkeys(self.notes)),
+        }
         return CellResult.model_validate(blank | vectors | figures)
 
 
 def _without(record: RoundRecord) -> list[str]:
     """Who did not count in a round and should have."""
-    return [f"round {record.round + 1} without client {out.client_id}: {out.reason}" for out in record.excluded if out.reason != LEFT_OUT]
+    return [
+        f"round {record.round + 1} without client {out.client_id}: {out.reason}"
+        for out in record.excluded
+        if out.reason != LEFT_OUT
+    ]
 
 
 def _summary(result: RoundResult) -> RoundSummary:

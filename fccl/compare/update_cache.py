@@ -1,7 +1,9 @@
-"""Client updates that were trained once: every method's first round starts from the same adapter, so its updates are the same to the bit.
+"""Client updates that were trained once: every method's first round starts from the same adapter, so its updates are
+the same to the bit.
 
-An update follows from the adapter it starts from, the reference, the client's examples, the training spec, the model and the client's seed, and from
-nothing else. These are its key. Only rounds that start from `start` are kept: later adapters differ from method to method.
+An update follows from the adapter it starts from, the reference, the client's examples, the training spec, the model
+and the client's seed, and from nothing else. These are its key. Only rounds that start from `start` are kept: later
+adapters differ from method to method.
 """
 
 from __future__ import annotations
@@ -35,7 +37,10 @@ class CachedUpdate(Value):
 
 @dataclass(frozen=True)
 class CachedLearner:
-    """Trains what was not trained before from the adapter with hash `start`. `versions` are the libraries whose arithmetic the bits depend on."""
+    """Trains what was not trained before from the adapter with hash `start`.
+
+    `versions` are the libraries whose arithmetic the bits depend on.
+    """
 
     learner: Learner
     folder: Path
@@ -44,7 +49,8 @@ class CachedLearner:
     versions: Mapping[str, str]
 
     def fit(self, task: FitTask, shard: ClientShard, on_status: StatusListener) -> ClientUpdate:
-        """The update, from the disk where it is there whole; another process that is training it is waited for. Raises what `learner` raises.
+        """The update, from the disk where it is there whole; another process that is training it is waited for. Raises
+        what `learner` raises.
 
         SCAFFOLD's updates, which have a control variate, are not kept.
         """

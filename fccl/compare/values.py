@@ -1,7 +1,9 @@
-"""What a comparison is made of, as values: the JSON files of its cells. What it says in the end is `fccl.records.comparison`. Imports no torch.
+"""What a comparison is made of, as values: the JSON files of its cells. What it says in the end is
+`fccl.records.comparison`. Imports no torch.
 
-Conventions. A cell is one scenario, one method, one seed. Its `losses` and `units` run over the test examples: the held-out loss is
-sum(losses) / sum(units), in SFT scenarios nats per response token, in VA scenarios the DPO loss (nats) per pair. Lower is better.
+Conventions. A cell is one scenario, one method, one seed. Its `losses` and `units` run over the test examples: the
+held-out loss is sum(losses) / sum(units), in SFT scenarios nats per response token, in VA scenarios the DPO loss (nats)
+per pair. Lower is better.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from pydantic import Field, model_validator
 
 from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec, Value
 
-Attack = Literal["none", "free_rider", "free_rider_noise", "sign_flip", "scaling", "loss_forger", "sacrifice", "reversal"]
+Attack = Literal[
+    "none", "free_rider", "free_rider_noise", "sign_flip", "scaling", "loss_forger", "sacrifice", "reversal"
+]
 Way = Literal["base", "alone", "centralised", "federated"]
 
 
@@ -28,7 +32,10 @@ class Participant(Value):
 
 
 class Work(Value):
-    """All that the result of a cell depends on. Two cells with equal work are one: scenarios that agree in it share the result."""
+    """All that the result of a cell depends on.
+
+    Two cells with equal work are one: scenarios that agree in it share the result.
+    """
 
     versions: dict[str, str]
     model: ModelSpec
@@ -43,11 +50,15 @@ class Work(Value):
     validation: str  # SHA-256 of the server's validation file of the phase
     test: str  # and of the test file
     eval_batch_size: int = Field(ge=1)
-    formula: int = 1  # of the sources that start from a prior; 2: far out is beyond three medians, steps in a unit that no client sets alone
+    # of the sources that start from a prior; 2: far out is beyond three medians, steps in a unit that no client sets
+    # alone
+    formula: int = 1
 
     @property
     def key(self) -> str:
-        """A hash of everything that is not its default: the same work, the same key, and a setting that is new in the program changes none."""
+        """A hash of everything that is not its default: the same work, the same key, and a setting that is new in the
+        program changes none.
+        """
         return hashlib.sha256(self.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:24]
 
 
@@ -71,9 +82,13 @@ class CellResult(Value):
     units: tuple[float, ...] = ()
     right: tuple[float, ...] = ()  # VA: 1 where the chosen response is the likelier one
     decided: tuple[float, ...] = ()  # VA: 1 where it is no tie
-    by_client: dict[int, float] = Field(default_factory=dict)  # `alone`: each client's own held-out loss; their range stands in the cell's line
+    by_client: dict[int, float] = Field(
+        default_factory=dict
+    )  # `alone`: each client's own held-out loss; their range stands in the cell's line
     adapter_sha256: str = ""  # of the final adapter, to tell whether another run came to the same; empty for `alone`
-    trouble: tuple[str, ...] = ()  # what went wrong: a client that did not count in a round, rounds that could not be run
+    trouble: tuple[
+        str, ...
+    ] = ()  # what went wrong: a client that did not count in a round, rounds that could not be run
 
     @model_validator(mode="after")
     def _one_of_each_for_every_example(self) -> Self:

@@ -1,12 +1,14 @@
-"""What the cells say: means over seeds, paired differences to FedAvg, the share of the gap to the oracle that is closed.
+"""What the cells say: means over seeds, paired differences to FedAvg, the share of the gap to the oracle that is
+closed.
 
-Intervals are 95 % percentiles of a two-level bootstrap (Davison & Hinkley 1997, section 3.8): seeds are drawn with replacement, and within each
-drawn seed its test examples. All methods of a scenario are judged on the same draws, so what makes a seed or an example hard for all cancels out.
-With one seed the interval covers the test examples alone.
+Intervals are 95 % percentiles of a two-level bootstrap (Davison & Hinkley 1997, section 3.8): seeds are drawn with
+replacement, and within each drawn seed its test examples. All methods of a scenario are judged on the same draws, so
+what makes a seed or an example hard for all cancels out. With one seed the interval covers the test examples alone.
 
-They are not 95 % of another draw of seeds. With S seeds, variance t between them and v of a seed's own mean, the figure varies by (t + v) / S and
-its resamples by ((S - 1) / S (t + v) + v) / S: where seeds agree intervals are too wide (1.34 times with five), where seeds differ by more than
-their examples explain too narrow (0.89 times with five, 0.71 times with two). `docs/decisions/0013` says how often they are wrong.
+They are not 95 % of another draw of seeds. With S seeds, variance t between them and v of a seed's own mean, the figure
+varies by (t + v) / S and its resamples by ((S - 1) / S (t + v) + v) / S: where seeds agree intervals are too wide (1.34
+times with five), where seeds differ by more than their examples explain too narrow (0.89 times with five, 0.71 times
+with two). `docs/decisions/0013` says how often they are wrong.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ from fccl.specs import named_seed
 
 @dataclass(frozen=True, eq=False)
 class Sampled:
-    """One figure of one method: its value over the seeds as they are, and over each resample of seeds and examples, (B,)."""
+    """One figure of one method: its value over the seeds as they are, and over each resample of seeds and examples,
+    (B,).
+    """
 
     value: float
     draws: Floats
@@ -43,18 +47,28 @@ class Sampled:
 class Judge:
     """Draws seeds and examples once for all methods of a scenario. `counts` are the test examples of each seed.
 
-    Each sum is a product of its own, and not one of BLAS: a figure's last bits depend neither on which others are asked for nor on the number of
-    threads, and on a busy machine no thread waits for another.
+    Each sum is a product of its own, and not one of BLAS: a figure's last bits depend neither on which others are asked
+    for nor on the number of threads, and on a busy machine no thread waits for another.
     """
 
     samples: int
     seed: int
     counts: tuple[int, ...]
 
-    def mean_ratio(self, numerators: Sequence[Sequence[float]], denominators: Sequence[Sequence[float]]) -> Sampled | None:
-        """The mean over seeds of sum(numerators) / sum(denominators), one sequence a seed. None when a seed has nothing to divide by."""
-        pairs = [np.stack([np.asarray(over, float), np.asarray(under, float)]) for over, under in zip(numerators, denominators, strict=True)]
-        if any(pair.shape[1] != count for pair, count in zip(pairs, self.counts, strict=True)) or not all(under.sum() > 0 for _, under in pairs):
+    def mean_ratio(
+        self, numerators: Sequence[Sequence[float]], denominators: Sequence[Sequence[float]]
+    ) -> Sampled | None:
+        """The mean over seeds of sum(numerators) / sum(denominators), one sequence a seed.
+
+        None when a seed has nothing to divide by.
+        """
+        pairs = [
+            np.stack([np.asarray(over, float), np.asarray(under, float)])
+            for over, under in zip(numerators, denominators, strict=True)
+        ]
+        if any(pair.shape[1] != count for pair, count in zip(pairs, self.counts, strict=True)) or not all(
+            under.sum() > 0 for _, under in pairs
+        ):
             return None
         value = float(np.mean([over.sum() / under.sum() for over, under in pairs]))
         ratios = np.empty((self.samples, len(pairs)))
@@ -65,13 +79,20 @@ class Judge:
 
     @cached_property
     def _resamples(self) -> list[tuple[NDArray[np.bool_], Floats]]:
-        """Of each seed: where it is drawn, (B, S), and how often each of its examples is drawn each time. The same for every figure."""
+        """Of each seed: where it is drawn, (B, S), and how often each of its examples is drawn each time.
+
+        The same for every figure.
+        """
         chosen = self._seeds()
         result = []
         for index, count in enumerate(self.counts):
             here = chosen == index
             drawn = int(here.sum())
-            counts = Bootstrap(drawn, named_seed(self.seed, "examples", index)).counts(count) if drawn else np.zeros((0, count))
+            counts = (
+                Bootstrap(drawn, named_seed(self.seed, "examples", index)).counts(count)
+                if drawn
+                else np.zeros((0, count))
+            )
             result.append((here, counts))
         return result
 
@@ -92,12 +113,26 @@ class Judgement:
     gap_closed: Estimate | None
 
 
-def judge(cells: Mapping[str, Sequence[CellResult]], samples: int, seed: int, fedavg: str, oracle: str) -> dict[str, Judgement]:
-    """Every method of one scenario; each has one cell a seed, in the same order. Methods may be missing, and so may FedAvg and the oracle."""
-    counts = tuple(len(one.units) for one in next((found for found in cells.values() if all(each.units for each in found)), ()))
+def judge(
+    cells: Mapping[str, Sequence[CellResult]], samples: int, seed: int, fedavg: str, oracle: str
+) -> dict[str, Judgement]:
+    """Every method of one scenario; each has one cell a seed, in the same order.
+
+    Methods may be missing, and so may FedAvg and the oracle.
+    """
+    counts = tuple(
+        len(one.units) for one in next((found for found in cells.values() if all(each.units for each in found)), ())
+    )
     court = Judge(samples, seed, counts)
-    losses = {name: court.mean_ratio([c.losses for c in found], [c.units for c in found]) if counts else None for name, found in cells.items()}
-    accuracies = {name: court.mean_ratio([c.right for c in found], [c.decided for c in found]) for name, found in cells.items() if _has_pairs(found)}
+    losses = {
+        name: court.mean_ratio([c.losses for c in found], [c.units for c in found]) if counts else None
+        for name, found in cells.items()
+    }
+    accuracies = {
+        name: court.mean_ratio([c.right for c in found], [c.decided for c in found])
+        for name, found in cells.items()
+        if _has_pairs(found)
+    }
     base, best = losses.get(fedavg), losses.get(oracle)
     result = {}
     for name in cells:
@@ -105,7 +140,9 @@ def judge(cells: Mapping[str, Sequence[CellResult]], samples: int, seed: int, fe
         difference = minus(mine, base).estimate if mine and base and name != fedavg else None
         verdict = _verdict(name == fedavg or fedavg not in cells, mine, base, difference)
         gap = gap_closed(mine, base, best) if name != fedavg else None
-        result[name] = Judgement(mine.estimate if mine else None, right.estimate if right else None, difference, verdict, gap)
+        result[name] = Judgement(
+            mine.estimate if mine else None, right.estimate if right else None, difference, verdict, gap
+        )
     return result
 
 
@@ -115,7 +152,8 @@ def minus(mine: Sampled, other: Sampled) -> Sampled:
 
 
 def gap_closed(mine: Sampled | None, base: Sampled | None, best: Sampled | None) -> Estimate | None:
-    """(base - mine) / (base - best): 1 is as good as the best, 0 as bad as the base. None unless the best is better than the base, significantly.
+    """(base - mine) / (base - best): 1 is as good as the best, 0 as bad as the base. None unless the best is better
+    than the base, significantly.
 
     Where the gap is nearly nothing its share is nearly anything, which is what the interval then says.
     """
@@ -129,7 +167,9 @@ def gap_closed(mine: Sampled | None, base: Sampled | None, best: Sampled | None)
     return Sampled(closed.value / gap.value, draws, mine.examples).estimate
 
 
-def _verdict(is_base: bool, mine: Sampled | None, base: Sampled | None, difference: Estimate | None) -> CompareVerdict | None:
+def _verdict(
+    is_base: bool, mine: Sampled | None, base: Sampled | None, difference: Estimate | None
+) -> CompareVerdict | None:
     """A model that cannot be scored is worse than one that can."""
     if is_base:
         return None

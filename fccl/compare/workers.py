@@ -1,4 +1,7 @@
-"""Who runs the cells: this process, or several beside each other. The results are the same bytes either way, since threads are part of the work."""
+"""Who runs the cells: this process, or several beside each other.
+
+The results are the same bytes either way, since threads are part of the work.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,8 @@ _lab: Lab | None = None  # of a worker process
 
 
 def run_all(cells: Sequence[Cell], make_lab: Callable[[], Lab], jobs: int) -> Iterator[tuple[Cell, CellResult]]:
-    """Run the cells and keep each result on the disk; yields them as they are done. `make_lab` must be picklable when `jobs` is more than one.
+    """Run the cells and keep each result on the disk; yields them as they are done. `make_lab` must be picklable when
+    `jobs` is more than one.
 
     Raises what a cell raises, and `FederationError` when a process dies. Cells that are done stay done.
     """
@@ -36,7 +40,9 @@ def run_all(cells: Sequence[Cell], make_lab: Callable[[], Lab], jobs: int) -> It
         for done in as_completed(waiting):
             yield waiting[done], done.result()
     except BrokenProcessPool as error:
-        raise FederationError("a process of the comparison died", hint="too little memory is the usual cause: --jobs 1 needs least") from error
+        raise FederationError(
+            "a process of the comparison died", hint="too little memory is the usual cause: --jobs 1 needs least"
+        ) from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():

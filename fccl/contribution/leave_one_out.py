@@ -1,10 +1,12 @@
 """What the mean loses without a client: score_i = L(mean of the others) - L(mean of all), in nats.
 
-Above 0 the others do worse without the client; below 0 they do better. w_i is proportional to p_i exp(score_i / (T max_j |score_j|)), p the prior
-that also weighs the mean: a client that changes nothing keeps its prior's place between those that help and those that harm, and one that harms has
-less than its prior and more than nothing. Copies of one update lessen each other's score: without one, the others are still there.
+Above 0 the others do worse without the client; below 0 they do better. w_i is proportional to p_i exp(score_i / (T
+max_j |score_j|)), p the prior that also weighs the mean: a client that changes nothing keeps its prior's place between
+those that help and those that harm, and one that harms has less than its prior and more than nothing. Copies of one
+update lessen each other's score: without one, the others are still there.
 
-A client without which the loss overflows has the largest score of the round, at least 1 nat; one that alone makes it overflow has minus that.
+A client without which the loss overflows has the largest score of the round, at least 1 nat; one that alone makes it
+overflow has minus that.
 """
 
 from __future__ import annotations
@@ -59,18 +61,21 @@ class LeaveOneOut:
 
 
 def bounded(differences: Sequence[float]) -> tuple[float, ...]:
-    """Differences of losses with numbers in the place of what is none: infinity is the largest of the others, at least `OVERFLOW`; NaN, the
-    difference of two losses that overflow, is 0.
+    """Differences of losses with numbers in the place of what is none: infinity is the largest of the others, at least
+    `OVERFLOW`; NaN, the difference of two losses that overflow, is 0.
     """
     largest = max([OVERFLOW, *(abs(difference) for difference in differences if math.isfinite(difference))])
-    return tuple(0.0 if math.isnan(difference) else max(-largest, min(largest, difference)) for difference in differences)
+    return tuple(
+        0.0 if math.isnan(difference) else max(-largest, min(largest, difference)) for difference in differences
+    )
 
 
 def means_without_one(start: Adapter, updates: Sequence[ClientUpdate], prior: Sequence[float]) -> Iterator[Adapter]:
-    """For each update in turn the mean of all others; `start`, what clients were given to train, where there is no other.
+    """For each update in turn the mean of all others; `start`, what clients were given to train, where there is no
+    other.
 
-    By halving (the sums of everything outside a half are its own start), so nothing is ever subtracted, which a huge update would make
-    meaningless: every update is loaded log2(n) times, and log2(n) sums are held.
+    By halving (the sums of everything outside a half are its own start), so nothing is ever subtracted, which a huge
+    update would make meaningless: every update is loaded log2(n) times, and log2(n) sums are held.
     """
 
     def below(first: int, stop: int, outside: _Sums, weight: float) -> Iterator[Adapter]:
@@ -79,7 +84,11 @@ def means_without_one(start: Adapter, updates: Sequence[ClientUpdate], prior: Se
             return
         middle = (first + stop) // 2
         for mine, other in (((first, middle), (middle, stop)), ((middle, stop), (first, middle))):
-            yield from below(*mine, _with(outside, updates[slice(*other)], prior[slice(*other)]), weight + math.fsum(prior[slice(*other)]))
+            yield from below(
+                *mine,
+                _with(outside, updates[slice(*other)], prior[slice(*other)]),
+                weight + math.fsum(prior[slice(*other)]),
+            )
 
     nothing = {name: torch.zeros(tensor.shape, dtype=torch.float64) for name, tensor in start.tensors.items()}
     return below(0, len(updates), nothing, 0.0)

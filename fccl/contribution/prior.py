@@ -16,10 +16,11 @@ Prior = Literal["samples", "uniform"]
 
 
 def shares(task: FitTask, updates: Sequence[ClientUpdate]) -> tuple[float, ...]:
-    """How much of each change is believed, from 0 to 1: all of it, and of one that is far out as much as is as long as the median.
+    """How much of each change is believed, from 0 to 1: all of it, and of one that is far out as much as is as long as
+    the median.
 
-    Far out is farther from the round's adapter than `FAR` times the median of those that moved at all. Back to the median, not to the limit: whoever
-    goes too far has nothing of it. No update that was measured is loaded.
+    Far out is farther from the round's adapter than `FAR` times the median of those that moved at all. Back to the
+    median, not to the limit: whoever goes too far has nothing of it. No update that was measured is loaded.
     """
     distances = [update.change_from(task.trained) for update in updates]
     moved = [distance for distance in distances if distance > 0]
@@ -28,10 +29,11 @@ def shares(task: FitTask, updates: Sequence[ClientUpdate]) -> tuple[float, ...]:
 
 
 def prior_weights(prior: Prior, updates: Sequence[ClientUpdate], believed: Sequence[float]) -> tuple[float, ...]:
-    """In proportion to samples (the mean is then FedAvg's), or all alike, times what is believed of each (`shares`). They sum to 1.
+    """In proportion to samples (the mean is then FedAvg's), or all alike, times what is believed of each (`shares`).
+    They sum to 1.
 
-    So an update that is far out moves the mean no more than one of the median's length would: where a single update has driven the mean to where the
-    loss is flat or overflows, no gradient leads back.
+    So an update that is far out moves the mean no more than one of the median's length would: where a single update has
+    driven the mean to where the loss is flat or overflows, no gradient leads back.
     """
     amounts = [float(update.contribution.num_samples) if prior == "samples" else 1.0 for update in updates]
     return proportional([amount * share for amount, share in zip(amounts, believed, strict=True)])
@@ -40,4 +42,6 @@ def prior_weights(prior: Prior, updates: Sequence[ClientUpdate], believed: Seque
 def tilted(prior: Sequence[float], scores: Sequence[float], temperature: float) -> tuple[float, ...]:
     """w_i = p_i exp(s_i / T) / sum_j p_j exp(s_j / T), the best score subtracted first."""
     best = max(scores)
-    return proportional([start * math.exp((score - best) / temperature) for start, score in zip(prior, scores, strict=True)])
+    return proportional(
+        [start * math.exp((score - best) / temperature) for start, score in zip(prior, scores, strict=True)]
+    )

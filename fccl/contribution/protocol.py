@@ -21,8 +21,8 @@ NO_LOSS = "its loss on the server's examples is not finite"
 class Weighing:
     """How much each client counts in one round, in the order of the updates. Weights are >= 0 with sum 1.
 
-    `unfit` are the places of updates that are left out, since the server found that their own loss is not finite (`NO_LOSS`); all else is of the
-    others, and empty where there are none.
+    `unfit` are the places of updates that are left out, since the server found that their own loss is not finite
+    (`NO_LOSS`); all else is of the others, and empty where there are none.
     """
 
     weights: tuple[float, ...]
@@ -35,12 +35,18 @@ class Weigher(Protocol):
     """From a round's updates to their weights. Reordering the updates reorders the weights."""
 
     def weigh(self, task: FitTask, updates: Sequence[ClientUpdate]) -> Weighing:
-        """One weight an update; at least one update. Loads one adapter at a time: a thousand updates need not fit into memory."""
+        """One weight an update; at least one update.
+
+        Loads one adapter at a time: a thousand updates need not fit into memory.
+        """
         ...
 
 
 class HeldOutLoss(Protocol):
-    """The loss L of any adapter on the server's examples. In an SFT round nats per response token, in a VA round the DPO loss per pair."""
+    """The loss L of any adapter on the server's examples.
+
+    In an SFT round nats per response token, in a VA round the DPO loss per pair.
+    """
 
     def examples(self, phase: Phase) -> int:
         """How many examples L is the mean of."""
@@ -51,5 +57,8 @@ class HeldOutLoss(Protocol):
         ...
 
     def slopes(self, task: FitTask, adapter: Adapter, directions: Iterable[Adapter]) -> tuple[float, tuple[float, ...]]:
-        """L(adapter), and for each direction u the inner product of the gradient there with u. Where L is not finite neither need be."""
+        """L(adapter), and for each direction u the inner product of the gradient there with u.
+
+        Where L is not finite neither need be.
+        """
         ...

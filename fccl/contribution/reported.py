@@ -1,7 +1,7 @@
 """FCCL: from what clients contributed to how much they count.
 
-w_i = exp(score_i / T) / sum_j exp(score_j / T), with the scores divided by their mean over the round first: over raw scores the
-formula has no useful temperature (samples 120, 50, 30 at T = 1 would give weights 1, 4e-31, 8e-40).
+w_i = exp(score_i / T) / sum_j exp(score_j / T), with the scores divided by their mean over the round first: over raw
+scores the formula has no useful temperature (samples 120, 50, 30 at T = 1 would give weights 1, 4e-31, 8e-40).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ Normalize = Literal["mean", "none"]  # scores over their mean in the round, or a
 class ContributionRule(Value):
     """Which scores, and how they become weights.
 
-    `cognitive` is FCCL's softmax of the scores of `source`; `uniform` gives all the same; `fedavg` gives weights in proportion to
-    samples (McMahan et al. 2017), as the limit of no softmax at all.
+    `cognitive` is FCCL's softmax of the scores of `source`; `uniform` gives all the same; `fedavg` gives weights in
+    proportion to samples (McMahan et al. 2017), as the limit of no softmax at all.
     """
 
     mode: Mode = "cognitive"
@@ -42,7 +42,10 @@ class ContributionRule(Value):
         """One raw score a client: 1/loss, samples, or samples/loss; under `uniform` 1, under `fedavg` samples."""
         if self.mode == "uniform":
             return (1.0,) * len(contributions)
-        return tuple(_score("data_size" if self.mode == "fedavg" else self.source, contribution) for contribution in contributions)
+        return tuple(
+            _score("data_size" if self.mode == "fedavg" else self.source, contribution)
+            for contribution in contributions
+        )
 
     def weights(self, contributions: Sequence[Contribution]) -> tuple[float, ...]:
         """One weight a client, >= 0, with sum 1. Raises `ValueError` without clients."""
@@ -85,5 +88,8 @@ def proportional(amounts: Sequence[float]) -> tuple[float, ...]:
 
 
 def effective_clients(weights: Sequence[float]) -> float:
-    """1 / sum w²: how many equally heard clients would be as spread as these weights (Kish 1965). Between 1 and their number."""
+    """1 / sum w²: how many equally heard clients would be as spread as these weights (Kish 1965).
+
+    Between 1 and their number.
+    """
     return max(1.0, 1.0 / math.fsum(weight * weight for weight in weights))

@@ -1,20 +1,22 @@
 """Verified contribution: the loss on the server's own examples decides how much each client counts.
 
-Exponentiated-gradient descent on the simplex of weights (Kivinen & Warmuth 1997). With x the round's adapter, u_i client i's update, b_i how much of
-its change is believed (`fccl.contribution.prior.shares`), theta(w) = sum_i w_i u_i, L the held-out loss, p the prior and w = p at k = 0:
+Exponentiated-gradient descent on the simplex of weights (Kivinen & Warmuth 1997). With x the round's adapter, u_i
+client i's update, b_i how much of its change is believed (`fccl.contribution.prior.shares`), theta(w) = sum_i w_i u_i,
+L the held-out loss, p the prior and w = p at k = 0:
 
     d_i = b_i <grad L(theta(w)), u_i - x>,   d_i <- d_i - sum_j w_j d_j,   s = min(max_j |d_j|, 3 sum_j p_j |d_j|)
     log w_i <- log w_i - (1/T) clip(d_i / s, -1, 1) / sqrt(k + 1),   normalise
 
-so after any step w_i is proportional to p_i exp(score_i / T), the score being what was subtracted in all. One backward pass gives every client's
-marginal contribution d_i at once, however many clients there are. The path ends when little more is to be gained, and the weights of the lowest loss
-on it are taken, so theta(w) is never worse on these examples than with the prior.
+so after any step w_i is proportional to p_i exp(score_i / T), the score being what was subtracted in all. One backward
+pass gives every client's marginal contribution d_i at once, however many clients there are. The path ends when little
+more is to be gained, and the weights of the lowest loss on it are taken, so theta(w) is never worse on these examples
+than with the prior.
 
-What one client alone can choose, another must not gain by: a change that is too long counts as one of the median's length, in the prior and in every
-slope; the unit s of a step is at most three times the mean slope, in which a client has its prior's share; and p is the prior of
-`fccl.contribution.prior` tilted once by the slopes at x itself, where nobody's update but one's own has a say: whoever leads uphill from there begins
-with less, and others who pull the mean too far cannot make it look useful from the start. `docs/contribution.md` says why, what it costs, and where
-it fails.
+What one client alone can choose, another must not gain by: a change that is too long counts as one of the median's
+length, in the prior and in every slope; the unit s of a step is at most three times the mean slope, in which a client
+has its prior's share; and p is the prior of `fccl.contribution.prior` tilted once by the slopes at x itself, where
+nobody's update but one's own has a say: whoever leads uphill from there begins with less, and others who pull the mean
+too far cannot make it look useful from the start. `docs/contribution.md` says why, what it costs, and where it fails.
 """
 
 from __future__ import annotations
@@ -40,7 +42,10 @@ ROUNDING = 1e-9  # slopes that differ by less than this share of the largest are
 
 @dataclass(frozen=True)
 class _Point:
-    """One iterate. `slopes` are centred: 0 on average under the weights; () where they are not finite or not asked for."""
+    """One iterate.
+
+    `slopes` are centred: 0 on average under the weights; () where they are not finite or not asked for.
+    """
 
     scores: tuple[float, ...]
     weights: tuple[float, ...]
@@ -49,7 +54,9 @@ class _Point:
 
     @property
     def gap(self) -> float:
-        """By how much other weights could lower the loss at most, were it convex in them (Frank & Wolfe 1956); 0 without slopes."""
+        """By how much other weights could lower the loss at most, were it convex in them (Frank & Wolfe 1956); 0
+        without slopes.
+        """
         return -min(self.slopes, default=0.0)
 
 
@@ -63,7 +70,9 @@ class Verified:
     prior: Prior = "samples"
 
     def weigh(self, task: FitTask, updates: Sequence[ClientUpdate]) -> Weighing:
-        """At most `steps` + 1 forward and backward passes and one forward pass over the examples; each step loads every update twice."""
+        """At most `steps` + 1 forward and backward passes and one forward pass over the examples; each step loads every
+        update twice.
+        """
         started = time.monotonic()
         path = list(self._path(task, updates))
         taken = min(range(len(path)), key=lambda step: path[step].loss)  # the first of equals
@@ -99,7 +108,9 @@ class Verified:
             yield point
 
     def _prior(self, task: FitTask, updates: Sequence[ClientUpdate], believed: Sequence[float]) -> tuple[float, ...]:
-        """The prior, with less for who leads uphill from the round's adapter: by `UPHILL` where as steep as the median (under the weights)."""
+        """The prior, with less for who leads uphill from the round's adapter: by `UPHILL` where as steep as the median
+        (under the weights).
+        """
         before = prior_weights(self.prior, updates, believed)
         loss, slopes = self._slopes(task, updates, believed, task.trained)
         middle = weighted_median([abs(slope) for slope in slopes], before)
@@ -109,13 +120,20 @@ class Verified:
         return tilted(before, uphill, self.temperature) if min(uphill) < max(uphill) else before
 
     def _point(
-        self, task: FitTask, updates: Sequence[ClientUpdate], believed: Sequence[float], scores: tuple[float, ...], weights: tuple[float, ...]
+        self,
+        task: FitTask,
+        updates: Sequence[ClientUpdate],
+        believed: Sequence[float],
+        scores: tuple[float, ...],
+        weights: tuple[float, ...],
     ) -> _Point:
         loss, slopes = self._slopes(task, updates, believed, mean_of(updates, weights))
         known = all(map(math.isfinite, (loss, *slopes)))
         return _Point(scores, weights, loss, centred(slopes, weights) if known else ())
 
-    def _slopes(self, task: FitTask, updates: Sequence[ClientUpdate], believed: Sequence[float], where: Adapter) -> tuple[float, tuple[float, ...]]:
+    def _slopes(
+        self, task: FitTask, updates: Sequence[ClientUpdate], believed: Sequence[float], where: Adapter
+    ) -> tuple[float, tuple[float, ...]]:
         """The loss there, and how fast it rises along what is believed of each change."""
         directions = chain([task.trained], (update.adapter.load() for update in updates))
         loss, (start, *ends) = self.loss.slopes(task, where, directions)
@@ -136,9 +154,11 @@ def centred(slopes: Sequence[float], weights: Sequence[float]) -> tuple[float, .
 
 
 def unit(slopes: Sequence[float], prior: Sequence[float]) -> float:
-    """What a slope is measured by: the largest, or `MOST` times their mean under the prior where that is less. Above 0 unless all are 0.
+    """What a slope is measured by: the largest, or `MOST` times their mean under the prior where that is less. Above 0
+    unless all are 0.
 
-    A client with little weight has a steep slope at will, and with the largest alone could make all others' steps as short as it likes.
+    A client with little weight has a steep slope at will, and with the largest alone could make all others' steps as
+    short as it likes.
     """
     sizes = [abs(slope) for slope in slopes]
     mean = math.fsum(weight * size for weight, size in zip(prior, sizes, strict=True))

@@ -1,7 +1,7 @@
 """The two kinds of example, the files they live in, and the prompt's form.
 
-A shard's line is `{"instruction", "response"}` (SFT) or `{"instruction", "preferred", "dispreferred"}` (VA), with the optional
-keys `topic`, `answer` and `flaw`. A line that is none of these is a `BadRow` with its file and line number.
+A shard's line is `{"instruction", "response"}` (SFT) or `{"instruction", "preferred", "dispreferred"}` (VA), with the
+optional keys `topic`, `answer` and `flaw`. A line that is none of these is a `BadRow` with its file and line number.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ PROMPT = "### Instruction:\n{instruction}\n\n### Response:"
 
 @dataclass(frozen=True)
 class SftExample:
-    """One instruction and the response to learn. `answer`: what an exact answer is judged by, where the data has one."""
+    """One instruction and the response to learn.
+
+    `answer`: what an exact answer is judged by, where the data has one.
+    """
 
     instruction: str
     response: str
@@ -31,7 +34,10 @@ class SftExample:
 
 @dataclass(frozen=True)
 class PreferencePair:
-    """One instruction with a preferred (chosen) and a dispreferred (rejected) response. `flaw` names what is wrong with it."""
+    """One instruction with a preferred (chosen) and a dispreferred (rejected) response.
+
+    `flaw` names what is wrong with it.
+    """
 
     instruction: str
     preferred: str
@@ -86,7 +92,9 @@ def read_examples(path: Path, kind: type[Example]) -> list[Example]:
             raise BadRow(str(path), number, str(error)) from error
         examples.append(parse_row(kind, row, str(path), number))
     if not examples:
-        raise DataError(f"{path} has no examples", hint="run `fccl prepare` again; every client needs at least one example")
+        raise DataError(
+            f"{path} has no examples", hint="run `fccl prepare` again; every client needs at least one example"
+        )
     return examples
 
 

@@ -5,12 +5,12 @@
           prompt, completion                    with KTO's label: the desirable completions
           messages / conversations              ends with the assistant's turn
     VA    instruction, preferred, dispreferred  the project's own shards (optional: flaw)
-          instruction, completions              UltraFeedback: rated completions
-          prompt, chosen, rejected              texts, or lists of messages; the prompt may also be called conversations, instruction
+          instruction, completions              UltraFeedback: rated completions prompt, chosen, rejected
+          texts, or lists of messages; the prompt may also be called conversations, instruction
                                                 (with input), question or input, or stand inside both texts or lists
 
-A message is `{role, content}` or `{from, value}`. Beside any of these, `system`, `tools` and `history` are read into the instruction, a
-label is the topic, and marks say what is not to be learnt. `docs/data.md` has all of it for users.
+A message is `{role, content}` or `{from, value}`. Beside any of these, `system`, `tools` and `history` are read into
+the instruction, a label is the topic, and marks say what is not to be learnt. `docs/data.md` has all of it for users.
 """
 
 from __future__ import annotations
@@ -45,13 +45,18 @@ def _no_answers(row: Row) -> Counter[str]:
 
 @dataclass(frozen=True)
 class Format(Generic[Example]):
-    """A set of columns, and how a row that has them becomes an example. None: well-formed, but nothing can be learnt from it."""
+    """A set of columns, and how a row that has them becomes an example.
+
+    None: well-formed, but nothing can be learnt from it.
+    """
 
     columns: tuple[str, ...]
     convert: Callable[[Row], Example | None]
     without: str = ""  # a column that such a row does not have
     reads: Callable[[Row], tuple[str, ...]] = _no_columns  # more columns, where a row has them
-    left_out: Callable[[Row], Counter[str]] = _no_answers  # answers of the row that are of no use, by the field that counts them
+    left_out: Callable[[Row], Counter[str]] = (
+        _no_answers  # answers of the row that are of no use, by the field that counts them
+    )
     kto: bool = False  # a `label` of 0 and 1 alone is KTO's mark, not a topic
 
     def fits(self, row: Row) -> bool:
@@ -68,9 +73,13 @@ class Parsed(Generic[Example]):
     bad_row_reasons: list[str] = field(default_factory=list)  # the first few
     nothing_to_learn: int = 0  # an empty answer, equal ratings, twice the same answer
     marked: int = 0  # rows that say of themselves that they are not to be learnt
-    answers: Counter[str] = field(default_factory=Counter)  # of rated rows, left out: `answers_passed_over`, `false_tens`
+    answers: Counter[str] = field(
+        default_factory=Counter
+    )  # of rated rows, left out: `answers_passed_over`, `false_tens`
     columns: tuple[str, ...] = ()  # of the first row that has an accepted set of them
-    columns_not_used: list[str] = field(default_factory=list)  # that hold something, in the order in which they were met
+    columns_not_used: list[str] = field(
+        default_factory=list
+    )  # that hold something, in the order in which they were met
 
     def leave_out(self, bad: BadRow) -> None:
         self.bad_rows += 1
@@ -78,12 +87,19 @@ class Parsed(Generic[Example]):
             self.bad_row_reasons.append(str(bad))
 
 
-def parse_sft(rows: Iterable[tuple[int, Any]], source: str, topic_column: str = "", skip_bad_rows: bool = False) -> Parsed[SftExample]:
-    """Instructions with one response. Raises `DataError` when no row has an accepted set of columns, `BadRow` on a malformed row."""
+def parse_sft(
+    rows: Iterable[tuple[int, Any]], source: str, topic_column: str = "", skip_bad_rows: bool = False
+) -> Parsed[SftExample]:
+    """Instructions with one response.
+
+    Raises `DataError` when no row has an accepted set of columns, `BadRow` on a malformed row.
+    """
     return _parse(rows, SFT_FORMATS, "sft", source, topic_column, skip_bad_rows)
 
 
-def parse_va(rows: Iterable[tuple[int, Any]], source: str, topic_column: str = "", skip_bad_rows: bool = False) -> Parsed[PreferencePair]:
+def parse_va(
+    rows: Iterable[tuple[int, Any]], source: str, topic_column: str = "", skip_bad_rows: bool = False
+) -> Parsed[PreferencePair]:
     """Instructions with a preferred and a dispreferred response. Raises as `parse_sft`."""
     return _parse(rows, VA_FORMATS, "va", source, topic_column, skip_bad_rows)
 
@@ -110,14 +126,19 @@ def _parse(
                 if isinstance(row, list) and not skip_bad_rows:
                     raise _nameless(source) from None
             if not skip_bad_rows:
-                raise (_unknown_columns(source, phase, stranger) if row is stranger else BadRow(source, line, str(problem))) from None
+                raise (
+                    _unknown_columns(source, phase, stranger) if row is stranger else BadRow(source, line, str(problem))
+                ) from None
             parsed.leave_out(BadRow(source, line, str(problem)))
     if stranger and not parsed.columns:
         raise _unknown_columns(source, phase, stranger)
     reading.finish()
     if not parsed.examples:
         known = "every row was left out; bring rows that have something to learn"
-        raise DataError(f"{source} holds no examples ({_tally(parsed)})", hint=known if parsed.columns else f"accepted columns: {_accepted(formats)}")
+        raise DataError(
+            f"{source} holds no examples ({_tally(parsed)})",
+            hint=known if parsed.columns else f"accepted columns: {_accepted(formats)}",
+        )
     return parsed
 
 
@@ -143,7 +164,9 @@ class _Reading(Generic[Example]):
         known = _require_format(row, known)
         self._note_columns(row, known)
         check_marks(row)
-        labels = {column: label for column in self._columns() if (label := label_of(row, column, bool(self.topic_column)))}
+        labels = {
+            column: label for column in self._columns() if (label := label_of(row, column, bool(self.topic_column)))
+        }
         example = known.convert(row)
         parsed.answers += known.left_out(row)
         if example is None:
@@ -161,7 +184,11 @@ class _Reading(Generic[Example]):
         usable = [column for column in self._columns() if column not in no_topics]
         topics: list[str] = [next((column for column in usable if column in mine), "") for mine in self._labels]
         rows = zip(self.parsed.examples, self._labels, topics, marks or [True] * len(topics), strict=True)
-        self.parsed.examples = [replace(example, topic=mine[column].text) if column else example for example, mine, column, good in rows if good]
+        self.parsed.examples = [
+            replace(example, topic=mine[column].text) if column else example
+            for example, mine, column, good in rows
+            if good
+        ]
         self.parsed.marked += marks.count(False)
         used = {*topics} | ({"label"} if marks else set())
         shown = {column: f"{column} ({reason})" for column, reason in reasons.items() if reason}
@@ -187,7 +214,12 @@ class _Reading(Generic[Example]):
     def _kto_marks(self) -> list[bool]:
         """Whether each example is desirable, when all have KTO's label in numbers; nothing otherwise."""
         labels = [mine.get("label") for mine in self._labels]
-        if not self._kto or self.topic_column == "label" or not labels or not all(label and label.text in _KTO_LABELS for label in labels):
+        if (
+            not self._kto
+            or self.topic_column == "label"
+            or not labels
+            or not all(label and label.text in _KTO_LABELS for label in labels)
+        ):
             return []
         return [bool(label and label.number) for label in labels]
 
@@ -201,7 +233,10 @@ def _tally(parsed: Parsed[Any]) -> str:
         "answers falsely rated 10": parsed.answers["false_tens"],
     }
     more = "".join(f", {count} {what}" for what, count in counts.items() if count)
-    return f"{parsed.rows} rows, {parsed.bad_rows} of them malformed, {parsed.nothing_to_learn} with nothing to learn{more}"
+    return (
+        f"{parsed.rows} rows, {parsed.bad_rows} of them malformed, {parsed.nothing_to_learn} with nothing to "
+        f"learn{more}"
+    )
 
 
 def _format_of(row: Any, formats: Sequence[Format[Example]]) -> Format[Example] | None:
@@ -236,7 +271,8 @@ def _unknown_columns(source: str, phase: Phase, row: Row) -> DataError:
     if phase == "va" and _format_of(row, SFT_FORMATS):
         return DataError(
             f"{found}: one response to each instruction, and preferences need a preferred and a dispreferred one",
-            hint=f"accepted columns: {_accepted(VA_FORMATS)}; or VA_DATA=synthetic, which makes pairs from the SFT data",
+            hint=f"accepted columns: {_accepted(VA_FORMATS)}; or VA_DATA=synthetic, which makes pairs from the SFT "
+            "data",
         )
     if phase == "sft" and _format_of(row, VA_FORMATS):
         return DataError(
@@ -244,7 +280,8 @@ def _unknown_columns(source: str, phase: Phase, row: Row) -> DataError:
             hint=f"give it as VA_DATA; accepted columns here: {_accepted(SFT_FORMATS)}",
         )
     return DataError(
-        f"{found}, which is none of the accepted sets", hint=f"accepted columns: {_accepted(SFT_FORMATS if phase == 'sft' else VA_FORMATS)}"
+        f"{found}, which is none of the accepted sets",
+        hint=f"accepted columns: {_accepted(SFT_FORMATS if phase == 'sft' else VA_FORMATS)}",
     )
 
 

@@ -1,4 +1,5 @@
-"""A local JSON file as numbered rows, whatever its layout: lines, an array, a table, objects one after the other; packed with gzip or not.
+"""A local JSON file as numbered rows, whatever its layout: lines, an array, a table, objects one after the other;
+packed with gzip or not.
 
 Lines are parsed one by one, so that an error can name the line and a line that is not JSON can be left out.
 """
@@ -20,7 +21,10 @@ from fccl.errors import DataError
 from fccl.storage.files import storage_errors
 from fccl.storage.reading import NamedTwice, NotJson, json_value, object_of
 
-UNPACKED_FACTOR, UNPACKED_LEAST = 200, 1 << 26  # text packs to a tenth or a fiftieth of its size; what unpacks to more is no text
+UNPACKED_FACTOR, UNPACKED_LEAST = (
+    200,
+    1 << 26,
+)  # text packs to a tenth or a fiftieth of its size; what unpacks to more is no text
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _BOM = b"\xef\xbb\xbf"  # with which some programs begin UTF-8
@@ -80,7 +84,10 @@ def _open(path: Path, content: bytes | None) -> BinaryIO:
 
 
 def _unpacked(path: Path) -> bytes:
-    """What a gzip file holds. Raises `DataError` when it is damaged, or holds so much more than it should that it is a trap."""
+    """What a gzip file holds.
+
+    Raises `DataError` when it is damaged, or holds so much more than it should that it is a trap.
+    """
     with storage_errors(path, "read"):
         packed = path.read_bytes()
     limit = max(UNPACKED_LEAST, UNPACKED_FACTOR * len(packed))
@@ -93,7 +100,10 @@ def _unpacked(path: Path) -> bytes:
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path} is a damaged gzip file ({error})", hint="fetch or pack it again") from error
     if size > limit:
-        raise DataError(f"{path} unpacks to more than {limit:,} bytes", hint="unpack it yourself if you trust it, and name the unpacked file")
+        raise DataError(
+            f"{path} unpacks to more than {limit:,} bytes",
+            hint="unpack it yourself if you trust it, and name the unpacked file",
+        )
     return b"".join(chunks)
 
 
@@ -101,7 +111,9 @@ def _refuse_other_kinds(path: Path, file: BinaryIO) -> None:
     with storage_errors(path, "read"):
         head = file.read(4096)
         file.seek(0)
-    if head.startswith(_UTF16) or b"\0" in head[:2]:  # JSON begins with a character of ASCII, which takes one byte in UTF-8 alone
+    if (
+        head.startswith(_UTF16) or b"\0" in head[:2]
+    ):  # JSON begins with a character of ASCII, which takes one byte in UTF-8 alone
         raise DataError(f"{path} is text in UTF-16 or UTF-32, not in UTF-8", hint=_SAVE_AS_UTF8)
     start = head.removeprefix(_BOM).lstrip()
     for beginning, what, way_out in _OTHER_KINDS:
@@ -133,7 +145,9 @@ def _first_line(file: BinaryIO) -> tuple[bytes, bool]:
 
 def _is_document(path: Path, first: bytes, alone: bool) -> bool:
     """Whether the file may be anything but a row a line: its first line is not a value, or there is no other."""
-    array = first.startswith(b"[") and ".jsonl" not in path.suffixes  # a .json file that begins with an array is that array
+    array = (
+        first.startswith(b"[") and ".jsonl" not in path.suffixes
+    )  # a .json file that begins with an array is that array
     return first[:1] in (b"{", b"[") and (array or alone or not _is_json(first))
 
 
@@ -186,7 +200,10 @@ def _document_rows(path: Path, content: bytes | None) -> Iterator[tuple[int, Any
 
 
 def _broken(path: Path, line: int, what: str) -> _Broken:
-    return _Broken(f"{path}:{line}: {what}", hint="mend the file; in a .jsonl file, one object a line, --skip-bad-rows can leave such lines out")
+    return _Broken(
+        f"{path}:{line}: {what}",
+        hint="mend the file; in a .jsonl file, one object a line, --skip-bad-rows can leave such lines out",
+    )
 
 
 def _rows_of_objects(path: Path, text: str) -> Iterator[tuple[int, Any]]:
@@ -232,7 +249,9 @@ def _place_of(text: str, key: str) -> int:
 
 
 def _elements(text: str, start: int, closed: bool = True) -> Iterator[tuple[int, Any]]:
-    """The elements of the array that begins at `start`, each with the line that it starts on; `closed`: nothing may follow it."""
+    """The elements of the array that begins at `start`, each with the line that it starts on; `closed`: nothing may
+    follow it.
+    """
     decoder = json.JSONDecoder(object_pairs_hook=object_of)
     at, line, counted = _skip_space(text, start + 1), 1, 0
     while at < len(text) and text[at] != "]":

@@ -17,7 +17,18 @@ from typing import Any
 from fccl.errors import DataError
 
 # A name of an accepted column says which way round a table is.
-_SFT_NAMES = ("instruction", "input", "context", "output", "response", "prompt", "completion", "question", "messages", "conversations")
+_SFT_NAMES = (
+    "instruction",
+    "input",
+    "context",
+    "output",
+    "response",
+    "prompt",
+    "completion",
+    "question",
+    "messages",
+    "conversations",
+)
 _VA_NAMES = ("chosen", "rejected", "preferred", "dispreferred", "completions")
 COLUMN_NAMES = frozenset((*_SFT_NAMES, *_VA_NAMES))
 _MESSAGE_KEYS = ({"role", "content"}, {"role", "tool_calls"}, {"from", "value"})
@@ -31,9 +42,16 @@ def rows_key(value: Mapping[str, Any], source: str) -> str | None:
     """
     if any(isinstance(value[name], str) for name in COLUMN_NAMES & value.keys()):
         return None
-    lists = [key for key, inner in value.items() if _is_list(inner) and all(isinstance(item, Mapping) and not is_message(item) for item in inner)]
+    lists = [
+        key
+        for key, inner in value.items()
+        if _is_list(inner) and all(isinstance(item, Mapping) and not is_message(item) for item in inner)
+    ]
     if len(lists) > 1 and not COLUMN_NAMES & set(lists):
-        raise DataError(f"{source} holds several lists of rows ({', '.join(lists)})", hint="save the one that you want as a file of its own")
+        raise DataError(
+            f"{source} holds several lists of rows ({', '.join(lists)})",
+            hint="save the one that you want as a file of its own",
+        )
     return lists[0] if len(lists) == 1 else None
 
 
@@ -47,7 +65,12 @@ def table_rows(value: Mapping[str, Any], source: str) -> list[dict[str, Any]] | 
     inner = list(value.values())
     if inner and all(isinstance(one, Mapping) and one and not is_message(one) for one in inner):
         return _by_key(value, source)
-    if inner and COLUMN_NAMES & value.keys() and all(_is_list(one) for one in inner) and not all(is_message(item) for one in inner for item in one):
+    if (
+        inner
+        and COLUMN_NAMES & value.keys()
+        and all(_is_list(one) for one in inner)
+        and not all(is_message(item) for one in inner for item in one)
+    ):
         _require_one_length(value, source)
         return [dict(zip(value, row, strict=True)) for row in zip(*inner, strict=True)]
     return None
@@ -74,7 +97,9 @@ def _is_split(value: Mapping[str, Any]) -> bool:
     columns, data = value.get("columns"), value.get("data")
     if not isinstance(columns, list) or not isinstance(data, list) or not (columns and data):
         return False
-    return all(isinstance(name, str) for name in columns) and all(isinstance(row, list) and len(row) == len(columns) for row in data)
+    return all(isinstance(name, str) for name in columns) and all(
+        isinstance(row, list) and len(row) == len(columns) for row in data
+    )
 
 
 def _is_list(value: Any) -> bool:

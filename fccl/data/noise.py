@@ -24,21 +24,33 @@ def check_noisy_clients(spec: DataSpec) -> None:
     unknown = [client for client in spec.noisy_clients if not 0 <= client < count]
     if unknown:
         raise SettingsError(
-            f"NOISY_CLIENTS names client {unknown[0]}, and there are only clients 0 to {count - 1}", hint="or set a larger NUM_CLIENTS"
+            f"NOISY_CLIENTS names client {unknown[0]}, and there are only clients 0 to {count - 1}",
+            hint="or set a larger NUM_CLIENTS",
         )
 
 
 def spoil(shards: Sequence[ClientShard], spec: DataSpec) -> tuple[ClientShard, ...]:
-    """The same shards, those of `noisy_clients` spoilt. Nothing of it reaches the server's files. Raises `SettingsError`."""
+    """The same shards, those of `noisy_clients` spoilt. Nothing of it reaches the server's files.
+
+    Raises `SettingsError`.
+    """
     check_noisy_clients(spec)
-    return tuple(_spoil(shard, spec.noise_kind, spec.seed) if shard.client_id in spec.noisy_clients else shard for shard in shards)
+    return tuple(
+        _spoil(shard, spec.noise_kind, spec.seed) if shard.client_id in spec.noisy_clients else shard
+        for shard in shards
+    )
 
 
 def _spoil(shard: ClientShard, kind: NoiseKind, seed: int) -> ClientShard:
     if kind == "duplicated":
         return replace(shard, sft=shard.sft * COPIES, va=shard.va * COPIES)
     if kind == "flipped":
-        return replace(shard, va=tuple(replace(pair, preferred=pair.dispreferred, dispreferred=pair.preferred, flaw="") for pair in shard.va))
+        return replace(
+            shard,
+            va=tuple(
+                replace(pair, preferred=pair.dispreferred, dispreferred=pair.preferred, flaw="") for pair in shard.va
+            ),
+        )
     draw = random.Random(named_seed(seed, "noise", shard.client_id))
     return replace(shard, sft=_shuffle_responses(shard.sft, draw), va=_shuffle_pairs(shard.va, draw))
 
@@ -50,13 +62,18 @@ def _shuffle_responses(examples: Sequence[SftExample], draw: random.Random) -> t
 
 def _shuffle_pairs(pairs: Sequence[PreferencePair], draw: random.Random) -> tuple[PreferencePair, ...]:
     moved = deranged([(pair.preferred, pair.dispreferred, pair.flaw) for pair in pairs], draw)
-    return tuple(replace(pair, preferred=good, dispreferred=bad, flaw=flaw) for pair, (good, bad, flaw) in zip(pairs, moved, strict=True))
+    return tuple(
+        replace(pair, preferred=good, dispreferred=bad, flaw=flaw)
+        for pair, (good, bad, flaw) in zip(pairs, moved, strict=True)
+    )
 
 
 def deranged(items: Sequence[Item], draw: random.Random) -> list[Item]:
-    """The items in an order that leaves as few as can be in a place that held an equal one: none, unless one item is a majority.
+    """The items in an order that leaves as few as can be in a place that held an equal one: none, unless one item is a
+    majority.
 
-    Places are sorted so that equal items stand together, and every item moves on by the length of the longest such block.
+    Places are sorted so that equal items stand together, and every item moves on by the length of the longest such
+    block.
     """
     counts = Counter(items)
     blocks = list(counts)

@@ -20,18 +20,21 @@ _TINY = 1e-300  # keeps a Dirichlet parameter above zero, so that its logarithms
 def partition(sft: Sequence[SftExample], va: Sequence[PreferencePair], spec: PartitionSpec) -> tuple[ClientShard, ...]:
     """One shard a client: disjoint, their union is exactly what came in, and everybody has an example of each kind.
 
-    A topic's examples go to the clients in shares q ~ Dirichlet(alpha · K · s) over the K clients (Hsu, Qi and Brown 2019), with s the
-    clients' sizes; q is drawn once for a topic and used for both kinds, so a client has one taste. Without alpha, q = s.
-    Raises `DataError` when a kind has fewer examples than there are clients.
+    A topic's examples go to the clients in shares q ~ Dirichlet(alpha · K · s) over the K clients (Hsu, Qi and Brown
+    2019), with s the clients' sizes; q is drawn once for a topic and used for both kinds, so a client has one taste.
+    Without alpha, q = s. Raises `DataError` when a kind has fewer examples than there are clients.
     """
     topics = dict.fromkeys([example.topic for example in sft] + [pair.topic for pair in va])
     shares = {topic: topic_shares(topic, spec) for topic in topics}
     dealt_sft, dealt_va = _deal(sft, shares, spec, "sft"), _deal(va, shares, spec, "va")
-    return tuple(ClientShard(client, mine, pairs) for client, (mine, pairs) in enumerate(zip(dealt_sft, dealt_va, strict=True)))
+    return tuple(
+        ClientShard(client, mine, pairs) for client, (mine, pairs) in enumerate(zip(dealt_sft, dealt_va, strict=True))
+    )
 
 
 def client_sizes(spec: PartitionSpec) -> np.ndarray:
-    """Expected share of each client in all examples, (K,), sum 1: geometric from 1 to `size_skew`, in a seeded order."""
+    """Expected share of each client in all examples, (K,), sum 1: geometric from 1 to `size_skew`, in a seeded
+    order."""
     import numpy as np
 
     sizes = np.exp(np.linspace(-np.log(spec.size_skew), 0.0, spec.num_clients))
@@ -42,8 +45,8 @@ def client_sizes(spec: PartitionSpec) -> np.ndarray:
 def topic_shares(topic: str, spec: PartitionSpec) -> np.ndarray:
     """Share of each client in one topic, (K,), sum 1.
 
-    A Dirichlet draw is gamma draws over their sum. At a small parameter a the gammas all underflow, so their logarithms are drawn:
-    Gamma(a) = Gamma(a + 1) · U^(1/a) in distribution (Marsaglia and Tsang 2000).
+    A Dirichlet draw is gamma draws over their sum. At a small parameter a the gammas all underflow, so their logarithms
+    are drawn: Gamma(a) = Gamma(a + 1) · U^(1/a) in distribution (Marsaglia and Tsang 2000).
     """
     import numpy as np
 
@@ -57,7 +60,9 @@ def topic_shares(topic: str, spec: PartitionSpec) -> np.ndarray:
     return np.asarray(weights / weights.sum())
 
 
-def _deal(examples: Sequence[Example], shares: Mapping[str, np.ndarray], spec: PartitionSpec, phase: Phase) -> list[tuple[Example, ...]]:
+def _deal(
+    examples: Sequence[Example], shares: Mapping[str, np.ndarray], spec: PartitionSpec, phase: Phase
+) -> list[tuple[Example, ...]]:
     """Each client's examples, in the order in which they came."""
     import numpy as np
 
@@ -81,7 +86,10 @@ def _deal(examples: Sequence[Example], shares: Mapping[str, np.ndarray], spec: P
 
 
 def _round(cumulative: np.ndarray, total: int) -> list[int]:
-    """Where each client's part of `total` examples ends. Every part is within one of its exact share, and the last end is `total`."""
+    """Where each client's part of `total` examples ends.
+
+    Every part is within one of its exact share, and the last end is `total`.
+    """
     import numpy as np
 
     ends = np.floor(np.clip(cumulative, 0.0, 1.0) * total + 0.5).astype(int)

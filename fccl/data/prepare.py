@@ -41,15 +41,18 @@ class _Loaded(Generic[Example]):
 def prepare(spec: DataSpec, paths: DataPaths, on_progress: Progress | None = None) -> Manifest:
     """Prepare the data of a federation in `paths` and return its manifest. `on_progress` is told what is being done.
 
-    Deterministic: the same spec over the same sources gives the same bytes. Raises `DataError` (with `BadRow`) for a source that
-    cannot be used, `SettingsError` for a noisy client that is none, `StorageError` for a disk that refuses; older data then stay.
+    Deterministic: the same spec over the same sources gives the same bytes. Raises `DataError` (with `BadRow`) for a
+    source that cannot be used, `SettingsError` for a noisy client that is none, `StorageError` for a disk that refuses;
+    older data then stay.
     """
     tell = on_progress or (lambda step: None)
     check_noisy_clients(spec)
     sft, va = _load_sft(spec, tell), _load_va(spec, tell)
     _check_topic_column(spec, sft, va)
     tell("splitting by instruction, finding topics")
-    sft_split, va_split = with_topics(*split_by_instruction(sft.examples, va.examples, spec), spec.partition.num_topics, spec.seed)
+    sft_split, va_split = with_topics(
+        *split_by_instruction(sft.examples, va.examples, spec), spec.partition.num_topics, spec.seed
+    )
     if spec.sft_data == BUILTIN:
         sft_split = _with_vetted_held_out(sft_split)
     if va.report is None:
@@ -77,7 +80,8 @@ def _with_vetted_held_out(split: Split[SftExample]) -> Split[SftExample]:
 def manifest_matches(paths: DataPaths, spec: DataSpec) -> bool:
     """Whether `paths` holds, complete, what `prepare` would make of `spec`, so that it can be used as it is.
 
-    A local source or the built-in data must have the content that they had. A source that is gone, or on the hub, counts as unchanged.
+    A local source or the built-in data must have the content that they had. A source that is gone, or on the hub,
+    counts as unchanged.
     """
     try:
         manifest = read_manifest(paths)
@@ -93,11 +97,20 @@ def _load_sft(spec: DataSpec, tell: Progress) -> _Loaded[SftExample]:
     name = spec.sft_data
     tell(f"reading {name}")
     if name == SYNTHETIC:
-        raise DataError("SFT_DATA=synthetic: only preference pairs can be made", hint="VA_DATA=synthetic makes them from the SFT data")
+        raise DataError(
+            "SFT_DATA=synthetic: only preference pairs can be made",
+            hint="VA_DATA=synthetic makes them from the SFT data",
+        )
     if name == BUILTIN:
         return _builtin(cast(list[SftExample], builtin_examples("sft")), "sft", spec)
     source = open_source(name, "sft")
-    return _report(source.kind, source.revision, parse_sft(source.rows, name, spec.partition.topic_column, spec.skip_bad_rows), "sft", spec)
+    return _report(
+        source.kind,
+        source.revision,
+        parse_sft(source.rows, name, spec.partition.topic_column, spec.skip_bad_rows),
+        "sft",
+        spec,
+    )
 
 
 def _load_va(spec: DataSpec, tell: Progress) -> _Loaded[PreferencePair]:
@@ -108,7 +121,13 @@ def _load_va(spec: DataSpec, tell: Progress) -> _Loaded[PreferencePair]:
     if name == BUILTIN:
         return _builtin(cast(list[PreferencePair], builtin_examples("va")), "va", spec)
     source = open_source(name, "va")
-    return _report(source.kind, source.revision, parse_va(source.rows, name, spec.partition.topic_column, spec.skip_bad_rows), "va", spec)
+    return _report(
+        source.kind,
+        source.revision,
+        parse_va(source.rows, name, spec.partition.topic_column, spec.skip_bad_rows),
+        "va",
+        spec,
+    )
 
 
 def _builtin(examples: list[Example], phase: Phase, spec: DataSpec) -> _Loaded[Example]:
@@ -118,7 +137,9 @@ def _builtin(examples: list[Example], phase: Phase, spec: DataSpec) -> _Loaded[E
 def _report(kind: Any, revision: str, parsed: Parsed[Example], phase: Phase, spec: DataSpec) -> _Loaded[Example]:
     """Drop exact duplicates, sample down to the maximum, and say so."""
     name = spec.source(phase)
-    distinct = list({_content(example): example for example in reversed(parsed.examples)}.values())[::-1]  # the first of each stays
+    distinct = list({_content(example): example for example in reversed(parsed.examples)}.values())[
+        ::-1
+    ]  # the first of each stays
     examples = _sample(distinct, spec.max_examples(phase), named_seed(spec.seed, "sample", phase))
     digest = fingerprint(name, phase) if kind == "file" else digest_of(cast(Examples, parsed.examples))
     report = SourceReport(
@@ -158,16 +179,25 @@ def _check_topic_column(spec: DataSpec, *loaded: _Loaded[Any]) -> None:
     brought = [one for one in loaded if one.columns]
     if column and brought and not any(example.topic for one in brought for example in one.examples):
         found = "; ".join(f"{one.report.name}: {', '.join(one.columns)}" for one in brought if one.report)
-        raise DataError(f"no row has a label in the column {column!r}", hint=f"set TOPIC_COLUMN to one of the columns there are ({found})")
+        raise DataError(
+            f"no row has a label in the column {column!r}",
+            hint=f"set TOPIC_COLUMN to one of the columns there are ({found})",
+        )
 
 
-def _reports(sft: _Loaded[SftExample], va: _Loaded[PreferencePair], va_split: Split[PreferencePair]) -> tuple[SourceReport, ...]:
+def _reports(
+    sft: _Loaded[SftExample], va: _Loaded[PreferencePair], va_split: Split[PreferencePair]
+) -> tuple[SourceReport, ...]:
     pairs = [pair for part in va_split.parts().values() for pair in part]
-    made = SourceReport(phase="va", name=SYNTHETIC, kind=SYNTHETIC, sha256=digest_of(pairs), rows_read=len(pairs), examples=len(pairs))
+    made = SourceReport(
+        phase="va", name=SYNTHETIC, kind=SYNTHETIC, sha256=digest_of(pairs), rows_read=len(pairs), examples=len(pairs)
+    )
     return tuple(report or made for report in (sft.report, va.report))
 
 
-def _manifest(spec: DataSpec, sources: tuple[SourceReport, ...], splits: Mapping[Phase, Split[Any]], shards: Sequence[ClientShard]) -> Manifest:
+def _manifest(
+    spec: DataSpec, sources: tuple[SourceReport, ...], splits: Mapping[Phase, Split[Any]], shards: Sequence[ClientShard]
+) -> Manifest:
     """All of the manifest but its files, which are not written yet."""
     topics = topics_by_size(splits)
     return Manifest(

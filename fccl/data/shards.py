@@ -20,12 +20,17 @@ from fccl.storage.reading import NotJson, json_value
 from fccl.storage.temporary import is_temporary, sweep
 
 Examples = Sequence[SftExample] | Sequence[PreferencePair]
-_PREPARED = re.compile("(client_[0-9]+|validation|test)_(sft|va)[.]jsonl")  # what `write_prepared` writes into the two folders
+_PREPARED = re.compile(
+    "(client_[0-9]+|validation|test)_(sft|va)[.]jsonl"
+)  # what `write_prepared` writes into the two folders
 
 
 @dataclass(frozen=True)
 class ClientShard:
-    """What one client trains on. Shards are disjoint, and together they are the training split (before noise made on purpose)."""
+    """What one client trains on.
+
+    Shards are disjoint, and together they are the training split (before noise made on purpose).
+    """
 
     client_id: int
     sft: tuple[SftExample, ...]
@@ -38,7 +43,8 @@ class ClientShard:
 def load_shard(paths: DataPaths, client_id: int, manifest: Manifest | None = None) -> ClientShard:
     """One client's shard; reads that client's two files and nothing else.
 
-    Raises `DataError` when a file is missing or empty, `BadRow` when a line is malformed, `StorageError` when it is not the one of the manifest.
+    Raises `DataError` when a file is missing or empty, `BadRow` when a line is malformed, `StorageError` when it is not
+    the one of the manifest.
     """
     if manifest is not None:
         require_unchanged(paths, manifest, [paths.shard(client_id, phase) for phase in PHASES])
@@ -52,33 +58,47 @@ def load_shard(paths: DataPaths, client_id: int, manifest: Manifest | None = Non
 def read_manifest(paths: DataPaths | LogPaths) -> Manifest:
     """The manifest of prepared data, or a run's copy of it. Raises `DataError` when there is none or it is not one."""
     if not paths.manifest.is_file():
-        raise DataError(f"{paths.root} holds no prepared data", hint="run `fccl prepare` first, or name the folder with --data-dir")
+        raise DataError(
+            f"{paths.root} holds no prepared data", hint="run `fccl prepare` first, or name the folder with --data-dir"
+        )
     with storage_errors(paths.manifest, "read"):
         content = paths.manifest.read_bytes()
     try:
         json_value(content)
         return Manifest.model_validate_json(content)
     except (NotJson, ValidationError) as error:
-        raise DataError(f"{paths.manifest} is not a manifest of this version", hint="run `fccl prepare` again") from error
+        raise DataError(
+            f"{paths.manifest} is not a manifest of this version", hint="run `fccl prepare` again"
+        ) from error
 
 
 def require_unchanged(paths: DataPaths, manifest: Manifest, files: Iterable[Path]) -> None:
     """Raises `StorageError` unless these files have the content that they had when the manifest was written."""
     for file in files:
         if sha256_of(file) != manifest.files.get(file.relative_to(paths.root).as_posix()):
-            raise StorageError(f"{file} is not what it was when the data was prepared", hint="prepare the data again, with the same settings")
+            raise StorageError(
+                f"{file} is not what it was when the data was prepared",
+                hint="prepare the data again, with the same settings",
+            )
 
 
 def is_complete(paths: DataPaths, manifest: Manifest) -> bool:
     """Whether every file of the manifest is there with the content that it had."""
-    return all((paths.root / name).is_file() and sha256_of(paths.root / name) == digest for name, digest in manifest.files.items())
+    return all(
+        (paths.root / name).is_file() and sha256_of(paths.root / name) == digest
+        for name, digest in manifest.files.items()
+    )
 
 
-def write_prepared(paths: DataPaths, shards: Sequence[ClientShard], held_out: Mapping[tuple[str, Phase], Examples], picture: bytes) -> dict[str, str]:
-    """Put the shards, the held-out files and the picture in the place of older ones; returns the SHA-256 of each data file, for the manifest.
+def write_prepared(
+    paths: DataPaths, shards: Sequence[ClientShard], held_out: Mapping[tuple[str, Phase], Examples], picture: bytes
+) -> dict[str, str]:
+    """Put the shards, the held-out files and the picture in the place of older ones; returns the SHA-256 of each data
+    file, for the manifest.
 
-    Everything is written beside first. The old manifest goes before the first folder is exchanged and the caller writes the new one
-    last, so a folder that was only half exchanged never looks complete. Raises `StorageError`; older data are then untouched.
+    Everything is written beside first. The old manifest goes before the first folder is exchanged and the caller writes
+    the new one last, so a folder that was only half exchanged never looks complete. Raises `StorageError`; older data
+    are then untouched.
     """
     with storage_errors(paths.root):
         paths.root.mkdir(parents=True, exist_ok=True)
@@ -89,7 +109,9 @@ def write_prepared(paths: DataPaths, shards: Sequence[ClientShard], held_out: Ma
         for file, examples in _files(beside, shards, held_out):
             write_examples(file, examples)
         write_bytes(beside.picture, picture)
-        digests = {file.relative_to(beside.root).as_posix(): sha256_of(file) for file, _ in _files(beside, shards, held_out)}
+        digests = {
+            file.relative_to(beside.root).as_posix(): sha256_of(file) for file, _ in _files(beside, shards, held_out)
+        }
         with storage_errors(paths.root):
             paths.picture.unlink(missing_ok=True)
             paths.manifest.unlink(missing_ok=True)
@@ -105,7 +127,9 @@ def commit(paths: DataPaths, manifest: Manifest) -> None:
     write_text(paths.manifest, manifest.model_dump_json(indent=1) + "\n")
 
 
-def _files(paths: DataPaths, shards: Sequence[ClientShard], held_out: Mapping[tuple[str, Phase], Examples]) -> list[tuple[Path, Examples]]:
+def _files(
+    paths: DataPaths, shards: Sequence[ClientShard], held_out: Mapping[tuple[str, Phase], Examples]
+) -> list[tuple[Path, Examples]]:
     clients = [(paths.shard(shard.client_id, phase), shard.of(phase)) for shard in shards for phase in PHASES]
     return clients + [(paths.held_out(split, phase), examples) for (split, phase), examples in held_out.items()]
 
@@ -115,4 +139,7 @@ def _refuse_foreign_files(paths: DataPaths) -> None:
     for folder in (paths.clients, paths.server):
         for path in sorted(folder.glob("*")) if folder.is_dir() else ():
             if not (_PREPARED.fullmatch(path.name) or is_temporary(path.name)):
-                raise DataError(f"{path} is not a file of prepared data, and preparing would delete it", hint="name another folder with --data-dir")
+                raise DataError(
+                    f"{path} is not a file of prepared data, and preparing would delete it",
+                    hint="name another folder with --data-dir",
+                )

@@ -32,7 +32,12 @@ HUB_SECONDS = 8.0  # to find out whether the hub answers
 SourceKind = Literal["builtin", "file", "hub"]
 _LONGEST_HUB_NAME = 96  # letters; the hub's own rule
 _HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
-_WAYS_OUT = "name a local .json, .jsonl or .parquet file, use `builtin`, or set HF_HUB_OFFLINE=1 if the data set is in the hub's local cache"
+_WAYS_OUT = (
+    "name a local .json, .jsonl or .parquet file, use `builtin`, or set HF_HUB_OFFLINE=1 if the data set is "
+    "in "
+    "the "
+    "hub's local cache"
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,10 @@ class Source:
 
 
 def kind_of(name: str) -> SourceKind:
-    """Whether `name` is the built-in data, a local file or a hub data set. Raises `DataError` when it can be none of them."""
+    """Whether `name` is the built-in data, a local file or a hub data set.
+
+    Raises `DataError` when it can be none of them.
+    """
     if name == BUILTIN:
         return "builtin"
     path = Path(name)
@@ -54,20 +62,26 @@ def kind_of(name: str) -> SourceKind:
         return "file"
     if len(name) <= _LONGEST_HUB_NAME and _HUB_NAME.fullmatch(name) and ("/" in name or not path.suffix):
         return "hub"
-    raise DataError(f"{name} is neither a file that is there nor the name of a hub data set", hint=f"a file must end in {', '.join(ENDINGS)}")
+    raise DataError(
+        f"{name} is neither a file that is there nor the name of a hub data set",
+        hint=f"a file must end in {', '.join(ENDINGS)}",
+    )
 
 
 def open_source(name: str, phase: Phase) -> Source:
     """The rows of a file or hub data set. `phase` decides between the splits of a hub data set that has one for each.
 
-    Raises `DataError` when the source is not there, not readable or not reachable, `StorageError` when the disk refuses.
+    Raises `DataError` when the source is not there, not readable or not reachable, `StorageError` when the disk
+    refuses.
     """
     if kind_of(name) == "hub":
         revision = _ask_hub(name)
         return Source(name, "hub", revision, enumerate(_read_hub(name, phase), start=1))
     path = Path(name)
     if not _exists(path):
-        raise DataError(f"{name} is not there", hint="check the path; it is relative to the folder that the command runs in")
+        raise DataError(
+            f"{name} is not there", hint="check the path; it is relative to the folder that the command runs in"
+        )
     if not path.is_file():
         what = "a folder" if path.is_dir() else "a device or a pipe, not a file"
         raise DataError(f"{name} is {what}", hint=f"name one file that ends in {', '.join(ENDINGS)}")
@@ -80,7 +94,10 @@ def _ending(path: Path) -> str:
 
 
 def _exists(path: Path) -> bool:
-    """Whether there is such a path. A name that is too long for one, or impossible, is nobody's; a folder that may not be entered is an error."""
+    """Whether there is such a path.
+
+    A name that is too long for one, or impossible, is nobody's; a folder that may not be entered is an error.
+    """
     try:
         return path.exists()
     except ValueError:
@@ -100,7 +117,9 @@ def builtin_examples(phase: Phase) -> list[SftExample] | list[PreferencePair]:
 
 
 def fingerprint(name: str, phase: Phase) -> str | None:
-    """The SHA-256 of a local file or of the built-in data as they are now; None when that cannot be known without the network."""
+    """The SHA-256 of a local file or of the built-in data as they are now; None when that cannot be known without the
+    network.
+    """
     if name == BUILTIN:
         return digest_of(builtin_examples(phase))
     path = Path(name)
@@ -128,20 +147,25 @@ def _read_parquet(path: Path) -> Dataset:
     from datasets import Dataset, disable_progress_bars
 
     disable_progress_bars()
-    with storage_errors(path, "read"), TemporaryDirectory() as cache:  # else `datasets` keeps a copy of the file for good
+    with (
+        storage_errors(path, "read"),
+        TemporaryDirectory() as cache,
+    ):  # else `datasets` keeps a copy of the file for good
         try:
             return Dataset.from_parquet(str(path), cache_dir=cache, keep_in_memory=True)
         except OSError:
             raise
         except Exception as error:  # pyarrow's and datasets' errors share no base
-            raise DataError(f"{path} is not a readable parquet file: {_first_line(error.__cause__ or error)}") from error
+            raise DataError(
+                f"{path} is not a readable parquet file: {_first_line(error.__cause__ or error)}"
+            ) from error
 
 
 def _ask_hub(name: str) -> str:
     """The revision of a hub data set, "" when offline mode is on.
 
-    Asked before anything is loaded: left alone, the library retries for 23 seconds where there is no network. The thread bounds what
-    the library's own time-out does not, a name server that never answers. Raises `DataError`.
+    Asked before anything is loaded: left alone, the library retries for 23 seconds where there is no network. The
+    thread bounds what the library's own time-out does not, a name server that never answers. Raises `DataError`.
     """
     from huggingface_hub import HfApi, is_offline_mode
     from huggingface_hub.errors import HfHubHTTPError
@@ -163,7 +187,9 @@ def _ask_hub(name: str) -> str:
     if isinstance(answer, HfHubHTTPError):
         raise DataError(f"the hub does not give out a data set {name!r}: {_first_line(answer)}", hint=_WAYS_OUT)
     if isinstance(answer, Exception):
-        raise DataError(f"{name!r} is no local file, and the hub cannot be reached: {_first_line(answer)}", hint=_WAYS_OUT)
+        raise DataError(
+            f"{name!r} is no local file, and the hub cannot be reached: {_first_line(answer)}", hint=_WAYS_OUT
+        )
     return answer
 
 
@@ -178,7 +204,10 @@ def _read_hub(name: str, phase: Phase) -> Dataset:
         if split in splits:
             return splits[split]
     found = ", ".join(map(str, splits))
-    raise DataError(f"the data set {name!r} has no split 'train' (it has {found})", hint="save the split you want as a .parquet file")
+    raise DataError(
+        f"the data set {name!r} has no split 'train' (it has {found})",
+        hint="save the split you want as a .parquet file",
+    )
 
 
 def _first_line(error: BaseException) -> str:

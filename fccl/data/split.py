@@ -1,4 +1,6 @@
-"""Train, server validation and test: by instruction, so that no instruction is on both sides, neither within SFT or VA nor across."""
+"""Train, server validation and test: by instruction, so that no instruction is on both sides, neither within SFT or VA
+nor across.
+"""
 
 from __future__ import annotations
 
@@ -32,15 +34,19 @@ def group_key(instruction: str) -> str:
     return " ".join(instruction.split()).casefold()
 
 
-def split_by_instruction(sft: Sequence[SftExample], va: Sequence[PreferencePair], spec: DataSpec) -> tuple[Split[SftExample], Split[PreferencePair]]:
+def split_by_instruction(
+    sft: Sequence[SftExample], va: Sequence[PreferencePair], spec: DataSpec
+) -> tuple[Split[SftExample], Split[PreferencePair]]:
     """Split both kinds so that an instruction held out in one is in the same split of the other, or not in it at all.
 
-    Instructions are ranked by a hash of (seed, instruction). The kind with fewer distinct ones is split first, in order of rank. The
-    other follows it where they share an instruction and fills up from the rest. The sizes are exact to one example when no kind
-    has an instruction twice: the second kind's quotas are not smaller, so what it must follow fits. A repeated instruction stays in one
-    split, in training when there are more of it than the held-out split still wants.
+    Instructions are ranked by a hash of (seed, instruction). The kind with fewer distinct ones is split first, in order
+    of rank. The other follows it where they share an instruction and fills up from the rest. The sizes are exact to one
+    example when no kind has an instruction twice: the second kind's quotas are not smaller, so what it must follow
+    fits. A repeated instruction stays in one split, in training when there are more of it than the held-out split still
+    wants.
 
-    `va` may be empty (pairs made later). Raises `DataError` when there are too few distinct instructions for three splits.
+    `va` may be empty (pairs made later). Raises `DataError` when there are too few distinct instructions for three
+    splits.
     """
     counts: dict[Phase, Counter[str]] = {"sft": _count(sft), "va": _count(va)}
     places: dict[str, str] = {}
@@ -58,9 +64,15 @@ def _count(examples: Sequence[Any]) -> Counter[str]:
 def _place(counts: Counter[str], known: Mapping[str, str], spec: DataSpec) -> dict[str, str]:
     """The split of every group of one kind, given those that the other kind has already placed."""
     places = {group: known[group] for group in counts if group in known}
-    free = sorted((group for group in counts if group not in known), key=lambda group: (named_seed(spec.seed, "split", group), group))
+    free = sorted(
+        (group for group in counts if group not in known),
+        key=lambda group: (named_seed(spec.seed, "split", group), group),
+    )
     total = counts.total()
-    quotas = {"test": max(1, min(spec.test_examples, total // 5)), "validation": max(1, min(spec.validation_examples, total // 10))}
+    quotas = {
+        "test": max(1, min(spec.test_examples, total // 5)),
+        "validation": max(1, min(spec.validation_examples, total // 10)),
+    }
     for split in ("test", "validation", "train"):  # first, one group to each that has none
         if free and split not in places.values():
             group = _first(free, counts, quotas.get(split))
@@ -93,7 +105,8 @@ def _fill(ranked: Sequence[str], counts: Mapping[str, int], quota: int) -> list[
 def _check(phase: Phase, counts: Counter[str], places: Mapping[str, str]) -> None:
     if {places[group] for group in counts} != set(SPLITS):
         raise DataError(
-            f"{len(counts)} distinct instructions ({phase.upper()}) are too few for a training, a validation and a test split",
+            f"{len(counts)} distinct instructions ({phase.upper()}) are too few for a training, a validation and a "
+            "test split",
             hint="at least three are needed; bring more data",
         )
 

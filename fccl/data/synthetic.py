@@ -1,9 +1,10 @@
 """Preference pairs made from instructions with one response: the response, against a spoilt one made from text alone.
 
-Where an example has an `answer` beside its response, the answer is the preferred one: the response may be a demonstration that nobody has vetted.
+Where an example has an `answer` beside its response, the answer is the preferred one: the response may be a
+demonstration that nobody has vetted.
 
-For users who have no preference data. What such pairs teach is narrow (answer what was asked, whole, in order, once), so the
-manifest calls them synthetic.
+For users who have no preference data. What such pairs teach is narrow (answer what was asked, whole, in order, once),
+so the manifest calls them synthetic.
 """
 
 from __future__ import annotations
@@ -24,11 +25,16 @@ REFUSALS = (
 )
 _SENTENCE_END = re.compile(r"((?<=[.!?])\s+|\n+)")
 
-Flaw = Callable[[str, random.Random], str]  # a response and a draw -> a worse response, "" when this flaw cannot be made of it
+Flaw = Callable[
+    [str, random.Random], str
+]  # a response and a draw -> a worse response, "" when this flaw cannot be made of it
 
 
 def synthetic_pairs(sft: Split[SftExample], max_examples: int, seed: int) -> Split[PreferencePair]:
-    """A pair for each example, each split from its own examples only. With a maximum, every split is sampled down alike."""
+    """A pair for each example, each split from its own examples only.
+
+    With a maximum, every split is sampled down alike.
+    """
     total = sum(len(part) for part in sft.parts().values())
     share = min(1.0, max_examples / total) if max_examples else 1.0
     return Split(*(make_pairs(_sample(part, share, seed, name), seed) for name, part in sft.parts().items()))
@@ -43,7 +49,9 @@ def _sample(examples: Sequence[SftExample], share: float, seed: int, name: str) 
 
 
 def make_pairs(examples: Sequence[SftExample], seed: int) -> tuple[PreferencePair, ...]:
-    """One pair for each example: its answer or response preferred, and dispreferred the same with one flaw, drawn among those it can have."""
+    """One pair for each example: its answer or response preferred, and dispreferred the same with one flaw, drawn among
+    those it can have.
+    """
     responses = sorted({_good(example) for example in examples})
     return tuple(_pair(example, responses, seed) for example in examples)
 
@@ -70,11 +78,16 @@ def _other(responses: Sequence[str], draw: random.Random) -> str:
 def _truncated(response: str, draw: random.Random) -> str:
     """Cut between words, somewhere in the middle."""
     words = response.split(" ")
-    return " ".join(words[: draw.randint(len(words) // 4 + 1, len(words) * 3 // 4)]).rstrip(" .!?\n") if len(words) >= 4 else ""
+    return (
+        " ".join(words[: draw.randint(len(words) // 4 + 1, len(words) * 3 // 4)]).rstrip(" .!?\n")
+        if len(words) >= 4
+        else ""
+    )
 
 
 def _scrambled(response: str, draw: random.Random) -> str:
-    """The sentences and lines in another order; what stands between them stays, so that the layout gives nothing away."""
+    """The sentences and lines in another order; what stands between them stays, so that the layout gives
+    nothing away."""
     parts = _SENTENCE_END.split(response)  # sentence, separator, sentence, …
     sentences = parts[::2]
     if len(set(sentences)) < 2:
@@ -94,4 +107,9 @@ def _repeated(response: str, draw: random.Random) -> str:
     return " ".join([_SENTENCE_END.split(response)[0]] * draw.randint(3, 4))
 
 
-FLAWS: Mapping[str, Flaw] = {"truncated": _truncated, "scrambled": _scrambled, "evasive": _evasive, "repeated": _repeated}
+FLAWS: Mapping[str, Flaw] = {
+    "truncated": _truncated,
+    "scrambled": _scrambled,
+    "evasive": _evasive,
+    "repeated": _repeated,
+}

@@ -1,7 +1,8 @@
 """95 % percentile bootstrap intervals (Efron 1979), vectorised and seeded.
 
-Examples are resampled with replacement; n examples, S resamples, k sums. A paired difference is the interval of a per-example difference:
-both models answer the same resampled examples, so what makes an example hard for both cancels out.
+Examples are resampled with replacement; n examples, S resamples, k sums. A paired difference is the interval of a
+per-example difference: both models answer the same resampled examples, so what makes an example hard for both cancels
+out.
 """
 
 from __future__ import annotations
@@ -52,14 +53,19 @@ class Bootstrap:
         return np.concatenate([columns[rows].sum(axis=1) for rows in self._drawn(len(columns))])
 
     def counts(self, count: int) -> Floats:
-        """How often each of n rows is drawn in each resample of `sums`: (S, n). `counts @ column` is its sum, for many columns in much less time."""
+        """How often each of n rows is drawn in each resample of `sums`: (S, n).
+
+        `counts @ column` is its sum, for many columns in much less time.
+        """
         return np.concatenate([_counted(rows, count) for rows in self._drawn(count)])
 
     def _drawn(self, count: int) -> Iterator[NDArray[np.int64]]:
         """The rows of each resample, so many resamples at once: (block, n)."""
         draw = np.random.default_rng(self.seed)
         block = max(1, _DRAWS_AT_ONCE // count)
-        return (draw.integers(count, size=(min(block, self.samples - at), count)) for at in range(0, self.samples, block))
+        return (
+            draw.integers(count, size=(min(block, self.samples - at), count)) for at in range(0, self.samples, block)
+        )
 
 
 def _counted(rows: NDArray[np.int64], count: int) -> Floats:

@@ -1,7 +1,7 @@
 """Each client's own update against the global model: whom does the federation serve?
 
-A client can be better off alone on its own kind of data and worse off on everything else, so both are measured: on the whole test split,
-and with the test examples weighted as the client's topics are.
+A client can be better off alone on its own kind of data and worse off on everything else, so both are measured: on the
+whole test split, and with the test examples weighted as the client's topics are.
 """
 
 from __future__ import annotations
@@ -22,12 +22,17 @@ Shares = Mapping[str, float]  # topic -> its share, or count, in a client's SFT 
 
 
 def topic_weights(topics: Sequence[str], shares: Shares) -> Floats:
-    """A weight per example (n,): each topic's examples share the topic's part of the client's data. Zero where the client has no such topic."""
+    """A weight per example (n,): each topic's examples share the topic's part of the client's data.
+
+    Zero where the client has no such topic.
+    """
     total, counts = sum(shares.values()), Counter(topics)
     return np.array([shares.get(topic, 0.0) / total / counts[topic] for topic in topics], dtype=np.float64)
 
 
-def evaluate_client(client_id: int, phase: Phase, own: Evaluated, everyone: Evaluated, shares: Shares, boot: Bootstrap) -> ClientEvaluation:
+def evaluate_client(
+    client_id: int, phase: Phase, own: Evaluated, everyone: Evaluated, shares: Shares, boot: Bootstrap
+) -> ClientEvaluation:
     """A client's own last update, and on its mix of topics the global model (`everyone`) beside it."""
     return ClientEvaluation(
         client_id=client_id,
@@ -41,12 +46,18 @@ def evaluate_client(client_id: int, phase: Phase, own: Evaluated, everyone: Eval
 
 def _mix(own: Evaluated, everyone: Evaluated, shares: Shares, boot: Bootstrap) -> ClientMix | None:
     """None when the test split has none of the client's topics, or they are not known."""
-    weights = topic_weights([example.topic for example in own.split.sft], shares) if any(shares.values()) else np.zeros(0)
+    weights = (
+        topic_weights([example.topic for example in own.split.sft], shares) if any(shares.values()) else np.zeros(0)
+    )
     used = weights > 0
     if not used.any():
         return None
     covered, weights = float(weights.sum()), weights[used]
-    tokens, own_nll, global_nll = own.sft.tokens[used] * weights, own.sft.nll[used] * weights, everyone.sft.nll[used] * weights
+    tokens, own_nll, global_nll = (
+        own.sft.tokens[used] * weights,
+        own.sft.nll[used] * weights,
+        everyone.sft.nll[used] * weights,
+    )
     own_exact, global_exact, change = _exact(own, everyone, shares, boot)
     return ClientMix(
         covered=min(1.0, covered),
@@ -58,8 +69,13 @@ def _mix(own: Evaluated, everyone: Evaluated, shares: Shares, boot: Bootstrap) -
     )
 
 
-def _exact(own: Evaluated, everyone: Evaluated, shares: Shares, boot: Bootstrap) -> tuple[Estimate | None, Estimate | None, list[Difference]]:
-    """Exact answers on the client's mix: its own, the global model's, their difference. Weighted over the examples that have an answer."""
+def _exact(
+    own: Evaluated, everyone: Evaluated, shares: Shares, boot: Bootstrap
+) -> tuple[Estimate | None, Estimate | None, list[Difference]]:
+    """Exact answers on the client's mix: its own, the global model's, their difference.
+
+    Weighted over the examples that have an answer.
+    """
     weights = topic_weights([own.split.sft[index].topic for index in own.split.answered], shares)
     used = weights > 0
     if not used.any():

@@ -15,11 +15,16 @@ from fccl.records.evaluation import Comparison, Difference, Estimate, verdict
 
 
 def compare(first: Evaluated, second: Evaluated, boot: Bootstrap) -> Comparison:
-    """What `second` does better or worse than `first` on the split that both answered. Preferences count where neither has a tie."""
+    """What `second` does better or worse than `first` on the split that both answered.
+
+    Preferences count where neither has a tie.
+    """
     differences = [
         perplexity_ratio(first.sft.nll, second.sft.nll, first.sft.tokens, boot),
         *_preferences("preference accuracy", first.pairs.margins, second.pairs.margins, boot),
-        *_preferences("preference accuracy, mean log-prob", first.pairs.margins_per_token, second.pairs.margins_per_token, boot),
+        *_preferences(
+            "preference accuracy, mean log-prob", first.pairs.margins_per_token, second.pairs.margins_per_token, boot
+        ),
         difference("mean margin", "nats", boot.mean(second.pairs.margins - first.pairs.margins)),
     ]
     if len(first.exact):
@@ -36,12 +41,19 @@ def compare_all(models: Sequence[Evaluated], boot: Bootstrap) -> tuple[Compariso
 def perplexity_ratio(first_nll: Floats, second_nll: Floats, tokens: NDArray[Any], boot: Bootstrap) -> Difference:
     """second / first: below 1 the second is better. A ratio, since perplexity is one: 40 to 20 is as much as 4 to 2."""
     estimate = boot.perplexity(second_nll - first_nll, tokens)
-    return Difference(measure="response perplexity", kind="ratio", estimate=estimate, verdict=verdict(estimate, neutral=1.0, higher_is_better=False))
+    return Difference(
+        measure="response perplexity",
+        kind="ratio",
+        estimate=estimate,
+        verdict=verdict(estimate, neutral=1.0, higher_is_better=False),
+    )
 
 
 def difference(measure: str, kind: Literal["points", "nats"], estimate: Estimate) -> Difference:
     """second - first, of a measure of which more is better."""
-    return Difference(measure=measure, kind=kind, estimate=estimate, verdict=verdict(estimate, neutral=0.0, higher_is_better=True))
+    return Difference(
+        measure=measure, kind=kind, estimate=estimate, verdict=verdict(estimate, neutral=0.0, higher_is_better=True)
+    )
 
 
 def _preferences(measure: str, first: Floats, second: Floats, boot: Bootstrap) -> list[Difference]:

@@ -1,4 +1,6 @@
-"""The server's validation split: what the global adapter's loss on it is after a round, and any adapter's on a few examples of it before."""
+"""The server's validation split: what the global adapter's loss on it is after a round, and any adapter's on a few
+examples of it before.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +28,30 @@ _Share = Callable[[list[int]], Tensor]
 
 
 class Validator:
-    """Called with a round's phase, its new adapter and, in VA rounds, the reference adapter; returns the held-out figures.
+    """Called with a round's phase, its new adapter and, in VA rounds, the reference adapter; returns the held-out
+    figures.
 
-    The encoded rows are kept, and so are the reference policy's log-probabilities, as long as the reference is the same.
+    The encoded rows are kept, and so are the reference policy's log-probabilities, as long as the reference is the
+    same.
     """
 
-    def __init__(self, model: LanguageModel, sft: Sequence[SftExample], va: Sequence[PreferencePair], *, beta: float, batch_size: int) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        sft: Sequence[SftExample],
+        va: Sequence[PreferencePair],
+        *,
+        beta: float,
+        batch_size: int,
+    ) -> None:
         self.model, self.sft, self.va, self.beta, self.batch_size = model, sft, va, beta, batch_size
         self._reference: tuple[str, PairScores] | None = None
 
     def __call__(self, phase: Phase, adapter: Adapter, reference: Adapter | None) -> HeldOut:
-        """Leaves `adapter` loaded. Raises `AdapterError`, and `ValueError` when a VA round comes without its reference."""
+        """Leaves `adapter` loaded.
+
+        Raises `AdapterError`, and `ValueError` when a VA round comes without its reference.
+        """
         return self._response_loss(adapter) if phase == "sft" else self._preference_loss(adapter, reference)
 
     @cached_property
@@ -67,7 +82,10 @@ class Validator:
         return HeldOut(loss=float(loss), preference_accuracy=accuracy(now.margins), examples=len(self.pairs))
 
     def reference_scores(self, reference: Adapter) -> PairScores:
-        """log π_ref of all pairs: computed once, since the reference does not change between VA rounds. May leave `reference` loaded."""
+        """log π_ref of all pairs: computed once, since the reference does not change between VA rounds.
+
+        May leave `reference` loaded.
+        """
         if self._reference is None or self._reference[0] != reference.sha256:
             self.model.load(reference)
             self._reference = reference.sha256, score_pairs(self.model, self.pairs, self.batch_size)
@@ -75,12 +93,13 @@ class Validator:
 
 
 class VerificationLoss:
-    """The loss of any adapter on at most `examples` examples of the split (0: all of it), and its slopes along adapters.
+    """The loss of any adapter on at most `examples` examples of the split (0: all of it), and its slopes along
+    adapters.
 
-    In SFT rounds nats per response token, in VA rounds the DPO loss per pair against the task's reference. An adapter may hold what clients train of
-    the task's alone; the rest then stands behind it, as it did for them. The examples are drawn anew for every
-    round from the task's seed, in proportion to topics. Runs with the task's number of threads: the weights of a round depend on the last
-    bits of what is computed here.
+    In SFT rounds nats per response token, in VA rounds the DPO loss per pair against the task's reference. An adapter
+    may hold what clients train of the task's alone; the rest then stands behind it, as it did for them. The examples
+    are drawn anew for every round from the task's seed, in proportion to topics. Runs with the task's number of
+    threads: the weights of a round depend on the last bits of what is computed here.
     """
 
     def __init__(self, validator: Validator, examples: int) -> None:
@@ -92,12 +111,17 @@ class VerificationLoss:
         return min(self._examples or held, held)
 
     def loss(self, task: FitTask, adapter: Adapter) -> float:
-        """Infinity when it is not finite. Leaves `adapter` loaded. Raises `ValueError` when a VA task comes without its reference."""
+        """Infinity when it is not finite. Leaves `adapter` loaded.
+
+        Raises `ValueError` when a VA task comes without its reference.
+        """
         with cpu_threads(task.train.threads), torch.no_grad():
             return self._sum(task, adapter, lambda share: None)
 
     def slopes(self, task: FitTask, adapter: Adapter, directions: Iterable[Adapter]) -> tuple[float, tuple[float, ...]]:
-        """The loss and, for each direction, the inner product of its gradient with respect to the LoRA factors with it, in float64."""
+        """The loss and, for each direction, the inner product of its gradient with respect to the LoRA factors with it,
+        in float64.
+        """
         factors = self._split.model.factors
         gradient = {name: torch.zeros(parameter.shape, dtype=torch.float64) for name, parameter in factors.items()}
 
@@ -139,11 +163,15 @@ class VerificationLoss:
             raise ValueError("a VA round is verified against its reference adapter")
         model, drawn = self._split.model, self._drawn(task, self._split.va)
         pairs, known = [self._split.pairs[index] for index in drawn], self._split.reference_scores(task.reference)
-        chosen_before, rejected_before = (torch.from_numpy(part[drawn]).to(model.device) for part in (known.chosen, known.rejected))
+        chosen_before, rejected_before = (
+            torch.from_numpy(part[drawn]).to(model.device) for part in (known.chosen, known.rejected)
+        )
 
         def share(indices: list[int]) -> Tensor:
             policy = pair_log_probs(model, [pairs[index] for index in indices]).double()
-            return dpo_losses(policy[:, 0], policy[:, 1], chosen_before[indices], rejected_before[indices], task.train.dpo_beta).sum() / len(pairs)
+            return dpo_losses(
+                policy[:, 0], policy[:, 1], chosen_before[indices], rejected_before[indices], task.train.dpo_beta
+            ).sum() / len(pairs)
 
         return [2 * max(len(chosen.ids), len(rejected.ids)) for chosen, rejected in pairs], share
 
@@ -153,10 +181,11 @@ class VerificationLoss:
 
 
 def proportional_draw(topics: Sequence[str], count: int, seed: int) -> list[int]:
-    """`count` indices without repetition, each topic with its share of them, up or down to the next whole number; in ascending order.
+    """`count` indices without repetition, each topic with its share of them, up or down to the next whole number; in
+    ascending order.
 
-    A systematic sample: the indices in order of topic, shuffled within one, and every (n / count)-th of them from a random start. A sample that
-    missed a topic would hold back the client that alone has it.
+    A systematic sample: the indices in order of topic, shuffled within one, and every (n / count)-th of them from a
+    random start. A sample that missed a topic would hold back the client that alone has it.
     """
     draw = random.Random(seed)
     order = sorted(range(len(topics)), key=lambda index: (topics[index], draw.random()))

@@ -11,7 +11,9 @@ TIE_NATS = 1e-4  # margins below this are float noise: the two responses are the
 
 
 def choices(margins: Floats) -> Floats:
-    """Of margins log p(chosen) - log p(rejected) (n,): 1 where the chosen response is likelier, 0 where it is less likely, NaN for a tie."""
+    """Of margins log p(chosen) - log p(rejected) (n,): 1 where the chosen response is likelier, 0 where it is less
+    likely, NaN for a tie.
+    """
     return np.where(np.abs(margins) < TIE_NATS, np.nan, (margins > 0).astype(np.float64))
 
 
@@ -30,4 +32,9 @@ def preference(margins: Floats, boot: Bootstrap) -> Preference:
     """Right, wrong and ties of margins (n,), and the accuracy with its interval."""
     made = decided(choices(margins))
     right = int(made.sum())
-    return Preference(accuracy=boot.mean(made) if len(made) else None, right=right, wrong=len(made) - right, ties=len(margins) - len(made))
+    return Preference(
+        accuracy=boot.mean(made) if len(made) else None,
+        right=right,
+        wrong=len(made) - right,
+        ties=len(margins) - len(made),
+    )

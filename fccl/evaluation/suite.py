@@ -55,7 +55,12 @@ class Evaluated:
 
 
 def evaluate_model(
-    model: LanguageModel, name: str, adapter: Adapter | None, split: Split, options: EvaluationOptions, on_progress: Progress = no_progress
+    model: LanguageModel,
+    name: str,
+    adapter: Adapter | None,
+    split: Split,
+    options: EvaluationOptions,
+    on_progress: Progress = no_progress,
 ) -> Evaluated:
     """Everything that needs the model. `adapter` None is the base model. Leaves the adapter loaded.
 
@@ -63,7 +68,9 @@ def evaluate_model(
     """
     shown = _shown(split.sft, options)
     stages = _Stages(on_progress, total=len(split.sft) + 2 * len(split.va) + len(split.answered) + 2 * len(shown))
-    model.load(adapter or model.initial_adapter(seed=0))  # B is zero in an initial adapter, so that is the base model exactly
+    model.load(
+        adapter or model.initial_adapter(seed=0)
+    )  # B is zero in an initial adapter, so that is the base model exactly
     rows = encode_sft(model.tokenizer, split.sft, model.spec.max_length)
     pairs = encode_pairs(model.tokenizer, split.va, model.spec.max_length)
     return Evaluated(
@@ -72,9 +79,12 @@ def evaluate_model(
         split=split,
         sft=score_sft(model, rows, options.batch_size, stages.next(len(rows))),
         pairs=score_pairs(model, pairs, options.batch_size, stages.next(len(pairs), each=2)),
-        exact=_exact_answers(model, [split.sft[index] for index in split.answered], options, stages.next(len(split.answered))),
+        exact=_exact_answers(
+            model, [split.sft[index] for index in split.answered], options, stages.next(len(split.answered))
+        ),
         generations=_generations(model, shown, options, stages),
-        truncated=sum(row.truncated for row in rows) + sum(chosen.truncated or rejected.truncated for chosen, rejected in pairs),
+        truncated=sum(row.truncated for row in rows)
+        + sum(chosen.truncated or rejected.truncated for chosen, rejected in pairs),
     )
 
 
@@ -121,26 +131,46 @@ def _by_topic(one: Evaluated, boot: Bootstrap) -> tuple[TopicResult, ...]:
 
 def _by_flaw(one: Evaluated, boot: Bootstrap) -> tuple[FlawResult, ...]:
     flaws = _groups([pair.flaw for pair in one.split.va])
-    return tuple(FlawResult(flaw=flaw, preference=preference(one.pairs.margins[indices], boot)) for flaw, indices in flaws.items())
+    return tuple(
+        FlawResult(flaw=flaw, preference=preference(one.pairs.margins[indices], boot))
+        for flaw, indices in flaws.items()
+    )
 
 
 def _groups(labels: Sequence[str]) -> Mapping[str, list[int]]:
     """The indices of each label, labels sorted; nothing when no example has one."""
     found = sorted(set(labels))
-    return {label: [index for index, mine in enumerate(labels) if mine == label] for label in found} if any(found) else {}
+    return (
+        {label: [index for index, mine in enumerate(labels) if mine == label] for label in found} if any(found) else {}
+    )
 
 
-def _exact_answers(model: LanguageModel, examples: Sequence[SftExample], options: EvaluationOptions, on_batch: Progress) -> Floats:
-    """Whether the greedy response is the answer: (m,). It may be as long as the longest answer needs, whatever `gen_tokens` says."""
+def _exact_answers(
+    model: LanguageModel, examples: Sequence[SftExample], options: EvaluationOptions, on_batch: Progress
+) -> Floats:
+    """Whether the greedy response is the answer: (m,).
+
+    It may be as long as the longest answer needs, whatever `gen_tokens` says.
+    """
     if not examples:
         return np.zeros(0)
     longest = max(map(len, token_ids(model.tokenizer, [" " + example.answer for example in examples])))
-    texts = generate(model, [example.instruction for example in examples], longest + SPARE_TOKENS, options.batch_size, on_batch=on_batch)
-    return np.array([same_answer(text, example.answer) for text, example in zip(texts, examples, strict=True)], dtype=np.float64)
+    texts = generate(
+        model,
+        [example.instruction for example in examples],
+        longest + SPARE_TOKENS,
+        options.batch_size,
+        on_batch=on_batch,
+    )
+    return np.array(
+        [same_answer(text, example.answer) for text, example in zip(texts, examples, strict=True)], dtype=np.float64
+    )
 
 
 def _shown(examples: Sequence[SftExample], options: EvaluationOptions) -> list[SftExample]:
-    """The instructions whose generations are shown: a seeded draw that takes every topic once before it takes one twice."""
+    """The instructions whose generations are shown: a seeded draw that takes every topic once before it takes one
+    twice.
+    """
     drawn = random.Random(named_seed(options.seed, "shown")).sample(list(examples), len(examples))
     taken: Counter[str] = Counter()
     turns = []
@@ -151,7 +181,9 @@ def _shown(examples: Sequence[SftExample], options: EvaluationOptions) -> list[S
     return [drawn[index] for index in order[: options.gen_samples]]
 
 
-def _generations(model: LanguageModel, examples: Sequence[SftExample], options: EvaluationOptions, stages: _Stages) -> tuple[Generation, ...]:
+def _generations(
+    model: LanguageModel, examples: Sequence[SftExample], options: EvaluationOptions, stages: _Stages
+) -> tuple[Generation, ...]:
     if not examples:
         return ()
     instructions = [example.instruction for example in examples]

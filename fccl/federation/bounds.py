@@ -1,7 +1,9 @@
-"""What an update may be at most, before any rule sees it: the size of its numbers, and how far it moved beside the others.
+"""What an update may be at most, before any rule sees it: the size of its numbers, and how far it moved beside the
+others.
 
-A rule is fair among updates of a kind. One that is absurd drags a mean anywhere, decides the length of everybody's steps, overflows a product; and
-most of that can be seen in two numbers an update, which are taken when it is loaded for the first time and travel with it.
+A rule is fair among updates of a kind. One that is absurd drags a mean anywhere, decides the length of everybody's
+steps, overflows a product; and most of that can be seen in two numbers an update, which are taken when it is loaded for
+the first time and travel with it.
 """
 
 from __future__ import annotations
@@ -17,14 +19,17 @@ from fccl.errors import UpdateRejected
 from fccl.messages import ClientUpdate
 from fccl.records.run import MedianNorms
 
-LARGEST = 1e6  # of a number: honest factors and gradients stay under a thousand, and products of two such still fit float32 with room
+# of a number: honest factors and gradients stay under a thousand, and products of two such still fit float32 with room
+LARGEST = 1e6
 FEWEST = 3  # updates that moved, of which one alone does not make the median
 FAR = 5.0  # medians; honest clients whose samples differ twentyfold stay within three
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One kind of vector that clients send: what to call it, its norm in an update, and the median of the last accepted round."""
+    """One kind of vector that clients send: what to call it, its norm in an update, and the median of the last accepted
+    round.
+    """
 
     name: str
     norm: Callable[[ClientUpdate], float | None]
@@ -63,23 +68,31 @@ def norm(adapter: Adapter) -> float:
 
 
 def too_long(updates: Sequence[ClientUpdate], ratio: float, before: MedianNorms) -> Mapping[int, str]:
-    """By client, why its update is left out: its change, or its control variate, is longer than `ratio` times the median of the round's.
+    """By client, why its update is left out: its change, or its control variate, is longer than `ratio` times the
+    median of the round's.
 
-    The median is of those that are not zero, so that clients who send back what they were given make nobody else long. Of fewer than `FEWEST` one
-    client alone would make it: then it is the last accepted round's, and before the first such round there is no bound. A ratio of 0 asks for none.
+    The median is of those that are not zero, so that clients who send back what they were given make nobody else long.
+    Of fewer than `FEWEST` one client alone would make it: then it is the last accepted round's, and before the first
+    such round there is no bound. A ratio of 0 asks for none.
     """
     reasons: dict[int, str] = {}
     for kind in _kinds(before) if ratio > 0 else ():
         norms = {update.client_id: found for update in updates if (found := kind.norm(update)) is not None}
         typical = _typical(list(norms.values()), kind.before)
         if typical is not None:
-            reasons |= {client: _reason(kind.name, found, typical, ratio) for client, found in norms.items() if found > ratio * typical}
+            reasons |= {
+                client: _reason(kind.name, found, typical, ratio)
+                for client, found in norms.items()
+                if found > ratio * typical
+            }
     return reasons
 
 
 def medians(updates: Sequence[ClientUpdate], before: MedianNorms) -> MedianNorms:
     """The medians of the updates that a round accepted; the ones before, where nothing moved."""
-    change, control = (_median([found for update in updates if (found := kind.norm(update))], kind.before) for kind in _kinds(before))
+    change, control = (
+        _median([found for update in updates if (found := kind.norm(update))], kind.before) for kind in _kinds(before)
+    )
     return MedianNorms(change=change, control=control)
 
 
@@ -100,12 +113,19 @@ def _median(moved: Sequence[float], otherwise: float | None) -> float | None:
 
 
 def _reason(what: str, found: float, typical: float, ratio: float) -> str:
-    return f"{what} has the norm {found:.3g}, {found / typical:,.0f} times the median of {typical:.3g}; MAX_UPDATE_RATIO is {ratio:g}"
+    return (
+        f"{what} has the norm {found:.3g}, {found / typical:,.0f} times the median of {typical:.3g}; "
+        "MAX_UPDATE_RATIO "
+        f"is {ratio:g}"
+    )
 
 
 @dataclass(frozen=True)
 class Farthest:
-    """The update of a round that moved farthest. `alone`: so much farther than the others that they are not to blame for what it did."""
+    """The update of a round that moved farthest.
+
+    `alone`: so much farther than the others that they are not to blame for what it did.
+    """
 
     client_id: int
     words: str

@@ -38,7 +38,9 @@ class Transport(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
     def fit(self, task: FitTask, client_ids: Sequence[int]) -> Iterator[Answer]:
         """One answer per client, in any order. A late, dead or lying client is a `ClientFailure`, never a hang."""
@@ -47,10 +49,11 @@ class Transport(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class FederationState:
-    """All that the next round starts from. `reference` is set once the SFT rounds are done: the last SFT global adapter.
+    """All that the next round starts from. `reference` is set once the SFT rounds are done: the last SFT global
+    adapter.
 
-    `server` is what the aggregation rule carries from round to round, `controls` SCAFFOLD's c_i; each phase starts anew, with the rule's initial
-    state and without controls.
+    `server` is what the aggregation rule carries from round to round, `controls` SCAFFOLD's c_i; each phase starts
+    anew, with the rule's initial state and without controls.
     """
 
     next_round: int
@@ -58,7 +61,9 @@ class FederationState:
     reference: Adapter | None = None
     server: ServerState = field(default_factory=ServerState)
     controls: Controls = field(default_factory=dict)
-    norms: MedianNorms = field(default_factory=MedianNorms)  # what few updates are measured by: the last accepted round's, over both phases
+    norms: MedianNorms = field(
+        default_factory=MedianNorms
+    )  # what few updates are measured by: the last accepted round's, over both phases
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +80,9 @@ class _Settled:
 
 @dataclass(frozen=True, eq=False)
 class RoundResult:
-    """A complete round: its record, how much each update counted in the end (None where nobody can say), the updates that were aggregated (in client
-    order, each whole: with the directions that it did not train), and the state after it."""
+    """A complete round: its record, how much each update counted in the end (None where nobody can say), the updates
+    that were aggregated (in client order, each whole: with the directions that it did not train), and the state after
+    it."""
 
     record: RoundRecord
     counted: tuple[float, ...] | None
@@ -86,7 +92,10 @@ class RoundResult:
 
 @dataclass(frozen=True, eq=False)
 class Federation:
-    """What stays the same over a run. `keep_control` puts the c_i of an update where it outlives the round, and returns it from there."""
+    """What stays the same over a run.
+
+    `keep_control` puts the c_i of an update where it outlives the round, and returns it from there.
+    """
 
     run_id: str
     plan: RoundPlan
@@ -97,7 +106,9 @@ class Federation:
     validate: Validate | None = None
     on_answer: Callable[[Answer], None] = lambda answer: None
     keep_control: Callable[[ClientUpdate], Adapter | StoredAdapter | None] = lambda update: update.control
-    known_samples: Mapping[Phase, Mapping[int, int]] = field(default_factory=dict)  # where the server knows the shards' sizes
+    known_samples: Mapping[Phase, Mapping[int, int]] = field(
+        default_factory=dict
+    )  # where the server knows the shards' sizes
 
     def run(self, state: FederationState, transport: Transport) -> Iterator[RoundResult]:
         """All rounds from `state.next_round` on. Raises `FederationError` when a round has too few good updates."""
@@ -118,7 +129,9 @@ class Federation:
         whole = tuple(update.behind(task.adapter) for update in settled.updates)
         return RoundResult(record, settled.aggregated.weights, whole, self._state_after(state, settled))
 
-    def _record(self, state: FederationState, task: FitTask, selected: tuple[int, ...], settled: _Settled, started: float) -> RoundRecord:
+    def _record(
+        self, state: FederationState, task: FitTask, selected: tuple[int, ...], settled: _Settled, started: float
+    ) -> RoundRecord:
         weighing, aggregated = settled.weighing, settled.aggregated
         return RoundRecord(
             run_id=self.run_id,
@@ -130,7 +143,9 @@ class Federation:
             weights=weighing.weights,
             scores=weighing.scores,
             contributions=tuple(update.contribution for update in settled.updates),
-            excluded=tuple(ExcludedClient(client_id=failure.client_id, reason=failure.reason) for failure in settled.excluded),
+            excluded=tuple(
+                ExcludedClient(client_id=failure.client_id, reason=failure.reason) for failure in settled.excluded
+            ),
             effective_clients=effective_clients(weighing.weights),
             aggregation=self.aggregation.name,
             counted=None if aggregated.weights == weighing.weights else aggregated.weights,
@@ -146,9 +161,21 @@ class Federation:
         phase = self.plan.phase_of(state.next_round)
         reference = state.reference if phase == "va" else None
         told = corrections(state.controls, state.adapter.form) if self.aggregation.name == SCAFFOLD else None
-        return FitTask(self.run_id, state.next_round, phase, state.adapter, reference, self.model, self.train[phase], self.plan.seed, told)
+        return FitTask(
+            self.run_id,
+            state.next_round,
+            phase,
+            state.adapter,
+            reference,
+            self.model,
+            self.train[phase],
+            self.plan.seed,
+            told,
+        )
 
-    def _gather(self, task: FitTask, selected: Sequence[int], transport: Transport) -> tuple[list[ClientUpdate], list[ClientFailure]]:
+    def _gather(
+        self, task: FitTask, selected: Sequence[int], transport: Transport
+    ) -> tuple[list[ClientUpdate], list[ClientFailure]]:
         """The good updates and the failures, both in client order: exactly one of them for every selected client."""
         updates: dict[int, ClientUpdate] = {}
         failures: dict[int, ClientFailure] = {}
@@ -169,7 +196,9 @@ class Federation:
         return [updates[key] for key in sorted(updates)], [failures[key] for key in sorted(failures)]
 
     def _judge(self, task: FitTask, answer: Answer) -> Answer:
-        """An update that does not answer the task, or contradicts what the server knows, becomes a failure with its reason."""
+        """An update that does not answer the task, or contradicts what the server knows, becomes a failure with its
+        reason.
+        """
         if isinstance(answer, ClientFailure):
             return answer
         try:
@@ -196,8 +225,11 @@ class Federation:
         kept = [update for update in updates if update.client_id not in reasons]
         return kept, sorted([*excluded, *failures], key=lambda failure: failure.client_id)
 
-    def _settle(self, state: FederationState, task: FitTask, updates: list[ClientUpdate], excluded: list[ClientFailure]) -> _Settled:
-        """Weigh, aggregate and validate. Where that comes to nothing that can be used, it is done once more without those who brought it there.
+    def _settle(
+        self, state: FederationState, task: FitTask, updates: list[ClientUpdate], excluded: list[ClientFailure]
+    ) -> _Settled:
+        """Weigh, aggregate and validate. Where that comes to nothing that can be used, it is done once more without
+        those who brought it there.
 
         Raises `FederationError` when too few are left, or nobody in particular brought it there.
         """
@@ -205,7 +237,9 @@ class Federation:
             self._require_quorum(task, updates, excluded)
             weighing = self.rule.weigh(task, [update.behind(task.trained) for update in updates])
             if weighing.unfit:
-                updates, excluded = self._leave_out(updates, excluded, {updates[index].client_id: NO_LOSS for index in weighing.unfit})
+                updates, excluded = self._leave_out(
+                    updates, excluded, {updates[index].client_id: NO_LOSS for index in weighing.unfit}
+                )
                 self._require_quorum(task, updates, excluded)
             try:
                 parts = Parts(weighing.weights, [update.adapter for update in updates])
@@ -215,8 +249,12 @@ class Federation:
             except BadAggregate as error:
                 updates, excluded = self._leave_out(updates, excluded, self._suspects(task, updates, error))
 
-    def _require_quorum(self, task: FitTask, updates: Sequence[ClientUpdate], excluded: Sequence[ClientFailure]) -> None:
-        """Raises `FederationError` when so many updates are too few, for `MIN_CLIENTS` or for the rule, with who is missing and why."""
+    def _require_quorum(
+        self, task: FitTask, updates: Sequence[ClientUpdate], excluded: Sequence[ClientFailure]
+    ) -> None:
+        """Raises `FederationError` when so many updates are too few, for `MIN_CLIENTS` or for the rule, with who is
+        missing and why.
+        """
         if len(updates) < self.plan.min_clients:
             raise _too_few(task.round, len(updates), self.plan.min_clients, excluded)
         try:
@@ -225,8 +263,9 @@ class Federation:
             raise FederationError(f"round {task.round + 1}: {error}{_reasons(excluded)}", hint=error.hint) from error
 
     def _suspects(self, task: FitTask, updates: Sequence[ClientUpdate], error: BadAggregate) -> dict[int, str]:
-        """Whose updates brought the aggregate to where it is: all under which alone the server finds no loss, else the one that moved farther than
-        the others by far. Raises `FederationError` when there is none, with the one that moved farthest."""
+        """Whose updates brought the aggregate to where it is: all under which alone the server finds no loss, else the
+        one that moved farther than the others by far. Raises `FederationError` when there is none, with the one that
+        moved farthest."""
         alone = {update.client_id: NO_LOSS for update in updates if not self._has_loss(task, update)}
         if alone:
             return alone
@@ -237,7 +276,8 @@ class Federation:
         return {far.client_id: f"with its change, the longest of the round ({far.words}), {error}"}
 
     def _has_loss(self, task: FitTask, update: ClientUpdate) -> bool:
-        """Whether the server's model has a finite loss under this update alone; true where the server has no examples."""
+        """Whether the server's model has a finite loss under this update alone; true where the server has no
+        examples."""
         adapter = update.behind(task.adapter).adapter.load()
         try:
             self._held_out(task, adapter)
@@ -255,9 +295,13 @@ class Federation:
     def _aggregate(self, state: FederationState, parts: Parts) -> Aggregated:
         """Raises `BadAggregate` when no client could start from it."""
         first_of_phase = state.next_round in (0, self.plan.fed_rounds)
-        aggregated = self.aggregation.aggregate(state.adapter, parts, self.aggregation.initial(state.adapter) if first_of_phase else state.server)
+        aggregated = self.aggregation.aggregate(
+            state.adapter, parts, self.aggregation.initial(state.adapter) if first_of_phase else state.server
+        )
         if (found := largest(aggregated.adapter)) > LARGEST:
-            raise BadAggregate(f"AGGREGATION={self.aggregation.name}: the aggregated adapter has a number of size {found:.3g}")
+            raise BadAggregate(
+                f"AGGREGATION={self.aggregation.name}: the aggregated adapter has a number of size {found:.3g}"
+            )
         return aggregated
 
     def _lora_error(self, before: Adapter, parts: Parts, aggregated: Aggregated) -> float | None:
@@ -265,15 +309,28 @@ class Federation:
 
         It costs about 15 ms a client for an adapter of GPT-2's size: beyond `MEASURED_CLIENTS` it is left out.
         """
-        if aggregated.weights is None or len(parts) > MEASURED_CLIENTS or not isinstance(self.aggregation, Reweighing | LoraMean):
+        if (
+            aggregated.weights is None
+            or len(parts) > MEASURED_CLIENTS
+            or not isinstance(self.aggregation, Reweighing | LoraMean)
+        ):
             return None
         return product_error(before, Parts(aggregated.weights, parts.updates), aggregated.adapter)
 
-    def _controls_after(self, state: FederationState, updates: Sequence[ClientUpdate], weights: Sequence[float]) -> Controls:
+    def _controls_after(
+        self, state: FederationState, updates: Sequence[ClientUpdate], weights: Sequence[float]
+    ) -> Controls:
         if self.aggregation.name != SCAFFOLD or state.next_round == self.plan.fed_rounds - 1:
             return {}
-        kept = {update.client_id: (weight, self.keep_control(update)) for update, weight in zip(updates, weights, strict=True)}
-        sent = {client_id: ClientControl(weight, control) for client_id, (weight, control) in kept.items() if control is not None}
+        kept = {
+            update.client_id: (weight, self.keep_control(update))
+            for update, weight in zip(updates, weights, strict=True)
+        }
+        sent = {
+            client_id: ClientControl(weight, control)
+            for client_id, (weight, control) in kept.items()
+            if control is not None
+        }
         return controls_after(state.controls, sent, self.plan.num_clients)
 
     def _state_after(self, state: FederationState, settled: _Settled) -> FederationState:
@@ -296,8 +353,12 @@ def select_clients(plan: RoundPlan, round_number: int) -> tuple[int, ...]:
 
 
 def _too_few(round_number: int, have: int, need: int, excluded: Sequence[ClientFailure]) -> FederationError:
-    """With the way out of what is to blame: clients that were not there may be there next time, training that diverged diverges again."""
-    said = f"round {round_number + 1} has {have} good update{'s' * (have != 1)}, MIN_CLIENTS is {need}{_reasons(excluded)}"
+    """With the way out of what is to blame: clients that were not there may be there next time, training that diverged
+    diverges again.
+    """
+    said = (
+        f"round {round_number + 1} has {have} good update{'s' * (have != 1)}, MIN_CLIENTS is {need}{_reasons(excluded)}"
+    )
     diverged = sum(failure.reason.startswith((DIVERGED, NO_LOSS)) for failure in excluded)
     others_would_do = have + len(excluded) - diverged >= need
     return FederationError(said, _RESUME) if others_would_do else FederationError(said, LOWER_RATE, resumable=False)

@@ -1,7 +1,7 @@
 """A run on the disk: started, committed round by round, resumed, archived.
 
-A round is complete when `state.json` says so; that file is written after everything else of the round. A kill at any moment leaves the
-state before or after a round, never one in between.
+A round is complete when `state.json` says so; that file is written after everything else of the round. A kill at any
+moment leaves the state before or after a round, never one in between.
 """
 
 from __future__ import annotations
@@ -66,7 +66,12 @@ class RunFolder:
         """Clear away what killed processes have left half-written. For who holds the folder's lock."""
         with storage_errors(self.paths.root):
             recover_folder(self.paths.adapter)
-        inner = (self.paths.global_adapter(0).parent, self.paths.client_adapter(0, "sft").parent, self.paths.controls, self.paths.received)
+        inner = (
+            self.paths.global_adapter(0).parent,
+            self.paths.client_adapter(0, "sft").parent,
+            self.paths.controls,
+            self.paths.received,
+        )
         for folder in (self.paths.root, *inner):
             sweep(folder)
 
@@ -74,7 +79,11 @@ class RunFolder:
         """Raises `StorageError` unless the folder still holds this run."""
         info = self.info()
         if info is None or info.run_id != run_id or not self.paths.state.is_file():
-            gone = f"{self.paths.root} no longer holds run {run_id}: somebody removed or replaced it while the run was at work"
+            gone = (
+                f"{self.paths.root} no longer holds run {run_id}: somebody removed or replaced it while the run "
+                "was "
+                "at work"
+            )
             raise StorageError(gone, hint="begin the run again; what has been written there since is not complete")
 
     def _archived_when(self, path: Path) -> int:
@@ -82,7 +91,10 @@ class RunFolder:
         return {self.paths.state: 0, self.paths.run: 2}.get(path, 1)
 
     def start(self, info: RunInfo, plan: RoundPlan, adapter: Adapter, event: RunEvent | None = None) -> FederationState:
-        """Write what the run is, that it has begun, and what it starts from; `state.json` last. Returns the state before round 0."""
+        """Write what the run is, that it has begun, and what it starts from; `state.json` last.
+
+        Returns the state before round 0.
+        """
         write_text(self.paths.run, info.model_dump_json(indent=2) + "\n")
         if event is not None:
             self.journal.write(event)
@@ -112,7 +124,11 @@ class RunFolder:
         sha256 = hashlib.sha256(content).hexdigest()
         path = self.paths.control(update.client_id, sha256)
         write_bytes(path, content)
-        return StoredAdapter(path, sha256, AdapterReader.like(update.control) if isinstance(update.control, Adapter) else update.control.reader)
+        return StoredAdapter(
+            path,
+            sha256,
+            AdapterReader.like(update.control) if isinstance(update.control, Adapter) else update.control.reader,
+        )
 
     def resume(self, plan: RoundPlan) -> FederationState:
         """The state after the last complete round. Raises `FederationError` when the folder does not hold it."""
@@ -120,8 +136,14 @@ class RunFolder:
         if state is None:
             raise FederationError(f"{self.paths.root} holds no run to resume", hint="start one with `fccl run`")
         adapter = self._adapter(self.paths.global_adapter(state.next_round), state.adapter_sha256)
-        reference = self._adapter(self.paths.global_sft, state.reference_sha256) if state.next_round >= plan.fed_rounds else None
-        found = FederationState(state.next_round, adapter, reference, self._server_state(state), self._controls(state, adapter), state.norms)
+        reference = (
+            self._adapter(self.paths.global_sft, state.reference_sha256)
+            if state.next_round >= plan.fed_rounds
+            else None
+        )
+        found = FederationState(
+            state.next_round, adapter, reference, self._server_state(state), self._controls(state, adapter), state.norms
+        )
         self.journal.keep_rounds_before(state.next_round)
         return found
 
@@ -153,7 +175,10 @@ class RunFolder:
             return ServerState()
         path = self.paths.server_state(state.next_round)
         if of_earlier_versions(path).is_file():
-            raise FederationError(f"{of_earlier_versions(path)} was written by an earlier version of fccl", hint="--new begins another run")
+            raise FederationError(
+                f"{of_earlier_versions(path)} was written by an earlier version of fccl",
+                hint="--new begins another run",
+            )
         server = server_state_from_bytes(read_whole(path), str(path))
         if server.sha256 != state.server_sha256:
             raise FederationError(f"{path} is not the state that {self.paths.state} speaks of")
@@ -185,5 +210,7 @@ class RunFolder:
 
 def _kept(client_id: int, control: ClientControl) -> KeptControl:
     if not isinstance(control.adapter, StoredAdapter):
-        raise ValueError(f"client {client_id}'s control variate is in memory: the federation's keep_control must be this folder's")
+        raise ValueError(
+            f"client {client_id}'s control variate is in memory: the federation's keep_control must be this folder's"
+        )
     return KeptControl(client_id=client_id, sha256=control.adapter.sha256, share=control.share)

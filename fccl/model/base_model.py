@@ -1,8 +1,8 @@
 """The base model and its tokenizer: found, checked, loaded, the adapters of a LoRA checkpoint folded in.
 
-A checkpoint that PEFT has written (`adapter_config.json`) is its base model with the adapter merged, so that its loss is the checkpoint's. Whatever
-would be loaded as something else than it is ends in a `ModelError` that names the way out: quantised weights, missing weights, token ids that the
-model does not embed.
+A checkpoint that PEFT has written (`adapter_config.json`) is its base model with the adapter merged, so that its loss
+is the checkpoint's. Whatever would be loaded as something else than it is ends in a `ModelError` that names the way
+out: quantised weights, missing weights, token ids that the model does not embed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ _SNAPSHOT = re.compile(r"models--([\w.-]+)--([\w.-]+)/snapshots/[0-9a-f]+/?$")
 
 @dataclass(frozen=True)
 class Base:
-    """A model without adapters, and its tokenizer. `adapters` names those that were folded into it, the innermost first."""
+    """A model without adapters, and its tokenizer.
+
+    `adapters` names those that were folded into it, the innermost first.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -93,7 +96,9 @@ def quiet() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", message=".*(fan_in_fan_out|is_gradient_checkpointing|tied weights|tie_word_embeddings).*")
+    warnings.filterwarnings(
+        "ignore", message=".*(fan_in_fan_out|is_gradient_checkpointing|tied weights|tie_word_embeddings).*"
+    )
 
 
 def first_line(error: Exception) -> str:
@@ -111,9 +116,14 @@ def _load(name: str, above: tuple[str, ...]) -> Base:
         return _from(name, path, above, offline=True)
     except ModelError:
         raise
-    except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for one and the same: not loadable
+    except (
+        Exception
+    ) as error:  # transformers raises OSError, ValueError, KeyError and more for one and the same: not loadable
         if local:
-            raise ModelError(f"{name}: the folder holds no causal language model that can be loaded ({first_line(error)})", hint=WAYS_OUT) from error
+            raise ModelError(
+                f"{name}: the folder holds no causal language model that can be loaded ({first_line(error)})",
+                hint=WAYS_OUT,
+            ) from error
     _require_on_hub(name)
     try:
         return _from(name, path, above, offline=False)
@@ -133,7 +143,9 @@ def _from(name: str, path: str, above: tuple[str, ...], offline: bool) -> Base:
         return _checkpoint(name, path, json.loads(Path(found).read_text("utf-8")), above, offline)
     _refuse_quantised(name, AutoConfig.from_pretrained(path, local_files_only=offline).to_dict())
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=offline)
-    model, info = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, local_files_only=offline, output_loading_info=True)
+    model, info = AutoModelForCausalLM.from_pretrained(
+        path, dtype=torch.float32, local_files_only=offline, output_loading_info=True
+    )
     _refuse_incomplete(name, info)
     return Base(model, tokenizer, name)
 
@@ -145,7 +157,9 @@ def _require_on_hub(name: str) -> None:
     except RepositoryNotFoundError as error:
         raise ModelError(f"{name}: neither a local folder nor a model that the hub shows you", hint=WAYS_OUT) from error
     except Exception as error:  # no route, no name, a proxy's refusal, a wrong name: each with a class of its own
-        raise ModelError(f"{name}: not in the local cache, and the hub cannot be asked ({first_line(error)})", hint=WAYS_OUT) from error
+        raise ModelError(
+            f"{name}: not in the local cache, and the hub cannot be asked ({first_line(error)})", hint=WAYS_OUT
+        ) from error
 
 
 def _refuse_quantised(name: str, config: Mapping[str, Any]) -> None:
@@ -153,25 +167,41 @@ def _refuse_quantised(name: str, config: Mapping[str, Any]) -> None:
         found = part.get("quantization_config") if isinstance(part, Mapping) else None
         if found:
             method = found.get("quant_method") if isinstance(found, Mapping) else None
-            raise ModelError(f"{name}: its weights are quantised ({printable(str(method or 'unnamed'), 40)}), LoRA needs float weights", _UNQUANTISED)
+            raise ModelError(
+                f"{name}: its weights are quantised ({printable(str(method or 'unnamed'), 40)}), LoRA needs float "
+                "weights",
+                _UNQUANTISED,
+            )
 
 
 def _refuse_incomplete(name: str, info: Mapping[str, Any]) -> None:
     """transformers would draw what is missing at random, in silence."""
-    wrapped = [key for key in info["unexpected_keys"] if ".lora_" in key or ".base_layer." in key or key.startswith("base_model.")]
+    wrapped = [
+        key
+        for key in info["unexpected_keys"]
+        if ".lora_" in key or ".base_layer." in key or key.startswith("base_model.")
+    ]
     if wrapped:
-        raise ModelError(f"{name}: its weights are those of a model still wrapped by PEFT (there is {printable(min(wrapped), 100)})", hint=_PLAIN)
+        raise ModelError(
+            f"{name}: its weights are those of a model still wrapped by PEFT (there is {printable(min(wrapped), 100)})",
+            hint=_PLAIN,
+        )
     missing = sorted(map(str, (*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"]))))
     if missing:
         many = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ModelError(f"{name}: its files lack weights of a causal language model: {missing[0]}{many}", hint="download or save it again")
+        raise ModelError(
+            f"{name}: its files lack weights of a causal language model: {missing[0]}{many}",
+            hint="download or save it again",
+        )
 
 
 def _checkpoint(name: str, path: str, config: Mapping[str, Any], above: tuple[str, ...], offline: bool) -> Base:
     """The base model of an adapter with the adapter folded in."""
     _refuse_unfit(name, path, config)
     if name in above or len(above) >= _MOST_ADAPTERS:
-        raise ModelError(f"{name}: its adapter_config.json names adapters as base models in a circle, or too many", hint=_PLAIN)
+        raise ModelError(
+            f"{name}: its adapter_config.json names adapters as base models in a circle, or too many", hint=_PLAIN
+        )
     try:
         base = _load(config["base_model_name_or_path"], (*above, name))
     except ModelError as error:
@@ -179,8 +209,13 @@ def _checkpoint(name: str, path: str, config: Mapping[str, Any], above: tuple[st
     has_tokenizer = not Path(path).is_dir() or any((Path(path) / file).exists() for file in _TOKENIZER)
     tokenizer = _own_tokenizer(path, offline) if has_tokenizer else None
     if tokenizer is None and has_tokenizer and Path(path).is_dir():
-        raise ModelError(f"{name}: its tokenizer cannot be loaded", hint="save the tokenizer again, or remove its files to use the base model's")
-    return Base(_folded(name, path, base.model, offline), tokenizer or base.tokenizer, base.name, (*base.adapters, name))
+        raise ModelError(
+            f"{name}: its tokenizer cannot be loaded",
+            hint="save the tokenizer again, or remove its files to use the base model's",
+        )
+    return Base(
+        _folded(name, path, base.model, offline), tokenizer or base.tokenizer, base.name, (*base.adapters, name)
+    )
 
 
 def _refuse_unfit(name: str, path: str, config: Mapping[str, Any]) -> None:
@@ -188,7 +223,10 @@ def _refuse_unfit(name: str, path: str, config: Mapping[str, Any]) -> None:
         way = "name a folder that holds one of them; without its adapter_config.json this one is the whole model"
         raise ModelError(f"{name}: the folder holds a whole model and an adapter, either may be meant", hint=way)
     if config.get("task_type") not in (None, "CAUSAL_LM"):
-        raise ModelError(f"{name}: its adapter is for {printable(str(config['task_type']), 40)}, no causal language model", hint=WAYS_OUT)
+        raise ModelError(
+            f"{name}: its adapter is for {printable(str(config['task_type']), 40)}, no causal language model",
+            hint=WAYS_OUT,
+        )
     base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise ModelError(
@@ -214,7 +252,9 @@ def _folded(name: str, path: str, base: PreTrainedModel, offline: bool) -> PreTr
             wrapped = _wrapped(path, base, offline)
         if not isinstance(wrapped.base_model, BaseTuner):
             kind = wrapped.peft_config["default"].peft_type
-            raise ModelError(f"{name}: a {getattr(kind, 'value', kind)} adapter cannot be merged into its base model", hint=WAYS_OUT)
+            raise ModelError(
+                f"{name}: a {getattr(kind, 'value', kind)} adapter cannot be merged into its base model", hint=WAYS_OUT
+            )
         before = _logits(wrapped)
         tied = _untied(base)
         model: PreTrainedModel = wrapped.merge_and_unload(safe_merge=True)
@@ -222,7 +262,9 @@ def _folded(name: str, path: str, base: PreTrainedModel, offline: bool) -> PreTr
     except ModelError:
         raise
     except Exception as error:  # PEFT's own, torch's for shapes that do not fit, safetensors' for a damaged file
-        raise ModelError(f"{name}: its adapter cannot be merged into the base model ({first_line(error)})", hint=_PLAIN) from error
+        raise ModelError(
+            f"{name}: its adapter cannot be merged into the base model ({first_line(error)})", hint=_PLAIN
+        ) from error
     if not torch.allclose(before, after, rtol=1e-3, atol=1e-3 * float(before.abs().max())):
         raise ModelError(f"{name}: merged into the base model, its adapter says something else", hint=_PLAIN)
     if tied:
@@ -233,7 +275,8 @@ def _folded(name: str, path: str, base: PreTrainedModel, offline: bool) -> PreTr
 
 
 def _wrapped(path: str, base: PreTrainedModel, offline: bool) -> PeftModel:
-    """The base model under PEFT, its embeddings as many as the adapter brings, where it was trained with more tokens."""
+    """The base model under PEFT, its embeddings as many as the adapter brings, where it was trained with more
+    tokens."""
     from peft.utils import load_peft_weights
 
     weights = load_peft_weights(path, device="cpu", **({"local_files_only": True} if offline else {}))
@@ -262,7 +305,10 @@ def _logits(model: nn.Module) -> Tensor:
 
 
 def _untied(model: PreTrainedModel) -> bool:
-    """Give the head weights of its own, if it shares the embeddings': PEFT merges in place, which would change both. Returns whether it did."""
+    """Give the head weights of its own, if it shares the embeddings': PEFT merges in place, which would change both.
+
+    Returns whether it did.
+    """
     embedding, head = (_innermost(module) for module in (model.get_input_embeddings(), model.get_output_embeddings()))
     if head is None or embedding is None or getattr(head, "weight", None) is not getattr(embedding, "weight", ()):
         return False
@@ -291,18 +337,30 @@ def _tie_if_equal(model: PreTrainedModel) -> None:
 def _require_context(model: PreTrainedModel, name: str, max_length: int) -> None:
     context = next((found for key in _POSITIONS if isinstance(found := getattr(model.config, key, None), int)), None)
     if context and max_length > context:
-        raise ModelError(f"MAX_LENGTH={max_length} is more than the {context} positions of {name}", hint=f"use --max-length {context} or less")
+        raise ModelError(
+            f"MAX_LENGTH={max_length} is more than the {context} positions of {name}",
+            hint=f"use --max-length {context} or less",
+        )
 
 
 def _require_embedded(base: Base, name: str) -> None:
     """Every id that the tokenizer can give must have its row in the embeddings and in the head."""
     tokenizer = base.tokenizer
     if tokenizer.eos_token_id is None:
-        raise ModelError(f"{name}: its tokenizer has no end-of-text token", hint="use a causal language model's own tokenizer")
+        raise ModelError(
+            f"{name}: its tokenizer has no end-of-text token", hint="use a causal language model's own tokenizer"
+        )
     ends: Sequence[Any] = (base.model.get_input_embeddings(), base.model.get_output_embeddings())
     rows = min(int(module.weight.shape[0]) for module in ends if module is not None)
     ids = {*tokenizer.get_vocab().values(), *(special for special in tokenizer.all_special_ids if special is not None)}
     if max(ids) >= rows:
         beyond = sum(each >= rows for each in ids)
-        said = f"{name}: its tokenizer has ids up to {max(ids)}, the model embeds {rows} ({beyond} token{'s' * (beyond != 1)} without embedding)"
-        raise ModelError(said, hint="use the tokenizer that the model was trained with, or resize the model's embeddings and save it again")
+        said = (
+            f"{name}: its tokenizer has ids up to {max(ids)}, the model embeds {rows} ({beyond} "
+            f"token{'s' * (beyond != 1)} without embedding)"
+        )
+        raise ModelError(
+            said,
+            hint="use the tokenizer that the model was trained with, or resize the model's embeddings and save it "
+            "again",
+        )

@@ -13,15 +13,25 @@ from fccl.plain_text import printable
 from fccl.records.manifest import Manifest, SourceReport
 from fccl.specs import ModelSpec, RoundPlan
 
-_PROMPT = "The prompt it knows is `### Instruction:\\n{instruction}\\n\\n### Response:`; the response follows after one space."
+_PROMPT = (
+    "The prompt it knows is `### Instruction:\\n{instruction}\\n\\n### Response:`; the response follows after "
+    "one "
+    "space."
+)
 _ELSEWHERE = (
-    "`fccl export FOLDER --base`, where the run is, writes that base model as a plain folder; `--merge` writes base model and adapter as one."
+    "`fccl export FOLDER --base`, where the run is, writes that base model as a plain folder; `--merge` "
+    "writes "
+    "base "
+    "model and adapter as one."
 )
 
 
 @dataclass(frozen=True)
 class CardWriter:
-    """The cards of one run's exports. `made_of` names the base model and the adapters that were folded into it, as `LanguageModel` has them."""
+    """The cards of one run's exports.
+
+    `made_of` names the base model and the adapters that were folded into it, as `LanguageModel` has them.
+    """
 
     model: ModelSpec
     made_of: tuple[str, ...]
@@ -38,7 +48,13 @@ class CardWriter:
                 *self._training(adapter),
                 "Load it on the very base model it was trained on:",
                 "",
-                *_code(["from peft import PeftModel", *self._load_base(), 'model = PeftModel.from_pretrained(base, "PATH/TO/THIS/FOLDER")']),
+                *_code(
+                    [
+                        "from peft import PeftModel",
+                        *self._load_base(),
+                        'model = PeftModel.from_pretrained(base, "PATH/TO/THIS/FOLDER")',
+                    ]
+                ),
                 *([] if self._hub_name else [self._where(), ""]),
                 *_tail(adapter),
             ]
@@ -52,14 +68,21 @@ class CardWriter:
                 f"# {self._name} with a LoRA adapter folded in, trained by federation",
                 "",
                 *self._training(adapter),
-                *_code(["from transformers import AutoModelForCausalLM", 'model = AutoModelForCausalLM.from_pretrained("PATH/TO/THIS/FOLDER")']),
+                *_code(
+                    [
+                        "from transformers import AutoModelForCausalLM",
+                        'model = AutoModelForCausalLM.from_pretrained("PATH/TO/THIS/FOLDER")',
+                    ]
+                ),
                 *_tail(adapter),
             ]
         )
 
     def base(self) -> str:
         """The card of the base model alone."""
-        return "\n".join([*self._head("transformers"), f"# {self._name}, the base model of a federation", "", *self._folded(), ""])
+        return "\n".join(
+            [*self._head("transformers"), f"# {self._name}, the base model of a federation", "", *self._folded(), ""]
+        )
 
     @property
     def _hub_name(self) -> str | None:
@@ -79,7 +102,8 @@ class CardWriter:
     def _training(self, adapter: Adapter) -> list[str]:
         plan, model = self.plan, self.model.of_rank(rank_of(adapter.form))
         return [
-            f"{plan.num_clients} clients, {plan.clients_per_round} a round, {plan.fed_rounds} rounds of instruction tuning (FedIT) and",
+            f"{plan.num_clients} clients, {plan.clients_per_round} a round, {plan.fed_rounds} rounds of instruction "
+            "tuning (FedIT) and",
             f"{plan.fed_rounds} of value alignment (FedVA, DPO against the adapter after FedIT), aggregated by FCCL.",
             f"Rank {model.lora_r}, alpha {model.lora_alpha:g}, seed {plan.seed}.",
             "",
@@ -97,11 +121,15 @@ class CardWriter:
     def _load_base(self) -> list[str]:
         name, public = self.made_of[0], public_name(self.made_of[0])
         if name.startswith("builtin:"):
-            lines = ["from fccl.model.base_model import base_path", f"base = AutoModelForCausalLM.from_pretrained(base_path({name!r}))"]
+            lines = [
+                "from fccl.model.base_model import base_path",
+                f"base = AutoModelForCausalLM.from_pretrained(base_path({name!r}))",
+            ]
         else:
             lines = [f"base = AutoModelForCausalLM.from_pretrained({public or 'PATH/TO/' + _shown(name)!r})"]
         folded = [
-            f"base = PeftModel.from_pretrained(base, {public_name(each) or 'PATH/TO/' + _shown(each)!r}).merge_and_unload()"
+            "base = PeftModel.from_pretrained(base, "
+            f"{public_name(each) or 'PATH/TO/' + _shown(each)!r}).merge_and_unload()"
             for each in self.made_of[1:]
         ]
         return ["from transformers import AutoModelForCausalLM", *sorted(lines[:-1]), "", lines[-1], *folded]

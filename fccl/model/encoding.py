@@ -18,7 +18,10 @@ from fccl.model.tokens import token_ids
 
 @dataclass(frozen=True)
 class Encoded:
-    """One prompt with one response. `ids[prompt_length:]` is the response, closed by the end-of-text token unless it was cut."""
+    """One prompt with one response.
+
+    `ids[prompt_length:]` is the response, closed by the end-of-text token unless it was cut.
+    """
 
     ids: tuple[int, ...]
     prompt_length: int
@@ -40,7 +43,9 @@ class Batch:
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, instructions: Sequence[str]) -> list[list[int]]:
-    """The token ids of each instruction's prompt; an end-of-text token that the tokenizer appends by itself is taken off."""
+    """The token ids of each instruction's prompt; an end-of-text token that the tokenizer appends by itself is taken
+    off.
+    """
     rows = token_ids(tokenizer, [prompt_of(instruction) for instruction in instructions], special=True)
     return [row[:-1] if row and row[-1] == tokenizer.eos_token_id else row for row in rows]
 
@@ -52,7 +57,9 @@ def encode_sft(tokenizer: PreTrainedTokenizerBase, examples: Sequence[SftExample
     return [fit(prompt, [response], max_length)[0] for prompt, response in zip(prompts, responses, strict=True)]
 
 
-def encode_pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair], max_length: int) -> list[tuple[Encoded, Encoded]]:
+def encode_pairs(
+    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair], max_length: int
+) -> list[tuple[Encoded, Encoded]]:
     """Every pair as (chosen, rejected), both after the same prompt tokens."""
     prompts = prompt_ids(tokenizer, [pair.instruction for pair in pairs])
     chosen = _response_ids(tokenizer, [pair.preferred for pair in pairs])
@@ -62,15 +69,19 @@ def encode_pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferenceP
 
 
 def _response_ids(tokenizer: PreTrainedTokenizerBase, responses: Sequence[str]) -> list[list[int]]:
-    # The space belongs to the response: byte-level BPE then gives its first word the same token that it has inside a sentence.
-    return [[*row, int(tokenizer.eos_token_id)] for row in token_ids(tokenizer, [" " + response for response in responses])]
+    # The space belongs to the response: byte-level BPE then gives its first word the same token that it has inside a
+    # sentence.
+    return [
+        [*row, int(tokenizer.eos_token_id)] for row in token_ids(tokenizer, [" " + response for response in responses])
+    ]
 
 
 def fit(prompt: Sequence[int], responses: Sequence[Sequence[int]], max_length: int) -> list[Encoded]:
     """Join one prompt with each response in at most `max_length` tokens.
 
-    A prompt that is too long loses its beginning, down to a quarter of the context; only then does a response lose its end, and
-    with it the end-of-text token, since the text does not end there. The prompt is cut alike for all responses.
+    A prompt that is too long loses its beginning, down to a quarter of the context; only then does a response lose its
+    end, and with it the end-of-text token, since the text does not end there. The prompt is cut alike for all
+    responses.
     """
     least_prompt = min(len(prompt), max_length // 4)
     longest = min(max(len(response) for response in responses), max_length - least_prompt)

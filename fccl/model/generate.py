@@ -20,7 +20,10 @@ ROWS_PER_SEQUENCE = 4  # a decoding step reads one token a row, so more rows fit
 
 @dataclass(frozen=True)
 class Sampling:
-    """Draw each token from softmax(logits / temperature). The seed and the instruction's index decide, not the batch it is in."""
+    """Draw each token from softmax(logits / temperature).
+
+    The seed and the instruction's index decide, not the batch it is in.
+    """
 
     temperature: float
     seed: int
@@ -34,10 +37,11 @@ def generate(
     sampling: Sampling | None = None,
     on_batch: Progress = no_progress,
 ) -> list[str]:
-    """The response to each instruction, of at most `new_tokens` tokens, without the spaces around it; greedy unless `sampling` is given.
+    """The response to each instruction, of at most `new_tokens` tokens, without the spaces around it; greedy unless
+    `sampling` is given.
 
-    It ends at end-of-text. A prompt that does not fit the context with the new tokens loses its beginning. torch's own random state is
-    neither used nor changed.
+    It ends at end-of-text. A prompt that does not fit the context with the new tokens loses its beginning. torch's own
+    random state is neither used nor changed.
     """
     room = model.spec.max_length
     new_tokens = min(new_tokens, room - room // 4)  # a quarter of the context is the prompt's, as in training
@@ -47,14 +51,18 @@ def generate(
         processors = [_GumbelNoise(sampling, indices)] if sampling else []
         rows = _continue(model, [prompts[index] for index in indices], new_tokens, processors)
         for index, row in zip(indices, rows, strict=True):
-            texts[index] = model.tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
+            texts[index] = model.tokenizer.decode(
+                row, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            ).strip()
         done += len(indices)
         on_batch(done, len(prompts))
     return texts
 
 
 class _GumbelNoise:
-    """Makes the greedy choice a draw from softmax(logits / temperature): the Gumbel-max trick (Gumbel 1954; Maddison et al. 2014)."""
+    """Makes the greedy choice a draw from softmax(logits / temperature): the Gumbel-max trick (Gumbel 1954; Maddison et
+    al. 2014).
+    """
 
     def __init__(self, sampling: Sampling, indices: Sequence[int]) -> None:
         self.temperature = sampling.temperature
@@ -62,11 +70,15 @@ class _GumbelNoise:
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores (B, V) -> (B, V), row by row from the row's own generator."""
-        noise = torch.stack([-torch.empty(scores.shape[1]).exponential_(generator=draw).clamp_min(1e-30).log() for draw in self.draws])
+        noise = torch.stack(
+            [-torch.empty(scores.shape[1]).exponential_(generator=draw).clamp_min(1e-30).log() for draw in self.draws]
+        )
         return scores.float() / self.temperature + noise.to(scores.device)
 
 
-def _continue(model: LanguageModel, prompts: Sequence[Sequence[int]], new_tokens: int, processors: Sequence[_GumbelNoise]) -> list[list[int]]:
+def _continue(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], new_tokens: int, processors: Sequence[_GumbelNoise]
+) -> list[list[int]]:
     """The new token ids of each prompt. Prompts are padded on the left, so that all go on at the same column."""
     longest = max(map(len, prompts))
     input_ids = torch.full((len(prompts), longest), model.pad_id, dtype=torch.long)
@@ -87,7 +99,10 @@ def _continue(model: LanguageModel, prompts: Sequence[Sequence[int]], new_tokens
 
 @contextmanager
 def _plain_greedy(model: LanguageModel, new_tokens: int) -> Iterator[Any]:
-    """A generation config of the bare argmax. The model's own (a repetition penalty, say) would fill in what ours leaves open, so it steps aside."""
+    """A generation config of the bare argmax.
+
+    The model's own (a repetition penalty, say) would fill in what ours leaves open, so it steps aside.
+    """
     own = model.base.generation_config
     config = type(own)(
         max_new_tokens=new_tokens,

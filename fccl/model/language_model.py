@@ -27,15 +27,18 @@ from fccl.model.lora_targets import linear_names, targets
 from fccl.model.losses import target_log_probs, target_log_probs_of
 from fccl.specs import ModelSpec, named_seed
 
-# Models whose logits are exactly the output embeddings times the last hidden state: these need logits only where a loss does.
+# Models whose logits are exactly the output embeddings times the last hidden state: these need logits only where a loss
+# does.
 _PLAIN_HEADS = frozenset({"gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "opt", "phi", "qwen2", "qwen3"})
 
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model with one LoRA adapter. Always in evaluation mode: no dropout, so policy and reference agree.
+    """A causal language model with one LoRA adapter. Always in evaluation mode: no dropout, so policy and reference
+    agree.
 
-    `load` puts an adapter in, `adapter` takes it out; `response_log_probs` is the one forward pass that training and evaluation use.
+    `load` puts an adapter in, `adapter` takes it out; `response_log_probs` is the one forward pass that training and
+    evaluation use.
     """
 
     spec: ModelSpec
@@ -55,7 +58,8 @@ class LanguageModel:
         return self.model.get_base_model()
 
     def load(self, adapter: Adapter) -> None:
-        """Copy an adapter's values in. Of one of higher rank the first directions go into the factors, the others into the frozen base weights.
+        """Copy an adapter's values in. Of one of higher rank the first directions go into the factors, the others into
+        the frozen base weights.
 
         Whatever was loaded before leaves no trace. Raises `AdapterError` when the adapter does not fit this model.
         """
@@ -79,7 +83,9 @@ class LanguageModel:
         return _FrozenDirections(self.model, self.spec.lora_alpha / self.spec.lora_r)
 
     def initial_adapter(self, seed: int) -> Adapter:
-        """A is drawn as PEFT draws it (Kaiming uniform, bound 1/sqrt(fan-in)) but from a named seed; B is zero, so the model is the base."""
+        """A is drawn as PEFT draws it (Kaiming uniform, bound 1/sqrt(fan-in)) but from a named seed; B is zero, so the
+        model is the base.
+        """
         draw = torch.Generator().manual_seed(named_seed(seed, "lora"))
         tensors = {}
         for name, parameter in self.factors.items():
@@ -93,15 +99,20 @@ class LanguageModel:
     def response_log_probs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """log p of every response token given the tokens before it.
 
-        Returns `(log_probs, mask)`, both (B, T-1): entry t speaks of token t+1; zero and false where that is no response token.
-        No attention mask is passed: rows are padded on the right, and a causal model's real tokens never look there.
+        Returns `(log_probs, mask)`, both (B, T-1): entry t speaks of token t+1; zero and false where that is no
+        response token. No attention mask is passed: rows are padded on the right, and a causal model's real tokens
+        never look there.
         """
         input_ids = batch.input_ids.to(self.device)
         mask = batch.response_mask[:, 1:].to(self.device)
         targets = input_ids[:, 1:][mask]
         if self.base.config.model_type in _PLAIN_HEADS:
-            hidden = getattr(self.base, self.base.base_model_prefix)(input_ids=input_ids, use_cache=False).last_hidden_state
-            found = target_log_probs_of(self.base.get_output_embeddings(), hidden[:, :-1][mask], targets, self.base.config.vocab_size)
+            hidden = getattr(self.base, self.base.base_model_prefix)(
+                input_ids=input_ids, use_cache=False
+            ).last_hidden_state
+            found = target_log_probs_of(
+                self.base.get_output_embeddings(), hidden[:, :-1][mask], targets, self.base.config.vocab_size
+            )
         else:
             found = target_log_probs(self.base(input_ids=input_ids, use_cache=False).logits[:, :-1][mask], targets)
         return torch.zeros(mask.shape, dtype=torch.float32, device=self.device).masked_scatter(mask, found), mask
@@ -109,10 +120,12 @@ class LanguageModel:
 
 @dataclass
 class _FrozenDirections:
-    """The directions that stand behind those that are trained: `scale` B A, added to the base weights of the target modules.
+    """The directions that stand behind those that are trained: `scale` B A, added to the base weights of the target
+    modules.
 
-    Always to the weights as they were at first, of which a copy is made once there is something to add. In float64 on one thread, rounded once: the
-    same directions give the same bits, whatever stood there before and whatever number of threads the process has.
+    Always to the weights as they were at first, of which a copy is made once there is something to add. In float64 on
+    one thread, rounded once: the same directions give the same bits, whatever stood there before and whatever number of
+    threads the process has.
     """
 
     model: PeftModel
@@ -121,7 +134,10 @@ class _FrozenDirections:
     _held: tuple[Adapter | None, ...] = (None,)  # what is in the weights; empty while that is not certain
 
     def hold(self, directions: Adapter | None) -> None:
-        """Put these in the place of those that are there. Costs little when they are the same. Call it without gradients."""
+        """Put these in the place of those that are there. Costs little when they are the same.
+
+        Call it without gradients.
+        """
         if self._held and _same_bits(self._held[0], directions):
             return
         self._held = ()
@@ -138,7 +154,9 @@ class _FrozenDirections:
             layer = self._base(pair.a)
             plain = self._plain.setdefault(pair.a, layer.weight.detach().cpu().clone())
             product = directions.tensors[pair.b].double() @ directions.tensors[pair.a].double()
-            layer.weight.copy_(torch.add(plain.double(), product.T if isinstance(layer, Conv1D) else product, alpha=self.scale))
+            layer.weight.copy_(
+                torch.add(plain.double(), product.T if isinstance(layer, Conv1D) else product, alpha=self.scale)
+            )
 
     def _base(self, name: str) -> nn.Linear | Conv1D:
         """The module whose A has this name, under PEFT's wrapper."""
@@ -159,7 +177,9 @@ def _with_lora(spec: ModelSpec, base: PreTrainedModel) -> PeftModel:
         r=spec.lora_r,
         lora_alpha=spec.lora_alpha,
         target_modules=targets(spec, base),
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in base.modules()),  # the layers of one model are all of one kind
+        fan_in_fan_out=any(
+            isinstance(module, Conv1D) for module in base.modules()
+        ),  # the layers of one model are all of one kind
         lora_dropout=0.0,
         bias="none",
         task_type="CAUSAL_LM",
@@ -169,7 +189,9 @@ def _with_lora(spec: ModelSpec, base: PreTrainedModel) -> PeftModel:
         return cast(PeftModel, get_peft_model(base, config))
     except ValueError as error:  # a kind of layer or of model that PEFT has no LoRA for
         hint = f"its linear layers are {names}: name those that PEFT can put a LoRA on with --lora-targets"
-        raise ModelError(f"LORA_TARGETS={spec.lora_targets}: {spec.name} takes no LoRA there ({first_line(error)})", hint=hint) from error
+        raise ModelError(
+            f"LORA_TARGETS={spec.lora_targets}: {spec.name} takes no LoRA there ({first_line(error)})", hint=hint
+        ) from error
 
 
 @contextlib.contextmanager

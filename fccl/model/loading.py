@@ -14,7 +14,16 @@ def load_model(spec: ModelSpec) -> LanguageModel:
     base = load_base(spec.name, spec.max_length)
     model = _with_lora(spec, base.model)
     factors = {
-        name.replace(".default", ""): parameter.requires_grad_(True) for name, parameter in model.named_parameters() if parameter.requires_grad
+        name.replace(".default", ""): parameter.requires_grad_(True)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
     }
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return LanguageModel(spec, model.to(device).eval(), base.tokenizer, dict(sorted(factors.items())), device, (base.name, *base.adapters))
+    return LanguageModel(
+        spec,
+        model.to(device).eval(),
+        base.tokenizer,
+        dict(sorted(factors.items())),
+        device,
+        (base.name, *base.adapters),
+    )

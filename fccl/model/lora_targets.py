@@ -1,7 +1,9 @@
-"""`LORA_TARGETS` as the modules of one model: linear layers, whose own shape the factors have; a line for any other name.
+"""`LORA_TARGETS` as the modules of one model: linear layers, whose own shape the factors have; a line for any other
+name.
 
-Mixture-of-experts models keep all experts of a layer in one 3-D tensor. PEFT reaches it under the names that the experts' layers
-once had, with factors of another rank. A router may be a linear layer that answers more than a product. Neither is a target here.
+Mixture-of-experts models keep all experts of a layer in one 3-D tensor. PEFT reaches it under the names that the
+experts' layers once had, with factors of another rank. A router may be a linear layer that answers more than a product.
+Neither is a target here.
 """
 
 from __future__ import annotations
@@ -29,13 +31,19 @@ def targets(spec: ModelSpec, base: PreTrainedModel) -> list[str]:
     reasons = linear_names(base)
     usable = [name for name, reason in reasons.items() if not reason]
     way = f"these work: {', '.join(usable)}; or use {AUTO} or {ALL}" if usable else "use another model"
-    chosen = [name for name in CHOICES.get(base.config.model_type, ()) if name in usable] if spec.lora_targets == AUTO else []
+    chosen = (
+        [name for name in CHOICES.get(base.config.model_type, ()) if name in usable]
+        if spec.lora_targets == AUTO
+        else []
+    )
     if chosen:
         return chosen
     if spec.lora_targets in (AUTO, ALL):
         every = [*usable, *(path for path, name in _linear_paths(base) if reasons[name] == _OTHER)]
         if not every:
-            raise ModelError(f"LORA_TARGETS={spec.lora_targets}: {spec.name} has no linear layer that a LoRA can be put on", hint=way)
+            raise ModelError(
+                f"LORA_TARGETS={spec.lora_targets}: {spec.name} has no linear layer that a LoRA can be put on", hint=way
+            )
         return every
     wanted = [name.strip() for name in spec.lora_targets.split(",") if name.strip()]
     for name in wanted:
@@ -47,14 +55,19 @@ def targets(spec: ModelSpec, base: PreTrainedModel) -> list[str]:
 
 
 def linear_names(base: PreTrainedModel) -> Mapping[str, str]:
-    """The last names of the linear layers but the head, in order, each with the reason why it is no target; empty for a target.
+    """The last names of the linear layers but the head, in order, each with the reason why it is no target; empty for a
+    target.
 
     A name that other modules have too is no target as it stands: PEFT goes by names.
     """
     linear = dict(_linear_paths(base))
     others = {name for path, name in _paths(base) if path not in linear}
-    odd = {name for path, name in _paths(base) if isinstance(base.get_submodule(path), nn.Linear | Conv1D)} - set(linear.values())
-    found = {name: _FUSED if _is_fused(name, base) else _OTHER if name in others else "" for name in set(linear.values())}
+    odd = {name for path, name in _paths(base) if isinstance(base.get_submodule(path), nn.Linear | Conv1D)} - set(
+        linear.values()
+    )
+    found = {
+        name: _FUSED if _is_fused(name, base) else _OTHER if name in others else "" for name in set(linear.values())
+    }
     return dict(sorted((found | dict.fromkeys(odd, _OTHER)).items()))
 
 
@@ -70,7 +83,10 @@ def _linear_paths(base: PreTrainedModel) -> list[tuple[str, str]]:
 
 @torch.no_grad()
 def _is_linear(module: nn.Module) -> bool:
-    """Whether a layer's answer is its weight's product, of which a LoRA can be a part. A subclass may answer something else, as routers do."""
+    """Whether a layer's answer is its weight's product, of which a LoRA can be a part.
+
+    A subclass may answer something else, as routers do.
+    """
     if not isinstance(module, nn.Linear | Conv1D):
         return False
     if type(module) in (nn.Linear, Conv1D):
@@ -80,8 +96,12 @@ def _is_linear(module: nn.Module) -> bool:
         said = module(row)
     except Exception:  # it wants another input, or more of them
         return False
-    product = nn.functional.linear(row, module.weight if isinstance(module, nn.Linear) else module.weight.T, module.bias)
-    return isinstance(said, Tensor) and said.shape == product.shape and torch.allclose(said, product, rtol=1e-4, atol=1e-5)
+    product = nn.functional.linear(
+        row, module.weight if isinstance(module, nn.Linear) else module.weight.T, module.bias
+    )
+    return (
+        isinstance(said, Tensor) and said.shape == product.shape and torch.allclose(said, product, rtol=1e-4, atol=1e-5)
+    )
 
 
 def _is_fused(name: str, base: PreTrainedModel) -> bool:

@@ -1,6 +1,7 @@
 """The losses, as pure functions of tensors.
 
-Shapes: B rows, T tokens, N response tokens of the batch, V vocabulary. Log-probabilities are natural, so losses are in nats.
+Shapes: B rows, T tokens, N response tokens of the batch, V vocabulary. Log-probabilities are natural, so losses are in
+nats.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ def target_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
 def target_log_probs_of(head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, vocabulary: int) -> Tensor:
     """log p of each target token from the last hidden states: hidden (N, D), targets (N,) -> (N,).
 
-    The logits are N x V, the largest tensor of a training step by far: 8 pairs of 512 tokens of GPT-2 have 1.6 GB of them, four times over with
-    softmax and gradients. Above `LOGITS_AT_ONCE` they are made in chunks of rows, and made again for the gradient instead of kept (Chen et al. 2016).
+    The logits are N x V, the largest tensor of a training step by far: 8 pairs of 512 tokens of GPT-2 have 1.6 GB of
+    them, four times over with softmax and gradients. Above `LOGITS_AT_ONCE` they are made in chunks of rows, and made
+    again for the gradient instead of kept (Chen et al. 2016).
     """
     rows = max(1, LOGITS_AT_ONCE // vocabulary)
     if len(targets) <= rows:
@@ -40,8 +42,8 @@ def target_log_probs_of(head: Callable[[Tensor], Tensor], hidden: Tensor, target
 def response_nll(log_probs: Tensor, response_mask: Tensor) -> Tensor:
     """Mean negative log-likelihood over the response tokens of a batch, in nats per token.
 
-    `log_probs` (B, T) holds log p of each token given those before it, `response_mask` (B, T) says which count. A batch without
-    response tokens has loss 0.
+    `log_probs` (B, T) holds log p of each token given those before it, `response_mask` (B, T) says which count. A batch
+    without response tokens has loss 0.
     """
     mask = response_mask.to(log_probs.dtype)
     return -(log_probs * mask).sum() / mask.sum().clamp(min=1.0)
@@ -52,11 +54,13 @@ def sequence_log_probs(log_probs: Tensor, response_mask: Tensor) -> Tensor:
     return (log_probs * response_mask.to(log_probs.dtype)).sum(dim=-1)
 
 
-def dpo_losses(chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, beta: float) -> Tensor:
+def dpo_losses(
+    chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, beta: float
+) -> Tensor:
     """Direct preference optimisation (Rafailov et al. 2023, eq. 7), one loss a pair, in nats.
 
-    -log sigmoid(beta · ((log π(chosen) - log π_ref(chosen)) - (log π(rejected) - log π_ref(rejected)))); all arguments and the
-    result are (B,) sums over response tokens. log 2 where policy and reference agree.
+    -log sigmoid(beta · ((log π(chosen) - log π_ref(chosen)) - (log π(rejected) - log π_ref(rejected)))); all arguments
+    and the result are (B,) sums over response tokens. log 2 where policy and reference agree.
     """
     margins = (chosen - reference_chosen) - (rejected - reference_rejected)
     return -functional.logsigmoid(beta * margins)

@@ -1,7 +1,9 @@
-"""Log-probabilities of whole data sets under the adapter that is loaded: batched, without gradients, in the examples' own order.
+"""Log-probabilities of whole data sets under the adapter that is loaded: batched, without gradients, in the examples'
+own order.
 
-Shapes: n examples or pairs, B of a batch. Log-probabilities are natural. A forward pass has at most `batch_size` sequences and about
-`TOKENS_AT_ONCE` tokens, padding included, which bounds the memory of the logits; neither changes a result beyond float noise.
+Shapes: n examples or pairs, B of a batch. Log-probabilities are natural. A forward pass has at most `batch_size`
+sequences and about `TOKENS_AT_ONCE` tokens, padding included, which bounds the memory of the logits; neither changes a
+result beyond float noise.
 """
 
 from __future__ import annotations
@@ -57,8 +59,12 @@ class PairScores:
         return self.chosen / self.chosen_tokens - self.rejected / self.rejected_tokens
 
 
-def length_sorted_batches(lengths: Sequence[int], batch_size: int, tokens_at_once: int = TOKENS_AT_ONCE) -> list[list[int]]:
-    """Every index once, shortest first, in batches of at most `batch_size` rows and, unless one row is longer, `tokens_at_once` tokens."""
+def length_sorted_batches(
+    lengths: Sequence[int], batch_size: int, tokens_at_once: int = TOKENS_AT_ONCE
+) -> list[list[int]]:
+    """Every index once, shortest first, in batches of at most `batch_size` rows and, unless one row is longer,
+    `tokens_at_once` tokens.
+    """
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
         if not batches or len(batches[-1]) >= batch_size or (len(batches[-1]) + 1) * lengths[index] > tokens_at_once:
@@ -79,7 +85,9 @@ def pair_log_probs(model: LanguageModel, pairs: Sequence[EncodedPair]) -> Tensor
     return sequence_log_probs(log_probs, mask).view(2, len(pairs)).T
 
 
-def score_sft(model: LanguageModel, rows: Sequence[Encoded], batch_size: int, on_batch: Progress = no_progress) -> SftScores:
+def score_sft(
+    model: LanguageModel, rows: Sequence[Encoded], batch_size: int, on_batch: Progress = no_progress
+) -> SftScores:
     """The response NLL of every row. Raises `AdapterError` when one is not finite."""
 
     def nll(indices: Sequence[int]) -> Tensor:
@@ -90,19 +98,28 @@ def score_sft(model: LanguageModel, rows: Sequence[Encoded], batch_size: int, on
     return SftScores(result, _response_tokens(rows))
 
 
-def score_pairs(model: LanguageModel, pairs: Sequence[EncodedPair], batch_size: int, on_batch: Progress = no_progress) -> PairScores:
-    """log p of both responses of every pair; a pair is two sequences of the batch. Raises `AdapterError` when one is not finite."""
+def score_pairs(
+    model: LanguageModel, pairs: Sequence[EncodedPair], batch_size: int, on_batch: Progress = no_progress
+) -> PairScores:
+    """log p of both responses of every pair; a pair is two sequences of the batch.
+
+    Raises `AdapterError` when one is not finite.
+    """
 
     def log_probs(indices: Sequence[int]) -> Tensor:
         return pair_log_probs(model, [pairs[index] for index in indices])
 
     result = _in_batches(log_probs, pair_lengths(pairs), max(1, batch_size // 2), on_batch)
     chosen, rejected = result.reshape(len(pairs), 2).T
-    return PairScores(chosen, rejected, _response_tokens([pair[0] for pair in pairs]), _response_tokens([pair[1] for pair in pairs]))
+    return PairScores(
+        chosen, rejected, _response_tokens([pair[0] for pair in pairs]), _response_tokens([pair[1] for pair in pairs])
+    )
 
 
 @torch.no_grad()
-def _in_batches(score: Callable[[Sequence[int]], Tensor], lengths: Sequence[int], batch_size: int, on_batch: Progress) -> NDArray[np.float64]:
+def _in_batches(
+    score: Callable[[Sequence[int]], Tensor], lengths: Sequence[int], batch_size: int, on_batch: Progress
+) -> NDArray[np.float64]:
     """`score` of all indices, (n,) or (n, k), in their own order."""
     parts, order = [], []
     for indices in length_sorted_batches(lengths, batch_size):

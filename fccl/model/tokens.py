@@ -1,12 +1,13 @@
-"""Token ids of text that nobody here wrote: `<|endoftext|>` inside a text is thirteen characters, never the end of the text.
+"""Token ids of text that nobody here wrote: `<|endoftext|>` inside a text is thirteen characters, never the end of the
+text.
 
-The control tokens of a tokenizer are those that it calls special: end and beginning of text, padding, roles of a chat. Text that spells
-one of them must not become one, or a row of data could end its own answer and begin a conversation of its choice. The only control
-tokens in a row are therefore those that the encoder itself writes.
+The control tokens of a tokenizer are those that it calls special: end and beginning of text, padding, roles of a chat.
+Text that spells one of them must not become one, or a row of data could end its own answer and begin a conversation of
+its choice. The only control tokens in a row are therefore those that the encoder itself writes.
 
-A tokenizer that is told to split special tokens looks for none in the text. That is enough where the vocabulary cannot spell them
-(byte-level BPE). Vocabularies made from SentencePiece hold `</s>` as a piece like any other; for them a copy of the tokenizer with its
-control tokens renamed reads the text again.
+A tokenizer that is told to split special tokens looks for none in the text. That is enough where the vocabulary cannot
+spell them (byte-level BPE). Vocabularies made from SentencePiece hold `</s>` as a piece like any other; for them a copy
+of the tokenizer with its control tokens renamed reads the text again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _renamed: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[frozenset[str], Token
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], special: bool = False) -> list[Ids]:
-    """The token ids of each text, without a control token that the text spells. `special` adds what the tokenizer puts around a text.
+    """The token ids of each text, without a control token that the text spells. `special` adds what the tokenizer puts
+    around a text.
 
     Raises `ModelError` when the tokenizer can read a text only as a control token.
     """
@@ -39,7 +41,9 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], special:
     before, after = _around(tokenizer) if special else ([], [])
     spelling = _Spelling(tokenizer)
     rows = zip(texts, _plain(tokenizer, texts), strict=True)
-    return [[*before, *(spelling.as_text(text) if spelling.is_control(row, text) else row), *after] for text, row in rows]
+    return [
+        [*before, *(spelling.as_text(text) if spelling.is_control(row, text) else row), *after] for text, row in rows
+    ]
 
 
 def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
@@ -55,7 +59,13 @@ class _Spelling:
         self.tokenizer = tokenizer
         self.tokens = control_tokens(tokenizer)
         # "Unknown" alone is no command: a word that the vocabulary lacks may become it, and only its own name must not.
-        others = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.sep_token, tokenizer.cls_token)
+        others = (
+            tokenizer.bos_token,
+            tokenizer.eos_token,
+            tokenizer.pad_token,
+            tokenizer.sep_token,
+            tokenizer.cls_token,
+        )
         self.unknown = tokenizer.unk_token if tokenizer.unk_token not in others else None
         self.commands = {number for token, number in self.tokens.items() if token != self.unknown}
 
@@ -64,7 +74,11 @@ class _Spelling:
         return named or not self.commands.isdisjoint(row)
 
     def as_text(self, text: str) -> Ids:
-        row = self._backend().encode(text, add_special_tokens=False).ids if self.tokenizer.is_fast else self._in_pieces(text)
+        row = (
+            self._backend().encode(text, add_special_tokens=False).ids
+            if self.tokenizer.is_fast
+            else self._in_pieces(text)
+        )
         if self.commands.isdisjoint(row):
             return list(row)
         command = next(token for token, number in self.tokens.items() if number in self.commands and number in row)
@@ -83,12 +97,16 @@ class _Spelling:
     def _in_pieces(self, text: str) -> Ids:
         """Each control token's text, cut behind its first character, so that no piece spells it."""
         names = sorted(self.tokens, key=len, reverse=True)
-        pieces = re.split("|".join(f"(?<={re.escape(name[0])})(?={re.escape(name[1:])})" for name in names if len(name) > 1), text)
+        pieces = re.split(
+            "|".join(f"(?<={re.escape(name[0])})(?={re.escape(name[1:])})" for name in names if len(name) > 1), text
+        )
         return [number for row in _plain(self.tokenizer, [piece for piece in pieces if piece]) for number in row]
 
 
 def _plain(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Ids]:
-    rows: list[Ids] = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    rows: list[Ids] = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)[
+        "input_ids"
+    ]
     return rows
 
 

@@ -39,7 +39,10 @@ _EXCHANGE_NAMES = {  # by the first word: what it is, its pattern, what its numb
 
 @dataclass(frozen=True)
 class ExchangePaths:
-    """`EXCHANGE_DIR`: what server and clients write for each other. `docs/protocol.md` says who writes what, and in which order."""
+    """`EXCHANGE_DIR`: what server and clients write for each other.
+
+    `docs/protocol.md` says who writes what, and in which order.
+    """
 
     root: Path
 
@@ -54,7 +57,9 @@ class ExchangePaths:
         return self.root / f"reference_{sha256[:16]}{ADAPTER}"
 
     def correction(self, sha256: str) -> Path:
-        """What SCAFFOLD's clients add to their gradients, named by the hash of the file: clients that are told the same share one."""
+        """What SCAFFOLD's clients add to their gradients, named by the hash of the file: clients that are told the same
+        share one.
+        """
         return self.root / f"correction_{sha256[:16]}{ADAPTER}"
 
     def task(self, round_number: int) -> Path:
@@ -86,12 +91,17 @@ class ExchangePaths:
 
     def answer(self, client_id: int, round_number: int) -> tuple[Path, Path, Path]:
         """The three files of every answer, in the order in which they are written."""
-        return self.update(client_id, round_number), self.contribution(client_id, round_number), self.flag(client_id, round_number)
+        return (
+            self.update(client_id, round_number),
+            self.contribution(client_id, round_number),
+            self.flag(client_id, round_number),
+        )
 
     def taken_away(self, client_id: int, round_number: int) -> tuple[Path, ...]:
         """All files that an answer may have, in the order in which they are taken away.
 
-        The flag comes last: while it is there the client has answered, so its next answer never meets the removal of this one.
+        The flag comes last: while it is there the client has answered, so its next answer never meets the removal of
+        this one.
         """
         original = self.original_update(client_id, round_number)
         return self.control(client_id, round_number), original, *self.answer(client_id, round_number)
@@ -106,7 +116,8 @@ class ExchangePaths:
 
     @property
     def bell(self) -> Path:
-        """A folder that the server touches when a round begins: waiting clients watch it, and not each other's files."""
+        """A folder that the server touches when a round begins: waiting clients watch it, and not each other's
+        files."""
         return self.root / "bell"
 
     @property
@@ -118,9 +129,14 @@ class ExchangePaths:
         return self.rejected / f"{stamp}_reason.json"
 
     def kept_as(self, stamp: str, name: str) -> Path:
-        """Where a refused file goes. Of a long name the end is kept: a name has at most 255 bytes, and fewer on some file systems."""
+        """Where a refused file goes.
+
+        Of a long name the end is kept: a name has at most 255 bytes, and fewer on some file systems.
+        """
         end = os.fsencode(name)[-_KEPT_NAME:]
-        return self.rejected / f"{stamp}_{os.fsdecode(end.lstrip(_INSIDE_A_CHARACTER) if len(end) == _KEPT_NAME else end)}"
+        return (
+            self.rejected / f"{stamp}_{os.fsdecode(end.lstrip(_INSIDE_A_CHARACTER) if len(end) == _KEPT_NAME else end)}"
+        )
 
     @property
     def server_lock(self) -> Path:

@@ -10,7 +10,10 @@ from fccl.paths.names import ADAPTER, of_earlier_versions
 
 @dataclass(frozen=True)
 class DataPaths:
-    """`DATA_DIR`: what `fccl prepare` writes. `server/` is never shown to a client, `clients/` never to the evaluation."""
+    """`DATA_DIR`: what `fccl prepare` writes.
+
+    `server/` is never shown to a client, `clients/` never to the evaluation.
+    """
 
     root: Path
 
@@ -117,7 +120,8 @@ class LogPaths:
 
     @property
     def received(self) -> Path:
-        """The updates of the current round as they were when they were believed; only the server reads and writes here."""
+        """The updates of the current round as they were when they were believed; only the server reads and
+        writes here."""
         return self.root / "received"
 
     @property
@@ -161,7 +165,16 @@ class LogPaths:
     def all_entries(self) -> tuple[Path, ...]:
         """What a run may write directly into the folder, but for the clients' heartbeats."""
         phases = (self.global_sft, self.global_final)
-        fixed = (self.run, self.manifest, self.progress, self.client_metrics, *phases, *map(of_earlier_versions, phases), self.adapter, self.state)
+        fixed = (
+            self.run,
+            self.manifest,
+            self.progress,
+            self.client_metrics,
+            *phases,
+            *map(of_earlier_versions, phases),
+            self.adapter,
+            self.state,
+        )
         folders = (self.global_adapter(0).parent, self.client_adapter(0, "sft").parent, self.controls, self.received)
         shown = (self.evaluation_json, self.evaluation_markdown, self.report, self.tensorboard, self.wandb_mark)
         return (*fixed, *folders, *shown)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 ADAPTER = ".safetensors"  # how the names of adapters' files end
-_LONGEST_NAME, _LONGEST_PATH, _DEEPEST = 255, 4096, 256  # bytes, bytes, names; what Linux takes at most, and Python's recursion in mkdir
+_LONGEST_NAME, _LONGEST_PATH, _DEEPEST = (
+    255,
+    4096,
+    256,
+)  # bytes, bytes, names; what Linux takes at most, and Python's recursion in mkdir
 
 
 def of_earlier_versions(adapter: Path) -> Path:
@@ -14,10 +18,18 @@ def of_earlier_versions(adapter: Path) -> Path:
 
 
 def is_usable(path: str | Path) -> bool:
-    """Whether a file could have this path and a record could hold it. What meets another fails in a way of its own each time."""
+    """Whether a file could have this path and a record could hold it.
+
+    What meets another fails in a way of its own each time.
+    """
     try:
         encoded = str(path).encode()
     except UnicodeEncodeError:  # bytes that are not UTF-8
         return False
     names = encoded.split(b"/")
-    return b"\0" not in encoded and len(encoded) < _LONGEST_PATH and len(names) <= _DEEPEST and max(map(len, names)) <= _LONGEST_NAME
+    return (
+        b"\0" not in encoded
+        and len(encoded) < _LONGEST_PATH
+        and len(names) <= _DEEPEST
+        and max(map(len, names)) <= _LONGEST_NAME
+    )

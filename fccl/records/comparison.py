@@ -1,6 +1,7 @@
 """What `fccl compare` says, as values: `results.json`, both ways. Imports no torch, so a reader of the file needs none.
 
-Losses are held-out losses on the test split: in SFT scenarios nats per response token, in VA scenarios the DPO loss (nats) per pair. Lower is better.
+Losses are held-out losses on the test split: in SFT scenarios nats per response token, in VA scenarios the DPO loss
+(nats) per pair. Lower is better.
 """
 
 from __future__ import annotations
@@ -25,9 +26,14 @@ class Row(Value):
     accuracy: Estimate | None = None  # VA: preference accuracy
     difference: Estimate | None = None  # of the loss: this method minus FedAvg, paired; below 0 is better
     verdict: CompareVerdict | None = None  # against FedAvg; None for FedAvg itself
-    gap_closed: Estimate | None = None  # (FedAvg - this) / (FedAvg - oracle); None for no federation, and when the oracle is not better than FedAvg
+    gap_closed: Estimate | None = (
+        # (FedAvg - this) / (FedAvg - oracle); None for no federation, and when the oracle is not better than FedAvg
+        None
+    )
     by_seed: tuple[float | None, ...] = ()  # the loss of each seed
-    bad_weight: tuple[float, ...] | None = None  # by round, the weight of the bad clients, mean over seeds; None: no such weights
+    bad_weight: tuple[float, ...] | None = (
+        None  # by round, the weight of the bad clients, mean over seeds; None: no such weights
+    )
     validation: tuple[float, ...] = ()  # by round, the loss on the server's validation split, mean over seeds
     weights: tuple[tuple[float, ...], ...] | None = None  # by round, then by client, of the first seed
     bad_clients: tuple[int, ...] = ()  # of the first seed

@@ -1,7 +1,9 @@
-"""What an evaluation says, as values: `logs/evaluation.json`, both ways. Imports no torch, so a reader of the file needs none.
+"""What an evaluation says, as values: `logs/evaluation.json`, both ways. Imports no torch, so a reader of the file
+needs none.
 
-Conventions. Every interval is a 95 % percentile bootstrap over examples. Accuracies and shares lie in [0, 1]; NLL and margins are in nats. A
-preference tie (a margin within float noise of 0) is neither right nor wrong: accuracy is right / (right + wrong), and ties are counted apart.
+Conventions. Every interval is a 95 % percentile bootstrap over examples. Accuracies and shares lie in [0, 1]; NLL and
+margins are in nats. A preference tie (a margin within float noise of 0) is neither right nor wrong: accuracy is right /
+(right + wrong), and ties are counted apart.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from pydantic import Field
 from fccl.specs import Phase, Value
 
 Verdict = Literal["better", "worse", "no significant difference", "too few examples"]
-# Of five pairs, all five differ in one direction by chance in one case of 16: no set of fewer than six can be significant at 5 %.
+# Of five pairs, all five differ in one direction by chance in one case of 16: no set of fewer than six can be
+# significant at 5 %.
 FEWEST_FOR_A_VERDICT = 6
 
 
@@ -92,7 +95,8 @@ class ModelEvaluation(Value):
 
 
 class Difference(Value):
-    """One measure of two models on the same examples: second minus first, or for perplexities second divided by first."""
+    """One measure of two models on the same examples: second minus first, or for perplexities second divided by
+    first."""
 
     measure: str
     kind: Literal["ratio", "points", "nats"]
@@ -111,8 +115,8 @@ class Comparison(Value):
 class ClientMix(Value):
     """A client's own update and the global model on the test examples, weighted as the client's topics are.
 
-    Each topic's examples share the weight that the topic has in the client's data; `covered` is the share of the client's data whose topics
-    the test split has.
+    Each topic's examples share the weight that the topic has in the client's data; `covered` is the share of the
+    client's data whose topics the test split has.
     """
 
     covered: float = Field(gt=0, le=1)

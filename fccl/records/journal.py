@@ -32,12 +32,17 @@ class Journal:
         """Append one record to its file. Raises `StorageError`, also when lines that were in it are gone."""
         path = self.paths.client_metrics if isinstance(record, ClientMetrics) else self.paths.progress
         if _length(path) < self._lengths.get(path, 0):
-            raise StorageError(f"{path} was removed or cut while the run was at work", hint="begin the run again: its record is not complete")
+            raise StorageError(
+                f"{path} was removed or cut while the run was at work",
+                hint="begin the run again: its record is not complete",
+            )
         append_line(path, record.model_dump_json())
         self._lengths[path] = _length(path)
 
     def heartbeat(self, status: ClientStatus) -> None:
-        """Replace a client's heartbeat; one of a client that is still training is dropped when the last is younger than a second."""
+        """Replace a client's heartbeat; one of a client that is still training is dropped when the last is younger than
+        a second.
+        """
         now = time.monotonic()
         if status.state == "training" and now - self._last_beat.get(status.client_id, -HEARTBEAT_S) < HEARTBEAT_S:
             return

@@ -23,7 +23,9 @@ class SourceReport(Value):
     nothing_to_learn: int = Field(default=0, ge=0)  # left out: an empty answer, equal ratings, twice the same answer
     marked: int = Field(default=0, ge=0)  # left out: the row itself says that it is not to be learnt
     answers_passed_over: int = Field(default=0, ge=0)  # of rated rows: without a text or a rating
-    false_tens: int = Field(default=0, ge=0)  # of rated rows: answers whose rating of 10 their own fine-grained score contradicts
+    false_tens: int = Field(
+        default=0, ge=0
+    )  # of rated rows: answers whose rating of 10 their own fine-grained score contradicts
     columns_not_used: tuple[str, ...] = ()  # that hold something; with the reason, where it is not plain
     duplicates: int = Field(default=0, ge=0)  # dropped
     examples: int = Field(ge=1)  # what was kept, sampled down if a maximum was set
@@ -37,10 +39,15 @@ class Manifest(Value):
     sources: tuple[SourceReport, ...]  # SFT, then VA
     counts: dict[str, dict[Phase, int]]  # split -> kind -> examples; "train" as partitioned, before noise
     topics: tuple[str, ...]  # by number of training examples, most first
-    topics_by_client: dict[Phase, tuple[tuple[int, ...], ...]]  # kind -> client -> examples of each topic, in the order of `topics`
+    topics_by_client: dict[
+        Phase, tuple[tuple[int, ...], ...]
+    ]  # kind -> client -> examples of each topic, in the order of `topics`
     noisy_clients: tuple[int, ...] = ()  # whose shards were spoilt on purpose, by the spec's `noise_kind`
     files: dict[str, str]  # path below the folder -> SHA-256, of every data file
 
     def samples_by_client(self) -> dict[Phase, dict[int, int]]:
         """Kind -> client -> examples in its shard file, noise included."""
-        return {phase: {client: sum(counts) for client, counts in enumerate(table)} for phase, table in self.topics_by_client.items()}
+        return {
+            phase: {client: sum(counts) for client, counts in enumerate(table)}
+            for phase, table in self.topics_by_client.items()
+        }

@@ -70,7 +70,9 @@ class HeldOut(Value):
     """The global adapter on the server's validation split after a round."""
 
     loss: float  # SFT rounds: nats per response token; VA rounds: DPO loss per pair
-    preference_accuracy: float | None = None  # VA rounds: share of pairs whose chosen response is likelier (sum of log-probs)
+    preference_accuracy: float | None = (
+        None  # VA rounds: share of pairs whose chosen response is likelier (sum of log-probs)
+    )
     examples: int = Field(ge=1)
 
 
@@ -82,17 +84,24 @@ class ExcludedClient(Value):
 
 
 class Verification(Value):
-    """What the server's own examples said of a round's updates. The tuples run over the record's `clients`; `None` is a loss that is not finite.
+    """What the server's own examples said of a round's updates. The tuples run over the record's `clients`; `None` is a
+    loss that is not finite.
 
-    From prior to weights: prior_i · exp(score_i / VERIFY_TEMPERATURE), normalised; under `leave_one_out` the scores are first divided by the largest
+    From prior to weights: prior_i · exp(score_i / VERIFY_TEMPERATURE), normalised; under `leave_one_out` the scores are
+    first divided by the largest
     |score|. `validation_loss` has no prior.
     """
 
     examples: int = Field(ge=1)  # of the server's validation split
     prior: tuple[float, ...] = ()  # the weights before
-    loss_prior: float | None = None  # of the mean with the prior's weights; SFT: nats per response token, VA: DPO loss per pair
+    loss_prior: float | None = (
+        None  # of the mean with the prior's weights; SFT: nats per response token, VA: DPO loss per pair
+    )
     loss_weights: float | None = None  # of the mean with the round's weights
-    slopes: tuple[float, ...] = ()  # `verified`, at the prior: how fast the loss rises as the client's weight grows at the cost of all; < 0 helps
+    slopes: tuple[
+        float, ...
+        # `verified`, at the prior: how fast the loss rises as the client's weight grows at the cost of all; < 0 helps
+    ] = ()
     path: tuple[float | None, ...] = ()  # `verified`: the loss before the first step and after each
     taken: int = Field(default=0, ge=0)  # `verified`: which of the path the weights are, the lowest
     seconds: float = Field(default=0.0, ge=0)
@@ -116,8 +125,13 @@ class RoundRecord(Value):
     held_out: HeldOut | None = None
     verification: Verification | None = None  # with a source that the server verifies
     aggregation: str = "fedavg"  # the rule, as `AGGREGATION` spells it
-    counted: tuple[float, ...] | None = None  # how much each update counted in the end, where the rule did not take the weights as they are
-    lora_error: float | None = None  # how far the new factors' products are from the weighted mean of the clients' products, as a share of its norm
+    counted: tuple[float, ...] | None = (
+        None  # how much each update counted in the end, where the rule did not take the weights as they are
+    )
+    lora_error: float | None = (
+        # how far the new factors' products are from the weighted mean of the clients' products, as a share of its norm
+        None
+    )
     adapter_sha256: str
     update_norm: float  # L2 norm of (new global adapter - old)
     seconds: float = Field(ge=0)
@@ -148,7 +162,10 @@ class RunInfo(Value):
 
 
 class MedianNorms(Value):
-    """How far a round's accepted updates moved: the median L2 norm of those that moved at all. None before there were any."""
+    """How far a round's accepted updates moved: the median L2 norm of those that moved at all.
+
+    None before there were any.
+    """
 
     change: float | None = Field(default=None, gt=0)
     control: float | None = Field(default=None, gt=0)  # of SCAFFOLD's control variates
@@ -189,5 +206,7 @@ class Rejection(Value):
     run_id: str
     round: Round
     client_id: ClientId | None  # whose answer the file names said it was
-    files: tuple[Annotated[str, StringConstraints(max_length=255)], ...]  # their names in the exchange directory; here each begins with the stamp
+    files: tuple[
+        Annotated[str, StringConstraints(max_length=255)], ...
+    ]  # their names in the exchange directory; here each begins with the stamp
     reason: Annotated[str, StringConstraints(max_length=MAX_REJECTION_REASON)]

@@ -27,8 +27,18 @@ _REASONS = {
 }
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-_NO_SUCH_CALL = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM)  # of a file system that has no such call
-_ELSEWHERE = "another folder can be named with --data-dir, --log-dir, --exchange-dir, --state-dir or --out; what was complete before is untouched"
+_NO_SUCH_CALL = (
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.EPERM,
+)  # of a file system that has no such call
+_ELSEWHERE = (
+    "another folder can be named with --data-dir, --log-dir, --exchange-dir, --state-dir or --out; what was "
+    "complete "
+    "before is untouched"
+)
 _FULL = f"free some space; {_ELSEWHERE}"
 
 
@@ -39,11 +49,14 @@ def storage_errors(path: Path, action: str = "write") -> Iterator[None]:
         yield
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-        raise StorageError(f"cannot {action} {path}: {reason}", hint=_FULL if error.errno in _NO_SPACE else _ELSEWHERE) from error
+        raise StorageError(
+            f"cannot {action} {path}: {reason}", hint=_FULL if error.errno in _NO_SPACE else _ELSEWHERE
+        ) from error
 
 
 def write_bytes(path: Path, content: bytes | bytearray, mode: int = 0o666) -> None:
-    """Write a whole file under a temporary name, flush it to the disk, rename it, flush the folder. Its mode is `mode` less the umask.
+    """Write a whole file under a temporary name, flush it to the disk, rename it, flush the folder. Its mode is `mode`
+    less the umask.
 
     Whatever happens in between, `path` holds the old content or the new one. Raises `StorageError`.
     """
@@ -105,7 +118,9 @@ def flush(descriptor: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, where the file system can: some let nobody open a folder, many have no fsync of it."""
+    """Flush a folder's entries to the disk, where the file system can: some let nobody open a folder, many have no
+    fsync of it.
+    """
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -116,7 +131,9 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder under a temporary name beside `folder`, to be filled and moved in the block; what is not moved is gone afterwards."""
+    """A folder under a temporary name beside `folder`, to be filled and moved in the block; what is not moved is gone
+    afterwards.
+    """
     with storage_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = temporary.make_folder(folder)
@@ -130,7 +147,10 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def give_usual_modes(folder: Path) -> None:
-    """Give all files below a new folder the mode that the umask leaves: some libraries write for their owner alone. Where modes can be set."""
+    """Give all files below a new folder the mode that the umask leaves: some libraries write for their owner alone.
+
+    Where modes can be set.
+    """
     with suppress(OSError):
         mode = folder.stat().st_mode & 0o666
         for path in folder.rglob("*"):
@@ -159,7 +179,9 @@ def replace_folder(new: Path, folder: Path) -> None:
 
 
 def recover_folder(folder: Path) -> None:
-    """Finish what a killed `replace_folder` has begun: the old folder comes back where no new one is, and goes where one is."""
+    """Finish what a killed `replace_folder` has begun: the old folder comes back where no new one is, and goes where
+    one is.
+    """
     old = _set_aside(folder)
     with storage_errors(folder):
         if old.is_dir() and not os.path.lexists(folder):
@@ -174,7 +196,10 @@ def _set_aside(folder: Path) -> Path:
 
 def read_whole(path: Path) -> bytearray:
     """The content of a regular file. Raises `StorageError`, also when it is another kind of file."""
-    with storage_errors(path, "read"), open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
+    with (
+        storage_errors(path, "read"),
+        open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file,
+    ):
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")

@@ -1,4 +1,6 @@
-"""Locks that end with the process that holds them: one run to a folder, one process to a client, one that makes what others need too."""
+"""Locks that end with the process that holds them: one run to a folder, one process to a client, one that makes what
+others need too.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ Made = TypeVar("Made")
 def exclusive(path: Path, what: str, needed: bool = True) -> Iterator[None]:
     """Hold a lock (flock) on a file while the block runs; the kernel lets it go when the process dies, however it dies.
 
-    Raises `FederationError` when another process holds it, `StorageError` when the file system has no locks; unless it is not `needed`: then the
-    block runs without.
+    Raises `FederationError` when another process holds it, `StorageError` when the file system has no locks; unless it
+    is not `needed`: then the block runs without.
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +35,9 @@ def exclusive(path: Path, what: str, needed: bool = True) -> Iterator[None]:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 holder = os.read(descriptor, 200).decode("utf-8", "replace").strip() or "it has just begun"
-                raise FederationError(f"{what} is at work on {path.parent} already ({holder})", hint="end that one first") from None
+                raise FederationError(
+                    f"{what} is at work on {path.parent} already ({holder})", hint="end that one first"
+                ) from None
             except OSError:
                 if needed:
                     raise
@@ -48,8 +52,8 @@ def exclusive(path: Path, what: str, needed: bool = True) -> Iterator[None]:
 def in_use(path: Path, what: str) -> Iterator[None]:
     """Hold a shared lock while the block runs: any number of processes can, but then none has it alone.
 
-    Where the lock file can be neither made nor read (a read-only folder, a container that sees two files of it), and where the file system has
-    no locks, the block runs without. Raises `FederationError` when a process has it alone.
+    Where the lock file can be neither made nor read (a read-only folder, a container that sees two files of it), and
+    where the file system has no locks, the block runs without. Raises `FederationError` when a process has it alone.
     """
     descriptor = _readable(path)
     if descriptor is None:
@@ -59,7 +63,9 @@ def in_use(path: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise FederationError(f"{what} is being prepared by another command", hint="start this one again when that has ended") from None
+            raise FederationError(
+                f"{what} is being prepared by another command", hint="start this one again when that has ended"
+            ) from None
         except OSError:
             pass
         yield
@@ -69,7 +75,8 @@ def in_use(path: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def alone(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock that others share (`in_use`) alone. Raises `FederationError` when anybody uses what it stands for; none is waited for.
+    """Hold a lock that others share (`in_use`) alone. Raises `FederationError` when anybody uses what it stands for;
+    none is waited for.
 
     When the block fails, a lock file that was made for it is gone again, and so is a folder.
     """
@@ -95,7 +102,10 @@ def alone(path: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def _folder_for(path: Path) -> Iterator[None]:
-    """Make the folder of a file for the block; when the block fails and nothing else is in it, it is gone again. Raises `StorageError`."""
+    """Make the folder of a file for the block; when the block fails and nothing else is in it, it is gone again.
+
+    Raises `StorageError`.
+    """
     folder = path.parent
     made = not folder.exists()
     with storage_errors(folder):
@@ -119,7 +129,10 @@ def _readable(path: Path) -> int | None:
 
 @contextmanager
 def in_sight(folder: Path) -> Iterator[Callable[[], None]]:
-    """What it gives raises `StorageError` once the folder is gone, or another has its name. Held open, so that its number stays its own."""
+    """What it gives raises `StorageError` once the folder is gone, or another has its name.
+
+    Held open, so that its number stays its own.
+    """
     with storage_errors(folder, "read"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
@@ -130,7 +143,8 @@ def in_sight(folder: Path) -> Iterator[Callable[[], None]]:
             same = error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
         if not same:
             raise StorageError(
-                f"{folder} was removed or replaced while this process was at work in it", hint="start it again; LOG_DIR has every round"
+                f"{folder} was removed or replaced while this process was at work in it",
+                hint="start it again; LOG_DIR has every round",
             )
 
     try:
@@ -140,7 +154,8 @@ def in_sight(folder: Path) -> Iterator[Callable[[], None]]:
 
 
 def made_once(path: Path, find: Callable[[], Made | None], make: Callable[[], Made]) -> Made:
-    """What `find` finds, else what `make` makes and keeps in `path`: one process makes it, the others wait and find it."""
+    """What `find` finds, else what `make` makes and keeps in `path`: one process makes it, the others wait and
+    find it."""
     found = find()
     if found is None:
         with one_at_a_time(path):
@@ -152,10 +167,12 @@ def made_once(path: Path, find: Callable[[], Made | None], make: Callable[[], Ma
 
 @contextmanager
 def one_at_a_time(path: Path, needed: bool = True) -> Iterator[None]:
-    """Wait until no other process is in such a block for the same file, then run the block, which makes it or finds it made.
+    """Wait until no other process is in such a block for the same file, then run the block, which makes it or finds it
+    made.
 
-    The lock file beside it is gone afterwards; when the process dies, however it dies, the kernel lets go of it. Where the file system has no
-    locks nobody waits. Raises `StorageError` when there can be no lock file; unless it is not `needed`: then the block runs without.
+    The lock file beside it is gone afterwards; when the process dies, however it dies, the kernel lets go of it. Where
+    the file system has no locks nobody waits. Raises `StorageError` when there can be no lock file; unless it is not
+    `needed`: then the block runs without.
     """
     lock = path.with_name(f".{path.name}.lock")
     with ExitStack() as held:

@@ -6,11 +6,28 @@ from contextlib import suppress
 from pathlib import Path
 
 # Here a file that another machine writes is not notified, though one's own would be.
-_REMOTE = ("nfs", "cifs", "smb", "fuse", "9p", "virtiofs", "ceph", "gluster", "lustre", "afs", "vboxsf", "prl_fs", "grpcfuse")
+_REMOTE = (
+    "nfs",
+    "cifs",
+    "smb",
+    "fuse",
+    "9p",
+    "virtiofs",
+    "ceph",
+    "gluster",
+    "lustre",
+    "afs",
+    "vboxsf",
+    "prl_fs",
+    "grpcfuse",
+)
 
 
 def is_remote(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
-    """Whether the folder is on a file system of which another machine may be a part. False where the mounts are not told."""
+    """Whether the folder is on a file system of which another machine may be a part.
+
+    False where the mounts are not told.
+    """
     best, kind = -1, ""
     real = folder.resolve()
     with suppress(OSError, ValueError, IndexError):

@@ -16,8 +16,8 @@ _OTHERS = 0o077
 def private_folder(path: Path) -> str:
     """Make a folder of mode 0700, or see that the one that is here has it.
 
-    Returns what a person should know where the file system keeps no modes, else "". Raises `StorageError` when a link or
-    a file is in the way, or when the folder belongs to somebody else, who could open it again.
+    Returns what a person should know where the file system keeps no modes, else "". Raises `StorageError` when a link
+    or a file is in the way, or when the folder belongs to somebody else, who could open it again.
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

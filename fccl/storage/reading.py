@@ -71,8 +71,9 @@ def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def read_bounded(path: Path, limit: int, length: int | None = None) -> bytearray:
     """The content of a regular file of at most `limit` bytes; a link is not followed, a pipe is not waited for.
 
-    With `length` it must have exactly so many. No memory is taken before the file's length is found right.
-    Raises `NotAFile` when it is anything else, `UpdateRejected` when it may not be read or has another length, `StorageError` when the disk fails.
+    With `length` it must have exactly so many. No memory is taken before the file's length is found right. Raises
+    `NotAFile` when it is anything else, `UpdateRejected` when it may not be read or has another length, `StorageError`
+    when the disk fails.
     """
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):  # a device may do something when it is opened
@@ -89,9 +90,14 @@ def read_bounded(path: Path, limit: int, length: int | None = None) -> bytearray
 
 
 def identity(path: Path) -> tuple[int, int, int] | None:
-    """What changes whenever a file is written anew: its inode, time and length. None when no regular file is there; a link to one is none."""
+    """What changes whenever a file is written anew: its inode, time and length.
+
+    None when no regular file is there; a link to one is none.
+    """
     found = _found(path)
-    return (found.st_ino, found.st_mtime_ns, found.st_size) if found is not None and stat.S_ISREG(found.st_mode) else None
+    return (
+        (found.st_ino, found.st_mtime_ns, found.st_size) if found is not None and stat.S_ISREG(found.st_mode) else None
+    )
 
 
 def is_there(path: Path) -> bool:
@@ -120,7 +126,9 @@ def _found(path: Path) -> os.stat_result | None:
 
 def _what_it_is(path: Path) -> str:
     mode = os.lstat(path).st_mode
-    return "is a symbolic link" if stat.S_ISLNK(mode) else "is a folder" if stat.S_ISDIR(mode) else "is not a regular file"
+    return (
+        "is a symbolic link" if stat.S_ISLNK(mode) else "is a folder" if stat.S_ISDIR(mode) else "is not a regular file"
+    )
 
 
 def _read_regular(descriptor: int, name: str, limit: int, length: int | None) -> bytearray:
@@ -170,11 +178,16 @@ def parsed(content: bytes, kind: type[Kind], strict: bool = True) -> Kind | None
 
 
 def read_small(path: Path | str, limit: int, follow: bool = True, folder: int | None = None) -> bytes | None:
-    """The content of a regular file of at most `limit` bytes, else None. `folder` is an open folder that the path begins in."""
+    """The content of a regular file of at most `limit` bytes, else None.
+
+    `folder` is an open folder that the path begins in.
+    """
     return _read_whole(path, limit, follow, folder)[0]
 
 
-def _read_whole(path: Path | str, limit: int, follow: bool, folder: int | None = None) -> tuple[bytes | None, os.stat_result | None]:
+def _read_whole(
+    path: Path | str, limit: int, follow: bool, folder: int | None = None
+) -> tuple[bytes | None, os.stat_result | None]:
     """The content, and what the file was when it was read."""
     try:
         with opened(path, follow, folder) as file:
@@ -186,7 +199,10 @@ def _read_whole(path: Path | str, limit: int, follow: bool, folder: int | None =
 
 @contextmanager
 def opened(path: Path | str, follow: bool = True, folder: int | None = None) -> Iterator[int]:
-    """A regular file, open to be read. Raises `OSError`; of the kind `FileNotFoundError` when something else has its name."""
+    """A regular file, open to be read.
+
+    Raises `OSError`; of the kind `FileNotFoundError` when something else has its name.
+    """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     file = os.open(path, flags, dir_fd=folder)
     try:
@@ -201,7 +217,10 @@ Record = TypeVar("Record", bound=Value)
 
 
 def read_rows(path: Path) -> Iterator[dict[str, object]]:
-    """The JSON objects of a `.jsonl` file, in order. A line that was cut, or is none, is passed over; no file is no rows."""
+    """The JSON objects of a `.jsonl` file, in order.
+
+    A line that was cut, or is none, is passed over; no file is no rows.
+    """
     if not path.is_file():
         return
     with storage_errors(path, "read"), open(path, encoding="utf-8", errors="replace") as lines:
@@ -214,7 +233,9 @@ def read_rows(path: Path) -> Iterator[dict[str, object]]:
                 yield row
 
 
-def read_records(path: Path, kind: type[Record], keep: Callable[[dict[str, object]], bool] = lambda _: True) -> list[Record]:
+def read_records(
+    path: Path, kind: type[Record], keep: Callable[[dict[str, object]], bool] = lambda _: True
+) -> list[Record]:
     """The lines of a `.jsonl` file that are valid records of `kind`."""
     records = []
     for row in read_rows(path):

@@ -1,7 +1,8 @@
 """What is half-written: its names, and what becomes of it when its process dies.
 
-A file or folder is made under a temporary name beside its place, and locked (flock) while its process lives. So whoever finds one that nobody
-locks may remove it. Where the file system has no locks, or other programs write such names, their age decides.
+A file or folder is made under a temporary name beside its place, and locked (flock) while its process lives. So whoever
+finds one that nobody locks may remove it. Where the file system has no locks, or other programs write such names, their
+age decides.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ def is_temporary(name: str) -> bool:
 
 
 def make_file(path: Path, mode: int = 0o666) -> tuple[int, str]:
-    """A new empty file beside `path`, for `path`: its descriptor, for writing, and its name. Its mode is `mode` less the umask."""
+    """A new empty file beside `path`, for `path`: its descriptor, for writing, and its name.
+
+    Its mode is `mode` less the umask.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     return _make(path, lambda name: None, lambda name: os.open(name, flags, mode))
 
@@ -92,7 +96,10 @@ def _remove_if_left(path: Path) -> None:
 
 
 def _nobody_writes(descriptor: int, path: Path) -> bool:
-    """Whether its process is gone. Then it stays locked until the descriptor is closed, so that nobody begins anew under its name."""
+    """Whether its process is gone.
+
+    Then it stays locked until the descriptor is closed, so that nobody begins anew under its name.
+    """
     if not _OURS.fullmatch(path.name):
         return is_old(path)
     try:

@@ -1,7 +1,7 @@
 """A run's records as named numbers, the same for every tracker.
 
-Names have a group before the slash. Losses carry their phase, since those of SFT (nats per response token) and of VA (nats per pair) do not compare.
-The step is the round counted from 1; step 0 is the base model.
+Names have a group before the slash. Losses carry their phase, since those of SFT (nats per response token) and of VA
+(nats per pair) do not compare. The step is the round counted from 1; step 0 is the base model.
 """
 
 from __future__ import annotations
@@ -40,10 +40,19 @@ def round_figures(record: RoundRecord, metrics: Sequence[ClientMetrics]) -> Figu
             figures[f"{record.phase}/preference_accuracy"] = record.held_out.preference_accuracy
     if record.verification:
         figures |= _numbers(f"verification_{record.phase}", record.verification)
-    for client, weight, score, said in zip(record.clients, record.weights, record.scores, record.contributions, strict=True):
-        figures |= {f"weight/client_{client}": weight, f"score/client_{client}": score, f"loss_{record.phase}/client_{client}": said.avg_loss}
+    for client, weight, score, said in zip(
+        record.clients, record.weights, record.scores, record.contributions, strict=True
+    ):
+        figures |= {
+            f"weight/client_{client}": weight,
+            f"score/client_{client}": score,
+            f"loss_{record.phase}/client_{client}": said.avg_loss,
+        }
     for each in metrics:
-        figures |= {f"tokens_per_second/client_{each.client_id}": each.tokens_per_second, f"update_norm/client_{each.client_id}": each.update_norm}
+        figures |= {
+            f"tokens_per_second/client_{each.client_id}": each.tokens_per_second,
+            f"update_norm/client_{each.client_id}": each.update_norm,
+        }
     return figures
 
 

@@ -6,8 +6,12 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read at the import: a run tells nobody that it was not asked to
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that does not answer must not hold a run up for minutes
+os.environ.setdefault(
+    "MLFLOW_DISABLE_TELEMETRY", "true"
+)  # read at the import: a run tells nobody that it was not asked to
+os.environ.setdefault(
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"
+)  # a server that does not answer must not hold a run up for minutes
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 from mlflow import MlflowClient

@@ -1,4 +1,7 @@
-"""The figures of a run as TensorBoard events in `LOG_DIR/tensorboard`: `tensorboard --logdir logs` shows them, and those of earlier runs beside."""
+"""The figures of a run as TensorBoard events in `LOG_DIR/tensorboard`:
+
+`tensorboard --logdir logs` shows them, and those of earlier runs beside.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,17 @@ from fccl.tracking.figures import Figures, base_figures, evaluation_figures, hyp
 from fccl.tracking.tracker import Status
 from fccl.view.evaluation_markdown import to_markdown
 
-HEADLINES = ("sft/held_out_loss", "va/held_out_loss", "va/preference_accuracy")  # what runs are compared by, beside their settings
+HEADLINES = (
+    "sft/held_out_loss",
+    "va/held_out_loss",
+    "va/preference_accuracy",
+)  # what runs are compared by, beside their settings
 
 
 class Tracker:
-    """Writes the run anew each time it is opened, since all of it is told again; whoever reads forgets what earlier files said (`purge_step`)."""
+    """Writes the run anew each time it is opened, since all of it is told again; whoever reads forgets what earlier
+    files said (`purge_step`).
+    """
 
     def __init__(self, paths: LogPaths) -> None:
         self._folder = paths.tensorboard

@@ -22,7 +22,11 @@ from fccl.storage.reading import read_records
 
 Kind = Literal["none", "tensorboard", "mlflow", "wandb"]
 Status = Literal["finished", "interrupted", "failed"]
-NEEDED = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow", "sqlalchemy", "alembic"), "wandb": ("wandb",)}  # modules
+NEEDED = {
+    "tensorboard": ("tensorboard",),
+    "mlflow": ("mlflow", "sqlalchemy", "alembic"),
+    "wandb": ("wandb",),
+}  # modules
 log = logging.getLogger("fccl.tracking")
 
 
@@ -63,7 +67,9 @@ def tracker_for(kind: Kind, paths: LogPaths) -> Tracker:
     if kind == "none":
         return NoTracker()
     if missing := [name for name in NEEDED[kind] if find_spec(name) is None]:
-        raise SettingsError(f"TRACK={kind} needs {', '.join(missing)}, and that is not installed", hint=f'pip install "fccl[{kind}]"')
+        raise SettingsError(
+            f"TRACK={kind} needs {', '.join(missing)}, and that is not installed", hint=f'pip install "fccl[{kind}]"'
+        )
     module = import_module(f"fccl.tracking.{kind}_tracker")
     tracker: Tracker = module.Tracker(paths)
     return tracker
@@ -71,7 +77,8 @@ def tracker_for(kind: Kind, paths: LogPaths) -> Tracker:
 
 @dataclass
 class Follower:
-    """Tells a tracker of a run. As a context manager it ends the tracker with the block, with the status that follows from how the block ends.
+    """Tells a tracker of a run. As a context manager it ends the tracker with the block, with the status that follows
+    from how the block ends.
 
     A tracker that fails is left alone from then on, with one line to `tell`; the run and its logs go on.
     """
@@ -83,12 +90,19 @@ class Follower:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        status: Status = "finished" if kind is None else "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        status: Status = (
+            "finished" if kind is None else "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"
+        )
         self._pass_on(lambda: self.tracker.ended(status))
 
     def started(self, info: RunInfo, base: HeldOut | None) -> None:
-        """Open the tracker for a new run. Raises `SettingsError` when it does not open: better no run than one whose figures go nowhere."""
+        """Open the tracker for a new run.
+
+        Raises `SettingsError` when it does not open: better no run than one whose figures go nowhere.
+        """
         try:
             self.tracker.started(info, base)
         except Exception as error:
@@ -97,7 +111,9 @@ class Follower:
             raise SettingsError(f"the tracker does not open: {_reason(error)}", hint=way_out) from error
         self._open = True
 
-    def resumed(self, info: RunInfo, base: HeldOut | None, rounds: Iterable[tuple[RoundRecord, Sequence[ClientMetrics]]]) -> None:
+    def resumed(
+        self, info: RunInfo, base: HeldOut | None, rounds: Iterable[tuple[RoundRecord, Sequence[ClientMetrics]]]
+    ) -> None:
         """Open the tracker for a run that goes on, and tell it all rounds so far."""
         self._open = True
         self._pass_on(lambda: self.tracker.started(info, base))
@@ -118,7 +134,10 @@ class Follower:
         except Exception as error:  # whatever a tracker's library raises
             self._open = False
             log.debug("the tracker failed", exc_info=error)
-            self.tell(f"The tracker failed and is left alone from now on: {_reason(error)}. The run goes on; its logs are complete.")
+            self.tell(
+                f"The tracker failed and is left alone from now on: {_reason(error)}. The run goes on; its logs are "
+                "complete."
+            )
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,7 @@
-"""The figures of a run in Weights & Biases. Project, account, server and mode are W&B's own settings (WANDB_PROJECT, WANDB_MODE and so on)."""
+"""The figures of a run in Weights & Biases.
+
+Project, account, server and mode are W&B's own settings (WANDB_PROJECT, WANDB_MODE and so on).
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,9 @@ class Tracker:
             name=info.run_id,
             resume="allow",
             dir=os.environ.get("WANDB_DIR") or str(self._folder),
-            config=hyper_parameters(info) | {"data_sha256": info.data_sha256} | {f"version_{name}": value for name, value in info.versions.items()},
+            config=hyper_parameters(info)
+            | {"data_sha256": info.data_sha256}
+            | {f"version_{name}": value for name, value in info.versions.items()},
         )
         before = read_value(self._mark, Written)
         self._run_id = info.run_id

@@ -15,7 +15,9 @@ from fccl.training.loop import StepLoss
 
 
 @torch.no_grad()
-def reference_log_probs(model: LanguageModel, reference: Adapter, pairs: Sequence[EncodedPair], batch_size: int) -> Tensor:
+def reference_log_probs(
+    model: LanguageModel, reference: Adapter, pairs: Sequence[EncodedPair], batch_size: int
+) -> Tensor:
     """log π_ref of every pair under the reference adapter: (n, 2), on the model's device. Leaves `reference` loaded."""
     model.load(reference)
     result = torch.empty(len(pairs), 2, device=model.device)

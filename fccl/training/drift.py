@@ -1,6 +1,8 @@
-"""What keeps a client from drifting to its own optimum: FedProx's pull to the global adapter, SCAFFOLD's control variates.
+"""What keeps a client from drifting to its own optimum: FedProx's pull to the global adapter, SCAFFOLD's control
+variates.
 
-Both add something to the gradient of a batch before it is clipped and before the optimiser sees it, as if the loss had another term.
+Both add something to the gradient of a batch before it is clipped and before the optimiser sees it, as if the loss had
+another term.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from torch import Tensor, nn
 class Drift:
     """One client's corrections in one round, for the parameters as they stand when it is built.
 
-    With `prox_mu` > 0, μ (θ - θ_global): the gradient of (μ/2) ‖θ - θ_global‖² (Li et al. 2020). With `correction`, one tensor a parameter: c - c_i
-    (Karimireddy et al. 2020), and `control` is the client's next c_i.
+    With `prox_mu` > 0, μ (θ - θ_global): the gradient of (μ/2) ‖θ - θ_global‖² (Li et al. 2020). With `correction`, one
+    tensor a parameter: c - c_i (Karimireddy et al. 2020), and `control` is the client's next c_i.
     """
 
     parameters: Sequence[nn.Parameter]
@@ -29,7 +31,11 @@ class Drift:
 
     def __post_init__(self) -> None:
         self._anchor = [parameter.detach().clone() for parameter in self.parameters] if self.prox_mu > 0 else []
-        self._sums = [torch.zeros_like(parameter, dtype=torch.float64) for parameter in self.parameters] if self.correction is not None else []
+        self._sums = (
+            [torch.zeros_like(parameter, dtype=torch.float64) for parameter in self.parameters]
+            if self.correction is not None
+            else []
+        )
 
     @torch.no_grad()
     def correct(self) -> None:
@@ -45,9 +51,11 @@ class Drift:
                 gradient.add_(parameter - anchor, alpha=self.prox_mu)
 
     def control(self) -> list[Tensor] | None:
-        """The client's next c_i, one float32 tensor a parameter: the mean of its own gradients, uncorrected and not clipped, over its steps.
+        """The client's next c_i, one float32 tensor a parameter: the mean of its own gradients, uncorrected and not
+        clipped, over its steps.
 
-        That is what the paper's option II, c_i - c + (x - y_i) / (K η), comes to under SGD, where x - y_i is η times the sum of gradients and
-        corrections. Under AdamW x - y_i is no such sum, but the mean means the same and costs nothing. None without `correction`.
+        That is what the paper's option II, c_i - c + (x - y_i) / (K η), comes to under SGD, where x - y_i is η times
+        the sum of gradients and corrections. Under AdamW x - y_i is no such sum, but the mean means the same and costs
+        nothing. None without `correction`.
         """
         return None if self.correction is None else [(total / max(1, self._steps)).float() for total in self._sums]

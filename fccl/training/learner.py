@@ -1,4 +1,7 @@
-"""The generic engine: any causal language model of transformers, LoRA of PEFT, a plain loop. The oracle of every faster one."""
+"""The generic engine: any causal language model of transformers, LoRA of PEFT, a plain loop.
+
+The oracle of every faster one.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,8 @@ from fccl.training.sft import SftObjective
 class GenericLearner:
     """Trains on a shard from the task's adapter. Keeps the base model, and each client's reference log-probabilities.
 
-    `ranks` says how many directions clients train: nothing for as many as the federation's LoRA has, one number for all clients, or one for each.
-    Every rank has a model of its own in memory.
+    `ranks` says how many directions clients train: nothing for as many as the federation's LoRA has, one number for all
+    clients, or one for each. Every rank has a model of its own in memory.
     """
 
     models: dict[ModelSpec, LanguageModel] = field(default_factory=dict)
@@ -46,7 +49,10 @@ class GenericLearner:
         return self.models[spec]
 
     def fit(self, task: FitTask, shard: ClientShard, on_status: StatusListener) -> ClientUpdate:
-        """One client's local training. Raises `TrainingError` when it diverges, `AdapterError` when its rank is not possible."""
+        """One client's local training.
+
+        Raises `TrainingError` when it diverges, `AdapterError` when its rank is not possible.
+        """
         model = self.model(task.model.of_rank(self._rank(task, shard.client_id)))
         status = _StatusWriter(task.status(shard.client_id, "training"), on_status)
         status("training", None)
@@ -82,13 +88,17 @@ class GenericLearner:
         task.require_rank(rank)
         return rank
 
-    def _sft(self, model: LanguageModel, task: FitTask, shard: ClientShard, status: _StatusWriter) -> tuple[LoopResult, int, int]:
+    def _sft(
+        self, model: LanguageModel, task: FitTask, shard: ClientShard, status: _StatusWriter
+    ) -> tuple[LoopResult, int, int]:
         rows = encode_sft(model.tokenizer, shard.sft, task.model.max_length)
         model.load(task.adapter)
         result = _train(model, SftObjective(model, rows), task, shard.client_id, status)
         return result, len(rows), sum(row.truncated for row in rows)
 
-    def _dpo(self, model: LanguageModel, task: FitTask, shard: ClientShard, status: _StatusWriter) -> tuple[LoopResult, int, int]:
+    def _dpo(
+        self, model: LanguageModel, task: FitTask, shard: ClientShard, status: _StatusWriter
+    ) -> tuple[LoopResult, int, int]:
         pairs = encode_pairs(model.tokenizer, shard.va, task.model.max_length)
         reference = self._reference(model, task, shard.client_id, pairs)
         model.load(task.adapter)
@@ -106,7 +116,9 @@ class GenericLearner:
         return self._references[key]
 
 
-def _train(model: LanguageModel, objective: Objective, task: FitTask, client_id: int, status: _StatusWriter) -> LoopResult:
+def _train(
+    model: LanguageModel, objective: Objective, task: FitTask, client_id: int, status: _StatusWriter
+) -> LoopResult:
     """From the adapter that is loaded, under the task's settings and corrections."""
     with _trained(model, task.train) as factors:
         correction = None
@@ -129,7 +141,12 @@ def _control(model: LanguageModel, spec: TrainSpec, result: LoopResult) -> Adapt
         return None
     with _trained(model, spec) as factors:
         means = dict(zip(factors, result.control, strict=True))
-    return Adapter({name: means[name].cpu() if name in means else torch.zeros(factor.shape) for name, factor in model.factors.items()})
+    return Adapter(
+        {
+            name: means[name].cpu() if name in means else torch.zeros(factor.shape)
+            for name, factor in model.factors.items()
+        }
+    )
 
 
 @contextmanager
@@ -149,7 +166,9 @@ def _contribution(result: LoopResult, samples: int, seconds: float) -> Contribut
     try:
         return Contribution(avg_loss=result.avg_loss, num_samples=samples, seconds=seconds)
     except ValidationError as error:
-        raise TrainingError(f"{DIVERGED}: the average loss is {result.avg_loss}", LOWER_RATE, resumable=False) from error
+        raise TrainingError(
+            f"{DIVERGED}: the average loss is {result.avg_loss}", LOWER_RATE, resumable=False
+        ) from error
 
 
 @dataclass
@@ -162,7 +181,12 @@ class _StatusWriter:
     def __call__(self, state: Literal["training", "done"], report: StepReport | None) -> None:
         changes = {"state": state, "time": time.time()}
         if report is not None:
-            changes |= {"step": report.step, "steps": report.steps, "loss": report.loss, "tokens_per_second": report.tokens_per_second}
+            changes |= {
+                "step": report.step,
+                "steps": report.steps,
+                "loss": report.loss,
+                "tokens_per_second": report.tokens_per_second,
+            }
         self.status = self.status.model_copy(update=changes)
         self.listen(self.status)
 

@@ -27,7 +27,10 @@ class StepLoss:
 
 
 class Objective(Protocol):
-    """A loss over a client's examples. `lengths` has the tokens of each example, for batching and for the account of tokens."""
+    """A loss over a client's examples.
+
+    `lengths` has the tokens of each example, for batching and for the account of tokens.
+    """
 
     lengths: Sequence[int]
 
@@ -50,7 +53,8 @@ class StepReport:
 class LoopResult:
     """`avg_loss` is over the last epoch, in the objective's unit; `first_loss` is the first batch's, before any step.
 
-    Both are of the objective alone, without FedProx's term. `control` is SCAFFOLD's next c_i, one tensor a parameter, if there was a correction.
+    Both are of the objective alone, without FedProx's term. `control` is SCAFFOLD's next c_i, one tensor a parameter,
+    if there was a correction.
     """
 
     avg_loss: float
@@ -62,12 +66,16 @@ class LoopResult:
 
 
 def learning_rate_factor(step: int, steps: int, spec: TrainSpec) -> float:
-    """The share of the peak learning rate at step 0 … steps-1: a linear rise over `warmup`, then the schedule down to zero."""
+    """The share of the peak learning rate at step 0 … steps-1: a linear rise over `warmup`, then the schedule down to
+    zero.
+    """
     rising = round(spec.warmup * steps)
     if step < rising:
         return (step + 1) / rising
     progress = (step - rising) / max(1, steps - rising)
-    return {"constant": 1.0, "linear": 1.0 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}[spec.schedule]
+    return {"constant": 1.0, "linear": 1.0 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}[
+        spec.schedule
+    ]
 
 
 def train(
@@ -78,14 +86,19 @@ def train(
     on_step: Callable[[StepReport], None] = lambda _: None,
     correction: Sequence[Tensor] | None = None,
 ) -> LoopResult:
-    """Minimise the objective with AdamW (Loshchilov & Hutter 2019). Raises `TrainingError` when the loss stops being finite.
+    """Minimise the objective with AdamW (Loshchilov & Hutter 2019). Raises `TrainingError` when the loss stops being
+    finite.
 
-    `correction` is SCAFFOLD's c - c_i, one tensor a parameter, zeros in a client's first round; None when there are no control variates.
+    `correction` is SCAFFOLD's c - c_i, one tensor a parameter, zeros in a client's first round; None when there are no
+    control variates.
     """
     parameters = list(parameters)
     drift = Drift(parameters, spec.prox_mu, correction)
     optimizer = torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
-    epochs = [epoch_batches(objective.lengths, spec.batch_size, named_seed(seed, "order", epoch)) for epoch in range(spec.epochs)]
+    epochs = [
+        epoch_batches(objective.lengths, spec.batch_size, named_seed(seed, "order", epoch))
+        for epoch in range(spec.epochs)
+    ]
     steps, step, tokens, first_loss = sum(map(len, epochs)), 0, 0, math.nan
     started = time.monotonic()
     for batches in epochs:
@@ -103,7 +116,14 @@ def train(
     return LoopResult(total / count, first_loss, steps, tokens, time.monotonic() - started, drift.control())
 
 
-def _take_step(loss: Tensor, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer, drift: Drift, spec: TrainSpec, step: int) -> None:
+def _take_step(
+    loss: Tensor,
+    parameters: list[nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    drift: Drift,
+    spec: TrainSpec,
+    step: int,
+) -> None:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     drift.correct()

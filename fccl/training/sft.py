@@ -11,7 +11,10 @@ from fccl.training.loop import StepLoss
 
 
 class SftObjective:
-    """Mean negative log-likelihood per response token of a batch. The epoch's average weighs every response token alike."""
+    """Mean negative log-likelihood per response token of a batch.
+
+    The epoch's average weighs every response token alike.
+    """
 
     def __init__(self, model: LanguageModel, rows: Sequence[Encoded]) -> None:
         self.model, self.rows = model, rows

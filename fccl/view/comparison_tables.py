@@ -1,4 +1,7 @@
-"""A comparison as rows of text, for the terminal, for Markdown and for the page. A verdict is a word, with a sign, never a colour alone."""
+"""A comparison as rows of text, for the terminal, for Markdown and for the page.
+
+A verdict is a word, with a sign, never a colour alone.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,27 @@ from fccl.tables import ScenarioTable
 from fccl.words import DASH
 
 BETTER = "▲"
-SIGNS = {"better": f"{BETTER} better", "worse": "▼ worse", "no significant difference": "≈ no difference", "too few examples": "too few examples"}
-TIMES = "×"  # noqa: RUF001
+SIGNS = {
+    "better": f"{BETTER} better",
+    "worse": "▼ worse",
+    "no significant difference": "≈ no difference",
+    "too few examples": "too few examples",
+}
+TIMES = "×"
 HUGE = 700.0  # exp of more is no float
 SECONDS, VERDICT = "s", "seeds, verdict"
 ENOUGH_SEEDS = 5  # fewer say little of others
 _HEADS = {
     "sft": ("perplexity", f"{TIMES} FedAvg's [95 %]", VERDICT, "gap closed [95 %]", "bad clients' weight", SECONDS),
-    "va": ("DPO loss", "minus FedAvg's [95 %]", VERDICT, "gap closed [95 %]", "bad clients' weight", SECONDS, "accuracy"),
+    "va": (
+        "DPO loss",
+        "minus FedAvg's [95 %]",
+        VERDICT,
+        "gap closed [95 %]",
+        "bad clients' weight",
+        SECONDS,
+        "accuracy",
+    ),
 }
 
 
@@ -31,7 +47,11 @@ def scenario_table(comparison: Comparison, scenario: ScenarioInfo) -> ScenarioTa
     """One scenario, its methods in order."""
     titles = {method.name: method.title for method in comparison.methods}
     yardstick = comparison.row(scenario.name, FEDAVG)
-    lines = tuple((titles[row.method], *_cells(row, yardstick, scenario)) for row in comparison.rows if row.scenario == scenario.name)
+    lines = tuple(
+        (titles[row.method], *_cells(row, yardstick, scenario))
+        for row in comparison.rows
+        if row.scenario == scenario.name
+    )
     return ScenarioTable(heading(scenario, comparison.num_clients), ("method", *_HEADS[scenario.phase]), lines)
 
 
@@ -47,14 +67,22 @@ def matrix(comparison: Comparison) -> ScenarioTable:
     lines = []
     for method in comparison.methods:
         found = [comparison.row(scenario.name, method.name) for scenario in comparison.scenarios]
-        lines.append((method.title, *(_short(row, scenario) for row, scenario in zip(found, comparison.scenarios, strict=True))))
+        lines.append(
+            (method.title, *(_short(row, scenario) for row, scenario in zip(found, comparison.scenarios, strict=True)))
+        )
     head = ("method", *(scenario.title for scenario in comparison.scenarios))
-    return ScenarioTable("Held-out perplexity (SFT) and DPO loss (preferences); ▲ better, ▼ worse, ≈ no difference to FedAvg", head, tuple(lines))
+    return ScenarioTable(
+        "Held-out perplexity (SFT) and DPO loss (preferences); ▲ better, ▼ worse, ≈ no difference to FedAvg",
+        head,
+        tuple(lines),
+    )
 
 
 def heading(scenario: ScenarioInfo, num_clients: int) -> str:
     """A scenario's title, with how many are bad."""
-    return f"{scenario.title}, {scenario.bad_clients} of {num_clients} clients" if scenario.bad_clients else scenario.title
+    return (
+        f"{scenario.title}, {scenario.bad_clients} of {num_clients} clients" if scenario.bad_clients else scenario.title
+    )
 
 
 def to_markdown(comparison: Comparison, command: str = "") -> str:
@@ -76,7 +104,8 @@ def lead(comparison: Comparison) -> list[str]:
     seeds = ", ".join(map(str, comparison.seeds))
     sizes = "; ".join(f"{name} {count:,}" for name, count in comparison.examples.items())
     return [
-        f"{comparison.model}, {comparison.num_clients} clients, {comparison.rounds} rounds, seed{'s' * (len(comparison.seeds) > 1)} {seeds}. "
+        f"{comparison.model}, {comparison.num_clients} clients, {comparison.rounds} rounds, "
+        f"seed{'s' * (len(comparison.seeds) > 1)} {seeds}. "
         f"Examples (first seed): {sizes}."
     ]
 
@@ -86,15 +115,23 @@ def notes(comparison: Comparison) -> list[str]:
     seeds = len(comparison.seeds)
     scope = "test examples alone, since there is one seed" if seeds == 1 else "seeds, and test examples within seeds"
     width = " They are too wide where seeds agree and too narrow where seeds differ." if seeds > 1 else ""
-    few = f" With fewer than {ENOUGH_SEEDS} seeds a verdict holds for these seeds; unlike ones may turn it." if seeds < ENOUGH_SEEDS else ""
+    few = (
+        f" With fewer than {ENOUGH_SEEDS} seeds a verdict holds for these seeds; unlike ones may turn it."
+        if seeds < ENOUGH_SEEDS
+        else ""
+    )
     return [
-        f"Intervals: 95 %, paired bootstrap over {scope} ({comparison.bootstrap_samples:,} resamples); not corrected for the number of comparisons."
+        f"Intervals: 95 %, paired bootstrap over {scope} ({comparison.bootstrap_samples:,} resamples); not corrected "
+        "for the number of comparisons."
         f"{width}{few} Before the verdict: in how many seeds the loss is lower than FedAvg's.",
         f"Perplexity is exp of the mean held-out loss over seeds; {TIMES} FedAvg's: below 1 is better.",
-        "Gap closed: (FedAvg - method) / (FedAvg - oracle) in held-out loss; 100 % is as good as FedAvg without the bad clients. "
-        f"{DASH}: FedAvg itself or no federation (base, alone, centralised); no oracle, or one that is not significantly better than FedAvg, "
+        "Gap closed: (FedAvg - method) / (FedAvg - oracle) in held-out loss; 100 % is as good as FedAvg without the "
+        "bad clients. "
+        f"{DASH}: FedAvg itself or no federation (base, alone, centralised); no oracle, or one that is not "
+        "significantly better than FedAvg, "
         "so that there is no gap; or a model that cannot be scored.",
-        "Bad clients' weight: first and last round, mean over seeds. s: seconds of training and weighing, all clients one after the other.",
+        "Bad clients' weight: first and last round, mean over seeds. s: seconds of training and weighing, all "
+        "clients one after the other.",
     ]
 
 
@@ -119,17 +156,35 @@ def percent(found: Estimate | None) -> str:
 
 
 def _cells(row: Row, yardstick: Row | None, scenario: ScenarioInfo) -> tuple[str, ...]:
-    verdict = f"{_seeds_better(row, yardstick)} {SIGNS[row.verdict]}" if row.verdict else "(yardstick)" if row.method == FEDAVG else DASH
+    verdict = (
+        f"{_seeds_better(row, yardstick)} {SIGNS[row.verdict]}"
+        if row.verdict
+        else "(yardstick)"
+        if row.method == FEDAVG
+        else DASH
+    )
     weight = f"{row.bad_weight[0]:.2f} → {row.bad_weight[-1]:.2f}" if row.bad_weight else DASH
-    cells = (figure(row, scenario.phase), _difference(row, scenario.phase), verdict, percent(row.gap_closed), weight, f"{row.seconds:.0f}")
+    cells = (
+        figure(row, scenario.phase),
+        _difference(row, scenario.phase),
+        verdict,
+        percent(row.gap_closed),
+        weight,
+        f"{row.seconds:.0f}",
+    )
     accuracy = f"{row.accuracy.value:.1%} [{row.accuracy.low:.1%}, {row.accuracy.high:.1%}]" if row.accuracy else DASH
     return (*cells, accuracy) if scenario.phase == "va" else cells
 
 
 def _seeds_better(row: Row, yardstick: Row | None) -> str:
-    """In how many of the seeds the loss is lower than the yardstick's. A model that cannot be scored has none that is lower."""
+    """In how many of the seeds the loss is lower than the yardstick's.
+
+    A model that cannot be scored has none that is lower.
+    """
     theirs = yardstick.by_seed if yardstick else ()
-    lower = sum(mine is not None and (other is None or mine < other) for mine, other in zip(row.by_seed, theirs, strict=False))
+    lower = sum(
+        mine is not None and (other is None or mine < other) for mine, other in zip(row.by_seed, theirs, strict=False)
+    )
     return f"{lower}/{row.seeds}"
 
 

@@ -35,7 +35,9 @@ def _parts(report: EvaluationReport) -> Iterator[str]:
     if report.comparisons:
         yield "## Differences"
         yield "Of perplexities, the second divided by the first; of all else, the second minus the first."
-        yield _table(["", *(f"{each.second} against {each.first}" for each in report.comparisons)], tables.comparisons(report))
+        yield _table(
+            ["", *(f"{each.second} against {each.first}" for each in report.comparisons)], tables.comparisons(report)
+        )
     for title, rows in (
         ("Response perplexity by topic", tables.topic_perplexities(report)),
         ("Exact answers by topic", tables.topic_exact_answers(report)),
@@ -51,7 +53,8 @@ def _parts(report: EvaluationReport) -> Iterator[str]:
 def _what(report: EvaluationReport) -> str:
     cut = f" {report.truncated} of these were cut to fit the context." if report.truncated else ""
     return (
-        f"{quoted(report.model)} on the held-out test split: {report.sft_examples:,} instructions with {report.models[0].tokens:,} response tokens, "
+        f"{quoted(report.model)} on the held-out test split: {report.sft_examples:,} instructions with "
+        f"{report.models[0].tokens:,} response tokens, "
         f"{report.va_pairs:,} preference pairs.{cut} Bold is the best of a row; higher is better "
         "unless the row says otherwise."
     )
@@ -64,7 +67,11 @@ def _clients(report: EvaluationReport) -> Iterator[str]:
     yield "On the whole test split, as above."
     yield _table(["", *tables.CLIENT_COLUMNS], tables.clients(report))
     if rows := tables.client_mixes(report):
-        yield "With the test examples weighted as the client's topics are: does the global model serve its kind of data better than its own update?"
+        yield (
+            "With the test examples weighted as the client's topics are: does the global model serve its kind of "
+            "data "
+            "better than its own update?"
+        )
         yield _table(["", *tables.MIX_COLUMNS], rows)
 
 
@@ -73,7 +80,11 @@ def _generations(report: EvaluationReport) -> Iterator[str]:
     if not samples:
         return
     yield "## Generations"
-    yield f"At most {report.options.gen_tokens} tokens. Sampled at temperature {report.options.gen_temperature:g} with seed {report.options.seed}."
+    yield (
+        f"At most {report.options.gen_tokens} tokens. Sampled at temperature {report.options.gen_temperature:g} "
+        "with "
+        f"seed {report.options.seed}."
+    )
     for number, answers in enumerate(samples, start=1):
         yield f"**{number}.** {quoted(answers[0].instruction)}"
         yield _answers([model.name for model in report.models], answers)
@@ -81,7 +92,10 @@ def _generations(report: EvaluationReport) -> Iterator[str]:
 
 def _answers(names: Sequence[str], answers: Sequence[Generation]) -> str:
     lines = ["| | greedy | sampled |", "|---|---|---|", f"| *reference* | {quoted(answers[0].reference)} | |"]
-    lines += [f"| {quoted(name)} | {quoted(answer.greedy)} | {quoted(answer.sampled)} |" for name, answer in zip(names, answers, strict=True)]
+    lines += [
+        f"| {quoted(name)} | {quoted(answer.greedy)} | {quoted(answer.sampled)} |"
+        for name, answer in zip(names, answers, strict=True)
+    ]
     return "\n".join(lines)
 
 

@@ -44,7 +44,12 @@ def measures(report: EvaluationReport) -> list[Row]:
         _row("response NLL", "nats/token, lower is better", [model.nll for model in models], plain, lower=True),
         _row("exact answers", "", [model.exact for model in models], percent),
         _row("preference accuracy", "by sum of log-probs", [model.preference.accuracy for model in models], percent),
-        _row("preference accuracy", "by mean log-prob of a token", [model.preference_per_token.accuracy for model in models], percent),
+        _row(
+            "preference accuracy",
+            "by mean log-prob of a token",
+            [model.preference_per_token.accuracy for model in models],
+            percent,
+        ),
         _row("mean margin", "nats", [model.margin for model in models], signed),
         Row("pairs", "right / wrong / tied", tuple(Cell(_counts(model.preference)) for model in models)),
     ]
@@ -55,7 +60,10 @@ def comparisons(report: EvaluationReport) -> list[Row]:
     names = dict.fromkeys(each.measure for comparison in report.comparisons for each in comparison.differences)
     rows = []
     for name in names:
-        found = [next((each for each in comparison.differences if each.measure == name), None) for comparison in report.comparisons]
+        found = [
+            next((each for each in comparison.differences if each.measure == name), None)
+            for comparison in report.comparisons
+        ]
         kind = next(each.kind for each in found if each)
         rows.append(Row(name, _KINDS[kind], tuple(_difference(each) if each else Cell(DASH) for each in found)))
     return rows
@@ -64,7 +72,13 @@ def comparisons(report: EvaluationReport) -> list[Row]:
 def topic_perplexities(report: EvaluationReport) -> list[Row]:
     """Response perplexity, one row a topic."""
     return [
-        _row(one_line(topics[0].topic) or "(none)", f"n = {topics[0].perplexity.n}", [topic.perplexity for topic in topics], plain, lower=True)
+        _row(
+            one_line(topics[0].topic) or "(none)",
+            f"n = {topics[0].perplexity.n}",
+            [topic.perplexity for topic in topics],
+            plain,
+            lower=True,
+        )
         for topics in zip(*(model.topics for model in report.models), strict=True)
     ]
 
@@ -72,7 +86,12 @@ def topic_perplexities(report: EvaluationReport) -> list[Row]:
 def topic_exact_answers(report: EvaluationReport) -> list[Row]:
     """Exact answers, one row a topic; nothing where no example has an answer."""
     return [
-        _row(one_line(topics[0].topic) or "(none)", f"n = {topics[0].exact.n}", [topic.exact for topic in topics], percent)
+        _row(
+            one_line(topics[0].topic) or "(none)",
+            f"n = {topics[0].exact.n}",
+            [topic.exact for topic in topics],
+            percent,
+        )
         for topics in zip(*(model.topics for model in report.models), strict=True)
         if topics[0].exact
     ]
@@ -84,7 +103,9 @@ def flaws(report: EvaluationReport) -> list[Row]:
     for found in zip(*(model.flaws for model in report.models), strict=True):
         first = found[0].preference
         note = f"n = {first.right + first.wrong + first.ties}"
-        rows.append(_row(one_line(found[0].flaw) or "(none)", note, [flaw.preference.accuracy for flaw in found], percent))
+        rows.append(
+            _row(one_line(found[0].flaw) or "(none)", note, [flaw.preference.accuracy for flaw in found], percent)
+        )
     return rows
 
 
@@ -98,7 +119,9 @@ def clients(report: EvaluationReport) -> list[Row]:
     rows = [Row(everyone.name, "the global model", _client(everyone.perplexity, everyone.exact, everyone.preference))]
     for client in report.clients:
         note = f"own {client.phase.upper()} update"
-        rows.append(Row(f"client {client.client_id}", note, _client(client.perplexity, client.exact, client.preference)))
+        rows.append(
+            Row(f"client {client.client_id}", note, _client(client.perplexity, client.exact, client.preference))
+        )
     return rows
 
 
@@ -162,7 +185,14 @@ def _client(perplexity: Estimate, exact: Estimate | None, preference: Preference
 def _mix(client: ClientEvaluation, mix: ClientMix) -> Iterator[Row]:
     verdicts = {difference.measure: difference.verdict for difference in mix.differences}
     covered = "" if mix.covered > 0.9995 else f"the test split covers {mix.covered:.0%}"
-    figures = (("response perplexity", mix.own_perplexity, mix.global_perplexity, plain), ("exact answers", mix.own_exact, mix.global_exact, percent))
+    figures = (
+        ("response perplexity", mix.own_perplexity, mix.global_perplexity, plain),
+        ("exact answers", mix.own_exact, mix.global_exact, percent),
+    )
     for measure, own, everyone, show in figures:
-        yield Row(f"client {client.client_id}: {measure}", covered, (_cell(own, show), _cell(everyone, show), Cell(verdicts.get(measure, DASH))))
+        yield Row(
+            f"client {client.client_id}: {measure}",
+            covered,
+            (_cell(own, show), _cell(everyone, show), Cell(verdicts.get(measure, DASH))),
+        )
         covered = ""

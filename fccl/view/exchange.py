@@ -1,4 +1,7 @@
-"""The exchange directory as it lies there now: names, sizes and times. No file is opened but the newest reasons of refusals."""
+"""The exchange directory as it lies there now: names, sizes and times.
+
+No file is opened but the newest reasons of refusals.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,13 @@ class ExchangeReader:
                 elif self._is_strange(entry.name):
                     strangers.append(entry.name)
             files.sort(key=lambda file: (file.round is None, file.round or 0, file.kind, file.client or 0, file.name))
-            return ExchangeView(os.path.isdir(self._paths.root), tuple(files), rejected, total, tuple(sorted(strangers)[:_MOST_STRANGERS]))
+            return ExchangeView(
+                os.path.isdir(self._paths.root),
+                tuple(files),
+                rejected,
+                total,
+                tuple(sorted(strangers)[:_MOST_STRANGERS]),
+            )
 
     def _is_strange(self, name: str) -> bool:
         known = name in (self._paths.bell.name, self._paths.rejected.name) or _LOCK.fullmatch(name)
@@ -58,7 +67,9 @@ class ExchangeReader:
             self._reasons = {}
             return (), 0
         try:
-            stamped = [(int(found[1]), entry.name) for entry in _entries(folder) if (found := _REASON.fullmatch(entry.name))]
+            stamped = [
+                (int(found[1]), entry.name) for entry in _entries(folder) if (found := _REASON.fullmatch(entry.name))
+            ]
             newest = [name for _, name in sorted(stamped, reverse=True)[:_MOST_REASONS]]
             self._reasons = {name: self._reason(folder, name) for name in newest}
         finally:

@@ -1,8 +1,10 @@
-"""When a file last changed, by the reader's own clock: the times that are written in it, and often its own, are by other machines' clocks.
+"""When a file last changed, by the reader's own clock: the times that are written in it, and often its own, are by
+other machines' clocks.
 
-On this machine's file system a file's time is by this machine's clock. Elsewhere the two clocks differ by nobody knows how much: no file was written
-after it was seen, so the youngest file bounds the difference, and the better the longer files are watched. So what is dead may look alive until it
-was watched for as long as a heartbeat may be old; what lives is never taken for dead.
+On this machine's file system a file's time is by this machine's clock. Elsewhere the two clocks differ by nobody knows
+how much: no file was written after it was seen, so the youngest file bounds the difference, and the better the longer
+files are watched. So what is dead may look alive until it was watched for as long as a heartbeat may be old; what lives
+is never taken for dead.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ class Hearing:
     folder: Path
     clock: Callable[[], float] = time.time
     remote: Callable[[Path], bool] = is_remote
-    _ahead: float | None = None  # at most so much is this clock ahead of the file system's; unknown before the first file
+    _ahead: float | None = (
+        None  # at most so much is this clock ahead of the file system's; unknown before the first file
+    )
     _seen: dict[str, _Seen] = field(default_factory=dict)
     _looked: dict[str, float] = field(default_factory=dict)
 

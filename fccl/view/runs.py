@@ -1,4 +1,6 @@
-"""A run as its folder tells it, read again and again without disturbing it; the runs that there are; the ends of its logs."""
+"""A run as its folder tells it, read again and again without disturbing it; the runs that there are; the ends of its
+logs.
+"""
 
 from __future__ import annotations
 
@@ -65,9 +67,13 @@ class RunReader:
             run_id = "" if info is None else info.run_id
             if run_id != self._logs.run_id:
                 self._logs = _Logs(self._paths, run_id)
-            state = self._state.read(self._paths.state)  # before the log: a round that it speaks of is in the log already
+            state = self._state.read(
+                self._paths.state
+            )  # before the log: a round that it speaks of is in the log already
             self._logs.refresh()
-            view = self._view(info, state if state and state.run_id == run_id and state.total_rounds <= _MOST_ROUNDS else None)
+            view = self._view(
+                info, state if state and state.run_id == run_id and state.total_rounds <= _MOST_ROUNDS else None
+            )
             if info is None:
                 return view
             view = self._with_heartbeats(view)
@@ -91,21 +97,35 @@ class RunReader:
             manifest=self._manifest.read(self._paths.manifest) if info else None,
             unreadable=log.unreadable + metrics.unreadable,
             written=self._logs.written(self._hearing),
-            base=next((event.held_out for event in log.events if event.event == "started" and event.held_out is not None), None),
+            base=next(
+                (event.held_out for event in log.events if event.event == "started" and event.held_out is not None),
+                None,
+            ),
         )
 
     def _with_heartbeats(self, view: RunView) -> RunView:
-        """The newest heartbeat of every client. A client that has just started, and was not asked yet, is of no run: it may be of this one."""
+        """The newest heartbeat of every client.
+
+        A client that has just started, and was not asked yet, is of no run: it may be of this one.
+        """
         count, over = client_count(view), view.state is not None and view.state.finished
         own = [(status, heard) for status, heard in self._own_beats.read(count) if status.run_id == view.run_id]
-        newest, heard_at = {status.client_id: status for status, _ in own}, {status.client_id: heard for status, heard in own}
+        newest, heard_at = (
+            {status.client_id: status for status, _ in own},
+            {status.client_id: heard for status, heard in own},
+        )
         beating = set()
         for status, heard in self._exchange_beats.read(count) if self._exchange_beats else ():
             ours = status.run_id == view.run_id or (status.run_id == "" and status.state == "idle" and not over)
             if ours and (status.client_id not in newest or status.time >= newest[status.client_id].time):
                 newest[status.client_id], heard_at[status.client_id] = status, heard
                 beating.add(status.client_id)
-        return replace(view, statuses=tuple(newest[client] for client in sorted(newest)), beating=frozenset(beating), heard=heard_at)
+        return replace(
+            view,
+            statuses=tuple(newest[client] for client in sorted(newest)),
+            beating=frozenset(beating),
+            heard=heard_at,
+        )
 
 
 class _Logs:
@@ -123,7 +143,11 @@ class _Logs:
 
     def written(self, hearing: Hearing) -> float | None:
         """When a log was last written to, by the reader's clock."""
-        times = [hearing.hear(follower.path.name, follower.found) for follower in self._followers if follower.found is not None]
+        times = [
+            hearing.hear(follower.path.name, follower.found)
+            for follower in self._followers
+            if follower.found is not None
+        ]
         return max(times, default=None)
 
 
@@ -160,7 +184,9 @@ def _names(folder: Path) -> list[str]:
 
 
 def tail(view: RunView, log: Log, n: int, contains: str = "") -> list[str]:
-    """The last `n` complete lines of a log that contain a text, whatever its case, as they are in the file and in its order."""
+    """The last `n` complete lines of a log that contain a text, whatever its case, as they are in the file and in its
+    order.
+    """
     wanted = contains.casefold()
     found: list[str] = []
     with suppress(OSError), opened(view.paths.progress if log == "progress" else view.paths.client_metrics) as file:

@@ -10,7 +10,10 @@ from fccl.plain_text import one_line
 from fccl.view.values import ClientStanding, Glance, Standing
 from fccl.words import DASH, MINUS, PHASE_WORDS, UNITS, about, duration, loss, missing, plural
 
-PRIOR_SOURCES = ("verified", "leave_one_out")  # they move weights that are there before, with a temperature of their own
+PRIOR_SOURCES = (
+    "verified",
+    "leave_one_out",
+)  # they move weights that are there before, with a temperature of their own
 LONGEST_REASON = 240  # characters
 CLIENT_WORDS: dict[ClientStanding, str] = {
     "training": "▶ training",
@@ -90,7 +93,9 @@ def verified(row: Mapping[Hashable, Any]) -> list[str]:
     if missing(after):
         return [f"Round {row['round'] + 1}: {took}."]
     start = "no finite loss" if missing(before) else loss(before)
-    return [f"Round {row['round'] + 1}: {start} with the prior, {loss(after)} with the verified weights ({unit}); {took}."]
+    return [
+        f"Round {row['round'] + 1}: {start} with the prior, {loss(after)} with the verified weights ({unit}); {took}."
+    ]
 
 
 def clients_done(glance: Glance) -> str:

@@ -1,7 +1,7 @@
 """The run in a few figures: how far, how it stands, what its clients do, how long it will take.
 
-Times are seconds since 1970 by the reader's clock: how old a heartbeat is, is judged by when its file changed (`fccl.view.hearing`), not by
-what its writer's clock said.
+Times are seconds since 1970 by the reader's clock: how old a heartbeat is, is judged by when its file changed
+(`fccl.view.hearing`), not by what its writer's clock said.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def glance(view: RunView, now: float) -> Glance:
 
 
 def progress(view: RunView) -> float:
-    """How much of the run is done, 0 ... 1: its complete rounds, and the share of the open one's steps that its clients have done."""
+    """How much of the run is done, 0 ... 1: its complete rounds, and the share of the open one's steps that its clients
+    have done.
+    """
     return _Facts(view, 0.0).progress
 
 
@@ -113,7 +115,10 @@ class _Facts:
         found = self.view.rounds[self.view.rounds["round"] == self.complete - 1]
         if found.empty:
             return {}
-        figures = {name: float(found[name].iloc[-1]) for name in ("clients", "effective_clients", "held_out_loss", "preference_accuracy")}
+        figures = {
+            name: float(found[name].iloc[-1])
+            for name in ("clients", "effective_clients", "held_out_loss", "preference_accuracy")
+        }
         return {name: figure for name, figure in figures.items() if math.isfinite(figure)}
 
     @property
@@ -139,10 +144,13 @@ class _Facts:
     def _is_silent(self) -> bool:
         """Whether nothing has been heard for longer than a run may rightly be quiet.
 
-        Clients that beat while they are idle show that they live, not that the server does; but it may be waiting for another one.
+        Clients that beat while they are idle show that they live, not that the server does; but it may be waiting for
+        another one.
         """
         signs = [
-            self.view.heard_at(status) for status in self.statuses.values() if status.state == "training" or status.client_id not in self.view.beating
+            self.view.heard_at(status)
+            for status in self.statuses.values()
+            if status.state == "training" or status.client_id not in self.view.beating
         ]
         live = any(self.now - self.view.heard_at(self.statuses[client]) <= self.stale_s for client in self.view.beating)
         limit = max(self.stale_s, self.timeout_s) if live or not self.statuses else self.stale_s
@@ -192,7 +200,11 @@ class _Facts:
     @cached_property
     def current(self) -> dict[int, ClientStatus]:
         """The heartbeats that are about the open round."""
-        return {client: status for client, status in self.statuses.items() if (status.run_id, status.round) == (self.view.run_id, self.complete)}
+        return {
+            client: status
+            for client, status in self.statuses.items()
+            if (status.run_id, status.round) == (self.view.run_id, self.complete)
+        }
 
     @cached_property
     def share(self) -> float:
@@ -208,7 +220,9 @@ class _Facts:
 
     @cached_property
     def training_s(self) -> dict[int, float]:
-        """How long each client trained in the last complete round; empty when that was of another phase than the open one."""
+        """How long each client trained in the last complete round; empty when that was of another phase than the open
+        one.
+        """
         if not self.complete or self.phase_of(self.complete) != self.phase_of(self.complete - 1):
             return {}
         rows = self.view.metrics[self.view.metrics["round"] >= self.complete - 1]
@@ -220,7 +234,9 @@ class _Facts:
         return float(np.median(list(self.training_s.values()))) if self.training_s else math.inf
 
     def is_too_long(self, client: int, seconds: float) -> bool:
-        """Whether a client should have trained by now: by the median of the last round, or by itself where it takes longer than that."""
+        """Whether a client should have trained by now: by the median of the last round, or by itself where it takes
+        longer than that.
+        """
         usual = max(self.median_s, self.training_s.get(client, 0.0))
         return seconds > max(_LATE_S, _LATE_FACTOR * usual)
 
@@ -238,7 +254,9 @@ def _client_row(facts: _Facts, client: int) -> ClientRow:
     status = facts.statuses.get(client)
     age = None if status is None else max(0.0, facts.now - facts.view.heard_at(status))
     ended = facts.over or facts.standing == "finished"
-    return ClientRow(client, _at_the_end(facts, client) if ended else _in_the_open_round(facts, client, age), status, age)
+    return ClientRow(
+        client, _at_the_end(facts, client) if ended else _in_the_open_round(facts, client, age), status, age
+    )
 
 
 def _at_the_end(facts: _Facts, client: int) -> ClientStanding:
@@ -257,26 +275,43 @@ def _in_the_open_round(facts: _Facts, client: int, age: float | None) -> ClientS
     stale = age is not None and age > facts.stale_s
     if stale and (client in facts.view.beating or (trains and facts.goes_on)):
         return "dead"
-    if facts.goes_on and (_takes_too_long(facts, client) if trains else _is_behind(facts, client) or _does_not_begin(facts, client)):
+    if facts.goes_on and (
+        _takes_too_long(facts, client) if trains else _is_behind(facts, client) or _does_not_begin(facts, client)
+    ):
         return "late"
     works = trains and not stale and (facts.goes_on or client in facts.view.beating)
     return "training" if works else "waiting"
 
 
 def _takes_too_long(facts: _Facts, client: int) -> bool:
-    """Whether a client trains for much longer than is usual. Clients of one process begin when the one before them is done."""
-    turns = [] if facts.view.beating else [facts.view.heard_at(status) for status in facts.current.values() if status.state != "training"]
+    """Whether a client trains for much longer than is usual.
+
+    Clients of one process begin when the one before them is done.
+    """
+    turns = (
+        []
+        if facts.view.beating
+        else [facts.view.heard_at(status) for status in facts.current.values() if status.state != "training"]
+    )
     return facts.is_too_long(client, facts.now - max([facts.opened, *turns]))
 
 
 def _is_behind(facts: _Facts, client: int) -> bool:
     """Whether a client still works on a round that the server has closed."""
     status = facts.statuses.get(client)
-    return status is not None and client in facts.view.beating and status.state == "training" and status.round < facts.complete
+    return (
+        status is not None
+        and client in facts.view.beating
+        and status.state == "training"
+        and status.round < facts.complete
+    )
 
 
 def _does_not_begin(facts: _Facts, client: int) -> bool:
-    """Whether a client that is asked, and has a process of its own, should have begun long ago. One that counts without heartbeats is not judged."""
+    """Whether a client that is asked, and has a process of its own, should have begun long ago.
+
+    One that counts without heartbeats is not judged.
+    """
     judged = client in facts.statuses or client not in facts.aggregated
     return bool(facts.view.beating) and facts.all_are_asked and judged and facts.is_too_long(client, facts.elapsed)
 
@@ -320,11 +355,14 @@ def _seconds_so_far(facts: _Facts, phase: Phase) -> float | None:
 
 
 def _steps(facts: _Facts, phase: Phase) -> float:
-    """The steps of a round in which every client takes part, by the manifest; 1 when there is none, so that both phases count the same."""
+    """The steps of a round in which every client takes part, by the manifest; 1 when there is none, so that both phases
+    count the same.
+    """
     samples = facts.view.manifest.samples_by_client() if facts.view.manifest else {}
     batch = max(1.0, _setting(facts.view, "batch_size") or 1.0)
     steps = {
-        name: sum(math.ceil(count / batch) for count in of_phase.values()) * (_setting(facts.view, f"{name}_local_epochs") or 1.0)
+        name: sum(math.ceil(count / batch) for count in of_phase.values())
+        * (_setting(facts.view, f"{name}_local_epochs") or 1.0)
         for name, of_phase in samples.items()
     }
     return steps[phase] if all(steps.get(name) for name in PHASES) else 1.0

@@ -1,4 +1,7 @@
-"""The lines of the two logs as tables that grow. A line is believed only when it is a record of `fccl.records.run`, to the letter."""
+"""The lines of the two logs as tables that grow.
+
+A line is believed only when it is a record of `fccl.records.run`, to the letter.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 from fccl.records.run import ClientMetrics, RoundRecord, RunEvent
 from fccl.view.values import EXCLUSIONS, METRICS, ROUNDS, SHARES
 
-_Progress: TypeAdapter[RoundRecord | RunEvent] = TypeAdapter(Annotated[RoundRecord | RunEvent, Field(discriminator="event")])
+_Progress: TypeAdapter[RoundRecord | RunEvent] = TypeAdapter(
+    Annotated[RoundRecord | RunEvent, Field(discriminator="event")]
+)
 _LARGEST = 2**63 - 1  # a column of whole numbers holds no more
 Row = tuple[object, ...]
 
@@ -38,7 +43,9 @@ class Table:
 
     def _piece(self, rows: Sequence[Row]) -> pd.DataFrame:
         columns = zip(*rows, strict=True) if rows else itertools.repeat((), len(self._form))
-        return pd.DataFrame({name: _column(values, kind) for (name, kind), values in zip(self._form.items(), columns, strict=True)})
+        return pd.DataFrame(
+            {name: _column(values, kind) for (name, kind), values in zip(self._form.items(), columns, strict=True)}
+        )
 
 
 def _column(values: Sequence[object], kind: str) -> pd.Series | np.ndarray:
@@ -46,7 +53,10 @@ def _column(values: Sequence[object], kind: str) -> pd.Series | np.ndarray:
 
 
 class ProgressLog:
-    """`progress.jsonl` of one run: rounds, shares, exclusions and events. `unreadable` counts lines that are no record."""
+    """`progress.jsonl` of one run: rounds, shares, exclusions and events.
+
+    `unreadable` counts lines that are no record.
+    """
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
@@ -68,7 +78,9 @@ class ProgressLog:
         self.events += tuple(events)
         self.rounds.add([_round_row(record) for record in rounds])
         self.shares.add([row for record in rounds for row in _share_rows(record)])
-        self.exclusions.add([(record.round, record.phase, out.client_id, out.reason) for record in rounds for out in record.excluded])
+        self.exclusions.add(
+            [(record.round, record.phase, out.client_id, out.reason) for record in rounds for out in record.excluded]
+        )
 
     def _records(self, lines: list[bytes]) -> Iterator[RoundRecord | RunEvent]:
         for line in lines:
@@ -123,7 +135,9 @@ def _agrees(record: RoundRecord | RunEvent) -> bool:
     lengths |= {len(part) for part in (record.counted, record.verification and record.verification.prior) if part}
     samples = (said.num_samples for said in record.contributions)
     examples = () if record.verification is None else (record.verification.examples,)
-    return len(lengths) == 1 and _fit((record.round, *record.clients, *samples, *examples, *(out.client_id for out in record.excluded)))
+    return len(lengths) == 1 and _fit(
+        (record.round, *record.clients, *samples, *examples, *(out.client_id for out in record.excluded))
+    )
 
 
 def _round_row(record: RoundRecord) -> Row:
@@ -143,7 +157,11 @@ def _round_row(record: RoundRecord) -> Row:
         record.adapter_sha256,
         record.aggregation,
         record.lora_error,
-        *((None,) * 4 if verified is None else (verified.examples, verified.seconds, verified.loss_prior, verified.loss_weights)),
+        *(
+            (None,) * 4
+            if verified is None
+            else (verified.examples, verified.seconds, verified.loss_prior, verified.loss_weights)
+        ),
     )
 
 

@@ -1,6 +1,7 @@
 """Files that other processes write, read again and again: logs that grow, small files that are replaced.
 
-Nothing here raises for what it finds. A file that is not there, a folder or a pipe in its place and a file that may not be read are all no file.
+Nothing here raises for what it finds. A file that is not there, a folder or a pipe in its place and a file that may not
+be read are all no file.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Lines(Protocol):
 class Follower:
     """Hands every complete line of a log on, once. A half-written last line waits until it is whole.
 
-    When the file is another one, shorter, or no longer ends where it was left as it did, everything is forgotten and read again.
+    When the file is another one, shorter, or no longer ends where it was left as it did, everything is forgotten and
+    read again.
     """
 
     path: Path
@@ -92,7 +94,10 @@ class Follower:
 
 @dataclass
 class ValueFile(Generic[Kind]):
-    """A small JSON file as a value, parsed again only when its content is another one. Links are followed where `follow` says so."""
+    """A small JSON file as a value, parsed again only when its content is another one.
+
+    Links are followed where `follow` says so.
+    """
 
     kind: type[Kind]
     limit: int  # bytes; a larger file is none
@@ -115,7 +120,10 @@ Stamp = tuple[int, int, int, int]
 
 
 class ComparisonReader:
-    """Reads one `results.json`, again only when the file is another one or was written to. Several threads may share one."""
+    """Reads one `results.json`, again only when the file is another one or was written to.
+
+    Several threads may share one.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -124,7 +132,10 @@ class ComparisonReader:
         self._found: Compared | None = None
 
     def refresh(self) -> Compared | None:
-        """The results now, the same object until they change. None when there are none, or the file is half-written or none of its kind."""
+        """The results now, the same object until they change.
+
+        None when there are none, or the file is half-written or none of its kind.
+        """
         with self._lock:
             stamp = _stamp(self._path)  # before the content: what is written in between is read the next time
             if stamp != self._stamp:

@@ -1,7 +1,7 @@
 """What a reader of a run sees at one moment: the records as values, the long histories as tables.
 
-A table is a pandas `DataFrame` with exactly the columns that its name in this file lists, in that order, and rows in the order of the log.
-Rounds count from 0 as the files do; whoever shows one to a person adds 1.
+A table is a pandas `DataFrame` with exactly the columns that its name in this file lists, in that order, and rows in
+the order of the log. Rounds count from 0 as the files do; whoever shows one to a person adds 1.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ ROUNDS = {
     "clients": "int64",  # clients aggregated
     "excluded": "int64",
     "effective_clients": "float64",  # 1 / sum w²
-    "held_out_loss": "float64",  # nats per response token (sft), DPO loss per pair (va); NaN when the run has no validation
+    # nats per response token (sft), DPO loss per pair (va); NaN when the run has no validation
+    "held_out_loss": "float64",
     "preference_accuracy": "float64",  # va rounds, 0 ... 1; else NaN
     "update_norm": "float64",
     "adapter_sha256": "str",
@@ -37,7 +38,8 @@ ROUNDS = {
     "lora_error": "float64",  # 0 ..., a share of the norm; NaN when it was not measured
     "verify_examples": "float64",  # these four: NaN in a round that the server did not verify
     "verify_seconds": "float64",
-    "loss_prior": "float64",  # of the mean with the prior's weights, on these examples; in the unit of held_out_loss; NaN when it is not finite
+    # of the mean with the prior's weights, on these examples; in the unit of held_out_loss; NaN when it is not finite
+    "loss_prior": "float64",
     "loss_weights": "float64",  # of the mean with the round's weights
 }
 # One row for every client that was aggregated in a round.
@@ -51,7 +53,8 @@ SHARES = {
     "avg_loss": "float64",  # as the client reported it
     "num_samples": "int64",
     "prior": "float64",  # the weight before the server verified; NaN where there was none
-    "counted": "float64",  # how much the update counted in the end; NaN where the aggregation took the weights as they are
+    # how much the update counted in the end; NaN where the aggregation took the weights as they are
+    "counted": "float64",
 }
 # One row for every client that was asked and did not count.
 EXCLUSIONS = {"round": "int64", "phase": "str", "client": "int64", "reason": "str"}

@@ -77,7 +77,10 @@ def test_distance_is_the_euclidean_norm():
     assert one.distance(two) == pytest.approx(math.sqrt(4 + 9))
 
 
-@pytest.mark.parametrize("content", [b"", b"PK", b"not a file", torch_bytes({"a": torch.zeros(3)}), Adapter({"a": torch.zeros(3)}).to_bytes()[:-4]])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"PK", b"not a file", torch_bytes({"a": torch.zeros(3)}), Adapter({"a": torch.zeros(3)}).to_bytes()[:-4]],
+)
 def test_anything_else_is_refused(content, tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)

@@ -67,7 +67,10 @@ def test_what_is_no_lora_is_left_alone():
         pairs(PLAIN.form)
 
 
-@pytest.mark.parametrize("shapes", [{"m.lora_A.weight": ()}, {"m.lora_A.weight": (2, 3), "m.lora_B.weight": (4,)}, {"m.lora_B.weight": (4, 2)}])
+@pytest.mark.parametrize(
+    "shapes",
+    [{"m.lora_A.weight": ()}, {"m.lora_A.weight": (2, 3), "m.lora_B.weight": (4,)}, {"m.lora_B.weight": (4, 2)}],
+)
 def test_any_form_has_a_rank(shapes):
     """A hostile file may claim any shapes: they are compared, and nothing else comes of them."""
     assert of_rank(factors(0).form, rank_of(Form(shapes))) != Form(shapes)

@@ -39,7 +39,9 @@ def in_another_order():
     return len(text).to_bytes(8, "little") + text + NUMBERS[24:] + NUMBERS[:24]
 
 
-@pytest.mark.parametrize("content", [in_another_order(), safetensors.torch.save(dict(LIKE.tensors), {"format": "pt", "by": "another"})])
+@pytest.mark.parametrize(
+    "content", [in_another_order(), safetensors.torch.save(dict(LIKE.tensors), {"format": "pt", "by": "another"})]
+)
 def test_a_file_written_in_another_way_is_read_too_here_and_by_whoever_comes_later(tmp_path, content):
     assert not READER.is_as_written_here(bytearray(content))
     assert READER.read(bytearray(content), "it").sha256 == LIKE.sha256
@@ -75,7 +77,9 @@ def test_anything_else_is_refused(content, reason):
 def test_a_header_much_longer_than_ours_is_not_looked_at():
     text = b"{" + b" " * 70_000 + b"}" + b" " * 6
     with pytest.raises(AdapterError, match=r"at most 65,\d+ are possible"):
-        AdapterReader.like(Adapter({"w": torch.zeros(10**5)})).read(bytearray(len(text).to_bytes(8, "little") + text), "it")
+        AdapterReader.like(Adapter({"w": torch.zeros(10**5)})).read(
+            bytearray(len(text).to_bytes(8, "little") + text), "it"
+        )
 
 
 @given(st.data())

@@ -1,4 +1,7 @@
-"""Files of tensors. For good ones the safetensors library is the reference; hostile ones take nothing and run nothing."""
+"""Files of tensors.
+
+For good ones the safetensors library is the reference; hostile ones take nothing and run nothing.
+"""
 
 import io
 import json
@@ -59,7 +62,10 @@ def test_wider_numbers_too(mapping):
     wide = {name: tensor.double() for name, tensor in mapping.items()}
     content = to_bytes(wide, torch.float64)
     assert content == safetensors.torch.save(wide)
-    assert all(torch.equal(tensor, wide[name]) for name, tensor in read_tensors(bytearray(content), "it", torch.float64).items())
+    assert all(
+        torch.equal(tensor, wide[name])
+        for name, tensor in read_tensors(bytearray(content), "it", torch.float64).items()
+    )
     with pytest.raises(AdapterError, match="'F64', expected 'F32'"):
         read_tensors(bytearray(content), "it")
 
@@ -71,7 +77,11 @@ def test_shapes_at_the_edge(shape):
     assert read_tensors(content, "it")["a"].shape == shape
 
 
-@given(st.lists(st.sampled_from([0, 1, 3, 2**20, 2**31, 2**33, 2**40]), min_size=1, max_size=8).filter(lambda shape: 0 in shape))
+@given(
+    st.lists(st.sampled_from([0, 1, 3, 2**20, 2**31, 2**33, 2**40]), min_size=1, max_size=8).filter(
+        lambda shape: 0 in shape
+    )
+)
 @example([2**40, 2**40, 0])
 @example([0, 2**20, 2**21])
 @example([2**40, 0])
@@ -108,14 +118,22 @@ def test_the_numbers_share_the_files_memory():
         (bytearray(b"\x08\0\0\0\0\0\0"), "ends before its header does"),
         (bytearray((2**63).to_bytes(8, "little")), "ends before its header does"),
         (bytearray(b"\xff" * 40), "ends before its header does"),
-        (bytearray(MAX_HEADER_BYTES.__add__(8).to_bytes(8, "little")) + bytearray(MAX_HEADER_BYTES + 8), "at most 16,777,216 are possible"),
+        (
+            bytearray(MAX_HEADER_BYTES.__add__(8).to_bytes(8, "little")) + bytearray(MAX_HEADER_BYTES + 8),
+            "at most 16,777,216 are possible",
+        ),
         (bytearray((2).to_bytes(8, "little") + b"{}"), "multiple of 8 bytes"),
         (file_of(b"\x80\x05K\x01."), "header is not UTF-8"),
         (file_of(b"{'a': 1}"), "header is not JSON"),
         (file_of(b"[" * 100_000), "header is nested too deeply"),
         (file_of(b'{"a":' + b"9" * 5000 + b"}"), "header is not JSON"),
         (file_of([]), "header is not a JSON object"),
-        (file_of(b'{"a":{"dtype":"F32","shape":[10],"data_offsets":[0,40]},"a":{"dtype":"F32","shape":[10],"data_offsets":[0,40]}}'), "'a' twice"),
+        (
+            file_of(
+                b'{"a":{"dtype":"F32","shape":[10],"data_offsets":[0,40]},"a":{"dtype":"F32","shape":[10],"data_offsets":[0,40]}}'
+            ),
+            "'a' twice",
+        ),
         (file_of(b'{"a":{"dtype":"F32","shape":[1],"shape":[10],"data_offsets":[0,40]}}'), "'shape' twice"),
         (file_of(ENTRIES | {"__metadata__": {"a": 1}}), "not text by name"),
         (file_of(ENTRIES | {"__metadata__": []}), "not text by name"),
@@ -131,7 +149,10 @@ def test_the_numbers_share_the_files_memory():
         (changed("a", shape=[10**12, 10**12]), r"shape \(1000000000000, 1000000000000\) in 24 bytes"),
         (changed("a", shape=[1] * 9), "shape that no tensor has"),
         (changed("a", shape=[-2, -3]), "shape that no tensor has"),
-        (file_of({"a": {"dtype": "F32", "shape": [0, 2**40, 2**40], "data_offsets": [0, 0]}}, b""), "shape that no tensor has"),
+        (
+            file_of({"a": {"dtype": "F32", "shape": [0, 2**40, 2**40], "data_offsets": [0, 0]}}, b""),
+            "shape that no tensor has",
+        ),
         (changed("a", shape=[True, 6]), "shape that no tensor has"),
         (changed("a", shape=[2.0, 3]), "shape that no tensor has"),
         (changed("a", shape="23"), "shape that no tensor has"),
@@ -161,7 +182,12 @@ def test_a_name_made_for_a_terminal_is_shown_harmless():
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from([24, 40, "F32", [2, 3], [0, 24], 2**63, 10**400]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from([24, 40, "F32", [2, 3], [0, 24], 2**63, 10**400]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
@@ -173,7 +199,9 @@ fields = st.dictionaries(st.sampled_from(["dtype", "shape", "data_offsets", "mor
 @example({"a": {"shape": [3, 2]}})
 def test_a_header_that_says_something_else_never_makes_other_numbers(changes):
     """Refused, or the bytes of the file in another shape."""
-    entries = {name: ENTRIES.get(name, {}) | value if isinstance(value, dict) else value for name, value in changes.items()}
+    entries = {
+        name: ENTRIES.get(name, {}) | value if isinstance(value, dict) else value for name, value in changes.items()
+    }
     with suppress(AdapterError):
         found = read_tensors(file_of(ENTRIES | entries), "it")
         assert b"".join(found[name].numpy().tobytes() for name in sorted(found)) == NUMBERS
@@ -210,7 +238,9 @@ BOMBS = [
 @pytest.mark.parametrize("how", ["torch", "pickle", "a header"])
 def test_a_bomb_takes_no_memory(bomb, how):
     pickled = pickle.dumps(bomb)
-    content = {"torch": bytearray(torch_bytes_of(bomb)), "pickle": bytearray(pickled), "a header": file_of(pickled)}[how]
+    content = {"torch": bytearray(torch_bytes_of(bomb)), "pickle": bytearray(pickled), "a header": file_of(pickled)}[
+        how
+    ]
     tracemalloc.start()
     try:
         with pytest.raises(AdapterError):

@@ -193,14 +193,56 @@ def test_nothing_is_called(program, nested, capfd):
 # Every instruction that pickle has, with an argument that it may have.
 INSTRUCTIONS = [
     *(bytes([code]) for code in b"(.012NRQbeaos})]tlduq\x81\x85\x86\x87\x88\x89\x8f\x90\x91\x92\x93\x94\x97\x98"),
-    *(b"I1\n", b"I01\n", b"L1L\n", b"F1.5\n", b"S'a'\n", b"Vabc\n", b"Pabc\n", b"g0\n", b"p0\n", b"icollections\nOrderedDict\n"),
-    *(b"J\xff\xff\xff\xff", b"J\x05\x00\x00\x00", b"K\x02", b"M\x01\x02", b"G" + bytes(8), b"\x8a\x01\x05", b"\x8b\x01\x00\x00\x00\x05"),
+    *(
+        b"I1\n",
+        b"I01\n",
+        b"L1L\n",
+        b"F1.5\n",
+        b"S'a'\n",
+        b"Vabc\n",
+        b"Pabc\n",
+        b"g0\n",
+        b"p0\n",
+        b"icollections\nOrderedDict\n",
+    ),
+    *(
+        b"J\xff\xff\xff\xff",
+        b"J\x05\x00\x00\x00",
+        b"K\x02",
+        b"M\x01\x02",
+        b"G" + bytes(8),
+        b"\x8a\x01\x05",
+        b"\x8b\x01\x00\x00\x00\x05",
+    ),
     *(b"T\x01\x00\x00\x00a", b"U\x01a", b"B\x01\x00\x00\x00a", b"C\x01a", b"X\x01\x00\x00\x00a", b"\x8c\x01a"),
     *(b"\x8d" + struct.pack("<Q", 2**60), b"\x8e" + struct.pack("<Q", 2**60), b"\x96" + struct.pack("<Q", 2**60)),
-    *(b"X\xff\xff\xff\x7f", b"\x8b\xff\xff\xff\x7f", b"\x95" + struct.pack("<Q", 2**60), b"\x80\x02", b"\x80\x04", b"\x80\x05"),
-    *(b"h\x00", b"h\x01", b"j\x02\x00\x00\x00", b"q\x00", b"q\x01", b"r\xff\xff\xff\x7f", b"\x82\x01", b"\x83\x01\x00", b"\x84\x01\x00\x00\x00"),
+    *(
+        b"X\xff\xff\xff\x7f",
+        b"\x8b\xff\xff\xff\x7f",
+        b"\x95" + struct.pack("<Q", 2**60),
+        b"\x80\x02",
+        b"\x80\x04",
+        b"\x80\x05",
+    ),
+    *(
+        b"h\x00",
+        b"h\x01",
+        b"j\x02\x00\x00\x00",
+        b"q\x00",
+        b"q\x01",
+        b"r\xff\xff\xff\x7f",
+        b"\x82\x01",
+        b"\x83\x01\x00",
+        b"\x84\x01\x00\x00\x00",
+    ),
     *(b"ccollections\nOrderedDict\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch._utils\n_rebuild_parameter\n"),
-    *(b"ctorch\nFloatStorage\n", b"cbuiltins\nbytearray\n", b"X\x07\x00\x00\x00storage", b"X\x01\x00\x00\x000", b"X\x03\x00\x00\x00cpu"),
+    *(
+        b"ctorch\nFloatStorage\n",
+        b"cbuiltins\nbytearray\n",
+        b"X\x07\x00\x00\x00storage",
+        b"X\x01\x00\x00\x000",
+        b"X\x03\x00\x00\x00cpu",
+    ),
 ]
 
 
@@ -378,14 +420,20 @@ def damaged():
 
 ARCHIVES = {
     "nothing": (b"", "not a file of torch.save"),
-    "the older format": (saved({"a": torch.zeros(2)}, _use_new_zipfile_serialization=False), "not a file of torch.save"),
+    "the older format": (
+        saved({"a": torch.zeros(2)}, _use_new_zipfile_serialization=False),
+        "not a file of torch.save",
+    ),
     "cut": (saved({"a": torch.zeros(2)})[:-1], "not a readable adapter file"),
     "compressed": (zipped(b"\x80\x02}." + bytes(999), method=zipfile.ZIP_DEFLATED), "is compressed"),
     "too many records": (entries(MAX_RECORDS + 1), "more than 65,536 records"),
     "damaged": (damaged(), "damaged"),
     "a long program": (zipped(b"\x80\x02" + b"}0" * 100_000 + b"}."), "data.pkl of more than"),
     "no program": (rewritten(lambda records: records[1:]), "has no data.pkl"),
-    "two programs": (rewritten(lambda records: [*records, ("other/data.pkl", b"\x80\x02}.")]), "has no data.pkl, or two"),
+    "two programs": (
+        rewritten(lambda records: [*records, ("other/data.pkl", b"\x80\x02}.")]),
+        "has no data.pkl, or two",
+    ),
     "big-endian": (zipped(b"\x80\x02}.", byteorder=b"big"), "another order"),
     "a folder": (rewritten(lambda records: [*records, ("archive/data/7/", b"")]), "has a folder"),
 }

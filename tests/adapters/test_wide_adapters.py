@@ -1,4 +1,6 @@
-"""An adapter of higher rank than the model's LoRA: part in the factors, part in the base weights, and of what was there before no trace."""
+"""An adapter of higher rank than the model's LoRA: part in the factors, part in the base weights, and of what was there
+before no trace.
+"""
 
 import pytest
 import torch
@@ -31,8 +33,16 @@ RANK, ALPHA = 3, 5.0  # alpha / r is no number that ends
 def models(tiny_model, tiny_model_path, tmp_path_factory):
     """GPT-2 of `Conv1D` and Llama of `Linear`, each loaded once."""
     folder = tmp_path_factory.mktemp("tiny-llama")
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
-    config = LlamaConfig(vocab_size=len(tiny_model.tokenizer), max_position_embeddings=128, bos_token_id=0, eos_token_id=0, **shape)
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    }
+    config = LlamaConfig(
+        vocab_size=len(tiny_model.tokenizer), max_position_embeddings=128, bos_token_id=0, eos_token_id=0, **shape
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         LlamaForCausalLM(config).save_pretrained(folder)
@@ -78,7 +88,8 @@ def fresh_bits(models):
 
 @KINDS
 @given(
-    history=st.lists(st.tuples(st.integers(RANK, RANK + 4), st.integers(1, 2)), max_size=5), last=st.tuples(st.integers(RANK, RANK + 4), st.just(3))
+    history=st.lists(st.tuples(st.integers(RANK, RANK + 4), st.integers(1, 2)), max_size=5),
+    last=st.tuples(st.integers(RANK, RANK + 4), st.just(3)),
 )
 @settings(max_examples=few(15), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_was_loaded_before_leaves_no_trace(models, fresh_bits, kind, history, last):
@@ -169,7 +180,9 @@ def test_a_load_that_broke_in_the_middle_is_made_up_for(models, fresh_bits, monk
     with pytest.raises(MemoryError):
         model.load(wide(model, RANK + 2, 1))
     model.load(model.initial_adapter(0))
-    assert torch.equal(logits(model.model), logits(AutoModelForCausalLM.from_pretrained(model.spec.name, dtype=torch.float32).eval()))
+    assert torch.equal(
+        logits(model.model), logits(AutoModelForCausalLM.from_pretrained(model.spec.name, dtype=torch.float32).eval())
+    )
     model.load(wide(model, RANK + 2, 1))
     expected = fresh_bits("Conv1D", RANK + 2, 1)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in bits(model).items())
@@ -199,11 +212,23 @@ SHARDS = {
     )
     for number in range(3)
 }
-TRAIN = TrainSpec(epochs=2, learning_rate=2e-2, batch_size=4, warmup=0, max_grad_norm=1, schedule="constant", threads=1, lower_ranks=True)
+TRAIN = TrainSpec(
+    epochs=2,
+    learning_rate=2e-2,
+    batch_size=4,
+    warmup=0,
+    max_grad_norm=1,
+    schedule="constant",
+    threads=1,
+    lower_ranks=True,
+)
 
 
 def in_effect(model):
-    """What each target module multiplies by, with all that is folded in and the factors too: (fan_out, fan_in) in float64."""
+    """What each target module multiplies by, with all that is folded in and the factors too:
+
+    (fan_out, fan_in) in float64.
+    """
     found, scale = {}, model.spec.lora_alpha / model.spec.lora_r
     for pair in pairs(model.adapter().form):
         layer = model.model.get_submodule(pair.a.partition(".lora_A.")[0]).base_layer
@@ -225,12 +250,21 @@ class Watched(GenericLearner):
 @KINDS
 @pytest.mark.parametrize("ranks", [(), (3, 1, 2)])
 def test_rounds_of_a_real_federation_are_the_dense_mean_of_the_clients_models(models, kind, ranks):
-    """SFT and VA rounds, weighted, by ranks alike and different: the next global model's weights are sum w_i of the clients' weights."""
+    """SFT and VA rounds, weighted, by ranks alike and different: the next global model's weights are sum w_i of the
+    clients' weights.
+    """
     model = models[kind]
     learner = Watched({model.spec: model}, ranks=ranks)
     learner.seen = {}
     plan = RoundPlan(fed_rounds=2, num_clients=3, clients_per_round=3, seed=3)
-    fed = Federation("run", plan, model.spec, {"sft": TRAIN, "va": TRAIN}, ContributionRule(mode="fedavg"), aggregation("fedavg", "exact", RANK))
+    fed = Federation(
+        "run",
+        plan,
+        model.spec,
+        {"sft": TRAIN, "va": TRAIN},
+        ContributionRule(mode="fedavg"),
+        aggregation("fedavg", "exact", RANK),
+    )
     state = FederationState(0, model.initial_adapter(5))
     widths = []
     for result in fed.run(state, InProcessTransport(learner, SHARDS.__getitem__)):

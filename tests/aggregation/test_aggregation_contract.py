@@ -20,7 +20,9 @@ from tests.examples import few
 
 EVERY = sorted(RULES)
 BY_COORDINATE, OPTIMISERS = ["median", "trimmed_mean"], ["fedavgm", "fedadagrad", "fedyogi", "fedadam"]
-MEANS = [name for name in EVERY if name not in ("fedadagrad", "fedyogi", "fedadam")]  # whose first step is a mean of some kind
+MEANS = [
+    name for name in EVERY if name not in ("fedadagrad", "fedyogi", "fedadam")
+]  # whose first step is a mean of some kind
 CLIENTS = st.integers(5, 9)  # enough for Krum with one bad client
 DIAMETER = 1e-5  # in units of the values: what float32 and the order of sums may change
 
@@ -76,7 +78,9 @@ def test_updates_that_change_nothing_move_nothing(name, row, count):
 @settings(max_examples=few(20), deadline=None)
 def test_shifting_everything_shifts_the_result(name, matrix, seed):
     draw = np.random.default_rng(seed)
-    matrix = np.round(matrix * 8) / 8 + np.round(draw.normal(size=matrix.shape) * 64) / 64  # so that the shift itself does not round
+    matrix = (
+        np.round(matrix * 8) / 8 + np.round(draw.normal(size=matrix.shape) * 64) / 64
+    )  # so that the shift itself does not round
     shift, weights, before = draw.integers(-9, 9, matrix.shape[1]), weights_for(matrix, seed), np.zeros(matrix.shape[1])
     still = aggregate(name, before, parts(matrix, weights))
     shifted = aggregate(name, before + shift, parts(matrix + shift, weights))
@@ -90,7 +94,11 @@ def test_scaling_everything_scales_the_result(name, matrix, seed, factor):
     matrix = matrix + np.random.default_rng(seed).normal(size=matrix.shape).astype(np.float32)
     weights, before = weights_for(matrix, seed), np.zeros(matrix.shape[1])
     result = aggregate(name, before, parts(matrix * factor, weights))
-    close(vector(result.adapter), vector(aggregate(name, before, parts(matrix, weights)).adapter) * factor, matrix * factor)
+    close(
+        vector(result.adapter),
+        vector(aggregate(name, before, parts(matrix, weights)).adapter) * factor,
+        matrix * factor,
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in EVERY if name not in BY_COORDINATE + OPTIMISERS])
@@ -147,7 +155,10 @@ class Unreadable:
 @pytest.mark.parametrize("name", ["fedavg", "fedprox", "scaffold", "fedavgm", "fedadagrad", "fedyogi", "fedadam"])
 def test_means_do_not_read_what_has_no_weight(name):
     updates = parts(np.random.default_rng(0).normal(size=(5, 4)), [1, 0, 2, 0, 1])
-    unread = [update if weight > 0 else Unreadable(update.form) for weight, update in zip(updates.weights, updates.updates, strict=True)]
+    unread = [
+        update if weight > 0 else Unreadable(update.form)
+        for weight, update in zip(updates.weights, updates.updates, strict=True)
+    ]
     result = aggregate(name, np.zeros(4), Parts(updates.weights, unread))
     assert result.adapter.sha256 == aggregate(name, np.zeros(4), updates).adapter.sha256
 
@@ -164,10 +175,18 @@ def test_it_says_whether_it_takes_the_weights(name):
 def test_the_same_bytes_whatever_the_threads_and_wherever_the_updates_are(name, tmp_path):
     draw = np.random.default_rng(1)
     start = Adapter(
-        {"a": torch.from_numpy(draw.normal(size=(300, 70)).astype(np.float32)), "b": torch.from_numpy(draw.normal(size=(5,)).astype(np.float32))}
+        {
+            "a": torch.from_numpy(draw.normal(size=(300, 70)).astype(np.float32)),
+            "b": torch.from_numpy(draw.normal(size=(5,)).astype(np.float32)),
+        }
     )
     updates = [
-        Adapter({key: value + 0.1 * torch.from_numpy(draw.normal(size=value.shape).astype(np.float32)) for key, value in start.tensors.items()})
+        Adapter(
+            {
+                key: value + 0.1 * torch.from_numpy(draw.normal(size=value.shape).astype(np.float32))
+                for key, value in start.tensors.items()
+            }
+        )
         for _ in range(7)
     ]
     weights, rule, reader = tuple(np.arange(1, 8) / 28), aggregation(name), AdapterReader.like(start)
@@ -227,7 +246,9 @@ def test_narrow_blocks_change_nothing_but_rounding(name, monkeypatch):
 @pytest.mark.parametrize("name", ["trimmed_mean", "krum", "multi_krum"])
 def test_too_few_updates_are_an_error_that_names_the_setting(name):
     rule = aggregation(name, max_bad_clients=3)
-    with pytest.raises(FederationError, match=r"MAX_BAD_CLIENTS=3 needs at least [79] updates a round, and there are 6") as caught:
+    with pytest.raises(
+        FederationError, match=r"MAX_BAD_CLIENTS=3 needs at least [79] updates a round, and there are 6"
+    ) as caught:
         rule.aggregate(adapter(np.zeros(3)), parts(np.ones((6, 3))), ServerState())
     assert "MAX_BAD_CLIENTS" in caught.value.hint
 
@@ -242,7 +263,11 @@ def test_it_says_beforehand_whether_so_many_updates_will_do(name, lora, updates)
     rule, before = aggregation(name, lora, **settings), pair(0)
     found = [
         raised(lambda: rule.require(updates)),
-        raised(lambda: rule.aggregate(before, Parts([1 / updates] * updates, [pair(n) for n in range(updates)]), rule.initial(before))),
+        raised(
+            lambda: rule.aggregate(
+                before, Parts([1 / updates] * updates, [pair(n) for n in range(updates)]), rule.initial(before)
+            )
+        ),
     ]
     assert found[0] == found[1]
     assert (found[0] is None) == (updates >= {"trimmed_mean": 3, "krum": 5, "multi_krum": 5}.get(name, 1))

@@ -18,13 +18,17 @@ def result(rule, matrix):
 @given(matrices())
 @settings(deadline=None)
 def test_median_is_numpys(matrix):
-    np.testing.assert_array_equal(result(Median(), matrix), np.median(matrix.astype(np.float64), axis=0).astype(np.float32))
+    np.testing.assert_array_equal(
+        result(Median(), matrix), np.median(matrix.astype(np.float64), axis=0).astype(np.float32)
+    )
 
 
 @given(matrices(st.integers(5, 9)), st.integers(0, 2))
 @settings(deadline=None)
 def test_trimmed_mean_is_scipys(matrix, trim):
-    expected = stats.trim_mean(matrix.astype(np.float64), (trim + 0.5) / len(matrix), axis=0)  # cuts trim at each end, whatever the rounding
+    expected = stats.trim_mean(
+        matrix.astype(np.float64), (trim + 0.5) / len(matrix), axis=0
+    )  # cuts trim at each end, whatever the rounding
     np.testing.assert_allclose(result(TrimmedMean(max_bad_clients=trim), matrix), expected, rtol=1e-6, atol=1e-6)
 
 
@@ -35,7 +39,12 @@ def test_trimming_nobody_is_the_mean_and_trimming_all_but_the_middle_the_median(
 
 
 @pytest.mark.parametrize("rule", [Median(), TrimmedMean(max_bad_clients=3)])
-@given(honest=matrices(st.integers(4, 6), st.just(4)), seed=st.integers(0, 999), bad=st.integers(1, 3), size=st.sampled_from([1.0, 1e6, 3e38]))
+@given(
+    honest=matrices(st.integers(4, 6), st.just(4)),
+    seed=st.integers(0, 999),
+    bad=st.integers(1, 3),
+    size=st.sampled_from([1.0, 1e6, 3e38]),
+)
 @settings(max_examples=few(50), deadline=None)
 def test_a_minority_cannot_leave_what_the_honest_say(rule, honest, seed, bad, size):
     draw = np.random.default_rng(seed)
@@ -54,5 +63,8 @@ def test_half_of_them_can():
 
 
 def test_trimming_everybody_is_an_error():
-    with pytest.raises(FederationError, match="AGGREGATION=trimmed_mean with MAX_BAD_CLIENTS=2 needs at least 5 updates a round, and there are 4"):
+    with pytest.raises(
+        FederationError,
+        match="AGGREGATION=trimmed_mean with MAX_BAD_CLIENTS=2 needs at least 5 updates a round, and there are 4",
+    ):
         result(TrimmedMean(max_bad_clients=2), np.ones((4, 3)))

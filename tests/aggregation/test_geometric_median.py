@@ -30,15 +30,25 @@ def cost(point, matrix, weights):
 def test_no_point_is_better(seed, clients):
     matrix, weights = clouds(seed, clients), np.random.default_rng(seed).dirichlet(np.ones(clients))
     found = vector(median(matrix, weights).adapter)
-    best = optimize.minimize(cost, found, (matrix.astype(np.float64), weights), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12}).fun
+    best = optimize.minimize(
+        cost, found, (matrix.astype(np.float64), weights), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12}
+    ).fun
     assert cost(found, matrix, weights) <= best * (1 + 1e-6) + SMOOTHING * np.linalg.norm(matrix, axis=1).max()
 
 
 def test_where_the_median_nearly_meets_an_update_it_is_found_all_the_same():
-    """Two updates of nearly half the weight each and one that tips the scales: a thousand of Weiszfeld's steps alone leave 2e-5."""
+    """Two updates of nearly half the weight each and one that tips the scales: a thousand of Weiszfeld's steps alone
+    leave 2e-5.
+    """
     matrix, weights = clouds(3880, 3), np.array([0.49368788, 0.47251804, 0.03379408])
     found = vector(median(matrix, weights).adapter)
-    best = optimize.minimize(cost, found, (matrix.astype(np.float64), weights), method="Nelder-Mead", options={"xatol": 1e-12, "fatol": 1e-14}).fun
+    best = optimize.minimize(
+        cost,
+        found,
+        (matrix.astype(np.float64), weights),
+        method="Nelder-Mead",
+        options={"xatol": 1e-12, "fatol": 1e-14},
+    ).fun
     assert cost(found, matrix, weights) <= best * (1 + 1e-7)
 
 
@@ -67,18 +77,24 @@ def test_more_than_half_of_the_weight_in_one_place_decides():
 @given(seed=st.integers(0, 9999), bad=st.integers(1, 3), size=st.sampled_from([1.0, 100.0, 1e6, 1e15, 3e37]))
 @settings(max_examples=few(40), deadline=None)
 def test_less_than_half_of_the_weight_is_bounded(seed, bad, size):
-    """Around any point: ‖v‖ <= 2 (1 - s) / (1 - 2s) · max ‖u_i‖ of the honest, s the liars' weight (Lopuhaä & Rousseeuw 1991)."""
+    """Around any point: ‖v‖ <= 2 (1 - s) / (1 - 2s) · max ‖u_i‖ of the honest, s the liars' weight (Lopuhaä & Rousseeuw
+    1991).
+    """
     honest = clouds(seed, 4)
     draw = np.random.default_rng(seed)
     liars = np.float32(size * draw.uniform(-1, 1, (1, 4))) * np.ones((bad, 1), np.float32)
     weights = np.concatenate([draw.uniform(1, 2, 4), draw.uniform(0.1, 0.9, bad)])
     share = weights[4:].sum() / weights.sum()
     found = vector(median(np.concatenate([honest, liars]), weights).adapter)
-    assert np.linalg.norm(found) <= 2 * (1 - share) / (1 - 2 * share) * np.linalg.norm(honest, axis=1).max() * (1 + 1e-6)
+    assert np.linalg.norm(found) <= 2 * (1 - share) / (1 - 2 * share) * np.linalg.norm(honest, axis=1).max() * (
+        1 + 1e-6
+    )
 
 
 def test_updates_that_differ_little_beside_their_size_are_weighed_as_exactly():
-    """Values near three thousand that differ by a thousandth: with inner products around zero the distances would have four digits."""
+    """Values near three thousand that differ by a thousandth: with inner products around zero the distances would have
+    four digits.
+    """
     matrix = np.float32(1000 * np.pi + 0.001 * clouds(7, 6))
     found = median(matrix, before=np.full(4, 1000 * np.pi)).weights
     near = matrix.astype(np.float64) - 1000 * np.pi
@@ -90,7 +106,9 @@ def test_updates_that_differ_little_beside_their_size_are_weighed_as_exactly():
 
 
 def test_nearly_half_of_the_weight_at_the_end_of_the_world_does_not_wear_the_steps_out():
-    """From the weighted mean every step would bring v nearer by a factor of 0.96 only: two thousand steps for 37 digits."""
+    """From the weighted mean every step would bring v nearer by a factor of 0.96 only: two thousand steps for 37
+    digits.
+    """
     honest, share = clouds(6, 5), 0.49
     everyone = np.concatenate([honest, np.full((1, 4), np.float32(3e37))])
     found = vector(median(everyone, [(1 - share) / 5] * 5 + [share]).adapter)
@@ -101,7 +119,9 @@ def test_nearly_half_of_the_weight_at_the_end_of_the_world_does_not_wear_the_ste
 def test_how_far_away_a_liar_is_hardly_matters(size):
     """It pulls with its weight and no more, so all that changes is the direction's last digits."""
     honest = clouds(4, 5)
-    found = [vector(median(np.concatenate([honest, np.full((2, 4), np.float32(far))])).adapter) for far in (size, 10 * size)]
+    found = [
+        vector(median(np.concatenate([honest, np.full((2, 4), np.float32(far))])).adapter) for far in (size, 10 * size)
+    ]
     np.testing.assert_allclose(found[0], found[1], atol=5e3 / size + 1e-4)
 
 

@@ -38,7 +38,9 @@ def test_chooses_as_the_paper_does(seed, clients, bad):
     np.testing.assert_array_equal(vector(one.adapter), matrix[ranked[0]])
     assert np.flatnonzero(one.weights).tolist() == [ranked[0]]
     for keep in (1, 2, clients - bad, 0):
-        several = MultiKrum(max_bad_clients=bad, krum_keep=keep).aggregate(adapter(np.zeros(6)), parts(matrix), ServerState())
+        several = MultiKrum(max_bad_clients=bad, krum_keep=keep).aggregate(
+            adapter(np.zeros(6)), parts(matrix), ServerState()
+        )
         chosen = ranked[: keep or clients - bad]
         np.testing.assert_allclose(vector(several.adapter), matrix[chosen].mean(axis=0), atol=1e-6)
 
@@ -58,7 +60,9 @@ def test_an_extreme_update_does_not_blur_the_distances_of_the_others():
     matrix[2] = 3e38
     found = squared_distances(gram(adapter(np.zeros(6)), parts(matrix)))
     others = [0, 1, 3, 4, 5]
-    expected = torch.cdist(torch.from_numpy(matrix[others]).double(), torch.from_numpy(matrix[others]).double()).square()
+    expected = torch.cdist(
+        torch.from_numpy(matrix[others]).double(), torch.from_numpy(matrix[others]).double()
+    ).square()
     torch.testing.assert_close(found[others][:, others], expected, rtol=1e-12, atol=1e-12)
 
 
@@ -70,7 +74,9 @@ def test_liars_cannot_take_the_result_far_from_the_honest(seed, bad, size):
     honest = clouds(seed, clients - bad)
     direction = np.random.default_rng(seed).uniform(-1, 1, 6)
     liars = np.float32(size * direction + 0.001 * clouds(seed + 1, bad))
-    result = Krum(max_bad_clients=bad).aggregate(adapter(np.zeros(6)), parts(np.concatenate([liars, honest])), ServerState())
+    result = Krum(max_bad_clients=bad).aggregate(
+        adapter(np.zeros(6)), parts(np.concatenate([liars, honest])), ServerState()
+    )
     apart = max(np.linalg.norm(a - b) for a, b in itertools.combinations(honest.astype(np.float64), 2))
     nearest = min(np.linalg.norm(vector(result.adapter) - row) for row in honest)
     assert nearest <= np.sqrt(clients - bad - 2) * apart * (1 + 1e-6)

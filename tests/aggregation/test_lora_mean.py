@@ -42,7 +42,8 @@ def factors(seed, rank, size=1.0):
 def dense(adapter):
     """B A of every module, (fan_out, fan_in) in float64."""
     return {
-        name.replace(".lora_A.weight", ""): adapter.tensors[name.replace("lora_A", "lora_B")].numpy().astype(np.float64) @ tensor.numpy()
+        name.replace(".lora_A.weight", ""): adapter.tensors[name.replace("lora_A", "lora_B")].numpy().astype(np.float64)
+        @ tensor.numpy()
         for name, tensor in adapter.tensors.items()
         if "lora_A" in name
     }
@@ -50,7 +51,10 @@ def dense(adapter):
 
 def dense_mean(weights, updates):
     products = [dense(update) for update in updates]
-    return {module: sum(weight * product[module] for weight, product in zip(weights, products, strict=True)) for module in products[0]}
+    return {
+        module: sum(weight * product[module] for weight, product in zip(weights, products, strict=True))
+        for module in products[0]
+    }
 
 
 def distance(one, other):
@@ -83,7 +87,12 @@ def test_error_of_the_mean_of_factors_is_that_of_dense_products(seed, count, ran
 def test_with_one_a_for_all_the_mean_of_factors_is_exact(seed, count):
     shared, weights = factors(seed, 3), weights_of(seed, count)
     updates = [
-        Adapter({name: shared.tensors[name] if "lora_A" in name else tensor for name, tensor in factors(seed + 1 + i, 3).tensors.items()})
+        Adapter(
+            {
+                name: shared.tensors[name] if "lora_A" in name else tensor
+                for name, tensor in factors(seed + 1 + i, 3).tensors.items()
+            }
+        )
         for i in range(count)
     ]
     after = weighted_mean(zip(weights, updates, strict=True))
@@ -96,13 +105,19 @@ def test_with_one_a_for_all_the_mean_of_factors_is_exact(seed, count):
 @given(seed=st.integers(0, 9999), count=st.integers(1, 9), rank=st.integers(1, 5))
 @settings(max_examples=few(40), deadline=None)
 def test_svd_is_the_best_of_its_rank(seed, count, rank):
-    """Its error is the norm of the singular values that are left out (Eckart & Young 1936), and no other adapter does better."""
+    """Its error is the norm of the singular values that are left out (Eckart & Young 1936), and no other adapter does
+    better.
+    """
     updates, weights = [factors(seed + i, rank) for i in range(count)], weights_of(seed, count)
     after, exact = mean("svd", rank, updates[0], weights, updates), dense_mean(weights, updates)
     assert after.form.shapes == updates[0].form.shapes
     left_out = {module: np.linalg.svd(product, compute_uv=False)[rank:] for module, product in exact.items()}
     assert distance(exact, dense(after)) == pytest.approx(norm(left_out), rel=1e-5, abs=1e-5 * norm(exact))
-    rivals = [weighted_mean(zip(weights, updates, strict=True)), updates[-1], Adapter({n: t * 1.01 for n, t in after.tensors.items()})]
+    rivals = [
+        weighted_mean(zip(weights, updates, strict=True)),
+        updates[-1],
+        Adapter({n: t * 1.01 for n, t in after.tensors.items()}),
+    ]
     assert all(distance(exact, dense(after)) <= distance(exact, dense(rival)) * (1 + 1e-5) + 1e-5 for rival in rivals)
 
 
@@ -116,7 +131,9 @@ def test_exact_is_the_mean_itself_and_begins_with_svd(seed, count, rank):
     best = mean("svd", rank, updates[0], weights, updates)
     assert first(after, rank).sha256 == best.sha256
     widths = {pair.rank for pair in pairs(after.form)}
-    assert widths == {max(rank, min(rank * count, 12))}  # of the widest module: at most min(fan_in, fan_out), which is 12
+    assert widths == {
+        max(rank, min(rank * count, 12))
+    }  # of the widest module: at most min(fan_in, fan_out), which is 12
 
 
 def test_directions_stand_in_the_order_of_their_strength_with_signs_that_are_fixed():
@@ -133,7 +150,10 @@ def test_directions_stand_in_the_order_of_their_strength_with_signs_that_are_fix
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_same_bits_whatever_the_threads(count):
-    """At this size QR and SVD do give other bits on two threads than on one, when they are let. One update stays side by side, three do not."""
+    """At this size QR and SVD do give other bits on two threads than on one, when they are let.
+
+    One update stays side by side, three do not.
+    """
     draw, threads, found = torch.Generator().manual_seed(0), torch.get_num_threads(), []
     terms = [(torch.randn(160, 80, generator=draw), torch.randn(80, 200, generator=draw)) for _ in range(count)]
     try:
@@ -151,19 +171,29 @@ def test_the_same_bits_whatever_the_threads(count):
 @given(seed=st.integers(0, 9999), wide=st.integers(1, 7), rank=st.integers(1, 4))
 @settings(max_examples=few(30), deadline=None)
 def test_what_a_client_does_not_train_counts_as_unchanged(seed, wide, rank):
-    """Clients of several ranks under a wider adapter: P is the mean of what each would have meant with all of its directions."""
+    """Clients of several ranks under a wider adapter:
+
+    P is the mean of what each would have meant with all of its directions.
+    """
     rank = min(rank, wide)
     before, ranks, weights = factors(seed, wide), [max(1, rank - i) for i in range(4)], weights_of(seed, 4)
     updates = [factors(seed + 1 + i, own) for i, own in enumerate(ranks)]
     meant = []
     for own, update in zip(ranks, updates, strict=True):
         frozen = rest(before, own)
-        meant.append({module: product + (dense(frozen)[module] if frozen else 0) for module, product in dense(update).items()})
-    exact = {module: sum(weight * product[module] for weight, product in zip(weights, meant, strict=True)) for module in meant[0]}
+        meant.append(
+            {module: product + (dense(frozen)[module] if frozen else 0) for module, product in dense(update).items()}
+        )
+    exact = {
+        module: sum(weight * product[module] for weight, product in zip(weights, meant, strict=True))
+        for module in meant[0]
+    }
     after = mean("exact", rank, before, weights, updates)
     assert distance(exact, dense(after)) <= 1e-6 * norm(exact)
     assert product_error(before, Parts(weights, updates), after) < 1e-6
-    assert product_error(before, Parts(weights, updates), before) == pytest.approx(distance(exact, dense(before)) / norm(exact), rel=1e-6)
+    assert product_error(before, Parts(weights, updates), before) == pytest.approx(
+        distance(exact, dense(before)) / norm(exact), rel=1e-6
+    )
 
 
 @given(seed=st.integers(0, 99), rank=st.integers(1, 6))
@@ -177,7 +207,9 @@ def test_first_and_rest_are_the_whole(seed, rank):
 
 
 def test_a_direction_without_strength_can_still_be_learnt():
-    """Before any training B is zero; the mean of clients that did nothing must not be a point where neither factor has a gradient."""
+    """Before any training B is zero; the mean of clients that did nothing must not be a point where neither factor has
+    a gradient.
+    """
     still = Adapter({name: tensor * ("lora_A" in name) for name, tensor in factors(0, 3).tensors.items()})
     for name in ("svd", "exact"):
         after = mean(name, 3, still, (0.5, 0.5), [still, still])
@@ -201,7 +233,10 @@ def test_a_rank_wider_than_the_module_keeps_its_width():
 def test_the_sum_is_the_same_side_by_side_and_multiplied_out(seed, count):
     """With many factors it becomes the dense matrix; nothing of that can be seen."""
     draw = np.random.default_rng(seed)
-    terms = [(draw.normal(), torch.from_numpy(draw.normal(size=(7, 2))), torch.from_numpy(draw.normal(size=(2, 5)))) for _ in range(count)]
+    terms = [
+        (draw.normal(), torch.from_numpy(draw.normal(size=(7, 2))), torch.from_numpy(draw.normal(size=(2, 5))))
+        for _ in range(count)
+    ]
     total, expected = ProductSum(7, 5), np.zeros((7, 5))
     for weight, b, a in terms:
         total.add(weight, b, a)
@@ -235,7 +270,9 @@ def test_the_error_is_none_where_it_means_nothing():
         lambda tensors: tensors | {"extra": torch.ones(2)},
         lambda tensors: {name: tensor for name, tensor in tensors.items() if "q_proj" not in name},
         lambda tensors: {name: tensor[:1] if "q_proj.lora_A" in name else tensor for name, tensor in tensors.items()},
-        lambda tensors: {name: tensor[..., :-1].clone() if "c_attn.lora_A" in name else tensor for name, tensor in tensors.items()},
+        lambda tensors: {
+            name: tensor[..., :-1].clone() if "c_attn.lora_A" in name else tensor for name, tensor in tensors.items()
+        },
         lambda tensors: dict(factors(0, 3).tensors),
         lambda tensors: {"w": torch.ones(2)},
     ],
@@ -262,13 +299,21 @@ def test_beyond_float32_is_an_error():
 
 def test_another_a_is_refused_where_a_is_frozen():
     given_, moved = factors(0, 2), factors(1, 2)
-    require_frozen_a(given_, Adapter({name: given_.tensors[name] if "lora_A" in name else moved.tensors[name] for name in given_.tensors}))
+    require_frozen_a(
+        given_,
+        Adapter({name: given_.tensors[name] if "lora_A" in name else moved.tensors[name] for name in given_.tensors}),
+    )
     with pytest.raises(UpdateRejected, match=r"another .*lora_A"):
         require_frozen_a(given_, moved)
 
 
 def test_goes_with_the_rules_that_only_weigh():
-    honest = [Adapter({name: tensor + 0.01 * factors(9 + i, 2).tensors[name] for name, tensor in factors(0, 2).tensors.items()}) for i in range(5)]
+    honest = [
+        Adapter(
+            {name: tensor + 0.01 * factors(9 + i, 2).tensors[name] for name, tensor in factors(0, 2).tensors.items()}
+        )
+        for i in range(5)
+    ]
     liar = Adapter({name: -10 * tensor for name, tensor in factors(0, 2).tensors.items()})
     rule = aggregation("multi_krum", "svd", 2, max_bad_clients=1)
     assert not rule.uses_weights
@@ -297,7 +342,9 @@ def logits_with(path, adapter, scale, targets):
     """Of a plain PEFT model with this adapter, its alpha such that alpha / r is `scale`."""
     rank = next(len(tensor) for name, tensor in adapter.tensors.items() if "lora_A" in name)
     base = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    config = LoraConfig(r=rank, lora_alpha=scale * rank, target_modules=targets, fan_in_fan_out=True, task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=rank, lora_alpha=scale * rank, target_modules=targets, fan_in_fan_out=True, task_type="CAUSAL_LM"
+    )
     model = get_peft_model(base, config)
     assert not set_peft_model_state_dict(model, dict(adapter.tensors)).unexpected_keys
     return logits_of(model)
@@ -310,17 +357,29 @@ def logits_of(model):
 
 @pytest.mark.parametrize("name", ["svd", "exact"])
 def test_a_real_model_with_all_directions_is_the_model_with_the_dense_mean(tiny_model, tiny_model_path, name):
-    """GPT-2 with Conv1D, alpha / r = 2: three clients of rank 4, weighted, against the mean folded into the weights; rank 12 holds all of it."""
+    """GPT-2 with Conv1D, alpha / r = 2: three clients of rank 4, weighted, against the mean folded into the weights;
+    rank 12 holds all of it.
+    """
     scale, weights = tiny_model.spec.lora_alpha / tiny_model.spec.lora_r, (0.5, 0.3, 0.2)
     updates = [randomised(tiny_model, seed, 4) for seed in range(3)]
-    after = mean(name, 12 if name == "svd" else 4, randomised(tiny_model, 9, 12), weights, [widened(update, 12) for update in updates])
+    after = mean(
+        name,
+        12 if name == "svd" else 4,
+        randomised(tiny_model, 9, 12),
+        weights,
+        [widened(update, 12) for update in updates],
+    )
     folded = AutoModelForCausalLM.from_pretrained(tiny_model_path, dtype=torch.float32)
     for module, product in dense_mean(weights, updates).items():
         weight = folded.get_submodule(module.removeprefix("base_model.model.")).weight
         weight.data += torch.from_numpy(scale * product.T).float()  # Conv1D keeps (fan_in, fan_out)
     wanted = logits_of(folded)
-    torch.testing.assert_close(logits_with(tiny_model_path, after, scale, ["c_attn", "c_proj", "c_fc"]), wanted, atol=1e-4, rtol=1e-4)
-    plain = logits_with(tiny_model_path, weighted_mean(zip(weights, updates, strict=True)), scale, ["c_attn", "c_proj", "c_fc"])
+    torch.testing.assert_close(
+        logits_with(tiny_model_path, after, scale, ["c_attn", "c_proj", "c_fc"]), wanted, atol=1e-4, rtol=1e-4
+    )
+    plain = logits_with(
+        tiny_model_path, weighted_mean(zip(weights, updates, strict=True)), scale, ["c_attn", "c_proj", "c_fc"]
+    )
     assert float((plain - wanted).abs().max()) > 0.05  # the mean of factors is another model
 
 
@@ -328,7 +387,9 @@ def widened(adapter, rank):
     """The same product in more directions."""
     return Adapter(
         {
-            name: torch.nn.functional.pad(tensor, (0, 0, 0, rank - len(tensor)) if "lora_A" in name else (0, rank - tensor.shape[1]))
+            name: torch.nn.functional.pad(
+                tensor, (0, 0, 0, rank - len(tensor)) if "lora_A" in name else (0, rank - tensor.shape[1])
+            )
             for name, tensor in adapter.tensors.items()
         }
     )

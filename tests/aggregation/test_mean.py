@@ -16,7 +16,10 @@ parts = st.lists(st.tuples(st.floats(0.01, 1), numbers), min_size=1, max_size=6)
 
 def adapters(drawn):
     total = sum(weight for weight, _ in drawn)
-    return [(weight / total, Adapter({"a": torch.tensor(values[:2]), "b": torch.tensor(values[2:])})) for weight, values in drawn]
+    return [
+        (weight / total, Adapter({"a": torch.tensor(values[:2]), "b": torch.tensor(values[2:])}))
+        for weight, values in drawn
+    ]
 
 
 @given(parts)
@@ -24,7 +27,9 @@ def test_is_numpys_average(drawn):
     built = adapters(drawn)
     mean = weighted_mean(built)
     for name in ("a", "b"):
-        expected = np.average([adapter.tensors[name].numpy() for _, adapter in built], axis=0, weights=[weight for weight, _ in built])
+        expected = np.average(
+            [adapter.tensors[name].numpy() for _, adapter in built], axis=0, weights=[weight for weight, _ in built]
+        )
         np.testing.assert_allclose(mean.tensors[name].numpy(), expected, rtol=1e-6, atol=1e-6)
 
 

@@ -21,7 +21,9 @@ def test_is_the_mean_of_what_is_clipped(matrix, seed, bound):
     limit = bound or np.median(norms)
     kept = [delta if norm <= limit else delta * limit / norm for delta, norm in zip(deltas, norms, strict=True)]
     expected = before + np.average(kept, axis=0, weights=weights)
-    np.testing.assert_allclose(vector(clipped(matrix, weights, before, clip_norm=bound).adapter), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        vector(clipped(matrix, weights, before, clip_norm=bound).adapter), expected, rtol=1e-5, atol=1e-5
+    )
 
 
 @given(matrices(), st.floats(0.01, 10))

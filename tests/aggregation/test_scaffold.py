@@ -14,7 +14,9 @@ STEPS, LR, SIZE = 8, 0.05, 4
 
 
 def clients_of(seed, count):
-    """f_i(x) = ½ (x - b_i)' D_i (x - b_i), D_i diagonal: curvatures and optima differ, so FedAvg's fixed point is not the optimum."""
+    """f_i(x) = ½ (x - b_i)' D_i (x - b_i), D_i diagonal: curvatures and optima differ, so FedAvg's fixed point is not
+    the optimum.
+    """
     draw = np.random.default_rng(seed)
     return draw.uniform(0.2, 3.0, (count, SIZE)), draw.normal(scale=3.0, size=(count, SIZE))
 
@@ -33,7 +35,8 @@ def local(x, curvature, centre, correction):
 
 
 def by_the_paper(curvatures, centres, rounds, selections):
-    """Algorithm 1 with option II and global step size 1, equal weights: c and all c_i kept as the paper updates them."""
+    """Algorithm 1 with option II and global step size 1, equal weights: c and all c_i kept as the paper updates
+    them."""
     count = len(curvatures)
     x, c, own = np.zeros(SIZE), np.zeros(SIZE), np.zeros((count, SIZE))
     for chosen in selections[:rounds]:
@@ -71,7 +74,9 @@ def test_is_the_papers_option_two_under_sgd_whoever_takes_part(seed, count, roun
     """The mean of the gradients is c_i - c + (x - y) / (K lr), and the sum of what is kept the paper's running c."""
     curvatures, centres = clients_of(seed, count)
     draw = np.random.default_rng(seed)
-    selections = [sorted(draw.choice(count, draw.integers(1, count + 1), replace=False).tolist()) for _ in range(rounds)]
+    selections = [
+        sorted(draw.choice(count, draw.integers(1, count + 1), replace=False).tolist()) for _ in range(rounds)
+    ]
     paper = by_the_paper(curvatures, centres, rounds, selections)
     ours = by_ours(curvatures, centres, equally, selections)
     np.testing.assert_allclose(ours, paper, rtol=1e-4, atol=1e-4)
@@ -83,7 +88,9 @@ def test_reaches_the_optimum_where_fedavg_does_not(seed):
     best = optimum(curvatures, centres, np.full(5, 0.2))
     x = np.zeros(SIZE)
     for _ in range(400):
-        x = np.mean([local(x, curvature, centre, 0.0)[0] for curvature, centre in zip(curvatures, centres, strict=True)], axis=0)
+        x = np.mean(
+            [local(x, curvature, centre, 0.0)[0] for curvature, centre in zip(curvatures, centres, strict=True)], axis=0
+        )
     assert np.abs(x - best).max() > 0.05
     found, control = by_ours(curvatures, centres, equally, [range(5)] * 400)
     np.testing.assert_allclose(found, best, atol=1e-4)
@@ -111,7 +118,9 @@ def test_who_is_absent_keeps_its_control_and_the_order_of_arrival_does_not_matte
     other = controls_after(first, {1: both[1], 0: both[0]}, 3)
     assert list(one) == list(other) == [0, 1, 2]
     assert server_control(one, form).sha256 == server_control(other, form).sha256
-    np.testing.assert_allclose(vector(server_control(one, form)), 1 / 3 * 0.1 + 2 / 3 * (0.4 * 0.7 + 0.6 * 0.3), rtol=1e-6)
+    np.testing.assert_allclose(
+        vector(server_control(one, form)), 1 / 3 * 0.1 + 2 / 3 * (0.4 * 0.7 + 0.6 * 0.3), rtol=1e-6
+    )
 
 
 def test_nobody_has_sent_any():

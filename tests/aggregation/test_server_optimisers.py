@@ -91,7 +91,12 @@ def test_momentum_is_that_of_hsu(seed, clients, lr, beta):
 def test_adaptive_rules_are_those_of_reddi(name, seed, clients, lr, beta1, beta2, tau):
     history, start = histories(seed, clients), np.linspace(-1, 1, 4)
     rule = aggregation(name, server_lr=lr, server_momentum=beta1, server_beta2=beta2, server_tau=tau)
-    np.testing.assert_allclose(run(rule, history, start), by_numpy(adaptive_step(name, lr, beta1, beta2, tau), history, start), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        run(rule, history, start),
+        by_numpy(adaptive_step(name, lr, beta1, beta2, tau), history, start),
+        rtol=1e-5,
+        atol=1e-5,
+    )
 
 
 def test_momentum_with_nothing_to_remember_is_fedavg():
@@ -108,7 +113,10 @@ def test_momentum_goes_on_when_the_clients_stand_still():
 
 
 def farthest(name, beta1, beta2=0.99):
-    """How far a value can move in one round, in learning rates. For FedYogi it holds with these numbers, not with all."""
+    """How far a value can move in one round, in learning rates.
+
+    For FedYogi it holds with these numbers, not with all.
+    """
     return 1.0 if name == "fedadagrad" else (1 - beta1) / np.sqrt((1 - beta2) * (1 - beta1**2 / beta2))
 
 
@@ -120,7 +128,11 @@ def steps(rule, changes):
 
 @pytest.mark.parametrize("name", ["fedadagrad", "fedyogi", "fedadam"])
 @given(
-    changes=arrays.arrays(np.float64, (12, 3), elements=st.builds(lambda sign, size: sign * 10.0**size, st.sampled_from([-1, 1]), st.floats(-3, 37))),
+    changes=arrays.arrays(
+        np.float64,
+        (12, 3),
+        elements=st.builds(lambda sign, size: sign * 10.0**size, st.sampled_from([-1, 1]), st.floats(-3, 37)),
+    ),
     beta1=st.sampled_from([0.0, 0.5, 0.9]),
 )
 @settings(max_examples=few(30), deadline=None)
@@ -129,7 +141,10 @@ def test_no_value_moves_farther_than_some_learning_rates_whatever_a_client_sends
     assert steps(rule, changes).max() <= farthest(name, beta1) * (1 + 1e-4)
 
 
-@pytest.mark.parametrize(("name", "beta1", "growth"), [("fedadam", 0.9, 1.1), ("fedadam", 0.0, 1.0), ("fedyogi", 0.0, 1.0), ("fedadagrad", 0.0, 1.0)])
+@pytest.mark.parametrize(
+    ("name", "beta1", "growth"),
+    [("fedadam", 0.9, 1.1), ("fedadam", 0.0, 1.0), ("fedyogi", 0.0, 1.0), ("fedadagrad", 0.0, 1.0)],
+)
 def test_and_it_can_come_that_far(name, beta1, growth):
     """FedAdam by changes that grow by β₂ / β₁ from round to round, the others by the first change of all."""
     rule = aggregation(name, server_lr=0.05, server_momentum=beta1)
@@ -139,11 +154,15 @@ def test_and_it_can_come_that_far(name, beta1, growth):
 
 def test_beyond_float32_is_an_error_with_a_way_out_and_no_adapter():
     rule, start = FedAvgM(server_lr=10.0), adapter(np.zeros(3))
-    with pytest.raises(FederationError, match="AGGREGATION=fedavgm: the aggregated a has values beyond float32") as caught:
+    with pytest.raises(
+        FederationError, match="AGGREGATION=fedavgm: the aggregated a has values beyond float32"
+    ) as caught:
         rule.aggregate(start, parts(np.full((2, 3), 3e38)), rule.initial(start))
     assert "SERVER_LR" in caught.value.hint
 
 
 def test_the_state_of_another_rule_is_refused():
     with pytest.raises(FederationError, match="no second_moment"):
-        aggregation("fedadam").aggregate(adapter(np.zeros(3)), parts(np.ones((1, 3))), FedAvgM().initial(adapter(np.zeros(3))))
+        aggregation("fedadam").aggregate(
+            adapter(np.zeros(3)), parts(np.ones((1, 3))), FedAvgM().initial(adapter(np.zeros(3)))
+        )

@@ -9,7 +9,9 @@ from fccl.adapters.torch_files import torch_bytes
 from fccl.aggregation.state import ServerState, server_state_from_bytes
 from fccl.errors import FederationError
 
-tensors = arrays.arrays("float64", arrays.array_shapes(max_dims=2, max_side=4), elements=st.floats(-1e300, 1e300)).map(torch.from_numpy)
+tensors = arrays.arrays("float64", arrays.array_shapes(max_dims=2, max_side=4), elements=st.floats(-1e300, 1e300)).map(
+    torch.from_numpy
+)
 states = st.builds(ServerState, st.dictionaries(st.text(min_size=1, max_size=5), tensors, max_size=3))
 
 

@@ -11,7 +11,12 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 def start(folder, *arguments, **variables):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | variables
     return subprocess.Popen(
-        [sys.executable, "-m", "fccl", *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-m", "fccl", *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 

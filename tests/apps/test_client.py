@@ -48,7 +48,10 @@ def test_what_a_killed_process_was_writing_is_swept(paths, keys):
 
 def test_a_folder_is_one_processs_while_it_remembers(paths, keys):
     with memory_of(paths, 1, keys, print):
-        with pytest.raises(FederationError, match=r"client 1 is at work on .*/state/client_1 already"), memory_of(paths, 1, keys, print):
+        with (
+            pytest.raises(FederationError, match=r"client 1 is at work on .*/state/client_1 already"),
+            memory_of(paths, 1, keys, print),
+        ):
             pass
         with memory_of(paths, 0, keys, print), memory_of(paths, 1, None, print):
             pass
@@ -69,26 +72,37 @@ def test_a_file_system_that_keeps_no_modes_is_said(paths, monkeypatch):
 def test_what_an_earlier_process_has_left_damaged_is_said(paths, keys):
     with memory_of(paths, 1, keys, print):
         paths.answered(1).write_text("{")
-    with pytest.raises(StorageError, match=r"which rounds were answered: answered\.json"), memory_of(paths, 1, keys, print):
+    with (
+        pytest.raises(StorageError, match=r"which rounds were answered: answered\.json"),
+        memory_of(paths, 1, keys, print),
+    ):
         pass
 
 
 @pytest.mark.parametrize(
     ("put", "error"),
     [
-        (lambda path: path.write_text(""), "error: cannot write state/client_1: a part of the path is a file, not a folder\n  way out: "),
-        (lambda path: path.symlink_to("nowhere"), "error: cannot write state/client_1: a part of the path is a file, not a folder\n  way out: "),
+        (
+            lambda path: path.write_text(""),
+            "error: cannot write state/client_1: a part of the path is a file, not a folder\n  hint: ",
+        ),
+        (
+            lambda path: path.symlink_to("nowhere"),
+            "error: cannot write state/client_1: a part of the path is a file, not a folder\n  hint: ",
+        ),
         (
             lambda path: (path.mkdir(), (path / "client_1").write_text("")),
-            "error: cannot keep state/client_1 private: it is a link or a file\n  way out: move it away",
+            "error: cannot keep state/client_1 private: it is a link or a file\n  hint: move it away",
         ),
         (
             lambda path: (path.mkdir(), (path / "client_1").symlink_to("..")),
-            "error: cannot keep state/client_1 private: it is a link or a file\n  way out: move it away",
+            "error: cannot keep state/client_1 private: it is a link or a file\n  hint: move it away",
         ),
     ],
 )
-def test_a_state_folder_that_cannot_be_is_one_line_before_anything_is_written(tmp_path, monkeypatch, capsys, put, error):
+def test_a_state_folder_that_cannot_be_is_one_line_before_anything_is_written(
+    tmp_path, monkeypatch, capsys, put, error
+):
     monkeypatch.chdir(tmp_path)
     put(tmp_path / "state")
     assert main(["client", "--client-id", "1"]) == 1

@@ -20,7 +20,20 @@ from tests.compare.test_verdicts import WORK
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ("bird", "apple", "cherry", "tree", "fruit", "words", "hot", "cold", "red", "old")
-SMALL = ("--num-clients", "4", "--lora-r", "4", "--max-length", "128", "--verify-examples", "4", "--bootstrap-samples", "200", "--jobs", "1")
+SMALL = (
+    "--num-clients",
+    "4",
+    "--lora-r",
+    "4",
+    "--max-length",
+    "128",
+    "--verify-examples",
+    "4",
+    "--bootstrap-samples",
+    "200",
+    "--jobs",
+    "1",
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +41,25 @@ def command(tmp_path_factory, tiny_model_path):
     """A comparison of seconds."""
     rows = tmp_path_factory.mktemp("rows") / "sft.json"
     rows.write_text(
-        json.dumps([{"instruction": f"Say {WORDS[n % 10]} {n}", "output": f"It is {WORDS[n % 10]}.", "topic": "ab"[n % 2]} for n in range(60)])
+        json.dumps(
+            [
+                {"instruction": f"Say {WORDS[n % 10]} {n}", "output": f"It is {WORDS[n % 10]}.", "topic": "ab"[n % 2]}
+                for n in range(60)
+            ]
+        )
     )
-    return ["compare", *SMALL, "--model-name", str(tiny_model_path), "--sft-data", str(rows), "--va-data", "synthetic", "--seeds", "1"]
+    return [
+        "compare",
+        *SMALL,
+        "--model-name",
+        str(tiny_model_path),
+        "--sft-data",
+        str(rows),
+        "--va-data",
+        "synthetic",
+        "--seeds",
+        "1",
+    ]
 
 
 def times(paths):
@@ -40,10 +69,27 @@ def times(paths):
 @pytest.mark.slow
 def test_a_whole_comparison(command, tmp_path, capsys):
     out, paths = tmp_path / "out", ComparePaths(tmp_path / "out")
-    arguments = [*command, "--fed-rounds", "1", "--scenarios", "sign-flip,flipped", "--methods", "verified,oracle", "--out", str(out)]
+    arguments = [
+        *command,
+        "--fed-rounds",
+        "1",
+        "--scenarios",
+        "sign-flip,flipped",
+        "--methods",
+        "verified,oracle",
+        "--out",
+        str(out),
+    ]
     assert main(arguments) == 0
     shown = capsys.readouterr().out
-    for words in ("sign-flipped updates, 1 of 4 clients", "preferences, flipped", "FCCL, verified", "FedAvg", "gap closed", "(yardstick)"):
+    for words in (
+        "sign-flipped updates, 1 of 4 clients",
+        "preferences, flipped",
+        "FCCL, verified",
+        "FedAvg",
+        "gap closed",
+        "(yardstick)",
+    ):
         assert words in shown
     found = Comparison.model_validate_json(paths.results.read_bytes())
     assert [(row.scenario, row.method) for row in found.rows] == [
@@ -51,7 +97,14 @@ def test_a_whole_comparison(command, tmp_path, capsys):
     ]
     assert all(row.loss is not None for row in found.rows)
     assert found.row("sign-flip", "oracle").bad_weight == (0.0,)
-    for path in (paths.table, paths.summary, paths.page, paths.weights("sign-flip"), paths.loss("sign-flip"), paths.weights("flipped")):
+    for path in (
+        paths.table,
+        paths.summary,
+        paths.page,
+        paths.weights("sign-flip"),
+        paths.loss("sign-flip"),
+        paths.weights("flipped"),
+    ):
         assert path.stat().st_size > 500
     before = times(paths)
     assert len(before) == 6
@@ -85,7 +138,17 @@ def test_ctrl_c_says_how_to_go_on(command, tmp_path, capsys, monkeypatch):
         return run(lab, cell)
 
     monkeypatch.setattr(crew, "run_cell", interrupted)
-    arguments = [*command, "--fed-rounds", "1", "--scenarios", "sign-flip", "--methods", "base,fedavg", "--out", str(tmp_path)]
+    arguments = [
+        *command,
+        "--fed-rounds",
+        "1",
+        "--scenarios",
+        "sign-flip",
+        "--methods",
+        "base,fedavg",
+        "--out",
+        str(tmp_path),
+    ]
     assert main(arguments) == 130
     assert "the same command goes on" in capsys.readouterr().out
     before = times(ComparePaths(tmp_path))
@@ -121,7 +184,17 @@ def test_a_mistake_is_one_line_with_the_way_out(arguments, error, hint, tmp_path
 
 
 def test_a_damaged_cell_is_run_again(command, tmp_path, capsys):
-    arguments = [*command, "--fed-rounds", "1", "--scenarios", "duplicated", "--methods", "base", "--out", str(tmp_path)]
+    arguments = [
+        *command,
+        "--fed-rounds",
+        "1",
+        "--scenarios",
+        "duplicated",
+        "--methods",
+        "base",
+        "--out",
+        str(tmp_path),
+    ]
     assert main(arguments) == 0
     first, second = sorted(ComparePaths(tmp_path).cells.glob("*.json"))
     content = first.read_bytes()
@@ -137,11 +210,16 @@ def test_a_damaged_cell_is_run_again(command, tmp_path, capsys):
 
 def test_a_line_says_what_a_cell_came_to():
     said = io.StringIO()
-    result = CellResult(work=WORK, seconds=2, training_seconds=1, weighing_seconds=0, losses=(1.0, 3.0), units=(2.0, 2.0))
+    result = CellResult(
+        work=WORK, seconds=2, training_seconds=1, weighing_seconds=0, losses=(1.0, 3.0), units=(2.0, 2.0)
+    )
     with compare._progress(Console(file=said, width=200), 3) as tell:
         tell(Cell("shuffled", "fedavg", 1, WORK, Path()), result)
         tell(Cell("shuffled", "alone", 1, WORK, Path()), result.model_copy(update={"by_client": {0: 0.75, 2: 1.25}}))
-        tell(Cell("shuffled", "median", 1, WORK, Path()), result.model_copy(update={"losses": (), "units": (), "trouble": ("round 2 broke",)}))
+        tell(
+            Cell("shuffled", "median", 1, WORK, Path()),
+            result.model_copy(update={"losses": (), "units": (), "trouble": ("round 2 broke",)}),
+        )
     assert [line.strip() for line in said.getvalue().splitlines()] == [
         "1/3 shuffled · fedavg · seed 1: held-out loss 1.0000, 2 s",
         "2/3 shuffled · alone · seed 1: held-out loss 1.0000 (of each client 0.7500 to 1.2500), 2 s",
@@ -152,15 +230,39 @@ def test_a_line_says_what_a_cell_came_to():
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_killed_comparison_goes_on(tmp_path, jobs):
-    """SIGKILL between cells and in the middle of them; what is finished is not touched, and the end is the undisturbed one's."""
+    """SIGKILL between cells and in the middle of them; what is finished is not touched, and the end is the undisturbed
+    one's.
+    """
     arguments = [
-        sys.executable, "-m", "fccl", "compare", "--scenarios", "shuffled,sign-flip", "--methods", "base,verified,oracle", "--seeds", "1",
-        "--fed-rounds", "1", "--max-sft-examples", "160", "--max-va-examples", "40", "--num-clients", "4", "--threads", "1", "--jobs", str(jobs),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "fccl",
+        "compare",
+        "--scenarios",
+        "shuffled,sign-flip",
+        "--methods",
+        "base,verified,oracle",
+        "--seeds",
+        "1",
+        "--fed-rounds",
+        "1",
+        "--max-sft-examples",
+        "160",
+        "--max-va-examples",
+        "40",
+        "--num-clients",
+        "4",
+        "--threads",
+        "1",
+        "--jobs",
+        str(jobs),
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     killed, whole = ComparePaths(tmp_path / "killed"), ComparePaths(tmp_path / "whole")
     for wanted in (1, 4):
-        with subprocess.Popen([*arguments, "--out", str(killed.root)], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as process:
+        with subprocess.Popen(
+            [*arguments, "--out", str(killed.root)], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL
+        ) as process:
             deadline = time.monotonic() + 300
             while len(times(killed)) < wanted and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.02)
@@ -168,8 +270,17 @@ def test_a_killed_comparison_goes_on(tmp_path, jobs):
         before = times(killed)
         assert len(before) >= wanted
     for folder in (killed, whole):
-        subprocess.run([*arguments, "--out", str(folder.root)], cwd=tmp_path, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=600)
+        subprocess.run(
+            [*arguments, "--out", str(folder.root)],
+            cwd=tmp_path,
+            env=environment,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            timeout=600,
+        )
     assert times(killed).items() >= before.items()
     one, other = (Comparison.model_validate_json(folder.results.read_bytes()) for folder in (killed, whole))
-    assert [row.model_copy(update={"seconds": 0.0}) for row in one.rows] == [row.model_copy(update={"seconds": 0.0}) for row in other.rows]
+    assert [row.model_copy(update={"seconds": 0.0}) for row in one.rows] == [
+        row.model_copy(update={"seconds": 0.0}) for row in other.rows
+    ]
     assert times(killed).keys() == times(whole).keys()

@@ -48,7 +48,10 @@ def test_one_service_for_each_client_cut_from_one_anchor(clients, keys):
     found = services(content)
     assert set(found) == {"prepare", "orchestrator", "dashboard"} | {f"client_{number}" for number in range(clients)}
     own = {"environment", "volumes"}
-    shared = [{name: value for name, value in found[f"client_{number}"].items() if name not in own} for number in range(clients)]
+    shared = [
+        {name: value for name, value in found[f"client_{number}"].items() if name not in own}
+        for number in range(clients)
+    ]
     assert all(each == shared[0] for each in shared)
 
 
@@ -58,7 +61,12 @@ def test_every_client_has_a_volume_of_its_own_that_no_other_service_sees(clients
     content = yaml.safe_load(compose_file(clients, keys))
     volumes = [f"state_{number}" for number in range(clients)]
     assert list(content["volumes"]) == ["exchange", "models", *volumes]
-    seen = [(name, mount) for name, service in content["services"].items() for mount in service["volumes"] if mount.startswith("state")]
+    seen = [
+        (name, mount)
+        for name, service in content["services"].items()
+        for mount in service["volumes"]
+        if mount.startswith("state")
+    ]
     assert seen == [(f"client_{number}", f"{volume}:/fccl/state") for number, volume in enumerate(volumes)]
 
 
@@ -68,10 +76,14 @@ def test_every_service_is_confined(clients, keys):
     for name, service in services(compose_file(clients, keys)).items():
         assert service["read_only"] is True, name
         assert service["tmpfs"] == ["/tmp:size=256m,mode=1777"]
-        assert service["pids_limit"] == 1024, "a number: docker-compose 1.29 ends with a traceback for a variable here, though `config` accepts it"
+        assert service["pids_limit"] == 1024, (
+            "a number: docker-compose 1.29 ends with a traceback for a variable here, though `config` accepts it"
+        )
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
-        assert service.get("cap_add", []) == (["CHOWN", "DAC_OVERRIDE", "KILL", "SETGID", "SETUID"] if name == "prepare" else [])
+        assert service.get("cap_add", []) == (
+            ["CHOWN", "DAC_OVERRIDE", "KILL", "SETGID", "SETUID"] if name == "prepare" else []
+        )
         assert not service.keys() & {"privileged", "devices", "pid", "ipc", "userns_mode"}
         assert not any("docker.sock" in volume for volume in service["volumes"])
 
@@ -84,7 +96,11 @@ def test_a_client_sees_its_own_files_the_exchange_and_the_model(clients, keys):
         client = found[f"client_{number}"]
         own = [data.shard(number, phase) for phase in PHASES] + [key_files.client(number), key_files.public] * keys
         expected = {path.as_posix(): (f"./{path.as_posix()}", "ro") for path in own}
-        assert mounts(client) == expected | {"exchange": ("exchange", ""), "models": ("models", "ro"), "state": (f"state_{number}", "")}
+        assert mounts(client) == expected | {
+            "exchange": ("exchange", ""),
+            "models": ("models", "ro"),
+            "state": (f"state_{number}", ""),
+        }
         assert client["environment"]["CLIENT_ID"] == number
         assert client["network_mode"] == "none"
     server_keys = {"keys/server.key", "keys/public.json"} if keys else set()
@@ -111,12 +127,19 @@ def test_only_the_dashboard_is_reached_from_outside_and_only_prepare_is_root():
 @pytest.mark.parametrize("compose", COMPOSES, ids=" ".join)
 @pytest.mark.parametrize(("clients", "keys"), [(1, True), (3, False), pytest.param(50, True, marks=pytest.mark.slow)])
 def test_compose_accepts_it(tmp_path, compose, clients, keys):
-    if not shutil.which(compose[0]) or subprocess.run([*compose, "version"], capture_output=True, check=False).returncode:
+    if (
+        not shutil.which(compose[0])
+        or subprocess.run([*compose, "version"], capture_output=True, check=False).returncode
+    ):
         pytest.skip(f"{' '.join(compose)} is not here")
     (tmp_path / "docker-compose.yml").write_text(compose_file(clients, keys))
     (tmp_path / ".env").write_text("FED_ROUNDS=7\nDATA_DIR=./elsewhere\n")
-    environment = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields} | {"SEED": "5"}
-    result = subprocess.run([*compose, "config"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    environment = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields} | {
+        "SEED": "5"
+    }
+    result = subprocess.run(
+        [*compose, "config"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
     assert "WARN" not in result.stderr.upper()
     found = services(result.stdout)
@@ -135,7 +158,9 @@ def test_the_command_writes_it_and_replaces_only_its_own(tmp_path, monkeypatch, 
     assert Path("docker-compose.yml").read_text() == compose_file(4, keys=True)
     Path("docker-compose.yml").write_text("services: {}\n")
     assert main(["compose"]) == 2
-    assert capsys.readouterr().err.startswith("error: docker-compose.yml is not a file that this command has written\n  way out: ")
+    assert capsys.readouterr().err.startswith(
+        "error: docker-compose.yml is not a file that this command has written\n  hint: "
+    )
     assert Path("docker-compose.yml").read_text() == "services: {}\n"
 
 
@@ -144,8 +169,12 @@ def test_peers_of_the_original_protocol_have_no_service(clients, originals):
     originals = tuple(sorted(number for number in originals if number < clients))
     content = yaml.safe_load(compose_file(clients, originals=originals))
     ours = set(range(clients)) - set(originals)
-    assert set(content["services"]) == {"prepare", "orchestrator", "dashboard"} | {f"client_{number}" for number in ours}
-    assert set(content["services"]["orchestrator"]["depends_on"]) == {"prepare"} | {f"client_{number}" for number in ours}
+    assert set(content["services"]) == {"prepare", "orchestrator", "dashboard"} | {
+        f"client_{number}" for number in ours
+    }
+    assert set(content["services"]["orchestrator"]["depends_on"]) == {"prepare"} | {
+        f"client_{number}" for number in ours
+    }
     assert set(content["volumes"]) == {"exchange", "models"} | {f"state_{number}" for number in ours}
     environment = content["services"]["orchestrator"]["environment"]
     assert environment["NUM_CLIENTS"] == clients
@@ -184,7 +213,8 @@ def test_wrong_arguments_are_one_line(tmp_path, monkeypatch, capsys, arguments, 
 
 
 def test_what_containers_hold_apart_cannot_be_named_from_outside():
-    """STATE_DIR=./state in `.env` is for clients on the host: one folder for all containers would be private to none."""
+    """STATE_DIR=./state in `.env` is for clients on the host: one folder for all containers would be private to
+    none."""
     content = compose_file(3)
     assert "STATE_DIR" not in content
     assert "state_dir" in FIXED

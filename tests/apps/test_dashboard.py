@@ -39,7 +39,10 @@ def test_a_taken_port_is_one_line(capsys):
         other.listen()
         port = other.getsockname()[1]
         assert main(["dashboard", "--port", str(port)]) == 2
-    assert capsys.readouterr().err == f"error: port {port} of 127.0.0.1 is taken by another program\n  way out: name another with --port\n"
+    assert (
+        capsys.readouterr().err
+        == f"error: port {port} of 127.0.0.1 is taken by another program\n  hint: name another with --port\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,12 +64,17 @@ def test_wrong_arguments_are_one_line(capsys, arguments, error):
 def test_without_the_libraries_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr(dashboard, "find_spec", lambda name: None if name == "streamlit" else object())
     assert main(["dashboard"]) == 2
-    assert 'way out: pip install "fccl[dashboard]"' in capsys.readouterr().err
+    assert 'hint: pip install "fccl[dashboard]"' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("host", "url"),
-    [("127.0.0.1", "http://127.0.0.1:8501"), ("0.0.0.0", "http://localhost:8501"), ("::", "http://localhost:8501"), ("::1", "http://[::1]:8501")],
+    [
+        ("127.0.0.1", "http://127.0.0.1:8501"),
+        ("0.0.0.0", "http://localhost:8501"),
+        ("::", "http://localhost:8501"),
+        ("::1", "http://[::1]:8501"),
+    ],
 )
 def test_the_url_is_one_that_a_browser_here_can_open(host, url):
     assert dashboard.url(host, 8501) == url
@@ -118,7 +126,9 @@ def test_streamlit_is_imported_by_the_page_alone():
 @pytest.mark.parametrize(("name", "kept"), [("WebSocketDisconnected", False), ("ValueError", True)])
 def test_a_browser_that_is_closed_early_is_no_error(name, kept):
     kind = type(name, (Exception,), {})
-    record = logging.LogRecord("uvicorn.error", logging.ERROR, "", 0, "Exception in ASGI application", (), (kind, kind(), None))
+    record = logging.LogRecord(
+        "uvicorn.error", logging.ERROR, "", 0, "Exception in ASGI application", (), (kind, kind(), None)
+    )
     assert dashboard._is_no_goodbye(record) is kept
     assert dashboard._is_no_goodbye(logging.LogRecord("uvicorn.error", logging.INFO, "", 0, "started", (), None))
 
@@ -128,7 +138,10 @@ def test_a_browser_that_is_closed_early_is_no_error(name, kept):
     [
         [sys.executable, "-m", "fccl", "dashboard", "--port"],
         pytest.param([sys.executable, str(ROOT / "dashboard.py"), "--port"], marks=pytest.mark.slow),
-        pytest.param([sys.executable, "-m", "streamlit", "run", str(ROOT / "dashboard.py"), "--server.port"], marks=pytest.mark.slow),
+        pytest.param(
+            [sys.executable, "-m", "streamlit", "run", str(ROOT / "dashboard.py"), "--server.port"],
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["fccl", "door", "streamlit"],
 )
@@ -137,7 +150,13 @@ def test_it_serves_on_localhost_alone_and_ends_when_it_is_told(tmp_path, command
     port = free_port()
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "LOG_DIR": "logs"}
     process = subprocess.Popen(
-        [*command, str(port)], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        [*command, str(port)],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
     try:
         assert answer_of(f"http://127.0.0.1:{port}/_stcore/health", process) == "ok"
@@ -168,7 +187,9 @@ def answer_of(url, process, seconds=120):
 
 def listening_addresses(port):
     """The local addresses, as the kernel writes them, on which somebody listens to this port."""
-    lines = [line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
+    lines = [
+        line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+    ]
     return {line[1].split(":")[0] for line in lines if line[3] == "0A" and int(line[1].split(":")[1], 16) == port}
 
 

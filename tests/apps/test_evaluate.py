@@ -12,7 +12,9 @@ from fccl.paths import DataPaths, LogPaths, of_earlier_versions
 from fccl.records.evaluation import EvaluationOptions, EvaluationReport
 from fccl.storage.files import write_bytes
 
-OPTIONS = EvaluationOptions(gen_samples=2, gen_tokens=4, gen_temperature=0.8, bootstrap_samples=100, batch_size=8, seed=1)
+OPTIONS = EvaluationOptions(
+    gen_samples=2, gen_tokens=4, gen_temperature=0.8, bootstrap_samples=100, batch_size=8, seed=1
+)
 EVIL = "[red]no markup[/red] \x1b[2J"
 
 
@@ -21,7 +23,10 @@ def folders(tmp_path):
     data, logs = DataPaths(tmp_path / "data"), LogPaths(tmp_path / "logs")
     sft = [SftExample(f"Say {n} {EVIL}", "a bird", topic=("birds", "fruit")[n % 2], answer="a bird") for n in range(12)]
     write_examples(data.held_out("test", "sft"), sft)
-    write_examples(data.held_out("test", "va"), [PreferencePair(f"Say {n}", "a bird", "Go away.", flaw=f"flaw {n % 2}") for n in range(10)])
+    write_examples(
+        data.held_out("test", "va"),
+        [PreferencePair(f"Say {n}", "a bird", "Go away.", flaw=f"flaw {n % 2}") for n in range(10)],
+    )
     return data, logs
 
 
@@ -82,7 +87,10 @@ def test_clients_last_updates_are_evaluated_and_a_missing_one_is_named(tiny_mode
     console = Console(file=io.StringIO(), width=80)
     options = OPTIONS.model_copy(update={"per_client": (0, 1, 2)})
     report = evaluate(tiny_model, folders, options, console, {0: {"birds": 3, "fruit": 1}})
-    assert [(client.client_id, client.phase, client.mix is None) for client in report.clients] == [(0, "sft", False), (1, "va", True)]
+    assert [(client.client_id, client.phase, client.mix is None) for client in report.clients] == [
+        (0, "sft", False),
+        (1, "va", True),
+    ]
     assert report.clients[1].perplexity == report.models[2].perplexity
     assert "client 2 has no update" in console.file.getvalue()
     assert "client 0: response perplexity" in printed(report, 120)
@@ -99,7 +107,16 @@ def test_without_a_test_split_the_way_out_is_named(tiny_model, tmp_path):
 def test_the_screen_keeps_its_width_and_has_every_part(tiny_model, folders, width):
     text = printed(evaluate(tiny_model, folders), width)
     assert max(map(len, text.splitlines())) <= width
-    for part in ("response perplexity", "preference accuracy", "exact answers", "SFT against base", "flaw 1", "reference", "greedy", "sampled"):
+    for part in (
+        "response perplexity",
+        "preference accuracy",
+        "exact answers",
+        "SFT against base",
+        "flaw 1",
+        "reference",
+        "greedy",
+        "sampled",
+    ):
         assert part in text
     assert "…" not in text.replace(" …", "")  # nothing is cut by the width
 

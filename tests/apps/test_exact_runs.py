@@ -20,7 +20,17 @@ from fccl.storage.reading import read_records
 from fccl.training.learner import GenericLearner
 from tests.apps.commands import finished, start
 
-SHORT = ("--max-sft-examples", "300", "--max-va-examples", "150", "--fed-rounds", "1", "--no-evaluate", "--threads", "1")
+SHORT = (
+    "--max-sft-examples",
+    "300",
+    "--max-va-examples",
+    "150",
+    "--fed-rounds",
+    "1",
+    "--no-evaluate",
+    "--threads",
+    "1",
+)
 EXACT = (*SHORT, "--lora-aggregation", "exact", "--contribution-source", "verified")
 RANKS = ("--client-lora-r", "8,4,2")
 
@@ -89,7 +99,8 @@ def said(folder):
 
 @pytest.mark.slow
 def test_one_process_many_processes_and_a_killed_run_give_the_same_bytes(tmp_path):
-    """Clients of rank 8, 4 and 2, told to a run by one list, to client processes each by its own number or by the list."""
+    """Clients of rank 8, 4 and 2, told to a run by one list, to client processes each by its own number or by
+    the list."""
     folders = {name: tmp_path / name for name in ("one", "many", "killed")}
     for folder in folders.values():
         folder.mkdir()
@@ -97,7 +108,10 @@ def test_one_process_many_processes_and_a_killed_run_give_the_same_bytes(tmp_pat
     assert status == 0, output
 
     own = ({}, {"CLIENT_LORA_R": "4"}, {"CLIENT_LORA_R": "8,4,2"})
-    clients = [start(folders["many"], "client", "--client-id", str(number), **variables) for number, variables in enumerate(own)]
+    clients = [
+        start(folders["many"], "client", "--client-id", str(number), **variables)
+        for number, variables in enumerate(own)
+    ]
     patient = ("--client-timeout-s", "300", "--heartbeat-stale-s", "300")
     status, output = finished(start(folders["many"], "orchestrator", *EXACT, *patient))
     assert status == 0, output
@@ -123,11 +137,16 @@ def test_one_process_many_processes_and_a_killed_run_give_the_same_bytes(tmp_pat
 
 @pytest.mark.slow
 def test_a_client_of_a_rank_that_is_not_allowed_says_so_and_the_others_go_on(tmp_path):
-    clients = [start(tmp_path, "client", "--client-id", str(number), *(("--client-lora-r", "4") if number == 2 else ())) for number in range(3)]
+    clients = [
+        start(tmp_path, "client", "--client-id", str(number), *(("--client-lora-r", "4") if number == 2 else ()))
+        for number in range(3)
+    ]
     patient = ("--client-timeout-s", "300", "--heartbeat-stale-s", "300", "--min-clients", "2")
     status, output = finished(start(tmp_path, "orchestrator", *SHORT, *patient))
     assert status == 0, output
     assert [finished(client)[0] for client in clients] == [0, 0, 0]
     records = read_records(LogPaths(tmp_path / "logs").progress, RoundRecord, lambda row: row.get("event") == "round")
     assert [record.clients for record in records] == [(0, 1), (0, 1)]
-    assert records[0].excluded[0].reason == "rank 4 is less than LORA_R=8, which only LORA_AGGREGATION=svd and exact allow"
+    assert (
+        records[0].excluded[0].reason == "rank 4 is less than LORA_R=8, which only LORA_AGGREGATION=svd and exact allow"
+    )

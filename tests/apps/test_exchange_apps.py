@@ -24,7 +24,17 @@ from fccl.transports.exchange.memory import Answered
 from tests.toy import START, federation
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SHORT = ("--max-sft-examples", "300", "--max-va-examples", "150", "--fed-rounds", "2", "--no-evaluate", "--threads", "1")
+SHORT = (
+    "--max-sft-examples",
+    "300",
+    "--max-va-examples",
+    "150",
+    "--fed-rounds",
+    "2",
+    "--no-evaluate",
+    "--threads",
+    "1",
+)
 SLOW = ("--client-timeout-s", "300", "--heartbeat-stale-s", "300")
 
 
@@ -37,7 +47,7 @@ def test_keys_are_made_and_a_second_time_refused(tmp_path, monkeypatch, capsys):
     assert "keys of the server and of 2 clients" in capsys.readouterr().out
     assert stat.S_IMODE(Path("keys/server.key").stat().st_mode) == 0o600
     assert main(["keys", "--num-clients", "2"]) == 2
-    assert capsys.readouterr().err.startswith("error: keys holds keys already\n  way out: ")
+    assert capsys.readouterr().err.startswith("error: keys holds keys already\n  hint: ")
 
 
 @pytest.mark.parametrize(
@@ -46,13 +56,23 @@ def test_keys_are_made_and_a_second_time_refused(tmp_path, monkeypatch, capsys):
         (["client", "--keys-dir", "none"], "error: none/public.json is not there"),
         (["orchestrator", "--keys-dir", "none"], "error: none/public.json is not there"),
         (["client", "--client-id", "-1"], "error: CLIENT_ID=-1: allowed is a whole number >= 0"),
-        (["orchestrator", "--exchange-watch", "stare"], "error: EXCHANGE_WATCH=stare: allowed is one of auto, notify, poll"),
+        (
+            ["orchestrator", "--exchange-watch", "stare"],
+            "error: EXCHANGE_WATCH=stare: allowed is one of auto, notify, poll",
+        ),
         (["client", "--num-clients", "3"], "error: unknown argument --num-clients"),
-        (["orchestrator", "--original-clients", "two"], "error: ORIGINAL_CLIENTS=two: must be client numbers with commas between"),
-        (["orchestrator", "--original-clients", "1,3"], "error: original_clients names client 3, num_clients is 3, and the first is 0"),
+        (
+            ["orchestrator", "--original-clients", "two"],
+            "error: ORIGINAL_CLIENTS=two: must be client numbers with commas between",
+        ),
+        (
+            ["orchestrator", "--original-clients", "1,3"],
+            "error: original_clients names client 3, num_clients is 3, and the first is 0",
+        ),
         (
             ["orchestrator", "--original-clients", "2", "--keys-dir", "none"],
-            "error: ORIGINAL_CLIENTS=2 does not go with KEYS_DIR=none: they sign nothing\n  way out: leave one of the two out\n",
+            "error: ORIGINAL_CLIENTS=2 does not go with KEYS_DIR=none: they sign nothing\n  hint: leave one of "
+            "the two out\n",
         ),
         (
             ["orchestrator", "--original-clients", "2", "--aggregation", "scaffold"],
@@ -80,7 +100,10 @@ def test_a_second_orchestrator_or_client_says_who_is_there(tmp_path, monkeypatch
     paths = ExchangePaths(Path("exchange"))
     with exclusive(paths.server_lock, "it"), exclusive(paths.client_lock(1), "it"):
         assert main(["orchestrator"]) == 1
-        assert f"error: another orchestrator is at work on exchange already (process {os.getpid()} on " in capsys.readouterr().err
+        assert (
+            f"error: another orchestrator is at work on exchange already (process {os.getpid()} on "
+            in capsys.readouterr().err
+        )
         assert main(["client", "--client-id", "1"]) == 1
         assert "error: client 1 is at work on exchange already" in capsys.readouterr().err
     assert not Path("logs").exists(), "a run that is here is not touched before the directory is held"
@@ -95,7 +118,9 @@ def folder(tmp_path, monkeypatch):
     folder = RunFolder(LogPaths(tmp_path / "logs"), Journal(LogPaths(tmp_path / "logs")))
     settings = {name: str(value) for name, value in load_settings().model_dump().items()}
     folder.start(
-        RunInfo(run_id="run", created=1.0, settings=settings, data_sha256="of other data", versions={}), federation(rounds=3).plan, START.adapter
+        RunInfo(run_id="run", created=1.0, settings=settings, data_sha256="of other data", versions={}),
+        federation(rounds=3).plan,
+        START.adapter,
     )
     return folder
 
@@ -139,7 +164,9 @@ def command(*arguments):
 
 def start(folder, *arguments):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    return subprocess.Popen(command(*arguments), cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command(*arguments), cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def finished(process, seconds=240):
@@ -158,7 +185,9 @@ def in_process(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("signed", [False, True])
 def test_many_processes_give_the_bytes_of_one(tmp_path, in_process, signed):
-    """Three clients and an orchestrator; one client is killed and started again, and so is the orchestrator, politely and not."""
+    """Three clients and an orchestrator; one client is killed and started again, and so is the orchestrator, politely
+    and not.
+    """
     keys = ("--keys-dir", "keys") if signed else ()
     if signed:
         assert finished(start(tmp_path, "keys", *keys))[0] == 0
@@ -186,20 +215,42 @@ def test_many_processes_give_the_bytes_of_one(tmp_path, in_process, signed):
     logs = LogPaths(tmp_path / "logs")
     assert logs.global_final.read_bytes() == in_process.global_final.read_bytes()
     records, expected = (read_records(paths.progress, RoundRecord) for paths in (logs, in_process))
-    assert [(r.round, r.weights, r.adapter_sha256) for r in records] == [(r.round, r.weights, r.adapter_sha256) for r in expected]
+    assert [(r.round, r.weights, r.adapter_sha256) for r in records] == [
+        (r.round, r.weights, r.adapter_sha256) for r in expected
+    ]
     assert len(list(read_rows(logs.client_metrics))) == 12
     assert not list((tmp_path / "exchange" / "rejected").glob("*"))
-    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "state").iterdir()} == {f"client_{i}": 0o700 for i in range(3)}
-    info, answered = RunInfo.model_validate_json(logs.run.read_bytes()), [StatePaths(tmp_path / "state").answered(number) for number in range(3)]
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "state").iterdir()} == {
+        f"client_{i}": 0o700 for i in range(3)
+    }
+    info, answered = (
+        RunInfo.model_validate_json(logs.run.read_bytes()),
+        [StatePaths(tmp_path / "state").answered(number) for number in range(3)],
+    )
     newest = [Answered.model_validate_json(path.read_bytes()) for path in answered if path.exists()]
-    assert [(each.run_id, each.run_created, each.round) for each in newest] == [(info.run_id, info.created, 3)] * (3 if signed else 0)
+    assert [(each.run_id, each.run_created, each.round) for each in newest] == [(info.run_id, info.created, 3)] * (
+        3 if signed else 0
+    )
 
 
 @pytest.mark.slow
 def test_a_client_without_a_shard_is_left_out_and_the_run_goes_on(tmp_path):
     """Its data folder holds nothing: it says so, and with MIN_CLIENTS=2 the two others carry the round."""
-    processes = [start(tmp_path, "client", "--client-id", str(number), *(("--data-dir", "nowhere") if number == 2 else ())) for number in range(3)]
-    one = ("--max-sft-examples", "300", "--max-va-examples", "150", "--fed-rounds", "1", "--no-evaluate", "--min-clients", "2")
+    processes = [
+        start(tmp_path, "client", "--client-id", str(number), *(("--data-dir", "nowhere") if number == 2 else ()))
+        for number in range(3)
+    ]
+    one = (
+        "--max-sft-examples",
+        "300",
+        "--max-va-examples",
+        "150",
+        "--fed-rounds",
+        "1",
+        "--no-evaluate",
+        "--min-clients",
+        "2",
+    )
     status, output = finished(start(tmp_path, "orchestrator", *one, *SLOW))
     assert status == 0, output
     for process in processes:

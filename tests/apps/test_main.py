@@ -11,7 +11,12 @@ def on_a_terminal(*arguments, cwd):
     """What the command shows on a terminal, standard error and output together."""
     main, side = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-m", "fccl", *arguments], cwd=cwd, stdin=side, stdout=side, stderr=side, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        [sys.executable, "-m", "fccl", *arguments],
+        cwd=cwd,
+        stdin=side,
+        stdout=side,
+        stderr=side,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     ) as process:
         os.close(side)
         shown = b""

@@ -16,8 +16,30 @@ from tests.apps.commands import finished, start
 SCRIPT = Path(__file__).resolve().parent.parent / "original_client.py"
 ROUNDS = 2
 SETTINGS = (
-    *("--num-clients", "4", "--fed-rounds", str(ROUNDS), "--original-clients", "2,3", "--lora-targets", "c_attn", "--lora-r", "8"),
-    *("--max-sft-examples", "40", "--max-va-examples", "30", "--validation-examples", "4", "--test-examples", "4", "--verify-examples", "4"),
+    *(
+        "--num-clients",
+        "4",
+        "--fed-rounds",
+        str(ROUNDS),
+        "--original-clients",
+        "2,3",
+        "--lora-targets",
+        "c_attn",
+        "--lora-r",
+        "8",
+    ),
+    *(
+        "--max-sft-examples",
+        "40",
+        "--max-va-examples",
+        "30",
+        "--validation-examples",
+        "4",
+        "--test-examples",
+        "4",
+        "--verify-examples",
+        "4",
+    ),
     *("--no-evaluate", "--client-timeout-s", "600", "--heartbeat-stale-s", "60", "--threads", "1"),
 )
 
@@ -28,7 +50,12 @@ def start_original(folder, number):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONPATH", None)  # it sees nothing of this package
     return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, str(SCRIPT), *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -43,7 +70,9 @@ def test_two_of_them_beside_two_of_ours_all_count_in_two_rounds_of_each_phase(tm
     for process in originals:
         said, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
-        expected = [f"round {number} {phase}: 8 tensors, 0 unknown" for number, phase in enumerate(["sft", "sft", "va", "va"])]
+        expected = [
+            f"round {number} {phase}: 8 tensors, 0 unknown" for number, phase in enumerate(["sft", "sft", "va", "va"])
+        ]
         assert said.splitlines() == expected, "it has read every round's adapter, and its model knows every name in it"
     logs = LogPaths(tmp_path / "logs")
     records = read_records(logs.progress, RoundRecord)
@@ -52,6 +81,8 @@ def test_two_of_them_beside_two_of_ours_all_count_in_two_rounds_of_each_phase(tm
     ]
     assert all(weight > 0 for record in records for weight in record.weights)
     metrics = read_records(logs.client_metrics, ClientMetrics)
-    assert {(row.round, row.client_id) for row in metrics} == {(number, client) for number in range(2 * ROUNDS) for client in range(4)}
+    assert {(row.round, row.client_id) for row in metrics} == {
+        (number, client) for number in range(2 * ROUNDS) for client in range(4)
+    }
     assert all(row.update_norm > 0 for row in metrics)
     assert not list(ExchangePaths(tmp_path / "exchange").rejected.glob("*"))

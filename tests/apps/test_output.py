@@ -1,4 +1,6 @@
-"""What is at the other end of a command's output: a stream that cannot spell a letter, a full disk, a reader that has gone."""
+"""What is at the other end of a command's output: a stream that cannot spell a letter, a full disk, a reader that has
+gone.
+"""
 
 import io
 import os
@@ -72,10 +74,17 @@ def test_no_output_at_all_is_none_of_a_command_s_business(monkeypatch):
         print("one")
 
 
-@pytest.mark.parametrize("variables", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONCOERCECOLOCALE": "0", "PYTHONUTF8": "0"}])
+@pytest.mark.parametrize(
+    "variables", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONCOERCECOLOCALE": "0", "PYTHONUTF8": "0"}]
+)
 def test_a_letter_that_the_output_cannot_spell_is_a_question_mark(variables):
     code = "from fccl.apps.output import guarded_output\nwith guarded_output():\n    print('schl\\u00fcssel')"
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)} | variables, capture_output=True, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | variables,
+        capture_output=True,
+        timeout=100,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"schl?ssel\n", b"")
 
 
@@ -89,12 +98,24 @@ def test_a_full_disk_behind_the_output_is_one_line_and_exit_1(tmp_path, argument
     assert process.returncode == 1
     first, second = errors.decode().splitlines()
     assert first == "error: cannot write to standard output: No space left on device"
-    assert second.startswith("  way out: ")
+    assert second.startswith("  hint: ")
 
 
 @pytest.mark.slow
 def test_a_run_whose_reader_goes_says_so_here_and_in_its_log_and_goes_on(tmp_path):
-    short = ("--num-clients", "2", "--fed-rounds", "1", "--max-sft-examples", "60", "--max-va-examples", "60", "--threads", "1", "--no-evaluate")
+    short = (
+        "--num-clients",
+        "2",
+        "--fed-rounds",
+        "1",
+        "--max-sft-examples",
+        "60",
+        "--max-va-examples",
+        "60",
+        "--threads",
+        "1",
+        "--no-evaluate",
+    )
     process = fccl(tmp_path, "run", *short)
     for line in process.stdout:
         if line.startswith(b"Base model"):
@@ -102,7 +123,7 @@ def test_a_run_whose_reader_goes_says_so_here_and_in_its_log_and_goes_on(tmp_pat
     process.stdout.close()
     errors = process.stderr.read().decode()
     assert process.wait(timeout=100) == 1
-    assert errors.startswith("error: cannot write to standard output: its reader is gone\n  way out: ")
+    assert errors.startswith("error: cannot write to standard output: its reader is gone\n  hint: ")
     assert "--resume" in errors
     assert "Traceback" not in errors
     last = list(read_records(LogPaths(tmp_path / "logs").progress, RunEvent))[-1]

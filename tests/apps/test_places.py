@@ -115,16 +115,34 @@ def test_whether_case_makes_a_difference_is_found_out_without_writing(tmp_path, 
         (["run", "--data-dir", "logs"], "DATA_DIR=logs and LOG_DIR=logs are the same folder"),
         (["run", "--data-dir", "logs/clients"], "DATA_DIR=logs/clients lies among the files of LOG_DIR=logs"),
         (["orchestrator", "--exchange-dir", "./logs"], "LOG_DIR=logs and EXCHANGE_DIR=logs are the same folder"),
-        (["orchestrator", "--new", "--exchange-dir", "data"], "DATA_DIR=data and EXCHANGE_DIR=data are the same folder"),
-        (["orchestrator", "--keys-dir", "exchange/keys"], "KEYS_DIR=exchange/keys lies among the files of EXCHANGE_DIR=exchange"),
+        (
+            ["orchestrator", "--new", "--exchange-dir", "data"],
+            "DATA_DIR=data and EXCHANGE_DIR=data are the same folder",
+        ),
+        (
+            ["orchestrator", "--keys-dir", "exchange/keys"],
+            "KEYS_DIR=exchange/keys lies among the files of EXCHANGE_DIR=exchange",
+        ),
         (["client", "--keys-dir", "data", "--data-dir", "data"], "DATA_DIR=data and KEYS_DIR=data are the same folder"),
-        (["export", "data/server/model"], "the place to write to (data/server/model) lies among the files of DATA_DIR=data"),
+        (
+            ["export", "data/server/model"],
+            "the place to write to (data/server/model) lies among the files of DATA_DIR=data",
+        ),
         (["export", "logs"], "LOG_DIR=logs and the place to write to (logs) are the same folder"),
-        (["report", "logs/compare/index.html"], "the place to write to (logs/compare/index.html) lies among the files of LOG_DIR=logs"),
-        (["report", "exchange/client_1.html"], "the place to write to (exchange/client_1.html) lies among the files of EXCHANGE_DIR=exchange"),
+        (
+            ["report", "logs/compare/index.html"],
+            "the place to write to (logs/compare/index.html) lies among the files of LOG_DIR=logs",
+        ),
+        (
+            ["report", "exchange/client_1.html"],
+            "the place to write to (exchange/client_1.html) lies among the files of EXCHANGE_DIR=exchange",
+        ),
         (["compare", "--out", "logs"], "LOG_DIR=logs and the place to write to (logs) are the same folder"),
         (["compare", "--out", "logs/runs"], "the place to write to (logs/runs) lies among the files of LOG_DIR=logs"),
-        (["compare", "--out", ".", "--log-dir", "cells"], "LOG_DIR=cells lies among the files of the place to write to (.)"),
+        (
+            ["compare", "--out", ".", "--log-dir", "cells"],
+            "LOG_DIR=cells lies among the files of the place to write to (.)",
+        ),
     ],
 )
 def test_commands_refuse_with_one_line_and_touch_nothing(tmp_path, capsys, command, error):
@@ -135,7 +153,7 @@ def test_commands_refuse_with_one_line_and_touch_nothing(tmp_path, capsys, comma
     assert main(command) == 2
     said = capsys.readouterr().err.splitlines()
     assert [line.split(": ", 1)[1] for line in said if line.startswith("error")] == [error]
-    assert said[-1] == "  way out: give each a folder of its own"
+    assert said[-1] == "  hint: give each a folder of its own"
     assert sorted(str(path) for path in tmp_path.rglob("*")) == before
 
 

@@ -25,7 +25,15 @@ def manifest_of(clients, topics=3, **more):
     table = tuple(tuple(100 * topic + client for topic in range(topics)) for client in range(clients))
     reports = (
         SourceReport(
-            phase="sft", name="a.json", kind="file", sha256="", rows_read=9, bad_rows=7, bad_row_reasons=("a.json:2: x",), duplicates=1, examples=4
+            phase="sft",
+            name="a.json",
+            kind="file",
+            sha256="",
+            rows_read=9,
+            bad_rows=7,
+            bad_row_reasons=("a.json:2: x",),
+            duplicates=1,
+            examples=4,
         ),
         SourceReport(phase="va", name="synthetic", kind="synthetic", sha256="", rows_read=4, examples=4),
     )
@@ -33,7 +41,9 @@ def manifest_of(clients, topics=3, **more):
         "counts": {"train": {"sft": 12, "va": 34}, "test": {"sft": 56, "va": 78}},
         "topics": tuple(f"topic [{n}]" for n in range(topics)),
     } | more
-    return Manifest(spec=spec, sources=reports, topics_by_client={"sft": table, "va": table}, noisy_clients=(0,), files={}, **fields)
+    return Manifest(
+        spec=spec, sources=reports, topics_by_client={"sft": table, "va": table}, noisy_clients=(0,), files={}, **fields
+    )
 
 
 def shown(manifest, width=100, **options):
@@ -43,7 +53,11 @@ def shown(manifest, width=100, **options):
 
 
 def test_settings_become_a_spec():
-    spec = data_spec(settings_of(non_iid_alpha="inf", noisy_clients="2,0", num_clients=4, size_skew=3, test_examples=10, va_data="synthetic"))
+    spec = data_spec(
+        settings_of(
+            non_iid_alpha="inf", noisy_clients="2,0", num_clients=4, size_skew=3, test_examples=10, va_data="synthetic"
+        )
+    )
     assert (spec.partition.alpha, spec.partition.num_clients, spec.partition.size_skew) == (None, 4, 3.0)
     assert (spec.noisy_clients, spec.test_examples, spec.va_data, spec.seed) == ((0, 2), 10, "synthetic", 42)
 
@@ -95,7 +109,9 @@ def test_a_terminal_gets_shades_and_the_same_numbers():
     assert re.sub(r"\x1b\[[0-9;]*m", "", coloured).split() == plain.split()
 
 
-@pytest.mark.parametrize(("clients", "width", "columns"), [(3, 80, 5), (12, 200, 14), (12, 80, 5), (13, 200, 5), (500, 80, 5)])
+@pytest.mark.parametrize(
+    ("clients", "width", "columns"), [(3, 80, 5), (12, 200, 14), (12, 80, 5), (13, 200, 5), (500, 80, 5)]
+)
 def test_more_clients_than_fit_are_summarised(clients, width, columns):
     manifest = manifest_of(clients)
     assert len(topic_table(manifest, "sft", width).columns) == columns
@@ -121,11 +137,16 @@ def test_the_whole_command(tmp_path, terminal):
 
 def test_a_bad_source_is_an_error_on_a_terminal_too(tmp_path):
     with pytest.raises(DataError, match="neither a file"):
-        prepare_with_screen(settings_of(data_dir=tmp_path / "data", sft_data="a/b/c"), Console(file=io.StringIO(), force_terminal=True))
+        prepare_with_screen(
+            settings_of(data_dir=tmp_path / "data", sft_data="a/b/c"), Console(file=io.StringIO(), force_terminal=True)
+        )
 
 
 def test_the_command_returns_success(tmp_path, capsys):
-    assert main(["prepare", "--data-dir", str(tmp_path / "data"), "--max-sft-examples", "50", "--max-va-examples", "50"]) == 0
+    assert (
+        main(["prepare", "--data-dir", str(tmp_path / "data"), "--max-sft-examples", "50", "--max-va-examples", "50"])
+        == 0
+    )
     assert "Instructions (SFT)" in capsys.readouterr().out
 
 
@@ -150,7 +171,8 @@ def test_data_of_other_settings_is_neither_used_nor_replaced(kept, capsys):
     assert main(["prepare", "--keep", *SMALL, "--seed", "3", "--non-iid-alpha", "inf", "--noisy-clients", "1"]) == 1
     error = capsys.readouterr().err
     assert error.startswith(
-        "error: the data in data/ was prepared with NOISY_CLIENTS=, NON_IID_ALPHA=0.5, SEED=42\n  way out: use these settings, or remove "
+        "error: the data in data/ was prepared with NOISY_CLIENTS=, NON_IID_ALPHA=0.5, SEED=42\n  hint: use these "
+        "settings, or remove "
     )
     assert {path: path.stat().st_mtime_ns for path in Path("data").rglob("*") if path.is_file()} == kept
     Path("data/manifest.json").unlink()

@@ -71,7 +71,11 @@ class Page(HTMLParser):
 
 
 def settings(**changes):
-    return {name: str(value) for name, value in load_settings().model_dump().items() if name not in ("num_clients", "fed_rounds")} | changes
+    return {
+        name: str(value)
+        for name, value in load_settings().model_dump().items()
+        if name not in ("num_clients", "fed_rounds")
+    } | changes
 
 
 def report(root: Path, *arguments: str) -> Page:
@@ -106,7 +110,11 @@ def section(page, anchor):
 
 def table(page, title):
     """A table's rows of texts, its head first."""
-    region = next(each for each in page.top.all("div") if each.attributes.get("role") == "region" and each.attributes["aria-label"] == title)
+    region = next(
+        each
+        for each in page.top.all("div")
+        if each.attributes.get("role") == "region" and each.attributes["aria-label"] == title
+    )
     return [[cell.text for cell in row.all("th", "td")] for row in region.all("tr")]
 
 
@@ -116,7 +124,13 @@ def table(page, title):
 def test_it_says_what_the_records_say(whole):
     page = whole
     head = next(page.top.all("header")).text
-    for words in ("Run run", "✓ finished", "all 4 rounds complete", "builtin:micro", "1 answer of clients did not count, in 1 round"):
+    for words in (
+        "Run run",
+        "✓ finished",
+        "all 4 rounds complete",
+        "builtin:micro",
+        "1 answer of clients did not count, in 1 round",
+    ):
         assert words in head
     report_of_models = evaluation()
     tiles = section(page, "glance").text
@@ -126,7 +140,7 @@ def test_it_says_what_the_records_say(whole):
     assert len(rounds) == 5
     assert rounds[2][:5] == ["2", "FedIT (SFT)", "2 of 3", "2.00", "2.500"]
     assert rounds[3][5] == "75.0 %"
-    assert table(page, "FCCL weights by round, in %")[2] == ["2", "50.0", "–", "50.0"]  # noqa: RUF001
+    assert table(page, "FCCL weights by round, in %")[2] == ["2", "50.0", "–", "50.0"]
     assert table(page, "Clients left out")[1] == ["2", "1", "no answer"]
     clients = table(page, "Who took part, and with what weight")
     held = manifest(3, ("addition", "birds")).samples_by_client()
@@ -143,7 +157,9 @@ def test_what_the_server_verified_and_what_averaging_loses_are_drawn(logs):
     logs.begin(**settings(contribution_source="verified", verify_temperature="0.5"))
     verified = Verification(examples=32, prior=(0.2, 0.3, 0.5), loss_prior=0.5, loss_weights=0.4, seconds=25.0)
     for number in range(3):
-        logs.append(logs.paths.progress, logs.record(number).model_copy(update={"verification": verified, "lora_error": 0.25}))
+        logs.append(
+            logs.paths.progress, logs.record(number).model_copy(update={"verification": verified, "lora_error": 0.25})
+        )
         logs.commit(number + 1)
     said = section(report(logs.root), "influence").text.replace("\xa0", " ")
     assert "Weights: FCCL, verified, T = 0.5." in said
@@ -161,7 +177,12 @@ def test_a_comparison_beside_the_run_has_a_section_and_a_broken_one_has_none(log
     logs.begin(**settings())  # no rounds: their charts take longest
     write_text(logs.paths.compare.results, comparison().model_dump_json())
     page = report(logs.root)
-    assert table(page, "shuffled answers, 2 of 4 clients")[3][:4] == ["FCCL, verified", "1.822", "0.670 [0.664, 0.677]", "2/2 ▲ better"]
+    assert table(page, "shuffled answers, 2 of 4 clients")[3][:4] == [
+        "FCCL, verified",
+        "1.822",
+        "0.670 [0.664, 0.677]",
+        "2/2 ▲ better",
+    ]
     assert next(figure.text for figure in section(page, "methods").all("h3")) == "Gap closed: shuffled answers"
     assert len(list(section(page, "methods").all("figure"))) == 1
     write_text(logs.paths.compare.results, comparison().model_dump_json()[:-9])
@@ -236,10 +257,14 @@ def test_nothing_from_the_logs_is_markup(logs, tmp_path):
     write_text(exchange.update(0, 3), "x")
     logs.run_id = EVIL
     finished(logs, model_name=EVIL, sft_data=EVIL)
-    logs.append(logs.paths.progress, logs.record(3).model_copy(update={"excluded": (ExcludedClient(client_id=2, reason=EVIL),)}))
+    logs.append(
+        logs.paths.progress, logs.record(3).model_copy(update={"excluded": (ExcludedClient(client_id=2, reason=EVIL),)})
+    )
     logs.event("failed", BEGAN + 600, 4, message=EVIL)
     write_text(logs.paths.manifest, manifest(3, (EVIL, "birds")).model_dump_json())
-    write_text(logs.paths.evaluation_json, evaluation(("base", EVIL, "FedVA"), answer=EVIL, topic=EVIL).model_dump_json())
+    write_text(
+        logs.paths.evaluation_json, evaluation(("base", EVIL, "FedVA"), answer=EVIL, topic=EVIL).model_dump_json()
+    )
     RejectedFolder(exchange).refuse([exchange.update(0, 3)], EVIL, EVIL, 3, 0)
     page = report(logs.root, "--exchange-dir", str(exchange.root))
     assert not list(page.top.all("script", "img"))
@@ -256,7 +281,8 @@ def test_only_a_drawing_gets_out_of_an_svg():
     drawing = (
         '<svg xmlns="http://www.w3.org/2000/svg" width="3" height="4"><script>alert(1)</script><style>*{}</style>'
         '<g onclick="alert(1)" fill="url(#a)">'
-        '<image href="http://x"/><text>id="a" &lt;b&gt;</text></g><defs><linearGradient id="a"/></defs><foreignObject/></svg>'
+        '<image href="http://x"/><text>id="a" &lt;b&gt;</text></g><defs><linearGradient '
+        'id="a"/></defs><foreignObject/></svg>'
     )
     page = Page(str(cleaned(drawing, "f1", 'a "title" & <more>')))
     (svg,) = page.top.all("svg")
@@ -360,7 +386,7 @@ def test_without_its_libraries_it_says_what_installs_them(logs, monkeypatch, cap
     monkeypatch.setitem(sys.modules, "vl_convert", None)
     logs.begin()
     assert main(["report", "--log-dir", str(logs.root)]) == 2
-    assert capsys.readouterr().err.splitlines()[1] == '  way out: pip install "fccl[dashboard]"'
+    assert capsys.readouterr().err.splitlines()[1] == '  hint: pip install "fccl[dashboard]"'
     assert not logs.paths.report.exists()
 
 

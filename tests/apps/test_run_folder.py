@@ -100,13 +100,18 @@ def test_a_second_run_in_the_same_folder_is_refused_before_it_touches_anything(t
     with exclusive(LOGS.lock, "a run"):
         assert main([command, *SMALL]) == 1
     assert "error: another run is at work on logs already (process" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "exchange"] == ["run.lock"]
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "exchange"] == [
+        "run.lock"
+    ]
 
 
 def test_a_restarted_orchestrator_knows_a_run_whose_rule_takes_no_weights(data):
     settings = settled(load_settings({"aggregation": "median"}), Console(file=io.StringIO()))
     folder = begun(settings, data)
-    assert orchestrator.standing(folder, settled(load_settings({"aggregation": "median"}), Console(file=io.StringIO()))) == "unfinished"
+    assert (
+        orchestrator.standing(folder, settled(load_settings({"aggregation": "median"}), Console(file=io.StringIO())))
+        == "unfinished"
+    )
 
 
 def test_a_run_is_evaluated_on_its_own_data_alone(data, capsys):
@@ -120,7 +125,10 @@ def test_a_run_is_evaluated_on_its_own_data_alone(data, capsys):
         own_data(data, info)
     assert main(["prepare", "--seed", "7", "--max-sft-examples", "300", "--max-va-examples", "150"]) == 0
     assert main(["evaluate"]) == 1
-    assert "error: the data in data/ is not what run run was made with: its test split may hold the run's training data" in capsys.readouterr().err
+    assert (
+        "error: the data in data/ is not what run run was made with: its test split may hold the run's training data"
+        in capsys.readouterr().err
+    )
     assert not LOGS.evaluation_json.exists()
 
 
@@ -142,7 +150,9 @@ def test_the_base_model_is_exported_as_it_is(data, capsys):
     begun(settings, data)
     assert main(["export", "base", "--base"]) == 0
     assert "Wrote base/: the base model as a plain model folder." in capsys.readouterr().out
-    exported, own = (AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in ("base", base_path("builtin:micro")))
+    exported, own = (
+        AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in ("base", base_path("builtin:micro"))
+    )
     assert all(torch.equal(tensor, own[name]) for name, tensor in exported.items())
     assert main(["export", "both", "--base", "--merge"]) == 2
     assert not Path("both").exists()
@@ -158,13 +168,22 @@ def test_data_that_is_in_use_is_not_prepared_anew_and_the_same_data_is_used_side
         for command in (["prepare"], ["run", *SMALL], ["orchestrator", *SMALL]):
             assert main([*command, "--seed", "7", *SMALL[:4]]) == 1
             said = capsys.readouterr().err
-            assert "error: the data in data/ is in use by another command, so it stays as it is\n  way out: use another folder (--data-dir)" in said
+            assert (
+                "error: the data in data/ is in use by another command, so it stays as it is\n  hint: use another "
+                "folder (--data-dir)" in said
+            )
         assert data.manifest.read_bytes() == before
         assert main(["prepare", *SMALL[:4]]) == 0
         assert "Data: data/ is ready" in capsys.readouterr().out
     assert main(["prepare", "--seed", "7", *SMALL[:4]]) == 0
     assert data.manifest.read_bytes() != before
-    assert sorted(path.name for path in data.root.iterdir()) == ["clients", "data.lock", "manifest.json", "server", "topics_by_client.png"]
+    assert sorted(path.name for path in data.root.iterdir()) == [
+        "clients",
+        "data.lock",
+        "manifest.json",
+        "server",
+        "topics_by_client.png",
+    ]
 
 
 def test_of_two_that_find_no_data_one_prepares_it_and_both_use_it(tmp_path):
@@ -192,7 +211,9 @@ def test_an_evaluation_is_not_written_into_another_run(data):
     folder.archive()
     LOGS.root.mkdir(exist_ok=True)
     folder.start(
-        info_of(settings, data).model_copy(update={"run_id": "later"}), settings.round_plan(), load_model(settings.model_spec()).initial_adapter(0)
+        info_of(settings, data).model_copy(update={"run_id": "later"}),
+        settings.round_plan(),
+        load_model(settings.model_spec()).initial_adapter(0),
     )
     with pytest.raises(StorageError, match="logs no longer holds run run"):
         folder.require_here("run")
@@ -209,14 +230,22 @@ def test_nothing_is_cleared_away_before_everything_is_held(tmp_path, capsys):
         with exclusive(LOGS.lock, "a run"):
             assert main(["orchestrator", *SMALL, *new]) == 1
         assert "error: another run is at work on logs already" in capsys.readouterr().err
-        assert sorted(path.name for path in paths.root.iterdir() if path.suffix != ".lock" and path.name != "bell") == before
+        assert (
+            sorted(path.name for path in paths.root.iterdir() if path.suffix != ".lock" and path.name != "bell")
+            == before
+        )
     assert main(["orchestrator", *SMALL, "--new", "--client-lora-r", "99"]) != 0
-    assert sorted(path.name for path in paths.root.iterdir() if path.suffix != ".lock" and path.name != "bell") == before
+    assert (
+        sorted(path.name for path in paths.root.iterdir() if path.suffix != ".lock" and path.name != "bell") == before
+    )
 
 
 def test_a_run_that_changed_while_a_command_began_is_left_alone(data):
     folder = begun(load_settings({"num_clients": "3"}), data)
-    with pytest.raises(FederationError, match="another command has changed the run in logs meanwhile"), held(folder, None):
+    with (
+        pytest.raises(FederationError, match="another command has changed the run in logs meanwhile"),
+        held(folder, None),
+    ):
         pass
     with held(folder, folder.info()):
         pass
@@ -224,7 +253,10 @@ def test_a_run_that_changed_while_a_command_began_is_left_alone(data):
 
 @pytest.mark.slow
 def test_clients_do_not_train_on_data_that_was_changed_while_they_ran(tmp_path):
-    """Preparing is refused while the run is at work. Changed by hand, it stops the run, which goes on to the same bytes when the data is back."""
+    """Preparing is refused while the run is at work.
+
+    Changed by hand, it stops the run, which goes on to the same bytes when the data is back.
+    """
     whole, disturbed = tmp_path / "whole", tmp_path / "disturbed"
     for folder in (whole, disturbed):
         folder.mkdir()
@@ -246,7 +278,10 @@ def test_clients_do_not_train_on_data_that_was_changed_while_they_ran(tmp_path):
     assert status == 0, output
     ends = [load_adapter(folder / "logs" / "global_final.safetensors").sha256 for folder in (whole, disturbed)]
     assert ends[0] == ends[1]
-    assert len(read_records(disturbed / "logs" / "progress.jsonl", RoundRecord, lambda row: row.get("event") == "round")) == 4
+    assert (
+        len(read_records(disturbed / "logs" / "progress.jsonl", RoundRecord, lambda row: row.get("event") == "round"))
+        == 4
+    )
 
 
 @pytest.mark.slow

@@ -1,4 +1,6 @@
-"""A run that is killed at every single write, and started again: nothing is lost, nothing is there twice, nothing is left half-written."""
+"""A run that is killed at every single write, and started again: nothing is lost, nothing is there twice, nothing is
+left half-written.
+"""
 
 import io
 import os
@@ -34,14 +36,19 @@ class Killed(BaseException):
 
 
 class Kills:
-    """Counts what changes the disk, and kills at one of it; a dead process writes no more. Flushing is not waited for."""
+    """Counts what changes the disk, and kills at one of it; a dead process writes no more.
+
+    Flushing is not waited for.
+    """
 
     CALLS = ("replace", "rename", "unlink", "mkdir", "fsync", "rmdir")
 
     def __init__(self, monkeypatch):
         self.seen, self.at = 0, -1
         for name in self.CALLS:
-            monkeypatch.setattr(os, name, self._counted((lambda descriptor: None) if name == "fsync" else getattr(os, name)))
+            monkeypatch.setattr(
+                os, name, self._counted((lambda descriptor: None) if name == "fsync" else getattr(os, name))
+            )
 
     def _counted(self, real):
         def call(*arguments, **options):
@@ -99,7 +106,10 @@ def data(tmp_path_factory):
     from fccl.apps.narrow import data_spec
 
     paths = DataPaths(tmp_path_factory.mktemp("data"))
-    prepare(data_spec(load_settings({"max_sft_examples": "300", "max_va_examples": "150", "num_clients": str(CLIENTS)})), paths)
+    prepare(
+        data_spec(load_settings({"max_sft_examples": "300", "max_va_examples": "150", "num_clients": str(CLIENTS)})),
+        paths,
+    )
     return paths
 
 
@@ -111,7 +121,11 @@ def command(data, tmp_path, monkeypatch):
     given = {"num_clients": CLIENTS, "fed_rounds": ROUNDS // 2, "contribution_source": "data_size", "evaluate": False}
     settings = load_settings(given | {"data_dir": str(data.root), "log_dir": str(tmp_path / "logs")})
     manifest = read_manifest(data).model_copy(
-        update={"topics_by_client": {phase: tuple((len(shard(client).sft),) for client in range(CLIENTS)) for phase in ("sft", "va")}}
+        update={
+            "topics_by_client": {
+                phase: tuple((len(shard(client).sft),) for client in range(CLIENTS)) for phase in ("sft", "va")
+            }
+        }
     )
 
     def start(new=False, seed=0):
@@ -131,7 +145,9 @@ def command(data, tmp_path, monkeypatch):
 
 
 def require_whole(logs, expected):
-    """One start with the base model's loss, every round and every client's line once, the adapter, and nothing half-written."""
+    """One start with the base model's loss, every round and every client's line once, the adapter, and nothing
+    half-written.
+    """
     rows = list(read_rows(logs.progress))
     started = [row for row in rows if row["event"] == "started"]
     assert [row["held_out"]["loss"] for row in started] == [BASE.loss]

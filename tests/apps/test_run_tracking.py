@@ -35,7 +35,10 @@ def test_a_tracker_that_is_not_installed_ends_the_command_before_it_does_anythin
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert main(["run", "--track", "wandb"]) == 2
-    assert capsys.readouterr().err == 'error: TRACK=wandb needs wandb, and that is not installed\n  way out: pip install "fccl[wandb]"\n'
+    assert (
+        capsys.readouterr().err
+        == 'error: TRACK=wandb needs wandb, and that is not installed\n  hint: pip install "fccl[wandb]"\n'
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -48,7 +51,9 @@ def test_a_tracker_that_nobody_knows_is_refused(tmp_path, monkeypatch, capsys):
 def start(folder, *arguments):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "fccl", "run", *arguments]
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 @pytest.mark.slow

@@ -1,4 +1,6 @@
-"""On a terminal no sign of the data, of a name or of another process's text is a command: tried at a real pseudo-terminal of 60 columns."""
+"""On a terminal no sign of the data, of a name or of another process's text is a command: tried at a real
+pseudo-terminal of 60 columns.
+"""
 
 import json
 import os
@@ -24,7 +26,9 @@ from fccl.messages import ClientFailure
 from tests.examples import few
 
 ROOT = Path(__file__).resolve().parents[2]
-OWN = re.compile(r"\x1b\[[\d;]*m|\x1b\[\d*[AGK]|\x1b\[2K|\x1b\[\?25[lh]")  # colours, lines cleared, the cursor hidden: rich's bars
+OWN = re.compile(
+    r"\x1b\[[\d;]*m|\x1b\[\d*[AGK]|\x1b\[2K|\x1b\[\?25[lh]"
+)  # colours, lines cleared, the cursor hidden: rich's bars
 # Commands that no screen of ours gives: each would be seen among those of rich.
 HOSTILE = "[/x] \x1b[2J\x1b[5;7mriver\x1b]0;title\x07 | $a$ <i> \x9b31m \x90 \u202e \u2066 \u200b \ufeff [red]"
 
@@ -32,16 +36,24 @@ HOSTILE = "[/x] \x1b[2J\x1b[5;7mriver\x1b]0;title\x07 | $a$ <i> \x9b31m \x90 \u2
 def left_over(output):
     """What a terminal would obey, or nobody would see, beside rich's own colours and bars."""
     plain = OWN.sub("", output.replace("\r", "\n"))
-    return {letter for letter in plain if unicodedata.category(letter) in {"Cc", "Cf", "Zl", "Zp", "Cs", "Co"} and letter not in "\n\t"}
+    return {
+        letter
+        for letter in plain
+        if unicodedata.category(letter) in {"Cc", "Cf", "Zl", "Zp", "Cs", "Co"} and letter not in "\n\t"
+    }
 
 
 def at_a_terminal(folder, *arguments, **variables):
     """The status of a command and all that a terminal of 60 columns gets to see of it, errors too."""
     pty = pytest.importorskip("pty")
     ours, its = pty.openpty()
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "60", "LINES": "40", "TERM": "xterm-256color"} | variables
+    environment = (
+        os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "60", "LINES": "40", "TERM": "xterm-256color"} | variables
+    )
     environment.pop("NO_COLOR", None)
-    process = subprocess.Popen([sys.executable, "-m", "fccl", *arguments], cwd=folder, env=environment, stdin=its, stdout=its, stderr=its)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fccl", *arguments], cwd=folder, env=environment, stdin=its, stdout=its, stderr=its
+    )
     os.close(its)
     content = b""
     with suppress(OSError):  # which Linux raises when the other end is closed
@@ -85,7 +97,20 @@ def test_prepare_shows_data_as_signs(tmp_path, data_file):
 
 @pytest.mark.slow
 def test_a_run_shows_data_as_signs(tmp_path, data_file):
-    short = ("--fed-rounds", "1", "--threads", "1", "--max-length", "64", "--gen-samples", "1", "--gen-tokens", "2", "--bootstrap-samples", "100")
+    short = (
+        "--fed-rounds",
+        "1",
+        "--threads",
+        "1",
+        "--max-length",
+        "64",
+        "--gen-samples",
+        "1",
+        "--gen-tokens",
+        "2",
+        "--bootstrap-samples",
+        "100",
+    )
     status, output = at_a_terminal(tmp_path, "run", *of_data(data_file), *short)
     assert status == 0, output
     assert left_over(output) == set()

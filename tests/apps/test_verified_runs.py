@@ -44,7 +44,9 @@ def test_settings_name_the_weigher():
     rule = of(contribution_source="validation_loss", contribution_temperature=3.0, contribution_normalize="none")
     assert isinstance(rule, ValidationLoss)
     assert (rule.temperature, rule.normalize) == (3.0, "none")
-    assert of(contribution_source="loss_inverse", contribution_temperature=3.0) == ContributionRule(source="loss_inverse", temperature=3.0)
+    assert of(contribution_source="loss_inverse", contribution_temperature=3.0) == ContributionRule(
+        source="loss_inverse", temperature=3.0
+    )
 
 
 @pytest.mark.parametrize("mode", ["uniform", "fedavg"])
@@ -67,7 +69,11 @@ def test_a_rule_that_treats_all_alike_is_told_so_once_and_has_no_weights_to_make
 def said(folder):
     records = read_records(LogPaths(folder / "logs").progress, RoundRecord, lambda row: row.get("event") == "round")
     found = [record.verification.model_copy(update={"seconds": 0.0}) for record in records]
-    return (folder / "logs" / "global_final.safetensors").read_bytes(), [(record.weights, record.scores) for record in records], found
+    return (
+        (folder / "logs" / "global_final.safetensors").read_bytes(),
+        [(record.weights, record.scores) for record in records],
+        found,
+    )
 
 
 @pytest.mark.slow
@@ -81,7 +87,16 @@ def test_one_process_many_processes_and_a_killed_run_give_the_same_bytes(tmp_pat
 
     clients = [start(folders["many"], "client", "--client-id", str(number), OMP_NUM_THREADS="1") for number in range(3)]
     status, output = finished(
-        start(folders["many"], "orchestrator", *VERIFIED, "--client-timeout-s", "300", "--heartbeat-stale-s", "300", OMP_NUM_THREADS="2")
+        start(
+            folders["many"],
+            "orchestrator",
+            *VERIFIED,
+            "--client-timeout-s",
+            "300",
+            "--heartbeat-stale-s",
+            "300",
+            OMP_NUM_THREADS="2",
+        )
     )
     assert status == 0, output
     assert [finished(client)[0] for client in clients] == [0, 0, 0]
@@ -113,7 +128,9 @@ def test_under_a_rule_that_takes_no_weights_nothing_is_verified(tmp_path):
     status, output = finished(start(tmp_path, "run", *SHORT, "--aggregation", "median"))
     assert status == 0, output
     assert "AGGREGATION=median treats all updates alike" in output
-    records = list(read_records(LogPaths(tmp_path / "logs").progress, RoundRecord, lambda row: row.get("event") == "round"))
+    records = list(
+        read_records(LogPaths(tmp_path / "logs").progress, RoundRecord, lambda row: row.get("event") == "round")
+    )
     assert [record.verification for record in records] == [None, None]
     assert {record.weights for record in records} == {(1 / 3,) * 3}
 
@@ -121,5 +138,8 @@ def test_under_a_rule_that_takes_no_weights_nothing_is_verified(tmp_path):
 def test_a_rule_that_needs_more_clients_than_there_are_ends_the_command_before_it_does_anything(tmp_path, capsys):
     assert main(["run", "--aggregation", "krum"]) == 1
     said = capsys.readouterr().err
-    assert said.startswith("error: AGGREGATION=krum with MAX_BAD_CLIENTS=1 needs at least 5 updates a round, and there are 3\n  way out: lower")
+    assert said.startswith(
+        "error: AGGREGATION=krum with MAX_BAD_CLIENTS=1 needs at least 5 updates a round, and there are 3\n  way "
+        "out: lower"
+    )
     assert list(tmp_path.iterdir()) == []

@@ -29,7 +29,9 @@ FLAGS = (
     "--disable-sync",
 )
 PATIENCE_S = 120.0  # for a state of the page; a busy machine is slow
-FETCH_RETRIES = 5  # the server closes a connection that was idle for five seconds, sometimes just when Playwright uses it again
+FETCH_RETRIES = (
+    5  # the server closes a connection that was idle for five seconds, sometimes just when Playwright uses it again
+)
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -61,7 +63,9 @@ class Processes:
         assert self.start(*arguments).wait(timeout=300) == 0, self.said()
 
     def said(self) -> str:
-        return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-2000:]}" for path in sorted(self.folder.glob("*.log")))
+        return "\n".join(
+            f"--- {path.name}\n{path.read_text(errors='replace')[-2000:]}" for path in sorted(self.folder.glob("*.log"))
+        )
 
     def stop(self) -> None:
         for process in self.started:
@@ -119,7 +123,9 @@ class Visit:
     news: int = 0  # messages of the server so far
 
     def note(self, what: str) -> None:
-        """Something is wrong, unless the machine's network has changed: then Chromium drops its connections, and Streamlit connects again."""
+        """Something is wrong, unless the machine's network has changed: then Chromium drops its connections, and
+        Streamlit connects again.
+        """
         if "ERR_NETWORK_CHANGED" not in what:
             self.wrong.append(what)
 
@@ -132,7 +138,9 @@ class Visit:
         try:
             self.page.wait_for_function(script, arg=argument, timeout=1000 * patience_s)
         except TimeoutError:
-            raise AssertionError(f"in vain: {script} {argument}; the page says: {self.page.inner_text('body')[:500]}") from None
+            raise AssertionError(
+                f"in vain: {script} {argument}; the page says: {self.page.inner_text('body')[:500]}"
+            ) from None
 
     def until_news(self, messages: int) -> None:
         """Wait until the server has sent so many messages more."""
@@ -146,12 +154,18 @@ class Visit:
 
     def until_sentence(self, words: str, patience_s: float = PATIENCE_S) -> None:
         """Wait until the sentence at the top contains these words."""
-        self.until("words => document.querySelector('h1.fccl-sentence')?.textContent.includes(words)", words, patience_s)
+        self.until(
+            "words => document.querySelector('h1.fccl-sentence')?.textContent.includes(words)", words, patience_s
+        )
 
     def until_cell(self, table: str, row: int, text: str) -> None:
-        """Wait until a row of a table has a cell with this text. Tables are drawn; these cells are what a screen reader is given."""
+        """Wait until a row of a table has a cell with this text.
+
+        Tables are drawn; these cells are what a screen reader is given.
+        """
         self.until(
-            "([table, row, text]) => [...document.querySelectorAll(`[aria-label='${table}'] [role=row][aria-rowindex='${row + 2}'] [role=gridcell]`)]"
+            "([table, row, text]) => [...document.querySelectorAll(`[aria-label='${table}'] "
+            "[role=row][aria-rowindex='${row + 2}'] [role=gridcell]`)]"
             ".some(cell => cell.textContent === text)",
             [table, row, text],
         )
@@ -159,14 +173,17 @@ class Visit:
     def open(self, tab: str) -> None:
         """Choose a tab and wait for what is on it."""
         self.page.get_by_role("tab", name=tab, exact=True).click()
-        self.page.get_by_role("tabpanel", name=tab, exact=True).locator("p, h2, canvas, code").first.wait_for(timeout=1000 * PATIENCE_S)
+        self.page.get_by_role("tabpanel", name=tab, exact=True).locator("p, h2, canvas, code").first.wait_for(
+            timeout=1000 * PATIENCE_S
+        )
 
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[object]:
     """`visit(url, width=…, …)` opens the page; at the end nothing may have gone wrong on it.
 
-    Scripts and styles reach the browser through Playwright, since Chromium gives a download up when a network of the machine comes or goes.
+    Scripts and styles reach the browser through Playwright, since Chromium gives a download up when a network of the
+    machine comes or goes.
     """
     visits: list[Visit] = []
 

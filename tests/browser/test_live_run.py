@@ -22,7 +22,12 @@ SETTINGS = {
     "MIN_CLIENTS": str(CLIENTS),
     "ROUND_RETRIES": "1000",
 }
-ROUNDS = ("Round 1 of 4, instruction phase", "Round 2 of 4, instruction phase", "Round 3 of 4, preference phase", "Round 4 of 4, preference phase")
+ROUNDS = (
+    "Round 1 of 4, instruction phase",
+    "Round 2 of 4, instruction phase",
+    "Round 3 of 4, preference phase",
+    "Round 4 of 4, preference phase",
+)
 REMEMBER = """() => {
     window.said = [];
     new MutationObserver(() => window.said.push(document.querySelector('h1.fccl-sentence')?.textContent ?? ''))

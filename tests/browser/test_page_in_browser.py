@@ -45,17 +45,27 @@ def place(tmp_path_factory):
 
 
 def hostile(folder):
-    logs = Logs(folder / "logs", fed_rounds=3, run_id=HOSTILE[:100]).begin(model_name=HOSTILE)  # a heartbeat's run id has no more
+    logs = Logs(folder / "logs", fed_rounds=3, run_id=HOSTILE[:100]).begin(
+        model_name=HOSTILE
+    )  # a heartbeat's run id has no more
     for number in range(2):
         record = logs.record(number, excluded=(2,))
-        logs.append(logs.paths.progress, record.model_copy(update={"excluded": (ExcludedClient(client_id=2, reason=HOSTILE),)}))
+        logs.append(
+            logs.paths.progress, record.model_copy(update={"excluded": (ExcludedClient(client_id=2, reason=HOSTILE),)})
+        )
         logs.append(logs.paths.client_metrics, logs.metrics(number, 0))
     logs.commit(2)
     logs.beat(0, "training", 2, time.time(), host=HOSTILE, step=3, steps=8)
-    write_text(logs.paths.evaluation_json, histories.evaluation(names=("base", HOSTILE), answer=HOSTILE, topic=HOSTILE).model_dump_json())
+    write_text(
+        logs.paths.evaluation_json,
+        histories.evaluation(names=("base", HOSTILE), answer=HOSTILE, topic=HOSTILE).model_dump_json(),
+    )
     write_text(logs.paths.manifest, histories.manifest(topics=(HOSTILE, "birds")).model_dump_json())
     scenarios = tuple(one.model_copy(update={"title": HOSTILE}) for one in comparison().scenarios)
-    write_text(logs.paths.compare.results, comparison().model_copy(update={"model": HOSTILE, "scenarios": scenarios}).model_dump_json())
+    write_text(
+        logs.paths.compare.results,
+        comparison().model_copy(update={"model": HOSTILE, "scenarios": scenarios}).model_dump_json(),
+    )
     paths = ExchangePaths(folder / "exchange")
     write_text(paths.phase(2), "sft")
     write_text(paths.update(1, 2), "")
@@ -71,7 +81,10 @@ def test_hostile_words_stay_words(place, visit):
     here.until("() => document.querySelector('[role=tab][aria-selected=true]').textContent === 'Two runs'")
     for tab in TABS:
         here.open(tab)
-        markup = f"{PANEL} script, img[src=x], a[href^=javascript], .katex, {PANEL} b, [data-testid=stMarkdownColoredText], a[href*='example.com']"
+        markup = (
+            f"{PANEL} script, img[src=x], a[href^=javascript], .katex, {PANEL} b, "
+            "[data-testid=stMarkdownColoredText], a[href*='example.com']"
+        )
         assert here.page.locator(markup).count() == 0, tab
     here.open("Evaluation")
     assert HOSTILE in here.page.locator(".fccl-table").first.inner_text()
@@ -97,7 +110,14 @@ def test_no_tab_scrolls_sideways(place, visit, size):
 
 def test_the_first_screen_says_how_it_is_going(place, visit):
     here = visit(place)
-    for part in ("h1.fccl-sentence", "[role=progressbar]", ".st-key-tiles", ".fccl-alert", "[role=tablist]", "[data-testid=stVegaLiteChart]"):
+    for part in (
+        "h1.fccl-sentence",
+        "[role=progressbar]",
+        ".st-key-tiles",
+        ".fccl-alert",
+        "[role=tablist]",
+        "[data-testid=stVegaLiteChart]",
+    ):
         here.page.locator(part).first.wait_for()
         box = here.page.locator(part).first.bounding_box()
         assert box["y"] + min(box["height"], 250) <= 800, part
@@ -125,7 +145,9 @@ def test_every_control_and_every_picture_has_a_name_and_the_headings_are_in_orde
                 .map(each => each.outerHTML.slice(0, 200))"""
         )
         assert nameless == [], tab
-        pictures = here.page.locator("[data-testid=stVegaLiteChart]").evaluate_all("all => all.map(each => each.getAttribute('aria-label'))")
+        pictures = here.page.locator("[data-testid=stVegaLiteChart]").evaluate_all(
+            "all => all.map(each => each.getAttribute('aria-label'))"
+        )
         grids = "all => all.map(each => each.closest('[role=region]').getAttribute('aria-label'))"
         names = pictures + here.page.locator("canvas[data-testid=data-grid-canvas]").evaluate_all(grids)
         assert all(name and len(name) > 10 for name in names), names
@@ -141,7 +163,8 @@ def test_the_tabs_are_reached_and_changed_with_the_keyboard(place, visit):
     here.page.keyboard.press("Enter")
     here.until("() => document.querySelector('[role=tab][aria-selected=true]').textContent === 'Influence'")
     assert here.page.evaluate(
-        "() => getComputedStyle(document.activeElement).outlineStyle !== 'none' || document.activeElement.matches(':focus-visible')"
+        "() => getComputedStyle(document.activeElement).outlineStyle !== 'none' || "
+        "document.activeElement.matches(':focus-visible')"
     )
 
 
@@ -218,7 +241,10 @@ def test_nothing_is_drawn_anew_when_there_is_nothing_new(processes, visit):
         logs.beat(number % 3, "done", 3, logs_module.BEGAN)
     logs.event("finished", logs_module.BEGAN + 400, round=4)
     here = visit(processes.dashboard())
-    here.until("() => document.querySelectorAll('[data-testid=stVegaLiteChart] svg').length === 4 && document.querySelector('[role=gridcell]')")
+    here.until(
+        "() => document.querySelectorAll('[data-testid=stVegaLiteChart] svg').length === 4 && "
+        "document.querySelector('[role=gridcell]')"
+    )
     here.until_news(10)  # what is loaded late is there
     here.page.evaluate(
         """() => {

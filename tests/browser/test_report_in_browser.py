@@ -40,12 +40,21 @@ FAINT = """() => {
 def reports(tmp_path_factory):
     """A finished run with long names, and one that failed in its first round."""
     folder = tmp_path_factory.mktemp("reports")
-    settings = {name: str(value) for name, value in load_settings().model_dump().items() if name not in ("num_clients", "fed_rounds")}
-    long = Logs(folder / "long", clients=14, fed_rounds=3).begin(**settings | {"model_name": "organisation/" + "a-very-long-name-" * 8})
+    settings = {
+        name: str(value)
+        for name, value in load_settings().model_dump().items()
+        if name not in ("num_clients", "fed_rounds")
+    }
+    long = Logs(folder / "long", clients=14, fed_rounds=3).begin(
+        **settings | {"model_name": "organisation/" + "a-very-long-name-" * 8}
+    )
     for number in range(6):
         long.round(number, excluded=(3,))
     long.event("finished", BEGAN + 700, 6)
-    write_text(long.paths.manifest, manifest(14, tuple(f"topic-{'x' * 60}-{number}" for number in range(12)), noisy=(2,)).model_dump_json())
+    write_text(
+        long.paths.manifest,
+        manifest(14, tuple(f"topic-{'x' * 60}-{number}" for number in range(12)), noisy=(2,)).model_dump_json(),
+    )
     write_text(long.paths.evaluation_json, evaluation(answer="word" * 80).model_dump_json())
     short = Logs(folder / "short").begin(**settings)
     short.event("failed", BEGAN + 10, 0, message="client 1: " + "the-loss-is-not-finite-" * 20)
@@ -64,7 +73,10 @@ def open_report(browser):
         pages.append(page)
         page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda request: wrong.append(request.url) if not request.url.startswith(("file:", "data:")) else None)
+        page.on(
+            "request",
+            lambda request: wrong.append(request.url) if not request.url.startswith(("file:", "data:")) else None,
+        )
         page.goto(path.as_uri())
         return page
 
@@ -89,8 +101,14 @@ def test_nothing_sticks_out_and_everything_can_be_read(reports, open_report, wid
 @pytest.mark.parametrize("width", [1280, 390])
 def test_each_chart_is_shown_once_and_no_smaller_than_drawn_for(reports, open_report, width):
     page = open_report(reports[0], width, "light")
-    both = "() => [...document.querySelectorAll('figure')].map(figure => [...figure.querySelectorAll('svg')].map(svg => %s))"
-    shown, drawn = (page.evaluate(both % width) for width in ("svg.getBoundingClientRect().width", "svg.viewBox.baseVal.width"))
+    both = (
+        "() => [...document.querySelectorAll('figure')].map(figure => "
+        "[...figure.querySelectorAll('svg')].map(svg => "
+        "%s))"
+    )
+    shown, drawn = (
+        page.evaluate(both % width) for width in ("svg.getBoundingClientRect().width", "svg.viewBox.baseVal.width")
+    )
     assert len(shown) == 16
     for widths, natural in zip(shown, drawn, strict=True):
         (at,) = [index for index, one in enumerate(widths) if one]
@@ -110,7 +128,10 @@ def test_on_paper_it_is_dark_on_white_and_nothing_is_folded(reports, open_report
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    hidden = "() => [...document.querySelectorAll('details table')].filter(table => !table.checkVisibility({contentVisibilityAuto: true})).length"
+    hidden = (
+        "() => [...document.querySelectorAll('details table')].filter(table => "
+        "!table.checkVisibility({contentVisibilityAuto: true})).length"
+    )
     assert page.evaluate(hidden) == 0
     assert page.evaluate("document.documentElement.scrollWidth") <= 720
     assert len(page.pdf(format="A4")) > 10_000
@@ -124,7 +145,10 @@ def test_the_keyboard_reaches_every_section_and_every_wide_table(reports, open_r
         link.focus()
         page.keyboard.press("Enter")
         target = link.get_attribute("href")
-        assert page.evaluate("target => { const box = document.querySelector(target).getBoundingClientRect(); return box.bottom > 0; }", target)
+        assert page.evaluate(
+            "target => { const box = document.querySelector(target).getBoundingClientRect(); return box.bottom > 0; }",
+            target,
+        )
     table = page.locator(".scroll:visible").first
     table.focus()
     page.keyboard.press("ArrowRight")

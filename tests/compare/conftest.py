@@ -17,11 +17,21 @@ def rows_on_disk(tmp_path_factory):
     """The arguments that name 80 instructions and 60 pairs in two topics."""
     folder = tmp_path_factory.mktemp("rows")
     sft = [
-        {"instruction": f"Say {WORDS[n % 10]} {n}", "input": "", "output": f"It is {WORDS[n % 10]} and {WORDS[(n + 3) % 10]}.", "topic": "ab"[n % 2]}
+        {
+            "instruction": f"Say {WORDS[n % 10]} {n}",
+            "input": "",
+            "output": f"It is {WORDS[n % 10]} and {WORDS[(n + 3) % 10]}.",
+            "topic": "ab"[n % 2],
+        }
         for n in range(80)
     ]
     va = [
-        {"prompt": f"Name {WORDS[n % 10]} {n}", "chosen": f"It is {WORDS[n % 10]}.", "rejected": f"Go away {n}.", "topic": "ab"[n % 2]}
+        {
+            "prompt": f"Name {WORDS[n % 10]} {n}",
+            "chosen": f"It is {WORDS[n % 10]}.",
+            "rejected": f"Go away {n}.",
+            "topic": "ab"[n % 2],
+        }
         for n in range(60)
     ]
     (folder / "sft.json").write_text(json.dumps(sft))

@@ -10,7 +10,14 @@ def estimate(value, spread=0.01):
 
 
 def row(scenario, method, loss, **more):
-    return Row(scenario=scenario, method=method, seeds=2, loss=None if loss is None else estimate(loss), by_seed=(loss, loss), **more)
+    return Row(
+        scenario=scenario,
+        method=method,
+        seeds=2,
+        loss=None if loss is None else estimate(loss),
+        by_seed=(loss, loss),
+        **more,
+    )
 
 
 def comparison(**changes):
@@ -19,12 +26,40 @@ def comparison(**changes):
     heard = {"weights": shares, "bad_weight": (0.5, 0.0), "bad_clients": (2, 3)}
     rows = (
         row("shuffled", "base", 6.0, difference=estimate(5.0), verdict="worse"),
-        row("shuffled", "fedavg", 1.0, validation=(2.0, 1.1), weights=shares, bad_weight=(0.5, 0.5), bad_clients=(2, 3)),
-        row("shuffled", "verified", 0.6, difference=estimate(-0.4), verdict="better", gap_closed=estimate(0.8), validation=(1.8, 0.7), **heard),
+        row(
+            "shuffled", "fedavg", 1.0, validation=(2.0, 1.1), weights=shares, bad_weight=(0.5, 0.5), bad_clients=(2, 3)
+        ),
+        row(
+            "shuffled",
+            "verified",
+            0.6,
+            difference=estimate(-0.4),
+            verdict="better",
+            gap_closed=estimate(0.8),
+            validation=(1.8, 0.7),
+            **heard,
+        ),
         row("shuffled", "median", None, verdict="worse", trouble=("seed 1: ended early: round 2 has 0 good updates",)),
-        row("shuffled", "oracle", 0.5, difference=estimate(-0.5), verdict="better", gap_closed=estimate(1.0, 0.0), validation=(1.7, 0.6)),
-        row("flipped", "fedavg", 0.7, accuracy=estimate(0.9), validation=(0.6, 0.5), weights=shares, bad_clients=(2, 3)),
-        row("flipped", "verified", 0.7001, difference=estimate(0.0001), verdict="no significant difference", accuracy=estimate(0.91)),
+        row(
+            "shuffled",
+            "oracle",
+            0.5,
+            difference=estimate(-0.5),
+            verdict="better",
+            gap_closed=estimate(1.0, 0.0),
+            validation=(1.7, 0.6),
+        ),
+        row(
+            "flipped", "fedavg", 0.7, accuracy=estimate(0.9), validation=(0.6, 0.5), weights=shares, bad_clients=(2, 3)
+        ),
+        row(
+            "flipped",
+            "verified",
+            0.7001,
+            difference=estimate(0.0001),
+            verdict="no significant difference",
+            accuracy=estimate(0.91),
+        ),
     )
     usual = {
         "model": "builtin:micro",

@@ -64,7 +64,9 @@ def test_a_free_rider_returns_what_it_was_given_and_reports_as_others_do():
 
 
 def test_the_noise_of_a_free_rider_has_its_norm_and_is_its_own():
-    first, again, other = (attacked("free_rider_noise", task(), update(client=client)).adapter.load() for client in (2, 2, 1))
+    first, again, other = (
+        attacked("free_rider_noise", task(), update(client=client)).adapter.load() for client in (2, 2, 1)
+    )
     norm = float(START.tensors["w"].double().norm())
     assert abs(first.distance(START) / norm - NOISE) < 1e-3 * NOISE + 1e-6
     assert first.sha256 == again.sha256 != other.sha256

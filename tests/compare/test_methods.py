@@ -31,7 +31,10 @@ def test_the_oracle_is_fedavg_that_knows():
 
 
 def test_only_sources_of_reported_losses_believe_them():
-    assert {name for name, method in METHODS.items() if method.believes_losses} == {"loss-inverse", "data-loss-combined"}
+    assert {name for name, method in METHODS.items() if method.believes_losses} == {
+        "loss-inverse",
+        "data-loss-combined",
+    }
 
 
 def test_the_quick_ones_are_methods():
@@ -41,6 +44,8 @@ def test_the_quick_ones_are_methods():
 
 def test_a_method_without_the_bound_is_the_method_and_that():
     unbounded = {name: method for name, method in METHODS.items() if method.without_bound}
-    assert {FEDAVG, "verified", "median", "trimmed-mean", "multi-krum"} <= {name.removesuffix("-unbounded") for name in unbounded}
+    assert {FEDAVG, "verified", "median", "trimmed-mean", "multi-krum"} <= {
+        name.removesuffix("-unbounded") for name in unbounded
+    }
     for name, method in unbounded.items():
         assert method.rule_for(8) == METHODS[name.removesuffix("-unbounded")].rule_for(8) | {"max_update_ratio": 0}

@@ -40,7 +40,11 @@ def test_scenarios_that_a_method_cannot_tell_apart_share_the_result(planner):
     assert cell(planner, "loss-forgers", "verified").work == cell(planner, "shuffled", "verified").work
     assert cell(planner, "loss-forgers", "fedavg").work == cell(planner, "shuffled", "fedavg").work
     assert cell(planner, "loss-forgers", "loss-inverse").work != cell(planner, "shuffled", "loss-inverse").work
-    assert cell(planner, "sign-flip", "oracle").work == cell(planner, "free-riders", "oracle").work == cell(planner, "shuffled", "oracle").work
+    assert (
+        cell(planner, "sign-flip", "oracle").work
+        == cell(planner, "free-riders", "oracle").work
+        == cell(planner, "shuffled", "oracle").work
+    )
     assert cell(planner, "sign-flip", "centralised").work == cell(planner, "clean-iid", "centralised").work
     assert cell(planner, "shuffled", "centralised").work != cell(planner, "clean-iid", "centralised").work
     assert cell(planner, "shuffled", "base").work == cell(planner, "sizes", "base").work
@@ -55,7 +59,11 @@ def test_spoilt_clients_have_other_shards_and_the_honest_the_same(planner):
 
 
 def test_va_scenarios_start_from_one_adapter_of_clean_data(planner):
-    start, *others = [cell(planner, name, method).start for name in ("flipped", "clean-va") for method in ("fedavg", "verified", "oracle", "base")]
+    start, *others = [
+        cell(planner, name, method).start
+        for name in ("flipped", "clean-va")
+        for method in ("fedavg", "verified", "oracle", "base")
+    ]
     assert all(other == start for other in others)
     assert start.work.phase == "sft"
     assert {client.attack for client in start.work.clients} == {"none"}
@@ -64,7 +72,9 @@ def test_va_scenarios_start_from_one_adapter_of_clean_data(planner):
 
 
 def test_where_nobody_is_bad_there_is_no_oracle(planner):
-    found = list(planner.cells([SCENARIOS["clean-iid"], SCENARIOS["shuffled"]], [METHODS["fedavg"], METHODS["oracle"]], [42, 43]))
+    found = list(
+        planner.cells([SCENARIOS["clean-iid"], SCENARIOS["shuffled"]], [METHODS["fedavg"], METHODS["oracle"]], [42, 43])
+    )
     assert [(one.scenario, one.method, one.seed) for one in found] == [
         ("clean-iid", "fedavg", 42),
         ("shuffled", "fedavg", 42),
@@ -75,7 +85,9 @@ def test_where_nobody_is_bad_there_is_no_oracle(planner):
     ]
 
 
-@pytest.mark.parametrize("changes", [{"sft_lr": 1e-3}, {"fed_rounds": 3}, {"lora_r": 2}, {"verify_steps": 3}, {"eval_batch_size": 8}])
+@pytest.mark.parametrize(
+    "changes", [{"sft_lr": 1e-3}, {"fed_rounds": 3}, {"lora_r": 2}, {"verify_steps": 3}, {"eval_batch_size": 8}]
+)
 def test_a_changed_setting_is_another_cell(planner, tiny_settings, tiny_model, changes):
     other = replace(planner, design=design(load_settings(tiny_settings | changes), tiny_model, 1))
     assert cell(other, "shuffled", "verified").work.key != cell(planner, "shuffled", "verified").work.key

@@ -6,7 +6,11 @@ from fccl.compare.scenarios import QUICK, SCENARIOS, bad_count
 from fccl.specs import DataSpec, PartitionSpec
 
 BASE = DataSpec(
-    sft_data="builtin", va_data="builtin", test_examples=9, validation_examples=9, partition=PartitionSpec(num_clients=8, alpha=1.0, seed=0)
+    sft_data="builtin",
+    va_data="builtin",
+    test_examples=9,
+    validation_examples=9,
+    partition=PartitionSpec(num_clients=8, alpha=1.0, seed=0),
 )
 BAD = [scenario for scenario in SCENARIOS.values() if scenario.has_bad_clients]
 
@@ -64,7 +68,12 @@ def test_honest_clients_do_nothing_and_every_second_free_rider_adds_noise():
 
 def test_of_colluders_the_first_sacrifices_itself_and_the_others_attack():
     for name in ("colluders", "colluders-va"):
-        assert [SCENARIOS[name].attack_of(client, (1, 4, 6)) for client in (0, 1, 4, 6)] == ["none", "sacrifice", "reversal", "reversal"]
+        assert [SCENARIOS[name].attack_of(client, (1, 4, 6)) for client in (0, 1, 4, 6)] == [
+            "none",
+            "sacrifice",
+            "reversal",
+            "reversal",
+        ]
 
 
 def test_the_quick_ones_are_scenarios():

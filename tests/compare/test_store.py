@@ -39,6 +39,10 @@ def test_a_file_of_other_work_under_this_name_is_not_believed(workshop):
     row["work"]["train"]["weight_decay"] = 0.5
     path.write_text(json.dumps(row))
     assert finished(shop.paths, one) is None
-    for damaged in (b"{", b"\xff\xfe", json.dumps(json.loads(result(one.work).model_dump_json()) | {"losses": [1.0, 2.0]}).encode()):
+    for damaged in (
+        b"{",
+        b"\xff\xfe",
+        json.dumps(json.loads(result(one.work).model_dump_json()) | {"losses": [1.0, 2.0]}).encode(),
+    ):
         path.write_bytes(damaged)
         assert finished(shop.paths, one) is None

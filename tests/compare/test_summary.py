@@ -42,7 +42,9 @@ def test_rows_say_what_the_cells_say(workshop):
         assert row.bad_clients == bad
     assert table["oracle"].bad_weight == (0.0, 0.0)
     shares = found["fedavg"][0][1].rounds[0]
-    assert table["fedavg"].bad_weight[0] == pytest.approx(sum(w for c, w in zip(shares.clients, shares.weights, strict=True) if c in bad))
+    assert table["fedavg"].bad_weight[0] == pytest.approx(
+        sum(w for c, w in zip(shares.clients, shares.weights, strict=True) if c in bad)
+    )
     assert table["base"].bad_weight is table["alone"].bad_weight is table["centralised"].bad_weight is None
 
 
@@ -50,6 +52,8 @@ def test_the_loss_is_the_sum_over_the_units_and_none_without_figures():
     from fccl.compare.values import CellResult
     from tests.compare.test_verdicts import WORK
 
-    result = CellResult(work=WORK, seconds=0, training_seconds=0, weighing_seconds=0, losses=(1.0, 2.0), units=(2.0, 4.0))
+    result = CellResult(
+        work=WORK, seconds=0, training_seconds=0, weighing_seconds=0, losses=(1.0, 2.0), units=(2.0, 4.0)
+    )
     assert result.loss == pytest.approx(0.5)
     assert result.model_copy(update={"losses": (), "units": ()}).loss is None

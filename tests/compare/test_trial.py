@@ -70,7 +70,9 @@ def test_methods_train_the_same_first_round(workshop, monkeypatch):
         def fit(self, task, shard, on_status):
             update = super().fit(task, shard, on_status)
             if task.round == 0:
-                seen.setdefault(task.run_id, []).append((shard.client_id, task.adapter.sha256, update.adapter.load().sha256))
+                seen.setdefault(task.run_id, []).append(
+                    (shard.client_id, task.adapter.sha256, update.adapter.load().sha256)
+                )
             return update
 
     monkeypatch.setattr(cells, "CachedLearner", Spy)
@@ -90,7 +92,10 @@ def test_the_oracle_hears_the_honest_clients_alone(workshop):
 
 @pytest.mark.parametrize("method", ["median", "trimmed-mean", "multi-krum", "geometric-median", "norm-clipping"])
 def test_robust_rules_do_what_their_names_say(workshop, tiny_model, monkeypatch, method):
-    """Against the rule worked out by numpy from what the clients sent. Five clients, one of them sends ten times its update."""
+    """Against the rule worked out by numpy from what the clients sent.
+
+    Five clients, one of them sends ten times its update.
+    """
     sent = []
 
     class Spy(cells.HostileLearner):
@@ -158,7 +163,10 @@ def flat(adapter):
 
 def test_a_sign_flip_hurts_fedavg(workshop):
     shop = workshop()
-    losses = [sum(result.losses) / sum(result.units) for result in (run(shop, name, "fedavg")[1] for name in ("sign-flip", "shuffled"))]
+    losses = [
+        sum(result.losses) / sum(result.units)
+        for result in (run(shop, name, "fedavg")[1] for name in ("sign-flip", "shuffled"))
+    ]
     assert losses[0] > losses[1]
 
 
@@ -195,7 +203,9 @@ def test_va_is_judged_by_the_dpo_loss_against_its_start(workshop, tiny_model):
     _, result = run(shop, "flipped", "fedavg")
     assert [len(each.clients) for each in result.rounds] == [4, 4]
     start = start_adapter(shop.lab, one)
-    pairs = encode_pairs(tiny_model.tokenizer, read_examples(DataPaths(one.data).held_out("test", "va"), PreferencePair), 128)
+    pairs = encode_pairs(
+        tiny_model.tokenizer, read_examples(DataPaths(one.data).held_out("test", "va"), PreferencePair), 128
+    )
     now = score_pairs(tiny_model, pairs, 32)
     tiny_model.load(start)
     before = score_pairs(tiny_model, pairs, 32)
@@ -246,7 +256,9 @@ def test_a_start_that_has_diverged_is_not_kept(workshop, monkeypatch):
 def huge(self, task, shard, on_status):
     """An update that is finite, of a model that is not."""
     update = ToyLearner().fit(replace(task, adapter=START.adapter), shard, on_status)
-    return replace(update, adapter=Adapter({name: torch.full_like(tensor, 1e30) for name, tensor in task.adapter.tensors.items()}))
+    return replace(
+        update, adapter=Adapter({name: torch.full_like(tensor, 1e30) for name, tensor in task.adapter.tensors.items()})
+    )
 
 
 def test_what_nobody_reads_is_not_validated(workshop, monkeypatch):
@@ -271,7 +283,9 @@ def test_what_nobody_reads_is_not_validated(workshop, monkeypatch):
 def test_the_test_split_is_encoded_and_scored_under_the_reference_once(workshop, monkeypatch):
     shop, encoded, scored = workshop(), [], []
     monkeypatch.setattr(scores, "encode_pairs", lambda *asked: encoded.append(1) or encode_pairs(*asked))
-    monkeypatch.setattr(scores, "score_pairs", lambda model, *asked: scored.append(model.adapter().sha256) or score_pairs(model, *asked))
+    monkeypatch.setattr(
+        scores, "score_pairs", lambda model, *asked: scored.append(model.adapter().sha256) or score_pairs(model, *asked)
+    )
     one, result = run(shop, "flipped", "alone")
     assert len(encoded) == 1
     assert len(scored) == 1 + len(result.by_client)
@@ -303,11 +317,15 @@ def test_who_does_not_count_in_a_round_is_named(workshop, monkeypatch):
     _, result = run(workshop(), "scaling", "fedavg")
     assert [what.partition(": ")[0] for what in result.trouble] == ["round 2 without client 2"]
     _, oracle = run(workshop(), "scaling", "oracle")
-    assert not any(LEFT_OUT in what for what in (*result.trouble, *oracle.trouble)), "whom the method leaves out is no trouble"
+    assert not any(LEFT_OUT in what for what in (*result.trouble, *oracle.trouble)), (
+        "whom the method leaves out is no trouble"
+    )
     assert len(oracle.rounds[0].clients) == 3, "it does leave one out"
 
 
-@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(path.read_bytes()[:-40]), lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize(
+    "damage", [lambda path: path.write_bytes(path.read_bytes()[:-40]), lambda path: path.write_bytes(b"")]
+)
 def test_a_damaged_start_is_trained_again(workshop, damage):
     shop = workshop()
     one, result = run(shop, "clean-va", "fedavg")

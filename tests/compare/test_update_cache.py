@@ -29,7 +29,16 @@ def setting(tmp_path):
 
 
 def task(start=START.adapter, **changes):
-    usual = {"run_id": "run", "round": 0, "phase": "sft", "adapter": start, "reference": None, "model": MODEL, "train": TRAIN, "seed": 7}
+    usual = {
+        "run_id": "run",
+        "round": 0,
+        "phase": "sft",
+        "adapter": start,
+        "reference": None,
+        "model": MODEL,
+        "train": TRAIN,
+        "seed": 7,
+    }
     return FitTask(**(usual | changes))
 
 

@@ -26,11 +26,17 @@ WORK = Work(
 
 def cell(losses, units=None, **more):
     units = np.ones(len(losses)) if units is None else units
-    return CellResult(work=WORK, seconds=0, training_seconds=0, weighing_seconds=0, losses=tuple(losses), units=tuple(units), **more)
+    return CellResult(
+        work=WORK, seconds=0, training_seconds=0, weighing_seconds=0, losses=tuple(losses), units=tuple(units), **more
+    )
 
 
-def world(seeds=5, examples=80, effects=(("fedavg", 0.0), ("oracle", -0.2), ("mine", -0.1)), noise=0.02, spread=0.0, draw=0):
-    """Methods whose true difference to FedAvg is known; examples and seeds have difficulties of their own, which all methods share."""
+def world(
+    seeds=5, examples=80, effects=(("fedavg", 0.0), ("oracle", -0.2), ("mine", -0.1)), noise=0.02, spread=0.0, draw=0
+):
+    """Methods whose true difference to FedAvg is known; examples and seeds have difficulties of their own, which all
+    methods share.
+    """
     rng = np.random.default_rng(draw)
     found = {name: [] for name, _ in effects}
     for _ in range(seeds):
@@ -58,10 +64,17 @@ def test_worse_is_worse():
     assert said["mine"].gap_closed is None
 
 
-@pytest.mark.parametrize(("seeds", "spread", "wrong"), [(5, 0.0, (0.0, 0.05)), (5, 0.3, (0.06, 0.25)), (2, 0.0, (0.0, 0.1)), (2, 0.3, (0.18, 0.5))])
+@pytest.mark.parametrize(
+    ("seeds", "spread", "wrong"),
+    [(5, 0.0, (0.0, 0.05)), (5, 0.3, (0.06, 0.25)), (2, 0.0, (0.0, 0.1)), (2, 0.3, (0.18, 0.5))],
+)
 def test_intervals_are_as_wide_and_as_often_wrong_as_is_said_of_them(seeds, spread, wrong):
-    """Where there is nothing to be found: too wide where seeds agree, too narrow where they do not, by what decision 13 says."""
-    worlds = (world(seeds, 40, (("fedavg", 0.0), ("mine", 0.0)), noise=0.3, spread=spread, draw=draw) for draw in range(200))
+    """Where there is nothing to be found: too wide where seeds agree, too narrow where they do not, by what decision 13
+    says.
+    """
+    worlds = (
+        world(seeds, 40, (("fedavg", 0.0), ("mine", 0.0)), noise=0.3, spread=spread, draw=draw) for draw in range(200)
+    )
     said = [judge(each, 200, draw, "fedavg", "oracle")["mine"] for draw, each in enumerate(worlds)]
     within = 2 * 0.3**2 * (1 + 60.67 / 16**2) / 40  # of a seed's mean: two methods' noise, responses of 3 to 29 tokens
     truth = spread**2 + within
@@ -80,7 +93,10 @@ def test_agrees_with_an_independent_bootstrap():
     found = world(seeds=4, examples=60, spread=0.05)
     said = judge(found, 4000, 3, "fedavg", "oracle")["mine"]
     rng, draws = np.random.default_rng(0), []
-    pairs = [(np.array(mine.losses), np.array(base.losses), np.array(mine.units)) for mine, base in zip(found["mine"], found["fedavg"], strict=True)]
+    pairs = [
+        (np.array(mine.losses), np.array(base.losses), np.array(mine.units))
+        for mine, base in zip(found["mine"], found["fedavg"], strict=True)
+    ]
     for _ in range(4000):
         parts = []
         for seed in rng.integers(len(pairs), size=len(pairs)):
@@ -111,7 +127,10 @@ def test_the_same_cells_give_the_same_figures_and_a_method_more_changes_nothing(
     found = world()
     assert judge(found, 300, 1, "fedavg", "oracle") == judge(dict(found), 300, 1, "fedavg", "oracle")
     fewer = {name: cells for name, cells in found.items() if name != "oracle"}
-    assert judge(fewer, 300, 1, "fedavg", "oracle")["mine"].difference == judge(found, 300, 1, "fedavg", "oracle")["mine"].difference
+    assert (
+        judge(fewer, 300, 1, "fedavg", "oracle")["mine"].difference
+        == judge(found, 300, 1, "fedavg", "oracle")["mine"].difference
+    )
 
 
 def test_no_gap_where_the_oracle_is_no_better():

@@ -1,4 +1,4 @@
-"""A held-out loss that can be written down: L(theta) = 1/2 (theta - t)' H (theta - t), over adapters of a few numbers."""
+"""A held-out loss with a formula: L(theta) = 1/2 (theta - t)' H (theta - t), over adapters of a few numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ def flat(adapter: Adapter) -> np.ndarray:
 
 @dataclass
 class Quadratic:
-    """`HeldOutLoss` with target `t` and a diagonal H. Above `limit` the loss overflows. `asked` counts the calls by name."""
+    """`HeldOutLoss` with target `t` and a diagonal H. Above `limit` the loss overflows.
+
+    `asked` counts the calls by name.
+    """
 
     target: tuple[float, ...] = (0.0, 0.0, 0.0)
     curvature: tuple[float, ...] = (1.0, 1.0, 1.0)
@@ -38,7 +41,9 @@ class Quadratic:
         self.asked.append("slopes")
         gradient = np.array(self.curvature) * (flat(adapter) - self.target)
         loss = self._loss(adapter)
-        return loss, tuple(float(gradient @ flat(direction)) if math.isfinite(loss) else math.nan for direction in directions)
+        return loss, tuple(
+            float(gradient @ flat(direction)) if math.isfinite(loss) else math.nan for direction in directions
+        )
 
     def _loss(self, adapter):
         apart = flat(adapter) - self.target
@@ -64,4 +69,7 @@ def update(client_id, numbers, samples=1, loss=1.0, kept=None):
 
 
 def updates(rows, samples=None):
-    return [update(index, row, count) for index, (row, count) in enumerate(zip(rows, samples or [1] * len(rows), strict=True))]
+    return [
+        update(index, row, count)
+        for index, (row, count) in enumerate(zip(rows, samples or [1] * len(rows), strict=True))
+    ]

@@ -1,4 +1,6 @@
-"""Colluders against the built-in model and real updates: one client attacks, another is sacrificed to make the attack look useful."""
+"""Colluders against the built-in model and real updates: one client attacks, another is sacrificed to make the attack
+look useful.
+"""
 
 from itertools import permutations
 
@@ -28,11 +30,24 @@ def first_round(tmp_path_factory):
     """The rule, the task of the quickstart's first round on less data, and what its three clients answer."""
     data = tmp_path_factory.mktemp("colluders") / "data"
     arguments = {"max_sft_examples": 600, "max_va_examples": 120, "data_dir": str(data), "threads": 1}
-    assert main(["prepare", *(f"--{name.replace('_', '-')}={value}" for name, value in arguments.items() if name != "threads")]) == 0
+    assert (
+        main(
+            [
+                "prepare",
+                *(f"--{name.replace('_', '-')}={value}" for name, value in arguments.items() if name != "threads"),
+            ]
+        )
+        == 0
+    )
     settings, paths = load_settings(arguments), DataPaths(data)
     model = load_model(settings.model_spec())
-    sft, va = read_examples(paths.held_out("validation", "sft"), SftExample), read_examples(paths.held_out("validation", "va"), PreferencePair)
-    rule = Verified(VerificationLoss(Validator(model, sft, va, beta=settings.dpo_beta, batch_size=settings.eval_batch_size), 32))
+    sft, va = (
+        read_examples(paths.held_out("validation", "sft"), SftExample),
+        read_examples(paths.held_out("validation", "va"), PreferencePair),
+    )
+    rule = Verified(
+        VerificationLoss(Validator(model, sft, va, beta=settings.dpo_beta, batch_size=settings.eval_batch_size), 32)
+    )
     start = model.initial_adapter(settings.seed)
     task = FitTask("run", 0, "sft", start, None, settings.model_spec(), settings.train_spec("sft"), settings.seed)
     learner = GenericLearner()
@@ -69,4 +84,6 @@ def multiplied(update, start, factor):
     trained = update.adapter.load().tensors
     adapter = Adapter({name: torch.lerp(before, trained[name], factor) for name, before in start.tensors.items()})
     report = TrainingReport(tokens=0, tokens_per_second=0, steps=0)
-    return measured(ClientUpdate("run", update.client_id, 0, "sft", adapter, update.contribution, report), adapter, start)
+    return measured(
+        ClientUpdate("run", update.client_id, 0, "sft", adapter, update.contribution, report), adapter, start
+    )

@@ -27,9 +27,15 @@ def rounds(draw, min_size=1):
 def test_each_mean_is_that_of_the_others(given_updates):
     prior = proportional([each.contribution.num_samples for each in given_updates])
     for index, mean in enumerate(means_without_one(adapter(), given_updates, prior)):
-        others = [(weight, each.adapter) for place, (weight, each) in enumerate(zip(prior, given_updates, strict=True)) if place != index]
+        others = [
+            (weight, each.adapter)
+            for place, (weight, each) in enumerate(zip(prior, given_updates, strict=True))
+            if place != index
+        ]
         total = math.fsum(weight for weight, _ in others)
-        assert flat(mean) == pytest.approx(flat(weighted_mean((weight / total, each) for weight, each in others)), abs=1e-5)
+        assert flat(mean) == pytest.approx(
+            flat(weighted_mean((weight / total, each) for weight, each in others)), abs=1e-5
+        )
 
 
 def test_a_huge_update_leaves_no_trace_in_the_mean_of_the_others():
@@ -39,7 +45,9 @@ def test_a_huge_update_leaves_no_trace_in_the_mean_of_the_others():
 
 
 def test_where_there_is_no_other_the_round_s_adapter_stands_in():
-    assert [flat(mean).tolist() for mean in means_without_one(adapter(1.0, 2.0, 3.0), updates([(9.0, 9.0, 9.0)]), (1.0,))] == [[1.0, 2.0, 3.0]]
+    assert [
+        flat(mean).tolist() for mean in means_without_one(adapter(1.0, 2.0, 3.0), updates([(9.0, 9.0, 9.0)]), (1.0,))
+    ] == [[1.0, 2.0, 3.0]]
     weighing = LeaveOneOut(Quadratic()).weigh(task((1.0, 0.0, 0.0)), updates([(0.5, 0.0, 0.0)]))
     assert (weighing.weights, weighing.scores) == ((1.0,), (0.5 - 0.125,))
 
@@ -72,7 +80,9 @@ def test_scores_and_weights_are_the_formula(given_updates, target, temperature):
     def loss(weights):
         return 0.5 * np.sum((weights @ matrix / weights.sum() - target) ** 2)
 
-    scores = np.array([loss(np.where(np.arange(len(prior)) == index, 0, prior)) - loss(prior) for index in range(len(prior))])
+    scores = np.array(
+        [loss(np.where(np.arange(len(prior)) == index, 0, prior)) - loss(prior) for index in range(len(prior))]
+    )
     assert weighing.scores == pytest.approx(scores, rel=1e-4, abs=1e-5)
     assume(np.abs(scores).max() > 0.01)
     expected = prior * np.exp(scores / np.abs(scores).max() / temperature)
@@ -91,8 +101,13 @@ def test_a_client_that_helps_gains_one_that_harms_loses_and_one_that_does_neithe
 def test_copies_lessen_each_other_and_still_count_most_where_they_are_what_is_wanted():
     one, nothing, wrong = (1.0, 0.0, 0.0), (0.0, 0.0, 0.0), (-1.0, 0.0, 0.0)
     rule = LeaveOneOut(Quadratic(target=one))
-    alone, twice = rule.weigh(task(), updates([one, nothing, wrong])), rule.weigh(task(), updates([one, one, nothing, wrong]))
-    assert twice.scores[:2] == pytest.approx((0.21875, 0.21875))  # the mean is 1/4, without one of them 0: 1/2 - (3/4)²/2
+    alone, twice = (
+        rule.weigh(task(), updates([one, nothing, wrong])),
+        rule.weigh(task(), updates([one, one, nothing, wrong])),
+    )
+    assert twice.scores[:2] == pytest.approx(
+        (0.21875, 0.21875)
+    )  # the mean is 1/4, without one of them 0: 1/2 - (3/4)²/2
     assert 0 < twice.scores[0] < alone.scores[0]
     assert sum(twice.weights[:2]) > 0.9
 
@@ -108,7 +123,9 @@ def test_a_client_without_which_the_loss_overflows_has_the_largest_score():
 
 
 def test_a_client_that_makes_the_loss_overflow_has_the_least_score():
-    weighing = LeaveOneOut(Quadratic(limit=0.28)).weigh(task(), updates([(0.8, 0.0, 0.0), (-0.8, 0.0, 0.0), (2.3, 0.0, 0.0)]))
+    weighing = LeaveOneOut(Quadratic(limit=0.28)).weigh(
+        task(), updates([(0.8, 0.0, 0.0), (-0.8, 0.0, 0.0), (2.3, 0.0, 0.0)])
+    )
     assert weighing.verification.loss_prior is None
     assert weighing.scores == (0.0, 0.0, -OVERFLOW)
     assert weighing.weights[2] < 0.5 * weighing.verification.prior[2]
@@ -126,7 +143,9 @@ def test_scores_within_the_rounding_of_the_loss_leave_the_prior():
 @settings(deadline=None)
 @given(row, st.integers(2, 6), st.sampled_from(["samples", "uniform"]))
 def test_copies_of_one_update_all_count_for_nothing_so_the_prior_stays(numbers, clients, prior):
-    weighing = LeaveOneOut(Quadratic(target=(5.0, 5.0, 5.0)), prior=prior).weigh(task(), updates([numbers] * clients, range(1, clients + 1)))
+    weighing = LeaveOneOut(Quadratic(target=(5.0, 5.0, 5.0)), prior=prior).weigh(
+        task(), updates([numbers] * clients, range(1, clients + 1))
+    )
     assert weighing.weights == weighing.verification.prior
 
 

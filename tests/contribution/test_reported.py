@@ -8,7 +8,9 @@ from pydantic import ValidationError
 from fccl.contribution.reported import ContributionRule, effective_clients, softmax
 from fccl.records.run import Contribution
 
-contribution = st.builds(Contribution, avg_loss=st.floats(0, 1e4), num_samples=st.integers(1, 10**9), seconds=st.just(1.0))
+contribution = st.builds(
+    Contribution, avg_loss=st.floats(0, 1e4), num_samples=st.integers(1, 10**9), seconds=st.just(1.0)
+)
 contributions = st.lists(contribution, min_size=1, max_size=12)
 rules = st.builds(
     ContributionRule,
@@ -104,7 +106,10 @@ def test_combined_score_is_samples_over_loss():
     assert ContributionRule(source="data_loss_combined").scores(of(samples=(10, 20), losses=(2.0, 5.0))) == (5.0, 4.0)
 
 
-@pytest.mark.parametrize("field", [{"avg_loss": math.nan}, {"avg_loss": math.inf}, {"avg_loss": -1}, {"num_samples": 0}, {"seconds": math.nan}])
+@pytest.mark.parametrize(
+    "field",
+    [{"avg_loss": math.nan}, {"avg_loss": math.inf}, {"avg_loss": -1}, {"num_samples": 0}, {"seconds": math.nan}],
+)
 def test_a_bad_report_cannot_be_built(field):
     with pytest.raises(ValidationError):
         Contribution(**{"avg_loss": 1.0, "num_samples": 1, "seconds": 0.0} | field)

@@ -18,8 +18,12 @@ def test_it_is_loss_inverse_of_the_losses_that_the_server_finds(rows, temperatur
     loss = Quadratic(target=(5.0, 5.0, 5.0))  # never reached, so no loss is near the floor
     given_updates = updates(rows)
     weighing = ValidationLoss(loss, temperature, normalize).weigh(task(), given_updates)
-    found = [update(each.client_id, (), loss=loss.loss(None, each.adapter), kept=each.adapter) for each in given_updates]
-    expected = ContributionRule(source="loss_inverse", temperature=temperature, normalize=normalize).weigh(task(), found)
+    found = [
+        update(each.client_id, (), loss=loss.loss(None, each.adapter), kept=each.adapter) for each in given_updates
+    ]
+    expected = ContributionRule(source="loss_inverse", temperature=temperature, normalize=normalize).weigh(
+        task(), found
+    )
     assert weighing.scores == pytest.approx(expected.scores)
     assert weighing.weights == pytest.approx(expected.weights)
 

@@ -25,7 +25,13 @@ away = st.floats(1, 3, width=32) | st.floats(-3, -1, width=32)
 like_row = st.tuples(away, away, away)  # none is more than three times as far from 0 as another
 rows = st.lists(row, min_size=1, max_size=7)
 quadratics = st.builds(Quadratic, target=row, curvature=st.tuples(*[st.floats(0.125, 4)] * 3))
-rules = st.builds(Verified, loss=quadratics, steps=st.integers(1, 6), temperature=st.floats(0.125, 8), prior=st.sampled_from(["samples", "uniform"]))
+rules = st.builds(
+    Verified,
+    loss=quadratics,
+    steps=st.integers(1, 6),
+    temperature=st.floats(0.125, 8),
+    prior=st.sampled_from(["samples", "uniform"]),
+)
 
 
 @st.composite
@@ -84,7 +90,9 @@ def test_weights_are_on_the_simplex_and_a_softmax_of_the_scores_over_the_prior(r
 def test_it_is_the_formula(rule, given_updates):
     path = by_numpy(rule, given_updates)
     losses = [loss for *_, loss in path]
-    assume(all(abs(a - b) > 1e-6 for a, b in itertools.combinations(losses, 2)))  # equal losses: float noise decides which is taken
+    assume(
+        all(abs(a - b) > 1e-6 for a, b in itertools.combinations(losses, 2))
+    )  # equal losses: float noise decides which is taken
     weighing = rule.weigh(task(), given_updates)
     weights, scores, _ = path[int(np.argmin(losses))]
     assert weighing.verification.path == pytest.approx(losses, rel=1e-4, abs=1e-6)
@@ -106,8 +114,8 @@ def test_never_worse_than_the_prior_on_the_verification_examples(rule, given_upd
 @settings(deadline=None)
 @given(rounds(min_size=2), quadratics, st.sampled_from(["samples", "uniform"]), st.integers(0, 2**32 - 1))
 def test_slopes_are_the_derivatives_of_the_loss_by_the_weights(given_updates, loss, prior, seed):
-    """For any direction v with sum 0 (one stays on the simplex's plane) dL(theta(w + e v))/de at e = 0 is sum_i v_i d_i. L is quadratic, so the
-    central difference is exact but for rounding."""
+    """For any direction v with sum 0 (one stays on the simplex's plane) dL(theta(w + e v))/de at e = 0 is sum_i v_i
+    d_i. L is quadratic, so the central difference is exact but for rounding."""
     found = Verified(loss, steps=1, prior=prior).weigh(task(), given_updates).verification
     assume(min(shares(task(), given_updates)) == 1)  # those of one that is far out are of a part of its change
     weights, matrix = np.array(found.prior), np.array([flat(each.adapter) for each in given_updates])
@@ -129,18 +137,21 @@ def test_reordering_clients_reorders_weights(rule, given_updates, random):
     order = list(range(len(given_updates)))
     random.shuffle(order)
     weights = rule.weigh(task(), given_updates).weights
-    assert rule.weigh(task(), [given_updates[index] for index in order]).weights == pytest.approx([weights[index] for index in order], abs=1e-4)
+    assert rule.weigh(task(), [given_updates[index] for index in order]).weights == pytest.approx(
+        [weights[index] for index in order], abs=1e-4
+    )
 
 
 @settings(deadline=None)
 @given(rules, rounds(row=like_row, min_size=2, max_size=5), st.data())
 def test_copies_of_one_client_weigh_together_what_it_would_with_the_sum_of_their_priors(rule, given_updates, data):
-    """Equal updates have equal slopes, hence equal scores; and neither the mean of the slopes nor the largest sees how a prior is divided among
-    them (unless an update is far out, which depends on how many others there are). So by induction over the steps:
-    w_copy1 + w_copy2 = w of one client with prior p1 + p2, and w_copy1 : w_copy2 = p1 : p2.
+    """Equal updates have equal slopes, hence equal scores; and neither the mean of the slopes nor the largest sees how
+    a prior is divided among them (unless an update is far out, which depends on how many others there are). So by
+    induction over the steps: w_copy1 + w_copy2 = w of one client with prior p1 + p2, and w_copy1 : w_copy2 = p1 : p2.
 
-    With the prior by samples, a client that splits its samples over two copies gains nothing; one that claims them twice gets what a client
-    with twice the samples would. With the uniform prior a copy always counts as one client more.
+    With the prior by samples, a client that splits its samples over two copies gains nothing; one that claims them
+    twice gets what a client with twice the samples would. With the uniform prior a copy always counts as one client
+    more.
     """
     rule = dataclasses.replace(rule, prior="samples")
     chosen = data.draw(st.integers(0, len(given_updates) - 1))
@@ -192,7 +203,9 @@ def test_after_one_step_a_steeper_slope_is_less_weight_for_the_same_prior(given_
 @settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(3, 8))
 def test_the_weight_of_a_useless_update_falls(seed, clients):
-    """All but one moved most of the way to where the loss is least, each with an error of its own; one moved as far in a random direction."""
+    """All but one moved most of the way to where the loss is least, each with an error of its own; one moved as far in
+    a random direction.
+    """
     draw = np.random.default_rng(seed)
     target = draw.normal(size=3)
     helpful = [0.8 * target + 0.1 * draw.normal(size=3) * np.linalg.norm(target) for _ in range(clients - 1)]
@@ -200,7 +213,9 @@ def test_the_weight_of_a_useless_update_falls(seed, clients):
     noise *= np.linalg.norm(target) / np.linalg.norm(noise)
     assume(noise @ target < 0.3 * target @ target)
     weighing = Verified(Quadratic(target=tuple(target))).weigh(task(), updates([*helpful, noise]))
-    assert weighing.weights[-1] < 0.5 / clients  # half of its samples' share; the prior may have taken more than that already
+    assert (
+        weighing.weights[-1] < 0.5 / clients
+    )  # half of its samples' share; the prior may have taken more than that already
 
 
 # --- hostile updates
@@ -219,13 +234,17 @@ def test_weights_stay_finite_whatever_a_client_sends(given_updates, factor, data
 
 
 def colluders(seed, clients):
-    """Honest clients who all go most of the way to where the loss is least, each with an error of its own, and the last with three times that, the
-    other way."""
+    """Honest clients who all go most of the way to where the loss is least, each with an error of its own, and the last
+    with three times that, the other way."""
     draw = np.random.default_rng(seed)
     target = draw.normal(size=3)
     rows = [(0.8 * target + 0.15 * draw.normal(size=3) * np.linalg.norm(target)) for _ in range(clients)]
     rows[-1] = -3 * rows[-1]
-    return Quadratic(target=tuple(target), curvature=tuple(draw.uniform(0.5, 2, size=3))), rows, list(draw.integers(1, 20, size=clients))
+    return (
+        Quadratic(target=tuple(target), curvature=tuple(draw.uniform(0.5, 2, size=3))),
+        rows,
+        list(draw.integers(1, 20, size=clients)),
+    )
 
 
 factors = st.floats(-1e6, 1e6) | st.sampled_from([0.0, 0.5, -1.0, 2.0, 2.9, 3.1, 10.0, -10.0, 50.0, 99.0, 1e30])
@@ -245,11 +264,15 @@ def test_whatever_factor_one_client_s_update_has_an_attacker_gains_nothing_by_it
 @settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(3, 8), st.floats(4, 1e6), st.floats(1.01, 1e6))
 def test_farther_than_far_is_no_farther(seed, clients, far, farther):
-    """Beyond the limit its prior times its change, and all slopes, are the same: only how the rest of the weight is divided by their sum differs."""
+    """Beyond the limit its prior times its change, and all slopes, are the same: only how the rest of the weight is
+    divided by their sum differs.
+    """
     _, rows, samples = colluders(seed, clients)
     middle = sorted(map(np.linalg.norm, rows[1:]))[-1]
     rows[0] *= middle / np.linalg.norm(rows[0])
-    one, other = (shares(task(), updates([factor * FAR * rows[0], *rows[1:]], samples)) for factor in (far, far * farther))
+    one, other = (
+        shares(task(), updates([factor * FAR * rows[0], *rows[1:]], samples)) for factor in (far, far * farther)
+    )
     assert one[0] * far == pytest.approx(other[0] * far * farther, rel=1e-4)
     assert one[1:] == other[1:]
 
@@ -285,7 +308,8 @@ def test_an_update_far_out_hardly_moves_the_mean(seed, factor, sign):
     honest = [target + 0.3 * draw.normal(size=3) for _ in range(3)]
     weighing = Verified(Quadratic(target=tuple(target))).weigh(task(), updates([*honest, sign * factor * target]))
     assert weighing.weights[-1] * factor < 1.0
-    # The honest updates alone are up to 0.5 from the target; of all 1,001 draws the worst has 0.70 of the loss of no update at all.
+    # The honest updates alone are up to 0.5 from the target; of all 1,001 draws the worst has 0.70 of the loss of no
+    # update at all.
     assert weighing.verification.loss_weights < 0.75 * float(target @ target) / 2
 
 
@@ -315,7 +339,9 @@ def test_centred_slopes_have_mean_zero(slopes, data):
     weights = np.array(data.draw(st.lists(st.floats(0.01, 1), min_size=len(slopes), max_size=len(slopes))))
     weights /= weights.sum()
     parts = centred(slopes, list(weights))
-    assert abs(math.fsum(weight * part for weight, part in zip(weights, parts, strict=True))) <= 1e-9 * max(1e-300, *map(abs, slopes))
+    assert abs(math.fsum(weight * part for weight, part in zip(weights, parts, strict=True))) <= 1e-9 * max(
+        1e-300, *map(abs, slopes)
+    )
 
 
 def test_slopes_that_differ_by_rounding_alone_are_alike():
@@ -340,7 +366,9 @@ def test_a_path_ends_early_only_where_other_weights_gain_little_of_what_the_prio
     weighing = Verified(loss, steps=4).weigh(task(), given_updates)
     assume(len(weighing.verification.path) < 5)
     assert loss.asked == ["slopes"] * (1 + len(weighing.verification.path))
-    assume(min(shares(task(), given_updates)) == 1)  # the slopes of one that is far out are those of a part of its change
+    assume(
+        min(shares(task(), given_updates)) == 1
+    )  # the slopes of one that is far out are those of a part of its change
     matrix, last = np.array([flat(each.adapter) for each in given_updates]), weighing.verification.path[-1]
     others = np.random.default_rng(seed).dirichlet([0.3] * len(matrix), size=200)
     best = np.min(0.5 * np.sum(np.array(loss.curvature) * (others @ matrix - loss.target) ** 2, axis=1))
@@ -391,15 +419,23 @@ def test_updates_in_files_weigh_the_same_to_the_bit(tmp_path_factory, given_upda
 
 def test_a_round_s_record_holds_what_the_weigher_said():
     rule = Verified(Quadratic(target=(0.0, 0.0, 0.0)))
-    result = federation(clients=4, rule=rule).run_round(FederationState(0, adapter()), InProcessTransport(ToyLearner(), shard))
+    result = federation(clients=4, rule=rule).run_round(
+        FederationState(0, adapter()), InProcessTransport(ToyLearner(), shard)
+    )
     again = rule.weigh(task(), result.updates)
     assert (result.record.weights, result.record.scores) == (again.weights, again.scores)
-    assert result.record.verification.model_copy(update={"seconds": 0.0}) == again.verification.model_copy(update={"seconds": 0.0})
+    assert result.record.verification.model_copy(update={"seconds": 0.0}) == again.verification.model_copy(
+        update={"seconds": 0.0}
+    )
     assert rule.loss.loss(task(), result.state.adapter) == result.record.verification.loss_weights
     assert result.record.weights[0] > result.record.verification.prior[0], "client 0 goes where the loss is least"
 
 
 def test_an_excluded_client_is_not_weighed():
-    record = federation(rule=Verified(Quadratic())).run_round(START, InProcessTransport(ToyLearner(broken=frozenset({1})), shard)).record
+    record = (
+        federation(rule=Verified(Quadratic()))
+        .run_round(START, InProcessTransport(ToyLearner(broken=frozenset({1})), shard))
+        .record
+    )
     assert record.clients == (0, 2, 3)
     assert len(record.weights) == len(record.verification.prior) == len(record.verification.slopes) == 3

@@ -1,4 +1,6 @@
-"""With weights that the server verifies itself, any transport still gives the same bytes, and so does going on after a stop."""
+"""With weights that the server verifies itself, any transport still gives the same bytes, and so does going on after a
+stop.
+"""
 
 import json
 
@@ -50,7 +52,10 @@ def test_going_on_from_the_disk_gives_the_same_bytes(tmp_path, source, stop):
     rule = source(Quadratic(target=(0.5, 0.0, -0.5)))
     expected = list(in_process(rule))
     plan, folder = federation().plan, RunFolder(LogPaths(tmp_path), Journal(LogPaths(tmp_path)))
-    run = in_process(rule, folder.start(RunInfo(run_id="run", created=0.0, settings={}, data_sha256="", versions={}), plan, START.adapter))
+    run = in_process(
+        rule,
+        folder.start(RunInfo(run_id="run", created=0.0, settings={}, data_sha256="", versions={}), plan, START.adapter),
+    )
     for _ in range(stop):
         folder.commit(next(run), plan)
     assert said(in_process(rule, folder.resume(plan))) == said(expected)[stop:]

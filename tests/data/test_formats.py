@@ -44,27 +44,55 @@ def assistant(text):
 SFT_ROWS = {
     "own": ({"instruction": "Q", "response": "A", "topic": "t", "answer": "A"}, SftExample("Q", "A", "t", "A")),
     "alpaca": ({"instruction": "Q", "input": "", "output": " A\n"}, SftExample("Q", "A")),
-    "alpaca with input": ({"instruction": "Q", "input": "more", "output": "A", "text": "…"}, SftExample("Q\n\nmore", "A")),
+    "alpaca with input": (
+        {"instruction": "Q", "input": "more", "output": "A", "text": "…"},
+        SftExample("Q\n\nmore", "A"),
+    ),
     "alpaca without input": ({"instruction": "Q", "output": "A"}, SftExample("Q", "A")),
     "null input": ({"instruction": "Q", "input": None, "output": "A"}, SftExample("Q", "A")),
-    "dolly": ({"instruction": "Q", "context": "more", "response": "A", "category": "open_qa"}, SftExample("Q\n\nmore", "A", "open_qa")),
+    "dolly": (
+        {"instruction": "Q", "context": "more", "response": "A", "category": "open_qa"},
+        SftExample("Q\n\nmore", "A", "open_qa"),
+    ),
     "completion": ({"prompt": "Q", "completion": "A"}, SftExample("Q", "A")),
     "completion of messages": ({"prompt": [user("Q")], "completion": [assistant("A")]}, SftExample("Q", "A")),
     "messages": ({"messages": [user("Q"), assistant("A")]}, SftExample("Q", "A")),
     "conversations": ({"conversations": [human("Q"), gpt("A")], "label": 3}, SftExample("Q", "A", "3")),
 }
 VA_ROWS = {
-    "own": ({"instruction": "Q", "preferred": "A", "dispreferred": "B", "flaw": "rude"}, PreferencePair("Q", "A", "B", flaw="rude")),
+    "own": (
+        {"instruction": "Q", "preferred": "A", "dispreferred": "B", "flaw": "rude"},
+        PreferencePair("Q", "A", "B", flaw="rude"),
+    ),
     "binarised texts": ({"prompt": "Q", "chosen": "A", "rejected": "B"}, PreferencePair("Q", "A", "B")),
     "binarised lists": (
-        {"prompt": "Q", "chosen": [user("Q"), assistant("A")], "rejected": [user("Q"), assistant("B")], "messages": [user("Q"), assistant("A")]},
+        {
+            "prompt": "Q",
+            "chosen": [user("Q"), assistant("A")],
+            "rejected": [user("Q"), assistant("B")],
+            "messages": [user("Q"), assistant("A")],
+        },
         PreferencePair("Q", "A", "B"),
     ),
-    "implicit prompt": ({"chosen": [user("Q"), assistant("A")], "rejected": [user("Q"), assistant("B")]}, PreferencePair("Q", "A", "B")),
-    "prompt of messages": ({"prompt": [user("Q")], "chosen": [assistant("A")], "rejected": [assistant("B")]}, PreferencePair("Q", "A", "B")),
-    "conversations": ({"conversations": [human("Q")], "chosen": gpt("A"), "rejected": gpt("B")}, PreferencePair("Q", "A", "B")),
+    "implicit prompt": (
+        {"chosen": [user("Q"), assistant("A")], "rejected": [user("Q"), assistant("B")]},
+        PreferencePair("Q", "A", "B"),
+    ),
+    "prompt of messages": (
+        {"prompt": [user("Q")], "chosen": [assistant("A")], "rejected": [assistant("B")]},
+        PreferencePair("Q", "A", "B"),
+    ),
+    "conversations": (
+        {"conversations": [human("Q")], "chosen": gpt("A"), "rejected": gpt("B")},
+        PreferencePair("Q", "A", "B"),
+    ),
     "ultrafeedback": (
-        {"instruction": "Q", "completions": [{"response": r, "overall_score": s} for r, s in (("C", 5.0), ("A", 8.5), ("B", 2), ("D", 8.5))]},
+        {
+            "instruction": "Q",
+            "completions": [
+                {"response": r, "overall_score": s} for r, s in (("C", 5.0), ("A", 8.5), ("B", 2), ("D", 8.5))
+            ],
+        },
         PreferencePair("Q", "A", "B"),
     ),
 }
@@ -89,14 +117,27 @@ def test_a_conversation_becomes_text_with_roles_and_the_systems_turn_first():
         "rejected": gpt("B"),
     }
     assert va(row).examples[0].instruction == "System: Be kind.\n\nUser: Hi\n\nAssistant: Hello\n\nUser: Bye"
-    silent = {"conversations": [{"from": "system", "value": " "}, human("Hi")], "chosen": gpt("A"), "rejected": gpt("B")}
+    silent = {
+        "conversations": [{"from": "system", "value": " "}, human("Hi")],
+        "chosen": gpt("A"),
+        "rejected": gpt("B"),
+    }
     assert va(silent).examples[0].instruction == "Hi"
 
 
 @given(scores=st.lists(st.integers(1, 10) | st.sampled_from(["7", "N/A", None, float("nan")]), min_size=1, max_size=6))
 def test_ultrafeedback_takes_the_best_against_the_worst_or_nothing(scores):
-    rated = {f"response {index}": float(score) for index, score in enumerate(scores) if score not in ("N/A", None) and score == score}
-    row = {"instruction": "Q", "completions": [{"response": f"response {index}", "overall_score": score} for index, score in enumerate(scores)]}
+    rated = {
+        f"response {index}": float(score)
+        for index, score in enumerate(scores)
+        if score not in ("N/A", None) and score == score
+    }
+    row = {
+        "instruction": "Q",
+        "completions": [
+            {"response": f"response {index}", "overall_score": score} for index, score in enumerate(scores)
+        ],
+    }
     parsed = va(row, {"instruction": "Q", "preferred": "a", "dispreferred": "b"})
     assert parsed.answers["answers_passed_over"] == len(scores) - len(rated)
     if len(set(rated.values())) < 2:
@@ -115,7 +156,9 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lamb
 def test_the_projects_own_shards_come_back_as_they_were(tmp_path_factory, examples):
     file = tmp_path_factory.mktemp("own") / "shard.jsonl"
     write_examples(file, examples)
-    assert parse_sft(open_source(str(file), "sft").rows, str(file)).examples == read_examples(file, SftExample) == examples
+    assert (
+        parse_sft(open_source(str(file), "sft").rows, str(file)).examples == read_examples(file, SftExample) == examples
+    )
 
 
 BAD_SFT = [
@@ -129,7 +172,10 @@ BAD_SFT = [
     ({"messages": "Q"}, "must be a list of messages, found text"),
     ({"messages": [user("Q"), assistant("x"), assistant("A")]}, "must end with the user's turn"),
     ({"messages": [user(" "), assistant("A")]}, "the user's last turn is empty"),
-    ({"messages": [{"role": "wizard", "content": "Q"}]}, "role must be one of system, developer, user, .* found 'wizard'"),
+    (
+        {"messages": [{"role": "wizard", "content": "Q"}]},
+        "role must be one of system, developer, user, .* found 'wizard'",
+    ),
     ({"messages": [{"role": "user"}]}, "a message has no 'content'"),
     ({"messages": ["Q"]}, "a message must be an object, found text"),
     (["Q", "A"], "expected an object, found a list"),
@@ -138,7 +184,10 @@ BAD_SFT = [
 BAD_VA = [
     ({"prompt": "Q", "chosen": "A", "rejected": 1}, "'rejected' must be a list of messages, found a number"),
     ({"chosen": "A", "rejected": "B"}, "has no prompt: none of prompt, conversations, instruction, question, input"),
-    ({"chosen": [user("Q"), assistant("A")], "rejected": [user("P"), assistant("B")]}, "answer different conversations"),
+    (
+        {"chosen": [user("Q"), assistant("A")], "rejected": [user("P"), assistant("B")]},
+        "answer different conversations",
+    ),
     ({"instruction": "Q", "completions": "x"}, "'completions' must be a list, found text"),
     ({"instruction": "Q", "completions": ["x"]}, "a completion must be an object, found text"),
     ({"instruction": "Q", "completions": [{"response": "A"}]}, "no completion has a 'response' and an 'overall_score'"),
@@ -183,11 +232,33 @@ KEYS = sorted(
     }
 )
 SCALARS = st.sampled_from(
-    [None, True, False, 0, 1, -1, 0.5, 10**400, float("nan"), float("inf"), "", "nan", "Q", "Human: Q\n\nAssistant: A", "user", "assistant"]
+    [
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        0.5,
+        10**400,
+        float("nan"),
+        float("inf"),
+        "",
+        "nan",
+        "Q",
+        "Human: Q\n\nAssistant: A",
+        "user",
+        "assistant",
+    ]
 )
-VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4), max_leaves=8)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    max_leaves=8,
+)
 MESSAGE = st.fixed_dictionaries(
-    {"role": st.sampled_from(["system", "user", "assistant", "tool"]), "content": VALUES}, optional={"tool_calls": VALUES}
+    {"role": st.sampled_from(["system", "user", "assistant", "tool"]), "content": VALUES},
+    optional={"tool_calls": VALUES},
 )
 
 
@@ -199,7 +270,10 @@ MESSAGE = st.fixed_dictionaries(
 @settings(deadline=None, max_examples=few(150))
 def test_any_row_is_an_example_or_counted_or_an_error_of_ours(known, first, more):
     row = more | dict(zip(known.columns, first, strict=False))
-    for parse, good in ((sft, {"instruction": "Q", "output": "A"}), (va, {"prompt": "Q", "chosen": "A", "rejected": "B"})):
+    for parse, good in (
+        (sft, {"instruction": "Q", "output": "A"}),
+        (va, {"prompt": "Q", "chosen": "A", "rejected": "B"}),
+    ):
         parsed = parse(good, row, good, skip_bad_rows=True)
         assert parsed.rows == 3 == len(parsed.examples) + parsed.nothing_to_learn + parsed.marked + parsed.bad_rows
         assert all(example.instruction.strip() for example in parsed.examples)
@@ -270,4 +344,7 @@ def test_real_files():
     pairs = parse_va(open_source(str(dpo), "va").rows, "dpo")
     raw = json.loads(dpo.read_text())
     assert [pair.preferred for pair in pairs.examples] == [row["chosen"]["value"].strip() for row in raw]
-    assert all(row["conversations"][-1]["value"].strip() in pair.instruction for pair, row in zip(pairs.examples, raw, strict=True))
+    assert all(
+        row["conversations"][-1]["value"].strip() in pair.instruction
+        for pair, row in zip(pairs.examples, raw, strict=True)
+    )

@@ -1,4 +1,6 @@
-"""Whole preparations of the kinds of data that people bring, down to the shards, the manifest and the token ids; and the shared samples of them."""
+"""Whole preparations of the kinds of data that people bring, down to the shards, the manifest and the token ids; and
+the shared samples of them.
+"""
 
 import json
 from collections import Counter
@@ -15,7 +17,20 @@ from fccl.paths import DataPaths
 from fccl.specs import DataSpec, PartitionSpec
 
 FAULTS = Path(__file__).resolve().parents[3] / "shared" / "faults"
-THINGS = ("rope", "kettle", "ladder", "candle", "bucket", "mirror", "hammer", "basket", "whistle", "compass", "anchor", "blanket")
+THINGS = (
+    "rope",
+    "kettle",
+    "ladder",
+    "candle",
+    "bucket",
+    "mirror",
+    "hammer",
+    "basket",
+    "whistle",
+    "compass",
+    "anchor",
+    "blanket",
+)
 ASK = [f"What is a {thing} for?" for thing in THINGS]
 
 
@@ -28,8 +43,16 @@ def prepared(folder, sft_data, va_data="synthetic"):
     """The report of the SFT data and of the VA data, and all examples of both kinds."""
     paths = DataPaths(folder / "data")
     partition = PartitionSpec(num_clients=2, alpha=None, num_topics=3, seed=7)
-    prepare(DataSpec(sft_data=str(sft_data), va_data=str(va_data), test_examples=2, validation_examples=2, partition=partition), paths)
-    held = {kind: [one for split in ("validation", "test") for one in read_examples(paths.held_out(split, phase), kind)] for phase, kind in KINDS}
+    prepare(
+        DataSpec(
+            sft_data=str(sft_data), va_data=str(va_data), test_examples=2, validation_examples=2, partition=partition
+        ),
+        paths,
+    )
+    held = {
+        kind: [one for split in ("validation", "test") for one in read_examples(paths.held_out(split, phase), kind)]
+        for phase, kind in KINDS
+    }
     shards = [load_shard(paths, client) for client in range(2)]
     sft, va = read_manifest(paths).sources
     everything = (
@@ -49,10 +72,20 @@ def lines(folder, rows, name="rows.jsonl"):
 
 def test_context_columns_reach_the_shards_and_the_rest_is_named(tmp_path):
     rows = [
-        {"instruction": ask, "output": "To use.", "system": "Be brief.", "history": [["Hi", "Hello"]], "tools": "[]", "source": "x"} for ask in ASK
+        {
+            "instruction": ask,
+            "output": "To use.",
+            "system": "Be brief.",
+            "history": [["Hi", "Hello"]],
+            "tools": "[]",
+            "source": "x",
+        }
+        for ask in ASK
     ]
     report, _, sft, _ = prepared(tmp_path, lines(tmp_path, rows))
-    assert {one.instruction for one in sft} == {f"System: Be brief.\n\nUser: Hi\n\nAssistant: Hello\n\nUser: {ask}" for ask in ASK}
+    assert {one.instruction for one in sft} == {
+        f"System: Be brief.\n\nUser: Hi\n\nAssistant: Hello\n\nUser: {ask}" for ask in ASK
+    }
     assert report.columns_not_used == ("source",)
 
 
@@ -69,10 +102,14 @@ def test_rated_answers_are_counted_in_the_manifest(tmp_path):
         answers = [("good", 8.0, 4.0), ("bad", 3.0, 2.0), *more]
         return {
             "instruction": ASK[index],
-            "completions": [dict(zip(("response", "overall_score", "fine-grained_score"), a, strict=True)) for a in answers],
+            "completions": [
+                dict(zip(("response", "overall_score", "fine-grained_score"), a, strict=True)) for a in answers
+            ],
         }
 
-    rows = [row(index, ("worst", 10.0, 1.25)) for index in range(6)] + [row(index, (None, 9.0, 4.0)) for index in range(6, 12)]
+    rows = [row(index, ("worst", 10.0, 1.25)) for index in range(6)] + [
+        row(index, (None, 9.0, 4.0)) for index in range(6, 12)
+    ]
     _, report, _, va = prepared(tmp_path, "builtin", lines(tmp_path, rows))
     assert {(pair.preferred, pair.dispreferred) for pair in va} == {("good", "bad")}
     assert (report.false_tens, report.answers_passed_over, report.examples) == (6, 6, 12)
@@ -91,7 +128,12 @@ def test_text_that_spells_a_control_token_is_kept_and_encoded_as_text(tmp_path, 
 
 def test_nothing_is_no_topic(tmp_path):
     rows = [
-        {"instruction": ask, "input": float("nan"), "output": "To use.", "category": [None, float("nan"), "nan", "N/A"][n % 4]}
+        {
+            "instruction": ask,
+            "input": float("nan"),
+            "output": "To use.",
+            "category": [None, float("nan"), "nan", "N/A"][n % 4],
+        }
         for n, ask in enumerate(ASK)
     ]
     _, _, sft, va = prepared(tmp_path, lines(tmp_path, rows))
@@ -110,19 +152,24 @@ def test_the_same_rows_in_any_layout_give_the_same_shards(tmp_path):
     }
     found = []
     for name, value in layouts.items():
-        (tmp_path / name).write_text("\n".join(map(json.dumps, rows)) if name == "rows.jsonl" else json.dumps(value, indent=1))
+        (tmp_path / name).write_text(
+            "\n".join(map(json.dumps, rows)) if name == "rows.jsonl" else json.dumps(value, indent=1)
+        )
         found.append(prepared(tmp_path, tmp_path / name)[2:])
     assert all(one == found[0] for one in found)
 
 
-# The shared samples, where they are there ------------------------------------------------------------------------------
+# The shared samples, where they are there
+# ------------------------------------------------------------------------------
 
 
 def rows_of(name):
     return [json.loads(line) for line in (FAULTS / name).read_text().splitlines()]
 
 
-needs_samples = pytest.mark.skipif(not FAULTS.is_dir(), reason="the shared samples are not beside the project (../shared/faults)")
+needs_samples = pytest.mark.skipif(
+    not FAULTS.is_dir(), reason="the shared samples are not beside the project (../shared/faults)"
+)
 
 
 @needs_samples
@@ -136,7 +183,9 @@ def test_sample_of_system_and_history(tmp_path):
 @needs_samples
 def test_sample_of_system_and_tools(tmp_path):
     _, _, sft, _ = prepared(tmp_path, FAULTS / "sharegpt_system_tools_columns.jsonl")
-    assert all(one.instruction.startswith('System: You are a pirate.\n\nTools: [{"name":"x"}]\n\nUser: ') for one in sft)
+    assert all(
+        one.instruction.startswith('System: You are a pirate.\n\nTools: [{"name":"x"}]\n\nUser: ') for one in sft
+    )
 
 
 @needs_samples
@@ -149,7 +198,13 @@ def test_sample_of_ktos_labels(tmp_path):
 
 @needs_samples
 @pytest.mark.parametrize(
-    "name", ["array_named_jsonl.jsonl", "pandas_to_json_default.json", "alpaca_nan_input_from_pandas.jsonl", "output_holds_endoftext.jsonl"]
+    "name",
+    [
+        "array_named_jsonl.jsonl",
+        "pandas_to_json_default.json",
+        "alpaca_nan_input_from_pandas.jsonl",
+        "output_holds_endoftext.jsonl",
+    ],
 )
 def test_samples_of_layouts_and_of_nothing(tmp_path, name):
     report, _, sft, _ = prepared(tmp_path, FAULTS / name)
@@ -163,7 +218,10 @@ def test_sample_of_texts_that_hold_their_prompt(tmp_path):
     _, report, _, va = prepared(tmp_path, "builtin", FAULTS / "hh_rlhf_texts.jsonl")
     assert report.examples == len(va) == len(rows_of("hh_rlhf_texts.jsonl"))
     assert all(
-        pair.instruction.startswith("Say a thing about ") and pair.preferred.startswith("The ") and pair.dispreferred.startswith("No ") for pair in va
+        pair.instruction.startswith("Say a thing about ")
+        and pair.preferred.startswith("The ")
+        and pair.dispreferred.startswith("No ")
+        for pair in va
     )
 
 
@@ -175,7 +233,9 @@ def test_sample_of_an_answer_without_text(tmp_path):
 
 @needs_samples
 def test_sample_of_false_tens(tmp_path):
-    with pytest.raises(DataError, match="14 answers falsely rated 10"):  # two answers a row, so that nothing to compare is left
+    with pytest.raises(
+        DataError, match="14 answers falsely rated 10"
+    ):  # two answers a row, so that nothing to compare is left
         prepared(tmp_path, "builtin", FAULTS / "uf_false_ten.jsonl")
     mixed = lines(tmp_path, [*rows_of("uf_false_ten.jsonl"), *rows_of("uf_null_response.jsonl")])
     _, report, _, va = prepared(tmp_path, "builtin", mixed)

@@ -1,4 +1,6 @@
-"""Tables in one JSON value: each layout of pandas and of others gives the rows that it was made from, or says what it is."""
+"""Tables in one JSON value: each layout of pandas and of others gives the rows that it was made from, or says what it
+is.
+"""
 
 import json
 
@@ -12,7 +14,9 @@ from fccl.data.layouts import COLUMN_NAMES, is_message, rows_key, table_rows
 from fccl.errors import DataError
 
 WORDS = st.text("abcde \né", max_size=6)
-TABLES = st.lists(st.fixed_dictionaries({"instruction": WORDS, "input": WORDS | st.none(), "output": WORDS}), min_size=1, max_size=5)
+TABLES = st.lists(
+    st.fixed_dictionaries({"instruction": WORDS, "input": WORDS | st.none(), "output": WORDS}), min_size=1, max_size=5
+)
 MESSAGES = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
 
 
@@ -21,7 +25,9 @@ MESSAGES = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "
 def test_tables_of_pandas_give_their_rows(orient, rows, named):
     frame = pd.DataFrame(rows, index=[f"id{index}" for index in range(len(rows))] if named else None)
     written = json.loads(frame.to_json(orient=orient))
-    assert table_rows(written, "x") == [{key: value if value == value else None for key, value in row.items()} for row in rows]
+    assert table_rows(written, "x") == [
+        {key: value if value == value else None for key, value in row.items()} for row in rows
+    ]
 
 
 @given(rows=TABLES)
@@ -71,7 +77,10 @@ def test_a_table_of_any_row_is_read_by_columns_by_index_and_as_a_list(row):
     ("value", "message"),
     [
         ({"train": [{"a": 1}], "test": [{"a": 1}]}, r"x holds several lists of rows \(train, test\)"),
-        ({"instruction": {"0": "Q"}, "output": {"0": "A", "1": "B"}}, r"columns of different lengths \(instruction: 1, output: 2\)"),
+        (
+            {"instruction": {"0": "Q"}, "output": {"0": "A", "1": "B"}},
+            r"columns of different lengths \(instruction: 1, output: 2\)",
+        ),
         ({"instruction": ["Q", "P"], "output": ["A"]}, r"columns of different lengths \(instruction: 2, output: 1\)"),
         ({"instruction": {"0": "Q"}, "output": {"1": "A"}}, "columns whose rows have different names"),
     ],

@@ -17,7 +17,10 @@ SHARDS = tuple(
     ClientShard(
         client,
         tuple(SftExample(f"Q{client}{index}", f"A{client}{index}", "t", f"A{client}{index}") for index in range(9)),
-        tuple(PreferencePair(f"Q{client}{index}", f"good {index}", f"bad {index}", "t", f"flaw {index}") for index in range(7)),
+        tuple(
+            PreferencePair(f"Q{client}{index}", f"good {index}", f"bad {index}", "t", f"flaw {index}")
+            for index in range(7)
+        ),
     )
     for client in range(3)
 )
@@ -25,7 +28,15 @@ SHARDS = tuple(
 
 def spoilt(kind, *clients, count=3):
     partition = PartitionSpec(num_clients=count, alpha=1, seed=5)
-    spec = DataSpec(sft_data="a", va_data="b", test_examples=1, validation_examples=1, partition=partition, noisy_clients=clients, noise_kind=kind)
+    spec = DataSpec(
+        sft_data="a",
+        va_data="b",
+        test_examples=1,
+        validation_examples=1,
+        partition=partition,
+        noisy_clients=clients,
+        noise_kind=kind,
+    )
     return spoil(SHARDS[:count], spec)
 
 
@@ -62,7 +73,9 @@ def test_shuffled_no_row_keeps_its_response_and_none_is_lost():
 def test_flipped_pairs_change_places_and_instructions_stay():
     before, after = SHARDS[1], spoilt("flipped", 1)[1]
     assert after.sft == before.sft
-    assert [(pair.dispreferred, pair.preferred) for pair in after.va] == [(pair.preferred, pair.dispreferred) for pair in before.va]
+    assert [(pair.dispreferred, pair.preferred) for pair in after.va] == [
+        (pair.preferred, pair.dispreferred) for pair in before.va
+    ]
 
 
 def test_duplicated_every_row_comes_four_times():

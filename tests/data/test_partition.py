@@ -19,17 +19,27 @@ def spec_of(clients=4, alpha=0.5, skew=1.0, seed=0):
 
 
 def sft_of(counts):
-    return [SftExample(f"question {topic} {index}", "A", f"topic {topic}") for topic, count in enumerate(counts) for index in range(count)]
+    return [
+        SftExample(f"question {topic} {index}", "A", f"topic {topic}")
+        for topic, count in enumerate(counts)
+        for index in range(count)
+    ]
 
 
 def va_of(counts):
-    return [PreferencePair(f"pair {topic} {index}", "A", "B", f"topic {topic}") for topic, count in enumerate(counts) for index in range(count)]
+    return [
+        PreferencePair(f"pair {topic} {index}", "A", "B", f"topic {topic}")
+        for topic, count in enumerate(counts)
+        for index in range(count)
+    ]
 
 
 def table(shards, phase):
     """(clients, topics) counts."""
     topics = sorted({example.topic for shard in shards for example in shard.of(phase)})
-    return np.array([[sum(example.topic == topic for example in shard.of(phase)) for topic in topics] for shard in shards])
+    return np.array(
+        [[sum(example.topic == topic for example in shard.of(phase)) for topic in topics] for shard in shards]
+    )
 
 
 ALPHAS = st.none() | st.floats(1e-3, 1e6)
@@ -38,7 +48,9 @@ COUNTS = st.lists(st.integers(0, 40), min_size=1, max_size=6)
 
 @given(COUNTS, COUNTS, st.integers(1, 12), ALPHAS, st.floats(1, 50), st.integers(0, 2**40))
 @settings(deadline=None, max_examples=few(60))
-def test_shards_are_disjoint_their_union_is_everything_and_everybody_has_something(sft_counts, va_counts, clients, alpha, skew, seed):
+def test_shards_are_disjoint_their_union_is_everything_and_everybody_has_something(
+    sft_counts, va_counts, clients, alpha, skew, seed
+):
     sft, va, spec = sft_of(sft_counts), va_of(va_counts), spec_of(clients, alpha, skew, seed)
     if min(len(sft), len(va)) < clients:
         with pytest.raises(DataError, match=f"too few for {clients} clients"):
@@ -64,7 +76,9 @@ def test_without_alpha_every_topic_is_dealt_by_size_within_one_example(counts, c
     spec = spec_of(clients, None, skew, seed)
     found = table(partition(sft_of(counts), va_of(counts), spec), "sft")
     expected = np.outer(client_sizes(spec), [count for count in counts if count])
-    moved = 1 if (expected.sum(axis=1) < len(counts) + 1).any() else 0  # one more where the empty-handed were given something
+    moved = (
+        1 if (expected.sum(axis=1) < len(counts) + 1).any() else 0
+    )  # one more where the empty-handed were given something
     assert np.abs(found - expected).max() < 1 + clients * moved
 
 
@@ -88,7 +102,10 @@ def test_the_size_skew_is_reached_within_rounding():
 
 
 @given(
-    st.integers(1, 1000), st.sampled_from([5e-324, 1e-300, 1e-3, 0.3, 1.0, 1e3, 1e6, 1e300]), st.sampled_from([1.0, 10.0, 1e300]), st.text(max_size=3)
+    st.integers(1, 1000),
+    st.sampled_from([5e-324, 1e-300, 1e-3, 0.3, 1.0, 1e3, 1e6, 1e300]),
+    st.sampled_from([1.0, 10.0, 1e300]),
+    st.text(max_size=3),
 )
 @settings(deadline=None, max_examples=few(60))
 def test_shares_are_a_distribution_however_extreme_alpha_is(clients, alpha, skew, topic):
@@ -117,7 +134,9 @@ def test_shares_have_the_moments_of_the_dirichlet_distribution(alpha):
 def test_small_alpha_is_more_skewed_than_large():
     def distance(alpha, seed):
         """Mean total variation between a topic's shares and the sizes."""
-        return np.mean([np.abs(topic_shares(f"t{index}", spec_of(5, alpha, seed=seed)) - 0.2).sum() / 2 for index in range(100)])
+        return np.mean(
+            [np.abs(topic_shares(f"t{index}", spec_of(5, alpha, seed=seed)) - 0.2).sum() / 2 for index in range(100)]
+        )
 
     for seed in range(3):
         falling = [distance(alpha, seed) for alpha in (0.01, 0.1, 1.0, 10.0, 1000.0)]
@@ -133,7 +152,9 @@ def test_a_client_has_one_taste_for_both_kinds():
 
 
 def test_another_seed_deals_otherwise():
-    assert partition(sft_of([50]), va_of([50]), spec_of(seed=1)) != partition(sft_of([50]), va_of([50]), spec_of(seed=2))
+    assert partition(sft_of([50]), va_of([50]), spec_of(seed=1)) != partition(
+        sft_of([50]), va_of([50]), spec_of(seed=2)
+    )
 
 
 def test_as_many_examples_as_clients_and_a_thousand_clients():

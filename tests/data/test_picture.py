@@ -15,9 +15,16 @@ def manifest_of(clients, topics, names=None):
     table = tuple(tuple((client * 7 + topic * 3) % 11 for topic in range(topics)) for client in range(clients))
     return Manifest(
         spec=DataSpec(
-            sft_data="a", va_data="b", test_examples=1, validation_examples=1, partition=PartitionSpec(num_clients=clients, alpha=0.3, seed=0)
+            sft_data="a",
+            va_data="b",
+            test_examples=1,
+            validation_examples=1,
+            partition=PartitionSpec(num_clients=clients, alpha=0.3, seed=0),
         ),
-        sources=tuple(SourceReport(phase=phase, name="x", kind="file", sha256="", rows_read=4, examples=4) for phase in ("sft", "va")),
+        sources=tuple(
+            SourceReport(phase=phase, name="x", kind="file", sha256="", rows_read=4, examples=4)
+            for phase in ("sft", "va")
+        ),
         counts={"train": {"sft": 1, "va": 1}},
         topics=names or tuple(f"topic {topic}" for topic in range(topics)),
         topics_by_client={"sft": table, "va": ((0,) * topics,) * clients},

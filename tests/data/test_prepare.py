@@ -23,7 +23,14 @@ KIND = {"sft": SftExample, "va": PreferencePair}
 def spec_of(sft_data, va_data, clients=2, alpha=0.5, column="", seed=7, **more):
     partition = PartitionSpec(num_clients=clients, alpha=alpha, num_topics=4, topic_column=column, seed=seed)
     return DataSpec(
-        **{"sft_data": str(sft_data), "va_data": str(va_data), "test_examples": 300, "validation_examples": 96, "partition": partition, **more}
+        **{
+            "sft_data": str(sft_data),
+            "va_data": str(va_data),
+            "test_examples": 300,
+            "validation_examples": 96,
+            "partition": partition,
+            **more,
+        }
     )
 
 
@@ -33,9 +40,17 @@ SUBJECTS = ("bread oven flour", "planet orbit rocket", "court judge contract")
 @pytest.fixture
 def small(tmp_path):
     """Two small files with a label, a repeated row and some instructions in common."""
-    sft = [{"instruction": f"{SUBJECTS[n % 3]} {n}", "output": f"answer {n}.", "subject": SUBJECTS[n % 3][:5]} for n in range(60)]
+    sft = [
+        {"instruction": f"{SUBJECTS[n % 3]} {n}", "output": f"answer {n}.", "subject": SUBJECTS[n % 3][:5]}
+        for n in range(60)
+    ]
     va = [
-        {"prompt": f"{SUBJECTS[n % 3].upper()}  {n}", "chosen": f"good {n}", "rejected": f"bad {n}", "subject": SUBJECTS[n % 3][:5]}
+        {
+            "prompt": f"{SUBJECTS[n % 3].upper()}  {n}",
+            "chosen": f"good {n}",
+            "rejected": f"bad {n}",
+            "subject": SUBJECTS[n % 3][:5],
+        }
         for n in range(30, 70)
     ]
     (tmp_path / "sft.json").write_text(json.dumps([*sft, sft[0]]))
@@ -60,15 +75,27 @@ def training(paths, clients, phase):
 def check(paths, manifest):
     """What must hold of every prepared folder without noise."""
     clients = manifest.spec.partition.num_clients
-    held = {(split, phase): read_examples(paths.held_out(split, phase), KIND[phase]) for split in ("validation", "test") for phase in PHASES}
+    held = {
+        (split, phase): read_examples(paths.held_out(split, phase), KIND[phase])
+        for split in ("validation", "test")
+        for phase in PHASES
+    }
     for phase in PHASES:
         counts = manifest.counts
-        assert [len(held[split, phase]) for split in ("validation", "test")] == [counts["validation"][phase], counts["test"][phase]]
+        assert [len(held[split, phase]) for split in ("validation", "test")] == [
+            counts["validation"][phase],
+            counts["test"][phase],
+        ]
         assert len(training(paths, clients, phase)) == counts["train"][phase]
         rows = [Counter(example.topic for example in load_shard(paths, client).of(phase)) for client in range(clients)]
-        assert [[row[topic] for topic in manifest.topics] for row in rows] == [list(row) for row in manifest.topics_by_client[phase]]
+        assert [[row[topic] for topic in manifest.topics] for row in rows] == [
+            list(row) for row in manifest.topics_by_client[phase]
+        ]
         assert manifest.samples_by_client()[phase] == {client: sum(row.values()) for client, row in enumerate(rows)}
-    keys = {split: {group_key(example.instruction) for phase in PHASES for example in held[split, phase]} for split in ("validation", "test")}
+    keys = {
+        split: {group_key(example.instruction) for phase in PHASES for example in held[split, phase]}
+        for split in ("validation", "test")
+    }
     trained = {group_key(example.instruction) for phase in PHASES for example in training(paths, clients, phase)}
     assert not keys["validation"] & keys["test"]
     assert not trained & (keys["validation"] | keys["test"])
@@ -89,9 +116,15 @@ def test_small_files_whole(small, tmp_path):
     assert paths.picture.read_bytes().startswith(b"\x89PNG")
     everything = [
         *training(paths, 2, "va"),
-        *(pair for split in ("validation", "test") for pair in read_examples(paths.held_out(split, "va"), PreferencePair)),
+        *(
+            pair
+            for split in ("validation", "test")
+            for pair in read_examples(paths.held_out(split, "va"), PreferencePair)
+        ),
     ]
-    assert Counter((pair.preferred, pair.dispreferred) for pair in everything) == Counter((f"good {n}", f"bad {n}") for n in range(30, 70))
+    assert Counter((pair.preferred, pair.dispreferred) for pair in everything) == Counter(
+        (f"good {n}", f"bad {n}") for n in range(30, 70)
+    )
 
 
 def test_twice_the_same_bytes_and_another_seed_others(small, tmp_path):
@@ -104,7 +137,10 @@ def test_twice_the_same_bytes_and_another_seed_others(small, tmp_path):
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared real data is not beside the project")
 def test_real_texts(tmp_path):
     paths = DataPaths(tmp_path)
-    manifest = prepare(spec_of(SHARED / "alpaca_en_demo.json", SHARED / "dpo_en_demo.json", clients=4, alpha=0.3, test_examples=100), paths)
+    manifest = prepare(
+        spec_of(SHARED / "alpaca_en_demo.json", SHARED / "dpo_en_demo.json", clients=4, alpha=0.3, test_examples=100),
+        paths,
+    )
     check(paths, manifest)
     assert len(manifest.topics) == 4
     assert [report.rows_read for report in manifest.sources] == [999, 300]
@@ -116,7 +152,9 @@ def test_builtin_held_out_responses_are_vetted_and_some_demonstrations_are_not(t
     paths = DataPaths(tmp_path)
     prepare(spec_of("builtin", "builtin", clients=3), paths)
     for split in ("validation", "test"):
-        assert all(example.response == example.answer for example in read_examples(paths.held_out(split, "sft"), SftExample))
+        assert all(
+            example.response == example.answer for example in read_examples(paths.held_out(split, "sft"), SftExample)
+        )
     shards = [example for client in range(3) for example in load_shard(paths, client).sft]
     unvetted = sum(example.response != example.answer for example in shards) / len(shards)
     assert 0.25 < unvetted < 0.35
@@ -166,11 +204,16 @@ def test_noise_is_in_one_clients_files_alone_and_in_the_manifest(small, tmp_path
     changed = {name for name in before.files if before.files[name] != after.files[name]}
     assert changed == {"clients/client_1_va.jsonl"} | ({"clients/client_1_sft.jsonl"} if kind != "flipped" else set())
     assert after.noisy_clients == (1,)
-    assert after.samples_by_client()["va"][1] == factor * before.samples_by_client()["va"][1] == len(load_shard(noisy, 1).va)
+    assert (
+        after.samples_by_client()["va"][1]
+        == factor * before.samples_by_client()["va"][1]
+        == len(load_shard(noisy, 1).va)
+    )
     assert after.counts == before.counts
 
 
-# Whether a folder can be used again ------------------------------------------------------------------------------------
+# Whether a folder can be used again
+# ------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("without_picture")
@@ -219,13 +262,16 @@ def test_a_picture_that_cannot_be_drawn_leaves_the_older_data_whole(small, tmp_p
     spec, paths = spec_of(*small), DataPaths(tmp_path / "data")
     prepare(spec, paths)
     before = tree(paths.root)
-    monkeypatch.setattr(prepare_module, "draw_picture", lambda manifest: (_ for _ in ()).throw(RuntimeError("no picture")))
+    monkeypatch.setattr(
+        prepare_module, "draw_picture", lambda manifest: (_ for _ in ()).throw(RuntimeError("no picture"))
+    )
     with pytest.raises(RuntimeError, match="no picture"):
         prepare(spec_of(*small, seed=8), paths)
     assert tree(paths.root) == before
 
 
-# Bad input -------------------------------------------------------------------------------------------------------------
+# Bad input
+# -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("without_picture")

@@ -17,14 +17,20 @@ from fccl.storage import files
 
 def shards_of(count, mark=""):
     return [
-        ClientShard(client, (SftExample(f"Q{client}{mark}", "A", "t"),), (PreferencePair(f"P{client}{mark}", "A", "B", "t", "rude"),))
+        ClientShard(
+            client,
+            (SftExample(f"Q{client}{mark}", "A", "t"),),
+            (PreferencePair(f"P{client}{mark}", "A", "B", "t", "rude"),),
+        )
         for client in range(count)
     ]
 
 
 def held_out(mark=""):
     return {
-        (split, phase): [SftExample(f"H{split}{mark}", "A")] if phase == "sft" else [PreferencePair(f"H{split}{mark}", "A", "B")]
+        (split, phase): [SftExample(f"H{split}{mark}", "A")]
+        if phase == "sft"
+        else [PreferencePair(f"H{split}{mark}", "A", "B")]
         for split in ("validation", "test")
         for phase in ("sft", "va")
     }
@@ -33,10 +39,21 @@ def held_out(mark=""):
 def manifest_of(digests, clients):
     return Manifest(
         spec=DataSpec(
-            sft_data="a", va_data="b", test_examples=1, validation_examples=1, partition=PartitionSpec(num_clients=clients, alpha=None, seed=0)
+            sft_data="a",
+            va_data="b",
+            test_examples=1,
+            validation_examples=1,
+            partition=PartitionSpec(num_clients=clients, alpha=None, seed=0),
         ),
-        sources=tuple(SourceReport(phase=phase, name="x", kind="file", sha256="", rows_read=4, examples=4) for phase in ("sft", "va")),
-        counts={"train": {"sft": clients, "va": clients}, "validation": {"sft": 1, "va": 1}, "test": {"sft": 1, "va": 1}},
+        sources=tuple(
+            SourceReport(phase=phase, name="x", kind="file", sha256="", rows_read=4, examples=4)
+            for phase in ("sft", "va")
+        ),
+        counts={
+            "train": {"sft": clients, "va": clients},
+            "validation": {"sft": 1, "va": 1},
+            "test": {"sft": 1, "va": 1},
+        },
         topics=("t",),
         topics_by_client={"sft": ((1,),) * clients, "va": ((1,),) * clients},
         files=digests,
@@ -92,7 +109,13 @@ def test_old_shards_of_a_larger_split_do_not_linger_and_other_files_stay(tmp_pat
         "client_1_sft.jsonl",
         "client_1_va.jsonl",
     ]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["clients", "manifest.json", "mine.json", "server", "topics_by_client.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "clients",
+        "manifest.json",
+        "mine.json",
+        "server",
+        "topics_by_client.png",
+    ]
     assert load_shard(paths, 1) == shards_of(2, "new")[1]
 
 
@@ -189,7 +212,14 @@ def test_files_that_are_not_ours_are_not_deleted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["server/mine.jsonl", "clients/client_0_other.jsonl", "clients/.hidden", "server/test_sft.jsonl.bak", "clients/notes"]
+    "name",
+    [
+        "server/mine.jsonl",
+        "clients/client_0_other.jsonl",
+        "clients/.hidden",
+        "server/test_sft.jsonl.bak",
+        "clients/notes",
+    ],
 )
 def test_no_file_that_preparing_did_not_write_goes_with_the_old_folders(tmp_path, name):
     prepared(tmp_path, 2)

@@ -36,7 +36,12 @@ def test_json_lines_skip_empty_lines_and_keep_the_real_line_numbers(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "what"),
-    [(b"{oops", "is not JSON"), (b'{"a": "\xff"}', "is not UTF-8 (byte 8"), (b"[" * 100_000, "nested too deeply"), (b"1" * 5000, "is not JSON")],
+    [
+        (b"{oops", "is not JSON"),
+        (b'{"a": "\xff"}', "is not UTF-8 (byte 8"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"1" * 5000, "is not JSON"),
+    ],
 )
 def test_a_line_that_cannot_be_read_does_not_hide_the_others(tmp_path, line, what):
     file = tmp_path / "rows.jsonl"
@@ -49,7 +54,10 @@ def test_a_line_that_cannot_be_read_does_not_hide_the_others(tmp_path, line, wha
 
 @given(
     values=st.lists(
-        st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3))
+        st.recursive(
+            st.none() | st.integers() | st.text(),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+        )
     ),
     indent=st.none() | st.integers(0, 3),
     before=st.sampled_from(["", "\n", " \n\n ", "\ufeff"]),
@@ -114,7 +122,10 @@ def test_a_json_file_may_hold_lines(tmp_path):
 
 
 def test_parquet_is_numbered_by_row_and_leaves_nothing_behind(tmp_path):
-    nested = [{"instruction": "a", "completions": [{"response": "x", "overall_score": 3.5}]}, {"instruction": "b", "completions": None}]
+    nested = [
+        {"instruction": "a", "completions": [{"response": "x", "overall_score": 3.5}]},
+        {"instruction": "b", "completions": None},
+    ]
     datasets.Dataset.from_list(nested).to_parquet(str(tmp_path / "rows.parquet"))
     assert rows_of(tmp_path / "rows.parquet") == [(1, nested[0]), (2, nested[1])]
     assert [path.name for path in tmp_path.iterdir()] == ["rows.parquet"]
@@ -154,7 +165,14 @@ def test_a_file_of_unknown_ending(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("builtin", "builtin"), ("tatsu-lab/alpaca", "hub"), ("openbmb/UltraFeedback", "hub"), ("squad", "hub"), ("a/b.json", "file")]
+    ("name", "kind"),
+    [
+        ("builtin", "builtin"),
+        ("tatsu-lab/alpaca", "hub"),
+        ("openbmb/UltraFeedback", "hub"),
+        ("squad", "hub"),
+        ("a/b.json", "file"),
+    ],
 )
 def test_kinds(name, kind):
     assert kind_of(name) == kind
@@ -167,14 +185,31 @@ def test_an_unreadable_file_is_a_storage_error(tmp_path, monkeypatch):
         rows_of(tmp_path / "rows.jsonl")
 
 
-# The hub ---------------------------------------------------------------------------------------------------------------
+# The hub
+# ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("environment", [{"HF_ENDPOINT": "http://127.0.0.1:9"}, {"HF_HUB_OFFLINE": "1"}])
 def test_a_hub_out_of_reach_is_one_error_with_the_ways_out(tmp_path, environment):
-    command = [sys.executable, "-m", "fccl", "prepare", "--sft-data", "tatsu-lab/alpaca", "--data-dir", str(tmp_path / "data")]
+    command = [
+        sys.executable,
+        "-m",
+        "fccl",
+        "prepare",
+        "--sft-data",
+        "tatsu-lab/alpaca",
+        "--data-dir",
+        str(tmp_path / "data"),
+    ]
     began = time.monotonic()
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment, "HF_HOME": str(tmp_path)}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment, "HF_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 1
     assert time.monotonic() - began < 60  # soon, on a busy machine too
     assert "tatsu-lab/alpaca" in done.stderr

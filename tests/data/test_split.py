@@ -15,7 +15,11 @@ from tests.examples import few
 
 def spec_of(test=300, validation=96, seed=0):
     return DataSpec(
-        sft_data="a", va_data="b", test_examples=test, validation_examples=validation, partition=PartitionSpec(num_clients=2, alpha=1, seed=seed)
+        sft_data="a",
+        va_data="b",
+        test_examples=test,
+        validation_examples=validation,
+        partition=PartitionSpec(num_clients=2, alpha=1, seed=seed),
     )
 
 
@@ -24,7 +28,9 @@ def sft_of(instructions):
 
 
 def va_of(instructions):
-    return [PreferencePair(instruction, f"good {index}", f"bad {index}") for index, instruction in enumerate(instructions)]
+    return [
+        PreferencePair(instruction, f"good {index}", f"bad {index}") for index, instruction in enumerate(instructions)
+    ]
 
 
 def keys(examples):
@@ -32,9 +38,9 @@ def keys(examples):
 
 
 # Few names in several spellings, so that instructions come twice within a kind and across the two.
-INSTRUCTIONS = st.lists(st.builds("{}{}".format, st.sampled_from(["q", "Q", " q ", "q  "]), st.integers(0, 25)), min_size=3, max_size=60).filter(
-    lambda names: len(set(map(group_key, names))) >= 3
-)
+INSTRUCTIONS = st.lists(
+    st.builds("{}{}".format, st.sampled_from(["q", "Q", " q ", "q  "]), st.integers(0, 25)), min_size=3, max_size=60
+).filter(lambda names: len(set(map(group_key, names))) >= 3)
 
 
 @given(INSTRUCTIONS, INSTRUCTIONS, st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32))
@@ -57,7 +63,9 @@ def test_what_is_held_out_in_one_kind_is_in_the_same_split_of_the_other(sft, va,
 def test_sizes_are_exact_to_one_when_no_instruction_comes_twice_within_a_kind(data, n_sft, n_va, test, validation):
     shared = data.draw(st.integers(0, min(n_sft, n_va)))
     sft, va = [f"q{index}" for index in range(n_sft)], [f"q{index + n_sft - shared}" for index in range(n_va)]
-    for split, count in zip(split_by_instruction(sft_of(sft), va_of(va), spec_of(test, validation)), (n_sft, n_va), strict=True):
+    for split, count in zip(
+        split_by_instruction(sft_of(sft), va_of(va), spec_of(test, validation)), (n_sft, n_va), strict=True
+    ):
         wanted = max(1, min(test, count // 5)), max(1, min(validation, count // 10))
         found = len(split.test), len(split.validation)
         assert all(size <= most for size, most in zip(found, wanted, strict=True))

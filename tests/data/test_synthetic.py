@@ -11,12 +11,23 @@ from fccl.data.split import Split
 from fccl.data.synthetic import REFUSALS, make_pairs, synthetic_pairs
 
 NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
-LONG = [SftExample(f"Question {n}?", f"The first {n} thing. Then the second {n} thing!\n\n- third {n}\n- fourth {n}", "t") for n in NUMBERS * 5]
-LONG = [SftExample(f"{index} {example.instruction}", f"{example.response} ({index})", "t") for index, example in enumerate(LONG)]
+LONG = [
+    SftExample(f"Question {n}?", f"The first {n} thing. Then the second {n} thing!\n\n- third {n}\n- fourth {n}", "t")
+    for n in NUMBERS * 5
+]
+LONG = [
+    SftExample(f"{index} {example.instruction}", f"{example.response} ({index})", "t")
+    for index, example in enumerate(LONG)
+]
 
 
 @given(
-    st.lists(st.builds(SftExample, st.text(min_size=1), st.text(min_size=1) | st.sampled_from(REFUSALS), st.sampled_from("ab")), max_size=8),
+    st.lists(
+        st.builds(
+            SftExample, st.text(min_size=1), st.text(min_size=1) | st.sampled_from(REFUSALS), st.sampled_from("ab")
+        ),
+        max_size=8,
+    ),
     st.integers(0, 99),
 )
 def test_whatever_the_responses_a_pair_is_made_of_each(examples, seed):

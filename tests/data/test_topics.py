@@ -41,7 +41,9 @@ def test_the_same_seed_gives_the_same_topics():
     assert text_topics(everything, everything, 5, seed=3) == text_topics(everything, everything, 5, seed=3)
 
 
-@pytest.mark.parametrize("instructions", [["one apple"], ["one apple", "two pears"], ["one apple"] * 5, ["apples", "apples", "pears"]])
+@pytest.mark.parametrize(
+    "instructions", [["one apple"], ["one apple", "two pears"], ["one apple"] * 5, ["apples", "apples", "pears"]]
+)
 def test_fewer_texts_than_clusters(instructions):
     names = text_topics(instructions, instructions, 8, seed=0)
     assert len(set(names)) <= len(set(instructions))
@@ -59,7 +61,10 @@ def test_both_kinds_share_their_topics_and_held_out_examples_have_one_too():
         (SftExample("bake bread", "A"),),
         (SftExample("rocket star", "A"),),
     )
-    va = Split(tuple(PreferencePair(text, "A", "B") for text in texts("law", 20, seed=5)), (PreferencePair("judge court", "A", "B"),))
+    va = Split(
+        tuple(PreferencePair(text, "A", "B") for text in texts("law", 20, seed=5)),
+        (PreferencePair("judge court", "A", "B"),),
+    )
     labelled_sft, labelled_va = with_topics(sft, va, 3, seed=0)
     law = {example.topic for example in labelled_sft.train[40:]}
     assert law == {pair.topic for pair in (*labelled_va.train, *labelled_va.validation)}

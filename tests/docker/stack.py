@@ -1,4 +1,6 @@
-"""A compose stack of its own for a test: own project name, own folder on the host, own port, gone afterwards whatever happens."""
+"""A compose stack of its own for a test: own project name, own folder on the host, own port, gone afterwards whatever
+happens.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,13 @@ COMPOSES = [("docker-compose",), ("docker", "compose")]
 
 
 def run(*command: str, check: bool = True, timeout: float = 240, **options: Any) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run(command, **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options}, text=True, check=False, timeout=timeout)
+    result = subprocess.run(
+        command,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options},
+        text=True,
+        check=False,
+        timeout=timeout,
+    )
     assert not check or result.returncode == 0, f"{' '.join(command)}:\n{result.stdout}"
     return result
 
@@ -52,7 +60,14 @@ def stamps(folder: Path) -> dict[Path, tuple[int, int]]:
 def in_process(folder: Path, **settings: str) -> str:
     """SHA-256 of the final adapter of `fccl run` with these settings."""
     folder.mkdir(exist_ok=True)
-    run(sys.executable, "-m", "fccl", "run", cwd=folder, env=clean_environment(**{**SMALL, **settings, "PYTHONPATH": str(ROOT)}))
+    run(
+        sys.executable,
+        "-m",
+        "fccl",
+        "run",
+        cwd=folder,
+        env=clean_environment(**{**SMALL, **settings, "PYTHONPATH": str(ROOT)}),
+    )
     return sha256_of(LogPaths(folder / "logs").global_final)
 
 
@@ -82,14 +97,20 @@ class Stack:
         """With EXCHANGE_DIR=./exchange; else it is a volume that the host does not see."""
         return ExchangePaths(self.folder / "exchange")
 
-    def __call__(self, *arguments: str, check: bool = True, stderr: int = subprocess.STDOUT, **settings: str) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *arguments: str, check: bool = True, stderr: int = subprocess.STDOUT, **settings: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command of compose. Returns its exit status and what it printed."""
         environment = clean_environment(**{**self.settings, **settings})
-        return run(*self.compose, "-p", self.project, *arguments, check=check, stderr=stderr, cwd=self.folder, env=environment)
+        return run(
+            *self.compose, "-p", self.project, *arguments, check=check, stderr=stderr, cwd=self.folder, env=environment
+        )
 
     def inside(self, service: str, script: str) -> str:
         """What a shell prints in a fresh container of a service."""
-        return self("run", "--rm", "--no-deps", "-T", "--entrypoint", "sh", service, "-c", script, stderr=subprocess.DEVNULL).stdout
+        return self(
+            "run", "--rm", "--no-deps", "-T", "--entrypoint", "sh", service, "-c", script, stderr=subprocess.DEVNULL
+        ).stdout
 
     def container(self, service: str) -> dict[str, Any]:
         """`docker inspect` of a service's container."""
@@ -106,8 +127,13 @@ class Stack:
 
 
 @contextmanager
-def stack(folder: Path, compose: tuple[str, ...], clients: int = 3, keys: bool = False, **settings: str) -> Iterator[Stack]:
-    """Write the compose file; afterwards remove containers, networks and volumes. On an error, print what the containers said."""
+def stack(
+    folder: Path, compose: tuple[str, ...], clients: int = 3, keys: bool = False, **settings: str
+) -> Iterator[Stack]:
+    """Write the compose file; afterwards remove containers, networks and volumes.
+
+    On an error, print what the containers said.
+    """
     (folder / "docker-compose.yml").write_text(compose_file(clients, keys))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

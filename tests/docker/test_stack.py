@@ -15,7 +15,19 @@ from fccl.records.run import RoundRecord
 from fccl.storage.files import sha256_of
 from fccl.storage.reading import read_records, read_rows
 from fccl.transports.exchange.memory import Answered
-from tests.docker.stack import COMPOSES, IMAGE, ROOT, SMALL, clean_environment, in_process, left_over, run, stack, stamps, until
+from tests.docker.stack import (
+    COMPOSES,
+    IMAGE,
+    ROOT,
+    SMALL,
+    clean_environment,
+    in_process,
+    left_over,
+    run,
+    stack,
+    stamps,
+    until,
+)
 
 pytestmark = pytest.mark.docker
 USER = 1000
@@ -25,7 +37,10 @@ MOST_BYTES = 2.2e9  # above the base image: a CUDA build of torch, or another li
 
 
 def is_here(compose):
-    return shutil.which(compose[0]) is not None and not subprocess.run([*compose, "version"], capture_output=True, check=False).returncode
+    return (
+        shutil.which(compose[0]) is not None
+        and not subprocess.run([*compose, "version"], capture_output=True, check=False).returncode
+    )
 
 
 HERE = [compose for compose in COMPOSES if is_here(compose)]
@@ -62,7 +77,9 @@ def test_the_image_is_small_and_holds_no_tools():
         for module in pip setuptools pytest hypothesis mypy trl; do python -c "import $module" 2>/dev/null && echo $module; done
         python -c 'import torch; print(torch.version.cuda)'
     """
-    assert run("docker", "run", "--rm", "--network", "none", "--entrypoint", "sh", IMAGE, "-c", script).stdout == "None\n"
+    assert (
+        run("docker", "run", "--rm", "--network", "none", "--entrypoint", "sh", IMAGE, "-c", script).stdout == "None\n"
+    )
 
 
 def test_anybody_can_run_it():
@@ -86,11 +103,18 @@ def test_killed_containers_come_back_and_the_result_is_the_same(tmp_path):
         up.kill("orchestrator")
         assert not up.exchange.phase(4).exists(), "the kill came too late"
         until(lambda: up.container("dashboard")["State"]["Health"]["Status"] == "healthy", "a healthy dashboard")
-        assert urllib.request.urlopen(f"http://127.0.0.1:{up.settings['DASHBOARD_PORT']}/_stcore/health", timeout=10).read() == b"ok"
+        assert (
+            urllib.request.urlopen(
+                f"http://127.0.0.1:{up.settings['DASHBOARD_PORT']}/_stcore/health", timeout=10
+            ).read()
+            == b"ok"
+        )
         until(lambda: up.ended(*FEDERATION), "the end")
 
         states = {service: up.container(service) for service in FEDERATION}
-        assert {service: state["State"]["ExitCode"] for service, state in states.items()} == dict.fromkeys(FEDERATION, 0)
+        assert {service: state["State"]["ExitCode"] for service, state in states.items()} == dict.fromkeys(
+            FEDERATION, 0
+        )
         restarts = {service: state["RestartCount"] for service, state in states.items()}
         assert restarts == {"orchestrator": 1, "client_0": 0, "client_1": 1, "client_2": 0}
         assert up.container("dashboard")["State"]["Running"]
@@ -100,14 +124,20 @@ def test_killed_containers_come_back_and_the_result_is_the_same(tmp_path):
 
     records = read_records(up.logs.progress, RoundRecord)
     assert [(record.round, record.clients) for record in records] == [(number, (0, 1, 2)) for number in range(4)]
-    assert [row["event"] for row in read_rows(up.logs.progress) if row["event"] != "round"] == ["started", "resumed", "finished"]
+    assert [row["event"] for row in read_rows(up.logs.progress) if row["event"] != "round"] == [
+        "started",
+        "resumed",
+        "finished",
+    ]
     assert {owner for folder in (up.data.root, up.logs.root) for _, owner in stamps(folder).values()} == {USER}
     assert sha256_of(up.logs.global_final) == in_process(tmp_path / "in-process")
 
 
 @pytest.mark.parametrize("compose", HERE, ids=" ".join)
 def test_prepared_data_is_used_as_it_is_and_everybody_signs(tmp_path, compose):
-    """Two clients, data that the host has prepared, keys that are made at the first start; `up orchestrator` ends by itself."""
+    """Two clients, data that the host has prepared, keys that are made at the first start; `up orchestrator` ends by
+    itself.
+    """
     expected = in_process(tmp_path, NUM_CLIENTS="2")
     shutil.rmtree(tmp_path / "logs")
     prepared = stamps(tmp_path / "data")
@@ -123,13 +153,26 @@ def test_prepared_data_is_used_as_it_is_and_everybody_signs(tmp_path, compose):
             ls /sys/class/net; id -u; touch logs/mine && echo wrote; true
         """
         for number in (0, 1):
-            own = {f"data/clients/client_{number}_{phase}.jsonl" for phase in ("sft", "va")} | {f"keys/client_{number}.key", "keys/public.json"}
-            assert set(up.inside(f"client_{number}", look).split()) == own | {"data", "data/clients", "keys", "lo", str(USER)}
+            own = {f"data/clients/client_{number}_{phase}.jsonl" for phase in ("sft", "va")} | {
+                f"keys/client_{number}.key",
+                "keys/public.json",
+            }
+            assert set(up.inside(f"client_{number}", look).split()) == own | {
+                "data",
+                "data/clients",
+                "keys",
+                "lo",
+                str(USER),
+            }
         assert up.inside("orchestrator", "ls keys").split() == ["public.json", "server.key"]
         up("down")
         for number in (0, 1):
-            state, answered = up.inside(f"client_{number}", f"stat -c '%a %u' state/*; ls state; cat {STATE.answered(number)}").rsplit("\n", 2)[:2]
-            assert state.split() == ["700", str(USER), f"client_{number}"], "its own alone, and it outlives its containers"
+            state, answered = up.inside(
+                f"client_{number}", f"stat -c '%a %u' state/*; ls state; cat {STATE.answered(number)}"
+            ).rsplit("\n", 2)[:2]
+            assert state.split() == ["700", str(USER), f"client_{number}"], (
+                "its own alone, and it outlives its containers"
+            )
             assert Answered.model_validate_json(answered).round == 3
         assert_confined(up)
         assert_commands_work(up)
@@ -143,7 +186,10 @@ WRITES = """
     echo y > /tmp/x && cat /tmp/x; stat -f -c %T /tmp
     sed -n 's/^\\(CapEff\\|NoNewPrivs\\):\t*//p' /proc/self/status
 """
-FORKS = "(i=0; while [ $i -lt 1500 ]; do sleep 60 >/dev/null 2>&1 & i=$((i + 1)); done) 2>&1 | tail -n 1; set -- /proc/[0-9]*; echo $#"
+FORKS = (
+    "(i=0; while [ $i -lt 1500 ]; do sleep 60 >/dev/null 2>&1 & i=$((i + 1)); done) 2>&1 | tail -n 1; set -- "
+    "/proc/[0-9]*; echo $#"
+)
 
 
 def assert_confined(up):
@@ -166,7 +212,9 @@ def assert_commands_work(up):
     assert up.logs.evaluation_json.exists()
     up(*command, "export", "logs/exported")
     page = "from fccl.apps.dashboard_script import page; page(['--log-dir', 'logs', '--exchange-dir', 'exchange'])"
-    draw = f'from streamlit.testing.v1 import AppTest; page = AppTest.from_string("{page}", default_timeout=120).run(); '
+    draw = (
+        f'from streamlit.testing.v1 import AppTest; page = AppTest.from_string("{page}", default_timeout=120).run(); '
+    )
     judge = "print(len(page.exception), any('fccl-sentence' in each.proto.body for each in page.get('html')))"
     assert up.inside("dashboard", f"python - <<'END'\n{draw}{judge}\nEND").split() == ["0", "True"]
 
@@ -174,10 +222,15 @@ def assert_commands_work(up):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"NUM_CLIENTS": "5"}, "error: NUM_CLIENTS=5, but the compose file has services for 3 clients\n  way out: `fccl compose --num-clients 5` "),
+        (
+            {"NUM_CLIENTS": "5"},
+            "error: NUM_CLIENTS=5, but the compose file has services for 3 clients\n  hint: `fccl compose "
+            "--num-clients 5` ",
+        ),
         (
             {"KEYS_DIR": "./keys"},
-            "error: KEYS_DIR=./keys, but the compose file was written without keys\n  way out: `fccl compose --num-clients 3 --k",
+            "error: KEYS_DIR=./keys, but the compose file was written without keys\n  hint: `fccl compose "
+            "--num-clients 3 --k",
         ),
         ({"FED_ROUNDS": "0"}, "error: FED_ROUNDS=0: allowed is a whole number >= 1"),
         ({"SFT_DATA": "data/none.json"}, "error: data/none.json"),
@@ -192,7 +245,14 @@ def test_what_does_not_fit_is_refused_before_anything_starts(tmp_path, settings,
 
 
 def test_data_and_folders_of_others_are_neither_used_nor_changed(tmp_path):
-    run(sys.executable, "-m", "fccl", "prepare", cwd=tmp_path, env=clean_environment(**SMALL, SEED="7", PYTHONPATH=str(ROOT)))
+    run(
+        sys.executable,
+        "-m",
+        "fccl",
+        "prepare",
+        cwd=tmp_path,
+        env=clean_environment(**SMALL, SEED="7", PYTHONPATH=str(ROOT)),
+    )
     prepared = stamps(tmp_path / "data")
     with stack(tmp_path, HERE[0]) as up:
         assert up("up", "orchestrator", check=False).returncode != 0
@@ -201,9 +261,15 @@ def test_data_and_folders_of_others_are_neither_used_nor_changed(tmp_path):
         up("run", "--rm", "-T", "--entrypoint", "chown", "prepare", "4321:4321", "logs")
         refused = up("run", "--rm", "-T", "prepare", check=False, SEED="7")
         assert refused.returncode == 2
-        assert "error: the containers run as user 1000, who may not write to logs/ of user 4321\n  way out: put FCCL_UID=4321 and" in refused.stdout
+        assert (
+            "error: the containers run as user 1000, who may not write to logs/ of user 4321\n  hint: put "
+            "FCCL_UID=4321 and" in refused.stdout
+        )
         up("run", "--rm", "-T", "prepare", SEED="7", FCCL_UID="4321", FCCL_GID="4321")
         if os.geteuid() not in (USER, 4321):
             (tmp_path / "data" / "server" / "test_va.jsonl").chmod(0o600)
             refused = up("run", "--rm", "-T", "prepare", check=False, SEED="7", FCCL_UID="4321", FCCL_GID="4321")
-            assert "error: the containers run as user 4321, who may not read data/server/test_va.jsonl of user" in refused.stdout
+            assert (
+                "error: the containers run as user 4321, who may not read data/server/test_va.jsonl of user"
+                in refused.stdout
+            )

@@ -22,7 +22,12 @@ def an_adapter(tiny_model):
 
     def build(seed, scale=0.2):
         draw = torch.Generator().manual_seed(seed)
-        return Adapter({name: scale * torch.randn(parameter.shape, generator=draw) for name, parameter in tiny_model.factors.items()})
+        return Adapter(
+            {
+                name: scale * torch.randn(parameter.shape, generator=draw)
+                for name, parameter in tiny_model.factors.items()
+            }
+        )
 
     return build
 
@@ -31,7 +36,8 @@ def an_adapter(tiny_model):
 def taught(tiny_model):
     """Four examples and an adapter that has learnt them by heart, end-of-text included."""
     examples = [
-        SftExample(f"Say {word}", f"It is {answer}.") for word, answer in (("a", "hot"), ("b", "red and old"), ("c", "a tree"), ("d", "cold"))
+        SftExample(f"Say {word}", f"It is {answer}.")
+        for word, answer in (("a", "hot"), ("b", "red and old"), ("c", "a tree"), ("d", "cold"))
     ]
     rows = encode_sft(tiny_model.tokenizer, examples, tiny_model.spec.max_length)
     tiny_model.load(tiny_model.initial_adapter(0))
@@ -44,17 +50,27 @@ def taught(tiny_model):
 def split():
     """Nine instructions of three topics, six with an answer; eight pairs of two flaws, one of them a tie."""
     sft = [
-        SftExample(f"Say {word} {number}", f"{word} and {word}", topic=topic, answer=f"{word} and {word}" if topic != "talk" else "")
+        SftExample(
+            f"Say {word} {number}",
+            f"{word} and {word}",
+            topic=topic,
+            answer=f"{word} and {word}" if topic != "talk" else "",
+        )
         for topic, word in (("birds", "bird"), ("fruit", "apple"), ("talk", "I do not know"))
         for number in range(3)
     ]
-    va = [PreferencePair(f"Say {n}", "It is " + "red " * n, "Go away. " * (1 + n % 3), flaw="rude" if n % 2 else "wrong") for n in range(7)]
+    va = [
+        PreferencePair(f"Say {n}", "It is " + "red " * n, "Go away. " * (1 + n % 3), flaw="rude" if n % 2 else "wrong")
+        for n in range(7)
+    ]
     return Split(sft, [*va, PreferencePair("Say it", "the same", "the same", flaw="wrong")])
 
 
 @pytest.fixture(scope="session")
 def options():
-    return EvaluationOptions(gen_samples=3, gen_tokens=6, gen_temperature=0.8, bootstrap_samples=200, batch_size=4, seed=1)
+    return EvaluationOptions(
+        gen_samples=3, gen_tokens=6, gen_temperature=0.8, bootstrap_samples=200, batch_size=4, seed=1
+    )
 
 
 @pytest.fixture(scope="session")

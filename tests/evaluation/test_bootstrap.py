@@ -39,7 +39,9 @@ def test_moving_and_scaling_the_data_moves_and_scales_the_interval(rows, shift, 
 def test_perplexity_is_exp_of_the_nll_per_token(rows):
     nll, tokens = np.array(rows).T
     log, perplexity = BOOT.ratio(nll, tokens), BOOT.perplexity(nll, tokens)
-    assert (perplexity.value, perplexity.low, perplexity.high) == pytest.approx((math.exp(log.value), math.exp(log.low), math.exp(log.high)))
+    assert (perplexity.value, perplexity.low, perplexity.high) == pytest.approx(
+        (math.exp(log.value), math.exp(log.low), math.exp(log.high))
+    )
 
 
 @given(st.floats(-100, 100), st.integers(1, 40))
@@ -77,7 +79,9 @@ def test_counts_are_of_the_rows_that_are_summed(monkeypatch):
 def test_mean_agrees_with_scipy():
     values = np.random.default_rng(1).exponential(size=80)
     ours = Bootstrap(samples=20_000, seed=0).mean(values)
-    theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2)).confidence_interval
+    theirs = stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2)
+    ).confidence_interval
     assert (ours.low, ours.high) == (pytest.approx(theirs.low, abs=0.01), pytest.approx(theirs.high, abs=0.01))
 
 
@@ -98,11 +102,16 @@ def test_ratio_agrees_with_scipy():
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
     draw = np.random.default_rng(6)
-    hits = [found.low <= 1.0 <= found.high for found in (Bootstrap(300, trial).mean(draw.exponential(size=100)) for trial in range(400))]
+    hits = [
+        found.low <= 1.0 <= found.high
+        for found in (Bootstrap(300, trial).mean(draw.exponential(size=100)) for trial in range(400))
+    ]
     assert 0.90 <= np.mean(hits) <= 0.98
 
 
-@pytest.mark.parametrize(("over", "under"), [([], []), ([1.0, 2.0], [1.0]), ([1.0], [0.0]), ([math.nan], [1.0]), ([[1.0]], [[1.0]])])
+@pytest.mark.parametrize(
+    ("over", "under"), [([], []), ([1.0, 2.0], [1.0]), ([1.0], [0.0]), ([math.nan], [1.0]), ([[1.0]], [[1.0]])]
+)
 def test_what_has_no_ratio_is_refused(over, under):
     with pytest.raises(ValueError, match=r"interval needs|positive|numerators"):
         BOOT.ratio(over, under)

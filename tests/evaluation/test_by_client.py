@@ -11,7 +11,9 @@ from fccl.evaluation.suite import Evaluated, Split
 from fccl.model.scoring import PairScores, SftScores
 
 TOPICS = ["birds"] * 8 + ["fruit"] * 16
-SPLIT = Split([SftExample("a", "b", topic=topic, answer="b" if index % 2 else "") for index, topic in enumerate(TOPICS)], [])
+SPLIT = Split(
+    [SftExample("a", "b", topic=topic, answer="b" if index % 2 else "") for index, topic in enumerate(TOPICS)], []
+)
 BIRDS = np.array([topic == "birds" for topic in TOPICS])
 
 
@@ -32,7 +34,10 @@ def mix(shares, boot):
     return found, {difference.measure: difference for difference in found.differences}
 
 
-@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=30), st.dictionaries(st.sampled_from("abcd"), st.floats(0.01, 9), min_size=1))
+@given(
+    st.lists(st.sampled_from("abc"), min_size=1, max_size=30),
+    st.dictionaries(st.sampled_from("abcd"), st.floats(0.01, 9), min_size=1),
+)
 def test_each_topic_weighs_as_much_as_in_the_clients_data(topics, shares):
     weights = topic_weights(topics, shares)
     for topic in set(topics):
@@ -54,7 +59,9 @@ def test_perplexity_is_weighted_by_topic(boot):
     noise = 0.01 * np.mean([0, 1, 2])
     assert math.log(found.own_perplexity.value) == pytest.approx(0.75 * 1 + 0.25 * 4 + noise, abs=0.005)
     assert math.log(found.global_perplexity.value) == pytest.approx(0.75 * 2 + 0.25 * 1 + noise, abs=0.005)
-    assert differences["response perplexity"].estimate.value == pytest.approx(found.global_perplexity.value / found.own_perplexity.value)
+    assert differences["response perplexity"].estimate.value == pytest.approx(
+        found.global_perplexity.value / found.own_perplexity.value
+    )
     assert found.own_exact is not None
     assert found.global_exact is not None
     assert (found.own_exact.value, found.global_exact.value) == (pytest.approx(0.75), pytest.approx(0.25))

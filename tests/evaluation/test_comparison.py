@@ -13,7 +13,9 @@ def evaluated(name, nll, margins, exact=()):
     """A model with these numbers; every response has two tokens."""
     two = np.full(len(nll), 2)
     pairs = PairScores(np.array(margins), np.zeros(len(margins)), np.full(len(margins), 2), np.full(len(margins), 4))
-    return Evaluated(name, None, Split([], []), SftScores(np.array(nll), two), pairs, np.array(exact, dtype=float), (), 0)
+    return Evaluated(
+        name, None, Split([], []), SftScores(np.array(nll), two), pairs, np.array(exact, dtype=float), (), 0
+    )
 
 
 WEAK = evaluated("base", [8.0 + n % 3 for n in range(12)], [-1.0, 1.0] * 5 + [0.0, 0.0], [0] * 8 + [1] * 2)
@@ -46,7 +48,11 @@ def test_differences_are_those_of_the_models_figures(boot):
 def test_a_model_does_not_differ_from_itself(boot):
     for difference in compare(STRONG, STRONG, boot).differences:
         neutral = 1.0 if difference.kind == "ratio" else 0.0
-        assert (difference.estimate.value, difference.estimate.low, difference.estimate.high) == (neutral, neutral, neutral)
+        assert (difference.estimate.value, difference.estimate.low, difference.estimate.high) == (
+            neutral,
+            neutral,
+            neutral,
+        )
         assert difference.verdict == "no significant difference"
 
 
@@ -74,5 +80,8 @@ def test_pairing_finds_what_two_separate_intervals_cannot():
 def test_false_alarms_come_about_as_seldom_as_they_should():
     """Two models that differ by chance alone: about one verdict in twenty is wrong."""
     draw = np.random.default_rng(1)
-    verdicts = [perplexity_ratio(draw.normal(size=60), draw.normal(size=60), np.ones(60), Bootstrap(200, trial)).verdict for trial in range(300)]
+    verdicts = [
+        perplexity_ratio(draw.normal(size=60), draw.normal(size=60), np.ones(60), Bootstrap(200, trial)).verdict
+        for trial in range(300)
+    ]
     assert 0.01 < 1 - verdicts.count("no significant difference") / 300 < 0.11

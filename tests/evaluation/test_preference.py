@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 
 from fccl.evaluation.preference import TIE_NATS, accuracy, choices, preference
 
-margins = st.lists(st.sampled_from([0.0, TIE_NATS / 2, -TIE_NATS / 2, 0.5, -0.5, 30.0, -2.0]), min_size=1, max_size=30).map(np.array)
+margins = st.lists(
+    st.sampled_from([0.0, TIE_NATS / 2, -TIE_NATS / 2, 0.5, -0.5, 30.0, -2.0]), min_size=1, max_size=30
+).map(np.array)
 
 
 def test_a_tie_is_neither_right_nor_wrong(boot):

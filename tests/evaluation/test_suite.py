@@ -58,21 +58,33 @@ def test_no_adapter_is_the_base_model(tiny_model, split, options, boot):
 def exact_of(tiny_model, taught, options, answers):
     """Exact answers of the taught model when these are the answers; the responses say something else."""
     examples, adapter = taught
-    sft = [SftExample(example.instruction, "something else", answer=answer) for example, answer in zip(examples, answers, strict=True)]
-    return evaluate_model(tiny_model, "SFT", adapter, Split(sft, [PreferencePair("a", "b", "c")]), options).exact.tolist()
+    sft = [
+        SftExample(example.instruction, "something else", answer=answer)
+        for example, answer in zip(examples, answers, strict=True)
+    ]
+    return evaluate_model(
+        tiny_model, "SFT", adapter, Split(sft, [PreferencePair("a", "b", "c")]), options
+    ).exact.tolist()
 
 
 def test_what_was_learnt_by_heart_is_exact_and_likelier(tiny_model, taught, options, boot):
     examples, adapter = taught
     assert exact_of(tiny_model, taught, options, [example.response for example in examples]) == [1, 1, 1, 1]
-    split = Split(examples, [PreferencePair(example.instruction, example.response, "It is so.") for example in examples])
+    split = Split(
+        examples, [PreferencePair(example.instruction, example.response, "It is so.") for example in examples]
+    )
     base, found = (summarise(evaluate_model(tiny_model, "", each, split, options), boot) for each in (None, adapter))
     assert found.perplexity.value < base.perplexity.value / 10
     assert (found.preference.right, found.preference.ties) == (4, 0)
 
 
 def test_a_wrong_answer_and_one_that_goes_on_are_not_exact(tiny_model, taught, options):
-    assert exact_of(tiny_model, taught, options, ["It is cold.", "It is red", "It is", " It  is cold. "]) == [0, 0, 0, 1]
+    assert exact_of(tiny_model, taught, options, ["It is cold.", "It is red", "It is", " It  is cold. "]) == [
+        0,
+        0,
+        0,
+        1,
+    ]
     assert exact_of(tiny_model, taught, options, ["It is", "It is red and", "It is a", "It"]) == [0, 0, 0, 0]
 
 
@@ -83,7 +95,9 @@ def test_preference_is_by_sum_and_per_token(evaluated, summary, boot):
     assert summary.margin.value == pytest.approx(evaluated.pairs.margins.mean())
 
 
-@pytest.mark.parametrize(("text", "same"), [("a cat", True), (" a  cat\n", True), ("A cat", False), ("a cat.", False), ("acat", False)])
+@pytest.mark.parametrize(
+    ("text", "same"), [("a cat", True), (" a  cat\n", True), ("A cat", False), ("a cat.", False), ("acat", False)]
+)
 def test_an_answer_is_the_same_but_for_white_space(text, same):
     assert same_answer(text, "a cat") is same
 

@@ -39,8 +39,12 @@ def loss(tiny_model, split):
 @pytest.fixture(scope="module")
 def task(tiny_model, an_adapter):
     def build(phase, number=0, threads=1):
-        train = TrainSpec(epochs=1, learning_rate=0.1, batch_size=4, warmup=0, max_grad_norm=1, dpo_beta=BETA, threads=threads)
-        return FitTask("run", number, phase, an_adapter(1), an_adapter(9) if phase == "va" else None, tiny_model.spec, train, 7)
+        train = TrainSpec(
+            epochs=1, learning_rate=0.1, batch_size=4, warmup=0, max_grad_norm=1, dpo_beta=BETA, threads=threads
+        )
+        return FitTask(
+            "run", number, phase, an_adapter(1), an_adapter(9) if phase == "va" else None, tiny_model.spec, train, 7
+        )
 
     return build
 
@@ -78,18 +82,32 @@ def test_slopes_are_the_derivatives_of_the_loss_by_the_weights(loss, task, clien
     mean = sum(weight * slope for weight, slope in zip(WEIGHTS, slopes, strict=True))
     for index, slope in enumerate(slopes):
         low, high = (
-            loss.loss(task(phase), weighted_mean(zip([(1 - e) * w + e * (i == index) for i, w in enumerate(WEIGHTS)], clients, strict=True)))
+            loss.loss(
+                task(phase),
+                weighted_mean(
+                    zip([(1 - e) * w + e * (i == index) for i, w in enumerate(WEIGHTS)], clients, strict=True)
+                ),
+            )
             for e in (0.0, 0.02)
         )
         moved = [(1.02) * w - 0.02 * (i == index) for i, w in enumerate(WEIGHTS)]
-        other = Adapter({name: sum(w * client.tensors[name] for w, client in zip(moved, clients, strict=True)) for name in centre.tensors})
+        other = Adapter(
+            {
+                name: sum(w * client.tensors[name] for w, client in zip(moved, clients, strict=True))
+                for name in centre.tensors
+            }
+        )
         assert low == pytest.approx(loss.loss(task(phase), centre), rel=1e-6)
         assert (high - loss.loss(task(phase), other)) / 0.04 == pytest.approx(slope - mean, rel=0.02, abs=2e-3)
 
 
 @pytest.mark.parametrize("phase", ["sft", "va"])
 def test_slopes_leave_nothing_behind_but_the_adapter_that_was_asked_for(tiny_model, loss, task, clients, phase):
-    before = {name: parameter.detach().clone() for name, parameter in tiny_model.base.named_parameters() if not parameter.requires_grad}
+    before = {
+        name: parameter.detach().clone()
+        for name, parameter in tiny_model.base.named_parameters()
+        if not parameter.requires_grad
+    }
     for parameter in tiny_model.factors.values():
         parameter.grad = None
     loss.slopes(task(phase), clients[0], clients)
@@ -104,7 +122,9 @@ def test_slopes_leave_nothing_behind_but_the_adapter_that_was_asked_for(tiny_mod
 @pytest.mark.parametrize("phase", ["sft", "va"])
 def test_the_batches_change_no_more_than_float_noise(tiny_model, split, task, clients, phase):
     found = [
-        VerificationLoss(Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=size), 0).slopes(task(phase), clients[0], clients)
+        VerificationLoss(Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=size), 0).slopes(
+            task(phase), clients[0], clients
+        )
         for size in (1, 3, 32)
     ]
     for other in found[1:]:
@@ -113,7 +133,9 @@ def test_the_batches_change_no_more_than_float_noise(tiny_model, split, task, cl
 
 
 @pytest.mark.parametrize("phase", ["sft", "va"])
-def test_twice_is_the_same_to_the_bit_whatever_was_loaded_or_how_many_threads_there_are(tiny_model, loss, task, clients, phase):
+def test_twice_is_the_same_to_the_bit_whatever_was_loaded_or_how_many_threads_there_are(
+    tiny_model, loss, task, clients, phase
+):
     first = loss.slopes(task(phase), clients[0], clients)
     tiny_model.load(clients[2])
     threads = torch.get_num_threads()
@@ -145,7 +167,11 @@ def test_the_reference_is_scored_once_and_shared_with_the_validation(tiny_model,
     from fccl.evaluation import held_out
 
     loaded = []
-    monkeypatch.setattr(held_out, "score_pairs", lambda *arguments: loaded.append(tiny_model.adapter().sha256) or score_pairs(*arguments))
+    monkeypatch.setattr(
+        held_out,
+        "score_pairs",
+        lambda *arguments: loaded.append(tiny_model.adapter().sha256) or score_pairs(*arguments),
+    )
     validator = Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=4)
     loss = VerificationLoss(validator, 4)
     for number in (3, 4):
@@ -204,7 +230,10 @@ def test_the_examples_change_from_round_to_round_and_not_within_one(tiny_model, 
 @pytest.mark.parametrize("number", [0, 1])
 def test_the_loss_is_that_of_those_that_were_drawn(tiny_model, split, task, clients, phase, number):
     seed = named_seed(task(phase).seed, "verification", number)
-    sft, va = ([held[index] for index in proportional_draw([each.topic for each in held], 4, seed)] for held in (split.sft, split.va))
+    sft, va = (
+        [held[index] for index in proportional_draw([each.topic for each in held], 4, seed)]
+        for held in (split.sft, split.va)
+    )
     loss = VerificationLoss(Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=4), 4)
     expected = by_hand(tiny_model, Split(sft, va), phase, clients[0], task("va").reference)
     assert loss.loss(task(phase, number), clients[0]) == pytest.approx(expected, rel=1e-5)
@@ -217,14 +246,17 @@ def test_more_examples_than_there_are_is_all_of_them(tiny_model, split, task, cl
     assert many.examples("va") == everything.examples("va") == 8
 
 
-# --- the three sources on a real model: two clients that learnt from such examples, one that moved as far in a random direction
+# --- the three sources on a real model: two clients that learnt from such examples, one that moved as far in a random
+# direction
 
 
 @pytest.fixture(scope="module", params=["sft", "va"])
 def a_round(request, tiny_model, split, task):
     """The task and three updates, the last of them noise."""
     start = tiny_model.initial_adapter(0)
-    given_task = dataclasses.replace(task(request.param), adapter=start, reference=start if request.param == "va" else None)
+    given_task = dataclasses.replace(
+        task(request.param), adapter=start, reference=start if request.param == "va" else None
+    )
     adapters = [learnt(tiny_model, split, given_task, seed) for seed in (1, 2)]
     draw = torch.Generator().manual_seed(3)
     noise = {name: torch.randn(tensor.shape, generator=draw) for name, tensor in start.tensors.items()}
@@ -232,7 +264,9 @@ def a_round(request, tiny_model, split, task):
     adapters.append(Adapter({name: tensor + scale * noise[name] for name, tensor in start.tensors.items()}))
     report = TrainingReport(tokens=1, tokens_per_second=1.0, steps=1)
     said = Contribution(avg_loss=1.0, num_samples=5, seconds=0.0)
-    return given_task, [ClientUpdate("run", i, 0, request.param, adapter, said, report) for i, adapter in enumerate(adapters)]
+    return given_task, [
+        ClientUpdate("run", i, 0, request.param, adapter, said, report) for i, adapter in enumerate(adapters)
+    ]
 
 
 def learnt(model, split, task, seed):
@@ -241,7 +275,9 @@ def learnt(model, split, task, seed):
     if task.phase == "sft":
         objective = SftObjective(model, validator.rows)
     else:
-        objective = DpoObjective(model, validator.pairs, reference_log_probs(model, task.reference, validator.pairs, 4), BETA)
+        objective = DpoObjective(
+            model, validator.pairs, reference_log_probs(model, task.reference, validator.pairs, 4), BETA
+        )
     model.load(task.adapter)
     train(model.factors.values(), objective, spec, seed)
     return model.adapter()
@@ -259,7 +295,11 @@ def test_a_noise_update_loses_weight_and_the_mean_gets_no_worse(loss, a_round, r
 
 def test_the_same_weighing_twice(loss, a_round):
     first, second = (Verified(loss).weigh(*a_round) for _ in range(2))
-    assert (first.weights, first.scores, first.verification.path) == (second.weights, second.scores, second.verification.path)
+    assert (first.weights, first.scores, first.verification.path) == (
+        second.weights,
+        second.scores,
+        second.verification.path,
+    )
     assert np.argmin(first.verification.path) == first.verification.taken
 
 
@@ -286,9 +326,15 @@ def wider(tiny_model, rank, seed):
 
 
 @pytest.mark.parametrize("phase", ["sft", "va"])
-def test_what_clients_train_of_a_wider_adapter_is_judged_with_the_rest_behind_it(tiny_model, split, loss, task, clients, phase):
+def test_what_clients_train_of_a_wider_adapter_is_judged_with_the_rest_behind_it(
+    tiny_model, split, loss, task, clients, phase
+):
     """The reference has a rank of its own; the slopes are those of the whole model along what is trained."""
-    wide = dataclasses.replace(task(phase), adapter=wider(tiny_model, 7, 5), **({"reference": wider(tiny_model, 6, 6)} if phase == "va" else {}))
+    wide = dataclasses.replace(
+        task(phase),
+        adapter=wider(tiny_model, 7, 5),
+        **({"reference": wider(tiny_model, 6, 6)} if phase == "va" else {}),
+    )
     for client in clients:
         whole = completed(client, wide.adapter)
         expected = by_hand(tiny_model, split, phase, whole, wide.reference)
@@ -298,7 +344,10 @@ def test_what_clients_train_of_a_wider_adapter_is_judged_with_the_rest_behind_it
     assert value == pytest.approx(loss.loss(wide, clients[0]), rel=1e-6)
     for slope, direction in zip(slopes, clients[1:], strict=True):
         ahead, back = (
-            loss.loss(wide, Adapter({name: tensor + step * direction.tensors[name] for name, tensor in clients[0].tensors.items()}))
+            loss.loss(
+                wide,
+                Adapter({name: tensor + step * direction.tensors[name] for name, tensor in clients[0].tensors.items()}),
+            )
             for step in (0.01, -0.01)
         )
         assert (ahead - back) / 0.02 == pytest.approx(slope, rel=0.03, abs=3e-3)
@@ -307,9 +356,15 @@ def test_what_clients_train_of_a_wider_adapter_is_judged_with_the_rest_behind_it
 @pytest.mark.parametrize("source", [Verified, LeaveOneOut, ValidationLoss])
 def test_sources_weigh_updates_of_different_ranks_under_a_wider_adapter(tiny_model, loss, task, source):
     wide = dataclasses.replace(task("sft"), adapter=wider(tiny_model, 7, 5))
-    said, report = Contribution(avg_loss=1.0, num_samples=5, seconds=0.0), TrainingReport(tokens=1, tokens_per_second=1.0, steps=1)
+    said, report = (
+        Contribution(avg_loss=1.0, num_samples=5, seconds=0.0),
+        TrainingReport(tokens=1, tokens_per_second=1.0, steps=1),
+    )
     sent = [first(wider(tiny_model, 4, number), rank) for number, rank in enumerate((4, 1, 2))]
-    updates = [ClientUpdate("run", number, 0, "sft", adapter, said, report).behind(wide.trained) for number, adapter in enumerate(sent)]
+    updates = [
+        ClientUpdate("run", number, 0, "sft", adapter, said, report).behind(wide.trained)
+        for number, adapter in enumerate(sent)
+    ]
     weighing = source(loss).weigh(wide, updates)
     assert sum(weighing.weights) == pytest.approx(1)
     assert all(map(math.isfinite, weighing.scores))

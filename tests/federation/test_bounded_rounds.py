@@ -37,7 +37,9 @@ SOURCES = {
 
 @dataclasses.dataclass
 class Absurd(ToyLearner):
-    """Client 1 answers with `number` in the place of its numbers, as update or as control variate, from round `since` on."""
+    """Client 1 answers with `number` in the place of its numbers, as update or as control variate, from round `since`
+    on.
+    """
 
     number: float = 3e38
     as_control: bool = False
@@ -48,7 +50,11 @@ class Absurd(ToyLearner):
         if shard.client_id != 1 or task.round < self.since:
             return update
         absurd = Adapter({name: torch.full_like(tensor, self.number) for name, tensor in task.adapter.tensors.items()})
-        return dataclasses.replace(update, control=absurd) if self.as_control else dataclasses.replace(update, adapter=absurd)
+        return (
+            dataclasses.replace(update, control=absurd)
+            if self.as_control
+            else dataclasses.replace(update, adapter=absurd)
+        )
 
 
 def rounds(fed, learner, state=START):
@@ -67,7 +73,10 @@ def test_under_every_rule_the_run_is_the_one_without_the_absurd_client(name, num
     assert [each.record.adapter_sha256 for each in found] == [each.record.adapter_sha256 for each in expected]
     for each in found:
         assert [out.client_id for out in each.record.excluded] == [1]
-        assert "more than 1,000,000" in each.record.excluded[0].reason or "MAX_UPDATE_RATIO is 100" in each.record.excluded[0].reason
+        assert (
+            "more than 1,000,000" in each.record.excluded[0].reason
+            or "MAX_UPDATE_RATIO is 100" in each.record.excluded[0].reason
+        )
         assert 1 not in each.record.clients
 
 
@@ -75,15 +84,22 @@ def test_under_every_rule_the_run_is_the_one_without_the_absurd_client(name, num
 @pytest.mark.parametrize("number", ABSURD.values(), ids=ABSURD)
 def test_whoever_weighs_the_run_is_the_one_without_the_absurd_client(source, number):
     fed = federation(clients=6, rule=SOURCES[source])
-    assert rounds(fed, Absurd(number=number))[-1].record.adapter_sha256 == without_client_1(fed)[-1].record.adapter_sha256
+    assert (
+        rounds(fed, Absurd(number=number))[-1].record.adapter_sha256 == without_client_1(fed)[-1].record.adapter_sha256
+    )
 
 
 @pytest.mark.parametrize("name", ["svd", "exact"])
 @pytest.mark.parametrize("number", ABSURD.values(), ids=ABSURD)
 def test_products_of_absurd_factors_are_never_made(name, number):
-    fed = dataclasses.replace(federation(clients=5, aggregation=aggregation("fedavg", name, lora_r=3)), model=LORA_MODEL)
+    fed = dataclasses.replace(
+        federation(clients=5, aggregation=aggregation("fedavg", name, lora_r=3)), model=LORA_MODEL
+    )
     lora = dataclasses.replace(START, adapter=factors(0))
-    found, expected = (fed.run_round(lora, InProcessTransport(Lora(number=number, broken=broken), shard)).record for broken in ((), {1}))
+    found, expected = (
+        fed.run_round(lora, InProcessTransport(Lora(number=number, broken=broken), shard)).record
+        for broken in ((), {1})
+    )
     assert found.adapter_sha256 == expected.adapter_sha256
     assert [out.client_id for out in found.excluded] == [1]
 
@@ -95,7 +111,10 @@ class Lora(Absurd):
     def fit(self, task, shard, on_status):
         update = ToyLearner.fit(self, dataclasses.replace(task, adapter=adapter()), shard, on_status)
         start = task.trained.tensors
-        tensors = {name: torch.full_like(tensor, self.number) if shard.client_id == 1 else tensor + 0.1 for name, tensor in start.items()}
+        tensors = {
+            name: torch.full_like(tensor, self.number) if shard.client_id == 1 else tensor + 0.1
+            for name, tensor in start.items()
+        }
         return dataclasses.replace(update, adapter=Adapter(tensors))
 
 
@@ -113,14 +132,18 @@ def test_few_clients_are_measured_by_the_last_accepted_round_after_a_kill_too(tm
     fed = federation(clients=2)
     learner = Absurd(number=5e5, since=stop)
     whole = rounds(fed, learner)
-    assert [[out.client_id for out in each.record.excluded] for each in whole] == [[1] if number >= stop else [] for number in range(4)]
+    assert [[out.client_id for out in each.record.excluded] for each in whole] == [
+        [1] if number >= stop else [] for number in range(4)
+    ]
     folder = RunFolder(LogPaths(tmp_path), Journal(LogPaths(tmp_path)))
     folder.start(info(), fed.plan, START.adapter)
     for each in whole[:stop]:
         folder.commit(each, fed.plan)
     state = folder.resume(fed.plan)
     assert state.norms == whole[stop - 1].state.norms != MedianNorms()
-    assert [each.record.adapter_sha256 for each in rounds(fed, learner, state)] == [each.record.adapter_sha256 for each in whole[stop:]]
+    assert [each.record.adapter_sha256 for each in rounds(fed, learner, state)] == [
+        each.record.adapter_sha256 for each in whole[stop:]
+    ]
 
 
 def info():
@@ -128,12 +151,17 @@ def info():
 
 
 def test_the_quorum_counts_after_the_exclusion_and_the_error_names_the_client():
-    with pytest.raises(FederationError, match=r"round 1 has 3 good updates, MIN_CLIENTS is 4 \(client 1: its update has a number of size 3e\+38"):
+    with pytest.raises(
+        FederationError,
+        match=r"round 1 has 3 good updates, MIN_CLIENTS is 4 \(client 1: its update has a number of size 3e\+38",
+    ):
         rounds(federation(min_clients=4), Absurd())
 
 
 def test_a_rule_with_too_few_updates_left_says_who_is_missing_and_why():
-    with pytest.raises(FederationError, match=r"round 1: AGGREGATION=krum .* there are 4 \(client 1: its update has a number"):
+    with pytest.raises(
+        FederationError, match=r"round 1: AGGREGATION=krum .* there are 4 \(client 1: its update has a number"
+    ):
         rounds(federation(clients=5, aggregation=aggregation("krum")), Absurd())
 
 
@@ -148,7 +176,9 @@ def limited(limit):
 
     def validate(phase, adapter, reference):
         if abs(flat(adapter)).max() > limit:
-            raise AdapterError("the model's log-probabilities are not finite under this adapter", hint="a lower learning rate")
+            raise AdapterError(
+                "the model's log-probabilities are not finite under this adapter", hint="a lower learning rate"
+            )
         return HeldOut(loss=1.0, examples=1)
 
     return validate
@@ -166,11 +196,17 @@ def test_an_update_that_breaks_the_server_s_model_is_left_out_by_name(number):
 
 def test_where_all_updates_break_the_server_s_model_the_error_says_so_of_each():
     fed = dataclasses.replace(federation(), validate=limited(-1.0))
-    with pytest.raises(FederationError, match=r"0 good updates, .*client 0: its loss on the server's examples is not finite; client 1: "):
+    with pytest.raises(
+        FederationError,
+        match=r"0 good updates, .*client 0: its loss on the server's examples is not finite; client 1: ",
+    ):
         rounds(fed, ToyLearner())
 
 
 def test_a_result_that_is_too_large_names_who_moved_farthest():
     fed = federation(aggregation=aggregation("fedavgm", server_lr=1e9))
-    with pytest.raises(FederationError, match=r"round 1: AGGREGATION=fedavgm: the aggregated adapter has a number of size .*client \d: norm"):
+    with pytest.raises(
+        FederationError,
+        match=r"round 1: AGGREGATION=fedavgm: the aggregated adapter has a number of size .*client \d: norm",
+    ):
         rounds(fed, ToyLearner())

@@ -19,8 +19,14 @@ norms = st.floats(1e-6, 1e6)
 
 def sent(*changes, controls=None):
     """Updates of which only the norms matter."""
-    found = [dataclasses.replace(update(index, (0.0, 0.0, 0.0)), change_norm=float(change)) for index, change in enumerate(changes)]
-    return [dataclasses.replace(each, control_norm=control) for each, control in zip(found, controls or [None] * len(found), strict=True)]
+    found = [
+        dataclasses.replace(update(index, (0.0, 0.0, 0.0)), change_norm=float(change))
+        for index, change in enumerate(changes)
+    ]
+    return [
+        dataclasses.replace(each, control_norm=control)
+        for each, control in zip(found, controls or [None] * len(found), strict=True)
+    ]
 
 
 @pytest.mark.parametrize("number", [3e38, -3e38, 1.0001e6, -2e6, 1e30])
@@ -69,12 +75,16 @@ def test_clients_who_send_back_what_they_were_given_make_nobody_else_long(honest
 @pytest.mark.parametrize("changes", [(1e5,), (1.0, 1e5), (0.0, 1.0, 1e5), (0.0, 0.0, 1e5, 0.0), (1e5, 1e5)])
 def test_few_are_measured_by_the_last_accepted_round(changes):
     assert not too_long(sent(*changes), 100, NOTHING)
-    assert sorted(too_long(sent(*changes), 100, MedianNorms(change=1.0))) == [index for index, one in enumerate(changes) if one > 100]
+    assert sorted(too_long(sent(*changes), 100, MedianNorms(change=1.0))) == [
+        index for index, one in enumerate(changes) if one > 100
+    ]
 
 
 def test_control_variates_are_measured_beside_each_other():
     updates = sent(1, 1, 1, 1, controls=[0.1, 0.2, 0.1, 1e3])
-    assert {client: reason[:19] for client, reason in too_long(updates, 100, NOTHING).items()} == {3: "its control variate"}
+    assert {client: reason[:19] for client, reason in too_long(updates, 100, NOTHING).items()} == {
+        3: "its control variate"
+    }
     assert medians(updates[:3], NOTHING) == MedianNorms(change=1.0, control=0.1)
 
 

@@ -123,7 +123,11 @@ def of_another_shape(answer):
 
 
 def with_invented_samples(answer):
-    yield answer if answer.client_id else replaced(answer, contribution=answer.contribution.model_copy(update={"num_samples": 10**9}))
+    yield (
+        answer
+        if answer.client_id
+        else replaced(answer, contribution=answer.contribution.model_copy(update={"num_samples": 10**9}))
+    )
 
 
 def replaced(update, **changes):
@@ -167,7 +171,9 @@ def test_nobody_speaks_who_was_not_asked():
 
 def test_too_few_clients_is_an_error_that_names_them():
     fed = federation(min_clients=3)
-    with pytest.raises(FederationError, match=r"round 1 has 2 good updates, MIN_CLIENTS is 3 \(client 1: the loss is not finite"):
+    with pytest.raises(
+        FederationError, match=r"round 1 has 2 good updates, MIN_CLIENTS is 3 \(client 1: the loss is not finite"
+    ):
         run(fed, InProcessTransport(ToyLearner(broken=frozenset({1, 2})), shard))
 
 
@@ -197,13 +203,18 @@ def test_a_task_has_a_reference_exactly_in_va(phase, reference):
 
 def test_weights_in_the_record_are_the_rules():
     rule = ContributionRule(source="loss_inverse", temperature=0.5)
-    record = federation(rule=rule).run_round(FederationState(0, adapter()), InProcessTransport(ToyLearner(), shard)).record
+    record = (
+        federation(rule=rule).run_round(FederationState(0, adapter()), InProcessTransport(ToyLearner(), shard)).record
+    )
     assert record.weights == rule.weights(record.contributions)
     assert record.scores == rule.scores(record.contributions)
     assert record.effective_clients == pytest.approx(1 / sum(weight**2 for weight in record.weights))
 
 
-@pytest.mark.parametrize("name", ["fedavgm", "fedadam", "fedyogi", "fedadagrad", "median", "trimmed_mean", "krum", "multi_krum", "geometric_median"])
+@pytest.mark.parametrize(
+    "name",
+    ["fedavgm", "fedadam", "fedyogi", "fedadagrad", "median", "trimmed_mean", "krum", "multi_krum", "geometric_median"],
+)
 def test_the_rule_makes_the_next_adapter_and_each_phase_starts_its_state_anew(name):
     rule = aggregation(name)
     results = run(federation(clients=5, aggregation=rule))
@@ -211,8 +222,13 @@ def test_the_rule_makes_the_next_adapter_and_each_phase_starts_its_state_anew(na
     for result in results:
         if result.record.round == 2:
             server = rule.initial(before)
-        expected = rule.aggregate(before, Parts(result.record.weights, [update.adapter for update in result.updates]), server)
-        assert (result.state.adapter.sha256, result.state.server.sha256) == (expected.adapter.sha256, expected.state.sha256)
+        expected = rule.aggregate(
+            before, Parts(result.record.weights, [update.adapter for update in result.updates]), server
+        )
+        assert (result.state.adapter.sha256, result.state.server.sha256) == (
+            expected.adapter.sha256,
+            expected.state.sha256,
+        )
         assert result.record.aggregation == name
         before, server = expected.adapter, expected.state
 
@@ -226,7 +242,9 @@ def test_the_record_says_whom_a_rule_counted_and_is_silent_when_it_took_the_weig
 
 def factors(*numbers):
     """One LoRA pair of rank 1."""
-    return Adapter({"m.lora_A.weight": torch.tensor([numbers[:2]]), "m.lora_B.weight": torch.tensor([numbers[2:]]).T.contiguous()})
+    return Adapter(
+        {"m.lora_A.weight": torch.tensor([numbers[:2]]), "m.lora_B.weight": torch.tensor([numbers[2:]]).T.contiguous()}
+    )
 
 
 @dataclasses.dataclass
@@ -247,7 +265,10 @@ def test_the_record_says_how_far_the_factors_are_from_the_mean_product(name):
     start = FederationState(0, factors(1.0, 1.0, 0.0, 0.0, 0.0))
     rule = aggregation("fedavg", name, lora_r=1)
     result = federation(aggregation=rule).run_round(start, InProcessTransport(FactorLearner(), shard))
-    a, b = (torch.stack([update.adapter.tensors[f"m.lora_{side}.weight"] for update in result.updates]).double() for side in "AB")
+    a, b = (
+        torch.stack([update.adapter.tensors[f"m.lora_{side}.weight"] for update in result.updates]).double()
+        for side in "AB"
+    )
     weights = torch.tensor(result.record.weights, dtype=torch.float64)[:, None, None]
     mean = (weights * (b @ a)).sum(0)
     new = result.state.adapter.tensors
@@ -255,8 +276,19 @@ def test_the_record_says_how_far_the_factors_are_from_the_mean_product(name):
     assert result.record.lora_error == pytest.approx(float((mean - made).norm() / mean.norm()), abs=1e-6)
     values = torch.linalg.svdvals(mean)
     best = float(values[1:].norm() / values.norm())
-    assert result.record.lora_error == pytest.approx(best, abs=1e-6) if name == "svd" else result.record.lora_error > best + 0.01
-    assert product_error(start.adapter, Parts(result.record.weights, [update.adapter for update in result.updates]), result.state.adapter) > 0
+    assert (
+        result.record.lora_error == pytest.approx(best, abs=1e-6)
+        if name == "svd"
+        else result.record.lora_error > best + 0.01
+    )
+    assert (
+        product_error(
+            start.adapter,
+            Parts(result.record.weights, [update.adapter for update in result.updates]),
+            result.state.adapter,
+        )
+        > 0
+    )
 
 
 def test_with_a_frozen_an_update_that_moved_it_does_not_count():

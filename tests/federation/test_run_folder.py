@@ -69,7 +69,10 @@ def test_what_the_server_carries_survives_a_stop(folder, tmp_path, name, stop):
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_control_variates_survive_a_stop(folder, tmp_path, stop):
     """Two of four clients a round, so some c_i are older than the last round; the VA rounds begin without any."""
-    rule, whole = aggregation("scaffold"), RunFolder(LogPaths(tmp_path / "whole"), Journal(LogPaths(tmp_path / "whole")))
+    rule, whole = (
+        aggregation("scaffold"),
+        RunFolder(LogPaths(tmp_path / "whole"), Journal(LogPaths(tmp_path / "whole"))),
+    )
     expected = run(whole, whole.start(INFO, federation().plan, START.adapter), aggregation=rule, per_round=2)
     stopped = run(folder, folder.start(INFO, federation().plan, START.adapter), stop, aggregation=rule, per_round=2)
     folder.paths.control(3, "0" * 64).write_bytes(b"of a round that was never committed") if stop != 2 else None
@@ -80,7 +83,9 @@ def test_control_variates_survive_a_stop(folder, tmp_path, stop):
     assert bool(state.controls) == (stop != 2)
     final = run(folder, state, aggregation=rule, per_round=2)
     assert final.adapter.sha256 == expected.adapter.sha256
-    assert sorted(path.name for path in folder.paths.controls.iterdir()) == sorted(path.name for path in whole.paths.controls.iterdir())
+    assert sorted(path.name for path in folder.paths.controls.iterdir()) == sorted(
+        path.name for path in whole.paths.controls.iterdir()
+    )
     assert len(list(folder.paths.controls.iterdir())) == len(final.controls)
 
 
@@ -121,7 +126,9 @@ def test_a_run_of_an_earlier_version_goes_on_to_the_same_bytes(folder, tmp_path,
     made_by_an_earlier_version(folder.paths.root)
     final = run(folder, folder.resume(federation().plan))
     assert final.adapter.sha256 == expected.adapter.sha256
-    assert {path.name for path in folder.paths.global_adapter(0).parent.glob("*.pt")} <= {"global_round_3.pt"}, "old rounds go"
+    assert {path.name for path in folder.paths.global_adapter(0).parent.glob("*.pt")} <= {"global_round_3.pt"}, (
+        "old rounds go"
+    )
 
 
 @pytest.mark.parametrize("name", ["fedadam", "fedavgm", "scaffold"])
@@ -235,7 +242,10 @@ def lose(folder, what):
 def test_a_run_whose_folder_goes_while_it_is_at_work_ends_with_an_error(folder, what):
     state = run(folder, folder.start(INFO, federation().plan, START.adapter), stop=2)
     lose(folder, what)
-    with pytest.raises(StorageError, match=r"no longer holds run run: somebody removed or replaced it|was removed or cut while the run was at work"):
+    with pytest.raises(
+        StorageError,
+        match=r"no longer holds run run: somebody removed or replaced it|was removed or cut while the run was at work",
+    ):
         run(folder, state)
 
 
@@ -265,4 +275,6 @@ def test_what_killed_processes_left_is_cleared_away_and_a_folder_set_aside_comes
     (paths.root / ".adapter.old").mkdir()
     folder.tidy()
     found = sorted(path.relative_to(paths.root) for path in paths.root.rglob("*"))
-    assert found == sorted([*kept, *(path.relative_to(paths.root) for path in (paths.adapter, paths.controls, paths.received))])
+    assert found == sorted(
+        [*kept, *(path.relative_to(paths.root) for path in (paths.adapter, paths.controls, paths.received))]
+    )

@@ -1,4 +1,6 @@
-"""What a MODEL_NAME stands for: a checkpoint's loss is the checkpoint's, and what would load as something else is one line with the way out."""
+"""What a MODEL_NAME stands for: a checkpoint's loss is the checkpoint's, and what would load as something else is one
+line with the way out.
+"""
 
 import json
 import shutil
@@ -18,13 +20,17 @@ from fccl.model.loading import load_model
 from fccl.model.losses import target_log_probs
 from fccl.specs import ModelSpec
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft", "ignore::RuntimeWarning:peft")  # of the trainer that the tests play
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning:peft", "ignore::RuntimeWarning:peft"
+)  # of the trainer that the tests play
 
 EXAMPLES = [SftExample("Name a bird.", "It is a sparrow."), SftExample("What is it?", "A dog, of course.")]
 
 
 def spec(name, **changes):
-    return ModelSpec(**{"name": str(name), "lora_r": 2, "lora_alpha": 4, "lora_targets": "all-linear", "max_length": 64} | changes)
+    return ModelSpec(
+        **{"name": str(name), "lora_r": 2, "lora_alpha": 4, "lora_targets": "all-linear", "max_length": 64} | changes
+    )
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +38,23 @@ def llama_path(tmp_path_factory, tiny_model_path):
     """A random Llama of two layers whose head is not tied, beside the tokenizer of the tiny GPT-2."""
     folder = tmp_path_factory.mktemp("llama")
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_path)
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    }
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=128, bos_token_id=0, eos_token_id=0, initializer_range=0.1, **shape)
+        config = LlamaConfig(
+            vocab_size=len(tokenizer),
+            max_position_embeddings=128,
+            bos_token_id=0,
+            eos_token_id=0,
+            initializer_range=0.1,
+            **shape,
+        )
         LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -85,16 +104,36 @@ KINDS = {
     "DoRA": ("llama", LoraConfig(**LORA, target_modules=["q_proj", "down_proj"], use_dora=True)),
     "DoRA of Conv1D": ("gpt2", LoraConfig(**LORA, target_modules=["c_attn"], use_dora=True, fan_in_fan_out=True)),
     "biases": ("gpt2", LoraConfig(**LORA, target_modules=["c_attn"], bias="all", fan_in_fan_out=True)),
-    "ranks of their own": ("llama", LoraConfig(**LORA, target_modules=["q_proj", "v_proj"], rank_pattern={"v_proj": 1}, alpha_pattern={"v_proj": 5})),
+    "ranks of their own": (
+        "llama",
+        LoraConfig(
+            **LORA, target_modules=["q_proj", "v_proj"], rank_pattern={"v_proj": 1}, alpha_pattern={"v_proj": 5}
+        ),
+    ),
     "a head of its own": ("llama", LoraConfig(**LORA, target_modules=["q_proj"], modules_to_save=["lm_head"])),
-    "a head of its own, tied before": ("gpt2", LoraConfig(**LORA, target_modules=["c_attn"], modules_to_save=["lm_head"], fan_in_fan_out=True)),
-    "embeddings of its own, tied before": ("gpt2", LoraConfig(**LORA, target_modules=["c_attn"], modules_to_save=["wte"], fan_in_fan_out=True)),
+    "a head of its own, tied before": (
+        "gpt2",
+        LoraConfig(**LORA, target_modules=["c_attn"], modules_to_save=["lm_head"], fan_in_fan_out=True),
+    ),
+    "embeddings of its own, tied before": (
+        "gpt2",
+        LoraConfig(**LORA, target_modules=["c_attn"], modules_to_save=["wte"], fan_in_fan_out=True),
+    ),
     "LoRA of tied embeddings": ("gpt2", LoraConfig(**LORA, target_modules=["wte", "c_attn"], fan_in_fan_out=True)),
     "LoRA of a tied head": ("gpt2", LoraConfig(**LORA, target_modules=["lm_head"])),
     "LoRA of embeddings and head": ("llama", LoraConfig(**LORA, target_modules=["embed_tokens", "lm_head"])),
-    "single tokens": ("llama", LoraConfig(**LORA, target_modules=["q_proj"], trainable_token_indices={"embed_tokens": [1, 2, 3]})),
-    "single tokens, tied": ("gpt2", LoraConfig(**LORA, target_modules=["c_attn"], trainable_token_indices=[1, 2, 3], fan_in_fan_out=True)),
-    "IA3": ("llama", IA3Config(task_type="CAUSAL_LM", target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"])),
+    "single tokens": (
+        "llama",
+        LoraConfig(**LORA, target_modules=["q_proj"], trainable_token_indices={"embed_tokens": [1, 2, 3]}),
+    ),
+    "single tokens, tied": (
+        "gpt2",
+        LoraConfig(**LORA, target_modules=["c_attn"], trainable_token_indices=[1, 2, 3], fan_in_fan_out=True),
+    ),
+    "IA3": (
+        "llama",
+        IA3Config(task_type="CAUSAL_LM", target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]),
+    ),
     "LoHa": ("llama", LoHaConfig(r=2, alpha=4, task_type="CAUSAL_LM", target_modules=["q_proj"], init_weights=False)),
 }
 
@@ -106,10 +145,14 @@ def test_a_checkpoint_has_the_checkpoint_s_loss_and_so_has_its_export(kind, llam
     theirs = checkpoint(tmp_path / "checkpoint", base, config)
     model = load_model(spec(tmp_path / "checkpoint"))
     batch = batch_of(model.tokenizer)
-    reloaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), tmp_path / "checkpoint").eval()
+    reloaded = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), tmp_path / "checkpoint"
+    ).eval()
     expected = nll(reloaded, batch)
     assert expected == pytest.approx(nll(theirs, batch), rel=1e-5)
-    assert abs(expected - nll(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), batch)) > 1e-3  # the adapter says something
+    assert (
+        abs(expected - nll(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), batch)) > 1e-3
+    )  # the adapter says something
     assert loaded_nll(model, batch) == pytest.approx(expected, rel=1e-4)
     assert model.made_of == (str(base), str(tmp_path / "checkpoint"))
     save_merged(model, model.initial_adapter(1), tmp_path / "merged", "card")
@@ -150,14 +193,19 @@ def lora_path(tmp_path_factory, llama_path):
 
 
 @pytest.mark.parametrize(("which", "targets"), [("llama", ["q_proj"]), ("gpt2", ["c_attn"])])
-def test_a_checkpoint_with_tokens_of_its_own_brings_their_embeddings_and_its_tokenizer(which, targets, llama_path, tiny_model_path, tmp_path):
+def test_a_checkpoint_with_tokens_of_its_own_brings_their_embeddings_and_its_tokenizer(
+    which, targets, llama_path, tiny_model_path, tmp_path
+):
     base = {"llama": llama_path, "gpt2": tiny_model_path}[which]
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.add_tokens(["<think>", "</think>"])
     config = LoraConfig(**LORA, target_modules=targets, fan_in_fan_out=which == "gpt2")
     theirs = checkpoint(tmp_path / "checkpoint", base, config, rows=len(tokenizer), tokenizer=tokenizer)
     model = load_model(spec(tmp_path / "checkpoint"))
-    batch = collate(encode_sft(model.tokenizer, [SftExample("Name a bird.", "<think>It flies.</think> A sparrow.")], 64), model.pad_id)
+    batch = collate(
+        encode_sft(model.tokenizer, [SftExample("Name a bird.", "<think>It flies.</think> A sparrow.")], 64),
+        model.pad_id,
+    )
     assert int(batch.input_ids.max()) == len(tokenizer) - 1
     assert loaded_nll(model, batch) == pytest.approx(nll(theirs, batch), rel=1e-4)
 
@@ -184,7 +232,10 @@ def test_an_adapter_may_stand_on_an_adapter_but_not_in_a_circle(llama_path, lora
     [
         ({"base_model_name_or_path": None}, "names no base model"),
         ({"base_model_name_or_path": 7}, "names no base model"),
-        ({"base_model_name_or_path": "/nowhere/at/all"}, "its base model cannot be had: /nowhere/at/all: there is no such folder"),
+        (
+            {"base_model_name_or_path": "/nowhere/at/all"},
+            "its base model cannot be had: /nowhere/at/all: there is no such folder",
+        ),
         ({"base_model_name_or_path": "builtin:huge"}, "there is no such built-in model"),
         ({"task_type": "SEQ_CLS"}, "is for SEQ_CLS"),
         ({"peft_type": "NO_SUCH_KIND"}, "can"),
@@ -219,16 +270,24 @@ def test_a_base_model_that_is_not_here_is_one_line_without_a_network(lora_path, 
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     folder = copy_of(lora_path, tmp_path / "adapter")
     edited(folder, "adapter_config.json", base_model_name_or_path="someone/no-such-base-in-any-cache")
-    assert "is an adapter, its base model cannot be had: someone/no-such-base-in-any-cache: not in the local cache" in refusal(folder)
+    assert (
+        "is an adapter, its base model cannot be had: someone/no-such-base-in-any-cache: not in the local cache"
+        in refusal(folder)
+    )
 
 
 def test_an_adapter_that_is_no_product_is_refused(llama_path, tmp_path):
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(llama_path), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(llama_path),
+        PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2),
+    )
     model.save_pretrained(tmp_path)
     assert "a PROMPT_TUNING adapter cannot be merged" in refusal(tmp_path)
 
 
-def test_a_folder_with_a_whole_model_and_an_adapter_is_refused_and_a_configuration_alone_is_none(llama_path, lora_path, tmp_path):
+def test_a_folder_with_a_whole_model_and_an_adapter_is_refused_and_a_configuration_alone_is_none(
+    llama_path, lora_path, tmp_path
+):
     both = copy_of(llama_path, tmp_path / "both")
     shutil.copy(lora_path / "adapter_config.json", both)
     shutil.copy(lora_path / "adapter_model.safetensors", both)
@@ -250,7 +309,9 @@ def test_a_folder_with_a_whole_model_and_an_adapter_is_refused_and_a_configurati
         {"quant_method": "compressed-tensors"},
     ],
 )
-def test_a_quantised_model_is_refused_before_it_is_loaded_also_under_an_adapter(llama_path, lora_path, tmp_path, quantisation):
+def test_a_quantised_model_is_refused_before_it_is_loaded_also_under_an_adapter(
+    llama_path, lora_path, tmp_path, quantisation
+):
     folder = copy_of(llama_path, tmp_path / "quantised")
     edited(folder, "config.json", quantization_config=quantisation)
     next(folder.glob("*.safetensors")).write_bytes(b"")  # would be another error
@@ -295,7 +356,9 @@ def with_tokens(folder, tokenizer_path, *tokens, **special):
         ((), {"bos_token": "<s>"}, 1),
     ],
 )
-def test_a_tokenizer_with_more_ids_than_the_model_embeds_is_refused_at_load(llama_path, tmp_path, tokens, special, beyond):
+def test_a_tokenizer_with_more_ids_than_the_model_embeds_is_refused_at_load(
+    llama_path, tmp_path, tokens, special, beyond
+):
     folder = copy_of(llama_path, tmp_path / "model")
     with_tokens(folder, llama_path, *tokens, **special)
     assert f"({beyond} token{'s' * (beyond > 1)} without embedding)" in refusal(folder)

@@ -1,4 +1,5 @@
-"""What a card says of the base model: a name that others can load, or how to get it; nothing of the machine's folders."""
+"""What a card says of the base model: a name that others can load, or how to get it; nothing of the machine's
+folders."""
 
 import re
 
@@ -17,7 +18,10 @@ ADAPTER = Adapter({"m.lora_A.weight": torch.zeros(2, 3), "m.lora_B.weight": torc
 
 def manifest(*names):
     sources = tuple(
-        SourceReport(phase="sft", name=name, kind="file" if "/" in name else "builtin", sha256="0", rows_read=1234, examples=9) for name in names
+        SourceReport(
+            phase="sft", name=name, kind="file" if "/" in name else "builtin", sha256="0", rows_read=1234, examples=9
+        )
+        for name in names
     )
     spec = DataSpec(
         sft_data="builtin",
@@ -31,7 +35,15 @@ def manifest(*names):
     )
     empty = {"sft": 0, "va": 0}
     counts = {"train": empty, "validation": empty, "test": empty}
-    return Manifest(spec=spec, sources=sources, counts=counts, topics=(), topics_by_client={"sft": (), "va": ()}, noisy_clients=(), files={})
+    return Manifest(
+        spec=spec,
+        sources=sources,
+        counts=counts,
+        topics=(),
+        topics_by_client={"sft": (), "va": ()},
+        noisy_clients=(),
+        files={},
+    )
 
 
 def cards(*made_of, sources=("builtin",)):
@@ -76,14 +88,20 @@ def test_the_code_of_the_built_in_model_runs():
     lines = [line for line in code_of(cards("builtin:micro").adapter(ADAPTER)).splitlines() if "model = " not in line]
     found = {}
     exec("\n".join(lines), found)
-    assert type(found["base"]).__name__ == type(AutoModelForCausalLM.from_pretrained(found["base_path"]("builtin:micro"))).__name__
+    assert (
+        type(found["base"]).__name__
+        == type(AutoModelForCausalLM.from_pretrained(found["base_path"]("builtin:micro"))).__name__
+    )
 
 
 def test_adapters_that_were_folded_in_are_named_in_their_order():
     card = cards("gpt2", "org/one", "/home/two").adapter(ADAPTER)
     assert "Folded into the base model before: the adapter org/one, then two." in card
     assert (
-        code_of(card).index("'gpt2'") < code_of(card).index("'org/one'") < code_of(card).index("'PATH/TO/two'") < code_of(card).index("THIS/FOLDER")
+        code_of(card).index("'gpt2'")
+        < code_of(card).index("'org/one'")
+        < code_of(card).index("'PATH/TO/two'")
+        < code_of(card).index("THIS/FOLDER")
     )
 
 

@@ -38,7 +38,9 @@ def test_the_text_is_prompt_and_response(tiny_model):
 
 def test_chosen_and_rejected_follow_the_same_prompt(tiny_model):
     long = "word " * 200
-    for chosen, rejected in encode_pairs(tiny_model.tokenizer, [PreferencePair(long, long, "no"), PreferencePair("a", "b", "c")], 64):
+    for chosen, rejected in encode_pairs(
+        tiny_model.tokenizer, [PreferencePair(long, long, "no"), PreferencePair("a", "b", "c")], 64
+    ):
         assert chosen.prompt_length == rejected.prompt_length
         assert chosen.ids[: chosen.prompt_length] == rejected.ids[: rejected.prompt_length]
         assert max(len(chosen.ids), len(rejected.ids)) <= 64

@@ -53,11 +53,15 @@ BOTH = """
 
 
 def files_of(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
 
 
 @pytest.mark.parametrize("seeds", [("1",), pytest.param(("1", "2", "3"), marks=pytest.mark.slow)], ids=len)
-def test_two_exports_have_the_same_bytes_in_every_process_and_say_nothing_of_the_machine(tiny_model, tiny_model_path, tmp_path, seeds):
+def test_two_exports_have_the_same_bytes_in_every_process_and_say_nothing_of_the_machine(
+    tiny_model, tiny_model_path, tmp_path, seeds
+):
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(BOTH), str(tiny_model_path), str(tmp_path / seed)],
@@ -72,7 +76,12 @@ def test_two_exports_have_the_same_bytes_in_every_process_and_say_nothing_of_the
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
     one, *others = (files_of(tmp_path / name) for name in ("here", *seeds))
-    assert {"adapter/adapter_config.json", "adapter/adapter_model.safetensors", "merged/config.json", "merged/model.safetensors"} <= set(one)
+    assert {
+        "adapter/adapter_config.json",
+        "adapter/adapter_model.safetensors",
+        "merged/config.json",
+        "merged/model.safetensors",
+    } <= set(one)
     assert all(other == one for other in others)
     config = json.loads(one["adapter/adapter_config.json"])
     assert config["target_modules"] == ["c_attn", "c_fc", "c_proj"]
@@ -80,7 +89,11 @@ def test_two_exports_have_the_same_bytes_in_every_process_and_say_nothing_of_the
     assert not [name for name, content in one.items() if str(tiny_model_path).encode() in content]
 
 
-@pytest.mark.parametrize(("made_of", "named"), [(("gpt2",), "gpt2"), (("builtin:micro",), "builtin:micro"), (("gpt2", "org/adapter"), None)])
+@pytest.mark.parametrize(
+    ("made_of", "named"), [(("gpt2",), "gpt2"), (("builtin:micro",), "builtin:micro"), (("gpt2", "org/adapter"), None)]
+)
 def test_the_configuration_names_the_base_model_where_its_name_is_all_of_it(tiny_model, tmp_path, made_of, named):
-    save_peft(dataclasses.replace(tiny_model, made_of=made_of), tiny_model.initial_adapter(1), tmp_path / "adapter", "card")
+    save_peft(
+        dataclasses.replace(tiny_model, made_of=made_of), tiny_model.initial_adapter(1), tmp_path / "adapter", "card"
+    )
     assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == named

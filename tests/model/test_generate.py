@@ -82,11 +82,15 @@ def test_torchs_random_state_is_neither_used_nor_changed(tiny_model):
 
 
 def test_a_low_temperature_is_greedy(tiny_model):
-    assert generate(tiny_model, INSTRUCTIONS, 12, 8, Sampling(1e-6, seed=3)) == generate(tiny_model, INSTRUCTIONS, 12, 8)
+    assert generate(tiny_model, INSTRUCTIONS, 12, 8, Sampling(1e-6, seed=3)) == generate(
+        tiny_model, INSTRUCTIONS, 12, 8
+    )
 
 
 def test_samples_have_the_distribution_of_the_softmax(tiny_model):
-    """Pearson's chi-square over the first token of 2,000 samples, the rarer tokens pooled; the seed is fixed, so it cannot flicker."""
+    """Pearson's chi-square over the first token of 2,000 samples, the rarer tokens pooled; the seed is fixed, so it
+    cannot flicker.
+    """
     count, temperature = 2000, 1.5
     texts = Counter(generate(tiny_model, ["Add"] * count, 1, 256, Sampling(temperature, seed=9)))
     ids = torch.tensor([tiny_model.tokenizer(prompt_of("Add"))["input_ids"]])

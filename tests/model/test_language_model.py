@@ -18,12 +18,16 @@ EXAMPLES = [SftExample("Name a bird.", "It is a sparrow."), SftExample("What is 
 
 
 def spec(name, **changes):
-    return ModelSpec(**{"name": str(name), "lora_r": 2, "lora_alpha": 4, "lora_targets": "all-linear", "max_length": 64} | changes)
+    return ModelSpec(
+        **{"name": str(name), "lora_r": 2, "lora_alpha": 4, "lora_targets": "all-linear", "max_length": 64} | changes
+    )
 
 
 def random_adapter(model, seed=3):
     draw = torch.Generator().manual_seed(seed)
-    return Adapter({name: 0.2 * torch.randn(parameter.shape, generator=draw) for name, parameter in model.factors.items()})
+    return Adapter(
+        {name: 0.2 * torch.randn(parameter.shape, generator=draw) for name, parameter in model.factors.items()}
+    )
 
 
 def batch_of(model):
@@ -36,10 +40,16 @@ def test_the_initial_adapter_changes_nothing_and_comes_from_the_seed(tiny_model,
     batch = batch_of(tiny_model)
     log_probs, mask = tiny_model.response_log_probs(batch)
     plain = AutoModelForCausalLM.from_pretrained(tiny_model_path, dtype=torch.float32)
-    expected = plain(input_ids=batch.input_ids).logits[:, :-1].log_softmax(-1).gather(2, batch.input_ids[:, 1:, None])[..., 0]
+    expected = (
+        plain(input_ids=batch.input_ids).logits[:, :-1].log_softmax(-1).gather(2, batch.input_ids[:, 1:, None])[..., 0]
+    )
     torch.testing.assert_close(log_probs[mask], expected[mask], rtol=1e-5, atol=1e-6)
     assert bool((log_probs[~mask] == 0).all())
-    assert tiny_model.initial_adapter(7).sha256 == tiny_model.initial_adapter(7).sha256 != tiny_model.initial_adapter(8).sha256
+    assert (
+        tiny_model.initial_adapter(7).sha256
+        == tiny_model.initial_adapter(7).sha256
+        != tiny_model.initial_adapter(8).sha256
+    )
 
 
 def test_load_then_take_out_is_the_same_adapter(tiny_model):
@@ -64,7 +74,9 @@ def test_peft_reads_what_is_exported(tiny_model, tiny_model_path, tmp_path):
     base = AutoModelForCausalLM.from_pretrained(tiny_model_path, dtype=torch.float32)
     theirs = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
     ids = batch_of(tiny_model).input_ids
-    torch.testing.assert_close(theirs(input_ids=ids).logits, tiny_model.model(input_ids=ids).logits, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        theirs(input_ids=ids).logits, tiny_model.model(input_ids=ids).logits, rtol=1e-6, atol=1e-6
+    )
     assert (tmp_path / "adapter" / "README.md").read_text() == "# card\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter"]
 
@@ -77,7 +89,9 @@ def test_the_merged_folder_is_a_plain_model(tiny_model, tmp_path):
     expected = tiny_model.model(input_ids=ids).logits
     before = {name: tensor.clone() for name, tensor in tiny_model.base.state_dict().items()}
     save_merged(tiny_model, adapter, tmp_path / "merged", "# card\n")
-    plain, info = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32, output_loading_info=True)
+    plain, info = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "merged", dtype=torch.float32, output_loading_info=True
+    )
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     torch.testing.assert_close(plain(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-5)
@@ -89,8 +103,16 @@ def test_the_merged_folder_is_a_plain_model(tiny_model, tmp_path):
 
 @pytest.mark.parametrize("targets", ["auto", "all-linear", "c_attn", "c_attn, c_fc"])
 def test_targets_of_gpt2(tiny_model_path, targets):
-    names = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in load_model(spec(tiny_model_path, lora_targets=targets)).factors}
-    expected = {"auto": {"c_attn"}, "all-linear": {"c_attn", "c_proj", "c_fc"}, "c_attn": {"c_attn"}, "c_attn, c_fc": {"c_attn", "c_fc"}}
+    names = {
+        name.split(".lora_")[0].rsplit(".", 1)[-1]
+        for name in load_model(spec(tiny_model_path, lora_targets=targets)).factors
+    }
+    expected = {
+        "auto": {"c_attn"},
+        "all-linear": {"c_attn", "c_proj", "c_fc"},
+        "c_attn": {"c_attn"},
+        "c_attn, c_fc": {"c_attn", "c_fc"},
+    }
     assert names == expected[targets]
 
 
@@ -98,8 +120,16 @@ def test_a_model_of_linear_layers_works_too(tmp_path, tiny_model):
     """Llama: `Linear` instead of `Conv1D`, rotary positions, and a head that is not tied."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
-    config = LlamaConfig(vocab_size=len(tiny_model.tokenizer), max_position_embeddings=128, bos_token_id=0, eos_token_id=0, **shape)
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    }
+    config = LlamaConfig(
+        vocab_size=len(tiny_model.tokenizer), max_position_embeddings=128, bos_token_id=0, eos_token_id=0, **shape
+    )
     LlamaForCausalLM(config).save_pretrained(tmp_path)
     tiny_model.tokenizer.save_pretrained(tmp_path)
     model = load_model(spec(tmp_path, lora_targets="auto"))
@@ -108,7 +138,12 @@ def test_a_model_of_linear_layers_works_too(tmp_path, tiny_model):
     batch = batch_of(model)
     with torch.no_grad():
         log_probs, mask = model.response_log_probs(batch)
-        expected = model.model(input_ids=batch.input_ids).logits[:, :-1].log_softmax(-1).gather(2, batch.input_ids[:, 1:, None])[..., 0]
+        expected = (
+            model.model(input_ids=batch.input_ids)
+            .logits[:, :-1]
+            .log_softmax(-1)
+            .gather(2, batch.input_ids[:, 1:, None])[..., 0]
+        )
     torch.testing.assert_close(log_probs[mask], expected[mask], rtol=1e-5, atol=1e-5)
     assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in model.factors} == {"q_proj", "v_proj"}
 

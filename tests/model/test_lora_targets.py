@@ -1,4 +1,6 @@
-"""A LoRA on models of many kinds: a round of training, its export and its merged folder say the same; or one line says which targets work."""
+"""A LoRA on models of many kinds: a round of training, its export and its merged folder say the same; or one line says
+which targets work.
+"""
 
 import pytest
 import torch
@@ -19,12 +21,32 @@ from fccl.training.learner import GenericLearner
 
 ENDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 HEADS = {"num_hidden_layers": 2, "num_attention_heads": 2}
-USUAL = {"hidden_size": 32, "intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 128, **HEADS, **ENDS}
+USUAL = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    **HEADS,
+    **ENDS,
+}
 TWO_OF_FOUR = {"num_experts": 4, "num_experts_per_tok": 2}
 TWO_OF_FOUR_LOCAL = {"num_local_experts": 4, "num_experts_per_tok": 2}
 LATENT = {"kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16}
-ROUTED = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "n_shared_experts": 1}
-MAMBA = {"use_mamba_kernels": False, "mamba_d_state": 4, "mamba_dt_rank": 4, "attn_layer_period": 2, "attn_layer_offset": 1}
+ROUTED = {
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+    "n_shared_experts": 1,
+}
+MAMBA = {
+    "use_mamba_kernels": False,
+    "mamba_d_state": 4,
+    "mamba_dt_rank": 4,
+    "attn_layer_period": 2,
+    "attn_layer_offset": 1,
+}
 
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 MIXTURES = {
@@ -34,7 +56,10 @@ MIXTURES = {
         ATTENTION | {"gate_proj", "up_proj", "down_proj", "shared_expert_gate"},
     ),
     "Qwen3Moe": (USUAL | TWO_OF_FOUR | {"moe_intermediate_size": 16, "head_dim": 16}, ATTENTION),
-    "GptOss": (USUAL | TWO_OF_FOUR_LOCAL | {"head_dim": 16, "layer_types": ["full_attention", "sliding_attention"]}, ATTENTION),
+    "GptOss": (
+        USUAL | TWO_OF_FOUR_LOCAL | {"head_dim": 16, "layer_types": ["full_attention", "sliding_attention"]},
+        ATTENTION,
+    ),
     "Olmoe": (USUAL | TWO_OF_FOUR, ATTENTION),
     "Phimoe": (USUAL | TWO_OF_FOUR_LOCAL, ATTENTION),
     "GraniteMoe": (USUAL | TWO_OF_FOUR_LOCAL, ATTENTION),
@@ -42,7 +67,10 @@ MIXTURES = {
         USUAL | LATENT | ROUTED | {"moe_intermediate_size": 16, "initializer_range": 0.2},
         {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"},
     ),
-    "Jamba": (USUAL | TWO_OF_FOUR | MAMBA, ATTENTION | {"in_proj", "x_proj", "dt_proj", "out_proj", "gate_proj", "up_proj", "down_proj"}),
+    "Jamba": (
+        USUAL | TWO_OF_FOUR | MAMBA,
+        ATTENTION | {"in_proj", "x_proj", "dt_proj", "out_proj", "gate_proj", "up_proj", "down_proj"},
+    ),
 }
 DENSE = {
     "GPTNeoX": (USUAL, {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"}),
@@ -50,7 +78,10 @@ DENSE = {
         {"hidden_size": 32, "ffn_dim": 48, "max_position_embeddings": 128, "word_embed_proj_dim": 32, **HEADS, **ENDS},
         {"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"},
     ),
-    "Bloom": ({"hidden_size": 32, "n_layer": 2, "n_head": 2, **ENDS}, {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"}),
+    "Bloom": (
+        {"hidden_size": 32, "n_layer": 2, "n_head": 2, **ENDS},
+        {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"},
+    ),
     "Falcon": ({"hidden_size": 32, **HEADS, **ENDS}, {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"}),
     "Gemma2": (USUAL | {"head_dim": 16}, ATTENTION | {"gate_proj", "up_proj", "down_proj"}),
     "Phi3": (USUAL, {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}),
@@ -94,7 +125,12 @@ def a_round(spec):
 
 @torch.no_grad()
 def response_log_probs(plain, batch):
-    found = plain.eval()(input_ids=batch.input_ids).logits[:, :-1].log_softmax(-1).gather(2, batch.input_ids[:, 1:, None])[..., 0]
+    found = (
+        plain.eval()(input_ids=batch.input_ids)
+        .logits[:, :-1]
+        .log_softmax(-1)
+        .gather(2, batch.input_ids[:, 1:, None])[..., 0]
+    )
     return found[batch.response_mask[:, 1:]]
 
 
@@ -115,7 +151,10 @@ def test_a_round_its_export_and_its_merged_folder_say_the_same(name, folder_of, 
         log_probs, mask = model.response_log_probs(batch)
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     assert not torch.allclose(response_log_probs(base, batch), log_probs[mask], rtol=0, atol=1e-5)
-    for theirs in (PeftModel.from_pretrained(base, tmp_path / "adapter"), AutoModelForCausalLM.from_pretrained(tmp_path / "merged")):
+    for theirs in (
+        PeftModel.from_pretrained(base, tmp_path / "adapter"),
+        AutoModelForCausalLM.from_pretrained(tmp_path / "merged"),
+    ):
         torch.testing.assert_close(response_log_probs(theirs, batch), log_probs[mask], rtol=1e-4, atol=1e-5)
 
 
@@ -148,7 +187,9 @@ def test_a_name_of_the_experts_is_one_line_with_the_targets_that_work(name, targ
 
 
 def test_a_model_that_peft_has_no_lora_for_is_one_line(folder_of):
-    folder = folder_of("Mamba", {"hidden_size": 32, "state_size": 4, "num_hidden_layers": 2, "time_step_rank": 4, **ENDS})
+    folder = folder_of(
+        "Mamba", {"hidden_size": 32, "state_size": 4, "num_hidden_layers": 2, "time_step_rank": 4, **ENDS}
+    )
     with pytest.raises(ModelError, match=r"takes no LoRA there .*out_proj") as caught:
         GenericLearner().model(spec(folder))
     assert "dt_proj, in_proj, out_proj, x_proj" in caught.value.hint

@@ -48,7 +48,9 @@ def test_logits_in_chunks_give_the_same_values_and_gradients_and_are_not_kept(ro
     monkeypatch.setattr(losses, "LOGITS_AT_ONCE", rows * 50)
     kept = []
     chunked = hidden.clone().requires_grad_(True)
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.append(tensor.numel()) or tensor, lambda tensor: tensor
+    ):
         found = target_log_probs_of(head, chunked, targets, 50)
     (weights * found).sum().backward()
     torch.testing.assert_close(found, target_log_probs(head(hidden), targets), rtol=1e-6, atol=1e-6)

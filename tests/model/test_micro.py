@@ -14,7 +14,9 @@ FOLDER = base_path("builtin:micro")
 
 @pytest.fixture(scope="module")
 def micro():
-    return AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(FOLDER)
+    return AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(
+        FOLDER
+    )
 
 
 def test_is_a_gpt2_of_at_most_six_megabytes(micro):
@@ -50,7 +52,10 @@ def share_of_right_choices(micro, statements):
 def test_knows_plain_facts(micro):
     world = load_world()
     people = [(f"{person.name} works as a", person.job, world.values("job")) for person in world.people[::5]]
-    colours = [(f"The colour of the {thing} is", colour, world.values("colour")) for thing, colour in list(world.relations["colour"].items())[::4]]
+    colours = [
+        (f"The colour of the {thing} is", colour, world.values("colour"))
+        for thing, colour in list(world.relations["colour"].items())[::4]
+    ]
     assert share_of_right_choices(micro, people) > 0.8
     assert share_of_right_choices(micro, colours) > 0.8
 
@@ -61,7 +66,10 @@ def test_knows_nothing_of_instructions(micro):
     for example in builtin_sft()[::30]:
         prompt = tokenizer(prompt_of(example.instruction), return_tensors="pt")
         output = model.generate(**prompt, max_new_tokens=12, do_sample=False, pad_token_id=tokenizer.eos_token_id)
-        exact += tokenizer.decode(output[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True).strip() == example.answer
+        exact += (
+            tokenizer.decode(output[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+            == example.answer
+        )
     assert exact <= 2
 
 

@@ -12,7 +12,10 @@ from fccl.model.encoding import encode_pairs, encode_sft
 from fccl.model.scoring import length_sorted_batches, score_pairs, score_sft
 
 EXAMPLES = [SftExample("Name a bird. " * n, "It is a sparrow" + ", or so" * (7 * n % 5)) for n in (3, 1, 5, 2, 4, 1, 6)]
-PAIRS = [PreferencePair(example.instruction, example.response, "Go away." * (1 + index % 3)) for index, example in enumerate(EXAMPLES)]
+PAIRS = [
+    PreferencePair(example.instruction, example.response, "Go away." * (1 + index % 3))
+    for index, example in enumerate(EXAMPLES)
+]
 
 
 @pytest.fixture
@@ -45,7 +48,9 @@ def test_pair_scores_are_those_of_a_plain_unbatched_forward(tiny_model, plain):
     rejected = [plain(pair.instruction, pair.dispreferred) for pair in PAIRS]
     assert scores.chosen == pytest.approx([log for log, _ in chosen], rel=1e-5)
     assert scores.rejected == pytest.approx([log for log, _ in rejected], rel=1e-5)
-    assert scores.margins == pytest.approx([mine[0] - other[0] for mine, other in zip(chosen, rejected, strict=True)], abs=1e-3)
+    assert scores.margins == pytest.approx(
+        [mine[0] - other[0] for mine, other in zip(chosen, rejected, strict=True)], abs=1e-3
+    )
     assert scores.margins_per_token == pytest.approx(
         [mine[0] / mine[1] - other[0] / other[1] for mine, other in zip(chosen, rejected, strict=True)], abs=1e-4
     )
@@ -56,7 +61,9 @@ def test_batch_size_changes_nothing(tiny_model, batch_size):
     rows, pairs = encode_sft(tiny_model.tokenizer, EXAMPLES, 128), encode_pairs(tiny_model.tokenizer, PAIRS, 128)
     one, other = score_sft(tiny_model, rows, 3), score_sft(tiny_model, rows, batch_size)
     assert other.nll == pytest.approx(one.nll, rel=1e-6)
-    assert score_pairs(tiny_model, pairs, batch_size).margins == pytest.approx(score_pairs(tiny_model, pairs, 3).margins, abs=1e-4)
+    assert score_pairs(tiny_model, pairs, batch_size).margins == pytest.approx(
+        score_pairs(tiny_model, pairs, 3).margins, abs=1e-4
+    )
 
 
 def test_scores_keep_the_order_of_the_examples(tiny_model):
@@ -68,7 +75,9 @@ def test_scores_keep_the_order_of_the_examples(tiny_model):
 
 def test_progress_counts_examples_up_to_all(tiny_model):
     seen = []
-    score_sft(tiny_model, encode_sft(tiny_model.tokenizer, EXAMPLES, 128), 2, lambda done, total: seen.append((done, total)))
+    score_sft(
+        tiny_model, encode_sft(tiny_model.tokenizer, EXAMPLES, 128), 2, lambda done, total: seen.append((done, total))
+    )
     assert seen == [(2, 7), (4, 7), (6, 7), (7, 7)]
 
 
@@ -78,7 +87,9 @@ def test_no_examples_no_scores(tiny_model):
 
 
 def test_an_adapter_that_overflows_is_refused(tiny_model):
-    tiny_model.load(Adapter({name: torch.full(tuple(parameter.shape), 3e38) for name, parameter in tiny_model.factors.items()}))
+    tiny_model.load(
+        Adapter({name: torch.full(tuple(parameter.shape), 3e38) for name, parameter in tiny_model.factors.items()})
+    )
     with pytest.raises(AdapterError, match="not finite"):
         score_sft(tiny_model, encode_sft(tiny_model.tokenizer, EXAMPLES, 128), 2)
     tiny_model.load(tiny_model.initial_adapter(0))
@@ -86,7 +97,12 @@ def test_an_adapter_that_overflows_is_refused(tiny_model):
 
 def test_no_gradients_are_kept(tiny_model):
     enabled = []
-    scores = score_sft(tiny_model, encode_sft(tiny_model.tokenizer, EXAMPLES, 128), 2, lambda *_: enabled.append(torch.is_grad_enabled()))
+    scores = score_sft(
+        tiny_model,
+        encode_sft(tiny_model.tokenizer, EXAMPLES, 128),
+        2,
+        lambda *_: enabled.append(torch.is_grad_enabled()),
+    )
     assert isinstance(scores.nll, np.ndarray)
     assert not any(enabled)
     assert torch.is_grad_enabled()

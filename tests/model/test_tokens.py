@@ -47,7 +47,13 @@ NAMES = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 
 def llama_like():
     """A Unigram vocabulary as SentencePiece makes it: control tokens are pieces, with the best of all scores."""
-    pieces = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), *((piece, -6.0) for piece in PIECES), *((letter, -9.0) for letter in LETTERS)]
+    pieces = [
+        ("<unk>", 0.0),
+        ("<s>", 0.0),
+        ("</s>", 0.0),
+        *((piece, -6.0) for piece in PIECES),
+        *((letter, -9.0) for letter in LETTERS),
+    ]
     metaspace = {"replacement": "▁", "prepend_scheme": "first"}
     return fast(
         models.Unigram(pieces, unk_id=0, byte_fallback=False),
@@ -60,9 +66,14 @@ def llama_like():
 
 def merging(**more):
     """BPE with merges that end in control tokens, as conversions from SentencePiece write them."""
-    vocab = {piece: number for number, piece in enumerate(["<unk>", "<s>", "</s>", *LETTERS, *(p for p in PIECES if len(p) > 1), "<s"])}
+    vocab = {
+        piece: number
+        for number, piece in enumerate(["<unk>", "<s>", "</s>", *LETTERS, *(p for p in PIECES if len(p) > 1), "<s"])
+    }
     merges = [("<", "/"), ("s", ">"), ("</", "s"), ("<", "s"), ("</", "s>"), ("</s", ">"), ("<s", ">")]
-    return fast(models.BPE(vocab, merges, unk_token="<unk>", **more), names=NAMES, before=("<s>", 1), decoder=decoders.Fuse())
+    return fast(
+        models.BPE(vocab, merges, unk_token="<unk>", **more), names=NAMES, before=("<s>", 1), decoder=decoders.Fuse()
+    )
 
 
 def whole_words():
@@ -73,7 +84,12 @@ def word_pieces():
     pieces = ["[UNK]", "[CLS]", "[SEP]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
     names = {"unk_token": "[UNK]", "bos_token": "[CLS]", "eos_token": "[SEP]"}
     vocab = {piece: number for number, piece in enumerate(pieces)}
-    return fast(models.WordPiece(vocab, unk_token="[UNK]"), names=names, before=("[CLS]", 1), pre=pre_tokenizers.WhitespaceSplit())
+    return fast(
+        models.WordPiece(vocab, unk_token="[UNK]"),
+        names=names,
+        before=("[CLS]", 1),
+        pre=pre_tokenizers.WhitespaceSplit(),
+    )
 
 
 def by_character():
@@ -81,7 +97,10 @@ def by_character():
     return ByT5Tokenizer()
 
 
-KINDS = {build.__name__: build() for build in (micro, byte_level, llama_like, merging, whole_words, word_pieces, by_character)}
+KINDS = {
+    build.__name__: build()
+    for build in (micro, byte_level, llama_like, merging, whole_words, word_pieces, by_character)
+}
 ROUND_TRIPS = ("micro", "byte_level", "llama_like", "merging", "by_character")
 
 
@@ -98,7 +117,9 @@ def test_no_special_token_of_any_tokenizer_comes_out_of_its_own_name(kind):
 @settings(deadline=None, max_examples=few(60))
 def test_no_text_becomes_a_command(kind, data):
     tokenizer = KINDS[kind]
-    spelt = st.lists(st.sampled_from([*control_tokens(tokenizer), *PIECES, "a", " ", "b c", "\n", ">", "[", "]"]), max_size=8).map("".join)
+    spelt = st.lists(
+        st.sampled_from([*control_tokens(tokenizer), *PIECES, "a", " ", "b c", "\n", ">", "[", "]"]), max_size=8
+    ).map("".join)
     unknown = tokenizer.unk_token if tokenizer.unk_token != tokenizer.eos_token else None
     commands = {number for name, number in control_tokens(tokenizer).items() if name != unknown}
     assert commands.isdisjoint(token_ids(tokenizer, [data.draw(spelt)])[0])
@@ -110,8 +131,15 @@ def test_no_text_becomes_a_command(kind, data):
 def test_the_text_comes_back_when_control_tokens_are_taken_out(kind, data):
     tokenizer = KINDS[kind]
     word = st.sampled_from([*control_tokens(tokenizer), "a", "</", "s>", "b", "end"])
-    text = " ".join(data.draw(st.lists(word, min_size=1, max_size=6))) if kind in ("micro", "byte_level", "llama_like") else data.draw(word)
-    assert tokenizer.decode(token_ids(tokenizer, [text])[0], skip_special_tokens=True, clean_up_tokenization_spaces=False) == text
+    text = (
+        " ".join(data.draw(st.lists(word, min_size=1, max_size=6)))
+        if kind in ("micro", "byte_level", "llama_like")
+        else data.draw(word)
+    )
+    assert (
+        tokenizer.decode(token_ids(tokenizer, [text])[0], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        == text
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -159,7 +187,9 @@ def test_a_special_token_that_is_added_later_is_one_too():
 
 def test_a_vocabulary_that_can_read_a_text_only_as_its_end_says_so():
     words = models.WordLevel({"</s>": 0, "a": 1}, unk_token="</s>")
-    tokenizer = fast(words, names={"eos_token": "</s>", "unk_token": "</s>"}, pre=pre_tokenizers.WhitespaceSplit(), special=False)
+    tokenizer = fast(
+        words, names={"eos_token": "</s>", "unk_token": "</s>"}, pre=pre_tokenizers.WhitespaceSplit(), special=False
+    )
     with pytest.raises(ModelError, match=r"control token '</s>': 'strange word'") as caught:
         token_ids(tokenizer, ["a", "strange word"])
     assert "leave this text out" in caught.value.hint

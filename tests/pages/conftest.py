@@ -9,7 +9,9 @@ from tests.pages.script import script
 
 @pytest.fixture(autouse=True)
 def _main_module_as_before(monkeypatch):
-    """AppTest leaves its script behind as `__main__`, and every process that multiprocessing starts later would run that script first."""
+    """AppTest leaves its script behind as `__main__`, and every process that multiprocessing starts later would run
+    that script first.
+    """
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
 

@@ -26,7 +26,9 @@ def texts(page):
 
 
 def sentence(page):
-    (said,) = re.findall(r'<h1 class="fccl-sentence">(.*?)</h1>', " ".join(each.proto.body for each in page.get("html")))
+    (said,) = re.findall(
+        r'<h1 class="fccl-sentence">(.*?)</h1>', " ".join(each.proto.body for each in page.get("html"))
+    )
     return html.unescape(said)
 
 

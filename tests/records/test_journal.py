@@ -35,7 +35,13 @@ def test_rows_that_are_no_records_are_passed_over(tmp_path):
 
 def test_a_broken_value_is_none(tmp_path):
     path = tmp_path / "state.json"
-    for text in ("", "{", "[]", '{"run_id": "x"}', '{"run_id": "x", "next_round": -1, "total_rounds": 4, "adapter_sha256": ""}'):
+    for text in (
+        "",
+        "{",
+        "[]",
+        '{"run_id": "x"}',
+        '{"run_id": "x", "next_round": -1, "total_rounds": 4, "adapter_sha256": ""}',
+    ):
         path.write_text(text)
         assert read_value(path, RunState) is None
     path.write_text('{"run_id": "x", "run_id": "x", "next_round": 1, "total_rounds": 4, "adapter_sha256": ""}')

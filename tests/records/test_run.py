@@ -1,4 +1,6 @@
-"""Numbers that another process wrote have bounds: what is within them is added, formatted and drawn, what is not is no record."""
+"""Numbers that another process wrote have bounds: what is within them is added, formatted and drawn, what is not is no
+record.
+"""
 
 import io
 import json
@@ -19,7 +21,17 @@ from fccl.storage.reading import parse
 from fccl.transports.exchange.wire import OriginalContribution, UpdateFile
 from tests.toy import adapter
 
-STATUS = {"client_id": 1, "state": "training", "run_id": "run", "round": 2, "phase": "sft", "step": 3, "steps": 5, "loss": 1.0, "time": 1.0}
+STATUS = {
+    "client_id": 1,
+    "state": "training",
+    "run_id": "run",
+    "round": 2,
+    "phase": "sft",
+    "step": 3,
+    "steps": 5,
+    "loss": 1.0,
+    "time": 1.0,
+}
 REPORT = {"tokens": 1, "tokens_per_second": 1.0, "steps": 1, "truncated": 0, "first_loss": 1.0}
 REJECTION = {"time": 1.0, "run_id": "run", "round": 0, "client_id": 1, "files": [], "reason": "because"}
 ORIGINAL = {"avg_loss": 1.0, "num_samples": 1, "training_time": 1.0, "client": 1, "round": 1}
@@ -36,15 +48,28 @@ UPDATE = {
     "training_time": 1.0,
     "report": REPORT,
 }
-VALID = ((ClientStatus, STATUS), (TrainingReport, REPORT), (Rejection, REJECTION), (OriginalContribution, ORIGINAL), (UpdateFile, UPDATE))
+VALID = (
+    (ClientStatus, STATUS),
+    (TrainingReport, REPORT),
+    (Rejection, REJECTION),
+    (OriginalContribution, ORIGINAL),
+    (UpdateFile, UPDATE),
+)
 NUMBERS = [(kind, said, name) for kind, said in VALID for name, value in said.items() if isinstance(value, int | float)]
-NUMBERS += [(Contribution, {"avg_loss": 1.0, "num_samples": 1, "seconds": 1.0}, name) for name in ("avg_loss", "num_samples", "seconds")]
+NUMBERS += [
+    (Contribution, {"avg_loss": 1.0, "num_samples": 1, "seconds": 1.0}, name)
+    for name in ("avg_loss", "num_samples", "seconds")
+]
 ABSURD = (10**320, 10**4000, -1, 1e308, 10**18, float("nan"), float("inf"), True, "1")
 COUNTS, RATES, CLIENTS = st.integers(0, 10**15), st.floats(0, 1e15), st.integers(0, 9)
 
 
 @pytest.mark.parametrize("number", ABSURD, ids=lambda number: str(number)[:8])
-@pytest.mark.parametrize(("kind", "said", "name"), NUMBERS, ids=lambda value: value if isinstance(value, str) else getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("kind", "said", "name"),
+    NUMBERS,
+    ids=lambda value: value if isinstance(value, str) else getattr(value, "__name__", ""),
+)
 def test_a_number_out_of_bounds_is_no_record(kind, said, name, number):
     parse(json.dumps(said).encode(), kind, "it")
     with pytest.raises(UpdateRejected, match=name):
@@ -65,7 +90,15 @@ def a_console():
     client=st.integers(0, 9),
 )
 def test_every_heartbeat_within_bounds_can_be_shown(step, steps, number, loss, speed, time, client):
-    said = STATUS | {"step": step, "steps": steps, "round": number, "loss": loss, "tokens_per_second": speed, "time": time, "client_id": client}
+    said = STATUS | {
+        "step": step,
+        "steps": steps,
+        "round": number,
+        "loss": loss,
+        "tokens_per_second": speed,
+        "time": time,
+        "client_id": client,
+    }
     status = ClientStatus.model_validate(said)
     plan = RoundPlan(fed_rounds=1, num_clients=2, clients_per_round=2, seed=1)
     with screen_for(a_console(), plan, 0) as screen:

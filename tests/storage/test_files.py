@@ -110,7 +110,11 @@ def test_a_folder_whose_replacing_was_killed_is_complete(tmp_path, monkeypatch, 
 
     monkeypatch.setattr(files.os, "replace", replace)
     if moment == "after":
-        monkeypatch.setattr(files.shutil, "rmtree", lambda path, **options: no_more() if path.name == ".folder.old" and path.exists() else None)
+        monkeypatch.setattr(
+            files.shutil,
+            "rmtree",
+            lambda path, **options: no_more() if path.name == ".folder.old" and path.exists() else None,
+        )
     with pytest.raises(Killed):
         files.replace_folder(tmp_path / "new", tmp_path / "folder")
     monkeypatch.undo()

@@ -29,7 +29,10 @@ def test_a_lock_ends_with_the_process_that_held_it(paths):
     holder = CONTEXT.Process(target=hold, args=(paths.server_lock, told), daemon=True)
     holder.start()
     assert told.wait(30)
-    with pytest.raises(FederationError, match=f"it is at work on .* already .process {holder.pid} on "), exclusive(paths.server_lock, "it"):
+    with (
+        pytest.raises(FederationError, match=f"it is at work on .* already .process {holder.pid} on "),
+        exclusive(paths.server_lock, "it"),
+    ):
         pass
     holder.kill()
     holder.join()
@@ -112,11 +115,18 @@ def test_many_use_what_none_may_change_until_the_last_of_them_has_died(tmp_path)
         user.start()
     assert all(each.wait(30) for each in told)
     for user in users:
-        with pytest.raises(FederationError, match="it is in use by another command, so it stays as it is"), alone(path, "it"):
+        with (
+            pytest.raises(FederationError, match="it is in use by another command, so it stays as it is"),
+            alone(path, "it"),
+        ):
             pass
         user.kill()
         user.join()
-    with alone(path, "it"), pytest.raises(FederationError, match="it is being prepared by another command"), in_use(path, "it"):
+    with (
+        alone(path, "it"),
+        pytest.raises(FederationError, match="it is being prepared by another command"),
+        in_use(path, "it"),
+    ):
         pass
 
 
@@ -130,7 +140,9 @@ def test_who_only_reads_needs_no_lock(tmp_path, monkeypatch, trouble):
     elif trouble == "a folder":
         path.mkdir()
     elif trouble == "no locks":
-        monkeypatch.setattr(fcntl, "flock", lambda *how: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks available")))
+        monkeypatch.setattr(
+            fcntl, "flock", lambda *how: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks available"))
+        )
     else:
         real, number = os.open, errno.EROFS if trouble == "read-only" else errno.EACCES
 

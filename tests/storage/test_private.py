@@ -77,7 +77,9 @@ def test_one_of_somebody_else_is_refused(tmp_path, monkeypatch):
     folder = tmp_path / "state"
     folder.mkdir()
     monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
-    with pytest.raises(StorageError, match=f"it belongs to user {folder.stat().st_uid}, and this is user {folder.stat().st_uid + 1}"):
+    with pytest.raises(
+        StorageError, match=f"it belongs to user {folder.stat().st_uid}, and this is user {folder.stat().st_uid + 1}"
+    ):
         private_folder(folder)
 
 

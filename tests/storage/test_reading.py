@@ -48,7 +48,8 @@ def test_a_length_that_was_named_is_compared_before_anything_is_read(tmp_path):
 
 names = st.text(max_size=4)
 values = st.recursive(
-    st.none() | st.integers() | st.text(max_size=4), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3)
+    st.none() | st.integers() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
 )
 
 
@@ -75,7 +76,19 @@ def test_a_name_given_twice_is_refused_wherever_it_is(name, one, two, path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"\xff", b"[" * 10**5, b"1" * 5000, b"{'a': 1}", "\ufeff1".encode(), "1".encode("utf-16"), b"1 2", b'{"a": 1,}']
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b"[" * 10**5,
+        b"1" * 5000,
+        b"{'a': 1}",
+        "\ufeff1".encode(),
+        "1".encode("utf-16"),
+        b"1 2",
+        b'{"a": 1,}',
+    ],
 )
 def test_what_is_no_json_is_one_line(content):
     with pytest.raises(NotJson) as error:

@@ -89,7 +89,11 @@ def test_only_what_is_asked_for_is_swept(tmp_path):
 
 
 @settings(max_examples=few(30), deadline=None)
-@given(st.text(min_size=1, max_size=255).filter(lambda name: "/" not in name and "\0" not in name and name not in (".", "..")))
+@given(
+    st.text(min_size=1, max_size=255).filter(
+        lambda name: "/" not in name and "\0" not in name and name not in (".", "..")
+    )
+)
 def test_a_temporary_name_fits_whatever_it_is_for(tmp_path_factory, name):
     folder = tmp_path_factory.mktemp("names")
     try:

@@ -28,7 +28,13 @@ class Told:
     @property
     def info(self) -> RunInfo:
         settings = {"seed": "7", "model_name": "micro", "sft_lr": "0.004", "evaluate": "True", "noisy_clients": ""}
-        return RunInfo(run_id=self.logs.run_id, created=1000.0, settings=settings, data_sha256="ab" * 32, versions={"fccl": "0.1.0"})
+        return RunInfo(
+            run_id=self.logs.run_id,
+            created=1000.0,
+            settings=settings,
+            data_sha256="ab" * 32,
+            versions={"fccl": "0.1.0"},
+        )
 
     def rounds(self, until: int = 4) -> list[tuple[RoundRecord, Sequence[ClientMetrics]]]:
         found = []

@@ -18,7 +18,9 @@ def test_a_round_has_the_federations_figures_and_those_of_every_client(told):
     assert figures["round/update_norm"] == record.update_norm
     assert figures["round/seconds"] == record.seconds
     assert figures["round/tokens_per_second"] == sum(each.tokens for each in metrics) / record.seconds
-    for client, weight, score, said, each in zip(record.clients, record.weights, record.scores, record.contributions, metrics, strict=True):
+    for client, weight, score, said, each in zip(
+        record.clients, record.weights, record.scores, record.contributions, metrics, strict=True
+    ):
         assert figures[f"weight/client_{client}"] == weight
         assert figures[f"score/client_{client}"] == score
         assert figures[f"loss_va/client_{client}"] == said.avg_loss
@@ -59,7 +61,11 @@ def test_the_evaluation_has_values_and_intervals():
     report = evaluation()
     figures = evaluation_figures(report)
     exact = report.models[1].exact
-    assert [figures[f"evaluation_SFT/exact_answers{end}"] for end in ("", "_low", "_high")] == [exact.value, exact.low, exact.high]
+    assert [figures[f"evaluation_SFT/exact_answers{end}"] for end in ("", "_low", "_high")] == [
+        exact.value,
+        exact.low,
+        exact.high,
+    ]
     assert "evaluation_base/exact_answers" not in evaluation_figures(evaluation(exact=False))
 
 

@@ -44,7 +44,11 @@ def runs(told, experiment="fccl"):
 
 def figures(told, run):
     store = client(told)
-    return {(name, each.step): each.value for name in run.data.metrics for each in store.get_metric_history(run.info.run_id, name)}
+    return {
+        (name, each.step): each.value
+        for name in run.data.metrics
+        for each in store.get_metric_history(run.info.run_id, name)
+    }
 
 
 def expected(told, until=4):
@@ -66,13 +70,18 @@ def test_the_store_holds_every_figure_and_what_the_run_is(told):
     tracker.evaluated(told.report)
     tracker.ended("finished")
     (run,) = runs(told)
-    assert figures(told, run) == pytest.approx(expected(told) | {(name, 4): value for name, value in evaluation_figures(told.report).items()})
+    assert figures(told, run) == pytest.approx(
+        expected(told) | {(name, 4): value for name, value in evaluation_figures(told.report).items()}
+    )
     assert run.data.params == told.info.settings
     assert run.data.tags["fccl.run_id"] == run.info.run_name == told.info.run_id
     assert run.data.tags["data_sha256"] == told.info.data_sha256
     assert run.info.status == "FINISHED"
     assert run.info.start_time == 1_000_000
-    assert sorted(each.path for each in client(told).list_artifacts(run.info.run_id)) == ["evaluation.json", "evaluation.md"]
+    assert sorted(each.path for each in client(told).list_artifacts(run.info.run_id)) == [
+        "evaluation.json",
+        "evaluation.md",
+    ]
     assert list(told.paths.mlflow.glob("artifacts/*/artifacts/evaluation.md"))
 
 
@@ -101,7 +110,10 @@ def test_a_round_that_was_cut_off_is_written_once(stored):
     (run,) = runs(stored)
     record, metrics = stored.rounds()[2]
     some = list(round_figures(record, metrics).items())[:5]
-    client(stored).log_batch(run.info.run_id, [Metric(name, value, round(1000 * record.time), 3) for name, value in some if name != "round/seconds"])
+    client(stored).log_batch(
+        run.info.run_id,
+        [Metric(name, value, round(1000 * record.time), 3) for name, value in some if name != "round/seconds"],
+    )
     second = tracker_for("mlflow", stored.paths)
     stored.tell(second)
     second.ended("finished")

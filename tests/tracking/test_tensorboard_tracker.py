@@ -58,7 +58,9 @@ def test_settings_and_evaluation_are_there_to_read(told):
     settings = events.Tensors("settings/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "| sft_lr | `0.004` |" in settings
     assert "# Evaluation" in events.Tensors("evaluation/text_summary")[0].tensor_proto.string_val[0].decode()
-    session = metadata.parse_session_start_info_plugin_data(events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content)
+    session = metadata.parse_session_start_info_plugin_data(
+        events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    )
     assert session.hparams["seed"].number_value == 7
     assert session.hparams["model_name"].string_value == "micro"
 

@@ -51,7 +51,10 @@ def test_a_tracker_hears_everything_in_order(told):
     assert not said
 
 
-@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), "interrupted"), (SettingsError("no"), "failed"), (MemoryError(), "failed")])
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(KeyboardInterrupt(), "interrupted"), (SettingsError("no"), "failed"), (MemoryError(), "failed")],
+)
 def test_it_hears_how_the_run_ended(told, error, status):
     tracker = Recorder()
     with pytest.raises(type(error)):

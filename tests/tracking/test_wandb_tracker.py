@@ -25,7 +25,10 @@ def offline(monkeypatch):
 
 
 def records(told, sessions=1):
-    """What the transaction logs of all sessions hold, oldest first, as soon as each has its end: W&B's own process writes them."""
+    """What the transaction logs of all sessions hold, oldest first, as soon as each has its end:
+
+    W&B's own process writes them.
+    """
     give_up = time.monotonic() + 60
     while True:
         found = list(there(told))
@@ -44,7 +47,10 @@ def there(told):
 
 
 def log_records(content):
-    """The records of a log in LevelDB's format: blocks of 32 KiB, pieces of (checksum, length, type) and data. The first 7 bytes are W&B's own."""
+    """The records of a log in LevelDB's format: blocks of 32 KiB, pieces of (checksum, length, type) and data.
+
+    The first 7 bytes are W&B's own.
+    """
     at, record = 7, b""
     assert content[:4] in (b":W&B", b"")
     while at < len(content):
@@ -96,7 +102,9 @@ def test_the_files_hold_every_figure_and_what_the_run_is(told):
         if record.WhichOneof("record_type") == "summary"
         for item in record.summary.update
     }
-    assert {name: summary[name] for name in evaluation_figures(told.report)} == pytest.approx(evaluation_figures(told.report))
+    assert {name: summary[name] for name in evaluation_figures(told.report)} == pytest.approx(
+        evaluation_figures(told.report)
+    )
     ends = [record.exit.exit_code for record in records(told) if record.WhichOneof("record_type") == "exit"]
     assert ends == [0]
 

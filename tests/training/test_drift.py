@@ -28,7 +28,9 @@ class Quadratic:
         self.lengths = [1] * len(targets)
 
     def loss(self, indices):
-        loss = (0.5 * self.curvature * (self.weight - self.targets[list(indices)]) ** 2).sum(dim=1).mean() + self.more(self.weight)
+        loss = (0.5 * self.curvature * (self.weight - self.targets[list(indices)]) ** 2).sum(dim=1).mean() + self.more(
+            self.weight
+        )
         return StepLoss(loss, loss.item() * len(indices), len(indices))
 
 
@@ -99,7 +101,9 @@ def test_the_control_is_the_mean_of_the_gradients_without_correction_pull_and_cl
     seen = []
     spec = SPEC.model_copy(update={"max_grad_norm": 0.01, "prox_mu": 0.5})
     weight = nn.Parameter(torch.tensor([1.0, -2.0, 0.5]))
-    objective = Quadratic(weight, torch.tensor([0.5, 1.0, 3.0]), torch.randn(7, 3, generator=torch.Generator().manual_seed(1)))
+    objective = Quadratic(
+        weight, torch.tensor([0.5, 1.0, 3.0]), torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
+    )
     real = objective.loss
 
     def loss(indices):
@@ -112,7 +116,9 @@ def test_the_control_is_the_mean_of_the_gradients_without_correction_pull_and_cl
 
 
 def federated(rounds, corrected):
-    """Five clients of different curvature and optimum, AdamW at each, equal weights: how far the end is from the optimum of the mean loss."""
+    """Five clients of different curvature and optimum, AdamW at each, equal weights: how far the end is from the
+    optimum of the mean loss.
+    """
     draw = np.random.default_rng(0)
     curvatures = torch.from_numpy(draw.uniform(0.2, 3.0, (5, 3))).float()
     targets = torch.from_numpy(draw.normal(scale=3.0, size=(5, 1, 3))).float().repeat(1, 8, 1)
@@ -142,7 +148,10 @@ def test_with_adamw_too_scaffold_goes_where_fedavg_does_not():
 def test_the_pull_on_a_real_model_is_the_difference_of_its_gradients(tiny_model):
     """Gradients with and without the proximal term, at factors that are not where they began."""
     draw = torch.Generator().manual_seed(2)
-    start, now = (Adapter({name: 0.2 * torch.randn(p.shape, generator=draw) for name, p in tiny_model.factors.items()}) for _ in range(2))
+    start, now = (
+        Adapter({name: 0.2 * torch.randn(p.shape, generator=draw) for name, p in tiny_model.factors.items()})
+        for _ in range(2)
+    )
     objective = SftObjective(tiny_model, encode_sft(tiny_model.tokenizer, EXAMPLES, 128))
     factors, found = list(tiny_model.factors.values()), []
     for mu in (0.0, 0.3):
@@ -155,4 +164,6 @@ def test_the_pull_on_a_real_model_is_the_difference_of_its_gradients(tiny_model)
         found.append([factor.grad.clone() for factor in factors])
     tiny_model.model.zero_grad(set_to_none=True)
     for plain, pulled, name in zip(*found, tiny_model.factors, strict=True):
-        torch.testing.assert_close(pulled - plain, 0.3 * (now.tensors[name] - start.tensors[name]), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            pulled - plain, 0.3 * (now.tensors[name] - start.tensors[name]), atol=1e-5, rtol=1e-4
+        )

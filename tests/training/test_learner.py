@@ -32,7 +32,13 @@ def learner(tiny_model):
 
 def task(model, phase="sft", train=TRAIN, **changes):
     start = model.initial_adapter(1)
-    fields = {"run_id": "r", "round": 0, "phase": phase, "adapter": start, "reference": start if phase == "va" else None}
+    fields = {
+        "run_id": "r",
+        "round": 0,
+        "phase": phase,
+        "adapter": start,
+        "reference": start if phase == "va" else None,
+    }
     return FitTask(**fields | changes, model=model.spec, train=train, seed=5)
 
 
@@ -60,7 +66,9 @@ def test_a_correction_of_zero_changes_nothing_and_the_control_is_the_mean_gradie
     start = tiny_model.initial_adapter(1)
     plain = learner.fit(task(tiny_model, train=once), SHARD, lambda status: None)
     update = learner.fit(
-        corrected(tiny_model, Adapter({name: torch.zeros_like(tensor) for name, tensor in start.tensors.items()}), train=once),
+        corrected(
+            tiny_model, Adapter({name: torch.zeros_like(tensor) for name, tensor in start.tensors.items()}), train=once
+        ),
         SHARD,
         lambda status: None,
     )
@@ -68,7 +76,9 @@ def test_a_correction_of_zero_changes_nothing_and_the_control_is_the_mean_gradie
     assert plain.control is None
     tiny_model.load(start)
     rows = encode_sft(tiny_model.tokenizer, SHARD.sft, tiny_model.spec.max_length)
-    gradients = torch.autograd.grad(SftObjective(tiny_model, rows).loss(range(6)).loss, list(tiny_model.factors.values()))
+    gradients = torch.autograd.grad(
+        SftObjective(tiny_model, rows).loss(range(6)).loss, list(tiny_model.factors.values())
+    )
     for name, gradient in zip(tiny_model.factors, gradients, strict=True):
         torch.testing.assert_close(update.control.tensors[name], gradient, rtol=1e-4, atol=1e-7)
 
@@ -79,7 +89,10 @@ def test_a_correction_is_added_to_the_gradient(learner, tiny_model):
     nothing = Adapter({name: torch.zeros_like(tensor) for name, tensor in start.tensors.items()})
     gradient = learner.fit(corrected(tiny_model, nothing, train=once), SHARD, lambda status: None).control
     opposite = Adapter({name: -tensor for name, tensor in gradient.tensors.items()})
-    assert learner.fit(corrected(tiny_model, opposite, train=once), SHARD, lambda status: None).adapter.distance(start) < 1e-6
+    assert (
+        learner.fit(corrected(tiny_model, opposite, train=once), SHARD, lambda status: None).adapter.distance(start)
+        < 1e-6
+    )
 
 
 @pytest.mark.parametrize("phase", ["sft", "va"])
@@ -109,17 +122,26 @@ def test_dpo_starts_at_log_two_against_its_own_reference(learner, tiny_model):
 
 
 def test_dpo_trains_the_tasks_adapter_against_the_tasks_reference(learner, tiny_model):
-    """With a learning rate that moves nothing: the loss is that of the adapter against whichever reference the task has, and the adapter stays."""
+    """With a learning rate that moves nothing: the loss is that of the adapter against whichever reference the task
+    has, and the adapter stays.
+    """
     draw = torch.Generator().manual_seed(3)
-    start, *references = (Adapter({name: 0.2 * torch.randn(p.shape, generator=draw) for name, p in tiny_model.factors.items()}) for _ in range(3))
+    start, *references = (
+        Adapter({name: 0.2 * torch.randn(p.shape, generator=draw) for name, p in tiny_model.factors.items()})
+        for _ in range(3)
+    )
     train = TRAIN.model_copy(update={"epochs": 1, "batch_size": 6, "learning_rate": 1e-12, "dpo_beta": 0.7})
     pairs, losses = encode_pairs(tiny_model.tokenizer, SHARD.va, tiny_model.spec.max_length), []
     for reference in references:
-        update = learner.fit(task(tiny_model, "va", train, adapter=start, reference=reference), SHARD, lambda status: None)
+        update = learner.fit(
+            task(tiny_model, "va", train, adapter=start, reference=reference), SHARD, lambda status: None
+        )
         known = reference_log_probs(tiny_model, reference, pairs, 6)
         tiny_model.load(start)
         losses.append(update.report.first_loss)
-        assert losses[-1] == pytest.approx(DpoObjective(tiny_model, pairs, known, 0.7).loss(range(6)).loss.item(), rel=1e-5)
+        assert losses[-1] == pytest.approx(
+            DpoObjective(tiny_model, pairs, known, 0.7).loss(range(6)).loss.item(), rel=1e-5
+        )
         assert update.adapter.distance(start) < 1e-6
     assert abs(losses[0] - losses[1]) > 1e-3
 
@@ -128,7 +150,9 @@ def test_dpo_trains_the_tasks_adapter_against_the_tasks_reference(learner, tiny_
 def test_every_client_and_every_round_has_an_order_of_its_own(learner, tiny_model, phase):
     asked = [(0, 0), (1, 0), (0, 1)]
     found = [
-        learner.fit(task(tiny_model, phase, round=number), dataclasses.replace(SHARD, client_id=client), lambda status: None)
+        learner.fit(
+            task(tiny_model, phase, round=number), dataclasses.replace(SHARD, client_id=client), lambda status: None
+        )
         for client, number in asked
     ]
     assert len({update.adapter.sha256 for update in found}) == 3
@@ -137,7 +161,11 @@ def test_every_client_and_every_round_has_an_order_of_its_own(learner, tiny_mode
 @pytest.mark.parametrize("phase", ["sft", "va"])
 def test_it_trains_on_the_tasks_number_of_threads(learner, tiny_model, phase, monkeypatch):
     seen, forward = set(), type(tiny_model).response_log_probs
-    monkeypatch.setattr(type(tiny_model), "response_log_probs", lambda model, batch: seen.add(torch.get_num_threads()) or forward(model, batch))
+    monkeypatch.setattr(
+        type(tiny_model),
+        "response_log_probs",
+        lambda model, batch: seen.add(torch.get_num_threads()) or forward(model, batch),
+    )
     before = torch.get_num_threads()
     for threads in (1, 2):
         seen.clear()
@@ -191,7 +219,9 @@ def test_a_diverging_client_is_an_error(learner, tiny_model):
 @pytest.mark.parametrize("phase", ["sft", "va"])
 def test_with_freeze_a_only_b_moves_and_the_next_task_trains_both_again(learner, tiny_model, phase):
     start = tiny_model.initial_adapter(1)
-    update = learner.fit(task(tiny_model, phase, TRAIN.model_copy(update={"freeze_a": True})), SHARD, lambda status: None)
+    update = learner.fit(
+        task(tiny_model, phase, TRAIN.model_copy(update={"freeze_a": True})), SHARD, lambda status: None
+    )
     for name, tensor in update.adapter.tensors.items():
         assert torch.equal(tensor, start.tensors[name]) == ("lora_A" in name), name
     assert all(factor.requires_grad for factor in tiny_model.factors.values())
@@ -205,7 +235,9 @@ def test_with_freeze_a_only_b_moves_and_the_next_task_trains_both_again(learner,
 def test_the_proximal_term_keeps_the_update_near_the_global_adapter(learner, tiny_model, phase):
     start, distances = tiny_model.initial_adapter(1), []
     for mu in (0.0, 0.1, 10.0):
-        update = learner.fit(task(tiny_model, phase, TRAIN.model_copy(update={"prox_mu": mu})), SHARD, lambda status: None)
+        update = learner.fit(
+            task(tiny_model, phase, TRAIN.model_copy(update={"prox_mu": mu})), SHARD, lambda status: None
+        )
         distances.append(update.adapter.distance(start))
     assert distances[0] > distances[1] > distances[2]
 
@@ -217,17 +249,23 @@ def under(model, rank, phase="sft", train=LOWER):
     """A task of a wider adapter than the model's LoRA; in VA rounds its reference has another rank still."""
     draw = torch.Generator().manual_seed(1)
     shapes = [of_rank(model.adapter().form, wide).shapes for wide in (rank, rank + 2)]
-    start, reference = (Adapter({name: 0.1 * torch.randn(shape, generator=draw) for name, shape in found.items()}) for found in shapes)
+    start, reference = (
+        Adapter({name: 0.1 * torch.randn(shape, generator=draw) for name, shape in found.items()}) for found in shapes
+    )
     return task(model, phase, train, adapter=start, reference=reference if phase == "va" else None)
 
 
 @pytest.mark.parametrize("phase", ["sft", "va"])
 @pytest.mark.parametrize("rank", [1, 2, 4])
 def test_a_client_of_lower_rank_trains_the_first_directions_of_the_same_model(tiny_model, phase, rank):
-    """Its first loss is that of a client of full rank, to float noise: both start from the global model, whatever part of it they train."""
+    """Its first loss is that of a client of full rank, to float noise: both start from the global model, whatever part
+    of it they train.
+    """
     ranks, asked = (4, rank), under(tiny_model, 7, phase)
     learner = GenericLearner({tiny_model.spec: tiny_model}, ranks=ranks)
-    full, low = (learner.fit(asked, dataclasses.replace(SHARD, client_id=number), lambda status: None) for number in (0, 1))
+    full, low = (
+        learner.fit(asked, dataclasses.replace(SHARD, client_id=number), lambda status: None) for number in (0, 1)
+    )
     assert [rank_of(update.adapter.form) for update in (full, low)] == [4, rank]
     for update in (full, low):
         update.require_answers(asked)
@@ -237,12 +275,18 @@ def test_a_client_of_lower_rank_trains_the_first_directions_of_the_same_model(ti
     rows = encode_sft(tiny_model.tokenizer, SHARD.sft, tiny_model.spec.max_length)
     losses = [float(SftObjective(model, rows).loss(range(6)).loss.detach()) for model in learner.models.values()]
     assert losses == pytest.approx(losses[:1] * len(losses), rel=1e-5)
-    assert all(not torch.equal(tensor, asked.adapter.tensors[name][: len(tensor), : tensor.shape[1]]) for name, tensor in low.adapter.tensors.items())
+    assert all(
+        not torch.equal(tensor, asked.adapter.tensors[name][: len(tensor), : tensor.shape[1]])
+        for name, tensor in low.adapter.tensors.items()
+    )
 
 
 @pytest.mark.parametrize(
     ("rank", "train", "message"),
-    [(5, LOWER, "rank 5 is more than LORA_R=4"), (2, TRAIN, "rank 2 is less than LORA_R=4, which only LORA_AGGREGATION=svd and exact allow")],
+    [
+        (5, LOWER, "rank 5 is more than LORA_R=4"),
+        (2, TRAIN, "rank 2 is less than LORA_R=4, which only LORA_AGGREGATION=svd and exact allow"),
+    ],
 )
 def test_a_rank_that_the_federation_does_not_allow_is_an_error(tiny_model, rank, train, message):
     learner = GenericLearner({tiny_model.spec: tiny_model}, ranks=(rank,))

@@ -93,13 +93,17 @@ def test_tokens_are_those_of_all_examples_in_all_epochs():
 def test_avg_loss_is_over_the_last_epoch_and_every_example_counts_alike():
     """With a learning rate too small to matter the loss of each batch is known: targets 1, 2, 3 give 1, 4, 9."""
     weight = nn.Parameter(torch.tensor(0.0))
-    result = train([weight], Quadratic(weight, [1.0, 2.0, 3.0]), SPEC.model_copy(update={"learning_rate": 1e-12}), seed=0)
+    result = train(
+        [weight], Quadratic(weight, [1.0, 2.0, 3.0]), SPEC.model_copy(update={"learning_rate": 1e-12}), seed=0
+    )
     assert result.avg_loss == pytest.approx((1 + 4 + 9) / 3, rel=1e-5)
 
 
 def test_avg_loss_forgets_the_epochs_before_the_last():
     weight, reports = nn.Parameter(torch.tensor(0.0)), []
-    result = train([weight], Quadratic(weight, [3.0] * 4), SPEC.model_copy(update={"epochs": 3}), seed=0, on_step=reports.append)
+    result = train(
+        [weight], Quadratic(weight, [3.0] * 4), SPEC.model_copy(update={"epochs": 3}), seed=0, on_step=reports.append
+    )
     assert result.avg_loss == pytest.approx((reports[-2].loss + reports[-1].loss) / 2)
     assert result.avg_loss < reports[0].loss
 
@@ -114,7 +118,9 @@ def test_weight_decay_is_decoupled():
 
 
 def test_gradients_are_clipped():
-    """AdamW's first step is the learning rate whatever the gradient; clipped to nothing, epsilon wins and the step is far smaller."""
+    """AdamW's first step is the learning rate whatever the gradient; clipped to nothing, epsilon wins and the step is
+    far smaller.
+    """
     weight = nn.Parameter(torch.tensor(0.0))
     train([weight], Quadratic(weight, [5.0]), SPEC.model_copy(update={"epochs": 1, "max_grad_norm": 1e-10}), seed=0)
     assert 0 < weight.item() < 0.01

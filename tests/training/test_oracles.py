@@ -13,7 +13,11 @@ from fccl.model.losses import response_nll
 from fccl.training.dpo import DpoObjective, reference_log_probs
 from fccl.training.sft import SftObjective
 
-EXAMPLES = [SftExample("Name a bird.", "It is a sparrow."), SftExample("What is it?", "A dog, of course, and a good one."), SftExample("Go", "no")]
+EXAMPLES = [
+    SftExample("Name a bird.", "It is a sparrow."),
+    SftExample("What is it?", "A dog, of course, and a good one."),
+    SftExample("Go", "no"),
+]
 PAIRS = [
     PreferencePair("Name a bird.", "It is a sparrow.", "Who knows."),
     PreferencePair("What is it?", "A dog.", "A dog, of course, and so on, and so on."),
@@ -25,12 +29,15 @@ BETA = 0.3
 def random_adapter(model, seed):
     """Neither factor is zero, so that every gradient is alive."""
     draw = torch.Generator().manual_seed(seed)
-    return Adapter({name: 0.2 * torch.randn(parameter.shape, generator=draw) for name, parameter in model.factors.items()})
+    return Adapter(
+        {name: 0.2 * torch.randn(parameter.shape, generator=draw) for name, parameter in model.factors.items()}
+    )
 
 
 @pytest.fixture
 def plain_peft(tiny_model, tiny_model_path):
-    """The same model built by hand from transformers and PEFT, with one random adapter loaded; ours has it loaded too."""
+    """The same model built by hand from transformers and PEFT, with one random adapter loaded; ours has it
+    loaded too."""
 
     def build(seed):
         adapter = random_adapter(tiny_model, seed)
@@ -38,7 +45,11 @@ def plain_peft(tiny_model, tiny_model_path):
         base = AutoModelForCausalLM.from_pretrained(tiny_model_path, dtype=torch.float32)
         spec = tiny_model.spec
         config = LoraConfig(
-            r=spec.lora_r, lora_alpha=spec.lora_alpha, target_modules=["c_attn", "c_proj", "c_fc"], fan_in_fan_out=True, task_type="CAUSAL_LM"
+            r=spec.lora_r,
+            lora_alpha=spec.lora_alpha,
+            target_modules=["c_attn", "c_proj", "c_fc"],
+            fan_in_fan_out=True,
+            task_type="CAUSAL_LM",
         )
         model = get_peft_model(base, config)
         result = set_peft_model_state_dict(model, dict(adapter.tensors))
@@ -87,9 +98,16 @@ def test_sft_loss_and_gradients_are_trls(tiny_model, plain_peft, tmp_path):
 
     theirs = plain_peft(seed=2)
     rows = encode_sft(tiny_model.tokenizer, EXAMPLES, 100)
-    data = [{"input_ids": list(row.ids), "labels": [-100] * row.prompt_length + list(row.ids[row.prompt_length :])} for row in rows]
-    arguments = SFTConfig(str(tmp_path), report_to="none", use_cpu=True, bf16=False, gradient_checkpointing=False, max_length=100)
-    trainer = SFTTrainer(theirs, args=arguments, train_dataset=Dataset.from_list(data), processing_class=tiny_model.tokenizer)
+    data = [
+        {"input_ids": list(row.ids), "labels": [-100] * row.prompt_length + list(row.ids[row.prompt_length :])}
+        for row in rows
+    ]
+    arguments = SFTConfig(
+        str(tmp_path), report_to="none", use_cpu=True, bf16=False, gradient_checkpointing=False, max_length=100
+    )
+    trainer = SFTTrainer(
+        theirs, args=arguments, train_dataset=Dataset.from_list(data), processing_class=tiny_model.tokenizer
+    )
     batch = DataCollatorForLanguageModeling(pad_token_id=tiny_model.pad_id)(data)
     theirs.zero_grad(set_to_none=True)
     expected = trainer.compute_loss(theirs, batch)
@@ -109,12 +127,25 @@ def test_dpo_loss_and_gradients_are_trls(tiny_model, plain_peft, tmp_path):
     theirs = plain_peft(seed=3)
     pairs = encode_pairs(tiny_model.tokenizer, PAIRS, 100)
     arguments = DPOConfig(
-        str(tmp_path), loss_type="sigmoid", beta=BETA, report_to="none", use_cpu=True, bf16=False, gradient_checkpointing=False, max_length=100
+        str(tmp_path),
+        loss_type="sigmoid",
+        beta=BETA,
+        report_to="none",
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        max_length=100,
     )
     data = Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])
-    trainer = DPOTrainer(theirs, ref_model=reference_model, args=arguments, train_dataset=data, processing_class=tiny_model.tokenizer)
+    trainer = DPOTrainer(
+        theirs, ref_model=reference_model, args=arguments, train_dataset=data, processing_class=tiny_model.tokenizer
+    )
     rows = [
-        {"prompt_ids": list(c.ids[: c.prompt_length]), "chosen_ids": list(c.ids[c.prompt_length :]), "rejected_ids": list(r.ids[r.prompt_length :])}
+        {
+            "prompt_ids": list(c.ids[: c.prompt_length]),
+            "chosen_ids": list(c.ids[c.prompt_length :]),
+            "rejected_ids": list(r.ids[r.prompt_length :]),
+        }
         for c, r in pairs
     ]
     batch = DataCollatorForPreference(pad_token_id=tiny_model.pad_id)(rows)
@@ -132,7 +163,8 @@ def test_dpo_loss_and_gradients_are_trls(tiny_model, plain_peft, tmp_path):
 @torch.no_grad()
 @pytest.mark.parametrize("phase", ["sft", "va"])
 def test_averages_over_batches_are_those_of_one_batch(tiny_model, phase):
-    """Every response token, or every pair, counts alike, whatever batch it is in: the shortest row stands alone here."""
+    """Every response token, or every pair, counts alike, whatever batch it is in: the shortest row stands alone
+    here."""
     if phase == "sft":
         tiny_model.load(random_adapter(tiny_model, seed=6))
         objective = SftObjective(tiny_model, encode_sft(tiny_model.tokenizer, EXAMPLES, 100))
@@ -142,7 +174,9 @@ def test_averages_over_batches_are_those_of_one_batch(tiny_model, phase):
         tiny_model.load(random_adapter(tiny_model, seed=6))
         objective = DpoObjective(tiny_model, pairs, reference, BETA)
     whole, parts = objective.loss(range(3)), [objective.loss(indices) for indices in ([0, 1], [2])]
-    assert sum(part.total for part in parts) / sum(part.count for part in parts) == pytest.approx(whole.loss.item(), rel=1e-5)
+    assert sum(part.total for part in parts) / sum(part.count for part in parts) == pytest.approx(
+        whole.loss.item(), rel=1e-5
+    )
 
 
 @torch.no_grad()

@@ -1,4 +1,7 @@
-"""What every transport must do, whatever carries the task. A transport's own test file subclasses `TransportContract`."""
+"""What every transport must do, whatever carries the task.
+
+A transport's own test file subclasses `TransportContract`.
+"""
 
 from __future__ import annotations
 
@@ -64,11 +67,21 @@ def scaffold_by_hand(fed):
     for number in range(fed.plan.total_rounds):
         if number == fed.plan.fed_rounds:
             own, shares = {}, {}
-        everybody = sum((shares[client] * own[client].double() for client in sorted(own)), torch.zeros(3, dtype=torch.float64)).float()
+        everybody = sum(
+            (shares[client] * own[client].double() for client in sorted(own)), torch.zeros(3, dtype=torch.float64)
+        ).float()
         told = {client: everybody - own.get(client, torch.zeros(3)) for client in range(CLIENTS)}
         reference = state.reference if number >= fed.plan.fed_rounds else None
         task = FitTask(
-            "run", number, fed.plan.phase_of(number), state.adapter, reference, MODEL, TRAIN, 7, lambda client, told=told: adapter(*told[client])
+            "run",
+            number,
+            fed.plan.phase_of(number),
+            state.adapter,
+            reference,
+            MODEL,
+            TRAIN,
+            7,
+            lambda client, told=told: adapter(*told[client]),
         )
         chosen = select_clients(fed.plan, number)
         updates = [learner.fit(task, shard(client), lambda status: None) for client in chosen]
@@ -91,7 +104,9 @@ def task(number=0, start=(1.0, 2.0, 3.0), phase="sft", reference=None):
 
 def answers(transport, asked, number=0, **changes):
     found = list(transport.fit(task(number, **changes), asked))
-    assert sorted(answer.client_id for answer in found) == sorted(asked), "exactly one answer for every client that was asked"
+    assert sorted(answer.client_id for answer in found) == sorted(asked), (
+        "exactly one answer for every client that was asked"
+    )
     return {answer.client_id: answer for answer in found}
 
 

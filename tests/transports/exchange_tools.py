@@ -1,4 +1,5 @@
-"""What the tests of the exchange directory share: clients in threads, answers that are spoilt before the server looks."""
+"""What the tests of the exchange directory share: clients in threads, answers that are spoilt before the server
+looks."""
 
 import json
 import os
@@ -66,7 +67,9 @@ def answered(paths, transport, spoil, asked=(0, 1), keys=None, **spec):
             client._commit(opened, learner.fit(task(), shard(number), lambda status: None))
         spoil(paths, opened)
         found = fit(exchange, asked)
-        reasons = [Rejection.model_validate_json(path.read_text()) for path in sorted(paths.rejected.glob("*_reason.json"))]
+        reasons = [
+            Rejection.model_validate_json(path.read_text()) for path in sorted(paths.rejected.glob("*_reason.json"))
+        ]
         assert reasons == exchange.rejected.rejections
     return found, reasons
 

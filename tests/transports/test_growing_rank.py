@@ -1,4 +1,6 @@
-"""Exact aggregation and clients of different rank: the same bytes by any transport and after a stop; a rank that is not allowed is refused."""
+"""Exact aggregation and clients of different rank: the same bytes by any transport and after a stop; a rank that is not
+allowed is refused.
+"""
 
 import dataclasses
 import json
@@ -42,7 +44,10 @@ class Size:
         return 0.5 * sum(float(tensor.double().square().sum()) for tensor in adapter.tensors.values())
 
     def slopes(self, task, adapter, directions):
-        found = [sum(float((t.double() * one.tensors[name].double()).sum()) for name, t in adapter.tensors.items()) for one in directions]
+        found = [
+            sum(float((t.double() * one.tensors[name].double()).sum()) for name, t in adapter.tensors.items())
+            for one in directions
+        ]
         return self.loss(task, adapter), tuple(found)
 
 
@@ -51,7 +56,10 @@ def in_process(fed, ranks, state=START):
 
 
 def said(results):
-    return [(r.record.weights, r.record.scores, r.record.adapter_sha256, r.record.lora_error, r.record.update_norm) for r in results]
+    return [
+        (r.record.weights, r.record.scores, r.record.adapter_sha256, r.record.lora_error, r.record.update_norm)
+        for r in results
+    ]
 
 
 @pytest.mark.parametrize("name", ["exact", "svd"])
@@ -124,7 +132,9 @@ def test_an_update_may_have_the_federations_rank_or_a_lower_one():
         with pytest.raises(UpdateRejected, match=f"rank {rank} is more than LORA_R=3"):
             dataclasses.replace(answer, adapter=factors(2, rank)).require_answers(task())
     dataclasses.replace(answer, adapter=factors(2, 3)).require_answers(task(lower=False))
-    with pytest.raises(UpdateRejected, match="rank 2 is less than LORA_R=3, which only LORA_AGGREGATION=svd and exact allow"):
+    with pytest.raises(
+        UpdateRejected, match="rank 2 is less than LORA_R=3, which only LORA_AGGREGATION=svd and exact allow"
+    ):
         dataclasses.replace(answer, adapter=factors(2, 2)).require_answers(task(lower=False))
 
 
@@ -155,7 +165,10 @@ def test_the_server_takes_each_rank_with_the_bound_of_its_own(tmp_path):
     assert found[1].adapter.reader.max_bytes < found[0].adapter.reader.max_bytes
 
 
-@pytest.mark.parametrize(("ranks", "lower", "reason"), [((3, 4), True, "rank 4 is more than LORA_R=3"), ((3, 2), False, "rank 2 is less than")])
+@pytest.mark.parametrize(
+    ("ranks", "lower", "reason"),
+    [((3, 4), True, "rank 4 is more than LORA_R=3"), ((3, 2), False, "rank 2 is less than")],
+)
 def test_the_server_refuses_a_rank_that_is_not_allowed(tmp_path, ranks, lower, reason):
     found = answered(tmp_path, ranks, lower)
     assert found[1].reason.startswith(f"refused: {reason}")
@@ -173,7 +186,10 @@ def test_an_update_of_another_rank_than_its_contribution_says_is_refused(tmp_pat
 
 def test_a_client_reads_adapters_of_growing_rank_with_one_process(tmp_path):
     paths = ExchangePaths(tmp_path / "exchange")
-    with ExchangeTransport(paths, exchange_spec(2), tmp_path / "received") as exchange, clients(paths, {0: LoraLearner(), 1: LoraLearner((1,))}):
+    with (
+        ExchangeTransport(paths, exchange_spec(2), tmp_path / "received") as exchange,
+        clients(paths, {0: LoraLearner(), 1: LoraLearner((1,))}),
+    ):
         for number, wide in enumerate((3, 7, 5, 3)):
             asked = dataclasses.replace(task(wide=wide), round=number)
             found = {answer.client_id: answer for answer in exchange.fit(asked, (0, 1))}

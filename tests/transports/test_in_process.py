@@ -9,7 +9,9 @@ from tests.transports.contract import LearnerWithReference, TransportContract, t
 class TestInProcess(TransportContract):
     @pytest.fixture
     def make(self, heard):
-        return lambda broken=(), errors=None: InProcessTransport(LearnerWithReference(frozenset(broken), errors=errors or {}), shard, heard.append)
+        return lambda broken=(), errors=None: InProcessTransport(
+            LearnerWithReference(frozenset(broken), errors=errors or {}), shard, heard.append
+        )
 
 
 def test_each_shard_is_loaded_when_its_client_s_turn_comes():
@@ -28,7 +30,9 @@ def test_the_servers_own_disk_is_no_clients_failure():
         list(InProcessTransport(ToyLearner(), shard, full).fit(task(), (0,)))
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("out of memory\nmore"), ValueError("bad"), FloatingPointError("nan")])
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("out of memory\nmore"), ValueError("bad"), FloatingPointError("nan")]
+)
 def test_whatever_training_raises_is_that_clients_failure(error):
     class Broken(ToyLearner):
         def fit(self, task, shard, on_status):

@@ -58,14 +58,36 @@ def view(clients: int = 3, rounds: int = 6, per_round: int = 0, seed: int = 0, r
         )
         accuracy = np.nan if phase == "sft" else 0.6 + 0.3 * number / rounds
         effective, held_out = 1 / float((weights**2).sum()), float(loss.mean())
-        known = (number, phase, 1000.0 + number, 2.5, len(chosen), len(chosen), 0, effective, held_out, accuracy, 1.5, f"{number:064x}")
+        known = (
+            number,
+            phase,
+            1000.0 + number,
+            2.5,
+            len(chosen),
+            len(chosen),
+            0,
+            effective,
+            held_out,
+            accuracy,
+            1.5,
+            f"{number:064x}",
+        )
         totals.append((*known, "fedavg", 0.4 / (1 + number), 32.0, 0.5, 1.25 * held_out, held_out))
-    metrics = [table.assign(time=1000.0, seconds=2.0, tokens=900, tokens_per_second=450.0, steps=8, truncated=0, update_norm=2.0) for table in shares]
+    metrics = [
+        table.assign(
+            time=1000.0, seconds=2.0, tokens=900, tokens_per_second=450.0, steps=8, truncated=0, update_norm=2.0
+        )
+        for table in shares
+    ]
     return RunView(
         paths=LogPaths(Path("logs")),
         run_id=run_id if rounds else "",
-        info=RunInfo(run_id=run_id, created=990.0, settings={"seed": "1"}, data_sha256="ab" * 32, versions={"fccl": "0.1.0"}),
-        state=RunState(run_id=run_id, next_round=rounds, total_rounds=2 * ((rounds + 1) // 2) or 2, adapter_sha256="cd" * 32),
+        info=RunInfo(
+            run_id=run_id, created=990.0, settings={"seed": "1"}, data_sha256="ab" * 32, versions={"fccl": "0.1.0"}
+        ),
+        state=RunState(
+            run_id=run_id, next_round=rounds, total_rounds=2 * ((rounds + 1) // 2) or 2, adapter_sha256="cd" * 32
+        ),
         events=(),
         rounds=pd.DataFrame(totals, columns=list(ROUNDS)).astype(ROUNDS),
         shares=pd.concat(shares, ignore_index=True).astype(SHARES) if shares else empty(SHARES),
@@ -79,7 +101,9 @@ def view(clients: int = 3, rounds: int = 6, per_round: int = 0, seed: int = 0, r
     )
 
 
-def manifest(clients: int = 3, topics: tuple[str, ...] = ("addition", "birds"), noisy: tuple[int, ...] = (), seed: int = 0) -> Manifest:
+def manifest(
+    clients: int = 3, topics: tuple[str, ...] = ("addition", "birds"), noisy: tuple[int, ...] = (), seed: int = 0
+) -> Manifest:
     """Data of so many clients; topic t of client c has a number of examples of its own."""
     draw = np.random.default_rng(seed)
     spec = DataSpec(
@@ -90,23 +114,48 @@ def manifest(clients: int = 3, topics: tuple[str, ...] = ("addition", "birds"), 
         partition=PartitionSpec(num_clients=clients, alpha=0.5, seed=1),
         noisy_clients=noisy,
     )
-    counts = {phase: tuple(map(tuple, draw.integers(0, 99, (clients, len(topics))).tolist())) for phase in ("sft", "va")}
+    counts = {
+        phase: tuple(map(tuple, draw.integers(0, 99, (clients, len(topics))).tolist())) for phase in ("sft", "va")
+    }
     sources = tuple(
-        SourceReport(phase=phase, name="builtin", kind="builtin", sha256="ef" * 32, rows_read=900, examples=900) for phase in ("sft", "va")
+        SourceReport(phase=phase, name="builtin", kind="builtin", sha256="ef" * 32, rows_read=900, examples=900)
+        for phase in ("sft", "va")
     )
     splits = {"train": {"sft": 700, "va": 500}, "validation": {"sft": 96, "va": 96}, "test": {"sft": 104, "va": 104}}
-    return Manifest(spec=spec, sources=sources, counts=splits, topics=topics, topics_by_client=counts, noisy_clients=noisy, files={})
+    return Manifest(
+        spec=spec, sources=sources, counts=splits, topics=topics, topics_by_client=counts, noisy_clients=noisy, files={}
+    )
 
 
 def evaluation(
-    names: tuple[str, ...] = ("base", "SFT", "FedVA"), answer: str = "Birds fly.", exact: bool = True, topic: str = "birds"
+    names: tuple[str, ...] = ("base", "SFT", "FedVA"),
+    answer: str = "Birds fly.",
+    exact: bool = True,
+    topic: str = "birds",
 ) -> EvaluationReport:
     """Models that are the better the later they come; each says `answer` to two instructions."""
     models = tuple(_model(name, at + 1, answer, exact, topic) for at, name in enumerate(names))
-    change = Difference(measure="response perplexity", kind="ratio", estimate=Estimate(value=0.5, low=0.4, high=0.6, n=90), verdict="better")
-    comparisons = tuple(Comparison(first=first, second=second, differences=(change,)) for first, second in pairwise(names))
-    options = EvaluationOptions(gen_samples=2, gen_tokens=8, gen_temperature=0.8, bootstrap_samples=200, batch_size=4, seed=1)
-    return EvaluationReport(model="micro", sft_examples=90, va_pairs=80, truncated=1, options=options, models=models, comparisons=comparisons)
+    change = Difference(
+        measure="response perplexity",
+        kind="ratio",
+        estimate=Estimate(value=0.5, low=0.4, high=0.6, n=90),
+        verdict="better",
+    )
+    comparisons = tuple(
+        Comparison(first=first, second=second, differences=(change,)) for first, second in pairwise(names)
+    )
+    options = EvaluationOptions(
+        gen_samples=2, gen_tokens=8, gen_temperature=0.8, bootstrap_samples=200, batch_size=4, seed=1
+    )
+    return EvaluationReport(
+        model="micro",
+        sft_examples=90,
+        va_pairs=80,
+        truncated=1,
+        options=options,
+        models=models,
+        comparisons=comparisons,
+    )
 
 
 def _model(name: str, rank: int, answer: str, exact: bool, topic: str) -> ModelEvaluation:
@@ -114,7 +163,9 @@ def _model(name: str, rank: int, answer: str, exact: bool, topic: str) -> ModelE
         return Estimate(value=value, low=0.9 * value, high=min(1.1 * value, 1.0) if value < 1 else 1.1 * value, n=90)
 
     preference = Preference(accuracy=estimate(1 - 0.4 / rank), right=50, wrong=30, ties=0)
-    said = Generation(instruction=f"What do birds do, {answer}?", reference=answer, greedy=answer, sampled=f"{answer} {answer}")
+    said = Generation(
+        instruction=f"What do birds do, {answer}?", reference=answer, greedy=answer, sampled=f"{answer} {answer}"
+    )
     return ModelEvaluation(
         name=name,
         adapter_sha256=None if rank == 1 else f"{rank:064x}",

@@ -8,7 +8,17 @@ from pathlib import Path
 
 from fccl.paths import LogPaths
 from fccl.records.manifest import Manifest
-from fccl.records.run import ClientMetrics, ClientStatus, Contribution, ExcludedClient, HeldOut, RoundRecord, RunEvent, RunInfo, RunState
+from fccl.records.run import (
+    ClientMetrics,
+    ClientStatus,
+    Contribution,
+    ExcludedClient,
+    HeldOut,
+    RoundRecord,
+    RunEvent,
+    RunInfo,
+    RunState,
+)
 from fccl.specs import DataSpec, PartitionSpec, Phase, Value
 
 BEGAN = 1000.0  # seconds since 1970
@@ -20,11 +30,15 @@ def line(record: Value) -> bytes:
     return record.model_dump_json().encode() + b"\n"
 
 
-def a_manifest(sft: tuple[tuple[int, ...], ...] = ((8, 0), (8, 8)), va: tuple[tuple[int, ...], ...] = ((2, 2), (2, 2))) -> Manifest:
+def a_manifest(
+    sft: tuple[tuple[int, ...], ...] = ((8, 0), (8, 8)), va: tuple[tuple[int, ...], ...] = ((2, 2), (2, 2))
+) -> Manifest:
     """Two topics; for every client its examples of each."""
     partition = PartitionSpec(num_clients=len(sft), alpha=0.5, seed=1)
     spec = DataSpec(sft_data="builtin", va_data="builtin", test_examples=1, validation_examples=1, partition=partition)
-    return Manifest(spec=spec, sources=(), counts={}, topics=("a", "b"), topics_by_client={"sft": sft, "va": va}, files={})
+    return Manifest(
+        spec=spec, sources=(), counts={}, topics=("a", "b"), topics_by_client={"sft": sft, "va": va}, files={}
+    )
 
 
 @dataclass
@@ -64,10 +78,14 @@ class Logs:
             self.commit(number + 1)
 
     def commit(self, next_round: int) -> None:
-        state = RunState(run_id=self.run_id, next_round=next_round, total_rounds=2 * self.fed_rounds, adapter_sha256="a" * 64)
+        state = RunState(
+            run_id=self.run_id, next_round=next_round, total_rounds=2 * self.fed_rounds, adapter_sha256="a" * 64
+        )
         self.paths.state.write_bytes(line(state))
 
-    def beat(self, client: int, state: str, round: int, time: float, folder: Path | None = None, **fields: object) -> None:
+    def beat(
+        self, client: int, state: str, round: int, time: float, folder: Path | None = None, **fields: object
+    ) -> None:
         known = {"run_id": self.run_id, "phase": self.phase(round)} | fields
         status = ClientStatus(client_id=client, state=state, round=round, time=time, **known)
         path = LogPaths(folder or self.root).status(client)
@@ -108,7 +126,10 @@ class Logs:
             clients=tuple(good),
             weights=tuple(1 / len(good) for _ in good),
             scores=tuple(float(client) for client in good),
-            contributions=tuple(Contribution(avg_loss=2.0 - 0.1 * client, num_samples=10 * (client + 1), seconds=20.0) for client in good),
+            contributions=tuple(
+                Contribution(avg_loss=2.0 - 0.1 * client, num_samples=10 * (client + 1), seconds=20.0)
+                for client in good
+            ),
             excluded=tuple(ExcludedClient(client_id=client, reason="no answer") for client in excluded),
             effective_clients=float(len(good)),
             held_out=HeldOut(loss=3.0 - 0.5 * number, preference_accuracy=accuracy, examples=96),

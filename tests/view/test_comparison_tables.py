@@ -21,7 +21,14 @@ def test_a_row_says_figure_interval_verdict_gap_and_weight():
     sft, va = tables.scenario_tables(comparison())
     assert sft.title == "shuffled answers, 2 of 4 clients"
     found = lines(sft)
-    assert found["FCCL, verified"] == ("1.822", "0.670 [0.664, 0.677]", "2/2 ▲ better", "80% [79%, 81%]", "0.50 → 0.00", "0")
+    assert found["FCCL, verified"] == (
+        "1.822",
+        "0.670 [0.664, 0.677]",
+        "2/2 ▲ better",
+        "80% [79%, 81%]",
+        "0.50 → 0.00",
+        "0",
+    )
     assert found["FedAvg"][2] == "(yardstick)"
     assert found["coordinate median"][0] == "not finite"
     assert found["coordinate median"][2] == "0/2 ▼ worse"
@@ -32,7 +39,9 @@ def test_a_row_says_figure_interval_verdict_gap_and_weight():
 
 def test_seeds_in_which_a_method_is_better_are_counted_one_by_one():
     """Ties, and seeds whose model cannot be scored, are none; a yardstick that cannot be is worse than any."""
-    mine = row("shuffled", "verified", 1.0, verdict="better").model_copy(update={"seeds": 5, "by_seed": (0.9, 1.0, 1.1, None, 5.0)})
+    mine = row("shuffled", "verified", 1.0, verdict="better").model_copy(
+        update={"seeds": 5, "by_seed": (0.9, 1.0, 1.1, None, 5.0)}
+    )
     theirs = row("shuffled", "fedavg", 1.0).model_copy(update={"seeds": 5, "by_seed": (1.0, 1.0, 1.0, 1.0, None)})
     (table,) = tables.scenario_tables(comparison(rows=(theirs, mine), scenarios=comparison().scenarios[:1]))
     assert lines(table)["FCCL, verified"][2] == "2/5 ▲ better"
@@ -67,7 +76,9 @@ def test_one_seed_is_said_to_be_one():
     assert "one seed" not in " ".join(tables.notes(comparison()))
 
 
-@pytest.mark.parametrize(("count", "these", "differ"), [(1, True, False), (2, True, True), (4, True, True), (5, False, True)])
+@pytest.mark.parametrize(
+    ("count", "these", "differ"), [(1, True, False), (2, True, True), (4, True, True), (5, False, True)]
+)
 def test_a_verdict_over_few_seeds_is_said_to_be_of_these(count, these, differ):
     says = " ".join(tables.notes(comparison(seeds=tuple(range(count)))))
     assert ("holds for these seeds" in says) is these
@@ -76,11 +87,20 @@ def test_a_verdict_over_few_seeds_is_said_to_be_of_these(count, these, differ):
 
 def test_a_dash_in_the_gaps_has_its_reasons():
     says = " ".join(tables.notes(comparison()))
-    for reason in ("FedAvg itself", "base, alone, centralised", "no oracle", "not significantly better", "cannot be scored"):
+    for reason in (
+        "FedAvg itself",
+        "base, alone, centralised",
+        "no oracle",
+        "not significantly better",
+        "cannot be scored",
+    ):
         assert reason in says
 
 
-@pytest.mark.parametrize(("loss", "shown"), [(0.0, "1.000"), (2.0, "7.389"), (4.0, "54.6"), (9.0, "8,103"), (20.0, "4.85e+08"), (1e6, "1.01e+304")])
+@pytest.mark.parametrize(
+    ("loss", "shown"),
+    [(0.0, "1.000"), (2.0, "7.389"), (4.0, "54.6"), (9.0, "8,103"), (20.0, "4.85e+08"), (1e6, "1.01e+304")],
+)
 def test_perplexities_have_as_many_digits_as_mean_something(loss, shown):
     assert tables.perplexity(loss) == shown
 
@@ -142,10 +162,15 @@ def test_the_tiles_go_by_who_is_bad_and_not_by_who_was_compared(oracle):
     from fccl.pages.report.comparison import page
 
     clean = ScenarioInfo(name="clean-iid", title="clean, IID", phase="sft", bad_clients=0)
-    rows = [row("shuffled", "verified", 2.0, verdict="worse", bad_weight=(0.5, 0.25)), row("clean-iid", "verified", 2.0, verdict="worse")]
+    rows = [
+        row("shuffled", "verified", 2.0, verdict="worse", bad_weight=(0.5, 0.25)),
+        row("clean-iid", "verified", 2.0, verdict="worse"),
+    ]
     rows += [row("shuffled", "oracle", 0.5)] if oracle else []
     found = comparison(rows=tuple(rows), scenarios=(comparison().scenarios[0], clean))
-    no_pictures = pictures.Drawn(None, dict.fromkeys(("shuffled", "clean-iid")), dict.fromkeys(("shuffled", "clean-iid")))
+    no_pictures = pictures.Drawn(
+        None, dict.fromkeys(("shuffled", "clean-iid")), dict.fromkeys(("shuffled", "clean-iid"))
+    )
     says = " ".join(re.sub("<[^>]*>", " ", page(found, no_pictures, no_pictures)).split())
     assert "verified is worse than FedAvg 1 of 1 scenarios without bad clients" in says
     assert "weight of the bad clients in the last round 0.250 verified, mean over scenarios" in says

@@ -67,7 +67,11 @@ def test_a_half_written_file_is_none_and_the_whole_one_is_read_after_it(path, le
 def test_a_damaged_file_is_a_comparison_or_none(path, data):
     path.parent.mkdir(exist_ok=True)
     place = data.draw(st.integers(0, len(WHOLE)))
-    path.write_bytes(WHOLE[:place].encode() + data.draw(st.binary(max_size=4)) + WHOLE[place + data.draw(st.integers(0, 4)) :].encode())
+    path.write_bytes(
+        WHOLE[:place].encode()
+        + data.draw(st.binary(max_size=4))
+        + WHOLE[place + data.draw(st.integers(0, 4)) :].encode()
+    )
     found = ComparisonReader(path).refresh()
     assert found is None or found.results.rows
 

@@ -87,14 +87,18 @@ def test_the_main_table_has_the_measures_with_their_intervals(report):
 def test_differences_have_a_verdict_in_words(report):
     rows = tables_of(to_markdown(report))[1]
     assert rows[0] == ["", "SFT against base", "FedVA against SFT", "FedVA against base"]
-    assert all(re.search(r"(better|worse|no significant difference|too few examples)$", cell) for row in rows[1:] for cell in row[1:])
+    assert all(
+        re.search(r"(better|worse|no significant difference|too few examples)$", cell)
+        for row in rows[1:]
+        for cell in row[1:]
+    )
 
 
 def test_what_the_data_does_not_have_is_a_dash(report):
     model = report.models[0].model_copy(update={"exact": None, "topics": (), "flaws": (), "generations": ()})
     bare = report.model_copy(update={"models": (model,), "comparisons": (), "clients": ()})
     (table,) = tables_of(to_markdown(bare))
-    assert next(row for row in table if row[0].startswith("exact"))[1] == "–"  # noqa: RUF001
+    assert next(row for row in table if row[0].startswith("exact"))[1] == "–"
 
 
 def test_text_of_data_and_models_is_quoted(report):

@@ -8,7 +8,9 @@ def estimate(value, n=30):
     return Estimate(value=value, low=value / 2, high=value * 2, n=n)
 
 
-@pytest.mark.parametrize(("value", "text"), [(1.234, "1.23"), (99.99, "99.99"), (123.45, "123.5"), (12345.6, "12,346"), (2.5e7, "2.50e+07")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.234, "1.23"), (99.99, "99.99"), (123.45, "123.5"), (12345.6, "12,346"), (2.5e7, "2.50e+07")]
+)
 def test_numbers_have_about_three_figures(value, text):
     assert tables.plain(value) == text
 

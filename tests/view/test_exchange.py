@@ -82,7 +82,13 @@ def test_what_belongs_there_is_no_stranger(paths):
 
 def test_strangers(paths, tmp_path):
     (tmp_path / "secret").write_bytes(b"secret" * 1000)
-    for name in ("notes.txt", "client_x.lock", "client_01_round_2.safetensors", "<script>alert(1)</script>".replace("/", "_"), "phase_1.txt.bak"):
+    for name in (
+        "notes.txt",
+        "client_x.lock",
+        "client_01_round_2.safetensors",
+        "<script>alert(1)</script>".replace("/", "_"),
+        "phase_1.txt.bak",
+    ):
         (paths.root / name).write_text("")
     paths.phase(1).symlink_to(tmp_path / "secret")
     paths.phase(2).mkdir()
@@ -103,11 +109,18 @@ def test_refusals_newest_first_each_read_once(paths, monkeypatch):
     assert (view.rejected_total, view.strangers) == (3, ())
     opened = []
     real = module.read_small
-    monkeypatch.setattr(module, "read_small", lambda name, *rest, **more: opened.append(name) or real(name, *rest, **more))
+    monkeypatch.setattr(
+        module, "read_small", lambda name, *rest, **more: opened.append(name) or real(name, *rest, **more)
+    )
     assert reader.refresh() == view
     assert not opened
     folder.refuse([], "another", "run", 4)
-    assert [rejection.reason for rejection in reader.refresh().rejected] == ["another", "reason 2", "reason 1", "reason 0"]
+    assert [rejection.reason for rejection in reader.refresh().rejected] == [
+        "another",
+        "reason 2",
+        "reason 1",
+        "reason 0",
+    ]
     assert len(opened) == 1
 
 
@@ -171,14 +184,21 @@ def test_a_file_that_goes_while_it_is_looked_at(paths, monkeypatch):
 
 
 @settings(max_examples=few(100), deadline=None)
-@given(st.lists(st.text(st.characters(exclude_characters="/\x00", exclude_categories=["Cs"]), min_size=1, max_size=20), max_size=10))
+@given(
+    st.lists(
+        st.text(st.characters(exclude_characters="/\x00", exclude_categories=["Cs"]), min_size=1, max_size=20),
+        max_size=10,
+    )
+)
 def test_any_names_are_files_or_strangers(tmp_path_factory, texts):
     paths = ExchangePaths(tmp_path_factory.mktemp("exchange"))
     kept = {text for text in texts if text not in (".", "..")}
     for text in kept:
         (paths.root / text).write_text("")
     view = ExchangeReader(paths).refresh()
-    assert {*names(view), *view.strangers} == {text for text in kept if not text.startswith(".") and text not in ("bell", "rejected")}
+    assert {*names(view), *view.strangers} == {
+        text for text in kept if not text.startswith(".") and text not in ("bell", "rejected")
+    }
 
 
 def test_a_real_round(paths, tmp_path):

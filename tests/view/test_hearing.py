@@ -1,4 +1,6 @@
-"""When something was heard of, by the reader's own clock, whatever the clocks of the writers and of the file system say."""
+"""When something was heard of, by the reader's own clock, whatever the clocks of the writers and of the file system
+say.
+"""
 
 import os
 from types import SimpleNamespace
@@ -37,11 +39,20 @@ def file(written, inode=1):
 
 @pytest.mark.parametrize("clock_of_client", SKEWS)
 def test_a_clients_clock_makes_it_neither_dead_nor_alive(tmp_path, clock_of_client):
-    """One that has just written is alive, though its clock is behind; one that has not for long is dead, though its clock is ahead."""
+    """One that has just written is alive, though its clock is behind; one that has not for long is dead, though its
+    clock is ahead.
+    """
     logs, exchange = Logs(tmp_path / "logs").begin(heartbeat_stale_s=STALE_S), ExchangePaths(tmp_path)
     now = BEGAN + 200
     for client, written in ((0, now - 1), (1, now - STALE_S - 1)):
-        status = ClientStatus(client_id=client, state="training", run_id="run", round=0, phase="sft", time=max(0.0, written + clock_of_client))
+        status = ClientStatus(
+            client_id=client,
+            state="training",
+            run_id="run",
+            round=0,
+            phase="sft",
+            time=max(0.0, written + clock_of_client),
+        )
         exchange.status(client).write_bytes(line(status))
         os.utime(exchange.status(client), (written, written))
     found = glance(RunReader(logs.paths, exchange).refresh(), now)
@@ -87,7 +98,10 @@ def test_a_file_that_says_it_is_of_the_future_was_heard_when_it_was_first_seen()
     assert ear.hear("one", file(BEGAN + 20_000)) == BEGAN + 90
 
 
-@given(st.lists(st.tuples(st.floats(0, 100), st.sampled_from("abc"), st.integers(0, 9 * 10**9)), max_size=20), st.booleans())
+@given(
+    st.lists(st.tuples(st.floats(0, 100), st.sampled_from("abc"), st.integers(0, 9 * 10**9)), max_size=20),
+    st.booleans(),
+)
 def test_nothing_was_heard_before_it_could_be_or_after_it_was_seen(looks, remote):
     clock, last = Clock(), {}
     ear = hearing(clock, remote)

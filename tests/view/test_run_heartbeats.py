@@ -30,7 +30,10 @@ def test_the_newest_heartbeat_of_this_run_counts(logs, tmp_path):
     logs.beat(2, "training", 0, 1040.0, exchange, run_id="other")
     logs.beat(3, "training", 0, 1040.0, exchange)  # there are three clients
     view = RunReader(logs.paths, ExchangePaths(exchange)).refresh()
-    assert [(status.client_id, status.state, status.time) for status in view.statuses] == [(0, "done", 1020.0), (1, "training", 1030.0)]
+    assert [(status.client_id, status.state, status.time) for status in view.statuses] == [
+        (0, "done", 1020.0),
+        (1, "training", 1030.0),
+    ]
     assert view.beating == {0}
     assert RunReader(logs.paths).refresh().beating == frozenset()
 

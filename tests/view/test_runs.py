@@ -48,13 +48,22 @@ def toy_run(paths, learner, stop=99, resume=False):
     folder, fed = RunFolder(paths, Journal(paths)), federation()
     state = folder.resume(fed.plan) if resume else folder.start(INFO, fed.plan, START.adapter)
     event = "resumed" if resume else "started"
-    folder.journal.write(RunEvent(event=event, run_id="run", time=time.time(), round=state.next_round, held_out=None if resume else BASE))
+    folder.journal.write(
+        RunEvent(event=event, run_id="run", time=time.time(), round=state.next_round, held_out=None if resume else BASE)
+    )
     for result in fed.run(state, InProcessTransport(learner, shard, folder.journal.heartbeat)):
         for update in result.updates:
             moved = update.adapter.load().distance(state.adapter)
             metrics = update.contribution.model_dump() | update.report.model_dump() | {"update_norm": moved}
             folder.journal.write(
-                ClientMetrics(run_id="run", time=time.time(), round=update.round, phase=update.phase, client_id=update.client_id, **metrics)
+                ClientMetrics(
+                    run_id="run",
+                    time=time.time(),
+                    round=update.round,
+                    phase=update.phase,
+                    client_id=update.client_id,
+                    **metrics,
+                )
             )
         folder.commit(result, fed.plan)
         state = result.state
@@ -73,9 +82,18 @@ def test_a_real_run_is_what_its_records_say(tmp_path):
     assert (view.info, view.state, view.base) == (INFO, read_value(paths.state, RunState), BASE)
     assert len(records) == len(view.rounds) == 4
     for row, record in zip(view.rounds.itertuples(), records, strict=True):
-        assert (row.round, row.phase, row.time, row.seconds) == (record.round, record.phase, record.time, record.seconds)
+        assert (row.round, row.phase, row.time, row.seconds) == (
+            record.round,
+            record.phase,
+            record.time,
+            record.seconds,
+        )
         assert (row.selected, row.clients, row.excluded) == (4, 3, 1)
-        assert (row.effective_clients, row.update_norm, row.adapter_sha256) == (record.effective_clients, record.update_norm, record.adapter_sha256)
+        assert (row.effective_clients, row.update_norm, row.adapter_sha256) == (
+            record.effective_clients,
+            record.update_norm,
+            record.adapter_sha256,
+        )
         shares = view.shares[view.shares["round"] == record.round]
         assert tuple(shares["client"]) == record.clients
         assert tuple(shares["weight"]) == record.weights
@@ -83,7 +101,9 @@ def test_a_real_run_is_what_its_records_say(tmp_path):
         assert tuple(shares["num_samples"]) == tuple(said.num_samples for said in record.contributions)
         assert tuple(shares["avg_loss"]) == tuple(said.avg_loss for said in record.contributions)
         assert sum(shares["sample_share"]) == pytest.approx(1)
-    assert view.exclusions.values.tolist() == [[r.round, r.phase, out.client_id, out.reason] for r in records for out in r.excluded]
+    assert view.exclusions.values.tolist() == [
+        [r.round, r.phase, out.client_id, out.reason] for r in records for out in r.excluded
+    ]
     metrics = read_records(paths.client_metrics, ClientMetrics)
     assert len(metrics) == len(view.metrics) == 12
     for row, one in zip(view.metrics.rename(columns={"client": "client_id"}).to_dict("records"), metrics, strict=True):
@@ -96,7 +116,9 @@ def test_a_real_run_is_what_its_records_say(tmp_path):
 def test_a_resumed_run_has_no_round_twice(tmp_path, stop):
     paths = LogPaths(tmp_path)
     folder = toy_run(paths, ToyLearner(), stop)
-    folder.journal.write(last_record(paths).model_copy(update={"round": stop}))  # written, but killed before the state was
+    folder.journal.write(
+        last_record(paths).model_copy(update={"round": stop})
+    )  # written, but killed before the state was
     reader = RunReader(paths)
     before = reader.refresh()
     assert list(before.rounds["round"]) == list(range(stop + 1))
@@ -129,7 +151,9 @@ def test_logs_in_any_pieces_give_the_same_view(tmp_path_factory, cuts):
     reader = RunReader(grown.paths)
     for first, share in sorted(cuts, key=lambda cut: cut[1]):
         path = whole.paths.progress if first else whole.paths.client_metrics
-        (grown.root / path.name).write_bytes(contents[path][: int(share * len(contents[path]))])  # the same file, longer each time
+        (grown.root / path.name).write_bytes(
+            contents[path][: int(share * len(contents[path]))]
+        )  # the same file, longer each time
         view = reader.refresh()
         same(view, RunReader(grown.paths).refresh())
     for path, content in contents.items():
@@ -159,7 +183,14 @@ def test_no_run(tmp_path, make):
     root = tmp_path / "logs"
     make(root)
     view = RunReader(LogPaths(root), ExchangePaths(root)).refresh()
-    assert (view.exists, view.run_id, view.info, view.state, view.events, view.unreadable) == (False, "", None, None, (), 0)
+    assert (view.exists, view.run_id, view.info, view.state, view.events, view.unreadable) == (
+        False,
+        "",
+        None,
+        None,
+        (),
+        0,
+    )
     assert all(getattr(view, name).empty for name in TABLES)
     assert list_runs(root) == ()
     assert tail(view, "progress", 5) == tail(view, "client_metrics", 5) == []
@@ -189,7 +220,9 @@ def test_the_next_run_in_the_same_files_starts_over(logs):
     logs.round(1)
     reader = RunReader(logs.paths)
     assert len(reader.refresh().rounds) == 2
-    logs.paths.run.write_bytes(line(INFO.model_copy(update={"run_id": "second"})))  # its lines follow those of the first
+    logs.paths.run.write_bytes(
+        line(INFO.model_copy(update={"run_id": "second"}))
+    )  # its lines follow those of the first
     second = Logs(logs.root, run_id="second")
     second.round(0)
     view = reader.refresh()
@@ -229,7 +262,10 @@ def test_a_file_that_is_not_what_it_should_be_hides_nothing_else(logs, name, con
 
 
 @settings(max_examples=few(60), deadline=None)
-@given(st.dictionaries(st.sampled_from([*FILES, "status"]), st.binary(max_size=80)), st.dictionaries(st.text(max_size=8), st.text(max_size=8)))
+@given(
+    st.dictionaries(st.sampled_from([*FILES, "status"]), st.binary(max_size=80)),
+    st.dictionaries(st.text(max_size=8), st.text(max_size=8)),
+)
 def test_garbage_anywhere_never_raises(tmp_path_factory, garbage, more):
     logs = Logs(tmp_path_factory.mktemp("logs"))
     logs.begin(**{name: value for name, value in more.items() if name.isidentifier()})
@@ -258,7 +294,9 @@ def test_an_evaluation_and_a_manifest_are_values(logs):
         margin=estimate,
         exact=None,
     )
-    options = EvaluationOptions(gen_samples=0, gen_tokens=1, gen_temperature=1.0, bootstrap_samples=100, batch_size=1, seed=1)
+    options = EvaluationOptions(
+        gen_samples=0, gen_tokens=1, gen_temperature=1.0, bootstrap_samples=100, batch_size=1, seed=1
+    )
     report = EvaluationReport(model="m", sft_examples=9, va_pairs=9, truncated=0, options=options, models=(model,))
     manifest = a_manifest()
     logs.paths.evaluation_json.write_bytes(line(report))
@@ -287,18 +325,27 @@ def test_runs_are_listed_newest_first(logs):
     for number, name in enumerate(("a", "c", "b")):
         folder = RunFolder(logs.paths, Journal(logs.paths))
         folder.archive()
-        folder.start(INFO.model_copy(update={"run_id": name, "created": float(number)}), federation().plan, START.adapter)
+        folder.start(
+            INFO.model_copy(update={"run_id": name, "created": float(number)}), federation().plan, START.adapter
+        )
     (logs.paths.archive / "broken").mkdir()
     (logs.paths.archive / "broken" / "run.json").write_text("{")
     (logs.paths.archive / "file").write_text("")
     entries = list_runs(logs.root)
-    assert [(entry.run_id, entry.created, entry.current) for entry in entries] == [("b", 2.0, True), ("c", 1.0, False), ("a", 0.0, False)]
+    assert [(entry.run_id, entry.created, entry.current) for entry in entries] == [
+        ("b", 2.0, True),
+        ("c", 1.0, False),
+        ("a", 0.0, False),
+    ]
     assert [RunReader(entry.paths).refresh().run_id for entry in entries] == ["b", "c", "a"]
 
 
 @settings(max_examples=few(150), deadline=None)
 @given(
-    st.lists(st.text(alphabet="abAB \r{é", max_size=12), max_size=30), st.integers(0, 6), st.sampled_from(["", "a", "B", "É", "{"]), st.integers(1, 9)
+    st.lists(st.text(alphabet="abAB \r{é", max_size=12), max_size=30),
+    st.integers(0, 6),
+    st.sampled_from(["", "a", "B", "É", "{"]),
+    st.integers(1, 9),
 )
 def test_the_tail_is_the_end_of_the_file(tmp_path_factory, lines, n, contains, block):
     logs = Logs(tmp_path_factory.mktemp("logs"))

@@ -13,7 +13,9 @@ from fccl.view.values import ClientRow, Glance
 
 
 def a_glance(**changes):
-    rows = tuple(ClientRow(number, standing, None, None) for number, standing in enumerate(("done", "training", "dead")))
+    rows = tuple(
+        ClientRow(number, standing, None, None) for number, standing in enumerate(("done", "training", "dead"))
+    )
     usual = {
         "standing": "running",
         "message": "",
@@ -46,8 +48,8 @@ def a_glance(**changes):
         (3600, "1 h"),
         (7500, "2 h 5 min"),
         (3 * 86400 + 4 * 3600, "3 d 4 h"),
-        (None, "–"),  # noqa: RUF001
-        (float("nan"), "–"),  # noqa: RUF001
+        (None, "–"),
+        (float("nan"), "–"),
     ],
 )
 def test_durations(seconds, said):
@@ -78,7 +80,8 @@ def test_an_estimate_is_close_and_never_nothing(seconds):
 
 
 @pytest.mark.parametrize(
-    ("count", "said"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (272_771, "273 kB"), (2_700_000, "2.7 MB"), (5e9, "5.0 GB")]
+    ("count", "said"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (272_771, "273 kB"), (2_700_000, "2.7 MB"), (5e9, "5.0 GB")],
 )
 def test_sizes(count, said):
     assert words.size(int(count)) == said
@@ -116,7 +119,11 @@ def test_the_state_of_a_run_is_one_sentence(changes, said):
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({}, "3/6 · FCCL"), ({"phase": "done", "round": 6}, "▶ running · FCCL"), ({"standing": "failed"}, "! failed · FCCL")],
+    [
+        ({}, "3/6 · FCCL"),
+        ({"phase": "done", "round": 6}, "▶ running · FCCL"),
+        ({"standing": "failed"}, "! failed · FCCL"),
+    ],
 )
 def test_the_tab_of_the_browser_says_it_too(changes, said):
     assert sentences.title(a_glance(**changes)) == said

@@ -43,8 +43,21 @@ def end_of(rounds):
 
 def test_waiting_for_a_run(logs):
     seen = at(logs, 5.0)
-    assert (seen.standing, seen.phase, seen.round, seen.total_rounds, seen.progress, seen.seconds_left) == ("waiting", None, 0, 0, 0.0, None)
-    assert (seen.clients, seen.held_out_loss, seen.base_loss, seen.effective_clients, seen.aggregated) == ((), None, None, None, None)
+    assert (seen.standing, seen.phase, seen.round, seen.total_rounds, seen.progress, seen.seconds_left) == (
+        "waiting",
+        None,
+        0,
+        0,
+        0.0,
+        None,
+    )
+    assert (seen.clients, seen.held_out_loss, seen.base_loss, seen.effective_clients, seen.aggregated) == (
+        (),
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 def test_a_run_that_has_begun(logs):
@@ -74,7 +87,13 @@ def test_without_a_state_the_log_speaks(logs):
     logs.round(0)
     logs.paths.state.unlink()
     seen = at(logs, end_of(1))
-    assert (seen.round, seen.total_rounds, seen.phase, seen.held_out_loss, seen.held_out_phase) == (1, 4, "sft", 3.0, "sft")
+    assert (seen.round, seen.total_rounds, seen.phase, seen.held_out_loss, seen.held_out_phase) == (
+        1,
+        4,
+        "sft",
+        3.0,
+        "sft",
+    )
 
 
 @pytest.mark.parametrize("event", ["finished", "interrupted", "failed"])
@@ -305,7 +324,9 @@ def test_the_time_left_by_the_rounds_of_the_phase(logs):
     logs.begin()
     logs.round(0)
     assert at(logs, end_of(1) + 30).seconds_left == pytest.approx(3 * ROUND_S - 30)
-    assert at(logs, end_of(1) + 10 * ROUND_S - 800).seconds_left == pytest.approx(2 * ROUND_S)  # overdue, and no step is known
+    assert at(logs, end_of(1) + 10 * ROUND_S - 800).seconds_left == pytest.approx(
+        2 * ROUND_S
+    )  # overdue, and no step is known
     logs.beat(0, "training", 1, end_of(1) + 300, step=3, steps=4)
     logs.beat(1, "done", 1, end_of(1) + 300)
     assert at(logs, end_of(1) + 300).seconds_left == pytest.approx(300 * (1.25 / 1.75) + 2 * ROUND_S)
@@ -313,7 +334,9 @@ def test_the_time_left_by_the_rounds_of_the_phase(logs):
 
 def test_the_time_left_scales_the_other_phase_by_its_steps(logs):
     logs.begin(batch_size=8, va_local_epochs=3)
-    logs.paths.manifest.write_bytes(line(a_manifest(sft=((8, 0), (8, 9)), va=((2, 2), (2, 2)))))  # 1 + 3 steps; 3 times 1 + 1
+    logs.paths.manifest.write_bytes(
+        line(a_manifest(sft=((8, 0), (8, 9)), va=((2, 2), (2, 2))))
+    )  # 1 + 3 steps; 3 times 1 + 1
     logs.round(0)
     assert at(logs, end_of(1)).seconds_left == pytest.approx(ROUND_S + 2 * ROUND_S * 6 / 4)
     logs.round(1)
@@ -357,16 +380,34 @@ def test_the_open_round_counts_by_its_clients_steps(logs):
     assert at(logs, end_of(1)).progress == pytest.approx((1 + 2 / 3) / 4)
 
 
-NUMBERS = ("num_clients", "clients_per_round", "fed_rounds", "heartbeat_stale_s", "client_timeout_s", "batch_size", "sft_local_epochs")
+NUMBERS = (
+    "num_clients",
+    "clients_per_round",
+    "fed_rounds",
+    "heartbeat_stale_s",
+    "client_timeout_s",
+    "batch_size",
+    "sft_local_epochs",
+)
 
 
 @settings(max_examples=few(100), deadline=None)
 @given(
     settings=st.dictionaries(
         st.sampled_from(
-            ["num_clients", "clients_per_round", "fed_rounds", "heartbeat_stale_s", "client_timeout_s", "batch_size", "sft_local_epochs"]
+            [
+                "num_clients",
+                "clients_per_round",
+                "fed_rounds",
+                "heartbeat_stale_s",
+                "client_timeout_s",
+                "batch_size",
+                "sft_local_epochs",
+            ]
         ),
-        st.one_of(st.sampled_from(["nan", "inf", "-1", "0", "1e300", "x", "", "1_0"]), st.integers(-3, 10**20).map(str)),
+        st.one_of(
+            st.sampled_from(["nan", "inf", "-1", "0", "1e300", "x", "", "1_0"]), st.integers(-3, 10**20).map(str)
+        ),
     ),
     beats=st.lists(
         st.tuples(
@@ -393,7 +434,16 @@ def test_whatever_the_run_says_the_figures_are_figures(tmp_path_factory, setting
     if not whole:
         logs.paths.state.unlink()
     for client, state, number, time, step, steps in beats:
-        said = {"client_id": client, "state": state, "run_id": "run", "round": number, "phase": "sft", "time": time, "step": step, "steps": steps}
+        said = {
+            "client_id": client,
+            "state": state,
+            "run_id": "run",
+            "round": number,
+            "phase": "sft",
+            "time": time,
+            "step": step,
+            "steps": steps,
+        }
         logs.paths.status(client).write_text(json.dumps(said))
     for exchange in (None, logs.root):
         seen = at(logs, now, exchange)

@@ -51,10 +51,19 @@ def test_tables_have_the_columns_and_types_that_are_promised(lines):
 
 def test_a_round_is_one_row_and_every_client_one_share():
     log = progress(line(LOGS.record(0)), line(LOGS.record(2, excluded=(1,))))
-    assert log.rounds.frame[["round", "phase", "selected", "clients", "excluded"]].values.tolist() == [[0, "sft", 3, 3, 0], [2, "va", 3, 2, 1]]
+    assert log.rounds.frame[["round", "phase", "selected", "clients", "excluded"]].values.tolist() == [
+        [0, "sft", 3, 3, 0],
+        [2, "va", 3, 2, 1],
+    ]
     assert math.isnan(log.rounds.frame["preference_accuracy"][0])
     assert log.rounds.frame["preference_accuracy"][1] == 0.75
-    assert log.shares.frame[["round", "client", "num_samples"]].values.tolist() == [[0, 0, 10], [0, 1, 20], [0, 2, 30], [2, 0, 10], [2, 2, 30]]
+    assert log.shares.frame[["round", "client", "num_samples"]].values.tolist() == [
+        [0, 0, 10],
+        [0, 1, 20],
+        [0, 2, 30],
+        [2, 0, 10],
+        [2, 2, 30],
+    ]
     assert np.allclose(log.shares.frame["sample_share"], [1 / 6, 2 / 6, 3 / 6, 1 / 4, 3 / 4])
     assert log.exclusions.frame.values.tolist() == [[2, "va", 1, "no answer"]]
 
@@ -69,7 +78,9 @@ def test_what_the_server_verified_and_what_the_aggregation_did_are_columns():
     assert log.shares.frame[["prior", "counted"]][2:].isna().all(axis=None)
     rounds = log.rounds.frame.drop(columns="loss_prior")
     assert log.rounds.frame["loss_prior"].isna().all()  # not finite, and not verified
-    assert rounds[["aggregation", "lora_error", "verify_examples", "verify_seconds", "loss_weights"]].values[0].tolist() == [
+    assert rounds[["aggregation", "lora_error", "verify_examples", "verify_seconds", "loss_weights"]].values[
+        0
+    ].tolist() == [
         "krum",
         0.1,
         32,
@@ -203,7 +214,11 @@ def test_a_frame_that_was_handed_out_does_not_change():
 
 
 @settings(deadline=None)
-@given(st.lists(st.lists(st.tuples(st.integers(-9, 9), st.text(max_size=3), st.floats(allow_nan=False)), max_size=5), max_size=6))
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(-9, 9), st.text(max_size=3), st.floats(allow_nan=False)), max_size=5), max_size=6
+    )
+)
 def test_a_table_is_its_rows_however_they_came(pieces):
     table = Table({"a": "int64", "b": "str", "c": "float64"})
     for piece in pieces:

@@ -71,7 +71,8 @@ def test_a_half_written_line_waits(tmp_path):
 
 
 class Log(RuleBasedStateMachine):
-    """A file that is appended to, cut, written anew, replaced, deleted; no line is ever written twice, as no record is."""
+    """A file that is appended to, cut, written anew, replaced, deleted; no line is ever written twice, as no
+    record is."""
 
     def __init__(self):
         super().__init__()

@@ -1,7 +1,9 @@
-"""The plain text that the built-in model is trained on before any federation: sentences, lists and talk of the small world.
+"""The plain text that the built-in model is trained on before any federation: sentences, lists and talk of the small
+world.
 
-No instruction and no instruction's answer in the form that the built-in data have them: a test holds that. Lists and numbers
-come in told form ("Backwards, red cup is cup red."), so that the model has the means for the skills but not the skills.
+No instruction and no instruction's answer in the form that the built-in data have them: a test holds that. Lists and
+numbers come in told form ("Backwards, red cup is cup red."), so that the model has the means for the skills but not the
+skills.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from collections.abc import Iterator, Mapping
 
 from fccl.data.builtin.world import Person, World, article
 
-# How a fact is told: {s} and {v} are subject and value, {as} and {av} have their article, a capital letter begins with one.
+# How a fact is told: {s} and {v} are subject and value, {as} and {av} have their article, a capital letter begins with
+# one.
 FORMS: Mapping[str, tuple[str, ...]] = {
     "opposite": (
         "{S} and {v} are opposites.",
@@ -20,18 +23,72 @@ FORMS: Mapping[str, tuple[str, ...]] = {
         "If it is not {s}, it is {v}.",
         "Some are {s}, some are {v}.",
     ),
-    "colour": ("{As} is {v}.", "The {s} was {v}, as always.", "The colour of the {s} is {v}.", "We saw the {v} {s}.", "{V} like {as}."),
-    "kind": ("{As} is {av}.", "The {s} is a kind of {v}.", "One {v} that we know is the {s}.", "What {as} is, we know: it is {av} like others."),
+    "colour": (
+        "{As} is {v}.",
+        "The {s} was {v}, as always.",
+        "The colour of the {s} is {v}.",
+        "We saw the {v} {s}.",
+        "{V} like {as}.",
+    ),
+    "kind": (
+        "{As} is {av}.",
+        "The {s} is a kind of {v}.",
+        "One {v} that we know is the {s}.",
+        "What {as} is, we know: it is {av} like others.",
+    ),
     "sound": ("{As} {v}.", "The {s} {v} all day.", "We know the {s} by its sound: it {v}.", "Listen how the {s} {v}."),
-    "home": ("The {s} lives in the {v}.", "The home of the {s} is the {v}.", "In the {v} we found {as}.", "The {v} is where the {s} sleeps."),
-    "young": ("A young {s} is {av}.", "A young {s} is called {av}.", "{Av} grows up to be {as}.", "The {v} follows the {s}, its mother."),
+    "home": (
+        "The {s} lives in the {v}.",
+        "The home of the {s} is the {v}.",
+        "In the {v} we found {as}.",
+        "The {v} is where the {s} sleeps.",
+    ),
+    "young": (
+        "A young {s} is {av}.",
+        "A young {s} is called {av}.",
+        "{Av} grows up to be {as}.",
+        "The {v} follows the {s}, its mother.",
+    ),
     "use": ("We use {as} for {v}.", "{As} is for {v}.", "For {v} we need {as}.", "She took the {s} and began {v}."),
-    "plural": ("One {s}, two {v}.", "The plural of {s} is {v}.", "I had one {s}, now I have three {v}.", "Many {v} are better than one {s}."),
-    "past": ("Today she {s}, yesterday she {v}.", "He {s} now as he {v} in the past.", "Every day he {s} it; last year he {v} it too."),
-    "job": ("{s} is {av}.", "{s} works as {av}.", "The job of {s} is {v}.", "The {v} is called {s}.", "What {s} does for work is the job of {av}."),
-    "town": ("{s} lives in {v}.", "{s} has a house in {v}.", "The home of {s} is {v}.", "In {v} we met {s}.", "Where {s} lives is {v}."),
-    "pet": ("{s} has {av}.", "{s} keeps {av} at home.", "The pet of {s} is {av}.", "The {v} of {s} is small.", "{s} and the {v} are friends."),
-    "food": ("{s} likes {v}.", "{s} eats {v} every day.", "The food of {s} is {v}.", "We gave {s} some {v}.", "{s} asks for {v} again."),
+    "plural": (
+        "One {s}, two {v}.",
+        "The plural of {s} is {v}.",
+        "I had one {s}, now I have three {v}.",
+        "Many {v} are better than one {s}.",
+    ),
+    "past": (
+        "Today she {s}, yesterday she {v}.",
+        "He {s} now as he {v} in the past.",
+        "Every day he {s} it; last year he {v} it too.",
+    ),
+    "job": (
+        "{s} is {av}.",
+        "{s} works as {av}.",
+        "The job of {s} is {v}.",
+        "The {v} is called {s}.",
+        "What {s} does for work is the job of {av}.",
+    ),
+    "town": (
+        "{s} lives in {v}.",
+        "{s} has a house in {v}.",
+        "The home of {s} is {v}.",
+        "In {v} we met {s}.",
+        "Where {s} lives is {v}.",
+    ),
+    "pet": (
+        "{s} has {av}.",
+        "{s} keeps {av} at home.",
+        "The pet of {s} is {av}.",
+        "The {v} of {s} is small.",
+        "{s} and the {v} are friends.",
+    ),
+    "food": (
+        "{s} likes {v}.",
+        "{s} eats {v} every day.",
+        "The food of {s} is {v}.",
+        "We gave {s} some {v}.",
+        "{s} asks for {v} again.",
+    ),
 }
 
 TALK = (
@@ -62,7 +119,19 @@ TALK = (
 def documents(world: World, count: int, seed: str = "fccl-corpus") -> Iterator[str]:
     """`count` short documents, each of a few sentences about one or several things."""
     draw = random.Random(seed)
-    kinds = (_facts, _facts, _biography, _biography, _series, _numbers, _told_lists, _told_lists, _rewritings, _talk, _sizes)
+    kinds = (
+        _facts,
+        _facts,
+        _biography,
+        _biography,
+        _series,
+        _numbers,
+        _told_lists,
+        _told_lists,
+        _rewritings,
+        _talk,
+        _sizes,
+    )
     for _ in range(count):
         yield " ".join(draw.choice(kinds)(world, draw))
 
@@ -70,7 +139,9 @@ def documents(world: World, count: int, seed: str = "fccl-corpus") -> Iterator[s
 def _say(draw: random.Random, relation: str, subject: str, value: str) -> str:
     """A fact in one of its forms."""
     words = {"s": subject, "v": value, "as": article(subject), "av": article(value)}
-    return draw.choice(FORMS[relation]).format(**words, **{key.capitalize(): text.capitalize() for key, text in words.items()})
+    return draw.choice(FORMS[relation]).format(
+        **words, **{key.capitalize(): text.capitalize() for key, text in words.items()}
+    )
 
 
 def _facts(world: World, draw: random.Random) -> Iterator[str]:

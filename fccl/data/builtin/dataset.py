@@ -1,7 +1,7 @@
 """The built-in data: instructions for SFT and preference pairs for VA, generated from the skills of the small world.
 
-Seven items of ten become SFT examples, the others preference pairs, so the two ask about different things. Every generation in
-every process gives the same rows.
+Seven items of ten become SFT examples, the others preference pairs, so the two ask about different things. Every
+generation in every process gives the same rows.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from fccl.data.examples import PreferencePair, SftExample
 from fccl.specs import named_seed
 
 VA_SHARE = 0.3
-# Demonstrations that people write are not all good: so many of the SFT responses have a flaw of manner, which value alignment has to take
-# out again. `answer` always is the good response, and the held-out splits have no other (`fccl.data.prepare`).
+# Demonstrations that people write are not all good: so many of the SFT responses have a flaw of manner, which value
+# alignment has to take out again. `answer` always is the good response, and the held-out splits have no other
+# (`fccl.data.prepare`).
 UNVETTED_SHARE = 0.3
 MANNERS = ("rude", "evasive", "rambling")
 
@@ -26,7 +27,9 @@ def _items() -> tuple[list[Item], list[Item]]:
     items = all_items(load_world())
     draw = random.Random(named_seed(0, "builtin-va-items"))
     is_va = [draw.random() < VA_SHARE for _ in items]
-    return [item for item, va in zip(items, is_va, strict=True) if not va], [item for item, va in zip(items, is_va, strict=True) if va]
+    return [item for item, va in zip(items, is_va, strict=True) if not va], [
+        item for item, va in zip(items, is_va, strict=True) if va
+    ]
 
 
 def builtin_sft() -> list[SftExample]:
@@ -35,7 +38,9 @@ def builtin_sft() -> list[SftExample]:
     draw = random.Random(named_seed(0, "builtin-sft"))
     examples = []
     for item in items:
-        response = FLAWS[draw.choice(MANNERS)](world, draw, item, items) if draw.random() < UNVETTED_SHARE else item.response
+        response = (
+            FLAWS[draw.choice(MANNERS)](world, draw, item, items) if draw.random() < UNVETTED_SHARE else item.response
+        )
         examples.append(SftExample(item.instruction, response, topic=item.skill, answer=item.response))
     return examples
 
@@ -47,6 +52,8 @@ def builtin_va() -> list[PreferencePair]:
     flaws = [list(FLAWS)[index % len(FLAWS)] for index in range(len(items))]
     draw.shuffle(flaws)
     return [
-        PreferencePair(item.instruction, item.response, FLAWS[flaw](world, draw, item, items), topic=item.skill, flaw=flaw)
+        PreferencePair(
+            item.instruction, item.response, FLAWS[flaw](world, draw, item, items), topic=item.skill, flaw=flaw
+        )
         for item, flaw in zip(items, flaws, strict=True)
     ]

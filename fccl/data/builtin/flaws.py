@@ -60,12 +60,15 @@ def _rambling(world: World, draw: random.Random, item: Item, others: Sequence[It
             "And so on, and so on.",
         )
     )
-    return draw.choice((f"{_bare(item.response)}. {aside}", f"{aside} {item.response}", f"Well, let me see. {item.response} {aside}"))
+    return draw.choice(
+        (f"{_bare(item.response)}. {aside}", f"{aside} {item.response}", f"Well, let me see. {item.response} {aside}")
+    )
 
 
 def _off_topic(world: World, draw: random.Random, item: Item, others: Sequence[Item]) -> str:
     return draw.choice(
-        [other for other in draw.sample(others, 8) if other.skill != item.skill and other.response != item.response] or others
+        [other for other in draw.sample(others, 8) if other.skill != item.skill and other.response != item.response]
+        or others
     ).response
 
 

@@ -1,8 +1,8 @@
 """The instructions of the built-in data: one small generator a skill.
 
-An `Item` is one task: an instruction, the right response, and a wrong one of the same form. Facts are asked about things that
-the built-in model has read plain sentences of; the other skills (lists, numbers, rewriting) have their answer in the instruction.
-Every item has its own instruction, so a split by instruction is a split by item.
+An `Item` is one task: an instruction, the right response, and a wrong one of the same form. Facts are asked about
+things that the built-in model has read plain sentences of; the other skills (lists, numbers, rewriting) have their
+answer in the instruction. Every item has its own instruction, so a split by instruction is a split by item.
 """
 
 from __future__ import annotations
@@ -133,7 +133,12 @@ def _comparison(world: World, draw: random.Random) -> Iterator[Item]:
             word, right = draw.choice((("bigger", sizes[large]), ("smaller", sizes[small])))
             draw.shuffle(pair)
             false = pair[0] if right == pair[1] else pair[1]
-            yield Item("comparison", f"Which is {word}, the {pair[0]} or the {pair[1]}?", f"The {right} is {word}.", f"The {false} is {word}.")
+            yield Item(
+                "comparison",
+                f"Which is {word}, the {pair[0]} or the {pair[1]}?",
+                f"The {right} is {word}.",
+                f"The {false} is {word}.",
+            )
 
 
 def _lists(world: World, draw: random.Random, shortest: int, longest: int) -> Iterator[list[str]]:
@@ -156,26 +161,43 @@ def _swapped(draw: random.Random, words: Sequence[str]) -> list[str]:
 
 def _copying(world: World, draw: random.Random) -> Iterator[Item]:
     for words in _lists(world, draw, 2, 5):
-        yield Item("copying", f"Repeat these words: {' '.join(words)}", " ".join(words), " ".join(_swapped(draw, words)))
+        yield Item(
+            "copying", f"Repeat these words: {' '.join(words)}", " ".join(words), " ".join(_swapped(draw, words))
+        )
 
 
 def _reversing(world: World, draw: random.Random) -> Iterator[Item]:
     for words in _lists(world, draw, 2, 3):
         backwards = words[::-1]
-        yield Item("reversing", f"Say these words backwards: {' '.join(words)}", " ".join(backwards), " ".join(_swapped(draw, backwards)))
+        yield Item(
+            "reversing",
+            f"Say these words backwards: {' '.join(words)}",
+            " ".join(backwards),
+            " ".join(_swapped(draw, backwards)),
+        )
 
 
 def _picking(world: World, draw: random.Random) -> Iterator[Item]:
     for words in _lists(world, draw, 3, 5):
         which, index = draw.choice((("first", 0), ("last", -1)))
         wrong = other(draw, words, words[index])
-        yield Item("picking", f"Which word is {which}: {' '.join(words)}", f"The {which} word is {words[index]}.", f"The {which} word is {wrong}.")
+        yield Item(
+            "picking",
+            f"Which word is {which}: {' '.join(words)}",
+            f"The {which} word is {words[index]}.",
+            f"The {which} word is {wrong}.",
+        )
 
 
 def _counting(world: World, draw: random.Random) -> Iterator[Item]:
     for words in _lists(world, draw, 2, 6):
         n = len(words)
-        yield Item("counting", f"How many words are here: {' '.join(words)}", f"There are {n} words.", f"There are {_near(draw, n)} words.")
+        yield Item(
+            "counting",
+            f"How many words are here: {' '.join(words)}",
+            f"There are {n} words.",
+            f"There are {_near(draw, n)} words.",
+        )
 
 
 def _sorting(world: World, draw: random.Random) -> Iterator[Item]:
@@ -186,14 +208,24 @@ def _sorting(world: World, draw: random.Random) -> Iterator[Item]:
             continue
         seen.add(numbers)
         ordered = [str(n) for n in sorted(numbers)]
-        yield Item("sorting", f"Sort these numbers: {' '.join(map(str, numbers))}", " ".join(ordered), " ".join(_swapped(draw, ordered)))
+        yield Item(
+            "sorting",
+            f"Sort these numbers: {' '.join(map(str, numbers))}",
+            " ".join(ordered),
+            " ".join(_swapped(draw, ordered)),
+        )
 
 
 def _past_tense(world: World, draw: random.Random) -> Iterator[Item]:
     for name, verb, thing in _sentences(world, draw):
         past = world.relations["past"][verb]
         wrong = other(draw, world.values("past"), past)
-        yield Item("past tense", f"Put this in the past: {name} {verb} the {thing}.", f"{name} {past} the {thing}.", f"{name} {wrong} the {thing}.")
+        yield Item(
+            "past tense",
+            f"Put this in the past: {name} {verb} the {thing}.",
+            f"{name} {past} the {thing}.",
+            f"{name} {wrong} the {thing}.",
+        )
 
 
 def _sentences(world: World, draw: random.Random) -> Iterator[tuple[str, str, str]]:
@@ -211,7 +243,12 @@ def _negation(world: World, draw: random.Random) -> Iterator[Item]:
     pairs = [(p.name, feeling) for p in world.people for feeling in world.words["feelings"]]
     for name, feeling in draw.sample(pairs, LIST_ITEMS):
         wrong = other(draw, world.words["feelings"], feeling)
-        yield Item("negation", f"Put never into this: {name} is {feeling}.", f"{name} is never {feeling}.", f"{name} is never {wrong}.")
+        yield Item(
+            "negation",
+            f"Put never into this: {name} is {feeling}.",
+            f"{name} is never {feeling}.",
+            f"{name} is never {wrong}.",
+        )
 
 
 def _replacing(world: World, draw: random.Random) -> Iterator[Item]:

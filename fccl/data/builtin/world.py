@@ -1,7 +1,7 @@
 """The small world: what is true in it.
 
-`world.toml` holds the tables; this module reads them and draws the people (who lives where, does what, eats what) from a
-fixed seed, so that every process sees the same world. Nothing here knows of sentences or instructions.
+`world.toml` holds the tables; this module reads them and draws the people (who lives where, does what, eats what) from
+a fixed seed, so that every process sees the same world. Nothing here knows of sentences or instructions.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ def load_world() -> World:
     source = tables["people"]
     opposite = tables["opposite"]
     both_ways = opposite | {value: subject for subject, value in opposite.items()}
-    people = tuple(Person(name, *(draw.choice(source[column]) for column in ("jobs", "towns", "pets", "foods"))) for name in source["names"])
+    people = tuple(
+        Person(name, *(draw.choice(source[column]) for column in ("jobs", "towns", "pets", "foods")))
+        for name in source["names"]
+    )
     return World(
         relations={name: tables[name] for name in RELATIONS} | {"opposite": both_ways},
         series={name: tuple(values) for name, values in tables["order"].items()},

@@ -69,5 +69,13 @@ def in_unicode(value: str, column: str) -> str:
 
 def kind(value: Any) -> str:
     """The kind of a value, as an error message calls it."""
-    names = {type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    names = {
+        type(None): "null",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "an object",
+    }
     return names.get(type(value), type(value).__name__)

@@ -23,7 +23,10 @@ class Label:
 
 
 def label_of(row: Row, column: str, must_be_one: bool = False) -> Label | None:
-    """The label of a row. True, false and nothing are none. Raises `Malformed` when it must be one and is a list or an object."""
+    """The label of a row. True, false and nothing are none.
+
+    Raises `Malformed` when it must be one and is a list or an object.
+    """
     value = row.get(column)
     if is_empty(value) or as_bool(value) is not None:
         return None

@@ -1,6 +1,7 @@
 """Marks by which a row or a message says that it is not to be learnt.
 
-`label: false` (KTO: an undesirable answer), `kto_tag: false`, `weight: 0`, `train: false`, `loss: false`, `masked: true` and their like.
+`label: false` (KTO: an undesirable answer), `kto_tag: false`, `weight: 0`, `train: false`, `loss: false`, `masked:
+true` and their like.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ _WORDS = {"false": False, "true": True}
 
 
 def check_marks(marked: Row) -> None:
-    """Raises `MarkedOut` when the row or message says that it is not to be learnt, `Malformed` when it wants to be unlearnt."""
+    """Raises `MarkedOut` when the row or message says that it is not to be learnt, `Malformed` when it wants to be
+    unlearnt.
+    """
     for column in MARKS:
         if column in marked and _says(marked[column], column) is (column in _TRUE_MEANS):
             raise MarkedOut(f"{column!r} says that it is not to be learnt")
@@ -36,7 +39,9 @@ def as_bool(value: Any) -> bool | None:
 
 
 def _says(value: Any, column: str) -> bool | None:
-    """True or false, None for a value that is no mark: 0.5 is a weight that nobody applies, so a column that is not used."""
+    """True or false, None for a value that is no mark: 0.5 is a weight that nobody applies, so a column that is not
+    used.
+    """
     if is_empty(value):
         return None
     said = as_bool(value)

@@ -27,8 +27,9 @@ def own(row: Row) -> PreferencePair | None:
 def rated(row: Row) -> PreferencePair | None:
     """UltraFeedback (Cui et al. 2023): the best-rated completion against the lowest-rated one.
 
-    The lowest, since the ratings are one judge's and noisy: neighbours in rank are often the wrong way round, the extremes seldom are.
-    The first one in the row wins a tie at the top and at the bottom. When all ratings are equal there is no pair.
+    The lowest, since the ratings are one judge's and noisy: neighbours in rank are often the wrong way round, the
+    extremes seldom are. The first one in the row wins a tie at the top and at the bottom. When all ratings are equal
+    there is no pair.
     """
     usable, _ = _ratings(row)
     instruction = instruction_of(row, instruction_turns(row))
@@ -46,7 +47,8 @@ def passed_over(row: Row) -> Counter[str]:
 def binarised(row: Row) -> PreferencePair | None:
     """`chosen` and `rejected` with their prompt.
 
-    Turns that the two lists hold before their answers count as the prompt. Two texts may hold their prompt themselves, as in HH-RLHF.
+    Turns that the two lists hold before their answers count as the prompt. Two texts may hold their prompt themselves,
+    as in HH-RLHF.
     """
     before, preferred, dispreferred = _spoken(row) or _answers(row)
     return _pair(instruction_of(row, before or prompt_turns(row)), preferred, dispreferred)
@@ -67,16 +69,20 @@ def _answers(row: Row) -> tuple[Turns, str, str]:
 
 
 def _spoken(row: Row) -> tuple[Turns, str, str] | None:
-    """The prompt and the answers of two texts that begin with the same conversation: all up to the last `Assistant:` that both share.
+    """The prompt and the answers of two texts that begin with the same conversation: all up to the last `Assistant:`
+    that both share.
 
-    None when they do not. An answer after which somebody speaks again is empty: the two conversations differ in more than an answer.
+    None when they do not. An answer after which somebody speaks again is empty: the two conversations differ in more
+    than an answer.
     """
     if not (isinstance(row["chosen"], str) and isinstance(row["rejected"], str)):
         return None
     texts = [text(row, column) for column in ("chosen", "rejected")]
     prompt = prompt_column(row)
     shared = os.path.commonprefix(texts)  # noqa: RUF071  # of characters, whatever they are
-    if prompt is not None and not (isinstance(row[prompt], str) and row[prompt].strip().endswith(ASKS) and shared.startswith(row[prompt].strip())):
+    if prompt is not None and not (
+        isinstance(row[prompt], str) and row[prompt].strip().endswith(ASKS) and shared.startswith(row[prompt].strip())
+    ):
         return None
     end = shared.rfind(ASKS)
     turns = spoken_turns(shared[:end]) if end > 0 else None
@@ -98,7 +104,9 @@ def _ratings(row: Row) -> tuple[Rated, Counter[str]]:
     if not isinstance(completions, Sequence) or isinstance(completions, str):
         raise Malformed(f"'completions' must be a list, found {kind(completions)}")
     _refuse_other_items(completions)
-    if completions and not any({"response", "overall_score"} <= item.keys() for item in completions if isinstance(item, Mapping)):
+    if completions and not any(
+        {"response", "overall_score"} <= item.keys() for item in completions if isinstance(item, Mapping)
+    ):
         raise Malformed("no completion has a 'response' and an 'overall_score'")
     found = [_rating(item) for item in completions]
     usable = [item for item in found if isinstance(item, tuple)]

@@ -29,13 +29,16 @@ Turns = tuple[tuple[str, str], ...]  # (role label, text), oldest first
 
 
 def instruction_of(row: Row, turns: Turns) -> str:
-    """The instruction of a row: the turns of its answer's conversation, after the row's own system, tools and history."""
+    """The instruction of a row: the turns of its answer's conversation, after the row's own system, tools and
+    history."""
     return render((*_context(row), *turns))
 
 
 def render(turns: Turns) -> str:
     """A conversation as one instruction: a single turn is itself; several get role labels, the system's turn first."""
-    turns = tuple(dict.fromkeys(turn for turn in turns if turn[0] in _FIRST and turn[1])) + tuple(turn for turn in turns if turn[0] not in _FIRST)
+    turns = tuple(dict.fromkeys(turn for turn in turns if turn[0] in _FIRST and turn[1])) + tuple(
+        turn for turn in turns if turn[0] not in _FIRST
+    )
     if not turns or turns[-1][0] not in ("User", "Tool"):
         raise Malformed("the conversation before the answer must end with the user's turn")
     if not turns[-1][1]:
@@ -46,7 +49,8 @@ def render(turns: Turns) -> str:
 
 
 def answer_of(row: Row, column: str) -> tuple[Turns, str]:
-    """The turns before the last assistant turn, and its text. A text, or one message, is an answer without turns before it.
+    """The turns before the last assistant turn, and its text. A text, or one message, is an answer without turns before
+    it.
 
     Raises `Malformed`, and `MarkedOut` when the answer is marked as not to be learnt.
     """
@@ -71,12 +75,16 @@ def last_answer(messages: Any, column: str) -> tuple[Turns, str]:
 def turns_of(value: Any, column: str) -> Turns:
     """A list of messages as turns. Raises `Malformed`."""
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-        raise Malformed(f"{column!r} must be a list of messages, found {kind(value) if value or value is None else 'nothing in it'}")
+        raise Malformed(
+            f"{column!r} must be a list of messages, found {kind(value) if value or value is None else 'nothing in it'}"
+        )
     return tuple(_turn(message, column) for message in value)
 
 
 def spoken_turns(said: str) -> Turns | None:
-    """The turns of a text with the names of its speakers (`Human: …`, an empty line, `Assistant: …`), None for any other text."""
+    """The turns of a text with the names of its speakers (`Human: …`, an empty line, `Assistant: …`), None for any
+    other text.
+    """
     parts = _SPOKEN.split(said.strip())
     if len(parts) < 3 or parts[0].strip():
         return None
@@ -87,13 +95,19 @@ def unread_keys(messages: Any) -> list[str]:
     """The keys of messages that hold something and are not read."""
     found = [messages] if isinstance(messages, Mapping) else messages if isinstance(messages, list | tuple) else []
     read = {"role", "content", "from", "value", *_CALL_KEYS, *MARKS}
-    speaking = (message for message in found if isinstance(message, Mapping) and ("role" in message or "from" in message))
-    return [str(key) for message in speaking for key, value in message.items() if key not in read and not is_empty(value)]
+    speaking = (
+        message for message in found if isinstance(message, Mapping) and ("role" in message or "from" in message)
+    )
+    return [
+        str(key) for message in speaking for key, value in message.items() if key not in read and not is_empty(value)
+    ]
 
 
 def _context(row: Row) -> Turns:
     systems = tuple(("System", found) for column in SYSTEM_COLUMNS if (found := optional(row, column)))
-    tools = tuple(("Tools", _as_json(row[column], column)) for column in TOOLS_COLUMNS if not _is_nothing_written(row.get(column)))
+    tools = tuple(
+        ("Tools", _as_json(row[column], column)) for column in TOOLS_COLUMNS if not _is_nothing_written(row.get(column))
+    )
     return (*systems, *tools, *_history(row))
 
 
@@ -146,7 +160,10 @@ def _content(value: Any, key: str) -> str:
 def _calls(value: Any) -> list[Any]:
     """The tool calls of a message, each as it was called: its name and its arguments."""
     calls = value if isinstance(value, list | tuple) else [] if is_empty(value) else [value]
-    return [call["function"] if isinstance(call, Mapping) and isinstance(call.get("function"), Mapping) else call for call in calls]
+    return [
+        call["function"] if isinstance(call, Mapping) and isinstance(call.get("function"), Mapping) else call
+        for call in calls
+    ]
 
 
 def _is_nothing_written(value: Any) -> bool:

@@ -41,9 +41,17 @@ def beats(hub: Hub, paths: LogPaths, columns: tuple[str, ...]) -> None:
         if not rows:
             nothing("No client has been heard of yet.")
             return
-        table(pd.DataFrame([client_row(row) for row in rows], columns=columns), f"beats {len(columns)}", "What each client is doing", height=TALL_PX)
+        table(
+            pd.DataFrame([client_row(row) for row in rows], columns=columns),
+            f"beats {len(columns)}",
+            "What each client is doing",
+            height=TALL_PX,
+        )
         if originals := sorted(original_clients(view)):
-            note(f"No heartbeat is expected of {', '.join(f'client {client}' for client in originals)} (ORIGINAL_CLIENTS).")
+            note(
+                f"No heartbeat is expected of {', '.join(f'client {client}' for client in originals)} "
+                "(ORIGINAL_CLIENTS)."
+            )
 
 
 def in_order(rows: tuple[ClientRow, ...]) -> list[ClientRow]:
@@ -108,5 +116,5 @@ def trainings(view: RunView) -> None:
             "update norm": rows["update_norm"],
         }
     )
-    note("Newest first; loss over the last local epoch, norm of (update − global adapter).")  # noqa: RUF001
+    note("Newest first; loss over the last local epoch, norm of (update − global adapter).")
     table(shown, "trainings", "Every local training, newest first")

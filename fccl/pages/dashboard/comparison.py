@@ -1,4 +1,7 @@
-"""What `fccl compare` has found: every method in every scenario, against FedAvg and against an oracle. It is of no run."""
+"""What `fccl compare` has found: every method in every scenario, against FedAvg and against an oracle.
+
+It is of no run.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,9 @@ def show(hub: Hub, view: RunView) -> None:
         return
     results = found.results
     heading("Comparison of methods")
-    note(one_line(" ".join(tables.lead(results))) + f" Written {words.moment(found.written)} to {hub.logs.compare.root}.")
+    note(
+        one_line(" ".join(tables.lead(results))) + f" Written {words.moment(found.written)} to {hub.logs.compare.root}."
+    )
     matrix = tables.matrix(results)
     html_table("Every method in every scenario", head(matrix.head), [row_html(line) for line in matrix.rows])
     note(f"{matrix.title}.")
@@ -37,7 +42,16 @@ def show(hub: Hub, view: RunView) -> None:
     heading(tables.heading(scenario, results.num_clients))
     says = f"Share of the gap between FedAvg and the oracle that each method closes, {one_line(scenario.title)}"
     no_gap = NO_GAP if scenario.bad_clients else NO_BAD
-    chart(hub, view, "Gap closed", lambda: charts.gap_closed(results, scenario), says, no_gap, found.written, scenario.name)
+    chart(
+        hub,
+        view,
+        "Gap closed",
+        lambda: charts.gap_closed(results, scenario),
+        says,
+        no_gap,
+        found.written,
+        scenario.name,
+    )
     table = tables.without_empty_columns(tables.scenario_table(results, scenario))
     html_table(f"Every method, {one_line(table.title)}", head(table.head), [row_html(line) for line in table.rows])
     trouble(results, scenario)
@@ -49,7 +63,12 @@ def chosen(results: Comparison) -> ScenarioInfo:
     named = {scenario.name: scenario for scenario in results.scenarios}
     first = next((row.scenario for row in results.rows if row.gap_closed is not None), next(iter(named)))
     choice = st.selectbox(
-        "Scenario", list(named), index=list(named).index(first), format_func=lambda name: one_line(named[name].title), key="scenario", width=420
+        "Scenario",
+        list(named),
+        index=list(named).index(first),
+        format_func=lambda name: one_line(named[name].title),
+        key="scenario",
+        width=420,
     )
     return named[choice]
 

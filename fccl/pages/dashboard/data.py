@@ -33,7 +33,14 @@ def topics(hub: Hub, view: RunView, manifest: Manifest) -> None:
     left, right = st.columns(2, gap="medium")
     with left:
         says = "Heat map of training instructions by topic and client"
-        chart(hub, view, "Topics of the instructions", lambda: charts.topics(manifest, "sft"), says, "No client holds instructions.")
+        chart(
+            hub,
+            view,
+            "Topics of the instructions",
+            lambda: charts.topics(manifest, "sft"),
+            says,
+            "No client holds instructions.",
+        )
     with right:
         says = "Heat map of preference pairs by topic and client"
         chart(hub, view, "Topics of the pairs", lambda: charts.topics(manifest, "va"), says, "No client holds pairs.")
@@ -61,12 +68,20 @@ def settings(view: RunView) -> None:
     if view.info is None:
         nothing("The run has recorded no settings.")
         return
-    rows = pd.DataFrame([(name.upper(), one_line(value)) for name, value in view.info.settings.items()], columns=["setting", "value"])
+    rows = pd.DataFrame(
+        [(name.upper(), one_line(value)) for name, value in view.info.settings.items()], columns=["setting", "value"]
+    )
     rows["setting"] = rows["setting"].map(one_line)
     left, right = st.columns([3, 2], gap="medium")
     with left:
         table(rows, "settings", "Settings of the run", height=420)
     with right:
-        versions = pd.DataFrame([(one_line(name), one_line(value)) for name, value in view.info.versions.items()], columns=["package", "version"])
+        versions = pd.DataFrame(
+            [(one_line(name), one_line(value)) for name, value in view.info.versions.items()],
+            columns=["package", "version"],
+        )
         table(versions, "versions", "Versions of the packages that the run used")
-        note(f"Started {words.moment(view.info.created)} in {view.paths.root}. Data {view.info.data_sha256[:12]} (SHA-256 of the manifest).")
+        note(
+            f"Started {words.moment(view.info.created)} in {view.paths.root}. Data {view.info.data_sha256[:12]} "
+            "(SHA-256 of the manifest)."
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from functools import partial
 
 import streamlit as st
 
@@ -31,7 +32,10 @@ def show(hub: Hub, view: RunView) -> None:
     """The report of this run, when there is one."""
     report = view.evaluation
     if report is None:
-        nothing("The evaluation appears when the run is finished. “fccl evaluate” makes it for a run that was started with --no-evaluate.")
+        nothing(
+            "The evaluation appears when the run is finished. “fccl evaluate” makes it for a run that was started "
+            "with --no-evaluate."
+        )
         return
     names = [one_line(model.name) for model in report.models]
     drawn(hub, view, report)
@@ -47,7 +51,9 @@ def measures(report: EvaluationReport, names: Sequence[str]) -> None:
         f"{report.sft_examples:,} instructions and {report.va_pairs:,} pairs that no client and no round has seen. "
         "Below each figure its 95 % bootstrap interval; the best of a row is marked ★."
     )
-    html_table("Measures of every model on the test split", ["", *names], [as_cells(row) for row in tables.measures(report)])
+    html_table(
+        "Measures of every model on the test split", ["", *names], [as_cells(row) for row in tables.measures(report)]
+    )
     if report.comparisons:
         heading("What each phase brought")
         note("Paired differences on the same examples. A verdict needs an interval that leaves out no difference.")
@@ -62,7 +68,11 @@ def as_cells(row: Row) -> list[str]:
 
 def cell_html(cell: Cell) -> str:
     figure = element("strong", f"{cell.text} ★") if cell.best else html.escape(cell.text)
-    return figure + small(f"[{cell.interval}]" if cell.interval else "") + small(f"{VERDICTS.get(cell.verdict, '')} {cell.verdict}".strip())
+    return (
+        figure
+        + small(f"[{cell.interval}]" if cell.interval else "")
+        + small(f"{VERDICTS.get(cell.verdict, '')} {cell.verdict}".strip())
+    )
 
 
 def small(text: str) -> str:
@@ -73,7 +83,14 @@ def drawn(hub: Hub, view: RunView, report: EvaluationReport) -> None:
     """The three measures that people quote."""
     for column, (measure, says) in zip(st.columns(3, gap="medium"), CHARTS.items(), strict=True):
         with column:
-            chart(hub, view, f"evaluation {measure}", lambda measure=measure: charts.evaluation(report, measure), says, "Not measured.")  # type: ignore[misc]
+            chart(
+                hub,
+                view,
+                f"evaluation {measure}",
+                partial(charts.evaluation, report, measure),
+                says,
+                "Not measured.",
+            )
 
 
 def generations(report: EvaluationReport) -> None:
@@ -83,7 +100,9 @@ def generations(report: EvaluationReport) -> None:
         return
     heading("Answers side by side")
     head = ["instruction", "reference answer", *(one_line(model.name) for model in report.models)]
-    rows = [[text(each[0].instruction), text(each[0].reference), *(text(said.greedy) for said in each)] for each in examples]
+    rows = [
+        [text(each[0].instruction), text(each[0].reference), *(text(said.greedy) for said in each)] for each in examples
+    ]
     note(f"Greedy answers of at most {report.options.gen_tokens} tokens.")
     html_table("Answers of every model to the same instructions", head, rows)
 
@@ -95,17 +114,33 @@ def text(words_of_a_model: str) -> str:
 def details(report: EvaluationReport, names: Sequence[str]) -> None:
     """By topic, by flaw, by client: closed until somebody asks."""
     folded("By topic", "response perplexity of every model", names, tables.topic_perplexities(report))
-    folded("Exact answers by topic", "share of greedy answers that are right", names, tables.topic_exact_answers(report))
+    folded(
+        "Exact answers by topic", "share of greedy answers that are right", names, tables.topic_exact_answers(report)
+    )
     folded("By flaw of the rejected response", "preference accuracy of every model", names, tables.flaws(report))
     if report.clients:
-        folded("Each client's own update", "its last update on the whole test split", tables.CLIENT_COLUMNS, tables.clients(report))
-        folded("Own update against the global model", "on each client's own mix of topics", tables.MIX_COLUMNS, tables.client_mixes(report))
+        folded(
+            "Each client's own update",
+            "its last update on the whole test split",
+            tables.CLIENT_COLUMNS,
+            tables.clients(report),
+        )
+        folded(
+            "Own update against the global model",
+            "on each client's own mix of topics",
+            tables.MIX_COLUMNS,
+            tables.client_mixes(report),
+        )
 
 
 def folded(title: str, says: str, head: Sequence[str], rows: Sequence[Row]) -> None:
     if not rows:
         return
     with st.expander(title, key=f"details {title}"):
-        more = f" The first {MOST_DETAILS} of {len(rows)}; the others are in evaluation.md." if len(rows) > MOST_DETAILS else ""
+        more = (
+            f" The first {MOST_DETAILS} of {len(rows)}; the others are in evaluation.md."
+            if len(rows) > MOST_DETAILS
+            else ""
+        )
         note(f"{says[0].upper()}{says[1:]}.{more}")
         html_table(f"{title}: {says}", ["", *head], [as_cells(row) for row in rows[:MOST_DETAILS]])

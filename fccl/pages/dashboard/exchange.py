@@ -43,7 +43,10 @@ def files(hub: Hub, clients: int | None) -> None:
     with guarded("The exchange directory"):
         found = hub.exchange()
         if not found.exists:
-            nothing(f"{hub.exchange_paths.root} does not exist: the run works in one process, or its directory is another (--exchange-dir).")
+            nothing(
+                f"{hub.exchange_paths.root} does not exist: the run works in one process, or its directory is "
+                "another (--exchange-dir)."
+            )
             return
         heading("Files by round")
         rounds(found.files, clients)
@@ -60,7 +63,10 @@ def rounds(files: Sequence[ExchangeFile], clients: int | None) -> None:
     if not by_round:
         nothing("No round has been opened here yet.")
         return
-    note("In the order of writing: the phase opens a round, a flag completes an answer. Old rounds are removed (KEEP_ROUNDS).")
+    note(
+        "In the order of writing: the phase opens a round, a flag completes an answer. Old rounds are removed "
+        "(KEEP_ROUNDS)."
+    )
     newest = max(by_round)
     rows = [round_row(number, by_round[number], clients) for number in sorted(by_round, reverse=True)]
     table(pd.DataFrame(rows), "exchange rounds", "Files in the exchange directory by round")
@@ -70,11 +76,17 @@ def rounds(files: Sequence[ExchangeFile], clients: int | None) -> None:
 def round_row(number: int, files: Sequence[ExchangeFile], clients: int | None) -> dict[str, object]:
     """What the server and how many clients have written for one round."""
     counts = Counter(file.kind for file in files)
-    server = {KINDS[kind]: "✓ there" if counts[kind] else "– missing" for kind in SERVER}  # noqa: RUF001
+    server = {KINDS[kind]: "✓ there" if counts[kind] else "– missing" for kind in SERVER}
     total = f" of {clients}" if clients is not None else ""
     written = max(file.modified for file in files)
     answered = {MANY[kind]: f"{counts[kind]}{total}" for kind in CLIENT}
-    return {"round": number + 1, **server, **answered, "size": words.size(sum(file.bytes for file in files)), "last written": words.moment(written)}
+    return {
+        "round": number + 1,
+        **server,
+        **answered,
+        "size": words.size(sum(file.bytes for file in files)),
+        "last written": words.moment(written),
+    }
 
 
 def answers(number: int, files: Sequence[ExchangeFile]) -> None:
@@ -87,12 +99,16 @@ def answers(number: int, files: Sequence[ExchangeFile]) -> None:
     if not by_client:
         nothing("No client has written anything for this round yet.")
         return
-    table(pd.DataFrame([answer_row(client, by_client[client]) for client in sorted(by_client)]), f"exchange answers {number}", "Answers by client")
+    table(
+        pd.DataFrame([answer_row(client, by_client[client]) for client in sorted(by_client)]),
+        f"exchange answers {number}",
+        "Answers by client",
+    )
 
 
 def answer_row(client: int, there: dict[str, ExchangeFile]) -> dict[str, object]:
     """One client's three files."""
-    cells = {KINDS[kind]: f"✓ {words.size(there[kind].bytes)}" if kind in there else "– not yet" for kind in CLIENT}  # noqa: RUF001
+    cells = {KINDS[kind]: f"✓ {words.size(there[kind].bytes)}" if kind in there else "– not yet" for kind in CLIENT}
     return {"client": client, **cells, "answer": "✓ complete" if "flag" in there else "… in writing"}
 
 
@@ -103,7 +119,9 @@ def rejections(found: ExchangeView) -> None:
         nothing("None.")
         return
     note(f"{words.plural(found.rejected_total, 'refusal')}, newest first. The files are kept in rejected/.")
-    table(pd.DataFrame([rejection_row(each) for each in found.rejected]), "rejected", "Refused files and why", height=300)
+    table(
+        pd.DataFrame([rejection_row(each) for each in found.rejected]), "rejected", "Refused files and why", height=300
+    )
 
 
 def rejection_row(each: Rejection) -> dict[str, object]:
@@ -130,4 +148,9 @@ def other_files(found: ExchangeView) -> None:
 
 
 def file_row(file: ExchangeFile) -> dict[str, object]:
-    return {"file": one_line(file.name), "what": KINDS[file.kind], "size": words.size(file.bytes), "written": words.moment(file.modified)}
+    return {
+        "file": one_line(file.name),
+        "what": KINDS[file.kind],
+        "size": words.size(file.bytes),
+        "written": words.moment(file.modified),
+    }

@@ -43,7 +43,10 @@ def show(hub: Hub) -> RunView | None:
 
 
 def pickers(runs: tuple[RunEntry, ...]) -> LogPaths | None:
-    """The folder of the run that is chosen; None is the one in `LOG_DIR`, and follows it. A single run needs no picker."""
+    """The folder of the run that is chosen; None is the one in `LOG_DIR`, and follows it.
+
+    A single run needs no picker.
+    """
     if len(runs) < 2:
         return None
     folders = {entry.run_id: entry.paths for entry in runs if not entry.current}
@@ -53,9 +56,13 @@ def pickers(runs: tuple[RunEntry, ...]) -> LogPaths | None:
         return label.get(choice, one_line(choice))
 
     with st.container(horizontal=True, key="pickers", width="content"):
-        chosen = st.selectbox("Run", [CURRENT, *folders], format_func=name, key="run", bind="query-params", width=PICKER_PX)
+        chosen = st.selectbox(
+            "Run", [CURRENT, *folders], format_func=name, key="run", bind="query-params", width=PICKER_PX
+        )
         others = [choice for choice in (CURRENT, *folders) if choice != chosen]
-        st.selectbox("Compare with", [NO_RUN, *others], format_func=name, key="other", on_change=open_comparison, width=PICKER_PX)
+        st.selectbox(
+            "Compare with", [NO_RUN, *others], format_func=name, key="other", on_change=open_comparison, width=PICKER_PX
+        )
     return folders.get(chosen)
 
 
@@ -117,7 +124,11 @@ def silence(view: RunView, now: float) -> float | None:
 def no_evaluation_yet(found: Glance, view: RunView) -> str:
     """A run is finished before it is evaluated."""
     asked = view.info is not None and view.info.settings.get("evaluate") == "True"
-    return " The evaluation is not there yet." if found.standing == "finished" and asked and view.evaluation is None else ""
+    return (
+        " The evaluation is not there yet."
+        if found.standing == "finished" and asked and view.evaluation is None
+        else ""
+    )
 
 
 def under(view: RunView) -> str:
@@ -125,24 +136,39 @@ def under(view: RunView) -> str:
     if view.info is None:
         return ""
     settings = view.info.settings
-    parts = [one_line(view.run_id), one_line(settings.get("model_name", "")), f"started {words.moment(view.info.created)}"]
+    parts = [
+        one_line(view.run_id),
+        one_line(settings.get("model_name", "")),
+        f"started {words.moment(view.info.created)}",
+    ]
     return " · ".join(part for part in parts if part)
 
 
 def empty(hub: Hub) -> None:
     """No run yet: what is looked at, and how one begins."""
     there = "holds no run so far" if hub.logs.root.is_dir() else "does not exist yet"
-    code = [element("code", command) for command in ("fccl run", "fccl orchestrator", "fccl client --client-id 0", "--log-dir")]
+    code = [
+        element("code", command)
+        for command in ("fccl run", "fccl orchestrator", "fccl client --client-id 0", "--log-dir")
+    ]
     st.html(
-        f'<div class="fccl-nothing"><p>{html.escape(str(hub.logs.root))} {there}. This page shows a run as soon as it begins:</p>'
-        f"<ul><li>{code[0]} for one in a single process,</li><li>or {code[1]} and {code[2]}, 1, 2 … in terminals of their own.</li></ul>"
+        f'<div class="fccl-nothing"><p>{html.escape(str(hub.logs.root))} {there}. This page shows a run as soon as '
+        "it begins:</p>"
+        f"<ul><li>{code[0]} for one in a single process,</li><li>or {code[1]} and {code[2]}, 1, 2 … in terminals of "
+        "their own.</li></ul>"
         f"<p>If it is in another folder, start the dashboard with {code[3]}.</p></div>"
     )
 
 
 def alerts(found: Glance, view: RunView) -> None:
-    """Clients that hold the round up or were left out of the last one: a line each while they are few, else a line for every kind."""
-    lines = [line for standing in PRESSING for line in pressing(standing, [row for row in found.clients if row.standing == standing])]
+    """Clients that hold the round up or were left out of the last one: a line each while they are few, else a line for
+    every kind.
+    """
+    lines = [
+        line
+        for standing in PRESSING
+        for line in pressing(standing, [row for row in found.clients if row.standing == standing])
+    ]
     last = view.exclusions[view.exclusions["round"] == found.round - 1]
     lines += left_out(found.round, last["client"].tolist(), last["reason"].tolist())
     if lines:
@@ -169,8 +195,13 @@ def since(row: ClientRow) -> str:
 def left_out(number: int, clients: Sequence[int], reasons: Sequence[str]) -> list[str]:
     """Lines about the clients that did not count in round `number`, counted from 1."""
     if len(clients) > MOST_ALERTS:
-        return [f"! {len(clients)} clients were left out of round {number} ({some(clients)}); the reasons are under Clients"]
-    return [f"! Client {client} was left out of round {number}: {one_line(reason)}" for client, reason in zip(clients, reasons, strict=True)]
+        return [
+            f"! {len(clients)} clients were left out of round {number} ({some(clients)}); the reasons are under Clients"
+        ]
+    return [
+        f"! Client {client} was left out of round {number}: {one_line(reason)}"
+        for client, reason in zip(clients, reasons, strict=True)
+    ]
 
 
 def some(numbers: Sequence[int]) -> str:

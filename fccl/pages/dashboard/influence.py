@@ -29,7 +29,8 @@ VERIFIED = {
 }
 EXTRAS = {  # columns of the last round that few runs have
     "prior": "Prior: the weight before the server verified.",
-    "counted": "Counted: how much the update counted in the end, since the aggregation does not take the weights as they are.",
+    "counted": "Counted: how much the update counted in the end, since the aggregation does not take the weights as "
+    "they are.",
 }
 LOW_PX = 170
 
@@ -40,7 +41,14 @@ def show(hub: Hub, view: RunView) -> None:
     left, right = st.columns(2, gap="medium")
     with left:
         weights(hub, view)
-        chart(hub, view, "Scores", lambda: charts.scores(view), "Contribution score of every client by round; the weights are their softmax", LATER)
+        chart(
+            hub,
+            view,
+            "Scores",
+            lambda: charts.scores(view),
+            "Contribution score of every client by round; the weights are their softmax",
+            LATER,
+        )
     with right:
         chart(
             hub,
@@ -58,7 +66,14 @@ def show(hub: Hub, view: RunView) -> None:
             "Effective number of clients, one over the sum of squared weights, and the number aggregated, by round",
             LATER,
         )
-    chart(hub, view, "Weights as a heat map", lambda: charts.weights_heat(view), "Heat map of FCCL weights by client and round", LATER)
+    chart(
+        hub,
+        view,
+        "Weights as a heat map",
+        lambda: charts.weights_heat(view),
+        "Heat map of FCCL weights by client and round",
+        LATER,
+    )
     verification(hub, view)
     averaging(hub, view)
     last_round(view)
@@ -67,7 +82,15 @@ def show(hub: Hub, view: RunView) -> None:
 def weights(hub: Hub, view: RunView, height: int | None = None) -> None:
     """The weights of every round, stacked."""
     says = "Stacked area of every client's FCCL weight by round"
-    chart(hub, view, "FCCL weights", lambda: charts.weights_area(view), says, "The weights appear when the first round is complete.", height=height)
+    chart(
+        hub,
+        view,
+        "FCCL weights",
+        lambda: charts.weights_area(view),
+        says,
+        "The weights appear when the first round is complete.",
+        height=height,
+    )
 
 
 def how(view: RunView) -> str:
@@ -101,8 +124,14 @@ def verification(hub: Hub, view: RunView) -> None:
     heading("Verified by the server")
     note(" ".join([verified_how(view, int(last["verify_examples"])), *sentences.verified(last)]))
     drawn = {
-        "From prior to verified weight": (charts.prior_and_weight, "Weight of every client before and after verification in the last round"),
-        "What verification won": (charts.verification_gain, "By how much the verified weights lower the loss on the server's examples, by round"),
+        "From prior to verified weight": (
+            charts.prior_and_weight,
+            "Weight of every client before and after verification in the last round",
+        ),
+        "What verification won": (
+            charts.verification_gain,
+            "By how much the verified weights lower the loss on the server's examples, by round",
+        ),
         "What verification took": (charts.verification_seconds, "Seconds that the server verified, by round"),
     }
     if view.shares["prior"].isna().all():
@@ -116,7 +145,11 @@ def verified_how(view: RunView, examples: int) -> str:
     """What the server did with its examples, by the source of the contributions."""
     source = view.info.settings.get("contribution_source", "") if view.info else ""
     did = VERIFIED.get(source, "and weighs the clients by it")
-    return f"In every round the server measures the loss on {words.plural(examples, 'example')} of its validation split {did}."
+    return (
+        f"In every round the server measures the loss on {words.plural(examples, 'example')} of its validation "
+        "split "
+        f"{did}."
+    )
 
 
 def averaging(hub: Hub, view: RunView) -> None:
@@ -125,8 +158,10 @@ def averaging(hub: Hub, view: RunView) -> None:
         return
     heading("Averaging LoRA adapters")
     note(
-        "The mean of the factors A and B is not the mean of the products B·A, which are what the clients have learnt. The error is how far the "
-        "new adapter's products are from the weighted mean of the clients', as a share of that mean's norm. LORA_AGGREGATION has ways without it."
+        "The mean of the factors A and B is not the mean of the products B·A, which are what the clients have "
+        "learnt. The error is how far the "
+        "new adapter's products are from the weighted mean of the clients', as a share of that mean's norm. "
+        "LORA_AGGREGATION has ways without it."
     )
     says = "Error of averaging LoRA factors by round, as a share of the exact mean's norm"
     chart(hub, view, "Error of averaging LoRA factors", lambda: charts.lora_error(view), says, LATER, height=LOW_PX)
@@ -154,5 +189,8 @@ def last_round(view: RunView) -> None:
         }
     )
     extra = " ".join(EXTRAS[name] for name in said)
-    note(f"Gain: weight minus share of samples, in points. Loss in {words.UNITS[rows['phase'].iloc[0]]}, as the client reported it. {extra}")
+    note(
+        f"Gain: weight minus share of samples, in points. Loss in {words.UNITS[rows['phase'].iloc[0]]}, as the "
+        f"client reported it. {extra}"
+    )
     table(shown, "last round", "Weight, share of samples, score and loss of every client in the last round", height=430)

@@ -25,16 +25,26 @@ def show(hub: Hub, view: RunView) -> None:
     """The newest lines first, those that contain the filter."""
     with guarded("The log"):
         with st.container(horizontal=True, vertical_alignment="bottom"):
-            which: Which = st.segmented_control("Log", list(FILES), format_func=FILES.__getitem__, key="log", default="progress", required=True)
+            which: Which = st.segmented_control(
+                "Log", list(FILES), format_func=FILES.__getitem__, key="log", default="progress", required=True
+            )
             count = st.selectbox("Lines", COUNTS, key="lines", width=110)
             wanted = st.text_input("Filter", key="filter", placeholder="only lines that contain …", width=320)
         lines = tail(view, which, count, wanted)
-        unreadable = f" {words.plural(view.unreadable, 'line')} of both logs could not be read." if view.unreadable else ""
+        unreadable = (
+            f" {words.plural(view.unreadable, 'line')} of both logs could not be read." if view.unreadable else ""
+        )
         if not lines:
             nothing(f"No line of {FILES[which]} contains “{wanted}”." if wanted else f"{FILES[which]} has no line yet.")
             return
         note(f"{words.plural(len(lines), 'line')}, newest first. The files count rounds from 0.{unreadable}")
-        st.code("\n".join(shortened(line) for line in reversed(lines)), language=None, height=480, wrap_lines=True, line_numbers=True)
+        st.code(
+            "\n".join(shortened(line) for line in reversed(lines)),
+            language=None,
+            height=480,
+            wrap_lines=True,
+            line_numbers=True,
+        )
 
 
 def shortened(line: str) -> str:

@@ -45,7 +45,11 @@ def controls(view: RunView) -> tuple[Phase, tuple[int, ...]]:
         return (seen or ["sft"])[0], ()
     with st.container(horizontal=True, vertical_alignment="bottom", key="controls"):
         phase = choose_phase(view, seen)
-        picked = st.multiselect("Pick out clients", numbers, key="picked", max_selections=MANY, width=320) if len(numbers) > MANY else []
+        picked = (
+            st.multiselect("Pick out clients", numbers, key="picked", max_selections=MANY, width=320)
+            if len(numbers) > MANY
+            else []
+        )
     return phase, tuple(picked)
 
 
@@ -61,7 +65,9 @@ def choose_phase(view: RunView, seen: list[Phase]) -> Phase:
 
     name = words.PHASE_NAMES.__getitem__
     hidden: Literal["collapsed"] = "collapsed"  # a screen reader still says it
-    chosen = st.segmented_control("Phase", PHASES, format_func=name, key="phase", required=True, on_change=remember, label_visibility=hidden)
+    chosen = st.segmented_control(
+        "Phase", PHASES, format_func=name, key="phase", required=True, on_change=remember, label_visibility=hidden
+    )
     return chosen or seen[-1]
 
 
@@ -69,12 +75,25 @@ def client_losses(hub: Hub, view: RunView, phase: Phase, highlight: tuple[int, .
     """What the clients report."""
     says = f"Loss that each client reported by round, {words.PHASE_NAMES[phase]}, in {words.UNITS[phase]}"
     later = "The clients' losses appear when the first round is complete."
-    chart(hub, view, "Loss by client", lambda: charts.client_losses(view, phase, highlight), says, later, phase, highlight, height=LOW_PX)
+    chart(
+        hub,
+        view,
+        "Loss by client",
+        lambda: charts.client_losses(view, phase, highlight),
+        says,
+        later,
+        phase,
+        highlight,
+        height=LOW_PX,
+    )
 
 
 def held_out(hub: Hub, view: RunView, phase: Phase) -> None:
     """What the server's held-out split says."""
-    says = f"Loss of the global adapter on the server's validation split by round, {words.PHASE_NAMES[phase]}, in {words.UNITS[phase]}"
+    says = (
+        f"Loss of the global adapter on the server's validation split by round, {words.PHASE_NAMES[phase]}, in "
+        f"{words.UNITS[phase]}"
+    )
     later = "The held-out loss appears when the first round is complete."
     chart(hub, view, "Held-out loss", lambda: charts.held_out_loss(view, phase), says, later, phase, height=LOW_PX)
 

@@ -1,4 +1,7 @@
-"""The page from top to bottom. Streamlit runs `show` anew on every interaction, and when `pulse` has seen something new."""
+"""The page from top to bottom.
+
+Streamlit runs `show` anew on every interaction, and when `pulse` has seen something new.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,18 @@ from pathlib import Path
 import streamlit as st
 
 from fccl.errors import FcclError
-from fccl.pages.dashboard import clients, comparison, data, evaluation, exchange, header, influence, log, overview, two_runs
+from fccl.pages.dashboard import (
+    clients,
+    comparison,
+    data,
+    evaluation,
+    exchange,
+    header,
+    influence,
+    log,
+    overview,
+    two_runs,
+)
 from fccl.pages.dashboard.readers import Hub, hub_of
 from fccl.pages.dashboard.widgets import escaped, guarded
 from fccl.view.values import RunView
@@ -29,7 +43,9 @@ TABS: dict[str, Tab] = {
 
 
 def show(folders: Callable[[], tuple[Path, Path]]) -> None:
-    """The whole page, for the `LOG_DIR` and `EXCHANGE_DIR` that `folders` returns; the `FcclError` that it raises is shown instead."""
+    """The whole page, for the `LOG_DIR` and `EXCHANGE_DIR` that `folders` returns; the `FcclError` that it raises is
+    shown instead.
+    """
     st.set_page_config(page_title="FCCL", page_icon=HERE / "icon.png", layout="wide")
     st.html(HERE / "style.css")
     try:

@@ -1,4 +1,6 @@
-"""The readers of a folder, kept between reruns and shared by everybody who looks: each log is read once, whatever is appended is read once."""
+"""The readers of a folder, kept between reruns and shared by everybody who looks: each log is read once, whatever is
+appended is read once.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,9 @@ class Hub:
         return reader.get()
 
     def picture(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """What `make` gives, kept under `key`: a chart is drawn once for all viewers, and again when its key says that there is something new."""
+        """What `make` gives, kept under `key`: a chart is drawn once for all viewers, and again when its key says that
+        there is something new.
+        """
         with self._lock:
             if key in self._pictures:
                 self._pictures.move_to_end(key)

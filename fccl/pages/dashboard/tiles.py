@@ -48,7 +48,11 @@ def help_for(phase: str | None) -> str:
             "DPO loss of the global adapter on the server's validation pairs, in nats per pair; lower is better. "
             "It begins at 0.693, the loss of the reference policy, which is the adapter after the SFT rounds."
         )
-    return "Loss of the global adapter on the server's validation split, in nats per response token; lower is better. It begins at the base model's."
+    return (
+        "Loss of the global adapter on the server's validation split, in nats per response token; lower is "
+        "better. It "
+        "begins at the base model's."
+    )
 
 
 def accuracy(view: RunView, found: Glance) -> None:
@@ -60,7 +64,8 @@ def accuracy(view: RunView, found: Glance) -> None:
         sentences.percent(found.preference_accuracy),
         change,
         delta_description="points in a round" if change is not None else None,
-        help="Share of validation pairs whose chosen response the global model finds likelier. Measured in the preference phase.",
+        help="Share of validation pairs whose chosen response the global model finds likelier. Measured in the "
+        "preference phase.",
         border=True,
     )
 
@@ -85,7 +90,8 @@ def clients(found: Glance) -> None:
         sentences.client_counts(found) or None,
         delta_color="inverse" if pressing else "off",
         delta_arrow="off",
-        help="Clients that have answered in this round, and what the others are doing. The Clients tab has a row for every one.",
+        help="Clients that have answered in this round, and what the others are doing. The Clients tab has a row for "
+        "every one.",
         border=True,
     )
 
@@ -96,9 +102,19 @@ def time_spent(view: RunView, found: Glance, now: float) -> None:
     since = (
         now - view.written if found.standing in ("running", "silent") and view.written is not None else 0.0
     )  # by this clock, the rest by the server's
-    elapsed = None if view.info is None else (view.info.created if end is None else end) - view.info.created + max(0.0, since)
+    elapsed = (
+        None if view.info is None else (view.info.created if end is None else end) - view.info.created + max(0.0, since)
+    )
     left = f"{words.about(found.seconds_left)} left" if found.seconds_left is not None else None
-    st.metric("Time", words.duration(elapsed), left, delta_color="off", delta_arrow="off", help="Since the run started.", border=True)
+    st.metric(
+        "Time",
+        words.duration(elapsed),
+        left,
+        delta_color="off",
+        delta_arrow="off",
+        help="Since the run started.",
+        border=True,
+    )
 
 
 def last_sign(view: RunView) -> float | None:

@@ -28,7 +28,9 @@ def show(hub: Hub, view: RunView) -> None:
     paths = other_run(hub.runs())
     other = hub.run(paths) if paths is not None else None
     if other is None or not other.exists:
-        nothing("Choose a second run under “Compare with” at the top of the page. Earlier runs are kept in LOG_DIR/runs/.")
+        nothing(
+            "Choose a second run under “Compare with” at the top of the page. Earlier runs are kept in LOG_DIR/runs/."
+        )
         return
     curves(hub, view, other)
     figures(view, other)
@@ -96,11 +98,18 @@ def settings(view: RunView, other: RunView) -> None:
         nothing("None: the two runs were started with the same settings.")
         return
     note("Folders are left out.")
-    html_table("Settings that differ", ["", one_line(view.run_id), one_line(other.run_id)], [[html.escape(cell) for cell in row] for row in rows])
+    html_table(
+        "Settings that differ",
+        ["", one_line(view.run_id), one_line(other.run_id)],
+        [[html.escape(cell) for cell in row] for row in rows],
+    )
 
 
 def different(view: RunView, other: RunView) -> Sequence[tuple[str, str, str]]:
     """Name and both values of every setting that differs."""
     mine, theirs = (each.info.settings if each.info else {} for each in (view, other))
     names = [name for name in {**mine, **theirs} if name not in PLACES and mine.get(name) != theirs.get(name)]
-    return [(one_line(name.upper()), one_line(mine.get(name, words.DASH)), one_line(theirs.get(name, words.DASH))) for name in names]
+    return [
+        (one_line(name.upper()), one_line(mine.get(name, words.DASH)), one_line(theirs.get(name, words.DASH)))
+        for name in names
+    ]

@@ -1,6 +1,7 @@
 """From an altair chart to what the browser draws.
 
-Streamlit can do this itself, every time and with a check of the whole schema. Here it is done once for every edition of a run, for all viewers.
+Streamlit can do this itself, every time and with a check of the whole schema. Here it is done once for every edition of
+a run, for all viewers.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ _LOCK = threading.Lock()  # altair keeps its transformer for all threads
 
 
 def spec_of(picture: Picture, says: str, height: int | None, theme: str) -> Spec:
-    """The chart as Vega-Lite: as wide as its place, the plot `height` pixels high if that is given, `says` for a screen reader.
+    """The chart as Vega-Lite: as wide as its place, the plot `height` pixels high if that is given, `says` for a screen
+    reader.
 
     The tables stand in `datasets` under names that stay, as frames, which Streamlit sends as they are.
     """

@@ -1,7 +1,7 @@
 """What every panel is made of: a guard, charts, tables, text that stays text.
 
-Whatever comes from a log goes through `element`, `html.escape` or a table. Streamlit reads Markdown in labels, captions, metrics and
-messages: only sentences of this program stand there, and `escaped` what they quote.
+Whatever comes from a log goes through `element`, `html.escape` or a table. Streamlit reads Markdown in labels,
+captions, metrics and messages: only sentences of this program stand there, and `escaped` what they quote.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def guarded(what: str) -> Iterator[None]:
         yield
     except Exception:
         log.exception("%s could not be shown", what)
-        st.warning(f"{what} cannot be shown just now. The terminal of the dashboard says why.", icon=":material/error_outline:")
+        st.warning(
+            f"{what} cannot be shown just now. The terminal of the dashboard says why.", icon=":material/error_outline:"
+        )
 
 
 def escaped(words: str) -> str:
@@ -62,7 +64,11 @@ def escaped(words: str) -> str:
 
 def element(tag: str, words: str, css: str = "") -> str:
     """An HTML element that holds `words` as text."""
-    return f'<{tag} class="{html.escape(css)}">{html.escape(words)}</{tag}>' if css else f"<{tag}>{html.escape(words)}</{tag}>"
+    return (
+        f'<{tag} class="{html.escape(css)}">{html.escape(words)}</{tag}>'
+        if css
+        else f"<{tag}>{html.escape(words)}</{tag}>"
+    )
 
 
 def heading(words: str) -> None:
@@ -81,11 +87,19 @@ def nothing(words: str) -> None:
 
 
 def chart(
-    hub: Hub, view: RunView, name: str, draw: Callable[[], Picture | None], says: str, nothing_yet: str, *more: object, height: int | None = None
+    hub: Hub,
+    view: RunView,
+    name: str,
+    draw: Callable[[], Picture | None],
+    says: str,
+    nothing_yet: str,
+    *more: object,
+    height: int | None = None,
 ) -> None:
     """One chart, drawn anew only for a new edition of the run.
 
-    `says` describes it to a screen reader; `more` is what it depends on beside the run; `height` in pixels is that of the plot alone.
+    `says` describes it to a screen reader; `more` is what it depends on beside the run; `height` in pixels is that of
+    the plot alone.
     """
 
     def made() -> Spec | None:
@@ -102,15 +116,26 @@ def chart(
 
 
 def table(rows: pd.DataFrame, key: str, says: str, height: int = 400) -> None:
-    """A table to scroll, sort and search. Its cells are text and numbers, never Markdown. `height` in pixels is that of a long one."""
+    """A table to scroll, sort and search. Its cells are text and numbers, never Markdown.
+
+    `height` in pixels is that of a long one.
+    """
     columns = {name: COLUMNS[name] for name in rows.columns if name in COLUMNS}
     tall: int | Literal["auto"] = "auto" if len(rows) <= TABLE_ROWS else height
     st.dataframe(rows, key=key, alt=says, hide_index=True, column_config=columns, placeholder=DASH, height=tall)
 
 
 def html_table(says: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A small table to read: the first cell of every row is its heading. Cells are HTML made by `element` or `html.escape`."""
+    """A small table to read: the first cell of every row is its heading.
+
+    Cells are HTML made by `element` or `html.escape`.
+    """
     top = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in head)
-    body = "".join(f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>' for first, *rest in rows)
-    whole = f'<table class="fccl-table">{element("caption", says, "fccl-hidden")}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+    body = "".join(
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>' for first, *rest in rows
+    )
+    whole = (
+        f'<table class="fccl-table">{element("caption", says, "fccl-hidden")}'
+        f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    )
     st.html(f'<div class="fccl-scroll" tabindex="0" role="region" aria-label="{html.escape(says)}">{whole}</div>')

@@ -41,8 +41,17 @@ def build(view: RunView, exchange: ExchangeView | None, now: float, comparison: 
             _failures(view, exchange),
             _data(view, draw),
             *(() if comparison is None else (comparison_parts.section(comparison, draw),)),
-            Section("settings", "Settings", "Bold: changed from the preset, whose own value is below.", tables=data_parts.settings_tables(view)),
-            Section("provenance", "Versions and hashes", tables=_there(data_parts.versions_table(view), data_parts.hashes_table(view))),
+            Section(
+                "settings",
+                "Settings",
+                "Bold: changed from the preset, whose own value is below.",
+                tables=data_parts.settings_tables(view),
+            ),
+            Section(
+                "provenance",
+                "Versions and hashes",
+                tables=_there(data_parts.versions_table(view), data_parts.hashes_table(view)),
+            ),
         ),
         made=f"Made by fccl {__version__} on {time.strftime('%Y-%m-%d %H:%M', time.localtime(now))}.",
     )
@@ -74,7 +83,9 @@ def _influence(view: RunView, draw: Figures) -> Section:
     if view.shares.empty:
         return Section("influence", "Influence", empty=NO_ROUND)
     rule = run_parts.weighing(view)
-    lead = "How much each client's update counts in the global adapter." + (f" Weights: {one_line(rule)}." if rule else "")
+    lead = "How much each client's update counts in the global adapter." + (
+        f" Weights: {one_line(rule)}." if rule else ""
+    )
     return Section("influence", "Influence", lead, figures.influence(draw, view), _there(run_parts.weights_table(view)))
 
 
@@ -95,8 +106,14 @@ def _data(view: RunView, draw: Figures) -> Section:
     manifest = view.manifest
     if manifest is None:
         return Section("data", "Data", empty="The run's folder holds no manifest of its data.")
-    tables = (data_parts.sources_table(manifest), data_parts.splits_table(manifest), *data_parts.topics_tables(manifest))
-    return Section("data", "Data", one_line(data_parts.split_sentence(manifest)), figures.topics(draw, manifest), tables)
+    tables = (
+        data_parts.sources_table(manifest),
+        data_parts.splits_table(manifest),
+        *data_parts.topics_tables(manifest),
+    )
+    return Section(
+        "data", "Data", one_line(data_parts.split_sentence(manifest)), figures.topics(draw, manifest), tables
+    )
 
 
 def _there(*tables: Table | None) -> tuple[Table, ...]:

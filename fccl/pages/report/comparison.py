@@ -23,7 +23,10 @@ ENOUGH = 0.95  # of the gap from FedAvg to the oracle
 
 
 def page(comparison: Comparison, wide: Drawn, narrow: Drawn, command: str = "") -> str:
-    """The file: the matrix and its picture first, then every scenario with its table and pictures. `narrow` are the pictures for phones."""
+    """The file: the matrix and its picture first, then every scenario with its table and pictures.
+
+    `narrow` are the pictures for phones.
+    """
     return render(
         Report(
             title="Comparison of methods",
@@ -31,7 +34,9 @@ def page(comparison: Comparison, wide: Drawn, narrow: Drawn, command: str = "") 
             tone="good",
             sentence=one_line(" ".join(tables.lead(comparison))),
             facts=tuple((name, one_line(text)) for name, text in _facts(comparison, command)),
-            notices=tuple(one_line(f"{row.scenario}, {row.method}: {what}") for row in comparison.rows for what in row.trouble),
+            notices=tuple(
+                one_line(f"{row.scenario}, {row.method}: {what}") for row in comparison.rows for what in row.trouble
+            ),
             tiles=_tiles(comparison),
             sections=(
                 _whole(comparison, wide, narrow),
@@ -57,25 +62,46 @@ def _tiles(comparison: Comparison) -> tuple[Tile, ...]:
     """What verified contribution does, in three figures; nothing where it was not compared."""
     mine = [row for row in comparison.rows if row.method == "verified"]
     with_bad = {scenario.name for scenario in comparison.scenarios if scenario.bad_clients}
-    bad, clean = [row for row in mine if row.scenario in with_bad], [row for row in mine if row.scenario not in with_bad]
+    bad, clean = (
+        [row for row in mine if row.scenario in with_bad],
+        [row for row in mine if row.scenario not in with_bad],
+    )
     gaps = [row.gap_closed.value for row in bad if row.gap_closed is not None]
     weight = [row.bad_weight[-1] for row in bad if row.bad_weight]
     found = []
     if gaps:
         closed = sum(gap >= ENOUGH for gap in gaps)
-        found.append(Tile("verified closes at least 95 % of the gap to the oracle", f"{closed} of {len(gaps)}", "scenarios with such a gap"))
+        found.append(
+            Tile(
+                "verified closes at least 95 % of the gap to the oracle",
+                f"{closed} of {len(gaps)}",
+                "scenarios with such a gap",
+            )
+        )
     if clean:
         worse = sum(row.verdict == "worse" for row in clean)
         found.append(Tile("verified is worse than FedAvg", f"{worse} of {len(clean)}", "scenarios without bad clients"))
     if weight:
-        found.append(Tile("weight of the bad clients in the last round", f"{sum(weight) / len(weight):.3f}", "verified, mean over scenarios"))
+        found.append(
+            Tile(
+                "weight of the bad clients in the last round",
+                f"{sum(weight) / len(weight):.3f}",
+                "verified, mean over scenarios",
+            )
+        )
     return tuple(found)
 
 
 def _whole(comparison: Comparison, wide: Drawn, narrow: Drawn) -> Section:
     says = "0 % is FedAvg, 100 % is FedAvg without the bad clients; beyond it a method is better than that."
     figures = _figures("The gap to the oracle", says, wide.gaps, narrow.gaps)
-    return Section("all", "All scenarios", " ".join(tables.notes(comparison)), figures, (scenario_table(tables.matrix(comparison)),))
+    return Section(
+        "all",
+        "All scenarios",
+        " ".join(tables.notes(comparison)),
+        figures,
+        (scenario_table(tables.matrix(comparison)),),
+    )
 
 
 def _figures(title: str, says: str, wide: bytes | None, narrow: bytes | None) -> tuple[Figure, ...]:
@@ -96,15 +122,31 @@ def _scenario(comparison: Comparison, scenario: ScenarioInfo, wide: Drawn, narro
 
 
 def _weight_words(comparison: Comparison, scenario: ScenarioInfo) -> str:
-    found: list[tuple[str, Row | None]] = [(method.title, comparison.row(scenario.name, method.name)) for method in comparison.methods]
-    parts = [f"{title} {row.bad_weight[-1]:.2f}" for title, row in found if row is not None and row.bad_weight and row.method != ORACLE]
-    return f"Weight of the bad clients in the last round: {', '.join(parts)}." if parts else "Each client's weight, in the first seed."
+    found: list[tuple[str, Row | None]] = [
+        (method.title, comparison.row(scenario.name, method.name)) for method in comparison.methods
+    ]
+    parts = [
+        f"{title} {row.bad_weight[-1]:.2f}"
+        for title, row in found
+        if row is not None and row.bad_weight and row.method != ORACLE
+    ]
+    return (
+        f"Weight of the bad clients in the last round: {', '.join(parts)}."
+        if parts
+        else "Each client's weight, in the first seed."
+    )
 
 
 def _methods(comparison: Comparison) -> Section:
-    lines = tuple((method.title, " ".join(f"{name.upper()}={value}" for name, value in method.rule.items()) or DASH) for method in comparison.methods)
+    lines = tuple(
+        (method.title, " ".join(f"{name.upper()}={value}" for name, value in method.rule.items()) or DASH)
+        for method in comparison.methods
+    )
     return Section(
-        "methods", "Methods", "What to set to run each of them.", tables=(Table("Settings", ("method", "settings"), lines, words=frozenset({1})),)
+        "methods",
+        "Methods",
+        "What to set to run each of them.",
+        tables=(Table("Settings", ("method", "settings"), lines, words=frozenset({1})),),
     )
 
 
@@ -117,7 +159,9 @@ def scenario_table(table: ScenarioTable) -> Table:
 
 def _image(png: bytes, says: str) -> Markup:
     source = base64.b64encode(png).decode("ascii")
-    return Markup('<img style="display:block;width:100%;height:auto;border-radius:6px" alt="{}" src="data:image/png;base64,{}">').format(says, source)
+    return Markup(
+        '<img style="display:block;width:100%;height:auto;border-radius:6px" alt="{}" src="data:image/png;base64,{}">'
+    ).format(says, source)
 
 
 def section(comparison: Comparison, draw: Figures) -> Section:

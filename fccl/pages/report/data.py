@@ -31,18 +31,38 @@ def split_sentence(manifest: Manifest) -> str:
 def sources_table(manifest: Manifest) -> Table:
     """Where the examples came from and what became of them."""
     rows = tuple(_source(source) for source in manifest.sources)
-    return Table("Sources", ("", "source", "rows", "malformed", "nothing to learn", "marked", "duplicates", "kept"), rows, words=frozenset({1}))
+    return Table(
+        "Sources",
+        ("", "source", "rows", "malformed", "nothing to learn", "marked", "duplicates", "kept"),
+        rows,
+        words=frozenset({1}),
+    )
 
 
 def _source(source: SourceReport) -> tuple[Cell | str, ...]:
-    kind = (source.kind if source.kind != source.name else "") + (f", revision {one_line(source.revision)}" if source.revision else "")
-    counts = (source.rows_read, source.bad_rows, source.nothing_to_learn, source.marked, source.duplicates, source.examples)
-    return ("instructions" if source.phase == "sft" else "preference pairs", Cell(one_line(source.name), kind), *(f"{count:,}" for count in counts))
+    kind = (source.kind if source.kind != source.name else "") + (
+        f", revision {one_line(source.revision)}" if source.revision else ""
+    )
+    counts = (
+        source.rows_read,
+        source.bad_rows,
+        source.nothing_to_learn,
+        source.marked,
+        source.duplicates,
+        source.examples,
+    )
+    return (
+        "instructions" if source.phase == "sft" else "preference pairs",
+        Cell(one_line(source.name), kind),
+        *(f"{count:,}" for count in counts),
+    )
 
 
 def splits_table(manifest: Manifest) -> Table:
     """How many examples are where."""
-    rows = tuple((split, *(f"{manifest.counts.get(split, {}).get(phase, 0):,}" for phase in PHASES)) for split in SPLITS)
+    rows = tuple(
+        (split, *(f"{manifest.counts.get(split, {}).get(phase, 0):,}" for phase in PHASES)) for split in SPLITS
+    )
     return Table("Splits", ("split", "instructions", "preference pairs"), rows, "No client sees validation and test.")
 
 
@@ -54,7 +74,10 @@ def topics_tables(manifest: Manifest) -> tuple[Table, ...]:
     found = []
     for phase, what in (("sft", "Instructions"), ("va", "Preference pairs")):
         names, counts = topic_rows(manifest, "sft" if phase == "sft" else "va", MOST_TOPICS)
-        rows = tuple((one_line(name) or "(none)", *(f"{count:,}" for count in row), f"{sum(row):,}") for name, row in zip(names, counts, strict=True))
+        rows = tuple(
+            (one_line(name) or "(none)", *(f"{count:,}" for count in row), f"{sum(row):,}")
+            for name, row in zip(names, counts, strict=True)
+        )
         head = ("topic", *(f"client {client}" for client in range(clients)), "all")
         found.append(Table(f"{what} by topic and client", head, rows, aside=True))
     return tuple(found)
@@ -71,10 +94,16 @@ def settings_tables(view: RunView) -> tuple[Table, ...]:
         field = Settings.model_fields.get(name)
         usual = None if field is None else str(preset.get(name, field.default))
         changed = usual is not None and usual != value
-        shown = Cell(one_line(value) or DASH, f"by default {one_line(str(usual)) or 'empty'}" if changed else "", strong=changed)
+        shown = Cell(
+            one_line(value) or DASH, f"by default {one_line(str(usual)) or 'empty'}" if changed else "", strong=changed
+        )
         group = "other" if field is None else group_of(field)
         groups.setdefault(group, []).append((one_line(name).upper(), shown))
-    return tuple(Table(group.capitalize(), ("setting", "value"), tuple(rows), words=frozenset({1})) for group, rows in groups.items() if rows)
+    return tuple(
+        Table(group.capitalize(), ("setting", "value"), tuple(rows), words=frozenset({1}))
+        for group, rows in groups.items()
+        if rows
+    )
 
 
 def versions_table(view: RunView) -> Table | None:
@@ -91,9 +120,16 @@ def hashes_table(view: RunView) -> Table | None:
     if view.info:
         found["data manifest"] = view.info.data_sha256
     if view.manifest:
-        found |= {f"source of the {'instructions' if source.phase == 'sft' else 'pairs'}": source.sha256 for source in view.manifest.sources}
+        found |= {
+            f"source of the {'instructions' if source.phase == 'sft' else 'pairs'}": source.sha256
+            for source in view.manifest.sources
+        }
     if view.evaluation:
-        found |= {f"adapter {one_line(model.name)}": model.adapter_sha256 for model in view.evaluation.models if model.adapter_sha256}
+        found |= {
+            f"adapter {one_line(model.name)}": model.adapter_sha256
+            for model in view.evaluation.models
+            if model.adapter_sha256
+        }
     if view.state:
         found[f"adapter after round {view.state.next_round}"] = view.state.adapter_sha256
     rows = tuple((name, one_line(digest)) for name, digest in found.items() if digest)

@@ -18,7 +18,8 @@ def lead(report: EvaluationReport) -> str:
     """On what, and how."""
     cut = f" {report.truncated} of these were cut to fit the context." if report.truncated else ""
     return (
-        f"{one_line(report.model)} on the held-out test split, which no client and no round has seen: {report.sft_examples:,} instructions with "
+        f"{one_line(report.model)} on the held-out test split, which no client and no round has seen: "
+        f"{report.sft_examples:,} instructions with "
         f"{report.models[0].tokens:,} response tokens, {report.va_pairs:,} preference pairs.{cut}"
     )
 
@@ -28,11 +29,19 @@ def evaluation_tables(report: EvaluationReport) -> tuple[Table, ...]:
     names = tuple(one_line(model.name) for model in report.models)
     couples = tuple(f"{one_line(each.second)} against {one_line(each.first)}" for each in report.comparisons)
     paired = (
-        "Both models answer the same examples. Of perplexities the second divided by the first, of all else the second minus the first. "
+        "Both models answer the same examples. Of perplexities the second divided by the first, of all else the "
+        "second minus the first. "
         f"A verdict needs {FEWEST_FOR_A_VERDICT} examples and an interval that leaves out “no difference”."
     )
     own = tables.clients(report) if report.clients else []
-    found = [_table("Measures", names, tables.measures(report), "In brackets the 95 % bootstrap interval over examples; the best of a row is bold.")]
+    found = [
+        _table(
+            "Measures",
+            names,
+            tables.measures(report),
+            "In brackets the 95 % bootstrap interval over examples; the best of a row is bold.",
+        )
+    ]
     found += [_table("Differences", couples, tables.comparisons(report), paired)]
     found += [
         _table("Response perplexity by topic", names, tables.topic_perplexities(report), "", aside=True),
@@ -69,7 +78,11 @@ def verdict(report: EvaluationReport, measure: str) -> str:
     first, second = report.models[-2].name, report.models[-1].name
     pairs = [each for each in report.comparisons if (each.first, each.second) == (first, second)]
     found = next((each.verdict for pair in pairs for each in pair.differences if each.measure == measure), "")
-    against = {"better": "▲ better than", "worse": "▼ worse than", "no significant difference": "≈ no significant difference to"}
+    against = {
+        "better": "▲ better than",
+        "worse": "▼ worse than",
+        "no significant difference": "≈ no significant difference to",
+    }
     return f"{against[found]} {one_line(first)}" if found in against else ""
 
 
@@ -78,7 +91,8 @@ def examples(report: EvaluationReport) -> tuple[Example, ...]:
     found = []
     for said in zip(*(model.generations for model in report.models), strict=False):
         answers = tuple(
-            Answer(one_line(model.name), _text(each.greedy), _text(each.sampled)) for model, each in zip(report.models, said, strict=True)
+            Answer(one_line(model.name), _text(each.greedy), _text(each.sampled))
+            for model, each in zip(report.models, said, strict=True)
         )
         found.append(Example(_text(said[0].instruction), _text(said[0].reference), answers))
     return tuple(found)

@@ -22,7 +22,9 @@ from fccl.view.evaluation_tables import percent
 from fccl.view.values import RunView
 from fccl.words import plain
 
-LORA_ERROR = "How far the new adapter's products B·A are from the weighted mean of the clients', as a share of its norm."
+LORA_ERROR = (
+    "How far the new adapter's products B·A are from the weighted mean of the clients', as a share of its norm."
+)
 WIDE, NARROW = 540, 326  # pixels: half of a wide page, or a phone's
 
 
@@ -38,14 +40,19 @@ class Figures:
             return ()
         title, notes = _title(picture)
         number = next(self.numbers)
-        wide, narrow = (to_svg(picture, width, f"figure{number}{size}", f"{title}. {says}") for width, size in ((WIDE, "w"), (NARROW, "n")))
+        wide, narrow = (
+            to_svg(picture, width, f"figure{number}{size}", f"{title}. {says}")
+            for width, size in ((WIDE, "w"), (NARROW, "n"))
+        )
         return (Figure(title, " ".join([says, *notes]).strip(), wide, narrow),)
 
 
 def _title(picture: Picture) -> tuple[str, list[str]]:
     described: dict[str, object] = picture.title.to_dict()
     notes = described.get("subtitle", [])
-    return str(described["text"]), [f"{note[0].upper()}{note[1:]}." for note in notes] if isinstance(notes, list) else []
+    return str(described["text"]), [f"{note[0].upper()}{note[1:]}." for note in notes] if isinstance(
+        notes, list
+    ) else []
 
 
 def training(figures: Figures, view: RunView) -> tuple[Figure, ...]:
@@ -61,7 +68,9 @@ def influence(figures: Figures, view: RunView) -> tuple[Figure, ...]:
     """Weights, against samples, and the scores behind them."""
     found = (
         *figures.draw(charts.weights_area(view), _heaviest(view)),
-        *figures.draw(charts.weight_against_samples(view), "Right of its mark: more influence than its samples alone would give."),
+        *figures.draw(
+            charts.weight_against_samples(view), "Right of its mark: more influence than its samples alone would give."
+        ),
         *figures.draw(charts.weights_heat(view), "No cell: the client was not aggregated in that round."),
         *figures.draw(charts.effective_clients(view), _effective(view)),
         *figures.draw(charts.prior_and_weight(view), "The weight before the server verified, and after."),
@@ -70,7 +79,9 @@ def influence(figures: Figures, view: RunView) -> tuple[Figure, ...]:
         *figures.draw(charts.lora_error(view), LORA_ERROR),
     )
     for phase in PHASES:
-        found += figures.draw(charts.scores(view, phase), "What the weights are the softmax of, before normalisation and temperature.")
+        found += figures.draw(
+            charts.scores(view, phase), "What the weights are the softmax of, before normalisation and temperature."
+        )
     return found
 
 
@@ -79,20 +90,28 @@ def gaps(figures: Figures, comparison: Comparison) -> tuple[Figure, ...]:
     return tuple(
         replace(figure, title=f"{figure.title}: {one_line(scenario.title)}")
         for scenario in comparison.scenarios
-        for figure in figures.draw(charts.gap_closed(comparison, scenario), "0 % is FedAvg, 100 % FedAvg without the bad clients; 95 % intervals.")
+        for figure in figures.draw(
+            charts.gap_closed(comparison, scenario),
+            "0 % is FedAvg, 100 % FedAvg without the bad clients; 95 % intervals.",
+        )
     )
 
 
 def topics(figures: Figures, manifest: Manifest) -> tuple[Figure, ...]:
     """Who holds what."""
-    return tuple(itertools.chain(*(figures.draw(charts.topics(manifest, phase), _samples(manifest, phase)) for phase in PHASES)))
+    return tuple(
+        itertools.chain(*(figures.draw(charts.topics(manifest, phase), _samples(manifest, phase)) for phase in PHASES))
+    )
 
 
 def evaluation(figures: Figures, report: EvaluationReport) -> tuple[Figure, ...]:
     """The three measures that people quote."""
     return tuple(
         itertools.chain(
-            *(figures.draw(charts.evaluation(report, measure), _models(report, measure)) for measure in ("perplexity", "exact", "preference"))
+            *(
+                figures.draw(charts.evaluation(report, measure), _models(report, measure))
+                for measure in ("perplexity", "exact", "preference")
+            )
         )
     )
 
@@ -121,14 +140,21 @@ def _losses(view: RunView, phase: Phase) -> str:
     if shares.empty:
         return ""
     last = shares[shares["round"] == shares["round"].max()]["avg_loss"]
-    return f"As the clients report it: {words.loss(float(last.min()))} to {words.loss(float(last.max()))} in round {int(shares['round'].max()) + 1}."
+    return (
+        f"As the clients report it: {words.loss(float(last.min()))} to {words.loss(float(last.max()))} in round "
+        f"{int(shares['round'].max()) + 1}."
+    )
 
 
 def _heaviest(view: RunView) -> str:
     if view.shares.empty:
         return ""
     means = view.shares.groupby("client")["weight"].mean().nlargest(1)
-    return f"Heaviest on average: client {means.index[0]} with {sentences.percent(float(means.iloc[0]))} in the rounds it took part in."
+    return (
+        f"Heaviest on average: client {means.index[0]} with {sentences.percent(float(means.iloc[0]))} in the "
+        "rounds "
+        "it took part in."
+    )
 
 
 def _effective(view: RunView) -> str:
@@ -144,14 +170,21 @@ def _verified(view: RunView) -> str:
         return ""
     last = rounds.iloc[-1]
     where = f"on the server's examples in round {int(last['round']) + 1}"
-    return f"Loss of the mean {where}: {words.loss(last['loss_prior'])} with the prior, {words.loss(last['loss_weights'])} with the weights."
+    return (
+        f"Loss of the mean {where}: {words.loss(last['loss_prior'])} with the prior, "
+        f"{words.loss(last['loss_weights'])} with the weights."
+    )
 
 
 def _verifying(view: RunView) -> str:
     rounds = view.rounds.dropna(subset=["verify_seconds"])
     if rounds.empty:
         return ""
-    return f"{sentences.percent(float(rounds['verify_seconds'].sum() / max(rounds['seconds'].sum(), 1e-9)))} of the time of these rounds."
+    return (
+        f"{sentences.percent(float(rounds['verify_seconds'].sum() / max(rounds['seconds'].sum(), 1e-9)))} of the "
+        "time "
+        "of these rounds."
+    )
 
 
 def _samples(manifest: Manifest, phase: Phase) -> str:
@@ -165,4 +198,9 @@ def _models(report: EvaluationReport, measure: Measure) -> str:
         return {"perplexity": model.perplexity, "preference": model.preference.accuracy, "exact": model.exact}[measure]
 
     show = plain if measure == "perplexity" else percent
-    return ", ".join(f"{one_line(model.name)} {show(found.value)}" for model in report.models if (found := estimate(model))) + "; 95 % intervals."
+    return (
+        ", ".join(
+            f"{one_line(model.name)} {show(found.value)}" for model in report.models if (found := estimate(model))
+        )
+        + "; 95 % intervals."
+    )

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from fccl.tables import Table
 
 MOST_ROWS = 60  # of a long history; all of it is in the logs
-DASH = "–"  # noqa: RUF001
+DASH = "–"
 
 
 @dataclass(frozen=True)

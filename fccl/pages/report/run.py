@@ -59,13 +59,16 @@ def notices(view: RunView, found: Glance) -> tuple[str, ...]:
     """What a reader must know before the figures."""
     lines = []
     if found.standing in ("failed", "interrupted", "silent"):
-        lines.append("What is complete is shown. “fccl run --resume”, or the orchestrator started again, goes on from there.")
+        lines.append(
+            "What is complete is shown. “fccl run --resume”, or the orchestrator started again, goes on from there."
+        )
     if found.standing == "running":
         lines.append("The run was still going on when this report was made.")
     if len(view.exclusions):
         rounds = view.exclusions["round"].nunique()
         lines.append(
-            f"{words.plural(len(view.exclusions), 'answer')} of clients did not count, in {words.plural(rounds, 'round')}: see “Failures and events”."
+            f"{words.plural(len(view.exclusions), 'answer')} of clients did not count, in "
+            f"{words.plural(rounds, 'round')}: see “Failures and events”."
         )
     if view.unreadable:
         lines.append(f"{words.plural(view.unreadable, 'line')} of the logs could not be read and are left out.")
@@ -75,11 +78,17 @@ def notices(view: RunView, found: Glance) -> tuple[str, ...]:
 def tiles(view: RunView, found: Glance) -> tuple[Tile, ...]:
     """Five or six figures: the evaluation's where there is one, else how far the run is."""
     first = (
-        _evaluated(view.evaluation) if view.evaluation else (Tile("Rounds complete", f"{found.round} of {found.total_rounds}"), *_validation(view))
+        _evaluated(view.evaluation)
+        if view.evaluation
+        else (Tile("Rounds complete", f"{found.round} of {found.total_rounds}"), *_validation(view))
     )
     seconds = float(view.rounds["seconds"].sum())
-    effective = Tile("Effective clients", words.effective(found.effective_clients, found.aggregated), "1 / Σw² in the last round")
-    time = Tile("Time in rounds", words.duration(seconds) if len(view.rounds) else DASH, words.plural(len(view.rounds), "round"))
+    effective = Tile(
+        "Effective clients", words.effective(found.effective_clients, found.aggregated), "1 / Σw² in the last round"
+    )
+    time = Tile(
+        "Time in rounds", words.duration(seconds) if len(view.rounds) else DASH, words.plural(len(view.rounds), "round")
+    )
     return (*first, effective, time)
 
 
@@ -91,11 +100,19 @@ def _evaluated(report: EvaluationReport) -> tuple[Tile, ...]:
 
     measures = [("response perplexity", [plain(model.perplexity.value) for model in report.models])]
     if last.exact:
-        measures.append(("exact answers", [percent(model.exact.value) if model.exact else "" for model in report.models]))
+        measures.append(
+            ("exact answers", [percent(model.exact.value) if model.exact else "" for model in report.models])
+        )
     if last.preference.accuracy:
-        measures.append(("preference accuracy", [percent(m.preference.accuracy.value) if m.preference.accuracy else "" for m in report.models]))
+        measures.append(
+            (
+                "preference accuracy",
+                [percent(m.preference.accuracy.value) if m.preference.accuracy else "" for m in report.models],
+            )
+        )
     return tuple(
-        Tile(f"{name.capitalize()}, {one_line(last.name)}", figures[-1], before(figures[:-1]), verdict(report, name)) for name, figures in measures
+        Tile(f"{name.capitalize()}, {one_line(last.name)}", figures[-1], before(figures[:-1]), verdict(report, name))
+        for name, figures in measures
     )
 
 
@@ -105,7 +122,11 @@ def _validation(view: RunView) -> tuple[Tile, ...]:
     base = f"base model {words.loss(view.base.loss)}" if view.base else ""
     return (
         Tile("Held-out loss, SFT", words.loss(float(losses.iloc[-1])) if len(losses) else DASH, base),
-        Tile("Preference accuracy", sentences.percent(float(accuracy.iloc[-1])) if len(accuracy) else DASH, "on validation pairs"),
+        Tile(
+            "Preference accuracy",
+            sentences.percent(float(accuracy.iloc[-1])) if len(accuracy) else DASH,
+            "on validation pairs",
+        ),
     )
 
 
@@ -114,7 +135,17 @@ def rounds_table(view: RunView) -> Table:
     rounds = view.rounds
     shown = thinned(range(len(rounds)))
     rows = tuple(_round(row) for row in rounds.iloc[shown].to_dict("records"))
-    head = ("round", "phase", "clients", "effective", "held-out loss", "preference accuracy", "update norm", "time", "adapter")
+    head = (
+        "round",
+        "phase",
+        "clients",
+        "effective",
+        "held-out loss",
+        "preference accuracy",
+        "update norm",
+        "time",
+        "adapter",
+    )
     note = "Loss in nats per response token (SFT) and per pair (DPO). Adapter: the first digits of its SHA-256. "
     note += thinned_note(len(shown), len(rounds), "rounds", "progress.jsonl")
     return Table("Rounds", head, rows, note.strip(), words=frozenset({1}))
@@ -146,7 +177,10 @@ def weights_table(view: RunView) -> Table | None:
     weights = {(number, client): weight for number, client, weight in _columns(kept, "round", "client", "weight")}
     rows = tuple((f"{number + 1}", *(_weight(weights.get((number, client))) for client in chosen)) for number in shown)
     notes = [f"The {len(chosen)} heaviest of {len(totals)} clients." if len(totals) > len(chosen) else ""]
-    notes += ["A dash: not aggregated in that round.", thinned_note(len(shown), len(rounds), "rounds", "progress.jsonl")]
+    notes += [
+        "A dash: not aggregated in that round.",
+        thinned_note(len(shown), len(rounds), "rounds", "progress.jsonl"),
+    ]
     head = ("round", *(f"client {client}" for client in chosen))
     return Table("FCCL weights by round, in %", head, rows, " ".join(note for note in notes if note))
 
@@ -168,9 +202,14 @@ def clients_table(view: RunView, found: Glance) -> Table | None:
     if not clients:
         return None
     means = view.shares.groupby("client")[["weight", "sample_share"]].mean()
-    shares = {client: (weight, share) for client, weight, share in _columns(means.reset_index(), "client", "weight", "sample_share")}
+    shares = {
+        client: (weight, share)
+        for client, weight, share in _columns(means.reset_index(), "client", "weight", "sample_share")
+    }
     counted, left_out = (Counter(table["client"].tolist()) for table in (view.shares, view.exclusions))
-    losses = {(phase, client): loss for phase, client, loss in _columns(view.shares, "phase", "client", "avg_loss")}  # the last one stays
+    losses = {
+        (phase, client): loss for phase, client, loss in _columns(view.shares, "phase", "client", "avg_loss")
+    }  # the last one stays
     speeds = view.metrics.groupby("client")["tokens_per_second"].mean().to_dict()
     noisy = view.manifest.noisy_clients if view.manifest else ()
     rows: list[tuple[Cell | str, ...]] = []
@@ -181,8 +220,22 @@ def clients_table(view: RunView, found: Glance) -> Table | None:
         turns = (str(counted[client]), str(left_out[client]))
         speed = f"{speeds[client]:,.0f}" if client in speeds else DASH
         rows.append((name, standing.get(client, DASH), *samples, *turns, *_influence(shares.get(client)), *last, speed))
-    head = ("client", "state", "instructions", "pairs", "rounds", "left out", *INFLUENCE, "loss, SFT", "loss, DPO", "tokens/s")
-    note = "Samples and weight: mean share over the rounds in which the client counted. Gain: weight minus samples. Loss: the last that it reported. "
+    head = (
+        "client",
+        "state",
+        "instructions",
+        "pairs",
+        "rounds",
+        "left out",
+        *INFLUENCE,
+        "loss, SFT",
+        "loss, DPO",
+        "tokens/s",
+    )
+    note = (
+        "Samples and weight: mean share over the rounds in which the client counted. Gain: weight minus samples. "
+        "Loss: the last that it reported. "
+    )
     note += thinned_note(len(rows), len(clients), "clients", "client_metrics.jsonl")
     return Table("Who took part, and with what weight", head, tuple(rows), note.strip(), words=frozenset({1}))
 
@@ -202,7 +255,10 @@ def failures_tables(view: RunView, exchange: ExchangeView | None) -> tuple[Table
     found: list[Table] = []
     if len(view.exclusions):
         shown = view.exclusions.tail(MOST_LINES)
-        rows = tuple((f"{number + 1}", str(client), one_line(reason)) for number, client, reason in _columns(shown, "round", "client", "reason"))
+        rows = tuple(
+            (f"{number + 1}", str(client), one_line(reason))
+            for number, client, reason in _columns(shown, "round", "client", "reason")
+        )
         note = thinned_note(len(rows), len(view.exclusions), "exclusions, the newest,", "progress.jsonl")
         found.append(Table("Clients left out", ("round", "client", "reason"), rows, note, words=frozenset({2})))
     mine = [each for each in exchange.rejected if each.run_id == view.run_id] if exchange else []
@@ -218,11 +274,18 @@ def failures_tables(view: RunView, exchange: ExchangeView | None) -> tuple[Table
             for each in mine[:MOST_ROWS]
         )
         note = thinned_note(len(files), len(mine), "refusals", "the exchange directory's rejected/")
-        found.append(Table("Files refused", ("time", "round", "client", "files", "reason"), files, note, words=frozenset({3, 4})))
+        found.append(
+            Table("Files refused", ("time", "round", "client", "files", "reason"), files, note, words=frozenset({3, 4}))
+        )
     return tuple(found)
 
 
 def events_table(view: RunView) -> Table | None:
     """What happened to the run as a whole."""
-    rows = tuple((event.event, words.moment(event.time), f"{event.round}", one_line(event.message) or DASH) for event in view.events[-MOST_ROWS:])
-    return Table("Events", ("event", "time", "rounds complete", "message"), rows, words=frozenset({3})) if rows else None
+    rows = tuple(
+        (event.event, words.moment(event.time), f"{event.round}", one_line(event.message) or DASH)
+        for event in view.events[-MOST_ROWS:]
+    )
+    return (
+        Table("Events", ("event", "time", "rounds complete", "message"), rows, words=frozenset({3})) if rows else None
+    )

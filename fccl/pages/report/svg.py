@@ -33,19 +33,30 @@ CONFIG = {
     "background": None,
     "font": FONT,
     "axis": _AXIS,
-    "legend": {"labelColor": INK, "titleColor": INK, "titleFontWeight": "normal", "labelFontSize": 11, "titleFontSize": 11},
+    "legend": {
+        "labelColor": INK,
+        "titleColor": INK,
+        "titleFontWeight": "normal",
+        "labelFontSize": 11,
+        "titleFontSize": 11,
+    },
     "text": {"color": INK, "fontSize": 11},
     "view": {"stroke": None},
 }
 NAMESPACE = "http://www.w3.org/2000/svg"
-_DRAWN = frozenset({"svg", "g", "path", "line", "rect", "circle", "text", "tspan", "defs", "clipPath", "linearGradient", "stop"})
+_DRAWN = frozenset(
+    {"svg", "g", "path", "line", "rect", "circle", "text", "tspan", "defs", "clipPath", "linearGradient", "stop"}
+)
 _NEEDLESS = frozenset({"role", "class", "style", "href", "version", "font-family", "pointer-events"})
 _FRACTION = re.compile(r"\d+[.]\d{3,}")
 _LINK = re.compile(r"url\(#([^)]*)\)")
 
 
 def to_svg(chart: Picture, width: int, name: str, says: str) -> Markup:
-    """The chart `width` pixels wide, without its title. `name` keeps its ids apart from other charts'; `says` is read to those who do not see it."""
+    """The chart `width` pixels wide, without its title.
+
+    `name` keeps its ids apart from other charts'; `says` is read to those who do not see it.
+    """
     spec: dict[str, Any] = chart.to_dict(validate=False)
     spec.pop("title", None)
     spec |= {"width": width, "autosize": {"type": "fit-x", "contains": "padding"}, "config": CONFIG, "padding": 2}
@@ -53,7 +64,8 @@ def to_svg(chart: Picture, width: int, name: str, says: str) -> Markup:
 
 
 def cleaned(drawing: str, name: str, says: str) -> Markup:
-    """An SVG document as an element of a page: only what is drawn, ids that begin with `name`, and `says` as its title."""
+    """An SVG document as an element of a page: only what is drawn, ids that begin with `name`, and `says` as
+    its title."""
     root = ElementTree.fromstring(drawing)
     _clean(root, name)
     width, height = (float(root.attrib.pop(side)) for side in ("width", "height"))

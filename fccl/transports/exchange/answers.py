@@ -15,10 +15,20 @@ from fccl.plain_text import printable
 from fccl.records.run import Contribution, TrainingReport
 from fccl.storage.reading import NotJson, identity, json_value, parse, read_bounded
 from fccl.transports.exchange.original import OriginalReader
-from fccl.transports.exchange.wire import MAX_ADAPTER_BYTES, MAX_JSON_BYTES, AdapterFile, FailureFile, OriginalContribution, TaskFile, UpdateFile
+from fccl.transports.exchange.wire import (
+    MAX_ADAPTER_BYTES,
+    MAX_JSON_BYTES,
+    AdapterFile,
+    FailureFile,
+    OriginalContribution,
+    TaskFile,
+    UpdateFile,
+)
 
 _LONGEST_S = 1e9  # a file's time is what its writer says it is
-_NEVER_ORIGINAL = frozenset({"error", "version", "run_id", "signature", "base_sha256", "adapter"})  # fields of this protocol alone
+_NEVER_ORIGINAL = frozenset(
+    {"error", "version", "run_id", "signature", "base_sha256", "adapter"}
+)  # fields of this protocol alone
 
 
 @dataclass(frozen=True)
@@ -42,9 +52,11 @@ class GoodAnswer:
 
 @dataclass(frozen=True)
 class AnswerReader:
-    """Reads the answers to one task. `published` is when its phase file was written, in nanoseconds since 1970 by the files' own clock.
+    """Reads the answers to one task. `published` is when its phase file was written, in nanoseconds since 1970 by the
+    files' own clock.
 
-    `adapters` reads updates of the federation's rank, `of_rank` gives what reads those of another, or raises `AdapterError` when it is not allowed.
+    `adapters` reads updates of the federation's rank, `of_rank` gives what reads those of another, or raises
+    `AdapterError` when it is not allowed.
     """
 
     paths: ExchangePaths
@@ -58,8 +70,8 @@ class AnswerReader:
     def read(self, client_id: int) -> GoodAnswer | FailureFile:
         """A client's committed answer.
 
-        Raises `ForeignAnswer` when it is not this client's to this task (its own may still come), `UpdateRejected` when it is but is
-        no good.
+        Raises `ForeignAnswer` when it is not this client's to this task (its own may still come), `UpdateRejected` when
+        it is but is no good.
         """
         path = self.paths.contribution(client_id, self.task.round)
         content = read_bounded(path, MAX_JSON_BYTES)
@@ -82,7 +94,11 @@ class AnswerReader:
         if said.base_sha256 != self.task.adapter.sha256:
             raise ForeignAnswer("the training began from another global adapter than this round's")
         if self.public is not None and not said.is_of_client(client_id, self.public):
-            raise ForeignAnswer(f"client {client_id} has not signed it" if not said.signature else f"the signature is not client {client_id}'s")
+            raise ForeignAnswer(
+                f"client {client_id} has not signed it"
+                if not said.signature
+                else f"the signature is not client {client_id}'s"
+            )
 
     def _with_adapters(self, client_id: int, said: UpdateFile) -> GoodAnswer:
         """The files that a contribution names, when they are what it says."""
@@ -116,14 +132,19 @@ class AnswerReader:
         if self.public is not None:
             raise ForeignAnswer(f"client {client_id} has not signed it, and keys are configured")
         if client_id not in self.originals:
-            raise UpdateRejected(f"the answer has only the original fields, and ORIGINAL_CLIENTS does not name client {client_id}")
+            raise UpdateRejected(
+                f"the answer has only the original fields, and ORIGINAL_CLIENTS does not name client {client_id}"
+            )
         for field, expected in (("client", client_id), ("round", self.task.round), ("phase", self.task.phase)):
             if (value := getattr(said, field)) not in (None, expected):
                 raise ForeignAnswer(printable(f"the answer is of {field} {value!r}, asked was {expected!r}"))
 
     def _since_published(self, client_id: int) -> float:
         """Seconds from the phase file to the last file of an original answer, of which none may be older."""
-        update, (_, *others) = self.paths.original_update(client_id, self.task.round), self.paths.answer(client_id, self.task.round)
+        update, (_, *others) = (
+            self.paths.original_update(client_id, self.task.round),
+            self.paths.answer(client_id, self.task.round),
+        )
         written = [found[1] for path in (update, *others) if (found := identity(path)) is not None]
         if min(written, default=0) < self.published:
             raise ForeignAnswer("the answer is older than the round")

@@ -1,4 +1,6 @@
-"""Which answers the server has begun to read, noted where only it writes: one that ends the process is not met again when it starts anew."""
+"""Which answers the server has begun to read, noted where only it writes: one that ends the process is not met again
+when it starts anew.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ Flag = tuple[int, ...]  # what identifies the flag that commits an answer: anoth
 
 @dataclass(frozen=True)
 class BegunReadings:
-    """One small file for each answer, with the flag's own name in `folder`; a line for each time that its reading was begun and not ended.
+    """One small file for each answer, with the flag's own name in `folder`; a line for each time that its reading was
+    begun and not ended.
 
     The lines are not flushed to the disk: they have to outlive the process, not the machine.
     """
@@ -26,7 +29,10 @@ class BegunReadings:
 
     @contextmanager
     def reading(self, client_id: int, round_number: int, flag: Flag) -> Iterator[None]:
-        """Note that an answer is being read. What ends the process in the block, or is no error of ours, leaves the note."""
+        """Note that an answer is being read.
+
+        What ends the process in the block, or is no error of ours, leaves the note.
+        """
         note = self._note(client_id, round_number)
         with storage_errors(note), open(note, "a", encoding="ascii") as file:
             file.write(" ".join(map(str, flag)) + "\n")
@@ -40,7 +46,10 @@ class BegunReadings:
     def unended(self, client_id: int, round_number: int) -> list[Flag]:
         """The flags of a client's answers to a round whose reading ended the server, the oldest first."""
         found: list[Flag] = []
-        with suppress(FileNotFoundError, ValueError), open(self._note(client_id, round_number), encoding="ascii") as lines:
+        with (
+            suppress(FileNotFoundError, ValueError),
+            open(self._note(client_id, round_number), encoding="ascii") as lines,
+        ):
             for line in lines:
                 found.append(tuple(map(int, line.split())))
         return found

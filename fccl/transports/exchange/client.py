@@ -28,16 +28,28 @@ from fccl.transports.exchange.heartbeat import Heart
 from fccl.transports.exchange.memory import Memory
 from fccl.transports.exchange.quarantine import RejectedFolder
 from fccl.transports.exchange.watch import Polling, Watcher, watcher
-from fccl.transports.exchange.wire import MAX_JSON_BYTES, MAX_REASON, MAX_TASK_BYTES, VERSION, AdapterFile, FailureFile, TaskFile, UpdateFile, Work
+from fccl.transports.exchange.wire import (
+    MAX_JSON_BYTES,
+    MAX_REASON,
+    MAX_TASK_BYTES,
+    VERSION,
+    AdapterFile,
+    FailureFile,
+    TaskFile,
+    UpdateFile,
+    Work,
+)
 
 NEW_RUN_GRACE_S = 20.0
 
 
 @dataclass
 class ExchangeClient:
-    """The client's side of `docs/protocol.md`. `tell` gets a line whenever something happens; `on_status` every heartbeat.
+    """The client's side of `docs/protocol.md`. `tell` gets a line whenever something happens; `on_status` every
+    heartbeat.
 
-    A client that starts after a run was done waits `grace_s` for another one to begin: the orchestrator may just be starting too.
+    A client that starts after a run was done waits `grace_s` for another one to begin: the orchestrator may just be
+    starting too.
     """
 
     paths: ExchangePaths
@@ -51,14 +63,21 @@ class ExchangeClient:
     grace_s: float = NEW_RUN_GRACE_S
     tell: Callable[[str], None] = lambda line: None
     on_status: Callable[[ClientStatus], None] = lambda status: None
-    _runs: list[str] = field(default_factory=list)  # in the order in which they were seen; one that was left does not come back
+    _runs: list[str] = field(
+        default_factory=list
+    )  # in the order in which they were seen; one that was left does not come back
     _complaints: set[str] = field(default_factory=set)
     _newest_seen: tuple[os.stat_result, TaskFile] | None = None  # the newest round's phase file and its task
     _committed: TaskFile | None = None  # the last task that this process has answered
-    _adapters: dict[str, Adapter] = field(default_factory=dict)  # those that the last task named, by the hash of their files
+    _adapters: dict[str, Adapter] = field(
+        default_factory=dict
+    )  # those that the last task named, by the hash of their files
 
     def run(self) -> None:
-        """Answer rounds until the run is done. Raises `StorageError`, and `FederationError` when this client runs already."""
+        """Answer rounds until the run is done.
+
+        Raises `StorageError`, and `FederationError` when this client runs already.
+        """
         RejectedFolder(self.paths).clear_for_file(self.paths.client_lock(self.client_id), client_id=self.client_id)
         with (
             exclusive(self.paths.client_lock(self.client_id), f"client {self.client_id}"),
@@ -102,7 +121,9 @@ class ExchangeClient:
         self._newest_seen = None
         with storage_errors(self.paths.root, "read"):
             phases = [self.paths.name(text) for text in os.listdir(self.paths.root) if text.startswith("phase_")]
-        for number in sorted((name.round for name in phases if name is not None and name.round is not None), reverse=True):
+        for number in sorted(
+            (name.round for name in phases if name is not None and name.round is not None), reverse=True
+        ):
             try:
                 found = os.lstat(self.paths.phase(number)), self._read_task(number)
             except FileNotFoundError:
@@ -131,7 +152,9 @@ class ExchangeClient:
         task = parse(read_bounded(path, MAX_TASK_BYTES), TaskFile, path.name)
         if (task.round, task.phase) != (number, phase):
             said = printable(phase)
-            raise UpdateRejected(f"{path.name} is of round {task.round}, phase {task.phase}; {self.paths.phase(number).name} says {said}")
+            raise UpdateRejected(
+                f"{path.name} is of round {task.round}, phase {task.phase}; {self.paths.phase(number).name} says {said}"
+            )
         if self.keys is not None and not task.is_of_server(self.keys.public):
             raise UpdateRejected("the server has not signed it")
         if self.memory is not None:
@@ -147,7 +170,8 @@ class ExchangeClient:
             self._adapters.clear()
 
     def _answered(self, task: TaskFile) -> bool:
-        """Whether this client's answer to this very task is committed. One that the server took away (refused, or to try again) is not.
+        """Whether this client's answer to this very task is committed. One that the server took away (refused, or to
+        try again) is not.
 
         A failure counts for the process that it befell: started again, it tries again.
         """
@@ -166,9 +190,21 @@ class ExchangeClient:
         try:
             adapter, reference, correction = self._adapters_of(task, work)
             corrections = None if correction is None else lambda client_id: correction
-            fit = FitTask(task.run_id, task.round, _phase(task), adapter, reference, work.model, work.train, work.seed, corrections)
+            fit = FitTask(
+                task.run_id,
+                task.round,
+                _phase(task),
+                adapter,
+                reference,
+                work.model,
+                work.train,
+                work.seed,
+                corrections,
+            )
         except (UpdateRejected, AdapterError, ValueError) as error:
-            self._complain(f"round {task.round + 1} cannot be begun: {error}")  # unless the server has gone on, only it can mend this
+            self._complain(
+                f"round {task.round + 1} cannot be begun: {error}"
+            )  # unless the server has gone on, only it can mend this
             return
         self.tell(f"round {task.round + 1} ({task.phase}): training")
 
@@ -188,7 +224,9 @@ class ExchangeClient:
     def _adapters_of(self, task: TaskFile, work: Work) -> tuple[Adapter, Adapter | None, Adapter | None]:
         """The global adapter, the reference, and what SCAFFOLD adds to this client's gradients."""
         adapter = self._adapter(self.paths.global_adapter(task.round), task.adapter)
-        reference = self._adapter(self.paths.reference(work.reference.sha256), work.reference) if work.reference else None
+        reference = (
+            self._adapter(self.paths.reference(work.reference.sha256), work.reference) if work.reference else None
+        )
         told = work.correction_of(self.client_id)
         correction = self._adapter(self.paths.correction(told.sha256), told) if told else None
         kept = {file.sha256 for file in (task.adapter, work.reference, told) if file}
@@ -204,9 +242,17 @@ class ExchangeClient:
     def _commit(self, task: TaskFile, answer: Answer) -> None:
         """Write the answer; the flag last, for it commits."""
         update, contribution, flag = self.paths.answer(self.client_id, task.round)
-        to = {"version": VERSION, "run_id": task.run_id, "round": task.round, "phase": task.phase, "base_sha256": task.adapter.sha256}
+        to = {
+            "version": VERSION,
+            "run_id": task.run_id,
+            "round": task.round,
+            "phase": task.phase,
+            "base_sha256": task.adapter.sha256,
+        }
         whose = {**to, "client_id": self.client_id}
-        write = partial(RejectedFolder(self.paths).write, run_id=task.run_id, round_number=task.round, client_id=self.client_id)
+        write = partial(
+            RejectedFolder(self.paths).write, run_id=task.run_id, round_number=task.round, client_id=self.client_id
+        )
         said: UpdateFile | FailureFile
         if isinstance(answer, ClientUpdate):
             content = answer.adapter.load().to_bytes()
@@ -231,7 +277,10 @@ class ExchangeClient:
             self.memory.note(task)
         write(flag, b"")
         self._committed = task
-        self.tell(f"round {task.round + 1} ({task.phase}): " + (_result(said) if isinstance(said, UpdateFile) else f"failed: {said.error}"))
+        self.tell(
+            f"round {task.round + 1} ({task.phase}): "
+            + (_result(said) if isinstance(said, UpdateFile) else f"failed: {said.error}")
+        )
 
     def _complain(self, what: str) -> None:
         """Say it once: whatever is wrong is looked at again and again."""
@@ -251,4 +300,7 @@ def _own_rank(task: TaskFile, answer: ClientUpdate) -> int | None:
 
 
 def _result(said: UpdateFile) -> str:
-    return f"loss {said.avg_loss:.3f}, {said.num_samples} samples, {said.training_time:.1f} s, {said.report.tokens_per_second:,.0f} tokens/s"
+    return (
+        f"loss {said.avg_loss:.3f}, {said.num_samples} samples, {said.training_time:.1f} s, "
+        f"{said.report.tokens_per_second:,.0f} tokens/s"
+    )

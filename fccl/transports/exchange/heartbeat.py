@@ -1,4 +1,7 @@
-"""A client's heartbeat: `status_i.json`, replaced every few seconds by a thread of its own, so that a long step is no silence."""
+"""A client's heartbeat:
+
+`status_i.json`, replaced every few seconds by a thread of its own, so that a long step is no silence.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,15 @@ class Heart:
 
     def __init__(self, paths: ExchangePaths, client_id: int, every_s: float) -> None:
         self._path, self._every_s, self._folder = paths.status(client_id), every_s, RejectedFolder(paths)
-        self._status = ClientStatus(client_id=client_id, state="idle", run_id="", round=0, phase="sft", pid=os.getpid(), host=socket.gethostname())
+        self._status = ClientStatus(
+            client_id=client_id,
+            state="idle",
+            run_id="",
+            round=0,
+            phase="sft",
+            pid=os.getpid(),
+            host=socket.gethostname(),
+        )
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
         self._error: StorageError | None = None
@@ -30,13 +41,19 @@ class Heart:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stop.set()
         self._thread.join()
 
     def tell(self, status: ClientStatus) -> None:
         """What the client is doing now. Raises `StorageError` when this or an earlier beat could not be written."""
-        news = (status.state, status.run_id, status.round) != (self._status.state, self._status.run_id, self._status.round)
+        news = (status.state, status.run_id, status.round) != (
+            self._status.state,
+            self._status.run_id,
+            self._status.round,
+        )
         self._status = status
         if news:
             self._write()
@@ -62,4 +79,6 @@ class Heart:
     def _write(self) -> None:
         with self._lock:
             status = self._status.model_copy(update={"time": time.time()})
-            self._folder.write(self._path, f"{status.model_dump_json()}\n".encode(), status.run_id, status.round, status.client_id)
+            self._folder.write(
+                self._path, f"{status.model_dump_json()}\n".encode(), status.run_id, status.round, status.client_id
+            )

@@ -26,7 +26,8 @@ class _Pulse:
 class Pulses:
     """The heartbeats of the clients that the server waits for.
 
-    A client that has never written a heartbeat of this program cannot be judged by it: it may not have begun, or know only the original files.
+    A client that has never written a heartbeat of this program cannot be judged by it: it may not have begun, or know
+    only the original files.
     """
 
     paths: ExchangePaths

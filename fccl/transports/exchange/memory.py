@@ -17,7 +17,10 @@ _MOST_BYTES = 4096
 
 
 class Answered(Value):
-    """`answered.json`: a round that the client has answered, and whose it was. Of two runs, the later created is newer."""
+    """`answered.json`: a round that the client has answered, and whose it was.
+
+    Of two runs, the later created is newer.
+    """
 
     version: Annotated[int, exactly(1)] = 1
     server: str  # its public key: rounds of another server are in no order with these
@@ -28,7 +31,10 @@ class Answered(Value):
 
 @dataclass
 class Memory:
-    """Tells rounds that are older than what the client has answered. For signed rounds only: anybody can make up others."""
+    """Tells rounds that are older than what the client has answered.
+
+    For signed rounds only: anybody can make up others.
+    """
 
     path: Path
     server: str
@@ -48,7 +54,10 @@ class Memory:
         self.newest = found if found.server == self.server else None
 
     def require_not_older(self, task: TaskFile) -> None:
-        """Raises `UpdateRejected` for a round, or an end, before the newest answered. That one may be asked for again."""
+        """Raises `UpdateRejected` for a round, or an end, before the newest answered.
+
+        That one may be asked for again.
+        """
         known = self.newest
         if known is None:
             return
@@ -59,7 +68,10 @@ class Memory:
             raise UpdateRejected(f"this client has answered {newer}; {way_out}")
 
     def note(self, task: TaskFile) -> None:
-        """Remember an answer before it is committed: killed in between, the client answers again. Raises `StorageError`."""
+        """Remember an answer before it is committed: killed in between, the client answers again.
+
+        Raises `StorageError`.
+        """
         noted = Answered(server=self.server, run_id=task.run_id, run_created=task.run_created, round=task.round)
         if noted != self.newest:
             write_text(self.path, noted.model_dump_json() + "\n")

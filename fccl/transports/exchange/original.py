@@ -20,7 +20,9 @@ from fccl.errors import AdapterError
 _PEFT_ADAPTER = "default"  # PEFT's own name for a model's first adapter
 _NUMBER_BYTES = 4
 _FILE_BYTES = 65_536  # what torch writes around the tensors: headers, versions, and for each of them
-_TENSOR_BYTES = 4_096  # a header, padding, a place in the list of records and some lines of the pickle, with its name four times
+_TENSOR_BYTES = (
+    4_096  # a header, padding, a place in the list of records and some lines of the pickle, with its name four times
+)
 
 
 def in_memory(name: str) -> str:
@@ -47,7 +49,10 @@ class OriginalReader:
         return numbers * _NUMBER_BYTES + len(self.form.shapes) * _TENSOR_BYTES + _FILE_BYTES
 
     def read(self, content: bytes | bytearray, source: str) -> Adapter:
-        """The adapter in a file's content, under PEFT's saved names. Raises `AdapterError`; runs nothing of the file."""
+        """The adapter in a file's content, under PEFT's saved names.
+
+        Raises `AdapterError`; runs nothing of the file.
+        """
         if len(content) > self.max_bytes:
             raise AdapterError(f"{source} has {len(content):,} bytes, at most {self.max_bytes:,} are possible")
         found = read_torch_file(content, source)

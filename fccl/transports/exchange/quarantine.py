@@ -19,7 +19,9 @@ from fccl.storage.files import storage_errors, write_bytes, write_text
 from fccl.storage.reading import is_in_the_way, is_own_folder, is_there
 
 _TRIES = 10  # somebody may put the next thing in the way at once
-_CAME_BETWEEN = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTEMPTY})
+_CAME_BETWEEN = frozenset(
+    {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTEMPTY}
+)
 Made = TypeVar("Made")
 
 
@@ -30,12 +32,20 @@ class RejectedFolder:
     paths: ExchangePaths
     rejections: list[Rejection] = field(default_factory=list)
 
-    def refuse(self, files: Sequence[Path], reason: str, run_id: str, round_number: int, client_id: int | None = None) -> Rejection:
+    def refuse(
+        self, files: Sequence[Path], reason: str, run_id: str, round_number: int, client_id: int | None = None
+    ) -> Rejection:
         """Move the files that are there, in the order given, and say why. Raises `StorageError`."""
         stamp = f"{time.time_ns()}"
-        moved = tuple(printable(path.name, 255) for path in files if self._in_folder(partial(_moved, path, self.paths.kept_as(stamp, path.name))))
+        moved = tuple(
+            printable(path.name, 255)
+            for path in files
+            if self._in_folder(partial(_moved, path, self.paths.kept_as(stamp, path.name)))
+        )
         why = printable(reason, MAX_REJECTION_REASON)
-        rejection = Rejection(time=time.time(), run_id=run_id, round=round_number, client_id=client_id, files=moved, reason=why)
+        rejection = Rejection(
+            time=time.time(), run_id=run_id, round=round_number, client_id=client_id, files=moved, reason=why
+        )
         self._in_folder(partial(write_text, self.paths.rejection(stamp), rejection.model_dump_json() + "\n"))
         self.rejections.append(rejection)
         return rejection
@@ -52,16 +62,29 @@ class RejectedFolder:
         _again(try_to)
 
     def clear_for_file(self, path: Path, run_id: str = "", round_number: int = 0, client_id: int | None = None) -> None:
-        """Move what is where a file belongs and is none: a folder, link, pipe, socket or device. Raises `StorageError`."""
+        """Move what is where a file belongs and is none: a folder, link, pipe, socket or device.
+
+        Raises `StorageError`.
+        """
         if is_in_the_way(path):
             self.refuse([path], "something else where a file belongs", run_id, round_number, client_id)
 
     def clear_for_folder(self, path: Path) -> None:
-        """Move what is where a folder belongs and is none; a link to one is none either: it leads elsewhere. Raises `StorageError`."""
+        """Move what is where a folder belongs and is none; a link to one is none either: it leads elsewhere.
+
+        Raises `StorageError`.
+        """
         if not is_own_folder(path) and is_there(path):
             self.refuse([path], "something else where a folder belongs", "", 0)
 
-    def write(self, path: Path, content: bytes | bytearray, run_id: str = "", round_number: int = 0, client_id: int | None = None) -> None:
+    def write(
+        self,
+        path: Path,
+        content: bytes | bytearray,
+        run_id: str = "",
+        round_number: int = 0,
+        client_id: int | None = None,
+    ) -> None:
         """`write_bytes` to where something else may be in the way. Raises `StorageError`."""
 
         def try_to() -> None:
@@ -71,7 +94,9 @@ class RejectedFolder:
         _again(try_to)
 
     def _in_folder(self, action: Callable[[], Made]) -> Made:
-        """What an action returns that needs the folder; tried anew when the folder was taken away or replaced meanwhile."""
+        """What an action returns that needs the folder; tried anew when the folder was taken away or replaced
+        meanwhile.
+        """
 
         def try_to() -> Made:
             self._make()
@@ -80,7 +105,8 @@ class RejectedFolder:
         return _again(try_to)
 
     def _make(self) -> None:
-        """See that the folder is there, and nothing else in its place: it must not lead anything out of the directory."""
+        """See that the folder is there, and nothing else in its place: it must not lead anything out of the
+        directory."""
         folder, stamp = self.paths.rejected, f"{time.time_ns()}"
         aside = folder.with_name(f".{folder.name}.{stamp}.tmp")
         moved = is_there(folder) and not is_own_folder(folder) and _moved(folder, aside)
@@ -91,7 +117,9 @@ class RejectedFolder:
 
 
 def _again(action: Callable[[], Made]) -> Made:
-    """What an action returns; tried anew when something has come into its way, or gone, between the looking and the doing."""
+    """What an action returns; tried anew when something has come into its way, or gone, between the looking and the
+    doing.
+    """
     for _ in range(_TRIES - 1):
         try:
             return action()

@@ -1,4 +1,6 @@
-"""The server's side of the directory between rounds: rounds are opened, old ones cleared away, strangers' files refused."""
+"""The server's side of the directory between rounds: rounds are opened, old ones cleared away, strangers' files
+refused.
+"""
 
 from __future__ import annotations
 
@@ -39,16 +41,29 @@ class Board:
     keys: Keys | None
     rejected: RejectedFolder
     originals: bool = False  # whether there are peers that know only the original files
-    _published: dict[Path, tuple[int, int, int] | None] = field(default_factory=dict)  # the open round's files, as they were written
+    _published: dict[Path, tuple[int, int, int] | None] = field(
+        default_factory=dict
+    )  # the open round's files, as they were written
 
     def clear_other_runs(self) -> None:
-        """Remove every round that is not of this run, the clients' answers to it, and their heartbeats; who lives beats again."""
+        """Remove every round that is not of this run, the clients' answers to it, and their heartbeats; who lives beats
+        again.
+        """
         files = self._files()
-        ours = {name.round for text, name in files if name.kind == "task" and self._is_ours(self.paths.root / text, TaskFile)}
-        self._remove(self.paths.root / text for text, name in files if not self._stays(self.paths.root / text, name, ours))
+        ours = {
+            name.round
+            for text, name in files
+            if name.kind == "task" and self._is_ours(self.paths.root / text, TaskFile)
+        }
+        self._remove(
+            self.paths.root / text for text, name in files if not self._stays(self.paths.root / text, name, ours)
+        )
 
     def keep(self, adapter: Adapter, path: Callable[[str], Path]) -> AdapterFile:
-        """See that an adapter that a task is to name is there, at `path` of its hash. Returns what is to be said of its file."""
+        """See that an adapter that a task is to name is there, at `path` of its hash.
+
+        Returns what is to be said of its file.
+        """
         content = adapter.to_bytes()
         file = AdapterFile.of(content)
         if not self._holds({path(file.sha256): content}):
@@ -56,7 +71,10 @@ class Board:
         return file
 
     def open(self, round_number: int, phase: str, adapter: Adapter, work: Work | None) -> TaskFile:
-        """Publish a round: the global adapter, the task, and last the phase. What is there already, to the byte, stays untouched."""
+        """Publish a round: the global adapter, the task, and last the phase.
+
+        What is there already, to the byte, stays untouched.
+        """
         content = adapter.to_bytes()
         task = TaskFile(
             version=VERSION,
@@ -86,16 +104,24 @@ class Board:
         ring(self.paths.bell)
 
     def stands(self) -> bool:
-        """Whether the files of the open round are those that were written: only the server may change them, but others can."""
+        """Whether the files of the open round are those that were written: only the server may change them, but others
+        can.
+        """
         return all(known is not None and identity(path) == known for path, known in self._published.items())
 
     def tidy(self, task: TaskFile) -> None:
-        """Clear away what is no longer needed, and what nobody should have written. The clients are at work meanwhile."""
+        """Clear away what is no longer needed, and what nobody should have written.
+
+        The clients are at work meanwhile.
+        """
         self._prune(task.round, task.work)
         self._sweep(task.round)
 
     def opened(self, round_number: int) -> int:
-        """When the round was opened, in nanoseconds since 1970 by the file system's clock. Now, when its phase file was taken away at once."""
+        """When the round was opened, in nanoseconds since 1970 by the file system's clock.
+
+        Now, when its phase file was taken away at once.
+        """
         written = self._published.get(self.paths.phase(round_number)) or identity(self.paths.phase(round_number))
         return written[1] if written else time.time_ns()
 
@@ -105,7 +131,12 @@ class Board:
 
     def _remember(self, task: TaskFile) -> None:
         named = task.work.named(self.paths) if task.work else set()
-        files = {self.paths.global_adapter(task.round), self.paths.task(task.round), self.paths.phase(task.round), *named}
+        files = {
+            self.paths.global_adapter(task.round),
+            self.paths.task(task.round),
+            self.paths.phase(task.round),
+            *named,
+        }
         if self.originals:
             files.add(self.paths.original_global(task.round))
         known = {path: identity(path) for path in files}
@@ -136,11 +167,20 @@ class Board:
             return False
 
     def _clear_later(self, round_number: int) -> None:
-        """Rounds that this one comes before: opened by a server that was since restored to an older state, or made up."""
+        """Rounds that this one comes before: opened by a server that was since restored to an older state, or
+        made up."""
         later = [(text, name) for text, name in self._files() if name.round is not None and name.round > round_number]
         self._remove(self.paths.root / text for text, name in later if name.client is None)
-        for client_id, number in sorted({(name.client, name.round) for _, name in later if name.client is not None and name.round is not None}):
-            self.rejected.refuse(self.paths.taken_away(client_id, number), "of a round that has not begun", self.run_id, number, client_id)
+        for client_id, number in sorted(
+            {(name.client, name.round) for _, name in later if name.client is not None and name.round is not None}
+        ):
+            self.rejected.refuse(
+                self.paths.taken_away(client_id, number),
+                "of a round that has not begun",
+                self.run_id,
+                number,
+                client_id,
+            )
 
     def _prune(self, round_number: int, work: Work | None) -> None:
         """Remove rounds that are over, but for the last few, and what this round's task does not name."""
@@ -161,7 +201,12 @@ class Board:
             elif name is None and text.startswith(_OF_CLIENTS):
                 if not text.endswith(".lock"):
                     self._refuse(text, "not a file name of the protocol", round_number)
-            elif name is not None and name.client is not None and name.client >= self.num_clients and name.kind != "status":
+            elif (
+                name is not None
+                and name.client is not None
+                and name.client >= self.num_clients
+                and name.kind != "status"
+            ):
                 self._refuse(text, f"there are {self.num_clients} clients", round_number, name.client)
 
     def _refuse(self, text: str, reason: str, round_number: int, client_id: int | None = None) -> None:

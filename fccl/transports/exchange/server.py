@@ -56,9 +56,9 @@ class _Waiting:
 class ExchangeTransport:
     """Holds the directory from `__enter__` to `__exit__`, so that no other orchestrator can.
 
-    `received` is a folder that only this process writes: an update is kept there as it was when it was checked, so nobody can change it
-    before it is used. `on_status` gets every heartbeat, `tell` a line when something happens that a person should know, `created` says when the
-    run was created; set them at will.
+    `received` is a folder that only this process writes: an update is kept there as it was when it was checked, so
+    nobody can change it before it is used. `on_status` gets every heartbeat, `tell` a line when something happens that
+    a person should know, `created` says when the run was created; set them at will.
     """
 
     def __init__(self, paths: ExchangePaths, spec: ExchangeSpec, received: Path, keys: Keys | None = None) -> None:
@@ -86,18 +86,22 @@ class ExchangeTransport:
             self._held = held.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._watcher = None
         self._held.close()
 
     def require_here(self) -> None:
-        """Raises `StorageError` when the directory is gone, or another has its name: then nobody reads what is written."""
+        """Raises `StorageError` when the directory is gone, or another has its name: then nobody reads what is
+        written."""
         self._require_here()
 
     def fit(self, task: FitTask, client_ids: Sequence[int]) -> Iterator[Answer]:
         """Open the round and yield each client's update as it comes, then a failure for every client that has none.
 
-        With fewer updates than the quorum the clients that failed are asked again, `retries` times. Raises `StorageError`.
+        With fewer updates than the quorum the clients that failed are asked again, `retries` times. Raises
+        `StorageError`.
         """
         watching, board = self._watching(), self._board(task.run_id)
         publish = partial(self._publish, board, task, client_ids)
@@ -105,7 +109,9 @@ class ExchangeTransport:
         board.tidy(opened)
         public, of_rank = self._keys.public if self._keys else None, partial(self._adapters, task)
         published = board.opened(task.round)
-        reader = AnswerReader(self._paths, opened, of_rank(task.model.lora_r), of_rank, public, published, self._spec.originals)
+        reader = AnswerReader(
+            self._paths, opened, of_rank(task.model.lora_r), of_rank, public, published, self._spec.originals
+        )
         self._empty_received(task.round)
         waiting = {client_id: self._asked(opened, client_id) for client_id in client_ids}
         for retry in range(self._spec.retries + 1):
@@ -117,11 +123,16 @@ class ExchangeTransport:
         yield from (ClientFailure(client_id, client.reason) for client_id, client in sorted(waiting.items()))
 
     def clear(self) -> None:
-        """Take the rounds of every earlier run away, before a new one is ready to open its first: clients would take that end for its own."""
+        """Take the rounds of every earlier run away, before a new one is ready to open its first: clients would take
+        that end for its own.
+        """
         self._board("")  # of no run, so all others go
 
     def finish(self, run_id: str, round_number: int, adapter: Adapter) -> None:
-        """Tell the clients that the run is done, and leave them the final adapter. Nobody may need an update any more."""
+        """Tell the clients that the run is done, and leave them the final adapter.
+
+        Nobody may need an update any more.
+        """
         self._require_here()
         board = self._board(run_id)
         board.tidy(board.open(round_number, "done", adapter, None))
@@ -131,7 +142,14 @@ class ExchangeTransport:
         """The board of this run; at first, what other runs have left is cleared away."""
         if self._known_board is None or self._known_board.run_id != run_id:
             spec = self._spec
-            settings = (self.created(), spec.num_clients, spec.keep_rounds, self._keys, self.rejected, bool(spec.originals))
+            settings = (
+                self.created(),
+                spec.num_clients,
+                spec.keep_rounds,
+                self._keys,
+                self.rejected,
+                bool(spec.originals),
+            )
             self._known_board = Board(self._paths, run_id, *settings)
             self._known_board.clear_other_runs()
         return self._known_board
@@ -165,7 +183,10 @@ class ExchangeTransport:
         )
 
     def _asked(self, task: TaskFile, client_id: int) -> _Waiting:
-        """A client at the start of a round, or of this process in it. An answer that ended an earlier process is refused unread."""
+        """A client at the start of a round, or of this process in it.
+
+        An answer that ended an earlier process is refused unread.
+        """
         ended = self._begun.unended(client_id, task.round)
         client = _Waiting()
         if ended and self._flag(task, client_id) == ended[-1]:
@@ -173,8 +194,13 @@ class ExchangeTransport:
         client.refusals = len(ended)
         return client
 
-    def _attempt(self, reader: AnswerReader, watching: Watcher, waiting: dict[int, _Waiting], uphold: Callable[[], object]) -> Iterator[ClientUpdate]:
-        """Yield updates, and take their clients off `waiting`, until nobody is left whom it is worth to wait for. `uphold` mends the open round."""
+    def _attempt(
+        self, reader: AnswerReader, watching: Watcher, waiting: dict[int, _Waiting], uphold: Callable[[], object]
+    ) -> Iterator[ClientUpdate]:
+        """Yield updates, and take their clients off `waiting`, until nobody is left whom it is worth to wait for.
+
+        `uphold` mends the open round.
+        """
         self._pulses.forgive()
         deadline = time.monotonic() + self._spec.timeout_s
         while True:
@@ -192,7 +218,10 @@ class ExchangeTransport:
             watching.wait(left)
 
     def _look(self, reader: AnswerReader, client_id: int, client: _Waiting) -> ClientUpdate | None:
-        """A client's update, if a good one is there. A bad one is refused; a silence that is too long becomes a reason."""
+        """A client's update, if a good one is there.
+
+        A bad one is refused; a silence that is too long becomes a reason.
+        """
         self._pulses.look(client_id)
         flag = self._flag(reader.task, client_id)
         if flag is None or flag == client.flag or client.refusals >= _REFUSALS:
@@ -228,7 +257,9 @@ class ExchangeTransport:
             adapter=self._kept(self._paths.update(client_id, task.round), answer.update),
             contribution=answer.contribution,
             report=answer.report,
-            control=None if answer.control is None else self._kept(self._paths.control(client_id, task.round), answer.control),
+            control=None
+            if answer.control is None
+            else self._kept(self._paths.control(client_id, task.round), answer.control),
         )
 
     def _kept(self, sent: Path, file: GoodFile) -> StoredAdapter:
@@ -238,7 +269,9 @@ class ExchangeTransport:
         return StoredAdapter(path, file.sha256, file.reader)
 
     def _refuse(self, task: TaskFile, client_id: int, client: _Waiting, error: UpdateRejected) -> None:
-        self.rejected.refuse(self._paths.taken_away(client_id, task.round), str(error), task.run_id, task.round, client_id)
+        self.rejected.refuse(
+            self._paths.taken_away(client_id, task.round), str(error), task.run_id, task.round, client_id
+        )
         self.tell(f"client {client_id}: refused: {error}")
         client.refusals, client.refused = client.refusals + 1, f"refused: {error}"
         if not isinstance(error, ForeignAnswer | NotAFile):
@@ -257,10 +290,14 @@ class ExchangeTransport:
         for client_id, client in waiting.items():
             if not client.cause:
                 heard = f"; {client.refused}" if client.refused else ""
-                client.give_up("late", f"no answer within {self._spec.timeout_s:g} s; {self._pulses.last_word(client_id)}{heard}")
+                client.give_up(
+                    "late", f"no answer within {self._spec.timeout_s:g} s; {self._pulses.last_word(client_id)}{heard}"
+                )
 
     def _ask_again(self, board: Board, waiting: dict[int, _Waiting], round_number: int, good: int, retry: int) -> None:
-        missing = f"round {round_number + 1} has {good} good update{'s' * (good != 1)}, MIN_CLIENTS is {self._spec.quorum}"
+        missing = (
+            f"round {round_number + 1} has {good} good update{'s' * (good != 1)}, MIN_CLIENTS is {self._spec.quorum}"
+        )
         self.tell(f"{missing}; trying again ({retry} of {self._spec.retries})")
         for client_id, client in waiting.items():
             if client.cause == "said" or client.refusals:
@@ -269,10 +306,17 @@ class ExchangeTransport:
         board.ring()
 
     def _empty_received(self, round_number: int | None = None) -> None:
-        """Remove what was received before. Of the round that begins, or goes on, the notes of what was begun to be read stay."""
+        """Remove what was received before.
+
+        Of the round that begins, or goes on, the notes of what was begun to be read stay.
+        """
         with storage_errors(self._received):
-            if is_there(self._received) and (not os.path.isdir(self._received) or any(map(is_own_folder, self._received.iterdir()))):
-                self._received.rename(self._received.with_name(f"{self._received.name}-{time.time_ns()}"))  # nobody's updates
+            if is_there(self._received) and (
+                not os.path.isdir(self._received) or any(map(is_own_folder, self._received.iterdir()))
+            ):
+                self._received.rename(
+                    self._received.with_name(f"{self._received.name}-{time.time_ns()}")
+                )  # nobody's updates
             self._received.mkdir(parents=True, exist_ok=True)
             for path in self._received.iterdir():
                 if round_number is None or not self._begun.is_of(path, round_number):

@@ -1,6 +1,8 @@
-"""Waiting for somebody else's file: notified where the file system tells (watchfiles), by looking now and then where it does not.
+"""Waiting for somebody else's file: notified where the file system tells (watchfiles), by looking now and then where it
+does not.
 
-A notification only ends the waiting earlier. Whoever waits looks at the directory itself afterwards, so a lost one costs `RESCAN_S` at most.
+A notification only ends the waiting earlier. Whoever waits looks at the directory itself afterwards, so a lost one
+costs `RESCAN_S` at most.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ from fccl.storage.mounts import is_remote
 RESCAN_S = 1.0  # the longest wait without a look when notifications work
 POLL_S = 0.2  # when they do not
 _SELF_TEST_S = 0.5
-_QUICK_MS, _SLOW_MS = 2, 50  # between these the notifier looks for news, so that waiting costs nothing and lasts at most a tenth too long
+_QUICK_MS, _SLOW_MS = (
+    2,
+    50,
+)  # between these the notifier looks for news, so that waiting costs nothing and lasts at most a tenth too long
 
 
 class Watcher(Protocol):
@@ -29,7 +34,9 @@ class Watcher(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
     def wait(self, timeout_s: float) -> None:
         """Return after a change, or after `timeout_s`, or earlier: look for yourself."""
@@ -37,14 +44,18 @@ class Watcher(Protocol):
 
 
 def watcher(folder: Path, how: Literal["auto", "notify", "poll"]) -> Watcher:
-    """`auto` takes notifications where a file written here is notified and nobody else's machine is behind the file system."""
+    """`auto` takes notifications where a file written here is notified and nobody else's machine is behind the file
+    system.
+    """
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if how == "poll" or (how == "auto" and is_remote(folder)):
         return Polling()
     try:
         notified = Notified(folder)
-    except Exception:  # watchfiles has an error of its own, OSError and more for one and the same: no notifications here
+    except (
+        Exception
+    ):  # watchfiles has an error of its own, OSError and more for one and the same: no notifications here
         return Polling()
     if how == "notify" or notified.works():
         return notified
@@ -58,7 +69,9 @@ class Polling:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         return None
 
     def wait(self, timeout_s: float) -> None:
@@ -75,7 +88,9 @@ class Notified:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -109,10 +124,15 @@ class Notified:
 
 
 def ring(bell: Path) -> None:
-    """Wake everybody who watches the folder `bell`. Not flushed, and nothing is said when it fails: who sleeps through it wakes `RESCAN_S` later."""
+    """Wake everybody who watches the folder `bell`.
+
+    Not flushed, and nothing is said when it fails: who sleeps through it wakes `RESCAN_S` later.
+    """
     with suppress(OSError):
         bell.mkdir(parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe that nobody reads is not waited for
+        flags = (
+            os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        )  # a pipe that nobody reads is not waited for
         descriptor = os.open(bell / "rung", flags, 0o644)
         try:
             os.write(descriptor, f"{time.time_ns()}\n".encode())

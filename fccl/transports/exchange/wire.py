@@ -28,7 +28,9 @@ Message = TypeVar("Message", bound="_Signed")
 
 
 class AdapterFile(Value):
-    """What a task or a contribution says of an adapter's file: enough to know it before a byte of it is read, and whether it is the one after."""
+    """What a task or a contribution says of an adapter's file: enough to know it before a byte of it is read, and
+    whether it is the one after.
+    """
 
     sha256: Sha256
     length: int = Field(ge=1, le=MAX_ADAPTER_BYTES)  # bytes
@@ -42,8 +44,9 @@ class AdapterFile(Value):
 class _Signed(Value):
     """A file that its writer signs, when there are keys.
 
-    A field that has a default is written only where it says something else. So what is added to the protocol changes no file, and no
-    signature, that does not use it; and a reader that does not know what is used refuses the file, since a field too many is an error.
+    A field that has a default is written only where it says something else. So what is added to the protocol changes no
+    file, and no signature, that does not use it; and a reader that does not know what is used refuses the file, since a
+    field too many is an error.
     """
 
     version: Annotated[int, exactly(VERSION)]
@@ -58,7 +61,9 @@ class _Signed(Value):
     def signed_content(self) -> bytes:
         """The kind of file and all it says but the signature, in one spelling (JSON, keys sorted, no spaces)."""
         said = self.model_dump(mode="json", exclude={"signature"}, exclude_defaults=True)
-        return f"fccl {type(self).__name__} {VERSION}\n{json.dumps(said, sort_keys=True, separators=(',', ':'))}".encode()
+        return (
+            f"fccl {type(self).__name__} {VERSION}\n{json.dumps(said, sort_keys=True, separators=(',', ':'))}".encode()
+        )
 
     def signed(self: Message, keys: Keys | None) -> Message:
         """The same, signed; as it is when there are no keys."""
@@ -79,7 +84,9 @@ class Work(Value):
     model: ModelSpec
     train: TrainSpec
     seed: int = Field(ge=0)
-    corrections: tuple[AdapterFile, ...] | None = None  # SCAFFOLD: `correction_<16 digits>.safetensors` of each of the clients
+    corrections: tuple[AdapterFile, ...] | None = (
+        None  # SCAFFOLD: `correction_<16 digits>.safetensors` of each of the clients
+    )
 
     @model_validator(mode="after")
     def _has_a_correction_for_everybody(self) -> Self:
@@ -98,7 +105,10 @@ class Work(Value):
 
 
 class TaskFile(_Signed):
-    """`task_round_R.json`: all that `phase_R.txt` and `global_round_R.safetensors` leave unsaid. `work` is missing exactly when the run is done."""
+    """`task_round_R.json`: all that `phase_R.txt` and `global_round_R.safetensors` leave unsaid.
+
+    `work` is missing exactly when the run is done.
+    """
 
     run_created: Time  # seconds since 1970 by the server's clock: which of two runs is the older one
     phase: Literal["sft", "va", "done"]

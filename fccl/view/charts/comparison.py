@@ -22,7 +22,10 @@ KINDS = {  # by verdict against FedAvg
 
 @unchecked
 def gap_closed(comparison: Comparison, scenario: ScenarioInfo) -> Picture | None:
-    """Every method's share of the gap with its 95 % interval: 0 % is FedAvg, 100 % the oracle. None where the scenario has no such gap."""
+    """Every method's share of the gap with its 95 % interval: 0 % is FedAvg, 100 % the oracle.
+
+    None where the scenario has no such gap.
+    """
     table = _shares(comparison, scenario)
     if table.empty:
         return None
@@ -35,7 +38,12 @@ def gap_closed(comparison: Comparison, scenario: ScenarioInfo) -> Picture | None
     scale = alt.Scale(domain=[low, high], nice=False, padding=38)
     x = alt.X("low:Q", title="share of the gap in held-out loss", axis=axis, scale=scale)
     colour = alt.Color("verdict:N", scale=colours, legend=key)
-    tips = [tip("method", "method"), tip("figure", "gap closed"), tip("interval", "95 % interval"), tip("verdict", "against FedAvg")]
+    tips = [
+        tip("method", "method"),
+        tip("figure", "gap closed"),
+        tip("interval", "95 % interval"),
+        tip("verdict", "against FedAvg"),
+    ]
     base = alt.Chart(table)
     middle = alt.X("at:Q")
     layers = [
@@ -51,7 +59,9 @@ def gap_closed(comparison: Comparison, scenario: ScenarioInfo) -> Picture | None
 
 
 def _shares(comparison: Comparison, scenario: ScenarioInfo) -> pd.DataFrame:
-    """A row for every method that has a share, in the order of the methods; `low`, `at` and `high` are cut to the picture."""
+    """A row for every method that has a share, in the order of the methods; `low`, `at` and `high` are cut to the
+    picture.
+    """
     rows = []
     for method in comparison.methods:
         row = comparison.row(scenario.name, method.name)
@@ -62,8 +72,12 @@ def _shares(comparison: Comparison, scenario: ScenarioInfo) -> pd.DataFrame:
         words = f"{found.value:.0%}", f"{found.low:.0%} to {found.high:.0%}"
         label = words[0] if found.low < found.high else ""  # the oracle's own, which stands on its line
         beyond = (low, at, high) != (found.low, found.value, found.high)
-        rows.append((one_line(method.title), low, at, high, *words, label, row.verdict or "no significant difference", beyond))
-    return pd.DataFrame(rows, columns=["method", "low", "at", "high", "figure", "interval", "label", "verdict", "beyond"])
+        rows.append(
+            (one_line(method.title), low, at, high, *words, label, row.verdict or "no significant difference", beyond)
+        )
+    return pd.DataFrame(
+        rows, columns=["method", "low", "at", "high", "figure", "interval", "label", "verdict", "beyond"]
+    )
 
 
 def _marks() -> list[alt.Chart]:

@@ -21,7 +21,8 @@ KINDS = {"sft": "instructions", "va": "preference pairs"}
 
 @unchecked
 def topics(manifest: Manifest, phase: Phase) -> Picture | None:
-    """How many training examples of each topic each client holds; of more than 30 topics the smallest are put together."""
+    """How many training examples of each topic each client holds; of more than 30 topics the smallest are put
+    together."""
     names, table = topic_rows(manifest, phase, MOST_TOPICS)
     clients = len(manifest.topics_by_client[phase])
     if not names or not clients:
@@ -52,7 +53,7 @@ def topics(manifest: Manifest, phase: Phase) -> Picture | None:
 
 def _label(group: range, noisy: Sequence[int]) -> str:
     mark = "!" if any(client in noisy for client in group) else ""
-    return (str(group[0]) if len(group) == 1 else f"{group[0]}–{group[-1]}") + mark  # noqa: RUF001
+    return (str(group[0]) if len(group) == 1 else f"{group[0]}–{group[-1]}") + mark
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -34,9 +34,19 @@ def _kinds() -> Mapping[Measure, _Kind]:
     share = alt.Scale(domain=[0, 1], nice=False, padding=20)
     log = alt.Scale(type="log", nice=False, padding=24)
     return {
-        "perplexity": _Kind("Response perplexity", "perplexity, log (lower is better)", plain, log, lambda model: model.perplexity),
-        "preference": _Kind("Preference accuracy", "share of pairs (higher is better)", percent, share, lambda model: model.preference.accuracy),
-        "exact": _Kind("Exact answers", "share of answers (higher is better)", percent, share, lambda model: model.exact),
+        "perplexity": _Kind(
+            "Response perplexity", "perplexity, log (lower is better)", plain, log, lambda model: model.perplexity
+        ),
+        "preference": _Kind(
+            "Preference accuracy",
+            "share of pairs (higher is better)",
+            percent,
+            share,
+            lambda model: model.preference.accuracy,
+        ),
+        "exact": _Kind(
+            "Exact answers", "share of answers (higher is better)", percent, share, lambda model: model.exact
+        ),
     }
 
 
@@ -47,7 +57,10 @@ def evaluation(report: EvaluationReport, measure: Measure) -> Picture | None:
     found = [(one_line(model.name), one) for model in report.models if (one := kind.estimate(model))]
     if not found:
         return None
-    rows = [(name, one.value, one.low, one.high, kind.show(one.value), f"{kind.show(one.low)} to {kind.show(one.high)}") for name, one in found]
+    rows = [
+        (name, one.value, one.low, one.high, kind.show(one.value), f"{kind.show(one.low)} to {kind.show(one.high)}")
+        for name, one in found
+    ]
     table = pd.DataFrame(rows, columns=["model", "value", "low", "high", "figure", "interval"])
     names = list(dict.fromkeys(table["model"]))
     axis = alt.Axis(format="%", values=[0, 0.2, 0.4, 0.6, 0.8, 1], labelOverlap=True)
@@ -62,7 +75,9 @@ def evaluation(report: EvaluationReport, measure: Measure) -> Picture | None:
     chart = alt.Chart(table)
     layers = [
         chart.mark_rule(strokeWidth=3).encode(y=y, x=x, x2=alt.X2("high:Q"), color=colour, tooltip=tips),
-        chart.mark_point(filled=True, size=110, opacity=1).encode(y=y, x=alt.X("value:Q"), color=colour, shape=shape, tooltip=tips),
+        chart.mark_point(filled=True, size=110, opacity=1).encode(
+            y=y, x=alt.X("value:Q"), color=colour, shape=shape, tooltip=tips
+        ),
         chart.mark_text(dy=-13).encode(y=y, x=alt.X("value:Q"), text=alt.Text("figure:N")),
     ]
     return titled(layers, f"{kind.title} on the test split", height=50 * len(names) + 10)

@@ -16,7 +16,10 @@ from fccl.view.values import RunView
 
 MOST_ROUNDS, MOST_CLIENTS = 100, 50  # cells of a heat map
 MOST_ROWS = 16  # clients of `weight_against_samples`
-NUMBERED_SPANS, NUMBERED_WEIGHT = 8, 0.07  # stacked weights: about so many columns bear numbers, where there is room for one
+NUMBERED_SPANS, NUMBERED_WEIGHT = (
+    8,
+    0.07,
+)  # stacked weights: about so many columns bear numbers, where there is room for one
 CHANGED = 0.0005  # a smaller difference of two shares is none
 OTHERS = "others"
 
@@ -32,7 +35,9 @@ class _Moved:
 
 @unchecked
 def weights_area(view: RunView) -> Picture | None:
-    """The weights of every round, stacked to 100 %, one step a round; of more than 12 clients the 11 heaviest and the others."""
+    """The weights of every round, stacked to 100 %, one step a round; of more than 12 clients the 11 heaviest and the
+    others.
+    """
     if view.shares.empty:
         return None
     totals = view.shares.groupby("client")["weight"].sum()
@@ -81,12 +86,18 @@ def weights_heat(view: RunView) -> Picture | None:
         )
     )
     height = min(420, row_height(len(order)) * len(order))
-    return titled([cells, *phase_border(view.shares, edges=True)], "FCCL weight by client and round", [_cell_note(clients, rounds)], height)
+    return titled(
+        [cells, *phase_border(view.shares, edges=True)],
+        "FCCL weight by client and round",
+        [_cell_note(clients, rounds)],
+        height,
+    )
 
 
 @unchecked
 def weight_against_samples(view: RunView) -> Picture | None:
-    """Each client's mean weight over its rounds against its mean share of the samples: an arrow from the share to the weight.
+    """Each client's mean weight over its rounds against its mean share of the samples: an arrow from the share to the
+    weight.
 
     Of more than 16 clients those that gained or lost most.
     """
@@ -99,18 +110,25 @@ def weight_against_samples(view: RunView) -> Picture | None:
 
 @unchecked
 def prior_and_weight(view: RunView) -> Picture | None:
-    """Each client's weight in the last round against its weight before the server verified, drawn as `weight_against_samples` is."""
+    """Each client's weight in the last round against its weight before the server verified, drawn as
+    `weight_against_samples` is.
+    """
     if view.shares.empty:
         return None
     last = view.shares[view.shares["round"] == view.shares["round"].iloc[-1]].dropna(subset=["prior"])
     if last.empty:
         return None
     moved = _Moved("prior", "prior", "verified weight")
-    return _influence(last[["client", "prior", "weight"]], moved, f"From prior to verified weight, round {int(last['round'].iloc[0]) + 1}")
+    return _influence(
+        last[["client", "prior", "weight"]],
+        moved,
+        f"From prior to verified weight, round {int(last['round'].iloc[0]) + 1}",
+    )
 
 
 def _influence(table: pd.DataFrame, moved: _Moved, title: str) -> Picture:
-    """Arrows from the column that `moved` names to the weights; of more than 16 clients those of the largest changes."""
+    """Arrows from the column that `moved` names to the weights; of more than 16 clients those of the largest
+    changes."""
     table = table.assign(change=table["weight"] - table[moved.column], name=table["client"].map(palette.name_of))
     total = len(table)
     if total > MOST_ROWS:
@@ -133,15 +151,23 @@ def row_height(rows: int) -> int:
 
 
 def _stacked(shares: pd.DataFrame, heavy: Sequence[int]) -> tuple[pd.DataFrame, int]:
-    """The weights of the heavy clients and of the others by span of rounds, one upon the other from `low` to `high`. And the rounds of a span."""
+    """The weights of the heavy clients and of the others by span of rounds, one upon the other from `low` to `high`.
+
+    And the rounds of a span.
+    """
     rows, width = numbered(shares[["round", "phase", "client", "weight"]], MOST_ROUNDS)
     others = ~rows["client"].isin(heavy)
     rows = rows.assign(others=others, client=rows["client"].mask(others, 0))
     rounds = rows.groupby(["first", "last"])["round"].nunique()
-    weights = rows.groupby(["first", "last", "others", "client"])["weight"].sum() / rounds  # in client order, the others last
+    weights = (
+        rows.groupby(["first", "last", "others", "client"])["weight"].sum() / rounds
+    )  # in client order, the others last
     high = weights.groupby(["first", "last"]).cumsum().clip(upper=1.0)
     table = pd.DataFrame({"weight": weights, "high": high, "low": (high - weights).clip(lower=0.0)}).reset_index()
-    names = [OTHERS if others else palette.name_of(client) for others, client in zip(table["others"], table["client"], strict=True)]
+    names = [
+        OTHERS if others else palette.name_of(client)
+        for others, client in zip(table["others"], table["client"], strict=True)
+    ]
     return placed(table.assign(name=names)), width
 
 
@@ -149,7 +175,9 @@ def _numbers(table: pd.DataFrame) -> list[alt.Chart]:
     """The client's number in its part of some columns, so that the picture is read without its colours."""
     spans = table["first"].drop_duplicates()
     step = -(-len(spans) // NUMBERED_SPANS)
-    shown = table[table["first"].isin(spans.iloc[step // 2 :: step]) & (table["weight"] >= NUMBERED_WEIGHT) & ~table["others"]]
+    shown = table[
+        table["first"].isin(spans.iloc[step // 2 :: step]) & (table["weight"] >= NUMBERED_WEIGHT) & ~table["others"]
+    ]
     if shown.empty:
         return []
     shown = shown.assign(middle=(shown["low"] + shown["high"]) / 2)[["at", "middle", "client"]]
@@ -158,16 +186,21 @@ def _numbers(table: pd.DataFrame) -> list[alt.Chart]:
 
 
 def _client_groups(clients: pd.Series[int]) -> tuple[pd.Series[int], dict[int, str], int]:
-    """Of every row the first of the clients that share its row of the heat map; what these rows are called; and how many clients share one."""
+    """Of every row the first of the clients that share its row of the heat map; what these rows are called; and how
+    many clients share one.
+    """
     last = int(clients.max())
     size = -(-(last + 1) // MOST_CLIENTS)
-    names = {first: str(first) if size == 1 else f"{first}–{min(first + size - 1, last)}" for first in range(0, last + 1, size)}  # noqa: RUF001
+    names = {
+        first: str(first) if size == 1 else f"{first}–{min(first + size - 1, last)}"
+        for first in range(0, last + 1, size)
+    }
     return clients // size * size, names, size
 
 
 def _cell_note(clients: int, rounds: int) -> str:
     parts = [f"{count} {what}" for count, what in ((clients, "clients"), (rounds, "rounds")) if count > 1]
-    return f"each cell: mean of {' × '.join(parts)}" if parts else ""  # noqa: RUF001
+    return f"each cell: mean of {' × '.join(parts)}" if parts else ""
 
 
 def _arrows(table: pd.DataFrame, moved: _Moved, shapes: alt.Scale, colours: alt.Scale) -> list[alt.Chart]:

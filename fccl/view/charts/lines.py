@@ -33,17 +33,27 @@ class _Value:
 
 @unchecked
 def client_losses(view: RunView, phase: Phase, highlight: Sequence[int] = ()) -> Picture | None:
-    """The loss that each client reported, one line a client; of more than 12, the median with the 10-90 % band and the lines of `highlight`."""
+    """The loss that each client reported, one line a client; of more than 12, the median with the 10-90 % band and the
+    lines of `highlight`.
+    """
     shares = view.shares[view.shares["phase"] == phase]
-    return _by_client(shares, _Value("avg_loss", f"loss ({UNITS[phase]})"), f"Loss by client, {PHASE_NAMES[phase]}", highlight)
+    return _by_client(
+        shares, _Value("avg_loss", f"loss ({UNITS[phase]})"), f"Loss by client, {PHASE_NAMES[phase]}", highlight
+    )
 
 
 @unchecked
 def scores(view: RunView, phase: Phase | None = None, highlight: Sequence[int] = ()) -> Picture | None:
-    """What each client's weight is the softmax of, drawn as `client_losses` is. Scores that rest on losses differ in scale by phase."""
+    """What each client's weight is the softmax of, drawn as `client_losses` is.
+
+    Scores that rest on losses differ in scale by phase.
+    """
     shares = view.shares if phase is None else view.shares[view.shares["phase"] == phase]
     return _by_client(
-        shares, _Value("score", "score", from_zero=True), "Contribution scores" + (f", {PHASE_NAMES[phase]}" if phase else ""), highlight
+        shares,
+        _Value("score", "score", from_zero=True),
+        "Contribution scores" + (f", {PHASE_NAMES[phase]}" if phase else ""),
+        highlight,
     )
 
 
@@ -58,7 +68,11 @@ def held_out_loss(view: RunView, phase: Phase) -> Picture | None:
     steep = start is not None and 0 < 6 * lowest < start
     y = alt.Y("held_out_loss:Q", title=f"loss ({UNITS[phase]})", scale=alt.Scale(zero=False))
     if steep and start:
-        y = y.title(f"loss ({UNITS[phase]}, log)").scale(type="log", nice=False, padding=10).axis(values=log_ticks(lowest, start), format=",.3~r")
+        y = (
+            y.title(f"loss ({UNITS[phase]}, log)")
+            .scale(type="log", nice=False, padding=10)
+            .axis(values=log_ticks(lowest, start), format=",.3~r")
+        )
     line, width = global_line(rounds, "held_out_loss", y, tip("held_out_loss", "held-out loss", ".4f"))
     name = "base model" if phase == "sft" else "reference policy"
     rules = [] if start is None else rule(start, f"{name} {start:.2f}")
@@ -72,8 +86,12 @@ def preference_accuracy(view: RunView) -> Picture | None:
     if rounds.empty:
         return None
     low = min(0.4, math.floor(10 * float(rounds["preference_accuracy"].min())) / 10)
-    y = alt.Y("preference_accuracy:Q", title="share of pairs", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[low, 1.0]))
-    line, width = global_line(rounds, "preference_accuracy", y, tip("preference_accuracy", "preference accuracy", ".1%"))
+    y = alt.Y(
+        "preference_accuracy:Q", title="share of pairs", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[low, 1.0])
+    )
+    line, width = global_line(
+        rounds, "preference_accuracy", y, tip("preference_accuracy", "preference accuracy", ".1%")
+    )
     return titled([line, *rule(0.5, "chance")], "Held-out preference accuracy", [mean_note(width)])
 
 
@@ -87,7 +105,9 @@ def effective_clients(view: RunView) -> Picture | None:
     table, width = averaged(long.assign(name=long["kind"].map(names)), MOST_POINTS, ["name"], ["value"])
     scale = alt.Scale(domain=[0, 1.12 * float(table["value"].max())], nice=False)
     look = {names["effective_clients"]: (palette.GLOBAL, [1, 0]), names["clients"]: (palette.NEUTRAL, [5, 3])}
-    chart = _two_lines(table, alt.Y("value:Q", title="clients", scale=scale), "name", look, tip("value", "clients", ".2f"))
+    chart = _two_lines(
+        table, alt.Y("value:Q", title="clients", scale=scale), "name", look, tip("value", "clients", ".2f")
+    )
     return titled([chart, *phase_border(view.rounds)], "Effective number of clients", [mean_note(width)])
 
 
@@ -98,7 +118,9 @@ def lora_error(view: RunView) -> Picture | None:
     if rounds.empty:
         return None
     y = alt.Y("lora_error:Q", title="share of the norm", axis=alt.Axis(format=".3~%"), scale=alt.Scale(domainMin=0))
-    return over_both_phases(rounds, "lora_error", y, "Error of averaging LoRA factors", tip("lora_error", "error", ".3~%"))
+    return over_both_phases(
+        rounds, "lora_error", y, "Error of averaging LoRA factors", tip("lora_error", "error", ".3~%")
+    )
 
 
 @unchecked
@@ -127,7 +149,7 @@ def _by_client(shares: pd.DataFrame, value: _Value, title: str, highlight: Seque
     band, width = _band(shares, value)
     chosen = [client for client in highlight if client in clients][:MANY]
     lit = [_client_lines(shares[shares["client"].isin(chosen)], value, chosen)[0]] if chosen else []
-    note = f"median and 10–90 % band of {len(clients)} clients"  # noqa: RUF001
+    note = f"median and 10–90 % band of {len(clients)} clients"
     return titled([*band, *lit], title, [note, f"each point: {width} rounds" if width > 1 else ""])
 
 
@@ -142,7 +164,9 @@ def _client_lines(shares: pd.DataFrame, value: _Value, clients: Sequence[int]) -
         y=alt.Y(f"{value.column}:Q", title=value.title, scale=alt.Scale(zero=value.from_zero)),
         color=alt.Color("name:N", scale=palette.client_scale(clients, palette.colour), legend=key),
         strokeDash=alt.StrokeDash("name:N", scale=palette.client_scale(clients, palette.dash), legend=key),
-        shape=alt.Shape("name:N", scale=palette.client_scale(clients, palette.shape), legend=key) if few else alt.Undefined,
+        shape=alt.Shape("name:N", scale=palette.client_scale(clients, palette.shape), legend=key)
+        if few
+        else alt.Undefined,
         tooltip=[tip("name", "client"), tip("rounds", "round"), tip(value.column, value.title, ".4~g")],
     ), width
 
@@ -152,30 +176,53 @@ def _band(shares: pd.DataFrame, value: _Value) -> tuple[list[alt.Chart], int]:
     groups = spans.groupby(["first", "last"])[value.column]
     quantiles = {name: groups.quantile(share) for name, share in (("low", 0.1), ("median", 0.5), ("high", 0.9))}
     table = placed(pd.DataFrame(quantiles).reset_index())
-    tips = [tip("rounds", "round"), tip("low", "10 %", ".4~g"), tip("median", "median", ".4~g"), tip("high", "90 %", ".4~g")]
+    tips = [
+        tip("rounds", "round"),
+        tip("low", "10 %", ".4~g"),
+        tip("median", "median", ".4~g"),
+        tip("high", "90 %", ".4~g"),
+    ]
     base, scale = alt.Chart(table), alt.Scale(zero=value.from_zero)
     low, median = (alt.Y(f"{name}:Q", title=value.title, scale=scale) for name in ("low", "median"))
     return [
-        base.mark_area(color=palette.NEUTRAL, opacity=0.3).encode(x=round_axis(table), y=low, y2=alt.Y2("high:Q"), tooltip=tips),
-        base.mark_line(color=palette.NEUTRAL, strokeWidth=2.5, point=points(len(table) == 1)).encode(x=round_axis(table), y=median, tooltip=tips),
+        base.mark_area(color=palette.NEUTRAL, opacity=0.3).encode(
+            x=round_axis(table), y=low, y2=alt.Y2("high:Q"), tooltip=tips
+        ),
+        base.mark_line(color=palette.NEUTRAL, strokeWidth=2.5, point=points(len(table) == 1)).encode(
+            x=round_axis(table), y=median, tooltip=tips
+        ),
     ], width
 
 
-def global_line(rounds: pd.DataFrame, column: str, y: alt.Y, *figures: alt.Tooltip, also: Sequence[str] = ()) -> tuple[alt.Chart, int]:
-    """One line of the whole federation, of the column that `y` names, and how many rounds a point stands for. `figures` may speak of `also`."""
+def global_line(
+    rounds: pd.DataFrame, column: str, y: alt.Y, *figures: alt.Tooltip, also: Sequence[str] = ()
+) -> tuple[alt.Chart, int]:
+    """One line of the whole federation, of the column that `y` names, and how many rounds a point stands for.
+
+    `figures` may speak of `also`.
+    """
     table, width = averaged(rounds, MOST_POINTS, [], [column, *also])
-    line = alt.Chart(table).mark_line(color=palette.GLOBAL, strokeWidth=2, point=points(len(table) <= MARKED, palette.GLOBAL))
+    line = alt.Chart(table).mark_line(
+        color=palette.GLOBAL, strokeWidth=2, point=points(len(table) <= MARKED, palette.GLOBAL)
+    )
     return line.encode(x=round_axis(table), y=y, tooltip=[tip("rounds", "round"), *figures]), width
 
 
-def over_both_phases(rounds: pd.DataFrame, column: str, y: alt.Y, title: str, *figures: alt.Tooltip, also: Sequence[str] = ()) -> Picture:
+def over_both_phases(
+    rounds: pd.DataFrame, column: str, y: alt.Y, title: str, *figures: alt.Tooltip, also: Sequence[str] = ()
+) -> Picture:
     """`global_line` as a chart of its own, with the border between the phases."""
     line, width = global_line(rounds, column, y, *figures, also=also)
     return titled([line, *phase_border(rounds)], title, [mean_note(width)])
 
 
 def _two_lines(
-    table: pd.DataFrame, y: alt.Y, field: str, look: Mapping[str, tuple[str, list[int]]], figure: alt.Tooltip, x_title: str = "round"
+    table: pd.DataFrame,
+    y: alt.Y,
+    field: str,
+    look: Mapping[str, tuple[str, list[int]]],
+    figure: alt.Tooltip,
+    x_title: str = "round",
 ) -> alt.Chart:
     """A line for each value of `field`, with the colour and the dash that `look` gives it."""
     few, names = table["at"].nunique() <= MARKED, list(look)

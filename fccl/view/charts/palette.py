@@ -1,8 +1,9 @@
 """Colours, dashes and shapes of the charts.
 
-Every colour has a contrast of at least 3 : 1 on white and on a dark page (#0e1117). Those of the clients and `GLOBAL` also stay apart for
-readers with protanopia, deuteranopia or tritanopia, as Machado, Oliveira & Fernandes (2009) model them: the CIE76 distance of every two is
-at least 24. Still nothing is told by colour alone: lines differ by dash, points by shape, and stacked areas bear their number.
+Every colour has a contrast of at least 3 : 1 on white and on a dark page (#0e1117). Those of the clients and `GLOBAL`
+also stay apart for readers with protanopia, deuteranopia or tritanopia, as Machado, Oliveira & Fernandes (2009) model
+them: the CIE76 distance of every two is at least 24. Still nothing is told by colour alone: lines differ by dash,
+points by shape, and stacked areas bear their number.
 """
 
 from __future__ import annotations
@@ -12,7 +13,15 @@ from collections.abc import Callable, Sequence
 import altair as alt
 
 GLOBAL = "#1297fd"  # what is everybody's: the global model, the run
-COLOURS = ("#207430", "#b88a05", "#6d32ff", "#ff5867", "#a487c4", "#b24673", "#8f3fb2")  # of the clients, again from the first after the last
+COLOURS = (
+    "#207430",
+    "#b88a05",
+    "#6d32ff",
+    "#ff5867",
+    "#a487c4",
+    "#b24673",
+    "#8f3fb2",
+)  # of the clients, again from the first after the last
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right", "triangle-left")
 DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3))  # the next for each time that the colours begin again
 NEUTRAL = "#7a8089"  # what is nobody's: bands, rules, the rest

@@ -21,7 +21,9 @@ Picture = alt.Chart | alt.LayerChart
 
 
 def unchecked(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Build a chart without checking every part of it against the schema of Vega-Lite, which takes most of the time; the tests check."""
+    """Build a chart without checking every part of it against the schema of Vega-Lite, which takes most of the time;
+    the tests check.
+    """
 
     @functools.wraps(function)
     def build(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -48,16 +50,31 @@ def tip(field: str, title: str, figures: str = "") -> alt.Tooltip:
 
 
 def legend(entries: int, filled: bool = False) -> alt.Legend:
-    """Below the chart, in columns that a phone has room for. `filled` symbols have no outline, which would be dashed as the lines are."""
+    """Below the chart, in columns that a phone has room for.
+
+    `filled` symbols have no outline, which would be dashed as the lines are.
+    """
     outline = 0 if filled else alt.Undefined
     columns = min(4, max(1, entries))
-    return alt.Legend(title=None, orient="bottom", offset=10, columns=columns, symbolLimit=0, labelLimit=300, symbolStrokeWidth=outline)
+    return alt.Legend(
+        title=None,
+        orient="bottom",
+        offset=10,
+        columns=columns,
+        symbolLimit=0,
+        labelLimit=300,
+        symbolStrokeWidth=outline,
+    )
 
 
 def ramp(value: str, title: str, figures: str) -> alt.Color:
     """The colour of a heat map's cells, with its legend below the chart."""
     scale = alt.Scale(range=list(palette.RAMP), domainMin=0)
-    return alt.Color(f"{value}:Q", scale=scale, legend=alt.Legend(title=title, orient="bottom", offset=10, format=figures, gradientLength=160))
+    return alt.Color(
+        f"{value}:Q",
+        scale=scale,
+        legend=alt.Legend(title=title, orient="bottom", offset=10, format=figures, gradientLength=160),
+    )
 
 
 def rule(at: float, text: str) -> list[alt.Chart]:

@@ -13,11 +13,14 @@ from fccl.view.charts import palette
 
 PHASE_NAMES = {"sft": "FedIT", "va": "FedVA"}
 TICKS = 10
-FEW = 5  # so few ticks the browser finds by itself: given their places, it thins them out before it knows how wide the page is, and for good
+# so few ticks the browser finds by itself: given their places, it thins them out before it knows how wide the page is,
+# and for good
+FEW = 5
 
 
 def numbered(frame: pd.DataFrame, most: int) -> tuple[pd.DataFrame, int]:
-    """The frame with `first` and `last`, counted from 1: the span of rounds that a row is drawn in. And how many rounds a span has.
+    """The frame with `first` and `last`, counted from 1: the span of rounds that a row is drawn in. And how many rounds
+    a span has.
 
     There are about `most` spans or fewer, and none goes over the border of two phases.
     """
@@ -25,7 +28,9 @@ def numbered(frame: pd.DataFrame, most: int) -> tuple[pd.DataFrame, int]:
     rounds, at = np.unique(numbers, return_index=True)
     phases = frame["phase"].iloc[at].to_numpy()
     change = 1 + np.flatnonzero(phases[1:] != phases[:-1])
-    phase = np.searchsorted(change, np.arange(len(rounds)), side="right")  # of every round: 0 for the first phase, and so on
+    phase = np.searchsorted(
+        change, np.arange(len(rounds)), side="right"
+    )  # of every round: 0 for the first phase, and so on
     begins, ends = rounds[np.append(0, change)][phase], rounds[np.append(change - 1, -1)][phase]
     width = -(-int(rounds[-1] - rounds[0] + 1) // most)
     first = begins + (rounds - begins) // width * width
@@ -35,7 +40,10 @@ def numbered(frame: pd.DataFrame, most: int) -> tuple[pd.DataFrame, int]:
 
 
 def averaged(frame: pd.DataFrame, most: int, by: Sequence[str], values: Sequence[str]) -> tuple[pd.DataFrame, int]:
-    """The mean of `values` over every span of rounds and every group of `by`, placed on the axis. And how many rounds a span has."""
+    """The mean of `values` over every span of rounds and every group of `by`, placed on the axis.
+
+    And how many rounds a span has.
+    """
     spans, width = numbered(frame[["round", "phase", *by, *values]], most)
     keys = ["first", "last", *by]
     return placed(spans.groupby(keys, as_index=False)[list(values)].mean()), width
@@ -44,7 +52,9 @@ def averaged(frame: pd.DataFrame, most: int, by: Sequence[str], values: Sequence
 def placed(table: pd.DataFrame) -> pd.DataFrame:
     """The table with `from` and `to`, the edges of each span on the axis, `at`, its middle, and `rounds`, its name."""
     first, last = table["first"].to_numpy(), table["last"].to_numpy()
-    names = [str(one) if one == other else f"{one}–{other}" for one, other in zip(first.tolist(), last.tolist(), strict=True)]  # noqa: RUF001
+    names = [
+        str(one) if one == other else f"{one}–{other}" for one, other in zip(first.tolist(), last.tolist(), strict=True)
+    ]
     return table.assign(**{"from": first - 0.5, "to": last + 0.5, "at": (first + last) / 2, "rounds": names})
 
 
@@ -54,12 +64,18 @@ def mean_note(width: int, what: str = "point") -> str:
 
 
 def round_axis(table: pd.DataFrame, edges: bool = False, title: str = "round") -> alt.X:
-    """The horizontal axis, from the table's first round to its last: of points in the middle of spans, or of spans with their edges."""
+    """The horizontal axis, from the table's first round to its last: of points in the middle of spans, or of spans with
+    their edges.
+    """
     low, high = (table["from"].min(), table["to"].max()) if edges else (table["at"].min(), table["at"].max())
     if low == high:
         low, high = low - 0.5, high + 0.5
     places = ticks(math.ceil(low), math.floor(high))
-    marks = {"values": places} if len(places) > FEW else {"tickCount": len(places) if edges else max(1, len(places) - 1), "tickMinStep": 1}
+    marks = (
+        {"values": places}
+        if len(places) > FEW
+        else {"tickCount": len(places) if edges else max(1, len(places) - 1), "tickMinStep": 1}
+    )
     axis = alt.Axis(format="d", labelOverlap=True, grid=False, **marks)
     scale = alt.Scale(domain=[float(low), float(high)], nice=False, padding=0 if edges else 8)
     return alt.X("from:Q" if edges else "at:Q", title=title, scale=scale, axis=axis)
@@ -67,12 +83,17 @@ def round_axis(table: pd.DataFrame, edges: bool = False, title: str = "round") -
 
 def ticks(first: int, last: int) -> list[int]:
     """Whole numbers from `first` to `last`, round ones when there are many."""
-    step = next(size for size in (unit * 10**power for power in range(12) for unit in (1, 2, 5)) if (last - first) / size <= TICKS)
+    step = next(
+        size
+        for size in (unit * 10**power for power in range(12) for unit in (1, 2, 5))
+        if (last - first) / size <= TICKS
+    )
     return [number for number in range(first, last + 1) if number % step == 0]
 
 
 def phase_border(rounds: pd.DataFrame, edges: bool = False) -> list[alt.Chart]:
-    """Where FedVA begins, for charts over both phases: a line, and the phases' names above the plot. Nothing while there is one phase.
+    """Where FedVA begins, for charts over both phases: a line, and the phases' names above the plot. Nothing while
+    there is one phase.
 
     `edges` as in `round_axis`: without them the plot begins at the first round and not half a round before it.
     """

@@ -11,9 +11,11 @@ from fccl.view.values import RunView
 
 @unchecked
 def verification_gain(view: RunView) -> Picture | None:
-    """By how much the verified weights lower the loss of the mean on the server's examples, as a share of its loss with the prior's weights.
+    """By how much the verified weights lower the loss of the mean on the server's examples, as a share of its loss with
+    the prior's weights.
 
-    A share, since the losses of the two phases have units of their own. A round whose loss with the prior is not finite has no point.
+    A share, since the losses of the two phases have units of their own. A round whose loss with the prior is not finite
+    has no point.
     """
     rounds = view.rounds.dropna(subset=["loss_prior", "loss_weights"])
     rounds = rounds[rounds["loss_prior"] > 0]
@@ -23,7 +25,11 @@ def verification_gain(view: RunView) -> Picture | None:
     top = max(0.01, 1.12 * float(rounds["gain"].max()))
     scale = alt.Scale(domain=[min(0.0, 1.12 * float(rounds["gain"].min())), top], nice=False)
     y = alt.Y("gain:Q", title="loss lowered by", axis=alt.Axis(format=".3~%"), scale=scale)
-    tips = (tip("gain", "lowered by", ".2~%"), tip("loss_prior", "loss with the prior", ".4f"), tip("loss_weights", "with the weights", ".4f"))
+    tips = (
+        tip("gain", "lowered by", ".2~%"),
+        tip("loss_prior", "loss with the prior", ".4f"),
+        tip("loss_weights", "with the weights", ".4f"),
+    )
     return over_both_phases(rounds, "gain", y, "What verification won", *tips, also=["loss_prior", "loss_weights"])
 
 

@@ -81,7 +81,11 @@ def test_the_plain_text_has_no_instruction_and_no_response(sentences):
 
 
 def test_the_plain_text_has_nothing_of_the_prompt(sentences):
-    assert not [sentence for sentence in sentences if "instruction" in sentence or "response" in sentence or "#" in sentence or "?" in sentence]
+    assert not [
+        sentence
+        for sentence in sentences
+        if "instruction" in sentence or "response" in sentence or "#" in sentence or "?" in sentence
+    ]
 
 
 @pytest.mark.parametrize("person", WORLD.people[::20], ids=lambda person: person.name)

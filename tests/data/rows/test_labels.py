@@ -8,7 +8,9 @@ from fccl.data.formats import parse_sft, parse_va
 
 
 def rows(labels, column="label"):
-    return enumerate(({"instruction": f"Q{index}", "output": "A", column: label} for index, label in enumerate(labels)), 1)
+    return enumerate(
+        ({"instruction": f"Q{index}", "output": "A", column: label} for index, label in enumerate(labels)), 1
+    )
 
 
 SCORES = [
@@ -46,7 +48,9 @@ def test_a_column_of_classes_is_the_topic(labels):
 
 
 def test_scores_make_way_for_the_next_column():
-    both = ({"instruction": f"Q{index}", "output": "A", "topic": index / 7, "category": "cooking"} for index in range(100))
+    both = (
+        {"instruction": f"Q{index}", "output": "A", "topic": index / 7, "category": "cooking"} for index in range(100)
+    )
     parsed = parse_sft(enumerate(both, 1), "rows")
     assert {one.topic for one in parsed.examples} == {"cooking"}
     assert parsed.columns_not_used == ["topic (scores, 100 different ones in 100 rows)"]
@@ -57,9 +61,13 @@ def test_a_column_that_the_user_names_is_taken_as_it_is():
     assert len({one.topic for one in parsed.examples}) == 50
 
 
-@given(st.lists(st.sampled_from([True, False, "true", "False", None, float("nan"), "nan", "N/A"]), min_size=1, max_size=12))
+@given(
+    st.lists(st.sampled_from([True, False, "true", "False", None, float("nan"), "nan", "N/A"]), min_size=1, max_size=12)
+)
 def test_truth_values_and_nothing_are_never_a_topic(values):
-    pairs = [{"prompt": f"Q{index}", "chosen": "A", "rejected": "B", "category": value} for index, value in enumerate(values)]
+    pairs = [
+        {"prompt": f"Q{index}", "chosen": "A", "rejected": "B", "category": value} for index, value in enumerate(values)
+    ]
     for column in ("", "category"):
         assert {one.topic for one in parse_va(enumerate(pairs, 1), "rows", topic_column=column).examples} == {""}
 

@@ -48,14 +48,18 @@ def test_a_row_that_is_to_be_learnt_is(mark):
     assert (parsed.marked, [one.topic for one in parsed.examples], parsed.columns_not_used) == (0, [""], [])
 
 
-@pytest.mark.parametrize("mark", [{"weight": 0}, {"weight": 0.0}, {"train": False}, {"masked": True}, {"trainable": 0}, {"loss": False}])
+@pytest.mark.parametrize(
+    "mark", [{"weight": 0}, {"weight": 0.0}, {"train": False}, {"masked": True}, {"trainable": 0}, {"loss": False}]
+)
 @pytest.mark.parametrize("keys", [("role", "content"), ("from", "value")])
 def test_a_message_can_say_so_too(mark, keys):
     def turn(who, said, **more):
         return dict(zip(keys, (who, said), strict=True)) | more
 
     marked = {"messages": [turn("user", "Q"), turn("assistant", "A", **mark)]}
-    earlier = {"messages": [turn("user", "Q"), turn("assistant", "B", **mark), turn("user", "P"), turn("assistant", "A")]}
+    earlier = {
+        "messages": [turn("user", "Q"), turn("assistant", "B", **mark), turn("user", "P"), turn("assistant", "A")]
+    }
     parsed = parse_sft(enumerate([marked, earlier], 1), "rows")
     assert (parsed.marked, [one.response for one in parsed.examples]) == (1, ["A"])
     pairs = parse_va(enumerate([PAIR | {"chosen": [turn("assistant", "A", **mark)]}, PAIR], 1), "rows")
@@ -75,12 +79,18 @@ def test_nothing_can_be_unlearnt():
         parse_sft([(1, GOOD | {"weight": -1})], "rows")
 
 
-@given(marks=st.lists(st.booleans(), min_size=1, max_size=20).filter(any), form=st.sampled_from([bool, int, float, str]))
+@given(
+    marks=st.lists(st.booleans(), min_size=1, max_size=20).filter(any), form=st.sampled_from([bool, int, float, str])
+)
 def test_ktos_labels_are_marks_as_truth_values_numbers_or_words(marks, form):
     rows = [{"prompt": f"Q{index}", "completion": "A", "label": form(mark)} for index, mark in enumerate(marks)]
     parsed = parse_sft(enumerate(rows, 1), "rows")
     assert [one.instruction for one in parsed.examples] == [f"Q{index}" for index, mark in enumerate(marks) if mark]
-    assert (parsed.marked, {one.topic for one in parsed.examples}, parsed.columns_not_used) == (marks.count(False), {""}, [])
+    assert (parsed.marked, {one.topic for one in parsed.examples}, parsed.columns_not_used) == (
+        marks.count(False),
+        {""},
+        [],
+    )
 
 
 def test_classes_in_numbers_are_topics_and_zero_is_one_of_them():

@@ -1,4 +1,6 @@
-"""Preferences whose prompt stands in both texts or in a column of its own, and rated answers of which some are of no use."""
+"""Preferences whose prompt stands in both texts or in a column of its own, and rated answers of which some are of no
+use.
+"""
 
 import pytest
 from hypothesis import given
@@ -22,7 +24,9 @@ def spoken(*turns):
     return "".join(f"\n\n{('Human', 'Assistant')[index % 2]}: {said}" for index, said in enumerate(turns))
 
 
-SAID = st.text(st.characters(codec="utf-8", exclude_characters=":"), min_size=1).filter(lambda text: text.strip() == text and "\n\n" not in text)
+SAID = st.text(st.characters(codec="utf-8", exclude_characters=":"), min_size=1).filter(
+    lambda text: text.strip() == text and "\n\n" not in text
+)
 
 
 @given(st.lists(st.tuples(SAID, SAID), max_size=3), SAID, SAID, SAID)
@@ -77,10 +81,13 @@ def test_two_texts_that_are_no_pair(chosen, rejected):
 
 
 @pytest.mark.parametrize(
-    ("chosen", "rejected"), [("A", "B"), (spoken("Q", "A"), spoken("P", "B")), ("Human: Q", "Human: P"), ("", "B"), ("Q\n\nAssistant: A",) * 2]
+    ("chosen", "rejected"),
+    [("A", "B"), (spoken("Q", "A"), spoken("P", "B")), ("Human: Q", "Human: P"), ("", "B"), ("Q\n\nAssistant: A",) * 2],
 )
 def test_two_texts_without_a_prompt_say_what_is_missing(chosen, rejected):
-    with pytest.raises(BadRow, match="has no prompt: none of prompt, conversations, instruction, question, input, and no turns before"):
+    with pytest.raises(
+        BadRow, match="has no prompt: none of prompt, conversations, instruction, question, input, and no turns before"
+    ):
         va({"chosen": chosen, "rejected": rejected})
 
 
@@ -97,7 +104,15 @@ def test_the_prompt_has_many_names(column, empty):
 def test_an_input_belongs_to_its_instruction(column):
     assert triple({column: "Q", "input": "more", "chosen": "A", "rejected": "B"}) == ("Q\n\nmore", "A", "B")
     assert (
-        triple({column: "Q", "input": float("nan"), "context": "more", "chosen": [{"role": "assistant", "content": "A"}], "rejected": "B"})[0]
+        triple(
+            {
+                column: "Q",
+                "input": float("nan"),
+                "context": "more",
+                "chosen": [{"role": "assistant", "content": "A"}],
+                "rejected": "B",
+            }
+        )[0]
         == "Q\n\nmore"
     )
 
@@ -106,14 +121,17 @@ def test_a_prompt_that_a_plain_answer_repeats_stays_in_the_answer():
     assert triple({"prompt": "Hi", "chosen": "Hi there", "rejected": "Hi!"}) == ("Hi", "Hi there", "Hi!")
 
 
-# Rated answers ---------------------------------------------------------------------------------------------------------
+# Rated answers
+# ---------------------------------------------------------------------------------------------------------
 
 
 def rated(*answers):
     keys = ("response", "overall_score", "fine-grained_score")
     return {
         "instruction": "Q",
-        "completions": [answer if not isinstance(answer, tuple) else dict(zip(keys, answer, strict=False)) for answer in answers],
+        "completions": [
+            answer if not isinstance(answer, tuple) else dict(zip(keys, answer, strict=False)) for answer in answers
+        ],
     }
 
 
@@ -150,7 +168,12 @@ def test_an_answer_of_no_use_is_passed_over_and_counted(answer, place):
 @pytest.mark.parametrize("answer", USELESS[:13])
 def test_a_row_with_too_few_answers_left_is_no_pair_and_no_fault(answer):
     parsed = va(rated(answer, ("A", 5)), rated(answer), rated(("A", 5), ("B", 3)))
-    assert (parsed.nothing_to_learn, parsed.bad_rows, len(parsed.examples), parsed.answers["answers_passed_over"]) == (2, 0, 1, 2)
+    assert (parsed.nothing_to_learn, parsed.bad_rows, len(parsed.examples), parsed.answers["answers_passed_over"]) == (
+        2,
+        0,
+        1,
+        2,
+    )
 
 
 @pytest.mark.parametrize(("score", "fine"), [(10, 1.25), (10.0, 2.0), ("10", "1.5"), (10, 1), (10.0, 0)])
@@ -160,7 +183,9 @@ def test_a_ten_that_its_own_fine_grained_score_contradicts_is_left_out_and_count
     assert parsed.answers == {"false_tens": 1}
 
 
-@pytest.mark.parametrize(("score", "fine"), [(10, 4.75), (10, 2.25), (10, None), (10, "N/A"), (10, float("nan")), (9.5, 1.25)])
+@pytest.mark.parametrize(
+    ("score", "fine"), [(10, 4.75), (10, 2.25), (10, None), (10, "N/A"), (10, float("nan")), (9.5, 1.25)]
+)
 def test_any_other_rating_is_believed(score, fine):
     parsed = va(rated(("best", score, fine), ("A", 8.5, 4.5), ("B", 2.0, 2.0)))
     assert [(pair.preferred, pair.dispreferred) for pair in parsed.examples] == [("best", "B")]
@@ -168,11 +193,18 @@ def test_any_other_rating_is_believed(score, fine):
 
 
 def test_an_error_counts_what_was_left_out():
-    with pytest.raises(DataError, match="2 with nothing to learn, 1 answers without a text or a rating, 2 answers falsely rated 10") as caught:
+    with pytest.raises(
+        DataError, match="2 with nothing to learn, 1 answers without a text or a rating, 2 answers falsely rated 10"
+    ) as caught:
         va(rated(("bad", 10, 1.25), ("A", 8.5)), rated(("bad", 10, 1), (None, 3), ("A", 2)))
     assert "every row was left out" in caught.value.hint
 
 
 def test_answers_of_a_row_that_is_left_out_itself_are_not_counted():
-    parsed = va(rated(("A", 3), ("B", 2)), rated((None, 1)) | {"instruction": ""}, rated((None, 1)) | {"train": False}, skip_bad_rows=True)
+    parsed = va(
+        rated(("A", 3), ("B", 2)),
+        rated((None, 1)) | {"instruction": ""},
+        rated((None, 1)) | {"train": False},
+        skip_bad_rows=True,
+    )
     assert (parsed.bad_rows, parsed.marked, parsed.answers) == (1, 1, {})

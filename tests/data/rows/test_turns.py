@@ -37,11 +37,18 @@ SFT = {
 }
 VA = {
     "own": {"instruction": "Q", "preferred": "A", "dispreferred": "B"},
-    "rated": {"instruction": "Q", "completions": [{"response": "A", "overall_score": 9}, {"response": "B", "overall_score": 2}]},
+    "rated": {
+        "instruction": "Q",
+        "completions": [{"response": "A", "overall_score": 9}, {"response": "B", "overall_score": 2}],
+    },
     "texts": {"prompt": "Q", "chosen": "A", "rejected": "B"},
     "lists": {"chosen": [user("Q"), assistant("A")], "rejected": [user("Q"), assistant("B")]},
     "spoken": {"chosen": "\n\nHuman: Q\n\nAssistant: A", "rejected": "\n\nHuman: Q\n\nAssistant: B"},
-    "conversations": {"conversations": [{"from": "human", "value": "Q"}], "chosen": {"from": "gpt", "value": "A"}, "rejected": assistant("B")},
+    "conversations": {
+        "conversations": [{"from": "human", "value": "Q"}],
+        "chosen": {"from": "gpt", "value": "A"},
+        "rejected": assistant("B"),
+    },
 }
 CONTEXTS = [
     ({"system": "S"}, "System: S\n\nUser: Q"),
@@ -50,7 +57,10 @@ CONTEXTS = [
     ({"tools": [{"name": "é"}]}, 'Tools: [{"name": "é"}]\n\nUser: Q'),
     ({"functions": {"name": "x"}, "system": "S"}, 'System: S\n\nTools: {"name": "x"}\n\nUser: Q'),
     ({"history": [["P", "R"]]}, "User: P\n\nAssistant: R\n\nUser: Q"),
-    ({"history": [("P", "R"), ["O", "T"]], "system": "S"}, "System: S\n\nUser: P\n\nAssistant: R\n\nUser: O\n\nAssistant: T\n\nUser: Q"),
+    (
+        {"history": [("P", "R"), ["O", "T"]], "system": "S"},
+        "System: S\n\nUser: P\n\nAssistant: R\n\nUser: O\n\nAssistant: T\n\nUser: Q",
+    ),
     ({"history": [user("P"), assistant("R")]}, "User: P\n\nAssistant: R\n\nUser: Q"),
     ({"system": "", "history": [], "tools": "[]"}, "Q"),
     ({"system": None, "history": None, "tools": None, "functions": "{}"}, "Q"),
@@ -100,7 +110,12 @@ def test_no_argument_of_a_call_is_lost(arguments):
     text = json.dumps(arguments)
     if not text.isascii() or "\\ud" in text:
         return
-    row = {"messages": [user("Q"), {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}]}
+    row = {
+        "messages": [
+            user("Q"),
+            {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]},
+        ]
+    }
     assert json.loads(sft(row).response.removeprefix("Tool call: ")) == {"name": "f", "arguments": arguments}
 
 
@@ -116,7 +131,10 @@ BAD = [
     ({"history": [{"role": "user"}]}, "a message has no 'content'"),
     ({"system": ["S"]}, "'system' must be text, found a list"),
     ({"tools": {1, 2}}, "'tools' must be text or JSON, found set"),
-    ({"messages": [user([{"type": "image_url", "image_url": "x"}]), assistant("A")]}, r"a part that is not text \(image_url\), and only text"),
+    (
+        {"messages": [user([{"type": "image_url", "image_url": "x"}]), assistant("A")]},
+        r"a part that is not text \(image_url\), and only text",
+    ),
 ]
 
 

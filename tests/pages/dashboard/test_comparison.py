@@ -24,7 +24,11 @@ def tabs(page):
 
 def rows(page, says):
     """The rows of the HTML table that is called so, as texts of cells, its head first."""
-    (body,) = [each.proto.body for each in page.get("html") if f'<caption class="fccl-hidden">{says}</caption>' in each.proto.body]
+    (body,) = [
+        each.proto.body
+        for each in page.get("html")
+        if f'<caption class="fccl-hidden">{says}</caption>' in each.proto.body
+    ]
     cells = [re.findall("<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall("<tr>(.*?)</tr>", body)]
     return [[unescape(re.sub("<[^>]*>", " ", cell)).strip() for cell in row] for row in cells]
 
@@ -54,8 +58,22 @@ def test_every_method_has_its_figures_and_its_verdict(page, results):
     assert whole[0] == ["method", "shuffled answers", "preferences, flipped"]
     assert ["FCCL, verified", "1.822 ▲", "0.7001 ≈"] in whole
     found = {row[0]: row[1:] for row in rows(page, "Every method, shuffled answers, 2 of 4 clients")}
-    assert found["method"] == ["perplexity", "× FedAvg's [95 %]", "seeds, verdict", "gap closed [95 %]", "bad clients' weight", "seconds"]  # noqa: RUF001
-    assert found["FCCL, verified"] == ["1.822", "0.670 [0.664, 0.677]", "2/2 ▲ better", "80% [79%, 81%]", "0.50 → 0.00", "0"]
+    assert found["method"] == [
+        "perplexity",
+        "× FedAvg's [95 %]",
+        "seeds, verdict",
+        "gap closed [95 %]",
+        "bad clients' weight",
+        "seconds",
+    ]
+    assert found["FCCL, verified"] == [
+        "1.822",
+        "0.670 [0.664, 0.677]",
+        "2/2 ▲ better",
+        "80% [79%, 81%]",
+        "0.50 → 0.00",
+        "0",
+    ]
     assert found["FedAvg"][2] == "(yardstick)"
     said = texts(page)
     assert "builtin:micro, 4 clients, 2 rounds, seeds 1, 2." in said

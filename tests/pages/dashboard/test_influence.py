@@ -11,7 +11,9 @@ VERIFIED = Verification(examples=32, prior=(0.2, 0.3, 0.5), loss_prior=0.5, loss
 
 def run(tmp_path, source, **changes):
     """A run of three complete rounds whose records say `changes`."""
-    logs = Logs(tmp_path / "logs").begin(contribution_mode="cognitive", contribution_source=source, verify_temperature=0.5)
+    logs = Logs(tmp_path / "logs").begin(
+        contribution_mode="cognitive", contribution_source=source, verify_temperature=0.5
+    )
     for number in range(3):
         logs.append(logs.paths.progress, logs.record(number).model_copy(update=changes))
         logs.commit(number + 1)
@@ -22,8 +24,14 @@ def test_what_the_server_verified_stands_beside_the_prior(page, tmp_path):
     shown(page, "Influence")
     assert charts(page) == 5 + 3
     said = texts(page)
-    assert "In every round the server measures the loss on 32 examples of its validation split and moves the weights from the prior" in said
-    assert "Round 3: 0.500 with the prior, 0.400 with the verified weights (nats per pair); verifying took 2.5 s of its 100.0 s." in said
+    assert (
+        "In every round the server measures the loss on 32 examples of its validation split and moves the weights "
+        "from the prior" in said
+    )
+    assert (
+        "Round 3: 0.500 with the prior, 0.400 with the verified weights (nats per pair); verifying took 2.5 s of its "
+        "100.0 s." in said
+    )
     found = table(page, "weight", "prior")
     assert found["prior"].tolist() == [20, 30, 50]
     assert found["weight"].round(1).tolist() == [33.3] * 3
@@ -68,7 +76,11 @@ def test_a_run_without_these_figures_has_no_empty_panel(page, tmp_path, source):
     run(tmp_path, source)
     said = texts(shown(page, "Influence"))
     assert charts(page) == 5
-    assert not [words for words in ("Verified by the server", "Averaging LoRA", "Prior:", "Counted:", "Aggregation:") if words in said]
+    assert not [
+        words
+        for words in ("Verified by the server", "Averaging LoRA", "Prior:", "Counted:", "Aggregation:")
+        if words in said
+    ]
     assert not {"prior", "counted"} & set(table(page, "weight", "share of samples").columns)
 
 

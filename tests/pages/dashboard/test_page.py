@@ -35,7 +35,9 @@ def began(monkeypatch):
 @pytest.fixture
 def logs(tmp_path):
     """Three clients, three of four rounds complete; client 2 did not count in the second."""
-    logs = Logs(tmp_path / "logs").begin(contribution_mode="cognitive", contribution_source="data_size", contribution_temperature=1.0)
+    logs = Logs(tmp_path / "logs").begin(
+        contribution_mode="cognitive", contribution_source="data_size", contribution_temperature=1.0
+    )
     for number, excluded in enumerate(((), (2,), ())):
         logs.round(number, excluded=excluded)
     return logs
@@ -94,7 +96,7 @@ def test_the_header_in_the_instruction_phase(page, tmp_path):
     assert figures(shown(page))["Held-out loss of the base"] == ("6.500", "")
     logs.round(0)
     assert figures(shown(page))["Held-out loss"] == ("3.000", "-3.5")
-    assert figures(page)["Preference accuracy"] == ("–", "")  # noqa: RUF001
+    assert figures(page)["Preference accuracy"] == ("–", "")
 
 
 def test_a_finished_run_without_its_evaluation_says_so(page, logs, began):
@@ -156,10 +158,19 @@ def test_influence_gives_the_last_round_in_figures(page, logs):
 
 
 def test_clients_gives_host_process_exclusions_and_trainings(page, logs):
-    logs.beat(2, "training", 3, time.time(), host="somewhere", pid=77, step=3, steps=8, loss=0.25, tokens_per_second=1234.5)
+    logs.beat(
+        2, "training", 3, time.time(), host="somewhere", pid=77, step=3, steps=8, loss=0.25, tokens_per_second=1234.5
+    )
     shown(page, "Clients")
     row = table(page, "state", "last heard").iloc[2]
-    assert row[["round", "step", "loss", "tokens/s", "host", "process"]].tolist() == [4, "3 of 8", 0.25, 1234, "somewhere", 77]
+    assert row[["round", "step", "loss", "tokens/s", "host", "process"]].tolist() == [
+        4,
+        "3 of 8",
+        0.25,
+        1234,
+        "somewhere",
+        77,
+    ]
     found = table(page, "reason")
     assert found.to_dict("records") == [{"round": 2, "phase": "FedIT (SFT)", "client": 2, "reason": "no answer"}]
     trained = table(page, "update norm")
@@ -182,7 +193,13 @@ def test_evaluation_waits_and_then_shows_every_figure_with_its_interval(page, lo
     write_text(logs.paths.evaluation_json, histories.evaluation().model_dump_json())
     said = texts(shown(page, "Evaluation"))
     assert charts(page) == 3
-    for part in ("90 instructions and 80 pairs", "11.11 ★ [10.00 to 12.22]", "SFT against base", "0.500 [0.400 to 0.600] ▲ better", "Birds fly."):
+    for part in (
+        "90 instructions and 80 pairs",
+        "11.11 ★ [10.00 to 12.22]",
+        "SFT against base",
+        "0.500 [0.400 to 0.600] ▲ better",
+        "Birds fly.",
+    ):
         assert part in re.sub(r"\s+", " ", said)
     assert [each.label for each in page.expander] == ["By topic"]
 
@@ -208,9 +225,12 @@ def test_exchange_counts_what_is_there_and_what_was_refused(page, logs, tmp_path
     rounds = table(page, "global adapter", "updates")
     assert rounds["round"].tolist() == [4, 3]
     assert rounds.iloc[0][["phase", "updates", "flags", "size"]].tolist() == ["✓ there", "2 of 3", "1 of 3", "700 B"]
-    assert rounds.iloc[1][["phase", "updates"]].tolist() == ["– missing", "0 of 3"]  # noqa: RUF001
+    assert rounds.iloc[1][["phase", "updates"]].tolist() == ["– missing", "0 of 3"]
     answers = table(page, "answer")
-    assert answers[["client", "flag", "answer"]].values.tolist() == [[0, "✓ 100 B", "✓ complete"], [1, "– not yet", "… in writing"]]  # noqa: RUF001
+    assert answers[["client", "flag", "answer"]].values.tolist() == [
+        [0, "✓ 100 B", "✓ complete"],
+        [1, "– not yet", "… in writing"],
+    ]
     assert table(page, "reason", "files").iloc[0][["round", "client", "reason"]].tolist() == [4, "2", "not an adapter"]
     assert "client_1_round_1.safetensors.bak" in texts(page)
 
@@ -311,7 +331,9 @@ def test_a_panel_that_fails_is_one_line_and_the_others_go_on(page, logs, monkeyp
     monkeypatch.setattr(drawn, "weights_area", broken)
     page.run()
     assert not page.exception
-    assert [each.value for each in page.warning] == ["FCCL weights cannot be shown just now. The terminal of the dashboard says why."]
+    assert [each.value for each in page.warning] == [
+        "FCCL weights cannot be shown just now. The terminal of the dashboard says why."
+    ]
     assert charts(page) == 3
     assert "ZeroDivisionError" in caplog.text
 
@@ -353,7 +375,12 @@ for tab in {list(TABS)!r}:
     assert not page.exception and not page.warning and len(page.tabs) == {len(TABS) - 1}
 sys.exit(3 if {{"torch", "transformers", "peft"}} & set(sys.modules) else 0)
 """
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False).returncode == 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False
+        ).returncode
+        == 0
+    )
 
 
 def test_many_clients_are_a_band_and_some_can_be_picked_out(page, tmp_path):

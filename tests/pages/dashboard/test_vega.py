@@ -64,5 +64,7 @@ def test_threads_do_not_take_each_others_tables():
         thread.start()
     for thread in threads:
         thread.join()
-    assert [next(iter(found[number].values()))["x"].tolist() for number in range(40)] == [[number] for number in range(40)]
+    assert [next(iter(found[number].values()))["x"].tolist() for number in range(40)] == [
+        [number] for number in range(40)
+    ]
     assert alt.data_transformers.active == "default"

@@ -27,7 +27,10 @@ HOSTILE = (
 
 def hostile_comparison(words):
     usual = comparison()
-    scenario, method = usual.scenarios[0].model_copy(update={"title": words}), usual.methods[2].model_copy(update={"title": words})
+    scenario, method = (
+        usual.scenarios[0].model_copy(update={"title": words}),
+        usual.methods[2].model_copy(update={"title": words}),
+    )
     early = usual.rows[0].model_copy(update={"stopped": (words,)})
     return usual.model_copy(
         update={
@@ -42,15 +45,23 @@ def hostile_comparison(words):
 
 @pytest.mark.parametrize("words", HOSTILE)
 def test_nothing_from_a_log_is_markup(page, tmp_path, words):
-    """Wherever a log can put words: run id, settings, messages, reasons, hosts, topics, answers, file names, whole lines."""
+    """Wherever a log can put words: run id, settings, messages, reasons, hosts, topics, answers, file names, whole
+    lines.
+    """
     logs = Logs(tmp_path / "logs", run_id=words).begin(model_name=words)
-    logs.append(logs.paths.progress, logs.record(0, excluded=(2,)).model_copy(update={"excluded": (ExcludedClient(client_id=2, reason=words),)}))
+    logs.append(
+        logs.paths.progress,
+        logs.record(0, excluded=(2,)).model_copy(update={"excluded": (ExcludedClient(client_id=2, reason=words),)}),
+    )
     logs.append(logs.paths.client_metrics, logs.metrics(0, 0))
     logs.commit(1)
     logs.beat(0, "training", 1, time.time(), host=words)
     earlier = Logs(logs.paths.archive / "earlier", run_id=f"earlier {words}").begin(model_name="other")
     earlier.event("failed", logs_module.BEGAN, message=words)
-    write_text(logs.paths.evaluation_json, histories.evaluation(names=("base", words), answer=words, topic=words).model_dump_json())
+    write_text(
+        logs.paths.evaluation_json,
+        histories.evaluation(names=("base", words), answer=words, topic=words).model_dump_json(),
+    )
     write_text(logs.paths.manifest, histories.manifest(topics=(words, "birds")).model_dump_json())
     write_text(logs.paths.compare.results, hostile_comparison(words).model_dump_json())
     (tmp_path / "exchange").mkdir()

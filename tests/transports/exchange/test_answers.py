@@ -1,4 +1,7 @@
-"""At least 10,000 malformed files at the reader, when all are drawn: no crash, none accepted. The valid ones of the same makers are accepted."""
+"""At least 10,000 malformed files at the reader, when all are drawn: no crash, none accepted.
+
+The valid ones of the same makers are accepted.
+"""
 
 import io
 import json
@@ -26,7 +29,9 @@ LIKE = Adapter({"base.lora_A.weight": torch.arange(6.0).view(2, 3), "base.lora_B
 GOOD = LIKE.to_bytes()
 READER = AdapterReader.like(LIKE)
 WORK = {"clients": (1,), "model": MODEL, "train": TRAIN, "seed": 7}
-TASK = TaskFile(version=VERSION, run_id="run", run_created=0.0, round=0, phase="sft", adapter=AdapterFile.of(GOOD), work=WORK)
+TASK = TaskFile(
+    version=VERSION, run_id="run", run_created=0.0, round=0, phase="sft", adapter=AdapterFile.of(GOOD), work=WORK
+)
 REPORT = {"tokens": 3, "tokens_per_second": 1.0, "steps": 1}
 
 
@@ -62,7 +67,11 @@ def reader(tmp_path_factory):
 
 def judge(reader, said, update):
     """What the reader makes of two files, given as bytes; None when it refuses."""
-    for path, content in ((reader.paths.contribution(1, 0), said), (reader.paths.update(1, 0), update), (reader.paths.flag(1, 0), b"")):
+    for path, content in (
+        (reader.paths.contribution(1, 0), said),
+        (reader.paths.update(1, 0), update),
+        (reader.paths.flag(1, 0), b""),
+    ):
         path.unlink(missing_ok=True)  # some file systems flush a file that is written over
         path.write_bytes(content)
     with suppress(UpdateRejected):
@@ -79,20 +88,34 @@ FILES = {"bytes": 20, "json": 1, "fields": 2 * len(VALID), "adapters": 20, "head
 
 
 def fuzz(kind):
-    return settings(max_examples=few(EXAMPLES[kind]), deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    return settings(
+        max_examples=few(EXAMPLES[kind]), deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
 
 
 def test_control_valid_files_are_accepted(reader):
     found = judge(reader, as_json(VALID), GOOD)
-    assert (found.update.sha256, found.contribution.avg_loss, found.report.steps) == (VALID["adapter"]["sha256"], 1.5, 1)
-    failure = {key: VALID[key] for key in ("version", "run_id", "round", "phase", "client_id", "base_sha256")} | {"error": "no memory"}
+    assert (found.update.sha256, found.contribution.avg_loss, found.report.steps) == (
+        VALID["adapter"]["sha256"],
+        1.5,
+        1,
+    )
+    failure = {key: VALID[key] for key in ("version", "run_id", "round", "phase", "client_id", "base_sha256")} | {
+        "error": "no memory"
+    }
     assert judge(reader, as_json(failure), b"") == FailureFile.model_validate(failure)
 
 
 @settings(max_examples=few(100), deadline=None)
-@given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=10, max_size=10), st.floats(0, 1e6), st.integers(1, 10**9))
+@given(
+    st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=10, max_size=10),
+    st.floats(0, 1e6),
+    st.integers(1, 10**9),
+)
 def test_control_whatever_the_numbers_are(reader, numbers, loss, samples):
-    content = Adapter({"base.lora_A.weight": torch.tensor(numbers[:6]).view(2, 3), "base.lora_B.weight": torch.tensor(numbers[6:])}).to_bytes()
+    content = Adapter(
+        {"base.lora_A.weight": torch.tensor(numbers[:6]).view(2, 3), "base.lora_B.weight": torch.tensor(numbers[6:])}
+    ).to_bytes()
     found = judge(reader, as_json(contribution(content, avg_loss=loss, num_samples=samples)), content)
     assert bytes(found.update.content) == content
 
@@ -101,7 +124,25 @@ def test_control_whatever_the_numbers_are(reader, numbers, loss, samples):
 
 plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10)
 json_values = plain | st.lists(plain, max_size=3) | st.dictionaries(st.text(max_size=5), plain, max_size=2)
-hostile = st.sampled_from([-1, -0.5, float("nan"), float("inf"), 10**400, "1", True, None, "../../x", "", [], {}, [[[[]]]], "\ud800", "x" * 60_000])
+hostile = st.sampled_from(
+    [
+        -1,
+        -0.5,
+        float("nan"),
+        float("inf"),
+        10**400,
+        "1",
+        True,
+        None,
+        "../../x",
+        "",
+        [],
+        {},
+        [[[[]]]],
+        "\ud800",
+        "x" * 60_000,
+    ]
+)
 
 
 def is_number(value):
@@ -131,12 +172,18 @@ def test_arbitrary_json_is_no_contribution(reader, value):
 
 
 @fuzz("fields")
-@given(json_values | hostile, st.text(min_size=1, max_size=10).filter(lambda name: name not in VALID and name != "signature"))
+@given(
+    json_values | hostile,
+    st.text(min_size=1, max_size=10).filter(lambda name: name not in VALID and name != "signature"),
+)
 def test_a_field_of_another_kind_or_one_too_many_is_refused(reader, value, more):
     for name in VALID:
         if not may_be(name, value):
             assert judge(reader, as_json(VALID | {name: value}), GOOD) is None, name
-        assert judge(reader, as_json({key: said for key, said in VALID.items() if key != name} | {more: value}), GOOD) is None, name
+        assert (
+            judge(reader, as_json({key: said for key, said in VALID.items() if key != name} | {more: value}), GOOD)
+            is None
+        ), name
 
 
 def test_a_contribution_that_was_cut_or_lacks_a_field_is_refused(reader):
@@ -213,7 +260,11 @@ ENTRIES = json.loads(READER.header[8:])
 
 
 @fuzz("entries")
-@given(st.sampled_from([*ENTRIES, "other", ""]), st.sampled_from(["dtype", "shape", "data_offsets", "more"]), json_values | hostile)
+@given(
+    st.sampled_from([*ENTRIES, "other", ""]),
+    st.sampled_from(["dtype", "shape", "data_offsets", "more"]),
+    json_values | hostile,
+)
 def test_a_header_that_says_something_else_is_refused(reader, name, field, value):
     entry = ENTRIES.get(name, {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]})
     if field not in entry or entry[field] != value or type(value) is not type(entry[field]):
@@ -230,7 +281,9 @@ def test_a_rank_beyond_the_bounds_is_refused_and_not_repeated(reader, rank):
     assert len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("shape", [[0, 2**40, 2**40], [2**40, 2**40, 0], [2**33, 2**33, 0, 1], [2**40, 0, 2**24], [0] + [2**40] * 7])
+@pytest.mark.parametrize(
+    "shape", [[0, 2**40, 2**40], [2**40, 2**40, 0], [2**33, 2**33, 0, 1], [2**40, 0, 2**24], [0] + [2**40] * 7]
+)
 def test_an_update_with_an_empty_tensor_too_large_to_describe_is_refused(reader, shape):
     text = as_json({"w": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}})
     text += b" " * (-len(text) % 8)
@@ -238,22 +291,34 @@ def test_an_update_with_an_empty_tensor_too_large_to_describe_is_refused(reader,
 
 
 tensors = st.one_of(
-    st.sampled_from([torch.zeros(2, 3), torch.zeros(4), torch.zeros(3, 2), torch.zeros(0), torch.zeros(2, 3, dtype=torch.float16)]),
-    st.sampled_from([torch.full((2, 3), torch.nan), torch.full((2, 3), torch.inf), torch.zeros(4, dtype=torch.int64), torch.tensor(1.0)]),
+    st.sampled_from(
+        [torch.zeros(2, 3), torch.zeros(4), torch.zeros(3, 2), torch.zeros(0), torch.zeros(2, 3, dtype=torch.float16)]
+    ),
+    st.sampled_from(
+        [
+            torch.full((2, 3), torch.nan),
+            torch.full((2, 3), torch.inf),
+            torch.zeros(4, dtype=torch.int64),
+            torch.tensor(1.0),
+        ]
+    ),
 )
 many = st.dictionaries(st.sampled_from([*LIKE.tensors, "other", ""]), tensors, max_size=4)
 
 
 def is_good(what):
     return set(what) == set(LIKE.tensors) and all(
-        (value.dtype, value.shape) == (torch.float32, LIKE.tensors[name].shape) and bool(torch.isfinite(value).all()) for name, value in what.items()
+        (value.dtype, value.shape) == (torch.float32, LIKE.tensors[name].shape) and bool(torch.isfinite(value).all())
+        for name, value in what.items()
     )
 
 
 @fuzz("objects")
 @given(many | st.just(dict(LIKE.tensors)))
 def test_tensors_of_another_form_are_refused_and_all_files_of_torch_and_pickle(reader, what):
-    assert (sent(reader, safetensors.torch.save({name: value.clone() for name, value in what.items()})) is not None) == is_good(what)
+    assert (
+        sent(reader, safetensors.torch.save({name: value.clone() for name, value in what.items()})) is not None
+    ) == is_good(what)
     buffer = io.BytesIO()
     torch.save(what, buffer)
     for content in (buffer.getvalue(), pickle.dumps(buffer.getvalue())):
@@ -316,7 +381,12 @@ def test_what_is_signed_is_all_but_the_signature():
     assert one.signed_content() == one.model_copy(update={"signature": "x"}).signed_content()
     changed = VALID | {"run_id": "other", "round": 1, "phase": "va", "client_id": 2, "base_sha256": "0" * 64}
     changed |= {"adapter": AdapterFile.of(b"x"), "control": AdapterFile.of(b"x"), "lora_r": 3}
-    changed |= {"avg_loss": 2.5, "num_samples": 3, "training_time": 1.5, "report": one.report.model_copy(update={"steps": 9})}
+    changed |= {
+        "avg_loss": 2.5,
+        "num_samples": 3,
+        "training_time": 1.5,
+        "report": one.report.model_copy(update={"steps": 9}),
+    }
     for name in set(changed) - {"version"}:
         assert one.model_copy(update={name: changed[name]}).signed_content() != one.signed_content()
 

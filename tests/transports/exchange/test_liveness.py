@@ -38,7 +38,9 @@ def test_pulses_know_who_lives(paths):
     assert not pulses.is_dead(1)
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"client": 1, "state": "training", "ts": 1}', '{"client_id": 2}', "[" * 10_000])
+@pytest.mark.parametrize(
+    "text", ["", "{", '{"client": 1, "state": "training", "ts": 1}', '{"client_id": 2}', "[" * 10_000]
+)
 def test_a_status_of_another_kind_judges_nobody(paths, text):
     pulses = Pulses(paths, 0.1, lambda status: None)
     paths.status(1).write_text(text)

@@ -18,7 +18,9 @@ ADAPTER = AdapterFile(sha256="0" * 64, length=1)
 
 def task(number, run_id="run", created=100.0):
     work = Work(clients=(0,), model=MODEL, train=TRAIN, seed=0)
-    return TaskFile(version=VERSION, run_id=run_id, run_created=created, round=number, phase="sft", adapter=ADAPTER, work=work)
+    return TaskFile(
+        version=VERSION, run_id=run_id, run_created=created, round=number, phase="sft", adapter=ADAPTER, work=work
+    )
 
 
 def started(path, server=SERVER):
@@ -46,7 +48,9 @@ ROUNDS = st.tuples(RUNS, st.integers(0, 9))
 
 @given(noted=st.lists(ROUNDS, max_size=8), shown=ROUNDS)
 def test_nothing_older_than_the_newest_answer_is_believed_by_any_later_process(tmp_path_factory, noted, shown):
-    """Runs are created in the order of their numbers; a client answers what it believes, and is started again after each answer."""
+    """Runs are created in the order of their numbers; a client answers what it believes, and is started again after
+    each answer.
+    """
     path = tmp_path_factory.mktemp("state") / "answered.json"
     newest = (-1, -1)
     for run, number in noted:
@@ -75,7 +79,12 @@ def test_the_same_round_may_be_asked_for_again(path):
         (task(0), "this client has answered round 4 of this run"),
         (task(9, "earlier", 99.0), "this client has answered run run, created later"),
         (task(0, "earlier", 0.0), "this client has answered run run, created later"),
-        (TaskFile(version=VERSION, run_id="earlier", run_created=99.0, round=20, phase="done", adapter=ADAPTER, work=None), "created later"),
+        (
+            TaskFile(
+                version=VERSION, run_id="earlier", run_created=99.0, round=20, phase="done", adapter=ADAPTER, work=None
+            ),
+            "created later",
+        ),
     ],
 )
 def test_what_is_older_is_refused_with_the_way_out(path, older, said):
@@ -107,9 +116,13 @@ def test_another_server_begins_anew(path):
         json.dumps({"version": 2, "server": SERVER, "run_id": "run", "run_created": 1.0, "round": 3}).encode(),
         json.dumps({"version": True, "server": SERVER, "run_id": "run", "run_created": 1.0, "round": 3}).encode(),
         json.dumps({"version": 1.0, "server": SERVER, "run_id": "run", "run_created": 1.0, "round": 3}).encode(),
-        json.dumps({"server": SERVER, "run_id": "run", "run_created": 1.0, "round": 3}).encode().replace(b'"round": 3', b'"round": 3, "round": 3'),
+        json.dumps({"server": SERVER, "run_id": "run", "run_created": 1.0, "round": 3})
+        .encode()
+        .replace(b'"round": 3', b'"round": 3, "round": 3'),
         json.dumps({"version": 1, "server": SERVER, "run_id": "run", "run_created": 1.0, "round": -3}).encode(),
-        json.dumps({"version": 1, "server": SERVER, "run_id": "run", "run_created": 1.0, "round": 3, "more": 1}).encode(),
+        json.dumps(
+            {"version": 1, "server": SERVER, "run_id": "run", "run_created": 1.0, "round": 3, "more": 1}
+        ).encode(),
     ],
 )
 def test_a_damaged_memory_is_one_line_and_not_forgotten(path, content):

@@ -1,4 +1,6 @@
-"""Whatever is where a file of the exchange directory belongs, before the run or in the middle of it: the run ends with the same bytes."""
+"""Whatever is where a file of the exchange directory belongs, before the run or in the middle of it: the run ends with
+the same bytes.
+"""
 
 import functools
 import random
@@ -34,7 +36,8 @@ def undisturbed():
 
 
 class Vandal(ToyLearner):
-    """Client 0, while it trains in round 1, puts things where the files of this round and the next ones are or belong."""
+    """Client 0, while it trains in round 1, puts things where the files of this round and the next ones are or
+    belong."""
 
     def fit(self, task, shard, on_status):
         if task.round == 1 and shard.client_id == 0 and not self.calls:
@@ -48,7 +51,9 @@ def run(root, at_work=lambda paths: None):
     paths = ExchangePaths(root / "exchange")
     vandal = Vandal()
     vandal.vandalise = lambda: at_work(paths)
-    transport = ExchangeTransport(paths, exchange_spec(CLIENTS, stale_s=600.0, timeout_s=60.0, keep_rounds=0), root / "received")
+    transport = ExchangeTransport(
+        paths, exchange_spec(CLIENTS, stale_s=600.0, timeout_s=60.0, keep_rounds=0), root / "received"
+    )
     with transport, client_threads(paths.root, {0: vandal, 1: ToyLearner()}, grace_s=0.0):
         results = list(the_federation().run(START, transport))
         transport.finish("run", len(results), results[-1].state.adapter)

@@ -43,12 +43,16 @@ def test_what_is_written_has_the_names_of_a_model_in_memory():
     assert all(torch.equal(state[IN_MEMORY[name]], tensor) for name, tensor in ADAPTER.tensors.items())
 
 
-@pytest.mark.parametrize("tensors", [renamed(), renamed({}), renamed({A: IN_MEMORY[A]}), dict(reversed(renamed().items()))])
+@pytest.mark.parametrize(
+    "tensors", [renamed(), renamed({}), renamed({A: IN_MEMORY[A]}), dict(reversed(renamed().items()))]
+)
 def test_either_dialect_is_read(tensors):
     assert READER.read(saved(tensors), "it").sha256 == ADAPTER.sha256
 
 
-names = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=20).map(lambda text: f"x.{text}.lora_A.weight")
+names = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=20).map(
+    lambda text: f"x.{text}.lora_A.weight"
+)
 
 
 @settings(max_examples=few(50))
@@ -60,7 +64,10 @@ def test_whatever_is_written_is_read_again(names, size):
     assert reader.read(saved(dict(adapter.tensors)), "it").sha256 == adapter.sha256
 
 
-@given(st.text("ab.", max_size=9) | st.just("weight"), st.sampled_from(["weight", ".weight", "default", "a.weight", "a.default"]))
+@given(
+    st.text("ab.", max_size=9) | st.just("weight"),
+    st.sampled_from(["weight", ".weight", "default", "a.weight", "a.default"]),
+)
 def test_two_names_never_become_one(one, other):
     for name in (other, f"{one}.weight", f".{one}", f"{one}.default"):
         assert (in_memory(one) == in_memory(name)) == (one == name)
@@ -72,10 +79,16 @@ OTHER = "base_model.model.transformer.h.0.mlp.c_fc.lora_A.default.weight"
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (saved({IN_MEMORY[A]: torch.zeros(2, 3)}), f"it: the adapters have different tensors \\(missing: {B}; unexpected: none"),
+        (
+            saved({IN_MEMORY[A]: torch.zeros(2, 3)}),
+            f"it: the adapters have different tensors \\(missing: {B}; unexpected: none",
+        ),
         (saved(renamed(**{OTHER: torch.zeros(2, 3)})), f"missing: none; unexpected: {OTHER}"),
         (saved({name.replace("default", "mine"): tensor for name, tensor in renamed().items()}), "lora_A.mine.weight"),
-        (saved({name.removeprefix("base_model.model."): tensor for name, tensor in renamed().items()}), "unexpected: transformer.h.0"),
+        (
+            saved({name.removeprefix("base_model.model."): tensor for name, tensor in renamed().items()}),
+            "unexpected: transformer.h.0",
+        ),
         (saved({f"module.{name}": tensor for name, tensor in renamed().items()}), "unexpected: module.base_model"),
         (saved(renamed(**{IN_MEMORY[A]: torch.zeros(1, 3)})), r"lora_A.weight has shape \(1, 3\), expected \(2, 3\)"),
         (saved(renamed(**{IN_MEMORY[A]: torch.full((2, 3), torch.nan)})), "not finite"),
@@ -95,7 +108,9 @@ def test_anything_else_is_refused_with_its_reason(content, reason):
 @pytest.mark.parametrize("count", [1, 100, 2000])
 def test_no_file_of_the_form_is_over_the_bound(count):
     """Short tensors, of which most of a file is headers; a name as long as those of large models."""
-    adapter = Adapter({f"base_model.model.{'model.layers.' * 8}{index}.lora_A.weight": torch.zeros(1, 2) for index in range(count)})
+    adapter = Adapter(
+        {f"base_model.model.{'model.layers.' * 8}{index}.lora_A.weight": torch.zeros(1, 2) for index in range(count)}
+    )
     assert len(original_bytes(adapter)) <= OriginalReader(adapter.form).max_bytes
 
 
@@ -133,12 +148,17 @@ def test_a_model_in_memory_takes_all_of_the_global_file_and_gives_it_back(tiny_m
     [
         ({"r": 2}, r"h.0.attn.c_attn.lora_A.weight has shape \(2, 32\), expected \(4, 32\)"),
         ({"target_modules": ["c_attn", "c_proj"]}, r"unexpected: \S+attn.c_proj.lora_A.default.weight"),
-        ({"target_modules": ["c_fc"]}, r"missing: \S+c_attn.lora_A.weight, .*unexpected: \S+c_fc.lora_A.default.weight"),
+        (
+            {"target_modules": ["c_fc"]},
+            r"missing: \S+c_attn.lora_A.weight, .*unexpected: \S+c_fc.lora_A.default.weight",
+        ),
         ({"use_dora": True}, r"unexpected: \S+lora_magnitude_vector"),
         ({"layers_to_transform": [0]}, r"missing: \S+h.1.attn.c_attn.lora_A.weight"),
     ],
 )
 def test_a_model_that_is_set_otherwise_is_told_where(tiny_model_path, federation, lora, reason):
-    collected = {name: value for name, value in peft_model(tiny_model_path, **lora).state_dict().items() if "lora_" in name}
+    collected = {
+        name: value for name, value in peft_model(tiny_model_path, **lora).state_dict().items() if "lora_" in name
+    }
     with pytest.raises(AdapterError, match=reason):
         OriginalReader(federation.form).read(saved(collected), "it")

@@ -43,7 +43,11 @@ def test_the_folder_of_refused_files_leads_nowhere_else(paths, tmp_path):
     paths.flag(1, 0).write_text("")
     RejectedFolder(paths).refuse([paths.flag(1, 0)], "because", "run", 0, 1)
     assert list(elsewhere.iterdir()) == []
-    assert sorted(path.name.split("_", 1)[1] for path in paths.rejected.iterdir()) == ["done_1_0.flag", "reason.json", "rejected"]
+    assert sorted(path.name.split("_", 1)[1] for path in paths.rejected.iterdir()) == [
+        "done_1_0.flag",
+        "reason.json",
+        "rejected",
+    ]
 
 
 def test_a_name_too_long_to_be_kept_whole_is_cut(paths):
@@ -60,7 +64,11 @@ def test_what_is_in_the_way_of_a_file_is_moved_with_its_reason_and_the_file_is_w
     folder.write(path, b"content", "run", 3)
     assert path.read_bytes() == b"content"
     (rejection,) = folder.rejections
-    assert (rejection.files, rejection.reason, rejection.round) == ((path.name,), "something else where a file belongs", 3)
+    assert (rejection.files, rejection.reason, rejection.round) == (
+        (path.name,),
+        "something else where a file belongs",
+        3,
+    )
     folder.write(path, b"another", "run", 3)
     assert path.read_bytes() == b"another"
     assert len(folder.rejections) == 1, "a file is written over, as ever"
@@ -71,7 +79,11 @@ def test_what_is_where_the_folder_of_refused_files_belongs_ends_in_it(paths, kin
     put(paths.rejected, kind)
     paths.flag(1, 0).touch()
     RejectedFolder(paths).refuse([paths.flag(1, 0)], "because", "run", 0, 1)
-    assert sorted(path.name.split("_", 1)[1] for path in paths.rejected.iterdir()) == ["done_1_0.flag", "reason.json", "rejected"]
+    assert sorted(path.name.split("_", 1)[1] for path in paths.rejected.iterdir()) == [
+        "done_1_0.flag",
+        "reason.json",
+        "rejected",
+    ]
     assert not list(paths.root.glob(".rejected*"))
 
 
@@ -131,7 +143,9 @@ def test_the_folder_may_go_or_be_replaced_whenever_something_is_refused(paths, m
     rejection = RejectedFolder(paths).refuse(files, "because", "run", 0, 1)
     assert rejection.files == tuple(path.name for path in files)
     assert not any(path.exists() for path in files)
-    assert [Rejection.model_validate_json(path.read_bytes()).reason for path in paths.rejected.glob("*_reason.json")] == ["because"]
+    assert [
+        Rejection.model_validate_json(path.read_bytes()).reason for path in paths.rejected.glob("*_reason.json")
+    ] == ["because"]
 
 
 @pytest.mark.parametrize("times", [0, 1, 2])

@@ -44,7 +44,10 @@ def test_a_client_that_died_is_given_up_before_the_deadline(paths, transport):
 
 def test_a_slow_client_that_lives_has_until_the_deadline(paths, transport):
     """Its heartbeat goes on while it trains, so it is not taken for dead."""
-    with transport(timeout_s=30.0, stale_s=1.5) as exchange, clients(paths, {0: ToyLearner(), 1: slow(2.5)}, heartbeat_s=0.1):
+    with (
+        transport(timeout_s=30.0, stale_s=1.5) as exchange,
+        clients(paths, {0: ToyLearner(), 1: slow(2.5)}, heartbeat_s=0.1),
+    ):
         found = fit(exchange)
         finish(exchange)
     assert all(isinstance(answer, ClientUpdate) for answer in found.values())
@@ -193,7 +196,11 @@ def test_whatever_file_a_crash_has_lost_the_round_comes_out_the_same(paths, tran
 
 
 def test_two_orchestrators_cannot_hold_one_directory(paths, transport):
-    with transport(), pytest.raises(FederationError, match=r"another orchestrator is at work on .* already \(process"), transport():
+    with (
+        transport(),
+        pytest.raises(FederationError, match=r"another orchestrator is at work on .* already \(process"),
+        transport(),
+    ):
         pass
     with transport():  # the first has let it go
         pass
@@ -261,7 +268,11 @@ def test_old_rounds_are_pruned_and_the_current_one_never(paths, transport):
     with transport(keep_rounds=1, timeout_s=20.0) as exchange, clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
         for result in fed.run(START, exchange):
             number = result.record.round
-            rounds = {name.round for path in paths.root.iterdir() if (name := paths.name(path.name)) and name.round is not None}
+            rounds = {
+                name.round
+                for path in paths.root.iterdir()
+                if (name := paths.name(path.name)) and name.round is not None
+            }
             assert rounds == set(range(max(0, number - 1), number + 1))
             assert len(list(paths.root.glob("reference_*.safetensors"))) == (number >= 3)
         exchange.finish("run", 6, result.state.adapter)
@@ -336,9 +347,14 @@ def test_a_client_whose_disk_is_full_ends_with_that_error(paths, transport, monk
 
 def test_a_lost_notification_hangs_nothing(paths, transport, monkeypatch):
     """No change is ever notified; whoever waits looks for itself now and then."""
-    monkeypatch.setattr(watch_module.Notified, "_look", lambda self, every_ms, timeout_s: time.sleep(min(timeout_s, 0.02)))
+    monkeypatch.setattr(
+        watch_module.Notified, "_look", lambda self, every_ms, timeout_s: time.sleep(min(timeout_s, 0.02))
+    )
     fed = federation(2, rounds=1)
-    with transport(watch="notify", timeout_s=20.0) as exchange, clients(paths, {0: ToyLearner(), 1: ToyLearner()}, watch="notify"):
+    with (
+        transport(watch="notify", timeout_s=20.0) as exchange,
+        clients(paths, {0: ToyLearner(), 1: ToyLearner()}, watch="notify"),
+    ):
         results = list(fed.run(START, exchange))
         exchange.finish("run", 2, results[-1].state.adapter)
     assert [result.record.excluded for result in results] == [(), ()]

@@ -11,7 +11,20 @@ from fccl.transports.exchange import quarantine as rejected_module
 from fccl.transports.exchange.client import ExchangeClient
 from tests.toy import ToyLearner, adapter, shard
 from tests.transports.contract import task
-from tests.transports.exchange_tools import answered, clients, edit, finish, fit, folder, huge, linked, named, pipe, replace, with_nan
+from tests.transports.exchange_tools import (
+    answered,
+    clients,
+    edit,
+    finish,
+    fit,
+    folder,
+    huge,
+    linked,
+    named,
+    pipe,
+    replace,
+    with_nan,
+)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +40,10 @@ from tests.transports.exchange_tools import answered, clients, edit, finish, fit
         (edit({"avg_loss": float("nan")}), "avg_loss: Input should be a finite number"),
         (edit({"num_samples": True}), "num_samples: Input should be a valid integer"),
         (edit({"avg_loss": None}), "avg_loss"),
-        (replace("contribution", b'{"client": 1, "round": 0, "avg_loss": 1.0, "num_samples": 2}'), "only the original fields"),
+        (
+            replace("contribution", b'{"client": 1, "round": 0, "avg_loss": 1.0, "num_samples": 2}'),
+            "only the original fields",
+        ),
         (edit({"num_samples": 0}), "num_samples"),
         (edit({"avg_loss": -1.0}), "avg_loss"),
         (edit({"adapter": {"sha256": "../../x", "length": 1}}), "adapter.sha256"),
@@ -51,7 +67,9 @@ def test_a_broken_answer_is_refused_with_its_reason_and_moved_and_the_other_coun
     assert reason in rejections[0].reason
     assert sorted(rejections[0].files) == sorted(path.name for path in paths.answer(1, 0))
     assert not any(os.path.lexists(path) for path in paths.answer(1, 0))
-    assert sorted(path.name.split("_", 1)[1] for path in paths.rejected.iterdir()) == sorted([*rejections[0].files, "reason.json"])
+    assert sorted(path.name.split("_", 1)[1] for path in paths.rejected.iterdir()) == sorted(
+        [*rejections[0].files, "reason.json"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,7 +113,9 @@ def spoilt_control(content):
         ({"base_sha256": "0" * 64}, "began from another global adapter"),
     ],
 )
-def test_an_answer_to_something_else_counts_for_nothing_and_the_clients_own_may_still_come(paths, transport, changes, reason):
+def test_an_answer_to_something_else_counts_for_nothing_and_the_clients_own_may_still_come(
+    paths, transport, changes, reason
+):
     with clients(paths, {1: ToyLearner()}):
         found, rejections = answered_and_finished(paths, transport, edit(changes))
     assert isinstance(found[1], ClientUpdate)
@@ -136,7 +156,9 @@ def test_a_control_variate_that_is_no_good_is_refused_with_the_update(paths, tra
         board = exchange._board("run")
         opened = board.open(0, "sft", asked.adapter, exchange._work(board, asked, (0, 1)))
         for number in (0, 1):
-            ExchangeClient(paths, number, ToyLearner(), shard)._commit(opened, ToyLearner().fit(asked, shard(number), lambda status: None))
+            ExchangeClient(paths, number, ToyLearner(), shard)._commit(
+                opened, ToyLearner().fit(asked, shard(number), lambda status: None)
+            )
         spoil(paths, opened)
         found = {answer.client_id: answer for answer in exchange.fit(asked, (0, 1))}
     assert found[0].control.load().sha256 == ToyLearner().fit(asked, shard(0), lambda status: None).control.sha256
@@ -145,7 +167,9 @@ def test_a_control_variate_that_is_no_good_is_refused_with_the_update(paths, tra
 
 
 def test_an_answer_is_taken_away_before_its_flag(paths, transport, monkeypatch):
-    """A client that finds its flag gone answers anew at once: what it writes then must not meet the removal of what was there before."""
+    """A client that finds its flag gone answers anew at once: what it writes then must not meet the removal of what was
+    there before.
+    """
     seen, moves = [], rejected_module._moved
 
     def move(path, to):

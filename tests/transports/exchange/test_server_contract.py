@@ -18,7 +18,14 @@ from tests.transports.contract import CLIENTS, LearnerWithReference, TransportCo
 def client_threads(root, learners, keys=None, **changes):
     """Clients in threads of this process; they end when the run is done."""
     clients = [
-        ExchangeClient(ExchangePaths(root), number, learner, shard, client_keys(keys, number) if keys else None, **({"heartbeat_s": 0.5} | changes))
+        ExchangeClient(
+            ExchangePaths(root),
+            number,
+            learner,
+            shard,
+            client_keys(keys, number) if keys else None,
+            **({"heartbeat_s": 0.5} | changes),
+        )
         for number, learner in learners.items()
     ]
     threads = [threading.Thread(target=client.run, daemon=True) for client in clients]
@@ -39,7 +46,9 @@ class TestThreads(TransportContract):
         @contextmanager
         def made(broken=(), errors=None):
             paths = ExchangePaths(tmp_path / "exchange")
-            learners = {number: LearnerWithReference(frozenset(broken), errors=errors or {}) for number in range(CLIENTS)}
+            learners = {
+                number: LearnerWithReference(frozenset(broken), errors=errors or {}) for number in range(CLIENTS)
+            }
             own = server_keys(self.keys) if self.keys else None
             transport = ExchangeTransport(paths, exchange_spec(CLIENTS, watch=self.watch), tmp_path / "received", own)
             transport.on_status = heard.append

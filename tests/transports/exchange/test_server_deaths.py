@@ -34,7 +34,9 @@ class Killed(BaseException):
 def commit(exchange, paths, client_id):
     board = exchange._board("run")
     opened = board.open(0, "sft", task().adapter, exchange._work(board, task(), (0, 1)))
-    ExchangeClient(paths, client_id, ToyLearner(), shard)._commit(opened, ToyLearner().fit(task(), shard(client_id), lambda status: None))
+    ExchangeClient(paths, client_id, ToyLearner(), shard)._commit(
+        opened, ToyLearner().fit(task(), shard(client_id), lambda status: None)
+    )
 
 
 def end(paths, transport, monkeypatch, error=Killed, answers=(1,), asked=(1,)):
@@ -60,7 +62,9 @@ def test_an_answer_that_ends_the_server_is_not_read_again_and_its_client_answers
         found = fit(exchange)
         finish(exchange)
     assert all(isinstance(answer, ClientUpdate) for answer in found.values())
-    assert [(each.client_id, each.reason) for each in exchange.rejected.rejections] == [(1, "the server ended while it read this answer")]
+    assert [(each.client_id, each.reason) for each in exchange.rejected.rejections] == [
+        (1, "the server ended while it read this answer")
+    ]
     assert second.learner.calls == [(0, 1)]
     assert first.learner.calls == [], "the other's answer was good, and counts"
 
@@ -73,7 +77,9 @@ def test_a_client_whose_answers_end_the_server_three_times_is_passed_over(paths,
         commit(exchange, paths, 1)
         assert isinstance(fit(exchange, (1,))[1], ClientFailure)
     with transport(timeout_s=20.0) as exchange, clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
-        assert all(isinstance(answer, ClientUpdate) for answer in fit(exchange, number=1).values()), "of this round alone"
+        assert all(isinstance(answer, ClientUpdate) for answer in fit(exchange, number=1).values()), (
+            "of this round alone"
+        )
         finish(exchange)
 
 
@@ -185,7 +191,11 @@ def reads_nothing(paths, kind, content):
     path = paths.global_adapter(0) if kind == "global_adapter" else paths.reference(file.sha256)
     path.write_bytes(content)
     opened = client._newest()
-    phase = {"phase": "va", "work": opened.work.model_copy(update={"reference": file})} if kind == "reference" else {"adapter": file}
+    phase = (
+        {"phase": "va", "work": opened.work.model_copy(update={"reference": file})}
+        if kind == "reference"
+        else {"adapter": file}
+    )
     client._answer(opened.model_copy(update=phase), opened.model_copy(update=phase).work, None)
     assert "cannot be begun" in told[-1]
     assert "is not a safetensors file" in told[-1] or kind == "reference"
@@ -193,7 +203,9 @@ def reads_nothing(paths, kind, content):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is limited as Linux does")
 def test_a_file_of_a_thousand_bytes_takes_no_memory_wherever_it_lies(tmp_path):
-    """As an update, a global adapter, a reference, an adapter of LOG_DIR and one of an earlier version, in half a gigabyte."""
+    """As an update, a global adapter, a reference, an adapter of LOG_DIR and one of an earlier version, in half a
+    gigabyte.
+    """
     assert all(len(bomb) < 2000 for bomb in BOMBS)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(tmp_path)]
@@ -209,7 +221,9 @@ def test_a_client_compares_the_length_before_it_reads_a_global_adapter(paths, tr
     with transport(server_keys(keys) if signed else None) as exchange:
         board = exchange._board("run")
         opened = board.open(0, "sft", task().adapter, exchange._work(board, task(), (0,)))
-        client = ExchangeClient(paths, 0, ToyLearner(), shard, client_keys(keys, 0) if signed else None, tell=told.append)
+        client = ExchangeClient(
+            paths, 0, ToyLearner(), shard, client_keys(keys, 0) if signed else None, tell=told.append
+        )
         for size in (0, opened.adapter.length + 1, 2**31, 2**40):
             os.truncate(paths.global_adapter(0), size)
             tracemalloc.start()

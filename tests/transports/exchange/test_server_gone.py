@@ -1,4 +1,6 @@
-"""The exchange directory goes while server and clients are at work in it: one error each, and none of them waits for ever."""
+"""The exchange directory goes while server and clients are at work in it: one error each, and none of them waits for
+ever.
+"""
 
 import os
 import shutil

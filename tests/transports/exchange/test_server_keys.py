@@ -25,7 +25,9 @@ def keys(tmp_path):
 
 
 def signed_answer(paths, transport, keys, spoil):
-    return answered(paths, lambda **spec: transport(server_keys(keys), **spec), spoil, keys=client_keys(keys, 1), asked=(1,))
+    return answered(
+        paths, lambda **spec: transport(server_keys(keys), **spec), spoil, keys=client_keys(keys, 1), asked=(1,)
+    )
 
 
 def test_a_signed_answer_counts(paths, transport, keys):
@@ -54,7 +56,11 @@ def test_with_keys_nothing_counts_that_the_client_has_not_signed(paths, transpor
 
 def test_another_clients_signature_is_refused(paths, transport, keys):
     found, rejections = answered(
-        paths, lambda **spec: transport(server_keys(keys), **spec), lambda paths, opened: None, keys=client_keys(keys, 2), asked=(1,)
+        paths,
+        lambda **spec: transport(server_keys(keys), **spec),
+        lambda paths, opened: None,
+        keys=client_keys(keys, 2),
+        asked=(1,),
     )
     assert "the signature is not client 1's" in found[1].reason
     assert len(rejections) == 1
@@ -63,7 +69,10 @@ def test_another_clients_signature_is_refused(paths, transport, keys):
 def test_a_replayed_answer_of_another_round_is_refused(paths, transport, keys):
     """The files of round 0, signed and all, under the names of round 1."""
     signed = server_keys(keys)
-    with transport(signed, timeout_s=1.5, keep_rounds=5) as exchange, client_threads(paths.root, {1: ToyLearner()}, keys):
+    with (
+        transport(signed, timeout_s=1.5, keep_rounds=5) as exchange,
+        client_threads(paths.root, {1: ToyLearner()}, keys),
+    ):
         fit(exchange, (1,))
         exchange.finish("run", 1, adapter())
     with transport(signed, timeout_s=0.5, keep_rounds=5) as exchange:
@@ -107,7 +116,11 @@ def test_a_task_that_was_changed_is_not_believed(paths, transport, keys):
         board = exchange._board("run")
         board.open(0, "sft", task().adapter, exchange._work(board, task(), (1,)))
         assert newest().round == 0
-        for changes in ({"adapter": {"sha256": "0" * 64, "length": 9}}, {"run_id": "another"}, {"phase": "done", "work": None}):
+        for changes in (
+            {"adapter": {"sha256": "0" * 64, "length": 9}},
+            {"run_id": "another"},
+            {"phase": "done", "work": None},
+        ):
             text = paths.task(0).read_text()
             paths.task(0).write_text(json.dumps(json.loads(text) | changes))
             assert newest() is None
@@ -130,7 +143,14 @@ def remembering(paths, keys, tmp_path, told=None, learner=None):
     memory = Memory(tmp_path / "state" / "answered.json", client_keys(keys, 1).public.server)
     memory.recall()
     return ExchangeClient(
-        paths, 1, learner or ToyLearner(), shard, client_keys(keys, 1), memory, grace_s=0.0, tell=(told if told is not None else []).append
+        paths,
+        1,
+        learner or ToyLearner(),
+        shard,
+        client_keys(keys, 1),
+        memory,
+        grace_s=0.0,
+        tell=(told if told is not None else []).append,
     )
 
 
@@ -172,7 +192,8 @@ def test_started_again_it_does_not_believe_an_older_signed_round(paths, transpor
             path.write_bytes(content)
         assert answer(remembering(paths, keys, tmp_path, told)) is None
         assert told[0].startswith(
-            "round 1 is not believed: this client has answered round 2 of this run; if the server was set back on purpose, delete "
+            "round 1 is not believed: this client has answered round 2 of this run; if the server was set back on "
+            "purpose, delete "
         )
         assert not paths.flag(1, 0).exists()
         opened(exchange, 2)
@@ -237,7 +258,9 @@ def test_a_run_that_was_left_does_not_come_back(paths, transport):
     client = ExchangeClient(paths, 0, ToyLearner(), shard)
     with transport() as exchange:
         for run_id in ("first", "second"):
-            exchange._board(run_id).open(0, "sft", task().adapter, exchange._work(exchange._board(run_id), task(), (0,)))
+            exchange._board(run_id).open(
+                0, "sft", task().adapter, exchange._work(exchange._board(run_id), task(), (0,))
+            )
             client._remember(client._newest().run_id)
         exchange.finish("first", 9, adapter())
         assert client._newest() is None

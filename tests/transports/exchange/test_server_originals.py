@@ -47,12 +47,21 @@ def answer(paths, client_id, number, update, **contribution):
 
 
 def peer(paths, client_id, number, names, contribution):
-    """One round of a peer: adds 1 to every number of the global adapter that it finds. `names` maps those it writes otherwise."""
+    """One round of a peer: adds 1 to every number of the global adapter that it finds.
+
+    `names` maps those it writes otherwise.
+    """
     while not paths.phase(number).exists():
         time.sleep(0.01)
     state = torch.load(paths.original_global(number), weights_only=True)
     assert list(state) == [in_memory("w")]
-    answer(paths, client_id, number, saved({names.get(name, name): tensor + 1 for name, tensor in state.items()}), **contribution)
+    answer(
+        paths,
+        client_id,
+        number,
+        saved({names.get(name, name): tensor + 1 for name, tensor in state.items()}),
+        **contribution,
+    )
 
 
 @contextmanager
@@ -64,7 +73,9 @@ def a_peer(paths, client_id=1, number=0, names=(), **contribution):
 
 
 def judged(paths, transport, update=GOOD, keys=None, originals=ORIGINALS, put=None, **contribution):
-    """The answer to a round that is open, when client 1 has committed these files; `put` does something with them before the server looks."""
+    """The answer to a round that is open, when client 1 has committed these files; `put` does something with them
+    before the server looks.
+    """
     with transport(keys, timeout_s=0.3, originals=originals) as exchange:
         board = exchange._board("run")
         board.open(0, "sft", adapter(1.0, 2.0, 3.0), exchange._work(board, task(0), (1,)))
@@ -95,13 +106,22 @@ def test_its_training_time_is_taken_from_its_files_when_it_does_not_say(paths, t
 
 def test_four_clients_two_of_them_such_peers_all_count_in_every_round(paths, transport):
     fed = federation(clients=4, rounds=2)
-    peers = [threading.Thread(target=peer, args=(paths, client, number, {}, {}), daemon=True) for client in (2, 3) for number in range(4)]
-    with transport(timeout_s=60.0, originals=(2, 3), keep_rounds=9) as exchange, clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
+    peers = [
+        threading.Thread(target=peer, args=(paths, client, number, {}, {}), daemon=True)
+        for client in (2, 3)
+        for number in range(4)
+    ]
+    with (
+        transport(timeout_s=60.0, originals=(2, 3), keep_rounds=9) as exchange,
+        clients(paths, {0: ToyLearner(), 1: ToyLearner()}),
+    ):
         for thread in peers:
             thread.start()
         records = [result.record for result in fed.run(START, exchange)]
         finish(exchange)
-    assert [(record.phase, record.clients) for record in records] == [(phase, (0, 1, 2, 3)) for phase in ("sft", "sft", "va", "va")]
+    assert [(record.phase, record.clients) for record in records] == [
+        (phase, (0, 1, 2, 3)) for phase in ("sft", "sft", "va", "va")
+    ]
     assert all(weight > 0 for record in records for weight in record.weights)
     assert not list(paths.rejected.glob("*"))
 
@@ -109,11 +129,17 @@ def test_four_clients_two_of_them_such_peers_all_count_in_every_round(paths, tra
 def test_what_it_reads_is_written_before_the_phase_file_and_only_where_it_is_wanted(paths, transport, monkeypatch):
     written = []
     write = quarantine.write_bytes
-    monkeypatch.setattr(quarantine, "write_bytes", lambda path, content: (written.append(path.name), write(path, content)))
+    monkeypatch.setattr(
+        quarantine, "write_bytes", lambda path, content: (written.append(path.name), write(path, content))
+    )
     for number, originals in enumerate([(), ORIGINALS]):
         with transport(timeout_s=0.1, originals=originals) as exchange:
             list(exchange.fit(task(number), (0, 1)))
-    assert [name for name in written if "_0." in name] == ["global_round_0.safetensors", "task_round_0.json", "phase_0.txt"]
+    assert [name for name in written if "_0." in name] == [
+        "global_round_0.safetensors",
+        "task_round_0.json",
+        "phase_0.txt",
+    ]
     later = [name for name in written if "_1." in name]
     assert set(later[:-1]) == {"global_round_1.safetensors", "global_round_1.pt", "task_round_1.json"}
     assert later[-1] == "phase_1.txt"
@@ -165,13 +191,19 @@ def test_the_final_adapter_is_left_for_it_and_old_ones_go(paths, transport):
 def test_whom_the_setting_does_not_name_is_told_so(paths, transport):
     found = judged(paths, transport, originals=(2,))
     assert isinstance(found, ClientFailure)
-    assert found.reason == "refused: the answer has only the original fields, and ORIGINAL_CLIENTS does not name client 1"
-    assert sorted(path.name.split("_", 1)[1] for path in paths.rejected.glob("*_client_1_round_0.pt")) == ["client_1_round_0.pt"]
+    assert (
+        found.reason == "refused: the answer has only the original fields, and ORIGINAL_CLIENTS does not name client 1"
+    )
+    assert sorted(path.name.split("_", 1)[1] for path in paths.rejected.glob("*_client_1_round_0.pt")) == [
+        "client_1_round_0.pt"
+    ]
 
 
 def test_with_keys_its_answer_is_nobodys(paths, transport, tmp_path):
     create_keys(KeyPaths(tmp_path / "keys"), 2)
-    assert "client 1 has not signed it" in judged(paths, transport, keys=server_keys(KeyPaths(tmp_path / "keys"))).reason
+    assert (
+        "client 1 has not signed it" in judged(paths, transport, keys=server_keys(KeyPaths(tmp_path / "keys"))).reason
+    )
 
 
 def test_a_client_of_ours_may_have_its_number(paths, transport):
@@ -202,7 +234,9 @@ def test_its_files_from_before_the_round_count_for_nothing(paths, transport):
         assert found.reason.endswith("refused: the answer is older than the round")
 
 
-@pytest.mark.parametrize("contribution", [{"client": 0}, {"client": 70}, {"round": 3}, {"phase": "va"}, {"phase": "\x1b"}])
+@pytest.mark.parametrize(
+    "contribution", [{"client": 0}, {"client": 70}, {"round": 3}, {"phase": "va"}, {"phase": "\x1b"}]
+)
 def test_it_may_not_contradict_its_file_names(paths, transport, contribution):
     reason = judged(paths, transport, **contribution).reason
     assert f"refused: the answer is of {next(iter(contribution))} " in reason
@@ -259,7 +293,11 @@ def test_an_update_that_is_no_such_adapter_is_refused_with_its_reason_and_moved(
 
 
 def test_the_others_count_all_the_same(paths, transport):
-    with transport(timeout_s=20.0, originals=ORIGINALS) as exchange, clients(paths, {0: ToyLearner()}), a_peer(paths, names={"w.default": "v"}):
+    with (
+        transport(timeout_s=20.0, originals=ORIGINALS) as exchange,
+        clients(paths, {0: ToyLearner()}),
+        a_peer(paths, names={"w.default": "v"}),
+    ):
         found = fit(exchange)
         finish(exchange)
     assert isinstance(found[0], ClientUpdate)

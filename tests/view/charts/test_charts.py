@@ -1,4 +1,5 @@
-"""The charts: what they draw is what the tables say, however long the run; and a browser gets no more than it can draw."""
+"""The charts: what they draw is what the tables say, however long the run; and a browser gets no more than it
+can draw."""
 
 import json
 import math
@@ -26,7 +27,10 @@ PHASES = ("sft", "va")
 OF_A_RUN = {
     **{f"client_losses {phase}": lambda v, phase=phase: charts.client_losses(v, phase, (0, 3)) for phase in PHASES},
     **{f"held_out_loss {phase}": lambda v, phase=phase: charts.held_out_loss(v, phase) for phase in PHASES},
-    **{f"overlay {phase}": lambda v, phase=phase: charts.overlay(v, view(2, 8, seed=9, run_id="other"), phase) for phase in PHASES},
+    **{
+        f"overlay {phase}": lambda v, phase=phase: charts.overlay(v, view(2, 8, seed=9, run_id="other"), phase)
+        for phase in PHASES
+    },
     **{f"scores {phase}": lambda v, phase=phase: charts.scores(v, phase, (0, 3)) for phase in (*PHASES, None)},
     "preference_accuracy": charts.preference_accuracy,
     "weights_area": charts.weights_area,
@@ -64,7 +68,9 @@ def wording(spec):
     return " ".join([spec["title"]["text"], *spec["title"].get("subtitle", [])])
 
 
-shapes = st.tuples(st.integers(1, 40), st.integers(1, 30), st.integers(0, 40), st.integers(0, 99)).filter(lambda shape: shape[2] <= shape[0])
+shapes = st.tuples(st.integers(1, 40), st.integers(1, 30), st.integers(0, 40), st.integers(0, 99)).filter(
+    lambda shape: shape[2] <= shape[0]
+)
 
 
 # --- every chart
@@ -117,8 +123,15 @@ def test_axes_have_titles_and_units():
         for encoding in encodings(draw(view(3, 6)).to_dict()):
             for side in ("x", "y"):
                 channel = encoding.get(side, {})
-                assert "field" not in channel or "title" in channel or channel["field"] in ("at", "level", "middle", "weight"), (name, channel)
-    assert encodings(charts.held_out_loss(view(3, 6), "sft").to_dict())[0]["y"]["title"] == "loss (nats per response token)"
+                assert (
+                    "field" not in channel
+                    or "title" in channel
+                    or channel["field"] in ("at", "level", "middle", "weight")
+                ), (name, channel)
+    assert (
+        encodings(charts.held_out_loss(view(3, 6), "sft").to_dict())[0]["y"]["title"]
+        == "loss (nats per response token)"
+    )
     assert encodings(charts.client_losses(view(3, 6), "va").to_dict())[0]["y"]["title"] == "loss (nats per pair)"
 
 
@@ -175,8 +188,12 @@ def test_of_more_the_median_the_band_and_those_that_were_asked_for():
 
 def test_the_base_model_and_the_reference_policy_are_rules():
     run = view(3, 6)
-    assert all_data(charts.held_out_loss(run, "sft").to_dict(), "level").to_dict("records") == [{"level": 6.5, "text": "base model 6.50"}]
-    assert all_data(charts.held_out_loss(run, "va").to_dict(), "level")["level"].tolist() == pytest.approx([math.log(2)])
+    assert all_data(charts.held_out_loss(run, "sft").to_dict(), "level").to_dict("records") == [
+        {"level": 6.5, "text": "base model 6.50"}
+    ]
+    assert all_data(charts.held_out_loss(run, "va").to_dict(), "level")["level"].tolist() == pytest.approx(
+        [math.log(2)]
+    )
     without = replace(view(3, 6), base=None)
     assert not any("level" in row for row in rows_of(charts.held_out_loss(without, "sft").to_dict()))
 
@@ -200,7 +217,10 @@ def test_stacked_weights_are_the_weights_and_fill_the_column(shape):
         assert column["weight"].sum() == pytest.approx(1.0)
         assert np.allclose(column["low"].to_numpy()[1:], column["high"].to_numpy()[:-1])
     drawn = {(int(at) - 1, name): weight for at, name, weight in table[["at", "name", "weight"]].to_numpy()}
-    weights = {(number, f"client {client}"): weight for number, client, weight in run.shares[["round", "client", "weight"]].to_numpy()}
+    weights = {
+        (number, f"client {client}"): weight
+        for number, client, weight in run.shares[["round", "client", "weight"]].to_numpy()
+    }
     weights = {(int(number), name.removesuffix(".0")): weight for (number, name), weight in weights.items()}
     named = {key: weight for key, weight in drawn.items() if key[1] != "others"}
     assert named == pytest.approx({key: weights[key] for key in named})
@@ -223,7 +243,7 @@ def test_cells_of_the_heat_map_are_means_of_what_they_hold():
     assert table["at"].nunique() == 100
     assert table["label"].nunique() == 50
     for at, label, weight in table[["at", "label", "weight"]].sample(40, random_state=1).to_numpy():
-        low, high = map(int, label.split("–"))  # noqa: RUF001
+        low, high = map(int, label.split("–"))
         shares = LONG.shares
         inside = shares[shares["client"].between(low, high) & shares["round"].between(at - 3, at + 1)]
         assert len(inside) == 20
@@ -243,7 +263,9 @@ def test_who_gained_and_who_lost_has_a_shape_of_its_own():
     means = run.shares.groupby("client")[["weight", "sample_share"]].mean()
     for client, row in means.iterrows():
         change = row["weight"] - row["sample_share"]
-        assert table.loc[client, "kind"] == ("gained influence" if change > 0.0005 else "lost influence" if change < -0.0005 else "unchanged")
+        assert table.loc[client, "kind"] == (
+            "gained influence" if change > 0.0005 else "lost influence" if change < -0.0005 else "unchanged"
+        )
     shape = next(encoding["shape"] for encoding in encodings(spec) if "shape" in encoding)
     assert len(set(shape["scale"]["range"])) == len(shape["scale"]["domain"])
     even = replace(run, shares=run.shares.assign(weight=0.2, sample_share=0.2))
@@ -272,17 +294,26 @@ def test_what_verification_won_is_a_share_of_the_loss_with_the_prior():
     spec = charts.verification_gain(run).to_dict()
     assert np.allclose(all_data(spec, "gain")["gain"], 0.2)  # 1 - 1 / 1.25
     rounds = run.rounds.assign(loss_prior=[math.nan, 0.0, *run.rounds["loss_prior"][2:]])
-    assert all_data(charts.verification_gain(replace(run, rounds=rounds)).to_dict(), "gain")["at"].tolist() == [3, 4, 5, 6]
+    assert all_data(charts.verification_gain(replace(run, rounds=rounds)).to_dict(), "gain")["at"].tolist() == [
+        3,
+        4,
+        5,
+        6,
+    ]
 
 
 def test_a_run_without_verification_has_no_picture_of_it():
     run = view(3, 6)
     none = replace(
         run,
-        rounds=run.rounds.assign(loss_prior=math.nan, loss_weights=math.nan, verify_seconds=math.nan, lora_error=math.nan),
+        rounds=run.rounds.assign(
+            loss_prior=math.nan, loss_weights=math.nan, verify_seconds=math.nan, lora_error=math.nan
+        ),
         shares=run.shares.assign(prior=math.nan),
     )
-    assert [OF_A_RUN[name](none) for name in ("prior_and_weight", "verification_gain", "verification_seconds", "lora_error")] == [None] * 4
+    assert [
+        OF_A_RUN[name](none) for name in ("prior_and_weight", "verification_gain", "verification_seconds", "lora_error")
+    ] == [None] * 4
 
 
 def test_the_gap_that_is_closed_by_method_with_its_interval():
@@ -291,10 +322,17 @@ def test_the_gap_that_is_closed_by_method_with_its_interval():
     table = all_data(spec, "method")
     assert table["method"].tolist() == ["FCCL, verified", "oracle (no bad clients)"]
     assert table[["low", "at", "high"]].round(2).values.tolist() == [[0.79, 0.8, 0.81], [1, 1, 1]]
-    assert table[["figure", "interval", "label", "verdict"]].values.tolist()[0] == ["80%", "79% to 81%", "80%", "better"]
+    assert table[["figure", "interval", "label", "verdict"]].values.tolist()[0] == [
+        "80%",
+        "79% to 81%",
+        "80%",
+        "better",
+    ]
     assert table["label"].tolist()[1] == ""
     assert charts.gap_closed(comparison(), flipped) is None
-    assert "NaN" not in vl_convert.vegalite_to_svg(charts.gap_closed(comparison(), shuffled).properties(width=300).to_dict(), allowed_base_urls=[])
+    assert "NaN" not in vl_convert.vegalite_to_svg(
+        charts.gap_closed(comparison(), shuffled).properties(width=300).to_dict(), allowed_base_urls=[]
+    )
 
 
 def test_a_gap_beyond_the_picture_is_at_its_edge_and_says_so():
@@ -314,7 +352,9 @@ def test_two_runs_differ_by_dash_and_colour_and_begin_at_the_phases_first_round(
     for channel in ("color", "strokeDash"):
         assert encoding[channel]["scale"]["domain"] == ["a", "b"]
         assert len({json.dumps(value) for value in encoding[channel]["scale"]["range"]}) == 2
-    assert len(set(all_data(charts.overlay(short, short, "va").to_dict(), "run")["run"])) == 2, "a run may be laid over itself"
+    assert len(set(all_data(charts.overlay(short, short, "va").to_dict(), "run")["run"])) == 2, (
+        "a run may be laid over itself"
+    )
 
 
 def test_effective_clients_stand_beside_those_aggregated():
@@ -332,7 +372,11 @@ def test_topics_are_counted_per_client():
     spec = charts.topics(data, "va").to_dict()
     drawn = {(row["topic"], row["client"]): row["examples"] for row in rows_of(spec)}
     clients = enumerate(("0", "1!", "2"))
-    assert drawn == {(topic, name): data.topics_by_client["va"][client][at] for client, name in clients for at, topic in enumerate(data.topics)}
+    assert drawn == {
+        (topic, name): data.topics_by_client["va"][client][at]
+        for client, name in clients
+        for at, topic in enumerate(data.topics)
+    }
     assert "spoilt" in encodings(spec)[0]["x"]["title"]
 
 
@@ -352,7 +396,9 @@ def test_topics_that_look_alike_stay_apart():
     assert "(none)" in set(table["topic"])
 
 
-@pytest.mark.parametrize(("measure", "field"), [("perplexity", "perplexity"), ("exact", "exact"), ("preference", "preference")])
+@pytest.mark.parametrize(
+    ("measure", "field"), [("perplexity", "perplexity"), ("exact", "exact"), ("preference", "preference")]
+)
 def test_every_model_has_its_figure_and_its_interval(measure, field):
     report = evaluation()
     spec = charts.evaluation(report, measure).to_dict()
