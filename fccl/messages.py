@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Protocol
 
 from fccl.adapters.adapter import Adapter, Form
-from fccl.adapters.ranks import AnyAdapter, CompletedAdapter, first, of_rank, rank_of
+from fccl.adapters.ranks import AnyAdapter, WithFrozen, leading, of_rank, rank_of
 from fccl.adapters.stored import StoredAdapter
 from fccl.data.shards import ClientShard
 from fccl.errors import AdapterError, FcclError, OutputError, StorageError, UpdateRejected
@@ -51,8 +51,8 @@ class FitTask:
 
     @cached_property
     def trained(self) -> Adapter:
-        """What of the adapter a client trains, unless its own rank is lower; the rest stands frozen behind it."""
-        return first(self.adapter, self.model.lora_r)
+        """The part of the adapter that a client trains, unless its own rank is lower; the rest stays frozen."""
+        return leading(self.adapter, self.model.lora_r)
 
     def require_rank(self, rank: int) -> None:
         """Raises `AdapterError` when no client may train so many directions."""
@@ -130,12 +130,9 @@ class ClientUpdate:
         except AdapterError as error:
             raise UpdateRejected(str(error)) from error
 
-    def behind(self, before: Adapter) -> ClientUpdate:
-        """The same with those directions of `before` that it did not train behind its own; itself when there
-        are none."""
-        return (
-            self if self.adapter.form == before.form else replace(self, adapter=CompletedAdapter(self.adapter, before))
-        )
+    def with_frozen(self, before: Adapter) -> ClientUpdate:
+        """The same update with the directions of `before` that stayed frozen; itself when it trained all of them."""
+        return self if self.adapter.form == before.form else replace(self, adapter=WithFrozen(self.adapter, before))
 
     def change_from(self, before: Adapter) -> float:
         """The L2 norm of what it changed of `before`, the round's adapter.

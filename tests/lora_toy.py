@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from fccl.adapters.adapter import Adapter
-from fccl.adapters.ranks import first
+from fccl.adapters.ranks import leading
 from fccl.aggregation.rules import aggregation
 from fccl.data.shards import ClientShard
 from fccl.federation.rounds import Federation, FederationState
@@ -45,11 +45,11 @@ class LoraLearner:
         draw = torch.Generator().manual_seed(task.client_seed(shard.client_id))
         tensors = {
             name: tensor + 0.3 * torch.randn(tensor.shape, generator=draw)
-            for name, tensor in first(task.adapter, rank).tensors.items()
+            for name, tensor in leading(task.adapter, rank).tensors.items()
         }
         if task.reference is not None:
             tensors = {
-                name: tensor + 0.1 * first(task.reference, rank).tensors[name] for name, tensor in tensors.items()
+                name: tensor + 0.1 * leading(task.reference, rank).tensors[name] for name, tensor in tensors.items()
             }
         return replace(report, phase=task.phase, adapter=Adapter(tensors))
 

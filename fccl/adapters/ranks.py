@@ -1,8 +1,8 @@
-"""LoRA factors by their directions: which of them somebody trains, and which stand frozen behind those.
+"""LoRA factors by their directions: the leading ones, which a client trains, and the trailing ones, which stay frozen.
 
-Direction k of a module is row k of A (rank, fan_in) and column k of B (fan_out, rank). Whoever trains k directions of a
-wider adapter trains the first k (`first`) and has the others (`rest`) in its frozen base model. Whatever holds no LoRA
-factors has rank 0, and nothing here changes it.
+Direction k of a module is row k of A (rank, fan_in) and column k of B (fan_out, rank). A client that trains k
+directions of a wider adapter trains the first k (`leading`); the others (`trailing`) are part of its frozen base model.
+An adapter without LoRA factors has rank 0, and nothing here changes it.
 """
 
 from __future__ import annotations
@@ -62,33 +62,32 @@ def of_rank(form: Form, rank: int) -> Form:
     return Form({name: _shape(name, shape, rank) for name, shape in form.shapes.items()})
 
 
-def first(adapter: Adapter, rank: int) -> Adapter:
-    """The first `rank` directions of every module: what a client of that rank trains.
+def leading(adapter: Adapter, rank: int) -> Adapter:
+    """The first `rank` directions of every module: the part that a client of that rank trains.
 
     The adapter itself when it has no more.
     """
     return _directions(adapter, slice(0, rank)) if rank_of(adapter.form) > rank else adapter
 
 
-def rest(adapter: Adapter, rank: int) -> Adapter | None:
-    """All directions but the first `rank`: what stands frozen in that client's base model. None when there are none."""
+def trailing(adapter: Adapter, rank: int) -> Adapter | None:
+    """All directions but the first `rank`: the part that is frozen in that client's base model; None if it is empty."""
     return _directions(adapter, slice(rank, None)) if rank_of(adapter.form) > rank else None
 
 
-def completed(update: Adapter, before: Adapter) -> Adapter:
-    """An update with what stood frozen behind it: its own directions, then those of `before` that it did not train. Of
-    `before`'s form.
+def with_frozen(update: Adapter, before: Adapter) -> Adapter:
+    """The update as a whole adapter, of `before`'s form: its own directions, then those of `before` that stayed frozen.
 
     Raises `AdapterError` when the update does not fit `before`.
     """
     rank = rank_of(update.form)
     of_rank(before.form, min(rank, rank_of(before.form))).require(update.form)
-    behind = rest(before, rank)
-    if behind is None:
+    frozen = trailing(before, rank)
+    if frozen is None:
         return update
     return Adapter(
         {
-            name: torch.cat([tensor, behind.tensors[name]], dim=0 if _A in name else 1)
+            name: torch.cat([tensor, frozen.tensors[name]], dim=0 if _A in name else 1)
             for name, tensor in update.tensors.items()
         }
     )
@@ -102,10 +101,8 @@ def distance(one: Adapter, other: Adapter) -> float:
 
 
 @dataclass(frozen=True)
-class CompletedAdapter:
-    """`completed(update, before)`, made whenever it is loaded: with updates that are in files, one at a time is in
-    memory.
-    """
+class WithFrozen:
+    """`with_frozen(update, before)`, made at every load: of updates that are in files, one at a time is in memory."""
 
     update: AnyAdapter
     before: Adapter
@@ -117,14 +114,14 @@ class CompletedAdapter:
 
     def load(self) -> Adapter:
         """Raises as the update's own `load` does."""
-        return completed(self.update.load(), self.before)
+        return with_frozen(self.update.load(), self.before)
 
     def save(self, path: Path) -> None:
         """Write the file, all or nothing."""
         self.load().save(path)
 
 
-AnyAdapter = Adapter | StoredAdapter | CompletedAdapter  # `load()` is the adapter, `form` its names and shapes
+AnyAdapter = Adapter | StoredAdapter | WithFrozen  # `load()` is the adapter, `form` its names and shapes
 
 
 def _shape(name: str, shape: tuple[int, ...], rank: int) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fccl.adapters.adapter import Adapter
-from fccl.adapters.ranks import CompletedAdapter, first, pairs
+from fccl.adapters.ranks import WithFrozen, leading, pairs
 from fccl.aggregation.fedavg import FedAvg
 from fccl.aggregation.geometric_median import GeometricMedian
 from fccl.aggregation.krum import Krum, MultiKrum
@@ -61,10 +61,8 @@ class LoraMean(Stateless):
         self.weighing.require(updates)
 
     def aggregate(self, before: Adapter, parts: Parts, state: ServerState) -> Aggregated:
-        trained = first(before, self.lora_r)
-        alike = [
-            update if update.form == trained.form else CompletedAdapter(update, trained) for update in parts.updates
-        ]
+        trained = leading(before, self.lora_r)
+        alike = [update if update.form == trained.form else WithFrozen(update, trained) for update in parts.updates]
         weights = self.weighing.weigh(trained, Parts(parts.weights, alike))
         factors = {
             pair: self._factors(product) for pair, product in mean_products(before, Parts(weights, parts.updates))

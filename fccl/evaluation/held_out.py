@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fccl.adapters.adapter import Adapter
-from fccl.adapters.ranks import completed
+from fccl.adapters.ranks import with_frozen
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.evaluation.preference import accuracy
 from fccl.messages import FitTask
@@ -137,7 +137,7 @@ class VerificationLoss:
     def _sum(self, task: FitTask, adapter: Adapter, on_share: Callable[[Tensor], None]) -> float:
         """The loss, batch by batch: `on_share` gets each batch's share in the mean, to differentiate."""
         lengths, share_of = self._responses(task) if task.phase == "sft" else self._preferences(task)
-        self._split.model.load(completed(adapter, task.adapter))
+        self._split.model.load(with_frozen(adapter, task.adapter))
         total = 0.0
         for indices in length_sorted_batches(lengths, task.train.batch_size):  # as much memory as a training step
             share = share_of(indices)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from fccl.adapters.adapter import Adapter
-from fccl.adapters.ranks import first, rank_of
+from fccl.adapters.ranks import leading, rank_of
 from fccl.errors import UpdateRejected
 from fccl.messages import ClientUpdate
 from fccl.records.run import MedianNorms
@@ -42,7 +42,7 @@ def measured(update: ClientUpdate, adapter: Adapter, start: Adapter) -> ClientUp
     Raises `UpdateRejected` when a number in it is larger than `LARGEST`.
     """
     require_sizes(adapter, "its update")
-    change = adapter.distance(first(start, rank_of(adapter.form)))
+    change = adapter.distance(leading(start, rank_of(adapter.form)))
     if update.control is None:
         return replace(update, change_norm=change)
     control = update.control.load()

@@ -126,7 +126,7 @@ class Federation:
         far_out = too_long(updates, self.plan.max_update_ratio, state.norms)
         settled = self._settle(state, task, *self._leave_out(updates, excluded, far_out))
         record = self._record(state, task, selected, settled, started)
-        whole = tuple(update.behind(task.adapter) for update in settled.updates)
+        whole = tuple(update.with_frozen(task.adapter) for update in settled.updates)
         return RoundResult(record, settled.aggregated.weights, whole, self._state_after(state, settled))
 
     def _record(
@@ -235,7 +235,7 @@ class Federation:
         """
         while True:
             self._require_quorum(task, updates, excluded)
-            weighing = self.rule.weigh(task, [update.behind(task.trained) for update in updates])
+            weighing = self.rule.weigh(task, [update.with_frozen(task.trained) for update in updates])
             if weighing.unfit:
                 updates, excluded = self._leave_out(
                     updates, excluded, {updates[index].client_id: NO_LOSS for index in weighing.unfit}
@@ -278,7 +278,7 @@ class Federation:
     def _has_loss(self, task: FitTask, update: ClientUpdate) -> bool:
         """Whether the server's model has a finite loss under this update alone; true where the server has no
         examples."""
-        adapter = update.behind(task.adapter).adapter.load()
+        adapter = update.with_frozen(task.adapter).adapter.load()
         try:
             self._held_out(task, adapter)
         except BadAggregate:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from fccl.adapters.adapter import Adapter, Form
-from fccl.adapters.ranks import first, of_rank, pairs, rank_of, rest
+from fccl.adapters.ranks import leading, of_rank, pairs, rank_of, trailing
 from fccl.errors import ModelError
 from fccl.model.base_model import first_line
 from fccl.model.encoding import Batch
@@ -64,9 +64,9 @@ class LanguageModel:
         Whatever was loaded before leaves no trace. Raises `AdapterError` when the adapter does not fit this model.
         """
         of_rank(self._form, max(self.spec.lora_r, rank_of(adapter.form))).require(adapter.form)
-        own = first(adapter, self.spec.lora_r)
+        own = leading(adapter, self.spec.lora_r)
         with torch.no_grad():
-            self._frozen.hold(rest(adapter, self.spec.lora_r))
+            self._frozen.hold(trailing(adapter, self.spec.lora_r))
             for name, parameter in self.factors.items():
                 parameter.copy_(own.tensors[name])
 

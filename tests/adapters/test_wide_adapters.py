@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from fccl.adapters.adapter import Adapter
-from fccl.adapters.ranks import completed, of_rank, pairs, rank_of
+from fccl.adapters.ranks import of_rank, pairs, rank_of, with_frozen
 from fccl.aggregation.rules import aggregation
 from fccl.contribution.reported import ContributionRule
 from fccl.data.examples import PreferencePair, SftExample
@@ -161,7 +161,7 @@ def test_usual_runs_pay_nothing_and_the_same_rest_is_folded_once(models, monkeyp
     one = wide(model, RANK + 4)
     model.load(one)
     trained = wide(model, RANK, 2)
-    model.load(completed(trained, one))
+    model.load(with_frozen(trained, one))
     assert len(folded) == 1, "another first part, the same rest"
     assert model.adapter().sha256 == trained.sha256
 

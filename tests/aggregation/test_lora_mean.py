@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from transformers import AutoModelForCausalLM
 
 from fccl.adapters.adapter import Adapter
-from fccl.adapters.ranks import first, pairs, rest
+from fccl.adapters.ranks import leading, pairs, trailing
 from fccl.aggregation import lora_products
 from fccl.aggregation.lora_mean import LoraMean, product_error, require_frozen_a
 from fccl.aggregation.lora_products import ProductSum
@@ -129,7 +129,7 @@ def test_exact_is_the_mean_itself_and_begins_with_svd(seed, count, rank):
     assert distance(exact, dense(after)) <= 1e-6 * norm(exact)
     assert product_error(updates[0], Parts(weights, updates), after) < 1e-6
     best = mean("svd", rank, updates[0], weights, updates)
-    assert first(after, rank).sha256 == best.sha256
+    assert leading(after, rank).sha256 == best.sha256
     widths = {pair.rank for pair in pairs(after.form)}
     assert widths == {
         max(rank, min(rank * count, 12))
@@ -180,7 +180,7 @@ def test_what_a_client_does_not_train_counts_as_unchanged(seed, wide, rank):
     updates = [factors(seed + 1 + i, own) for i, own in enumerate(ranks)]
     meant = []
     for own, update in zip(ranks, updates, strict=True):
-        frozen = rest(before, own)
+        frozen = trailing(before, own)
         meant.append(
             {module: product + (dense(frozen)[module] if frozen else 0) for module, product in dense(update).items()}
         )
@@ -200,7 +200,7 @@ def test_what_a_client_does_not_train_counts_as_unchanged(seed, wide, rank):
 @settings(max_examples=few(10), deadline=None)
 def test_first_and_rest_are_the_whole(seed, rank):
     adapter = factors(seed, 4)
-    head, tail = dense(first(adapter, rank)), rest(adapter, rank)
+    head, tail = dense(leading(adapter, rank)), trailing(adapter, rank)
     assert (tail is None) == (rank >= 4)
     whole = {module: product + (dense(tail)[module] if tail else 0) for module, product in head.items()}
     assert distance(whole, dense(adapter)) <= 1e-5 * norm(dense(adapter))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from fccl.adapters.adapter import Adapter
-from fccl.adapters.ranks import completed, first, of_rank
+from fccl.adapters.ranks import leading, of_rank, with_frozen
 from fccl.aggregation.mean import weighted_mean
 from fccl.contribution.leave_one_out import LeaveOneOut
 from fccl.contribution.validation_loss import ValidationLoss
@@ -336,7 +336,7 @@ def test_what_clients_train_of_a_wider_adapter_is_judged_with_the_rest_behind_it
         **({"reference": wider(tiny_model, 6, 6)} if phase == "va" else {}),
     )
     for client in clients:
-        whole = completed(client, wide.adapter)
+        whole = with_frozen(client, wide.adapter)
         expected = by_hand(tiny_model, split, phase, whole, wide.reference)
         assert loss.loss(wide, client) == loss.loss(wide, whole) == pytest.approx(expected, rel=1e-5)
         assert abs(loss.loss(wide, client) - loss.loss(task(phase), client)) > 1e-3
@@ -360,9 +360,9 @@ def test_sources_weigh_updates_of_different_ranks_under_a_wider_adapter(tiny_mod
         Contribution(avg_loss=1.0, num_samples=5, seconds=0.0),
         TrainingReport(tokens=1, tokens_per_second=1.0, steps=1),
     )
-    sent = [first(wider(tiny_model, 4, number), rank) for number, rank in enumerate((4, 1, 2))]
+    sent = [leading(wider(tiny_model, 4, number), rank) for number, rank in enumerate((4, 1, 2))]
     updates = [
-        ClientUpdate("run", number, 0, "sft", adapter, said, report).behind(wide.trained)
+        ClientUpdate("run", number, 0, "sft", adapter, said, report).with_frozen(wide.trained)
         for number, adapter in enumerate(sent)
     ]
     weighing = source(loss).weigh(wide, updates)

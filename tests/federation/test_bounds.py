@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fccl.adapters.ranks import first
+from fccl.adapters.ranks import leading
 from fccl.errors import UpdateRejected
 from fccl.federation.bounds import LARGEST, farthest, measured, medians, norm, too_long
 from fccl.records.run import MedianNorms
@@ -51,7 +51,7 @@ def test_an_update_is_measured_once_and_for_all(numbers):
 
 def test_an_update_of_lower_rank_is_measured_along_what_it_trained():
     before, own = factors(1, 4), factors(2, 2)
-    assert measured(update(0, (), kept=own), own, before).change_norm == own.distance(first(before, 2))
+    assert measured(update(0, (), kept=own), own, before).change_norm == own.distance(leading(before, 2))
 
 
 @given(st.lists(norms, min_size=3, max_size=9), st.floats(2, 1e4), st.floats(1.001, 1e9))

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from fccl.adapters.adapter import load_adapter
-from fccl.adapters.ranks import completed, first, rank_of
+from fccl.adapters.ranks import leading, rank_of, with_frozen
 from fccl.adapters.stored import StoredAdapter
 from fccl.contribution.leave_one_out import LeaveOneOut
 from fccl.contribution.reported import ContributionRule
@@ -103,7 +103,7 @@ def test_a_clients_last_update_is_kept_with_what_stood_behind_it(tmp_path):
     for client_id, rank in enumerate((3, 1, 2, 3)):
         kept = load_adapter(folder.paths.client_adapter(client_id, "sft"))
         assert kept.form == before.form
-        assert completed(first(kept, rank), before).sha256 == kept.sha256 != before.sha256
+        assert with_frozen(leading(kept, rank), before).sha256 == kept.sha256 != before.sha256
 
 
 @pytest.mark.parametrize("source", [ContributionRule, Verified, LeaveOneOut, ValidationLoss])

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from fccl.adapters.adapter import Adapter
-from fccl.adapters.ranks import first
+from fccl.adapters.ranks import leading
 from fccl.adapters.stored import AdapterReader, StoredAdapter
 from fccl.errors import FederationError, ForeignAnswer, NotAFile, UpdateRejected
 from fccl.keys import Keys
@@ -162,8 +162,8 @@ class ExchangeTransport:
     def _adapters(self, task: FitTask, rank: int) -> AdapterReader:
         """What reads updates of this rank. Raises `AdapterError` when the task allows none."""
         task.require_rank(rank)
-        if rank not in self._readers or self._readers[rank].form != first(task.trained, rank).form:
-            self._readers[rank] = AdapterReader.like(first(task.trained, rank))
+        if rank not in self._readers or self._readers[rank].form != leading(task.trained, rank).form:
+            self._readers[rank] = AdapterReader.like(leading(task.trained, rank))
         return self._readers[rank]
 
     def _publish(self, board: Board, task: FitTask, client_ids: Sequence[int]) -> TaskFile:
