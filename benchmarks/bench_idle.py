@@ -21,9 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from fccl.paths import ExchangePaths  # noqa: E402
+from fccl.testing.toy import ToyLearner, shard  # noqa: E402
 from fccl.transports.exchange.client import ExchangeClient  # noqa: E402
 from fccl.transports.exchange.wire import VERSION  # noqa: E402
-from tests.toy import ToyLearner, shard  # noqa: E402
 
 MOST = 0.03
 OVER = {

@@ -2,7 +2,7 @@
 
     python scripts/chaos.py [--kills 100] [--micro-kills 10] [--seed 0]
 
-First a federation of many rounds with the three-number learner of the tests: real processes, the real loops, killed
+First a federation of many rounds with the toy learner of `fccl.testing`: real processes, the real loops, killed
 every few hundredths of a second. Then a short one of `fccl orchestrator` and `fccl client` with the built-in model.
 Every kill is SIGKILL. Prints kills, rounds, and whether all is identical; exit status 0 when it is.
 """
@@ -28,9 +28,9 @@ sys.path.insert(0, str(ROOT))
 from fccl.paths import LogPaths  # noqa: E402
 from fccl.records.run import RoundRecord  # noqa: E402
 from fccl.storage.reading import read_records  # noqa: E402
+from fccl.testing.processes import CONTEXT, client, orchestrator  # noqa: E402
+from fccl.testing.toy import START, ToyLearner, federation, shard  # noqa: E402
 from fccl.transports.in_process import InProcessTransport  # noqa: E402
-from tests.processes import CONTEXT, client, orchestrator  # noqa: E402
-from tests.toy import START, ToyLearner, federation, shard  # noqa: E402
 
 CLIENTS = 3
 SETTINGS = (

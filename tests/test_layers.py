@@ -16,7 +16,7 @@ PACKAGE = ROOT / "fccl"
 STOREYS = (
     ("apps", "__main__"),
     ("pages",),
-    ("compare",),
+    ("compare", "testing"),
     ("federation",),
     ("transports", "training", "contribution", "evaluation", "tracking"),
     ("view", "model", "messages"),
@@ -36,6 +36,8 @@ HEAVY = {
     "pandas": 4,
     "altair": 4,
     "streamlit": 8,
+    "pytest": 7,
+    "hypothesis": 7,
 }
 
 
@@ -124,6 +126,19 @@ def test_help_imports_nothing_heavy(library):
     loaded = loaded_by("from fccl.apps.main import main; main(['--help'])")
     assert "fccl.apps.main" in loaded
     assert library not in loaded
+
+
+@pytest.mark.parametrize("folder", ["scripts", "benchmarks"])
+def test_what_people_run_imports_no_tests(folder):
+    scripts = sorted((ROOT / folder).glob("*.py"))
+    assert scripts
+    assert [path.name for path in scripts if {name.split(".")[0] for name in imports_of(path)} & {"tests"}] == []
+
+
+def test_only_the_tools_for_tests_need_test_libraries():
+    for module in MODULES:
+        tops = {name.split(".")[0] for name in imports_of(ROOT / (module.replace(".", "/") + ".py"))}
+        assert not tops & {"pytest", "hypothesis"} or part_of(module) == "testing", module
 
 
 def test_transformers_and_peft_enter_in_one_place():

@@ -15,11 +15,11 @@ from fccl.keys import client_keys, create_keys, server_keys
 from fccl.paths import ExchangePaths, KeyPaths
 from fccl.records.run import RunEvent
 from fccl.storage.reading import parse, read_rows, read_value
+from fccl.testing.processes import exchange_spec
+from fccl.testing.toy import ToyLearner, shard
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.server import ExchangeTransport
 from fccl.transports.exchange.wire import OriginalContribution
-from tests.processes import exchange_spec
-from tests.toy import ToyLearner, shard
 from tests.transports.contract import task
 
 ROOT = Path(__file__).resolve().parent.parent

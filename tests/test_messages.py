@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from fccl.errors import DataError, OutputError, StorageError, UpdateRejected
 from fccl.messages import ClientFailure, FitTask, attempt
 from fccl.specs import named_seed
+from fccl.testing.toy import MODEL, TRAIN, ToyLearner, adapter, shard
 from fccl.transports.in_process import InProcessTransport
-from tests.toy import MODEL, TRAIN, ToyLearner, adapter, shard
 
 TASK = FitTask("run", 2, "va", adapter(), adapter(), MODEL, TRAIN, 11)
 

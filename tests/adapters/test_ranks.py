@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from fccl.adapters.adapter import Adapter, Form
 from fccl.adapters.ranks import WithFrozen, distance, leading, of_rank, pairs, rank_of, trailing, with_frozen
 from fccl.errors import AdapterError
-from tests.lora_toy import factors
+from fccl.testing.lora_toy import factors
 
 PLAIN = Adapter({"w": torch.ones(3)})
 ranks = st.integers(1, 8)

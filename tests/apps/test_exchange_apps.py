@@ -20,8 +20,8 @@ from fccl.records.run import RoundRecord, RunEvent, RunInfo
 from fccl.storage.files import write_text
 from fccl.storage.locks import exclusive
 from fccl.storage.reading import read_records, read_rows
+from fccl.testing.toy import START, federation
 from fccl.transports.exchange.memory import Answered
-from tests.toy import START, federation
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHORT = (

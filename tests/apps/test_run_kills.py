@@ -23,9 +23,9 @@ from fccl.records.run import HeldOut
 from fccl.storage.files import new_folder, replace_folder, sha256_of, write_text
 from fccl.storage.reading import read_rows
 from fccl.storage.temporary import is_temporary
+from fccl.testing.toy import START, ToyLearner, shard
 from fccl.tracking.tracker import Follower, NoTracker
 from fccl.transports.in_process import InProcessTransport
-from tests.toy import START, ToyLearner, shard
 
 BASE = HeldOut(loss=5.0, examples=3)
 CLIENTS, ROUNDS = 2, 2

@@ -6,7 +6,7 @@ from fccl.adapters.adapter import Adapter
 from fccl.compare.attacks import FORGED_LOSS, NOISE, SCALE, HostileLearner, attacked
 from fccl.errors import TrainingError
 from fccl.messages import FitTask
-from tests.toy import MODEL, TRAIN, ToyLearner, adapter, shard
+from fccl.testing.toy import MODEL, TRAIN, ToyLearner, adapter, shard
 
 numbers = st.lists(st.floats(-100, 100, width=32), min_size=3, max_size=3)
 START = adapter(1.0, -2.0, 3.0)

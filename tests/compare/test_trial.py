@@ -24,9 +24,9 @@ from fccl.model.encoding import encode_pairs, encode_sft
 from fccl.model.scoring import score_pairs, score_sft
 from fccl.paths import DataPaths
 from fccl.storage.locks import one_at_a_time
+from fccl.testing.toy import START, ToyLearner, federation, shard
 from fccl.training.learner import GenericLearner
 from fccl.transports.in_process import InProcessTransport
-from tests.toy import START, ToyLearner, federation, shard
 
 
 def run(shop, scenario, method, seed=42):

@@ -7,8 +7,8 @@ import pytest
 from fccl.compare.update_cache import CachedLearner
 from fccl.messages import FitTask
 from fccl.storage.locks import one_at_a_time
-from tests.processes import CONTEXT
-from tests.toy import MODEL, START, TRAIN, ToyLearner, adapter, shard
+from fccl.testing.processes import CONTEXT
+from fccl.testing.toy import MODEL, START, TRAIN, ToyLearner, adapter, shard
 
 
 @dataclass

@@ -11,7 +11,7 @@ import torch
 from fccl.adapters.adapter import Adapter
 from fccl.messages import ClientUpdate, FitTask
 from fccl.records.run import Contribution, TrainingReport
-from tests.toy import MODEL, TRAIN, adapter
+from fccl.testing.toy import MODEL, TRAIN, adapter
 
 
 def flat(adapter: Adapter) -> np.ndarray:

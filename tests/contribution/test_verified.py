@@ -14,10 +14,10 @@ from fccl.contribution.prior import FAR, prior_weights, shares
 from fccl.contribution.verified import ENOUGH, MOST, UPHILL, Verified, centred, mean_of, unit, weighted_median
 from fccl.federation.rounds import FederationState
 from fccl.storage.files import sha256_of
+from fccl.testing.toy import START, ToyLearner, adapter, federation, shard
 from fccl.transports.in_process import InProcessTransport
 from tests.contribution.quadratic import Quadratic, flat, task, update, updates
 from tests.examples import few
-from tests.toy import START, ToyLearner, adapter, federation, shard
 
 number = st.integers(-768, 768).map(lambda n: n / 256)  # no numbers so small that their products vanish
 row = st.tuples(number, number, number)

@@ -15,11 +15,11 @@ from fccl.paths import ExchangePaths, LogPaths
 from fccl.records.journal import Journal
 from fccl.records.run import RoundRecord, RunInfo
 from fccl.storage.reading import read_records
+from fccl.testing.processes import client_processes, exchange_spec
+from fccl.testing.toy import START, ToyLearner, federation, shard
 from fccl.transports.exchange.server import ExchangeTransport
 from fccl.transports.in_process import InProcessTransport
 from tests.contribution.quadratic import Quadratic
-from tests.processes import client_processes, exchange_spec
-from tests.toy import START, ToyLearner, federation, shard
 
 SOURCES = [Verified, LeaveOneOut, ValidationLoss]
 

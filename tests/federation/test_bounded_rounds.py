@@ -18,11 +18,11 @@ from fccl.federation.run_folder import RunFolder
 from fccl.paths import LogPaths
 from fccl.records.journal import Journal
 from fccl.records.run import HeldOut, MedianNorms, RunInfo
+from fccl.testing.lora_toy import MODEL as LORA_MODEL
+from fccl.testing.lora_toy import factors
+from fccl.testing.toy import START, ToyLearner, adapter, federation, shard
 from fccl.transports.in_process import InProcessTransport
 from tests.contribution.quadratic import Quadratic, flat
-from tests.lora_toy import MODEL as LORA_MODEL
-from tests.lora_toy import factors
-from tests.toy import START, ToyLearner, adapter, federation, shard
 
 ABSURD = {"large": 3e38, "negative": -3e38, "just too large": 1.01e6, "far": 9e5, "farther than the others": 1e3}
 SOURCES = {

@@ -9,9 +9,9 @@ from fccl.adapters.ranks import leading
 from fccl.errors import UpdateRejected
 from fccl.federation.bounds import LARGEST, farthest, measured, medians, norm, too_long
 from fccl.records.run import MedianNorms
+from fccl.testing.lora_toy import factors
+from fccl.testing.toy import adapter
 from tests.contribution.quadratic import update
-from tests.lora_toy import factors
-from tests.toy import adapter
 
 NOTHING = MedianNorms()
 norms = st.floats(1e-6, 1e6)

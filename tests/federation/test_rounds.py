@@ -16,8 +16,8 @@ from fccl.errors import DIVERGED, FederationError, TrainingError
 from fccl.federation.rounds import FederationState, select_clients
 from fccl.messages import ClientFailure, FitTask
 from fccl.specs import RoundPlan
+from fccl.testing.toy import MODEL, START, TRAIN, ToyLearner, adapter, federation, shard
 from fccl.transports.in_process import InProcessTransport
-from tests.toy import MODEL, START, TRAIN, ToyLearner, adapter, federation, shard
 
 
 class Shuffled(InProcessTransport):

@@ -17,8 +17,8 @@ from fccl.records.run import RoundRecord, RunInfo
 from fccl.storage.files import write_text
 from fccl.storage.reading import read_records, read_rows
 from fccl.storage.temporary import make_file, make_folder
+from fccl.testing.toy import START, ToyLearner, adapter, federation, shard
 from fccl.transports.in_process import InProcessTransport
-from tests.toy import START, ToyLearner, adapter, federation, shard
 
 INFO = RunInfo(run_id="run", created=1.0, settings={}, data_sha256="", versions={})
 

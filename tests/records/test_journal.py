@@ -7,8 +7,8 @@ from fccl.paths import LogPaths
 from fccl.records.journal import Journal
 from fccl.records.run import ClientStatus, RoundRecord, RunState
 from fccl.storage.reading import read_records, read_rows, read_value
+from fccl.testing.toy import START, ToyLearner, federation, shard
 from fccl.transports.in_process import InProcessTransport
-from tests.toy import START, ToyLearner, federation, shard
 
 RECORD = federation().run_round(START, InProcessTransport(ToyLearner(), shard)).record
 

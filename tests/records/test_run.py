@@ -18,8 +18,8 @@ from fccl.messages import ClientFailure, ClientUpdate
 from fccl.records.run import ClientStatus, Contribution, Rejection, TrainingReport
 from fccl.specs import RoundPlan
 from fccl.storage.reading import parse
+from fccl.testing.toy import adapter
 from fccl.transports.exchange.wire import OriginalContribution, UpdateFile
-from tests.toy import adapter
 
 STATUS = {
     "client_id": 1,

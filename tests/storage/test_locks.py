@@ -10,7 +10,7 @@ import pytest
 from fccl.errors import FederationError, StorageError
 from fccl.paths import ExchangePaths
 from fccl.storage.locks import alone, exclusive, in_sight, in_use, one_at_a_time, sweep_locks
-from tests.processes import CONTEXT
+from fccl.testing.processes import CONTEXT
 
 
 @pytest.fixture

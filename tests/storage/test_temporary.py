@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from fccl.storage import files, temporary
 from fccl.storage.files import new_folder, write_bytes, write_text
 from fccl.storage.temporary import OLD_S, is_old, is_temporary, make_file, make_folder, sweep
+from fccl.testing.processes import CONTEXT
 from tests.examples import few
-from tests.processes import CONTEXT
 
 
 def no_locks(descriptor, operation):

@@ -1,8 +1,8 @@
 import pytest
 
 from fccl.paths import ExchangePaths
+from fccl.testing.processes import exchange_spec
 from fccl.transports.exchange.server import ExchangeTransport
-from tests.processes import exchange_spec
 
 
 @pytest.fixture

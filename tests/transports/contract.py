@@ -17,7 +17,7 @@ from fccl.aggregation.rules import aggregation
 from fccl.errors import ModelError
 from fccl.federation.rounds import FederationState, Transport, select_clients
 from fccl.messages import ClientFailure, ClientUpdate, FitTask
-from tests.toy import MODEL, START, TRAIN, ToyLearner, adapter, federation, shard
+from fccl.testing.toy import MODEL, START, TRAIN, ToyLearner, adapter, federation, shard
 
 CLIENTS = 4
 ERRORS = [

@@ -10,9 +10,9 @@ import safetensors.torch
 import torch
 
 from fccl.records.run import Rejection
+from fccl.testing.toy import ToyLearner, adapter, shard
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.wire import AdapterFile
-from tests.toy import ToyLearner, adapter, shard
 from tests.transports.contract import task
 from tests.transports.exchange.test_server_contract import client_threads
 

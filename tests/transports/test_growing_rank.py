@@ -20,12 +20,12 @@ from fccl.messages import FitTask
 from fccl.paths import ExchangePaths, LogPaths
 from fccl.records.journal import Journal
 from fccl.records.run import RunInfo
+from fccl.testing.lora_toy import MODEL, RANK, START, LoraLearner, factors, lora_federation
+from fccl.testing.processes import client_processes, exchange_spec
+from fccl.testing.toy import shard
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.server import ExchangeTransport
 from fccl.transports.in_process import InProcessTransport
-from tests.lora_toy import MODEL, RANK, START, LoraLearner, factors, lora_federation
-from tests.processes import client_processes, exchange_spec
-from tests.toy import shard
 from tests.transports.contract import CLIENTS
 from tests.transports.exchange_tools import clients
 

@@ -1,8 +1,8 @@
 import pytest
 
 from fccl.errors import StorageError
+from fccl.testing.toy import ToyLearner, shard
 from fccl.transports.in_process import InProcessTransport
-from tests.toy import ToyLearner, shard
 from tests.transports.contract import LearnerWithReference, TransportContract, task
 
 

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from fccl.pages.dashboard.exchange import rejection_row
 from fccl.paths import ExchangePaths
+from fccl.testing.processes import client_processes, exchange_spec
+from fccl.testing.toy import START, ToyLearner, federation
 from fccl.transports.exchange.quarantine import RejectedFolder
 from fccl.transports.exchange.server import ExchangeTransport
 from fccl.view import exchange as module
 from fccl.view.exchange import ExchangeReader
 from tests.examples import few
-from tests.processes import client_processes, exchange_spec
-from tests.toy import START, ToyLearner, federation
 from tests.transports.obstacles import INSTEAD_OF_A_FOLDER, put
 from tests.transports.obstacles import names as place_names
 

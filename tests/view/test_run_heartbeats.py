@@ -7,10 +7,10 @@ import pytest
 
 from fccl.paths import ExchangePaths
 from fccl.records.run import ClientStatus
+from fccl.testing.processes import client_processes
+from fccl.testing.toy import ToyLearner
 from fccl.view.runs import RunReader
 from fccl.view.status import glance
-from tests.processes import client_processes
-from tests.toy import ToyLearner
 from tests.view.logs import Logs, line
 
 

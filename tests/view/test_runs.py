@@ -14,13 +14,13 @@ from fccl.records.evaluation import Estimate, EvaluationOptions, EvaluationRepor
 from fccl.records.journal import Journal
 from fccl.records.run import ClientMetrics, RoundRecord, RunEvent, RunInfo, RunState
 from fccl.storage.reading import read_records, read_value
+from fccl.testing.toy import START, ToyLearner, federation, shard
 from fccl.transports.in_process import InProcessTransport
 from fccl.view import runs
 from fccl.view.exchange import ExchangeReader
 from fccl.view.runs import RunReader, list_runs, tail
 from fccl.view.status import glance
 from tests.examples import few
-from tests.toy import START, ToyLearner, federation, shard
 from tests.view.logs import BASE, Logs, a_manifest, line
 
 INFO = RunInfo(run_id="run", created=1.0, settings={"num_clients": "4"}, data_sha256="", versions={})

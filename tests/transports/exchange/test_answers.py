@@ -20,10 +20,10 @@ from fccl.adapters.stored import AdapterReader
 from fccl.errors import AdapterError, UpdateRejected
 from fccl.paths import ExchangePaths
 from fccl.storage.reading import parse
+from fccl.testing.toy import MODEL, TRAIN
 from fccl.transports.exchange.answers import AnswerReader
 from fccl.transports.exchange.wire import VERSION, AdapterFile, FailureFile, OriginalContribution, TaskFile, UpdateFile
 from tests.examples import few
-from tests.toy import MODEL, TRAIN
 
 LIKE = Adapter({"base.lora_A.weight": torch.arange(6.0).view(2, 3), "base.lora_B.weight": torch.arange(4.0)})
 GOOD = LIKE.to_bytes()

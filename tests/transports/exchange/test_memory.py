@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fccl.errors import StorageError, UpdateRejected
+from fccl.testing.toy import MODEL, TRAIN
 from fccl.transports.exchange.memory import Memory
 from fccl.transports.exchange.wire import VERSION, AdapterFile, TaskFile, Work
-from tests.toy import MODEL, TRAIN
 
 SERVER = "the server's key"
 ADAPTER = AdapterFile(sha256="0" * 64, length=1)

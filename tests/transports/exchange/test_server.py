@@ -9,12 +9,12 @@ import pytest
 from fccl.errors import FederationError, StorageError
 from fccl.messages import ClientFailure, ClientUpdate
 from fccl.storage.files import write_text
+from fccl.testing.toy import START, ToyLearner, adapter, federation, shard
 from fccl.transports.exchange import watch as watch_module
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.quarantine import RejectedFolder
 from fccl.transports.exchange.wire import TaskFile
 from fccl.transports.in_process import InProcessTransport
-from tests.toy import START, ToyLearner, adapter, federation, shard
 from tests.transports.contract import task
 from tests.transports.exchange.test_server_contract import client_threads
 from tests.transports.exchange_tools import clients, finish, fit, slow, until

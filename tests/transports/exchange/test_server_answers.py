@@ -7,9 +7,9 @@ import pytest
 
 from fccl.errors import AdapterError
 from fccl.messages import ClientUpdate
+from fccl.testing.toy import ToyLearner, adapter, shard
 from fccl.transports.exchange import quarantine as rejected_module
 from fccl.transports.exchange.client import ExchangeClient
-from tests.toy import ToyLearner, adapter, shard
 from tests.transports.contract import task
 from tests.transports.exchange_tools import (
     answered,

@@ -7,10 +7,10 @@ import pytest
 
 from fccl.keys import client_keys, create_keys, server_keys
 from fccl.paths import ExchangePaths, KeyPaths
+from fccl.testing.processes import client_processes, exchange_spec
+from fccl.testing.toy import adapter, shard
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.server import ExchangeTransport
-from tests.processes import client_processes, exchange_spec
-from tests.toy import adapter, shard
 from tests.transports.contract import CLIENTS, LearnerWithReference, TransportContract
 
 

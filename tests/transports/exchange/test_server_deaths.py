@@ -16,11 +16,11 @@ from fccl.errors import StorageError
 from fccl.keys import client_keys, create_keys, server_keys
 from fccl.messages import ClientFailure, ClientUpdate
 from fccl.paths import KeyPaths
+from fccl.testing.toy import ToyLearner, shard
 from fccl.transports.exchange.answers import AnswerReader
 from fccl.transports.exchange.begun import BegunReadings
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.wire import AdapterFile
-from tests.toy import ToyLearner, shard
 from tests.transports.contract import task
 from tests.transports.exchange_tools import clients, finish, fit
 
@@ -124,8 +124,8 @@ PROGRAM = """
     from fccl.messages import ClientFailure, ClientUpdate
     from fccl.paths import ExchangePaths
     from fccl.transports.exchange.server import ExchangeTransport
-    from tests.processes import exchange_spec
-    from tests.toy import ToyLearner, adapter, shard
+    from fccl.testing.processes import exchange_spec
+    from fccl.testing.toy import ToyLearner, adapter, shard
     from tests.transports.contract import task
     from tests.transports.exchange_tools import named, replace
     from tests.transports.exchange.test_server_deaths import BOMBS, reads_nothing

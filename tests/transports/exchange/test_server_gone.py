@@ -10,8 +10,8 @@ import pytest
 
 from fccl.errors import StorageError
 from fccl.storage.temporary import make_file
+from fccl.testing.toy import ToyLearner, shard
 from fccl.transports.exchange.client import ExchangeClient
-from tests.toy import ToyLearner, shard
 from tests.transports.exchange_tools import fit, until
 
 

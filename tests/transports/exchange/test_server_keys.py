@@ -9,9 +9,9 @@ import pytest
 from fccl.keys import client_keys, create_keys, server_keys
 from fccl.messages import ClientFailure, ClientUpdate
 from fccl.paths import KeyPaths
+from fccl.testing.toy import ToyLearner, adapter, shard
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.memory import Memory
-from tests.toy import ToyLearner, adapter, shard
 from tests.transports.contract import task
 from tests.transports.exchange.test_server_contract import client_threads
 from tests.transports.exchange_tools import answered, edit, finish, fit, replace, until

@@ -1,4 +1,4 @@
-"""Clients and orchestrators of the toy federation as processes of their own: forked from a server that has imported
+"""Clients and orchestrators of the toy federation in processes of their own, each forked from a server that has loaded
 torch already.
 """
 
@@ -6,44 +6,43 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from fccl.federation.run_folder import RunFolder
+from fccl.messages import Learner
 from fccl.paths import ExchangePaths, LogPaths
 from fccl.records.journal import Journal
 from fccl.records.run import RunInfo
 from fccl.specs import ExchangeSpec
+from fccl.testing.toy import START, ToyLearner, federation, shard
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.server import ExchangeTransport
-from tests.toy import START, ToyLearner, federation, shard
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch", "tests.processes"])
+CONTEXT.set_forkserver_preload(["torch", "fccl.testing.processes"])
 
 
-def exchange_spec(clients: int = 4, **changes: object) -> ExchangeSpec:
-    usual = {"quorum": 1, "retries": 0, "timeout_s": 20.0, "stale_s": 30.0, "keep_rounds": 1}
-    return ExchangeSpec(num_clients=clients, **(usual | changes))  # type: ignore[arg-type]
+def exchange_spec(clients: int = 4, **changes: Any) -> ExchangeSpec:
+    """Of a federation that loses no time: `changes` are fields of `ExchangeSpec`."""
+    usual: dict[str, Any] = {"quorum": 1, "retries": 0, "timeout_s": 20.0, "stale_s": 30.0, "keep_rounds": 1}
+    return ExchangeSpec(num_clients=clients, **(usual | changes))
 
 
-def client(root: Path, client_id: int, learner: ToyLearner | None = None, **changes: object) -> None:
-    """What a client process does."""
+def client(root: Path, client_id: int, learner: Learner | None = None, **changes: Any) -> None:
+    """A client process's work; `changes` are arguments of `ExchangeClient`."""
     torch.set_num_threads(1)
-    ExchangeClient(
-        ExchangePaths(root),
-        client_id,
-        learner or ToyLearner(),
-        shard,
-        **({"heartbeat_s": 0.5, "grace_s": 1.0} | changes),
-    ).run()  # type: ignore[arg-type]
+    usual: dict[str, Any] = {"heartbeat_s": 0.5, "grace_s": 1.0}
+    ExchangeClient(ExchangePaths(root), client_id, learner or ToyLearner(), shard, **(usual | changes)).run()
 
 
 def orchestrator(root: Path, logs: Path, clients: int, rounds: int, pause_s: float = 0.0) -> None:
-    """What an orchestrator process does: start the run or go on with it, commit every round, say that it is done."""
+    """An orchestrator process's work: start the run or go on with it, commit every round, say that it is done."""
     torch.set_num_threads(1)
     fed = federation(clients, rounds)
     folder = RunFolder(LogPaths(logs), Journal(LogPaths(logs)))
@@ -61,9 +60,9 @@ def orchestrator(root: Path, logs: Path, clients: int, rounds: int, pause_s: flo
 
 @contextmanager
 def client_processes(
-    root: Path, learners: dict[int, ToyLearner], **changes: object
-) -> Iterator[dict[int, multiprocessing.Process]]:
-    """One process for each client; killed at the end, done or not."""
+    root: Path, learners: Mapping[int, Learner], **changes: Any
+) -> Iterator[dict[int, ForkServerProcess]]:
+    """One process for each client; killed at the end, done or not. A learner travels by pickle."""
     processes = {
         number: CONTEXT.Process(target=client, args=(root, number, learner), kwargs=changes, daemon=True)
         for number, learner in learners.items()
@@ -71,7 +70,7 @@ def client_processes(
     try:
         for process in processes.values():
             process.start()
-        yield processes  # type: ignore[misc]
+        yield processes
     finally:
         for process in processes.values():
             process.kill()

@@ -1,10 +1,17 @@
-"""A three-number learner, so that a whole federation runs in milliseconds."""
+"""The toy learner: three numbers in the place of a language model, so that a whole federation runs in milliseconds.
+
+from fccl.testing.toy import START, ToyLearner, federation, shard
+from fccl.transports.in_process import InProcessTransport
+
+results = list(federation(clients=4, rounds=2).run(START, InProcessTransport(ToyLearner(), shard)))
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -25,10 +32,12 @@ TRAIN = TrainSpec(epochs=1, learning_rate=0.1, batch_size=1, warmup=0, max_grad_
 
 
 def adapter(*numbers: float) -> Adapter:
+    """One tensor `w` of these numbers; three zeros without any."""
     return Adapter({"w": torch.tensor(numbers or (0.0, 0.0, 0.0))})
 
 
 def shard(client_id: int) -> ClientShard:
+    """Client i holds i + 1 instructions, so that no two clients have the same number of samples, and one pair."""
     sft = tuple(SftExample(f"say {client_id} {n}", str(client_id)) for n in range(client_id + 1))
     return ClientShard(client_id, sft, (PreferencePair("say", "yes", "no"),))
 
@@ -82,11 +91,11 @@ def federation(
     rounds: int = 2,
     rule: ContributionRule | None = None,
     aggregation: Aggregation | None = None,
-    **changes: object,
+    per_round: int = 0,
+    **changes: Any,
 ) -> Federation:
-    plan = RoundPlan(
-        fed_rounds=rounds, num_clients=clients, clients_per_round=changes.pop("per_round", clients), seed=7, **changes
-    )  # type: ignore[arg-type]
+    """A federation of toy clients; `changes` are fields of its `RoundPlan`. `per_round` of 0 takes all clients."""
+    plan = RoundPlan(fed_rounds=rounds, num_clients=clients, clients_per_round=per_round or clients, seed=7, **changes)
     return Federation(
         "run", plan, MODEL, {"sft": TRAIN, "va": TRAIN}, rule or ContributionRule(), aggregation or FedAvg()
     )

@@ -1,9 +1,9 @@
-"""A toy learner of LoRA factors, each client with a rank of its own: a federation whose adapter grows, in
-milliseconds."""
+"""A toy learner of LoRA factors, each client with its own rank: a federation whose adapter grows, in milliseconds."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -14,8 +14,8 @@ from fccl.data.shards import ClientShard
 from fccl.federation.rounds import Federation, FederationState
 from fccl.messages import ClientUpdate, FitTask, StatusListener
 from fccl.specs import ModelSpec
-from tests.toy import TRAIN, ToyLearner, federation
-from tests.toy import adapter as three_numbers
+from fccl.testing.toy import TRAIN, ToyLearner, federation
+from fccl.testing.toy import adapter as three_numbers
 
 RANK = 3
 MODEL = ModelSpec(name="toy", lora_r=RANK, lora_alpha=6, max_length=8)
@@ -54,10 +54,10 @@ class LoraLearner:
         return replace(report, phase=task.phase, adapter=Adapter(tensors))
 
 
-def lora_federation(name: str = "exact", rule: str = "fedavg", **changes: object) -> Federation:
+def lora_federation(name: str = "exact", rule: str = "fedavg", **changes: Any) -> Federation:
     """Of toy clients, under `LORA_AGGREGATION=name`."""
     train = TRAIN.model_copy(update={"lower_ranks": name in ("svd", "exact")})
-    fed = federation(aggregation=aggregation(rule, name, RANK), **changes)  # type: ignore[arg-type]
+    fed = federation(aggregation=aggregation(rule, name, RANK), **changes)
     return replace(fed, model=MODEL, train={"sft": train, "va": train})
 
 
