@@ -194,8 +194,8 @@ def test_keys(tmp_path):
 def test_phase_and_task_files(tmp_path, phase):
     paths = ExchangePaths(tmp_path)
     with ExchangeTransport(paths, exchange_spec(1), tmp_path / "received") as exchange:
-        board = exchange._board("run")
-        opened = board.open(0, "sft", task().adapter, exchange._work(board, task(), (0,)))
+        rounds = exchange._rounds("run")
+        opened = rounds.open(0, "sft", task().adapter, exchange._work(rounds, task(), (0,)))
     paths.phase(0).write_bytes(phase.encode())
     windows(paths.task(0), paths.task(0).read_text())
     assert ExchangeClient(paths, 0, ToyLearner(), shard)._newest() == opened

@@ -15,7 +15,7 @@ from fccl.pages.report.svg import cleaned
 from fccl.paths import ExchangePaths
 from fccl.records.run import ExcludedClient, Verification
 from fccl.storage.files import write_text
-from fccl.transports.exchange.quarantine import RejectedFolder
+from fccl.transports.exchange.quarantine import Quarantine
 from tests.compare.made_up import comparison
 from tests.view.histories import evaluation, manifest
 from tests.view.logs import BEGAN, Logs, line
@@ -265,7 +265,7 @@ def test_nothing_from_the_logs_is_markup(logs, tmp_path):
     write_text(
         logs.paths.evaluation_json, evaluation(("base", EVIL, "FedVA"), answer=EVIL, topic=EVIL).model_dump_json()
     )
-    RejectedFolder(exchange).refuse([exchange.update(0, 3)], EVIL, EVIL, 3, 0)
+    Quarantine(exchange).refuse([exchange.update(0, 3)], EVIL, EVIL, 3, 0)
     page = report(logs.root, "--exchange-dir", str(exchange.root))
     assert not list(page.top.all("script", "img"))
     assert next(page.top.all("title")).text == f"Run {SEEN} · FCCL report"

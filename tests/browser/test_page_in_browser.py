@@ -10,7 +10,7 @@ from fccl.pages.dashboard.page import TABS
 from fccl.paths import ExchangePaths
 from fccl.records.run import ExcludedClient
 from fccl.storage.files import write_text
-from fccl.transports.exchange.quarantine import RejectedFolder
+from fccl.transports.exchange.quarantine import Quarantine
 from tests.browser.conftest import Processes
 from tests.compare.made_up import comparison
 from tests.view import histories
@@ -70,7 +70,7 @@ def hostile(folder):
     write_text(paths.phase(2), "sft")
     write_text(paths.update(1, 2), "")
     write_text(paths.root / HOSTILE.replace("/", "_"), "")
-    RejectedFolder(paths).refuse([paths.update(1, 2)], HOSTILE, "run", 2, 1)
+    Quarantine(paths).refuse([paths.update(1, 2)], HOSTILE, "run", 2, 1)
 
 
 def test_hostile_words_stay_words(place, visit):

@@ -59,8 +59,8 @@ def answered(paths, transport, spoil, asked=(0, 1), keys=None, **spec):
     told = []
     with transport(**({"timeout_s": 0.5} | spec)) as exchange:
         exchange.tell = told.append
-        board = exchange._board("run")
-        opened = board.open(0, "sft", task().adapter, exchange._work(board, task(), asked))
+        rounds = exchange._rounds("run")
+        opened = rounds.open(0, "sft", task().adapter, exchange._work(rounds, task(), asked))
         learner = ToyLearner()
         for number in asked:
             client = ExchangeClient(paths, number, learner, shard, keys=keys)
@@ -70,7 +70,7 @@ def answered(paths, transport, spoil, asked=(0, 1), keys=None, **spec):
         reasons = [
             Rejection.model_validate_json(path.read_text()) for path in sorted(paths.rejected.glob("*_reason.json"))
         ]
-        assert reasons == exchange.rejected.rejections
+        assert reasons == exchange.quarantine.rejections
     return found, reasons
 
 

@@ -149,8 +149,8 @@ def answered(tmp_path, ranks, lower=True, spoil=lambda paths: None):
     """Clients 0 and 1 answer over the exchange directory; their files are spoilt before the server looks."""
     paths = ExchangePaths(tmp_path / "exchange")
     with ExchangeTransport(paths, exchange_spec(2, timeout_s=0.5), tmp_path / "received") as exchange:
-        board, asked = exchange._board("run"), task(lower)
-        opened = board.open(0, "sft", asked.adapter, exchange._work(board, asked, (0, 1)))
+        rounds, asked = exchange._rounds("run"), task(lower)
+        opened = rounds.open(0, "sft", asked.adapter, exchange._work(rounds, asked, (0, 1)))
         for number in (0, 1):
             client = ExchangeClient(paths, number, LoraLearner(ranks), shard)
             client._commit(opened, LoraLearner(ranks).fit(asked, shard(number), lambda status: None))

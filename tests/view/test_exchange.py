@@ -10,7 +10,7 @@ from fccl.pages.dashboard.exchange import rejection_row
 from fccl.paths import ExchangePaths
 from fccl.testing.processes import client_processes, exchange_spec
 from fccl.testing.toy import START, ToyLearner, federation
-from fccl.transports.exchange.quarantine import RejectedFolder
+from fccl.transports.exchange.quarantine import Quarantine
 from fccl.transports.exchange.server import ExchangeTransport
 from fccl.view import exchange as module
 from fccl.view.exchange import ExchangeReader
@@ -99,7 +99,7 @@ def test_strangers(paths, tmp_path):
 
 
 def test_refusals_newest_first_each_read_once(paths, monkeypatch):
-    folder = RejectedFolder(paths)
+    folder = Quarantine(paths)
     for number in range(3):
         paths.flag(number, 4).write_text("")
         folder.refuse([paths.flag(number, 4)], f"reason {number}", "run", 4, number)
@@ -126,7 +126,7 @@ def test_refusals_newest_first_each_read_once(paths, monkeypatch):
 
 def test_only_the_newest_reasons_are_read(paths, monkeypatch):
     monkeypatch.setattr(module, "_MOST_REASONS", 5)
-    folder = RejectedFolder(paths)
+    folder = Quarantine(paths)
     for number in range(12):
         folder.refuse([], f"reason {number}", "run", 4)
     view = ExchangeReader(paths).refresh()
@@ -135,7 +135,7 @@ def test_only_the_newest_reasons_are_read(paths, monkeypatch):
 
 
 def test_reasons_that_are_none(paths, tmp_path):
-    good = RejectedFolder(paths).refuse([], "good", "run", 1)
+    good = Quarantine(paths).refuse([], "good", "run", 1)
     text = paths.rejection(next(paths.rejected.iterdir()).name.split("_")[0]).read_text()
     (tmp_path / "elsewhere").write_text(text)
     paths.rejection("1").symlink_to(tmp_path / "elsewhere")
@@ -151,7 +151,7 @@ def test_reasons_that_are_none(paths, tmp_path):
 def test_the_folder_of_refusals_is_not_followed_elsewhere(paths, tmp_path):
     other = ExchangePaths(tmp_path / "other")
     other.root.mkdir()
-    RejectedFolder(other).refuse([], "elsewhere", "run", 1)
+    Quarantine(other).refuse([], "elsewhere", "run", 1)
     paths.rejected.symlink_to(other.rejected)
     view = ExchangeReader(paths).refresh()
     assert (view.rejected, view.rejected_total) == ((), 0)
@@ -234,7 +234,7 @@ def test_whatever_lies_where_files_belong_the_page_shows_the_directory(paths, ki
 @pytest.mark.parametrize("field", ["time", "round", "client_id", "run_id", "reason", "files"])
 @pytest.mark.parametrize("value", [1e308, 10**320, -1, "x" * 60_000, ["y" * 300], None])
 def test_a_refusal_that_says_absurd_things_hides_no_other(paths, field, value):
-    folder = RejectedFolder(paths)
+    folder = Quarantine(paths)
     paths.flag(1, 0).touch()
     good = folder.refuse([paths.flag(1, 0)], "because", "run", 0, 1)
     said = good.model_dump(mode="json") | {field: value}

@@ -24,9 +24,9 @@ from fccl.storage.locks import exclusive, in_sight
 from fccl.storage.reading import identity, is_there, parse, read_bounded
 from fccl.storage.temporary import sweep
 from fccl.transports.exchange.answers import read_named
-from fccl.transports.exchange.heartbeat import Heart
+from fccl.transports.exchange.heartbeat import Heartbeat
 from fccl.transports.exchange.memory import Memory
-from fccl.transports.exchange.quarantine import RejectedFolder
+from fccl.transports.exchange.quarantine import Quarantine
 from fccl.transports.exchange.watch import Polling, Watcher, watcher
 from fccl.transports.exchange.wire import (
     MAX_JSON_BYTES,
@@ -35,9 +35,9 @@ from fccl.transports.exchange.wire import (
     VERSION,
     AdapterFile,
     FailureFile,
+    FitWork,
     TaskFile,
     UpdateFile,
-    Work,
 )
 
 NEW_RUN_GRACE_S = 20.0
@@ -78,26 +78,26 @@ class ExchangeClient:
 
         Raises `StorageError`, and `FederationError` when this client runs already.
         """
-        RejectedFolder(self.paths).clear_for_file(self.paths.client_lock(self.client_id), client_id=self.client_id)
+        Quarantine(self.paths).clear_for_file(self.paths.client_lock(self.client_id), client_id=self.client_id)
         with (
             exclusive(self.paths.client_lock(self.client_id), f"client {self.client_id}"),
-            Heart(self.paths, self.client_id, self.heartbeat_s) as heart,
+            Heartbeat(self.paths, self.client_id, self.heartbeat_s) as heartbeat,
             self._watcher() as bell,
             in_sight(self.paths.root) as require_here,
         ):
             sweep(self.paths.root, partial(self.paths.is_half_written, client_id=self.client_id))
-            self._answer_rounds(heart, bell, require_here)
-            heart.turn("done")
+            self._answer_rounds(heartbeat, bell, require_here)
+            heartbeat.turn("done")
 
     def _watcher(self) -> Watcher:
         try:
-            RejectedFolder(self.paths).clear_for_folder(self.paths.bell)
+            Quarantine(self.paths).clear_for_folder(self.paths.bell)
             return watcher(self.paths.bell, self.watch)
         except StorageError as error:  # the bell is not this client's own; it only spares the looking
             self._complain(str(error))
             return Polling()
 
-    def _answer_rounds(self, heart: Heart, bell: Watcher, require_here: Callable[[], None]) -> None:
+    def _answer_rounds(self, heartbeat: Heartbeat, bell: Watcher, require_here: Callable[[], None]) -> None:
         started = time.monotonic()
         while True:
             require_here()
@@ -110,8 +110,8 @@ class ExchangeClient:
                 if self.client_id not in task.work.clients:
                     self._complain(f"round {task.round + 1} ({task.phase}): not asked")
                 elif not self._answered(task):
-                    self._answer(task, task.work, heart)
-            heart.check()
+                    self._answer(task, task.work, heartbeat)
+            heartbeat.check()
             bell.wait(self.heartbeat_s)  # what happened meanwhile ends it at once
 
     def _newest(self) -> TaskFile | None:
@@ -186,7 +186,7 @@ class ExchangeClient:
             return False
         return (said.run_id, said.round, said.base_sha256) == (task.run_id, task.round, task.adapter.sha256)
 
-    def _answer(self, task: TaskFile, work: Work, heart: Heart) -> None:
+    def _answer(self, task: TaskFile, work: FitWork, heartbeat: Heartbeat) -> None:
         try:
             adapter, reference, correction = self._adapters_of(task, work)
             corrections = None if correction is None else lambda client_id: correction
@@ -209,19 +209,19 @@ class ExchangeClient:
         self.tell(f"round {task.round + 1} ({task.phase}): training")
 
         def listen(status: ClientStatus) -> None:
-            heart.tell(status)
+            heartbeat.tell(status)
             self.on_status(status)
 
         answer = attempt(self.learner, fit, self.client_id, self.load_shard, listen)
         newest = self._newest()
         if newest is None or (newest.run_id, newest.round) != (task.run_id, task.round):
             self.tell(f"round {task.round + 1} ({task.phase}): too late, the server has gone on")
-            heart.turn("idle")
+            heartbeat.turn("idle")
             return
         self._commit(task, answer)
-        heart.turn("done" if isinstance(answer, ClientUpdate) else "failed")
+        heartbeat.turn("done" if isinstance(answer, ClientUpdate) else "failed")
 
-    def _adapters_of(self, task: TaskFile, work: Work) -> tuple[Adapter, Adapter | None, Adapter | None]:
+    def _adapters_of(self, task: TaskFile, work: FitWork) -> tuple[Adapter, Adapter | None, Adapter | None]:
         """The global adapter, the reference, and what SCAFFOLD adds to this client's gradients."""
         adapter = self._adapter(self.paths.global_adapter(task.round), task.adapter)
         reference = (
@@ -251,7 +251,7 @@ class ExchangeClient:
         }
         whose = {**to, "client_id": self.client_id}
         write = partial(
-            RejectedFolder(self.paths).write, run_id=task.run_id, round_number=task.round, client_id=self.client_id
+            Quarantine(self.paths).write, run_id=task.run_id, round_number=task.round, client_id=self.client_id
         )
         said: UpdateFile | FailureFile
         if isinstance(answer, ClientUpdate):

@@ -15,14 +15,14 @@ from typing import Literal, Self
 from fccl.errors import StorageError
 from fccl.paths import ExchangePaths
 from fccl.records.run import ClientStatus
-from fccl.transports.exchange.quarantine import RejectedFolder
+from fccl.transports.exchange.quarantine import Quarantine
 
 
-class Heart:
+class Heartbeat:
     """Beats from `__enter__` to `__exit__`. `tell` what to say; a change of state or round is said at once."""
 
     def __init__(self, paths: ExchangePaths, client_id: int, every_s: float) -> None:
-        self._path, self._every_s, self._folder = paths.status(client_id), every_s, RejectedFolder(paths)
+        self._path, self._every_s, self._folder = paths.status(client_id), every_s, Quarantine(paths)
         self._status = ClientStatus(
             client_id=client_id,
             state="idle",

@@ -16,14 +16,14 @@ from fccl.transports.exchange.wire import MAX_JSON_BYTES
 
 
 @dataclass
-class _Pulse:
+class _Heard:
     file: tuple[int, int] | None = None  # inode and time of change, as last seen
     since: float = 0.0  # when that was first seen, on the monotonic clock
     status: ClientStatus | None = None
 
 
 @dataclass
-class Pulses:
+class Liveness:
     """The heartbeats of the clients that the server waits for.
 
     A client that has never written a heartbeat of this program cannot be judged by it: it may not have begun, or know
@@ -33,37 +33,37 @@ class Pulses:
     paths: ExchangePaths
     stale_s: float
     on_status: StatusListener
-    _pulses: dict[int, _Pulse] = field(default_factory=dict)
+    _clients: dict[int, _Heard] = field(default_factory=dict)
 
     def look(self, client_id: int) -> None:
         """Take a new heartbeat, if there is one."""
-        pulse = self._pulses.setdefault(client_id, _Pulse(since=time.monotonic()))
+        heard = self._clients.setdefault(client_id, _Heard(since=time.monotonic()))
         path = self.paths.status(client_id)
         with suppress(OSError, UpdateRejected):
             found = os.lstat(path)
-            if (found.st_ino, found.st_mtime_ns) == pulse.file:
+            if (found.st_ino, found.st_mtime_ns) == heard.file:
                 return
-            pulse.file, pulse.since, pulse.status = (found.st_ino, found.st_mtime_ns), time.monotonic(), None
+            heard.file, heard.since, heard.status = (found.st_ino, found.st_mtime_ns), time.monotonic(), None
             status = parse(read_bounded(path, MAX_JSON_BYTES), ClientStatus, path.name)
             if status.client_id == client_id:
-                pulse.status = status
+                heard.status = status
                 self.on_status(status)
 
     def is_dead(self, client_id: int) -> bool:
         """Whether the client used to write heartbeats and has stopped."""
-        pulse = self._pulses.get(client_id)
-        return pulse is not None and pulse.status is not None and time.monotonic() - pulse.since > self.stale_s
+        heard = self._clients.get(client_id)
+        return heard is not None and heard.status is not None and time.monotonic() - heard.since > self.stale_s
 
     def forgive(self) -> None:
         """Count every silence from now on."""
-        for pulse in self._pulses.values():
-            pulse.since = time.monotonic()
+        for heard in self._clients.values():
+            heard.since = time.monotonic()
 
     def last_word(self, client_id: int) -> str:
         """What the client was last heard to do, for a reason."""
-        pulse = self._pulses.get(client_id)
-        if pulse is None or pulse.status is None:
+        heard = self._clients.get(client_id)
+        if heard is None or heard.status is None:
             return "it was never seen"
-        status = pulse.status
+        status = heard.status
         where = f" round {status.round} step {status.step} of {status.steps}" if status.state == "training" else ""
         return f"it was last seen {status.state}{where}"

@@ -26,7 +26,7 @@ Made = TypeVar("Made")
 
 
 @dataclass
-class RejectedFolder:
+class Quarantine:
     """Moves aside what does not belong in the exchange directory, and counts what this process has refused."""
 
     paths: ExchangePaths

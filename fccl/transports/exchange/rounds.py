@@ -20,9 +20,9 @@ from fccl.storage.files import storage_errors
 from fccl.storage.reading import identity, parse, read_bounded
 from fccl.storage.temporary import is_old, is_temporary
 from fccl.transports.exchange.original import original_bytes
-from fccl.transports.exchange.quarantine import RejectedFolder
+from fccl.transports.exchange.quarantine import Quarantine
 from fccl.transports.exchange.watch import ring
-from fccl.transports.exchange.wire import MAX_TASK_BYTES, VERSION, AdapterFile, TaskFile, Work
+from fccl.transports.exchange.wire import MAX_TASK_BYTES, VERSION, AdapterFile, FitWork, TaskFile
 
 _OF_CLIENTS = ("client_", "contrib_", "control_", "done_")
 _BY_HASH = ("reference", "correction")  # adapters that a task names
@@ -30,7 +30,7 @@ _PHASES_FIRST = ("phase", "flag")  # what commits other files goes before them
 
 
 @dataclass(frozen=True)
-class Board:
+class Rounds:
     """Writes rounds into the directory. Only one process at a time may (`fccl.storage.locks`)."""
 
     paths: ExchangePaths
@@ -39,7 +39,7 @@ class Board:
     num_clients: int
     keep_rounds: int
     keys: Keys | None
-    rejected: RejectedFolder
+    quarantine: Quarantine
     originals: bool = False  # whether there are peers that know only the original files
     _published: dict[Path, tuple[int, int, int] | None] = field(
         default_factory=dict
@@ -67,10 +67,10 @@ class Board:
         content = adapter.to_bytes()
         file = AdapterFile.of(content)
         if not self._holds({path(file.sha256): content}):
-            self.rejected.write(path(file.sha256), content, self.run_id)
+            self.quarantine.write(path(file.sha256), content, self.run_id)
         return file
 
-    def open(self, round_number: int, phase: str, adapter: Adapter, work: Work | None) -> TaskFile:
+    def open(self, round_number: int, phase: str, adapter: Adapter, work: FitWork | None) -> TaskFile:
         """Publish a round: the global adapter, the task, and last the phase.
 
         What is there already, to the byte, stays untouched.
@@ -92,15 +92,15 @@ class Board:
         if not self._holds(files | {self.paths.phase(round_number): phase.encode()}):
             self._remove([self.paths.phase(round_number)])
             for path, wanted in (files | {self.paths.phase(round_number): phase.encode()}).items():
-                self.rejected.write(path, wanted, self.run_id, round_number)
+                self.quarantine.write(path, wanted, self.run_id, round_number)
         self._remember(task)
         self.ring()
         return task
 
     def ring(self) -> None:
         """Wake the clients."""
-        self.rejected.clear_for_folder(self.paths.bell)
-        self.rejected.clear_for_file(self.paths.bell / "rung", self.run_id)
+        self.quarantine.clear_for_folder(self.paths.bell)
+        self.quarantine.clear_for_file(self.paths.bell / "rung", self.run_id)
         ring(self.paths.bell)
 
     def stands(self) -> bool:
@@ -174,7 +174,7 @@ class Board:
         for client_id, number in sorted(
             {(name.client, name.round) for _, name in later if name.client is not None and name.round is not None}
         ):
-            self.rejected.refuse(
+            self.quarantine.refuse(
                 self.paths.taken_away(client_id, number),
                 "of a round that has not begun",
                 self.run_id,
@@ -182,7 +182,7 @@ class Board:
                 client_id,
             )
 
-    def _prune(self, round_number: int, work: Work | None) -> None:
+    def _prune(self, round_number: int, work: FitWork | None) -> None:
         """Remove rounds that are over, but for the last few, and what this round's task does not name."""
         oldest = round_number - self.keep_rounds
         named = {path.name for path in work.named(self.paths)} if work else set()
@@ -210,8 +210,8 @@ class Board:
                 self._refuse(text, f"there are {self.num_clients} clients", round_number, name.client)
 
     def _refuse(self, text: str, reason: str, round_number: int, client_id: int | None = None) -> None:
-        self.rejected.refuse([self.paths.root / text], reason, self.run_id, round_number, client_id)
+        self.quarantine.refuse([self.paths.root / text], reason, self.run_id, round_number, client_id)
 
     def _remove(self, paths: Iterable[Path]) -> None:
         for path in paths:
-            self.rejected.remove(path, self.run_id)
+            self.quarantine.remove(path, self.run_id)

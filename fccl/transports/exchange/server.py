@@ -30,11 +30,11 @@ from fccl.storage.reading import identity, is_own_folder, is_there
 from fccl.storage.temporary import sweep
 from fccl.transports.exchange.answers import AnswerReader, GoodAnswer, GoodFile
 from fccl.transports.exchange.begun import BegunReadings
-from fccl.transports.exchange.liveness import Pulses
-from fccl.transports.exchange.quarantine import RejectedFolder
-from fccl.transports.exchange.rounds import Board
+from fccl.transports.exchange.liveness import Liveness
+from fccl.transports.exchange.quarantine import Quarantine
+from fccl.transports.exchange.rounds import Rounds
 from fccl.transports.exchange.watch import Watcher, watcher
-from fccl.transports.exchange.wire import FailureFile, TaskFile, Work
+from fccl.transports.exchange.wire import FailureFile, FitWork, TaskFile
 
 _REFUSALS = 3  # so often is one client refused in an attempt; after that its files are passed over
 
@@ -65,19 +65,19 @@ class ExchangeTransport:
         self.on_status: StatusListener = lambda status: None
         self.tell: Callable[[str], None] = lambda line: None
         self.created: Callable[[], float] = lambda: 0.0
-        self.rejected = RejectedFolder(paths)
+        self.quarantine = Quarantine(paths)
         self._paths, self._spec, self._received, self._keys = paths, spec, received, keys
-        self._pulses = Pulses(paths, spec.stale_s, lambda status: self.on_status(status))
+        self._liveness = Liveness(paths, spec.stale_s, lambda status: self.on_status(status))
         self._begun = BegunReadings(received, paths)
         self._held = ExitStack()
         self._watcher: Watcher | None = None
         self._require_here: Callable[[], None] = lambda: None
-        self._known_board: Board | None = None
+        self._known_rounds: Rounds | None = None
         self._readers: dict[int, AdapterReader] = {}
 
     def __enter__(self) -> Self:
         with ExitStack() as held:
-            self.rejected.clear_for_file(self._paths.server_lock)
+            self.quarantine.clear_for_file(self._paths.server_lock)
             held.enter_context(exclusive(self._paths.server_lock, "another orchestrator"))
             self._require_here = held.enter_context(in_sight(self._paths.root))
             sweep(self._paths.root, self._paths.is_half_written)
@@ -103,12 +103,12 @@ class ExchangeTransport:
         With fewer updates than the quorum the clients that failed are asked again, `retries` times. Raises
         `StorageError`.
         """
-        watching, board = self._watching(), self._board(task.run_id)
-        publish = partial(self._publish, board, task, client_ids)
+        watching, rounds = self._watching(), self._rounds(task.run_id)
+        publish = partial(self._publish, rounds, task, client_ids)
         opened = publish()
-        board.tidy(opened)
+        rounds.tidy(opened)
         public, of_rank = self._keys.public if self._keys else None, partial(self._adapters, task)
-        published = board.opened(task.round)
+        published = rounds.opened(task.round)
         reader = AnswerReader(
             self._paths, opened, of_rank(task.model.lora_r), of_rank, public, published, self._spec.originals
         )
@@ -116,8 +116,8 @@ class ExchangeTransport:
         waiting = {client_id: self._asked(opened, client_id) for client_id in client_ids}
         for retry in range(self._spec.retries + 1):
             if retry:
-                self._ask_again(board, waiting, task.round, len(client_ids) - len(waiting), retry)
-            yield from self._attempt(reader, watching, waiting, lambda: board.stands() or publish())
+                self._ask_again(rounds, waiting, task.round, len(client_ids) - len(waiting), retry)
+            yield from self._attempt(reader, watching, waiting, lambda: rounds.stands() or publish())
             if len(client_ids) - len(waiting) >= self._spec.quorum:
                 break
         yield from (ClientFailure(client_id, client.reason) for client_id, client in sorted(waiting.items()))
@@ -126,7 +126,7 @@ class ExchangeTransport:
         """Take the rounds of every earlier run away, before a new one is ready to open its first: clients would take
         that end for its own.
         """
-        self._board("")  # of no run, so all others go
+        self._rounds("")  # of no run, so all others go
 
     def finish(self, run_id: str, round_number: int, adapter: Adapter) -> None:
         """Tell the clients that the run is done, and leave them the final adapter.
@@ -134,25 +134,25 @@ class ExchangeTransport:
         Nobody may need an update any more.
         """
         self._require_here()
-        board = self._board(run_id)
-        board.tidy(board.open(round_number, "done", adapter, None))
+        rounds = self._rounds(run_id)
+        rounds.tidy(rounds.open(round_number, "done", adapter, None))
         self._empty_received()
 
-    def _board(self, run_id: str) -> Board:
-        """The board of this run; at first, what other runs have left is cleared away."""
-        if self._known_board is None or self._known_board.run_id != run_id:
+    def _rounds(self, run_id: str) -> Rounds:
+        """The rounds of this run; at first, what other runs have left is cleared away."""
+        if self._known_rounds is None or self._known_rounds.run_id != run_id:
             spec = self._spec
             settings = (
                 self.created(),
                 spec.num_clients,
                 spec.keep_rounds,
                 self._keys,
-                self.rejected,
+                self.quarantine,
                 bool(spec.originals),
             )
-            self._known_board = Board(self._paths, run_id, *settings)
-            self._known_board.clear_other_runs()
-        return self._known_board
+            self._known_rounds = Rounds(self._paths, run_id, *settings)
+            self._known_rounds.clear_other_runs()
+        return self._known_rounds
 
     def _watching(self) -> Watcher:
         if self._watcher is None:
@@ -166,16 +166,16 @@ class ExchangeTransport:
             self._readers[rank] = AdapterReader.like(leading(task.trained, rank))
         return self._readers[rank]
 
-    def _publish(self, board: Board, task: FitTask, client_ids: Sequence[int]) -> TaskFile:
-        return board.open(task.round, task.phase, task.adapter, self._work(board, task, client_ids))
+    def _publish(self, rounds: Rounds, task: FitTask, client_ids: Sequence[int]) -> TaskFile:
+        return rounds.open(task.round, task.phase, task.adapter, self._work(rounds, task, client_ids))
 
-    def _work(self, board: Board, task: FitTask, client_ids: Sequence[int]) -> Work:
+    def _work(self, rounds: Rounds, task: FitTask, client_ids: Sequence[int]) -> FitWork:
         told, corrections = task.corrections, None
         if told is not None:
-            corrections = tuple(board.keep(told(client_id), self._paths.correction) for client_id in client_ids)
-        return Work(
+            corrections = tuple(rounds.keep(told(client_id), self._paths.correction) for client_id in client_ids)
+        return FitWork(
             clients=tuple(client_ids),
-            reference=None if task.reference is None else board.keep(task.reference, self._paths.reference),
+            reference=None if task.reference is None else rounds.keep(task.reference, self._paths.reference),
             model=task.model,
             train=task.train,
             seed=task.seed,
@@ -201,7 +201,7 @@ class ExchangeTransport:
 
         `uphold` mends the open round.
         """
-        self._pulses.forgive()
+        self._liveness.forgive()
         deadline = time.monotonic() + self._spec.timeout_s
         while True:
             self._require_here()
@@ -222,7 +222,7 @@ class ExchangeTransport:
 
         A bad one is refused; a silence that is too long becomes a reason.
         """
-        self._pulses.look(client_id)
+        self._liveness.look(client_id)
         flag = self._flag(reader.task, client_id)
         if flag is None or flag == client.flag or client.refusals >= _REFUSALS:
             self._judge_silence(client_id, client)
@@ -244,7 +244,7 @@ class ExchangeTransport:
         path = self._paths.flag(client_id, task.round)
         found = identity(path)
         if found is None:
-            self.rejected.clear_for_file(path, task.run_id, task.round, client_id)
+            self.quarantine.clear_for_file(path, task.run_id, task.round, client_id)
         return found
 
     def _receive(self, reader: AnswerReader, client_id: int, answer: GoodAnswer) -> ClientUpdate:
@@ -269,7 +269,7 @@ class ExchangeTransport:
         return StoredAdapter(path, file.sha256, file.reader)
 
     def _refuse(self, task: TaskFile, client_id: int, client: _Waiting, error: UpdateRejected) -> None:
-        self.rejected.refuse(
+        self.quarantine.refuse(
             self._paths.taken_away(client_id, task.round), str(error), task.run_id, task.round, client_id
         )
         self.tell(f"client {client_id}: refused: {error}")
@@ -278,9 +278,11 @@ class ExchangeTransport:
             client.give_up("refused", client.refused)
 
     def _judge_silence(self, client_id: int, client: _Waiting) -> None:
-        dead = self._pulses.is_dead(client_id) and client_id not in self._spec.originals  # those write no heartbeat
+        dead = self._liveness.is_dead(client_id) and client_id not in self._spec.originals  # those write no heartbeat
         if dead and not client.cause:
-            client.give_up("silent", f"no heartbeat for {self._spec.stale_s:g} s; {self._pulses.last_word(client_id)}")
+            client.give_up(
+                "silent", f"no heartbeat for {self._spec.stale_s:g} s; {self._liveness.last_word(client_id)}"
+            )
             self.tell(f"client {client_id}: {client.reason}")
         elif not dead and client.cause == "silent":
             client.cause = ""
@@ -291,19 +293,21 @@ class ExchangeTransport:
             if not client.cause:
                 heard = f"; {client.refused}" if client.refused else ""
                 client.give_up(
-                    "late", f"no answer within {self._spec.timeout_s:g} s; {self._pulses.last_word(client_id)}{heard}"
+                    "late", f"no answer within {self._spec.timeout_s:g} s; {self._liveness.last_word(client_id)}{heard}"
                 )
 
-    def _ask_again(self, board: Board, waiting: dict[int, _Waiting], round_number: int, good: int, retry: int) -> None:
+    def _ask_again(
+        self, rounds: Rounds, waiting: dict[int, _Waiting], round_number: int, good: int, retry: int
+    ) -> None:
         missing = (
             f"round {round_number + 1} has {good} good update{'s' * (good != 1)}, MIN_CLIENTS is {self._spec.quorum}"
         )
         self.tell(f"{missing}; trying again ({retry} of {self._spec.retries})")
         for client_id, client in waiting.items():
             if client.cause == "said" or client.refusals:
-                board.take_back(client_id, round_number)
+                rounds.take_back(client_id, round_number)
             waiting[client_id] = _Waiting()
-        board.ring()
+        rounds.ring()
 
     def _empty_received(self, round_number: int | None = None) -> None:
         """Remove what was received before.

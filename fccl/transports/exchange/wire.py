@@ -76,7 +76,7 @@ class _Signed(Value):
         return public.is_of_client(client_id, self.signed_content(), self.signature)
 
 
-class Work(Value):
+class FitWork(Value):
     """What the selected clients are to do in a round."""
 
     clients: tuple[ClientId, ...]
@@ -113,7 +113,7 @@ class TaskFile(_Signed):
     run_created: Time  # seconds since 1970 by the server's clock: which of two runs is the older one
     phase: Literal["sft", "va", "done"]
     adapter: AdapterFile  # `global_round_R.safetensors`
-    work: Work | None = None
+    work: FitWork | None = None
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:

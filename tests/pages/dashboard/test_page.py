@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 from fccl.pages.dashboard.page import TABS
 from fccl.paths import ExchangePaths
 from fccl.storage.files import write_text
-from fccl.transports.exchange.quarantine import RejectedFolder
+from fccl.transports.exchange.quarantine import Quarantine
 from tests.compare.made_up import comparison
 from tests.pages.script import charts, figures, script, sentence, shown, table, texts
 from tests.view import histories
@@ -220,7 +220,7 @@ def test_exchange_counts_what_is_there_and_what_was_refused(page, logs, tmp_path
     write_text(paths.global_adapter(2), "x" * 2000)
     write_text(paths.root / "client_1_round_1.safetensors.bak", "")
     write_text(paths.update(2, 3), "broken")
-    RejectedFolder(paths).refuse([paths.update(2, 3)], "not an adapter", "run", 3, 2)
+    Quarantine(paths).refuse([paths.update(2, 3)], "not an adapter", "run", 3, 2)
     shown(page, "Exchange")
     rounds = table(page, "global adapter", "updates")
     assert rounds["round"].tolist() == [4, 3]

@@ -4,7 +4,7 @@ import pytest
 
 from fccl.paths import ExchangePaths
 from fccl.records.run import ClientStatus
-from fccl.transports.exchange.heartbeat import Heart
+from fccl.transports.exchange.heartbeat import Heartbeat
 
 
 @pytest.fixture
@@ -17,18 +17,18 @@ def beat(paths, client_id=0):
 
 
 def test_the_heart_beats_by_itself_and_tells_a_change_at_once(paths):
-    with Heart(paths, 0, 0.1) as heart:
+    with Heartbeat(paths, 0, 0.1) as heartbeat:
         first = beat(paths)
         assert (first.state, first.client_id) == ("idle", 0)
         time.sleep(0.4)
         assert beat(paths).time > first.time
         training = ClientStatus(client_id=0, state="training", run_id="run", round=1, phase="sft", step=1, steps=5)
-        heart.tell(training)
+        heartbeat.tell(training)
         assert beat(paths).state == "training"
-        heart.tell(training.model_copy(update={"step": 2}))
+        heartbeat.tell(training.model_copy(update={"step": 2}))
         time.sleep(0.4)
         assert beat(paths).step == 2
-        heart.turn("done")
+        heartbeat.turn("done")
         assert (beat(paths).state, beat(paths).round) == ("done", 1)
     last = beat(paths)
     time.sleep(0.3)

@@ -5,7 +5,7 @@ import pytest
 
 from fccl.paths import ExchangePaths
 from fccl.storage.files import write_text
-from fccl.transports.exchange.liveness import Pulses
+from fccl.transports.exchange.liveness import Liveness
 
 
 @pytest.fixture
@@ -15,35 +15,35 @@ def paths(tmp_path):
 
 def test_pulses_know_who_lives(paths):
     heard = []
-    pulses = Pulses(paths, 0.3, heard.append)
+    liveness = Liveness(paths, 0.3, heard.append)
     status = {"client_id": 1, "state": "training", "run_id": "run", "round": 2, "phase": "sft", "step": 3, "steps": 5}
-    pulses.look(1)
+    liveness.look(1)
     time.sleep(0.4)
-    assert not pulses.is_dead(1), "who was never heard cannot be judged"
-    assert pulses.last_word(1) == "it was never seen"
+    assert not liveness.is_dead(1), "who was never heard cannot be judged"
+    assert liveness.last_word(1) == "it was never seen"
     write_text(paths.status(1), json.dumps(status))
-    pulses.look(1)
-    pulses.look(1)
+    liveness.look(1)
+    liveness.look(1)
     assert [one.step for one in heard] == [3]
-    assert not pulses.is_dead(1)
+    assert not liveness.is_dead(1)
     time.sleep(0.4)
-    pulses.look(1)
-    assert pulses.is_dead(1)
-    assert pulses.last_word(1) == "it was last seen training round 2 step 3 of 5"
-    pulses.forgive()
-    assert not pulses.is_dead(1)
+    liveness.look(1)
+    assert liveness.is_dead(1)
+    assert liveness.last_word(1) == "it was last seen training round 2 step 3 of 5"
+    liveness.forgive()
+    assert not liveness.is_dead(1)
     time.sleep(0.4)
     write_text(paths.status(1), json.dumps(status | {"state": "idle"}))
-    pulses.look(1)
-    assert not pulses.is_dead(1)
+    liveness.look(1)
+    assert not liveness.is_dead(1)
 
 
 @pytest.mark.parametrize(
     "text", ["", "{", '{"client": 1, "state": "training", "ts": 1}', '{"client_id": 2}', "[" * 10_000]
 )
 def test_a_status_of_another_kind_judges_nobody(paths, text):
-    pulses = Pulses(paths, 0.1, lambda status: None)
+    liveness = Liveness(paths, 0.1, lambda status: None)
     paths.status(1).write_text(text)
-    pulses.look(1)
+    liveness.look(1)
     time.sleep(0.2)
-    assert not pulses.is_dead(1)
+    assert not liveness.is_dead(1)

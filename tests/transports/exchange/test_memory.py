@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from fccl.errors import StorageError, UpdateRejected
 from fccl.testing.toy import MODEL, TRAIN
 from fccl.transports.exchange.memory import Memory
-from fccl.transports.exchange.wire import VERSION, AdapterFile, TaskFile, Work
+from fccl.transports.exchange.wire import VERSION, AdapterFile, FitWork, TaskFile
 
 SERVER = "the server's key"
 ADAPTER = AdapterFile(sha256="0" * 64, length=1)
 
 
 def task(number, run_id="run", created=100.0):
-    work = Work(clients=(0,), model=MODEL, train=TRAIN, seed=0)
+    work = FitWork(clients=(0,), model=MODEL, train=TRAIN, seed=0)
     return TaskFile(
         version=VERSION, run_id=run_id, run_created=created, round=number, phase="sft", adapter=ADAPTER, work=work
     )

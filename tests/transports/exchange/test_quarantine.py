@@ -9,7 +9,7 @@ from fccl.records.run import Rejection
 from fccl.storage import reading
 from fccl.storage.files import write_bytes
 from fccl.transports.exchange import quarantine
-from fccl.transports.exchange.quarantine import RejectedFolder
+from fccl.transports.exchange.quarantine import Quarantine
 from tests.transports.obstacles import INSTEAD_OF_A_FOLDER, OBSTACLES, put
 
 
@@ -21,7 +21,7 @@ def paths(tmp_path):
 def test_refused_files_move_with_their_reason(paths, tmp_path):
     outside = tmp_path.parent / f"{tmp_path.name}-outside"
     outside.write_text("precious")
-    folder = RejectedFolder(paths)
+    folder = Quarantine(paths)
     paths.flag(1, 0).write_text("")
     paths.update(1, 0).symlink_to(outside)
     first = folder.refuse([paths.flag(1, 0), paths.contribution(1, 0), paths.update(1, 0)], "because", "run", 0, 1)
@@ -41,7 +41,7 @@ def test_the_folder_of_refused_files_leads_nowhere_else(paths, tmp_path):
     elsewhere.mkdir()
     paths.rejected.symlink_to(elsewhere)
     paths.flag(1, 0).write_text("")
-    RejectedFolder(paths).refuse([paths.flag(1, 0)], "because", "run", 0, 1)
+    Quarantine(paths).refuse([paths.flag(1, 0)], "because", "run", 0, 1)
     assert list(elsewhere.iterdir()) == []
     assert sorted(path.name.split("_", 1)[1] for path in paths.rejected.iterdir()) == [
         "done_1_0.flag",
@@ -53,13 +53,13 @@ def test_the_folder_of_refused_files_leads_nowhere_else(paths, tmp_path):
 def test_a_name_too_long_to_be_kept_whole_is_cut(paths):
     name = "client_" + "x" * 248
     (paths.root / name).write_text("")
-    RejectedFolder(paths).refuse([paths.root / name], "because", "run", 0)
+    Quarantine(paths).refuse([paths.root / name], "because", "run", 0)
     assert not (paths.root / name).exists()
 
 
 @pytest.mark.parametrize("kind", OBSTACLES)
 def test_what_is_in_the_way_of_a_file_is_moved_with_its_reason_and_the_file_is_written(paths, kind):
-    folder, path = RejectedFolder(paths), paths.task(3)
+    folder, path = Quarantine(paths), paths.task(3)
     put(path, kind)
     folder.write(path, b"content", "run", 3)
     assert path.read_bytes() == b"content"
@@ -78,7 +78,7 @@ def test_what_is_in_the_way_of_a_file_is_moved_with_its_reason_and_the_file_is_w
 def test_what_is_where_the_folder_of_refused_files_belongs_ends_in_it(paths, kind):
     put(paths.rejected, kind)
     paths.flag(1, 0).touch()
-    RejectedFolder(paths).refuse([paths.flag(1, 0)], "because", "run", 0, 1)
+    Quarantine(paths).refuse([paths.flag(1, 0)], "because", "run", 0, 1)
     assert sorted(path.name.split("_", 1)[1] for path in paths.rejected.iterdir()) == [
         "done_1_0.flag",
         "reason.json",
@@ -97,9 +97,9 @@ def test_what_cannot_be_moved_is_one_line_and_once_it_can_the_same_call_goes_on(
     with monkeypatch.context() as patched:
         patched.setattr(os, "rename", refused)
         with pytest.raises(StorageError, match=f"^cannot move {path}: .+$"):
-            RejectedFolder(paths).write(path, b"content")
+            Quarantine(paths).write(path, b"content")
     assert (path / "deep" / "file").read_text() == "x"
-    RejectedFolder(paths).write(path, b"content")
+    Quarantine(paths).write(path, b"content")
     assert path.read_bytes() == b"content"
 
 
@@ -115,7 +115,7 @@ def test_the_next_thing_in_the_way_is_moved_as_well(paths, monkeypatch, times):
         write_bytes(to, content)
 
     monkeypatch.setattr(quarantine, "write_bytes", write)
-    RejectedFolder(paths).write(path, b"content")
+    Quarantine(paths).write(path, b"content")
     assert path.read_bytes() == b"content"
 
 
@@ -126,7 +126,7 @@ REPLACING = sorted({*INSTEAD_OF_A_FOLDER} - {"an empty folder", "a full folder",
 @pytest.mark.parametrize("when", [1, 2, 3])
 def test_the_folder_may_go_or_be_replaced_whenever_something_is_refused(paths, monkeypatch, kind, when):
     """Between the looking and the moving, before the second file, or before the reason is written."""
-    makes, made = RejectedFolder._make, []
+    makes, made = Quarantine._make, []
 
     def make(folder):
         makes(folder)
@@ -136,11 +136,11 @@ def test_the_folder_may_go_or_be_replaced_whenever_something_is_refused(paths, m
             if kind != "nothing":
                 put(paths.rejected, kind)
 
-    monkeypatch.setattr(RejectedFolder, "_make", make)
+    monkeypatch.setattr(Quarantine, "_make", make)
     files = [paths.contribution(1, 0), paths.flag(1, 0)]
     for path in files:
         path.write_text("x")
-    rejection = RejectedFolder(paths).refuse(files, "because", "run", 0, 1)
+    rejection = Quarantine(paths).refuse(files, "because", "run", 0, 1)
     assert rejection.files == tuple(path.name for path in files)
     assert not any(path.exists() for path in files)
     assert [
@@ -163,6 +163,6 @@ def test_a_folder_that_takes_a_file_s_place_before_it_is_removed_is_moved(paths,
         return found
 
     monkeypatch.setattr(quarantine, "is_own_folder", is_own_folder)
-    RejectedFolder(paths).remove(path)
+    Quarantine(paths).remove(path)
     assert not os.path.lexists(path)
-    RejectedFolder(paths).remove(path)
+    Quarantine(paths).remove(path)

@@ -12,7 +12,7 @@ from fccl.storage.files import write_text
 from fccl.testing.toy import START, ToyLearner, adapter, federation, shard
 from fccl.transports.exchange import watch as watch_module
 from fccl.transports.exchange.client import ExchangeClient
-from fccl.transports.exchange.quarantine import RejectedFolder
+from fccl.transports.exchange.quarantine import Quarantine
 from fccl.transports.exchange.wire import TaskFile
 from fccl.transports.in_process import InProcessTransport
 from tests.transports.contract import task
@@ -119,8 +119,8 @@ def test_a_client_that_failed_and_is_started_again_may_still_answer(paths, trans
 
     with transport(timeout_s=60.0) as exchange:
         failing = ExchangeClient(paths, 0, ToyLearner(broken=frozenset({0})), shard)
-        board = exchange._board("run")
-        opened = board.open(0, "sft", task().adapter, exchange._work(board, task(), (0, 1)))
+        rounds = exchange._rounds("run")
+        opened = rounds.open(0, "sft", task().adapter, exchange._work(rounds, task(), (0, 1)))
         failing._commit(opened, ClientFailure(0, "no memory"))
         back = ExchangeClient(paths, 0, ToyLearner(), shard, grace_s=0.0)
         thread = threading.Timer(0.4, back.run)
@@ -170,7 +170,7 @@ def test_a_restarted_client_does_not_repeat_what_it_has_committed(paths, transpo
             fit(exchange)
             exchange.finish("run", 1, adapter())
         again = ToyLearner()
-        exchange._board("run").take_back(1, 0)
+        exchange._rounds("run").take_back(1, 0)
         paths.phase(1).unlink()
         with clients(paths, {0: again}), clients(paths, {1: ToyLearner()}):
             fit(exchange)
@@ -294,7 +294,7 @@ def test_a_full_disk_is_one_error_and_the_round_comes_out_the_same_afterwards(pa
     """The disk refuses the n-th write of the server, for every n; then it has room again and the run goes on."""
     fed = federation(2, rounds=1)
     expected = [result.record.adapter_sha256 for result in fed.run(START, InProcessTransport(ToyLearner(), shard))]
-    real = RejectedFolder.write
+    real = Quarantine.write
     for n in range(5):
         for path in paths.root.glob("*") if paths.root.exists() else ():
             path.is_file() and path.unlink()
@@ -307,7 +307,7 @@ def test_a_full_disk_is_one_error_and_the_round_comes_out_the_same_afterwards(pa
             real(folder, path, *arguments, **more)
 
         with clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
-            monkeypatch.setattr(RejectedFolder, "write", failing)
+            monkeypatch.setattr(Quarantine, "write", failing)
             state = START
             try:
                 with transport(timeout_s=20.0) as exchange:
@@ -315,7 +315,7 @@ def test_a_full_disk_is_one_error_and_the_round_comes_out_the_same_afterwards(pa
                         state = result.state
             except StorageError:
                 pass
-            monkeypatch.setattr(RejectedFolder, "write", real)
+            monkeypatch.setattr(Quarantine, "write", real)
             with transport(timeout_s=20.0) as exchange:
                 for result in fed.run(state, exchange):
                     state = result.state
@@ -325,15 +325,15 @@ def test_a_full_disk_is_one_error_and_the_round_comes_out_the_same_afterwards(pa
 
 def test_a_client_whose_disk_is_full_ends_with_that_error(paths, transport, monkeypatch):
     with transport() as exchange:
-        board = exchange._board("run")
-        board.open(0, "sft", task().adapter, exchange._work(board, task(), (0,)))
+        rounds = exchange._rounds("run")
+        rounds.open(0, "sft", task().adapter, exchange._work(rounds, task(), (0,)))
 
         def full(*arguments):
             raise StorageError("the disk is full")
 
         class Fills(ToyLearner):
             def fit(self, task, shard, on_status):
-                monkeypatch.setattr(RejectedFolder, "write", full)
+                monkeypatch.setattr(Quarantine, "write", full)
                 time.sleep(0.3)  # the beating thread finds out
                 return super().fit(task, shard, on_status)
 

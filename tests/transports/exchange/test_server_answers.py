@@ -125,14 +125,14 @@ def test_an_answer_to_something_else_counts_for_nothing_and_the_clients_own_may_
 def answered_and_finished(paths, transport, spoil):
     """As `answered`; the real client is there and answers when its flag is gone."""
     with transport(timeout_s=20.0) as exchange:
-        board = exchange._board("run")
-        opened = board.open(0, "sft", task().adapter, exchange._work(board, task(), (0,)))
+        rounds = exchange._rounds("run")
+        opened = rounds.open(0, "sft", task().adapter, exchange._work(rounds, task(), (0,)))
         learner = ToyLearner()
         ExchangeClient(paths, 1, learner, shard)._commit(opened, learner.fit(task(), shard(1), lambda status: None))
         spoil(paths, opened)
         found = fit(exchange, (1,))
         finish(exchange)
-        return found, exchange.rejected.rejections
+        return found, exchange.quarantine.rejections
 
 
 @pytest.mark.parametrize(
@@ -153,8 +153,8 @@ def answered_and_finished(paths, transport, spoil):
 def test_a_control_variate_that_is_no_good_is_refused_with_the_update(paths, transport, spoil, reason):
     with transport(timeout_s=0.4) as exchange:
         asked = dataclasses.replace(task(), corrections=lambda client_id: adapter())
-        board = exchange._board("run")
-        opened = board.open(0, "sft", asked.adapter, exchange._work(board, asked, (0, 1)))
+        rounds = exchange._rounds("run")
+        opened = rounds.open(0, "sft", asked.adapter, exchange._work(rounds, asked, (0, 1)))
         for number in (0, 1):
             ExchangeClient(paths, number, ToyLearner(), shard)._commit(
                 opened, ToyLearner().fit(asked, shard(number), lambda status: None)

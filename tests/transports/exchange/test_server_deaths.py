@@ -32,8 +32,8 @@ class Killed(BaseException):
 
 
 def commit(exchange, paths, client_id):
-    board = exchange._board("run")
-    opened = board.open(0, "sft", task().adapter, exchange._work(board, task(), (0, 1)))
+    rounds = exchange._rounds("run")
+    opened = rounds.open(0, "sft", task().adapter, exchange._work(rounds, task(), (0, 1)))
     ExchangeClient(paths, client_id, ToyLearner(), shard)._commit(
         opened, ToyLearner().fit(task(), shard(client_id), lambda status: None)
     )
@@ -62,7 +62,7 @@ def test_an_answer_that_ends_the_server_is_not_read_again_and_its_client_answers
         found = fit(exchange)
         finish(exchange)
     assert all(isinstance(answer, ClientUpdate) for answer in found.values())
-    assert [(each.client_id, each.reason) for each in exchange.rejected.rejections] == [
+    assert [(each.client_id, each.reason) for each in exchange.quarantine.rejections] == [
         (1, "the server ended while it read this answer")
     ]
     assert second.learner.calls == [(0, 1)]
@@ -88,7 +88,7 @@ def test_an_end_that_is_not_the_answers_fault_costs_it_nothing(paths, transport,
     end(paths, transport, monkeypatch, error)
     with transport() as exchange:
         assert isinstance(fit(exchange, (1,))[1], ClientUpdate)
-    assert exchange.rejected.rejections == []
+    assert exchange.quarantine.rejections == []
 
 
 @pytest.mark.parametrize("error", [MemoryError, RecursionError, RuntimeError])
@@ -136,8 +136,8 @@ PROGRAM = """
     resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, used + 2**29))
     for bomb in BOMBS:
         with ExchangeTransport(paths, exchange_spec(4, timeout_s=0.2), folder / "received") as exchange:
-            board = exchange._board("run")
-            opened = board.open(0, "sft", task().adapter, exchange._work(board, task(), (0, 1)))
+            rounds = exchange._rounds("run")
+            opened = rounds.open(0, "sft", task().adapter, exchange._work(rounds, task(), (0, 1)))
             for number in (0, 1):
                 update = ToyLearner().fit(task(), shard(number), lambda status: None)
                 ExchangeClient(paths, number, ToyLearner(), shard)._commit(opened, update)
@@ -146,7 +146,7 @@ PROGRAM = """
             found = {answer.client_id: answer for answer in exchange.fit(task(), (0, 1))}
             assert isinstance(found[0], ClientUpdate), found[0]
             assert "is not a safetensors file" in found[1].reason, found[1]
-            board.take_back(0, 0)
+            rounds.take_back(0, 0)
         reads_nothing(paths, "global_adapter", bomb)
         reads_nothing(paths, "reference", bomb)
         for name in ("global_sft.safetensors", "client_1_va.safetensors", "old.pt"):
@@ -219,8 +219,8 @@ def test_a_client_compares_the_length_before_it_reads_a_global_adapter(paths, tr
     create_keys(keys, 2)
     told = []
     with transport(server_keys(keys) if signed else None) as exchange:
-        board = exchange._board("run")
-        opened = board.open(0, "sft", task().adapter, exchange._work(board, task(), (0,)))
+        rounds = exchange._rounds("run")
+        opened = rounds.open(0, "sft", task().adapter, exchange._work(rounds, task(), (0,)))
         client = ExchangeClient(
             paths, 0, ToyLearner(), shard, client_keys(keys, 0) if signed else None, tell=told.append
         )

@@ -76,8 +76,8 @@ def test_a_replayed_answer_of_another_round_is_refused(paths, transport, keys):
         fit(exchange, (1,))
         exchange.finish("run", 1, adapter())
     with transport(signed, timeout_s=0.5, keep_rounds=5) as exchange:
-        board = exchange._board("run")
-        board.open(1, "sft", task(1).adapter, exchange._work(board, task(1), (1,)))
+        rounds = exchange._rounds("run")
+        rounds.open(1, "sft", task(1).adapter, exchange._work(rounds, task(1), (1,)))
         for old, new in zip(paths.answer(1, 0), paths.answer(1, 1), strict=True):
             new.write_bytes(old.read_bytes())
         found = fit(exchange, (1,), number=1)
@@ -113,8 +113,8 @@ def test_a_task_that_was_changed_is_not_believed(paths, transport, keys):
 
     client = None
     with transport(server_keys(keys)) as exchange:
-        board = exchange._board("run")
-        board.open(0, "sft", task().adapter, exchange._work(board, task(), (1,)))
+        rounds = exchange._rounds("run")
+        rounds.open(0, "sft", task().adapter, exchange._work(rounds, task(), (1,)))
         assert newest().round == 0
         for changes in (
             {"adapter": {"sha256": "0" * 64, "length": 9}},
@@ -157,8 +157,8 @@ def remembering(paths, keys, tmp_path, told=None, learner=None):
 def opened(exchange, number, created=100.0, run_id="run"):
     """Open a round of a run; what is in the directory is all that a client goes by."""
     exchange.created = lambda: created
-    board = exchange._board(run_id)
-    return board.open(number, "sft", task(number).adapter, exchange._work(board, task(number), (1,)))
+    rounds = exchange._rounds(run_id)
+    return rounds.open(number, "sft", task(number).adapter, exchange._work(rounds, task(number), (1,)))
 
 
 def answer(client):
@@ -229,7 +229,7 @@ def test_started_again_before_every_round_it_goes_on_and_never_back(paths, trans
         with transport(server_keys(keys)) as exchange:
             opened(exchange, number, created, run_id)
             found.append(answer(remembering(paths, keys, tmp_path)))
-            exchange._board(run_id).take_back(1, number)
+            exchange._rounds(run_id).take_back(1, number)
     assert found == answered
 
 
@@ -258,8 +258,8 @@ def test_a_run_that_was_left_does_not_come_back(paths, transport):
     client = ExchangeClient(paths, 0, ToyLearner(), shard)
     with transport() as exchange:
         for run_id in ("first", "second"):
-            exchange._board(run_id).open(
-                0, "sft", task().adapter, exchange._work(exchange._board(run_id), task(), (0,))
+            exchange._rounds(run_id).open(
+                0, "sft", task().adapter, exchange._work(exchange._rounds(run_id), task(), (0,))
             )
             client._remember(client._newest().run_id)
         exchange.finish("first", 9, adapter())

@@ -77,8 +77,8 @@ def judged(paths, transport, update=GOOD, keys=None, originals=ORIGINALS, put=No
     before the server looks.
     """
     with transport(keys, timeout_s=0.3, originals=originals) as exchange:
-        board = exchange._board("run")
-        board.open(0, "sft", adapter(1.0, 2.0, 3.0), exchange._work(board, task(0), (1,)))
+        rounds = exchange._rounds("run")
+        rounds.open(0, "sft", adapter(1.0, 2.0, 3.0), exchange._work(rounds, task(0), (1,)))
         answer(paths, 1, 0, update, **contribution)
         if put:
             put()
