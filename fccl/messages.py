@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
+from fccl import phases
 from fccl.adapters.adapter import Adapter, Form
 from fccl.adapters.ranks import AnyAdapter, WithFrozen, leading, of_rank, rank_of
 from fccl.adapters.stored import StoredAdapter
@@ -44,8 +45,9 @@ class FitTask:
     )
 
     def __post_init__(self) -> None:
-        if (self.phase == "va") != (self.reference is not None):
-            raise ValueError(f"a {self.phase} task {'needs' if self.phase == 'va' else 'has no'} reference adapter")
+        needs = phases.of(self.phase).takes_reference
+        if needs != (self.reference is not None):
+            raise ValueError(f"a {self.phase} task {'needs' if needs else 'has no'} reference adapter")
         if self.reference is not None:
             of_rank(self.adapter.form, rank_of(self.reference.form)).require(self.reference.form)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import time
 
-from fccl.specs import Phase
-
 DASH = "–"
 
 
@@ -18,9 +16,6 @@ def plain(value: float) -> str:
 
 
 MINUS = "−"
-PHASE_WORDS: dict[str, str] = {"sft": "instruction phase", "va": "preference phase"}
-PHASE_NAMES: dict[Phase, str] = {"sft": "FedIT (SFT)", "va": "FedVA (DPO)"}
-UNITS: dict[Phase, str] = {"sft": "nats per response token", "va": "nats per pair"}
 
 
 def missing(value: float | None) -> bool:

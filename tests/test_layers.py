@@ -22,7 +22,7 @@ STOREYS = (
     ("view", "model", "messages"),
     ("aggregation", "data"),
     ("adapters", "records", "keys"),
-    ("errors", "specs", "plain_text", "paths", "words", "tables", "storage", "presets", "config"),
+    ("errors", "specs", "phases", "plain_text", "paths", "words", "tables", "storage", "presets", "config"),
 )
 GROUND = STOREYS[-1]  # the one storey with an order of its own: each may import those that stand before it
 # The lowest storey that may import it.
@@ -51,6 +51,8 @@ def imports_of(path: Path) -> frozenset[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "fccl":
+            found |= {f"fccl.{alias.name}" for alias in node.names if alias.name in STOREY_OF}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
     return frozenset(found)

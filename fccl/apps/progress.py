@@ -18,13 +18,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from fccl import phases
 from fccl.messages import Answer, ClientUpdate
 from fccl.plain_text import MAX_LINE, printable
 from fccl.records.run import ClientStatus, HeldOut, RoundRecord
 from fccl.specs import RoundPlan
-
-PHASE_NAMES = {"sft": "FedIT (SFT)", "va": "FedVA (DPO)"}
-UNITS = {"sft": "nats/token", "va": "nats/pair"}
 
 
 class RunScreen(Protocol):
@@ -56,7 +54,7 @@ def answer_line(answer: Answer) -> Text:
     if isinstance(answer, ClientUpdate):
         said, report = answer.contribution, answer.report
         cut = f", {report.truncated} cut to fit" if report.truncated else ""
-        loss = f"loss {said.avg_loss:.3f} {UNITS[answer.phase]}"
+        loss = f"loss {said.avg_loss:.3f} {phases.of(answer.phase).short_unit}"
         return Text(
             f"  client {answer.client_id}: {said.num_samples} samples, {loss}, {said.seconds:.1f} s, "
             f"{report.tokens_per_second:,.0f} tokens/s{cut}"
@@ -71,7 +69,7 @@ def round_line(record: RoundRecord, plan: RoundPlan) -> Text:
     )
     more = f" and {len(record.clients) - 8} more" if len(record.clients) > 8 else ""
     parts = [
-        f"round {record.round + 1}/{plan.total_rounds} {PHASE_NAMES[record.phase]}",
+        f"round {record.round + 1}/{plan.total_rounds} {phases.of(record.phase).title}",
         f"weights {weights}{more}",
         f"effective clients {record.effective_clients:.2f}",
         held_out_text(record.held_out, record.phase),
@@ -87,7 +85,7 @@ def held_out_text(held_out: HeldOut | None, phase: str) -> str:
     accuracy = (
         "" if held_out.preference_accuracy is None else f", preference accuracy {held_out.preference_accuracy:.0%}"
     )
-    return f"held-out loss {held_out.loss:.3f} {UNITS[phase]}{accuracy}"
+    return f"held-out loss {held_out.loss:.3f} {phases.of(phase).short_unit}{accuracy}"
 
 
 class _Lines:
@@ -156,7 +154,7 @@ class _Bars(_Lines):
         share = status.step / status.steps if status.steps else 0.0
         where = f"round {status.round + 1}/{self.plan.total_rounds}"
         self.bars.update(
-            self.whole, completed=self.answered + share, description=f"{where} {PHASE_NAMES[status.phase]}"
+            self.whole, completed=self.answered + share, description=f"{where} {phases.of(status.phase).title}"
         )
         what = (
             f"client {status.client_id} step {status.step}/{status.steps}"

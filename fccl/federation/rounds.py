@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
 
+from fccl import phases
 from fccl.adapters.adapter import Adapter
 from fccl.adapters.ranks import distance
 from fccl.adapters.stored import StoredAdapter
@@ -159,7 +160,7 @@ class Federation:
 
     def _task(self, state: FederationState) -> FitTask:
         phase = self.plan.phase_of(state.next_round)
-        reference = state.reference if phase == "va" else None
+        reference = state.reference if phases.of(phase).takes_reference else None
         told = corrections(state.controls, state.adapter.form) if self.aggregation.name == SCAFFOLD else None
         return FitTask(
             self.run_id,

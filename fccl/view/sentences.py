@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+from fccl import phases
 from fccl.plain_text import one_line
 from fccl.view.values import ClientStanding, Glance, Standing
-from fccl.words import DASH, MINUS, PHASE_WORDS, UNITS, about, duration, loss, missing, plural
+from fccl.words import DASH, MINUS, about, duration, loss, missing, plural
 
 PRIOR_SOURCES = (
     "verified",
@@ -62,7 +63,8 @@ def sentence(glance: Glance, log_dir: str, silence_s: float | None = None) -> st
             return f"Nothing heard{since}, with {after}."
     if glance.phase == "done":
         return f"All {plural(glance.total_rounds, 'round')} complete; evaluating on the test split."
-    parts = [f"{where[0].upper()}{where[1:]}, {PHASE_WORDS.get(glance.phase or '', 'starting')}", clients_done(glance)]
+    what = phases.of(glance.phase).words if glance.phase else "starting"
+    parts = [f"{where[0].upper()}{where[1:]}, {what}", clients_done(glance)]
     if glance.seconds_left is not None:
         parts.append(f"{about(glance.seconds_left)} left")
     return ", ".join(part for part in parts if part) + "."
@@ -89,7 +91,7 @@ def temperature_of(source: str) -> str:
 def verified(row: Mapping[Hashable, Any]) -> list[str]:
     """What verification won and took in one round of `ROUNDS`, in sentences."""
     took = f"verifying took {row['verify_seconds']:.1f} s of its {row['seconds']:.1f} s"
-    before, after, unit = row["loss_prior"], row["loss_weights"], UNITS[row["phase"]]
+    before, after, unit = row["loss_prior"], row["loss_weights"], phases.of(row["phase"]).unit
     if missing(after):
         return [f"Round {row['round'] + 1}: {took}."]
     start = "no finite loss" if missing(before) else loss(before)

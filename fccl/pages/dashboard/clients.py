@@ -7,7 +7,7 @@ import time
 import pandas as pd
 import streamlit as st
 
-from fccl import words
+from fccl import phases, words
 from fccl.pages.dashboard.readers import Hub
 from fccl.pages.dashboard.widgets import TABLE_ROWS, guarded, heading, note, nothing, table
 from fccl.paths import LogPaths
@@ -85,7 +85,7 @@ def exclusions(view: RunView) -> None:
     shown = pd.DataFrame(
         {
             "round": rows["round"] + 1,
-            "phase": rows["phase"].map(words.PHASE_NAMES),
+            "phase": rows["phase"].map(phases.title),
             "client": rows["client"],
             "reason": rows["reason"].map(one_line),
         }
@@ -105,7 +105,7 @@ def trainings(view: RunView) -> None:
     shown = pd.DataFrame(
         {
             "round": rows["round"] + 1,
-            "phase": rows["phase"].map(words.PHASE_NAMES),
+            "phase": rows["phase"].map(phases.title),
             "client": rows["client"],
             "loss": rows["avg_loss"],
             "samples": rows["num_samples"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from fccl import words
+from fccl import phases, words
 from fccl.pages.dashboard.readers import Hub
 from fccl.pages.dashboard.widgets import chart, heading, note, table
 from fccl.plain_text import one_line
@@ -190,7 +190,7 @@ def last_round(view: RunView) -> None:
     )
     extra = " ".join(EXTRAS[name] for name in said)
     note(
-        f"Gain: weight minus share of samples, in points. Loss in {words.UNITS[rows['phase'].iloc[0]]}, as the "
+        f"Gain: weight minus share of samples, in points. Loss in {phases.of(rows['phase'].iloc[0]).unit}, as the "
         f"client reported it. {extra}"
     )
     table(shown, "last round", "Weight, share of samples, score and loss of every client in the last round", height=430)

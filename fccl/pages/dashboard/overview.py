@@ -6,7 +6,7 @@ from typing import Literal
 
 import streamlit as st
 
-from fccl import words
+from fccl import phases
 from fccl.pages.dashboard import clients, influence
 from fccl.pages.dashboard.readers import Hub
 from fccl.pages.dashboard.widgets import chart, heading
@@ -63,7 +63,7 @@ def choose_phase(view: RunView, seen: list[Phase]) -> Phase:
     def remember() -> None:
         st.session_state["phase chosen for"] = view.run_id
 
-    name = words.PHASE_NAMES.__getitem__
+    name = phases.title
     hidden: Literal["collapsed"] = "collapsed"  # a screen reader still says it
     chosen = st.segmented_control(
         "Phase", PHASES, format_func=name, key="phase", required=True, on_change=remember, label_visibility=hidden
@@ -73,7 +73,7 @@ def choose_phase(view: RunView, seen: list[Phase]) -> Phase:
 
 def client_losses(hub: Hub, view: RunView, phase: Phase, highlight: tuple[int, ...]) -> None:
     """What the clients report."""
-    says = f"Loss that each client reported by round, {words.PHASE_NAMES[phase]}, in {words.UNITS[phase]}"
+    says = f"Loss that each client reported by round, {phases.title(phase)}, in {phases.of(phase).unit}"
     later = "The clients' losses appear when the first round is complete."
     chart(
         hub,
@@ -91,8 +91,8 @@ def client_losses(hub: Hub, view: RunView, phase: Phase, highlight: tuple[int, .
 def held_out(hub: Hub, view: RunView, phase: Phase) -> None:
     """What the server's held-out split says."""
     says = (
-        f"Loss of the global adapter on the server's validation split by round, {words.PHASE_NAMES[phase]}, in "
-        f"{words.UNITS[phase]}"
+        f"Loss of the global adapter on the server's validation split by round, {phases.title(phase)}, in "
+        f"{phases.of(phase).unit}"
     )
     later = "The held-out loss appears when the first round is complete."
     chart(hub, view, "Held-out loss", lambda: charts.held_out_loss(view, phase), says, later, phase, height=LOW_PX)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 
 import streamlit as st
 
-from fccl import words
+from fccl import phases, words
 from fccl.view import sentences
 from fccl.view.values import Glance, RunView
-
-REFERENCE_LOSS = math.log(2)  # DPO's loss of the reference policy itself
 
 
 def show(view: RunView, found: Glance, now: float) -> None:
@@ -27,7 +24,7 @@ def show(view: RunView, found: Glance, now: float) -> None:
 def held_out(found: Glance) -> None:
     """The held-out loss, against the base model in SFT rounds and against the reference policy in VA rounds."""
     phase = found.held_out_phase
-    start = REFERENCE_LOSS if phase == "va" else found.base_loss
+    start = (phases.of(phase).start_loss if phase else None) or found.base_loss
     label = "Held-out DPO loss" if phase == "va" else "Held-out loss" if phase else "Held-out loss of the base"
     value = found.held_out_loss if phase else found.base_loss
     against = value - start if phase and value is not None and start is not None else None

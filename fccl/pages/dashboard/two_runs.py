@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from fccl import words
+from fccl import phases, words
 from fccl.pages.dashboard.evaluation import cell_html
 from fccl.pages.dashboard.header import other_run
 from fccl.pages.dashboard.readers import Hub, edition
 from fccl.pages.dashboard.widgets import chart, heading, html_table, note, nothing
 from fccl.plain_text import one_line
-from fccl.specs import Phase
+from fccl.specs import PHASES
 from fccl.view import charts, sentences
 from fccl.view import evaluation_tables as tables
 from fccl.view.status import glance
@@ -39,16 +39,15 @@ def show(hub: Hub, view: RunView) -> None:
 
 def curves(hub: Hub, view: RunView, other: RunView) -> None:
     """The held-out losses of both phases, overlaid."""
-    phases: tuple[Phase, ...] = ("sft", "va")
-    for column, phase in zip(st.columns(2, gap="medium"), phases, strict=True):
+    for column, phase in zip(st.columns(len(PHASES), gap="medium"), PHASES, strict=True):
         with column:
             chart(
                 hub,
                 view,
                 f"overlay {phase}",
                 lambda phase=phase: charts.overlay(view, other, phase),  # type: ignore[misc]
-                f"Held-out loss of both runs by round, {words.PHASE_NAMES[phase]}",
-                f"Neither run has a complete round of {words.PHASE_NAMES[phase]}.",
+                f"Held-out loss of both runs by round, {phases.title(phase)}",
+                f"Neither run has a complete round of {phases.title(phase)}.",
                 edition(other),
             )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fccl import words
+from fccl import phases, words
 from fccl.config import GROUPS, Settings, group_of
 from fccl.data.picture import topic_rows
 from fccl.pages.report.parts import DASH
@@ -52,7 +52,7 @@ def _source(source: SourceReport) -> tuple[Cell | str, ...]:
         source.examples,
     )
     return (
-        "instructions" if source.phase == "sft" else "preference pairs",
+        phases.of(source.phase).noun + "s",
         Cell(one_line(source.name), kind),
         *(f"{count:,}" for count in counts),
     )

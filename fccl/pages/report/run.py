@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from fccl import words
+from fccl import phases, words
 from fccl.pages.report.evaluation import verdict
 from fccl.pages.report.parts import DASH, MOST_ROWS, Tile, thinned, thinned_note
 from fccl.plain_text import one_line
@@ -154,7 +154,7 @@ def rounds_table(view: RunView) -> Table:
 def _round(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
     return (
         f"{row['round'] + 1}",
-        words.PHASE_NAMES[row["phase"]],
+        phases.title(row["phase"]),
         f"{row['clients']} of {row['selected']}",
         f"{row['effective_clients']:.2f}",
         words.loss(row["held_out_loss"]),

@@ -9,17 +9,16 @@ from dataclasses import dataclass
 import altair as alt
 import pandas as pd
 
+from fccl import phases
 from fccl.specs import Phase
 from fccl.view.charts import palette
 from fccl.view.charts.parts import Picture, legend, log_ticks, points, rule, tip, titled, unchecked
-from fccl.view.charts.rounds import PHASE_NAMES, averaged, mean_note, numbered, phase_border, placed, round_axis
+from fccl.view.charts.rounds import averaged, mean_note, numbered, phase_border, placed, round_axis
 from fccl.view.values import RunView
 
 MANY = 12  # more clients than this are not drawn one by one
 MOST_POINTS = 200  # along one line
 MARKED = 40  # a line of no more points shows each
-UNITS: Mapping[Phase, str] = {"sft": "nats per response token", "va": "nats per pair"}
-REFERENCE_LOSS = math.log(2)  # DPO's loss of the reference policy itself: -log sigmoid(0)
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,9 @@ def client_losses(view: RunView, phase: Phase, highlight: Sequence[int] = ()) ->
     """The loss that each client reported, one line a client; of more than 12, the median with the 10-90 % band and the
     lines of `highlight`.
     """
-    shares = view.shares[view.shares["phase"] == phase]
-    return _by_client(
-        shares, _Value("avg_loss", f"loss ({UNITS[phase]})"), f"Loss by client, {PHASE_NAMES[phase]}", highlight
-    )
+    shares, facts = view.shares[view.shares["phase"] == phase], phases.of(phase)
+    value = _Value("avg_loss", f"loss ({facts.unit})")
+    return _by_client(shares, value, f"Loss by client, {facts.name}", highlight)
 
 
 @unchecked
@@ -52,7 +50,7 @@ def scores(view: RunView, phase: Phase | None = None, highlight: Sequence[int] =
     return _by_client(
         shares,
         _Value("score", "score", from_zero=True),
-        "Contribution scores" + (f", {PHASE_NAMES[phase]}" if phase else ""),
+        "Contribution scores" + (f", {phases.of(phase).name}" if phase else ""),
         highlight,
     )
 
@@ -63,20 +61,20 @@ def held_out_loss(view: RunView, phase: Phase) -> Picture | None:
     rounds = view.rounds[view.rounds["phase"] == phase].dropna(subset=["held_out_loss"])
     if rounds.empty:
         return None
-    start = (view.base.loss if view.base else None) if phase == "sft" else REFERENCE_LOSS
+    facts = phases.of(phase)
+    start = facts.start_loss or (view.base.loss if view.base else None)
     lowest = float(rounds["held_out_loss"].min())
     steep = start is not None and 0 < 6 * lowest < start
-    y = alt.Y("held_out_loss:Q", title=f"loss ({UNITS[phase]})", scale=alt.Scale(zero=False))
+    y = alt.Y("held_out_loss:Q", title=f"loss ({phases.of(phase).unit})", scale=alt.Scale(zero=False))
     if steep and start:
         y = (
-            y.title(f"loss ({UNITS[phase]}, log)")
+            y.title(f"loss ({phases.of(phase).unit}, log)")
             .scale(type="log", nice=False, padding=10)
             .axis(values=log_ticks(lowest, start), format=",.3~r")
         )
     line, width = global_line(rounds, "held_out_loss", y, tip("held_out_loss", "held-out loss", ".4f"))
-    name = "base model" if phase == "sft" else "reference policy"
-    rules = [] if start is None else rule(start, f"{name} {start:.2f}")
-    return titled([line, *rules], f"Held-out loss, {PHASE_NAMES[phase]}", [mean_note(width)])
+    rules = [] if start is None else rule(start, f"{facts.start} {start:.2f}")
+    return titled([line, *rules], f"Held-out loss, {phases.of(phase).name}", [mean_note(width)])
 
 
 @unchecked
@@ -133,9 +131,9 @@ def overlay(a: RunView, b: RunView, phase: Phase) -> Picture | None:
         return None
     table = pd.concat(tables, ignore_index=True)
     look = dict(zip(names, [(palette.GLOBAL, [1, 0]), (palette.LOSS, [6, 3])], strict=True))
-    y = alt.Y("held_out_loss:Q", title=f"loss ({UNITS[phase]})", scale=alt.Scale(zero=False))
+    y = alt.Y("held_out_loss:Q", title=f"loss ({phases.of(phase).unit})", scale=alt.Scale(zero=False))
     chart = _two_lines(table, y, "run", look, tip("held_out_loss", "held-out loss", ".4f"), "round of the phase")
-    return titled([chart], f"Held-out loss of two runs, {PHASE_NAMES[phase]}")
+    return titled([chart], f"Held-out loss of two runs, {phases.of(phase).name}")
 
 
 def _by_client(shares: pd.DataFrame, value: _Value, title: str, highlight: Sequence[int]) -> Picture | None:

@@ -9,9 +9,9 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from fccl import phases
 from fccl.view.charts import palette
 
-PHASE_NAMES = {"sft": "FedIT", "va": "FedVA"}
 TICKS = 10
 # so few ticks the browser finds by itself: given their places, it thins them out before it knows how wide the page is,
 # and for good
@@ -101,7 +101,7 @@ def phase_border(rounds: pd.DataFrame, edges: bool = False) -> list[alt.Chart]:
     if len(begins) < 2:
         return []
     start = begins + 0.5 if edges else (begins + 0.5).clip(lower=float(begins.min()) + 1)
-    table = pd.DataFrame({"at": start, "text": [PHASE_NAMES[str(phase)] for phase in begins.index]})
+    table = pd.DataFrame({"at": start, "text": [phases.of(str(phase)).name for phase in begins.index]})
     line = alt.Chart(table.nlargest(1, "at")).mark_rule(color=palette.NEUTRAL, strokeWidth=1.5).encode(x=alt.X("at:Q"))
     names = alt.Chart(table).mark_text(align="left", baseline="bottom", dx=2, dy=-3)
     above = alt.YValue(0)  # type: ignore[no-untyped-call]
