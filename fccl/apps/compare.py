@@ -28,13 +28,13 @@ from fccl.apps.narrow import aggregation_rule, data_spec, weigher
 from fccl.apps.output import terminate_as_interrupt
 from fccl.apps.places import require_apart
 from fccl.compare import methods, pictures, scenarios
-from fccl.compare.methods import METHODS, Method, Rule
+from fccl.compare.methods import METHODS, Method, MethodSettings
 from fccl.compare.plan import Design, Planner
 from fccl.compare.scenarios import SCENARIOS, Scenario
-from fccl.compare.store import finished, to_do
+from fccl.compare.store import adopt, finished, to_do
 from fccl.compare.summary import Options, rows
-from fccl.compare.trial import Cell, Lab
-from fccl.compare.values import CellResult
+from fccl.compare.trial import Resources, Trial
+from fccl.compare.values import TrialResult
 from fccl.compare.workers import run_all
 from fccl.config import Settings, nearest
 from fccl.contribution.protocol import Weigher
@@ -109,17 +109,17 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     )
     with terminate_as_interrupt():
         try:
-            cells = list(planner.cells(choice.scenarios, choice.methods, choice.seeds))
-            run_cells(console, paths, cells, partial(lab, settings, paths), choice.jobs)
+            trials = list(planner.trials(choice.scenarios, choice.methods, choice.seeds))
+            run_trials(console, paths, trials, partial(resources, settings, paths), choice.jobs)
         except (KeyboardInterrupt, FcclError):
-            if paths.cells.is_dir():
+            if paths.trials.is_dir():
                 console.print(
-                    f"Stopped. Finished cells are kept in {paths.cells}/; the same command goes on with the others.",
+                    f"Stopped. Finished trials are kept in {paths.trials}/; the same command goes on with the others.",
                     soft_wrap=True,
                 )
             raise
     console.print(Text("drawing", "dim"))
-    comparison = compared(settings, planner, choice, cells)
+    comparison = compared(settings, planner, choice, trials)
     write(paths, comparison)
     show(console, comparison)
     console.print(
@@ -131,8 +131,12 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def tidy(paths: ComparePaths) -> None:
-    """Clear away what killed comparisons have left half-written; what a living one is writing stays."""
-    for folder in (paths.root, paths.cells, paths.updates, paths.start("").parent, *paths.data("").parent.glob("*")):
+    """Clear away what killed comparisons have left half-written; what a living one is writing stays.
+
+    Finished trials of version 0.1 move to the folder that they have now.
+    """
+    adopt(paths)
+    for folder in (paths.root, paths.trials, paths.updates, paths.start("").parent, *paths.data("").parent.glob("*")):
         sweep(folder)
         sweep_locks(folder)
 
@@ -185,7 +189,7 @@ def _refuse_decided(given: Mapping[str, object]) -> None:
 
 
 def design(settings: Settings, model: LanguageModel, jobs: int) -> Design:
-    """What all cells have in common. Each process of several has one thread, so that two do not wait for each other."""
+    """The settings that all trials share. Each of several processes has one thread, so that none waits for another."""
     threads = settings.threads or (1 if jobs > 1 else torch.get_num_threads())
     packages = ("torch", "transformers", "peft", "tokenizers", "numpy")
     everybody = {
@@ -204,9 +208,9 @@ def design(settings: Settings, model: LanguageModel, jobs: int) -> Design:
     )
 
 
-def train_of(settings: Settings, phase: Phase, rule: Rule) -> TrainSpec:
+def train_of(settings: Settings, phase: Phase, chosen: MethodSettings) -> TrainSpec:
     """Training as `fccl run` makes it of these settings."""
-    return settings.model_copy(update=dict(rule)).train_spec(phase)
+    return settings.model_copy(update=dict(chosen)).train_spec(phase)
 
 
 def weights_sha256(model: LanguageModel) -> str:
@@ -219,43 +223,45 @@ def weights_sha256(model: LanguageModel) -> str:
     return digest.hexdigest()
 
 
-def lab(settings: Settings, paths: ComparePaths) -> Lab:
-    """What a process needs to run cells."""
-    return Lab(
+def resources(settings: Settings, paths: ComparePaths) -> Resources:
+    """What a process needs to run trials."""
+    return Resources(
         paths, load_model(settings.model_spec()), partial(weigher_of, settings), partial(aggregation_of, settings)
     )
 
 
-def weigher_of(settings: Settings, rule: Rule, validator: Validator) -> Weigher:
+def weigher_of(settings: Settings, chosen: MethodSettings, validator: Validator) -> Weigher:
     """Weights as `fccl run` makes them of these settings."""
-    return weigher(settings.model_copy(update=dict(rule)), validator)
+    return weigher(settings.model_copy(update=dict(chosen)), validator)
 
 
-def aggregation_of(settings: Settings, rule: Rule) -> Aggregation:
+def aggregation_of(settings: Settings, chosen: MethodSettings) -> Aggregation:
     """And so the aggregation rule."""
-    return aggregation_rule(settings.model_copy(update=dict(rule)))
+    return aggregation_rule(settings.model_copy(update=dict(chosen)))
 
 
-def run_cells(console: Console, paths: ComparePaths, cells: Sequence[Cell], make_lab: partial[Lab], jobs: int) -> None:
-    """Run the cells that are not finished, and say how far it is."""
-    left = to_do(paths, cells)
-    different = len({cell.work.key for cell in cells})
+def run_trials(
+    console: Console, paths: ComparePaths, trials: Sequence[Trial], make_resources: partial[Resources], jobs: int
+) -> None:
+    """Run the trials that are not finished, and say how far it is."""
+    left = to_do(paths, trials)
+    different = len({trial.spec.key for trial in trials})
     console.print(
-        f"{different} different cell{'s' * (different != 1)}, {different - len(left)} finished before.", soft_wrap=True
+        f"{different} different trial{'s' * (different != 1)}, {different - len(left)} finished before.", soft_wrap=True
     )
     if not left:
         return
     with _progress(console, len(left)) as tell:
-        for cell, result in run_all(left, make_lab, jobs):
-            tell(cell, result)
+        for trial, result in run_all(left, make_resources, jobs):
+            tell(trial, result)
 
 
 @contextmanager
-def _progress(console: Console, count: int) -> Iterator[Callable[[Cell, CellResult], None]]:
-    """A line for every cell; on a terminal a bar below them, with the time left."""
+def _progress(console: Console, count: int) -> Iterator[Callable[[Trial, TrialResult], None]]:
+    """A line for every trial; on a terminal a bar below them, with the time left."""
     done = 0
     columns = (
-        TextColumn("cells"),
+        TextColumn("trials"),
         BarColumn(bar_width=24),
         TextColumn("{task.completed}/{task.total}"),
         TimeElapsedColumn(),
@@ -269,9 +275,9 @@ def _progress(console: Console, count: int) -> Iterator[Callable[[Cell, CellResu
         disable=not console.is_terminal,
         speed_estimate_period=3600,
     ) as bar:
-        task: TaskID = bar.add_task("cells", total=count)
+        task: TaskID = bar.add_task("trials", total=count)
 
-        def tell(cell: Cell, result: CellResult) -> None:
+        def tell(trial: Trial, result: TrialResult) -> None:
             nonlocal done
             done += 1
             loss = "not finite" if result.loss is None else f"held-out loss {result.loss:.4f}"
@@ -282,7 +288,7 @@ def _progress(console: Console, count: int) -> Iterator[Callable[[Cell, CellResu
             )
             trouble = f" ({'; '.join(result.trouble)})" if result.trouble else ""
             text = (
-                f"{done:>4}/{count} {cell.scenario} · {cell.method} · seed {cell.seed}: {loss}{each}, "
+                f"{done:>4}/{count} {trial.scenario} · {trial.method} · seed {trial.seed}: {loss}{each}, "
                 f"{result.seconds:.0f} s{trouble}"
             )
             console.print(Text(one_line(text)), soft_wrap=True)
@@ -291,14 +297,14 @@ def _progress(console: Console, count: int) -> Iterator[Callable[[Cell, CellResu
         yield tell
 
 
-def compared(settings: Settings, planner: Planner, choice: Choice, cells: Sequence[Cell]) -> Comparison:
-    """All rows, from the finished cells."""
+def compared(settings: Settings, planner: Planner, choice: Choice, trials: Sequence[Trial]) -> Comparison:
+    """All rows, from the finished trials."""
     judging = Options(planner.design.plan.num_clients, settings.bootstrap_samples, settings.seed)
-    found: dict[str, dict[str, list[tuple[Cell, CellResult]]]] = {}
-    for cell in cells:
-        result = finished(planner.paths, cell)
+    found: dict[str, dict[str, list[tuple[Trial, TrialResult]]]] = {}
+    for trial in trials:
+        result = finished(planner.paths, trial)
         if result is not None:
-            found.setdefault(cell.scenario, {}).setdefault(cell.method, []).append((cell, result))
+            found.setdefault(trial.scenario, {}).setdefault(trial.method, []).append((trial, result))
     clients = planner.design.plan.num_clients
     manifest = planner.manifest(choice.scenarios[0].data_spec(planner.design.data, choice.seeds[0]))
     names: dict[Phase, str] = {"sft": "instructions", "va": "preference pairs"}
@@ -316,7 +322,8 @@ def compared(settings: Settings, planner: Planner, choice: Choice, cells: Sequen
         examples=examples,
         scenarios=tuple(_info(scenario, clients, choice.seeds[0]) for scenario in choice.scenarios),
         methods=tuple(
-            MethodInfo(name=method.name, title=method.title, rule=method.rule_for(clients)) for method in choice.methods
+            MethodInfo(name=method.name, title=method.title, settings=method.settings_for(clients))
+            for method in choice.methods
         ),
         rows=tuple(row for scenario in choice.scenarios for row in rows(scenario, found[scenario.name], judging)),
         bootstrap_samples=settings.bootstrap_samples,

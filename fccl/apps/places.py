@@ -28,7 +28,7 @@ _OWN = {
     "out": frozenset(
         path.parts[0]
         for path in (
-            *(_COMPARED.data("x"), _COMPARED.cells, _COMPARED.start("x"), _COMPARED.updates, _COMPARED.results),
+            *(_COMPARED.data("x"), _COMPARED.trials, _COMPARED.start("x"), _COMPARED.updates, _COMPARED.results),
             *(_COMPARED.table, _COMPARED.summary, _COMPARED.gaps, _COMPARED.page),
         )
     ),

@@ -1,7 +1,7 @@
 """The methods: each is what a person would set to run it, and who takes part.
 
-`rule` are settings by their own names, `reads` those that are taken as the person has set them. A method sees of a
-scenario only what the server would see; the oracle alone knows who is bad.
+`settings` make it the method that it is; `reads` names those that are taken as the person has set them. A method sees
+of a scenario only what the server would see; the oracle alone knows who is bad.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from fccl.compare.scenarios import bad_count
 from fccl.compare.values import Way
 from fccl.records.comparison import FEDAVG, ORACLE
 
-Rule = Mapping[str, str | int | float]
+MethodSettings = Mapping[str, str | int | float]
 
-_MEAN: Rule = {"contribution_mode": "fedavg", "aggregation": "fedavg"}
+_MEAN: MethodSettings = {"contribution_mode": "fedavg", "aggregation": "fedavg"}
 _REPORTED = ("contribution_temperature", "contribution_normalize")
 _TILTED = ("verify_examples", "verify_temperature", "verify_prior")
 _ADAPTIVE = ("server_lr", "server_momentum", "server_beta2", "server_tau")
@@ -28,7 +28,7 @@ class Method:
     name: str
     title: str
     way: Way = "federated"
-    rule: Rule = field(default_factory=dict)
+    settings: MethodSettings = field(default_factory=dict)
     reads: tuple[str, ...] = ()
     believes_losses: bool = False
     tolerates: str = ""  # the setting that says how many bad clients a robust rule is built for
@@ -37,37 +37,37 @@ class Method:
     # only where somebody is so far out that the bound leaves it out, else it is the method that it is without one of
     without_bound: bool = False
 
-    def rule_for(self, num_clients: int) -> dict[str, str | int | float]:
+    def settings_for(self, num_clients: int) -> dict[str, str | int | float]:
         """Its settings among so many clients.
 
         A robust rule is built for as many bad clients as there are, or as many as it can stand.
         """
         if not self.tolerates:
-            return dict(self.rule)
+            return dict(self.settings)
         times, more = self.needs
-        return {**self.rule, self.tolerates: max(0, min(bad_count(num_clients), (num_clients - more) // times))}
+        return {**self.settings, self.tolerates: max(0, min(bad_count(num_clients), (num_clients - more) // times))}
 
 
 def _fccl(source: str, title: str, *reads: str, believes: bool = False, aggregation: str = "fedavg") -> Method:
-    rule = {"contribution_mode": "cognitive", "contribution_source": source, "aggregation": aggregation}
+    settings = {"contribution_mode": "cognitive", "contribution_source": source, "aggregation": aggregation}
     name = source if aggregation == "fedavg" else f"{source}_{aggregation}"
-    return Method(name.replace("_", "-"), title, rule=rule, reads=reads, believes_losses=believes)
+    return Method(name.replace("_", "-"), title, settings=settings, reads=reads, believes_losses=believes)
 
 
 def _peer(name: str, title: str, *reads: str, tolerates: str = "", needs: tuple[int, int] = (2, 1)) -> Method:
     """Another `AGGREGATION`, with FedAvg's weights where it takes weights."""
-    rule = {**_MEAN, "aggregation": name}
-    return Method(name.replace("_", "-"), title, rule=rule, reads=reads, tolerates=tolerates, needs=needs)
+    settings = {**_MEAN, "aggregation": name}
+    return Method(name.replace("_", "-"), title, settings=settings, reads=reads, tolerates=tolerates, needs=needs)
 
 
 def _unbounded(method: Method) -> Method:
     """The same with `MAX_UPDATE_RATIO` off."""
-    rule = {**method.rule, "max_update_ratio": 0.0}
+    settings = {**method.settings, "max_update_ratio": 0.0}
     return replace(
         method,
         name=f"{method.name}-unbounded",
         title=f"{method.title}, without the bound",
-        rule=rule,
+        settings=settings,
         without_bound=True,
     )
 
@@ -76,7 +76,7 @@ _BOUNDED = (
     Method("base", "base, before any round", way="base"),
     Method("alone", "honest clients, each alone", way="alone"),
     Method("centralised", "centralised", way="centralised"),
-    Method(FEDAVG, "FedAvg", rule=_MEAN),
+    Method(FEDAVG, "FedAvg", settings=_MEAN),
     _peer("fedprox", "FedProx", "prox_mu"),
     _peer("scaffold", "SCAFFOLD"),
     _peer("fedavgm", "FedAvgM", "server_lr", "server_momentum"),
@@ -96,7 +96,7 @@ _BOUNDED = (
     _peer("multi_krum", "multi-Krum", "krum_keep", tolerates="max_bad_clients", needs=(2, 3)),
     _peer("geometric_median", "geometric median"),
     _peer("norm_clipping", "norm clipping", "clip_norm"),
-    Method(ORACLE, "oracle (no bad clients)", rule=_MEAN, without_bad=True),
+    Method(ORACLE, "oracle (no bad clients)", settings=_MEAN, without_bad=True),
 )
 _ROBUST = ("median", "trimmed-mean", "krum", "multi-krum", "geometric-median", "norm-clipping")
 _ALL = (*_BOUNDED, *(_unbounded(method) for method in _BOUNDED if method.name in (FEDAVG, "verified", *_ROBUST)))

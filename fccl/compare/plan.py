@@ -1,4 +1,4 @@
-"""From scenarios, methods and seeds to cells: what is to be run, on which data, and by what each result is known."""
+"""From scenarios, methods and seeds to trials: what is to be run, on which data, and by what each result is known."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fccl.compare.methods import METHODS, Method, Rule
+from fccl.compare.methods import METHODS, Method, MethodSettings
 from fccl.compare.scenarios import Scenario
-from fccl.compare.trial import Cell, Start, union
-from fccl.compare.values import Participant, Work
+from fccl.compare.trial import Start, Trial, union
+from fccl.compare.values import Participant, TrialSpec
 from fccl.data.prepare import manifest_matches, prepare
 from fccl.data.shards import load_shard, read_manifest
 from fccl.data.sources import digest_of
@@ -19,7 +19,7 @@ from fccl.records.manifest import Manifest
 from fccl.specs import DataSpec, ModelSpec, Phase, RoundPlan, TrainSpec
 from fccl.storage.locks import alone, one_at_a_time
 
-FORMULA = 2  # of the sources that start from a prior; a cell of an older one has another key
+FORMULA = 2  # of the sources that start from a prior; a trial of an older one has another key
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,16 @@ class Design:
     data: DataSpec
     model: ModelSpec
     model_sha256: str
-    train: Callable[[Phase, Rule], TrainSpec]  # as `fccl run` trains with a rule's settings
+    train: Callable[[Phase, MethodSettings], TrainSpec]  # as `fccl run` trains with these settings
     plan: RoundPlan  # everybody takes part in every round
-    settings: Rule  # by name, what methods may read of a person's settings
+    settings: MethodSettings  # by name, what methods may read of a person's settings
     versions: Mapping[str, str]
     eval_batch_size: int
 
 
 @dataclass
 class Planner:
-    """Makes the cells of a comparison. Prepares each data folder when it is first asked for; `tell` hears of it."""
+    """Makes the trials of a comparison. Prepares each data folder when it is first asked for; `tell` hears of it."""
 
     design: Design
     paths: ComparePaths
@@ -46,7 +46,7 @@ class Planner:
     _unions: dict[str, str] = field(default_factory=dict)
     _manifests: dict[str, Manifest] = field(default_factory=dict)
 
-    def cells(self, scenarios: Sequence[Scenario], methods: Sequence[Method], seeds: Sequence[int]) -> Iterator[Cell]:
+    def trials(self, scenarios: Sequence[Scenario], methods: Sequence[Method], seeds: Sequence[int]) -> Iterator[Trial]:
         """Seed by seed, so that a comparison that is stopped has whole seeds. Where nobody is bad there is no oracle;
         where nobody colludes nobody is out of bounds, and no method without them.
 
@@ -58,18 +58,18 @@ class Planner:
                     if (scenario.has_bad_clients or not method.without_bad) and (
                         scenario.collude or not method.without_bound
                     ):
-                        yield self.cell(scenario, method, seed)
+                        yield self.trial(scenario, method, seed)
 
-    def cell(self, scenario: Scenario, method: Method, seed: int) -> Cell:
-        """One cell."""
-        spec = scenario.data_spec(self.design.data, seed)
+    def trial(self, scenario: Scenario, method: Method, seed: int) -> Trial:
+        """One trial."""
+        data = scenario.data_spec(self.design.data, seed)
         clean = scenario.data_spec(self.design.data, seed, spoilt=False)
-        start = Start(self._start_work(clean, seed), self._data(clean).root) if scenario.phase == "va" else None
-        work = self._work(scenario, method, spec, seed, start.work.key if start else "")
-        return Cell(scenario.name, method.name, seed, work, self._data(spec).root, start)
+        start = Start(self._start_spec(clean, seed), self._data(clean).root) if scenario.phase == "va" else None
+        spec = self._spec_of(scenario, method, data, seed, start.spec.key if start else "")
+        return Trial(scenario.name, method.name, seed, spec, self._data(data).root, start)
 
     def bad_clients(self, scenario: Scenario, seed: int) -> tuple[int, ...]:
-        """Who is bad in a cell."""
+        """Who is bad in a trial."""
         return scenario.bad_clients(self.design.plan.num_clients, seed)
 
     def manifest(self, spec: DataSpec) -> Manifest:
@@ -89,38 +89,38 @@ class Planner:
         self.manifest(spec)
         return DataPaths(self.paths.data(_name(spec)))
 
-    def _work(self, scenario: Scenario, method: Method, spec: DataSpec, seed: int, start: str) -> Work:
-        design, files, phase = self.design, self.manifest(spec).files, scenario.phase
+    def _spec_of(self, scenario: Scenario, method: Method, data: DataSpec, seed: int, start: str) -> TrialSpec:
+        design, files, phase = self.design, self.manifest(data).files, scenario.phase
         centralised = method.way == "centralised"
         clients = design.plan.num_clients
         plan = design.plan.model_copy(
             update={"seed": seed} | ({"num_clients": 1, "clients_per_round": 1} if centralised else {})
         )
-        rule = method.rule_for(clients) | {name: design.settings[name] for name in method.reads}
+        settings = method.settings_for(clients) | {name: design.settings[name] for name in method.reads}
         plan = plan.model_copy(
-            update={"max_update_ratio": rule["max_update_ratio"]} if "max_update_ratio" in rule else {}
+            update={"max_update_ratio": settings["max_update_ratio"]} if "max_update_ratio" in settings else {}
         )
-        return Work(
+        return TrialSpec(
             versions=dict(design.versions),
             model=design.model,
             model_sha256=design.model_sha256,
             phase=phase,
-            train=design.train(phase, rule),
+            train=design.train(phase, settings),
             plan=plan,
             start=start,
-            clients=(Participant(client_id=0, shard=self._union(spec, phase)),)
+            clients=(Participant(client_id=0, shard=self._union(data, phase)),)
             if centralised
-            else self._clients(scenario, method, spec, seed),
+            else self._clients(scenario, method, data, seed),
             way=method.way,
-            rule=rule,
+            settings=settings,
             validation=files[f"server/validation_{phase}.jsonl"],
             test=files[f"server/test_{phase}.jsonl"],
             eval_batch_size=design.eval_batch_size,
-            formula=FORMULA if rule.get("contribution_source") in ("verified", "leave_one_out") else 1,
+            formula=FORMULA if settings.get("contribution_source") in ("verified", "leave_one_out") else 1,
         )
 
     def _clients(self, scenario: Scenario, method: Method, spec: DataSpec, seed: int) -> tuple[Participant, ...]:
-        """Who takes part in a cell, and what each does.
+        """Who takes part in a trial, and what each does.
 
         An attack on the report alone is none where nobody believes reports.
         """
@@ -141,10 +141,10 @@ class Planner:
             )
         return tuple(found)
 
-    def _start_work(self, clean: DataSpec, seed: int) -> Work:
+    def _start_spec(self, clean: DataSpec, seed: int) -> TrialSpec:
         """FedAvg of the clean SFT data."""
         first = Scenario("start", "the SFT rounds before VA")
-        return self._work(first, METHODS[FEDAVG], clean, seed, "")
+        return self._spec_of(first, METHODS[FEDAVG], clean, seed, "")
 
     def _union(self, spec: DataSpec, phase: Phase) -> str:
         """A hash of all clients' data together."""

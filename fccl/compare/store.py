@@ -1,31 +1,48 @@
-"""Finished cells on the disk: one file each, named by all that the result depends on."""
+"""Finished trials on the disk: one file each, named by all that the result depends on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fccl.compare.trial import Cell
-from fccl.compare.values import CellResult
+from fccl.compare.trial import Trial
+from fccl.compare.values import TrialResult
+from fccl.errors import StorageError
 from fccl.paths import ComparePaths
 from fccl.storage.files import write_text
 from fccl.storage.reading import read_value
 
-
-def finished(paths: ComparePaths, cell: Cell) -> CellResult | None:
-    """The result of a cell, if it is there whole and is of this very work."""
-    found = read_value(paths.cell(cell.work.key), CellResult)
-    return found if found is not None and found.work == cell.work else None
+EARLIER = "cells"  # as version 0.1 called the folder of trials
 
 
-def keep(paths: ComparePaths, result: CellResult) -> None:
+def finished(paths: ComparePaths, trial: Trial) -> TrialResult | None:
+    """The result of a trial, if it is there whole and is of this very spec."""
+    found = read_value(paths.trial(trial.spec.key), TrialResult)
+    return found if found is not None and found.spec == trial.spec else None
+
+
+def adopt(paths: ComparePaths) -> None:
+    """Give the folder of version 0.1 its present name. Raises `StorageError` when that cannot be done."""
+    earlier = paths.root / EARLIER
+    if not earlier.is_dir() or paths.trials.exists():
+        return
+    try:
+        earlier.rename(paths.trials)
+    except OSError as error:
+        raise StorageError(
+            f"cannot rename {earlier}/ to {paths.trials.name}/: {error.strerror or error}",
+            hint="make the folder writable, or name another with --out",
+        ) from error
+
+
+def keep(paths: ComparePaths, result: TrialResult) -> None:
     """Write a result, all or nothing. Raises `StorageError`."""
-    write_text(paths.cell(result.work.key), result.model_dump_json() + "\n")
+    write_text(paths.trial(result.spec.key), result.model_dump_json() + "\n")
 
 
-def to_do(paths: ComparePaths, cells: Iterable[Cell]) -> list[Cell]:
-    """The cells that are not finished; of cells with equal work the first."""
-    found: dict[str, Cell] = {}
-    for cell in cells:
-        if cell.work.key not in found and finished(paths, cell) is None:
-            found[cell.work.key] = cell
+def to_do(paths: ComparePaths, trials: Iterable[Trial]) -> list[Trial]:
+    """The trials that are not finished; of trials with an equal spec the first."""
+    found: dict[str, Trial] = {}
+    for trial in trials:
+        if trial.spec.key not in found and finished(paths, trial) is None:
+            found[trial.spec.key] = trial
     return list(found.values())

@@ -1,4 +1,4 @@
-"""From finished cells to the whole comparison: one row for every method in every scenario."""
+"""From finished trials to the whole comparison: one row for every method in every scenario."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from fccl.compare.methods import METHODS
 from fccl.compare.scenarios import Scenario
-from fccl.compare.trial import Cell
-from fccl.compare.values import CellResult, RoundSummary
+from fccl.compare.trial import Trial
+from fccl.compare.values import RoundSummary, TrialResult
 from fccl.compare.verdicts import Judgement, judge
 from fccl.records.comparison import FEDAVG, ORACLE, Row
 
@@ -25,9 +25,9 @@ class Options:
 
 
 def rows(
-    scenario: Scenario, found: Mapping[str, Sequence[tuple[Cell, CellResult]]], options: Options
+    scenario: Scenario, found: Mapping[str, Sequence[tuple[Trial, TrialResult]]], options: Options
 ) -> tuple[Row, ...]:
-    """The rows of one scenario. `found` has every method's cells, one a seed, in the same order."""
+    """The rows of one scenario. `found` has every method's trials, one a seed, in the same order."""
     judged = judge(
         {name: [result for _, result in pairs] for name, pairs in found.items()},
         options.bootstrap_samples,
@@ -39,10 +39,10 @@ def rows(
 
 
 def _row(
-    scenario: Scenario, method: str, pairs: Sequence[tuple[Cell, CellResult]], judged: Judgement, options: Options
+    scenario: Scenario, method: str, pairs: Sequence[tuple[Trial, TrialResult]], judged: Judgement, options: Options
 ) -> Row:
     results = [result for _, result in pairs]
-    bad = [scenario.bad_clients(options.num_clients, cell.seed) for cell, _ in pairs]
+    bad = [scenario.bad_clients(options.num_clients, trial.seed) for trial, _ in pairs]
     first, weighed = results[0], METHODS[method].way == "federated"
     return Row(
         scenario=scenario.name,
@@ -61,7 +61,7 @@ def _row(
         weights=_weights(first.rounds, options.num_clients) if weighed else None,
         bad_clients=bad[0],
         seconds=float(np.mean([result.training_seconds + result.weighing_seconds for result in results])),
-        trouble=tuple(f"seed {cell.seed}: {'; '.join(result.trouble)}" for cell, result in pairs if result.trouble),
+        trouble=tuple(f"seed {trial.seed}: {'; '.join(result.trouble)}" for trial, result in pairs if result.trouble),
     )
 
 

@@ -1,4 +1,4 @@
-"""One cell: a scenario under a method with a seed. A real federation in this process, then the test split.
+"""One trial: a scenario under a method with a seed. A real federation in this process, then the test split.
 
 Paired by construction: every method of a scenario and seed starts from the same adapter, its clients train on the same
 shards in the same order (their seeds come from the round and the client alone), and all are judged on the same test
@@ -18,10 +18,10 @@ from typing import Self
 from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.aggregation.protocol import Aggregation
 from fccl.compare.attacks import HostileLearner
-from fccl.compare.methods import Rule
+from fccl.compare.methods import MethodSettings
 from fccl.compare.scoring import TestScores, TestSplit
 from fccl.compare.update_cache import CachedLearner
-from fccl.compare.values import CellResult, Participant, RoundSummary, Work
+from fccl.compare.values import Participant, RoundSummary, TrialResult, TrialSpec
 from fccl.contribution.protocol import Weigher
 from fccl.contribution.reported import ContributionRule
 from fccl.data.examples import PreferencePair, SftExample, read_examples
@@ -37,60 +37,60 @@ from fccl.storage.locks import made_once
 from fccl.training.learner import GenericLearner
 from fccl.transports.in_process import InProcessTransport
 
-LEFT_OUT = "left out of this cell"
+LEFT_OUT = "left out of this trial"
 
 
 @dataclass(frozen=True)
 class Start:
-    """The SFT rounds that all VA cells of a seed begin with."""
+    """The SFT rounds that all VA trials of a seed begin with."""
 
-    work: Work
+    spec: TrialSpec
     data: Path
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What is to be run, and on which prepared folder. Cells with equal work have one result."""
+class Trial:
+    """What is to be run, and on which prepared folder. Trials with an equal spec have one result."""
 
     scenario: str
     method: str
     seed: int
-    work: Work
+    spec: TrialSpec
     data: Path
     start: Start | None = None  # in VA
 
 
 @dataclass(frozen=True, eq=False)
-class Lab:
-    """What all cells of a process share. `weigher` and `aggregation` build what a method's settings ask for."""
+class Resources:
+    """What all trials of a process share. `weigher` and `aggregation` build what a method's settings ask for."""
 
     paths: ComparePaths
     model: LanguageModel
-    weigher: Callable[[Rule, Validator], Weigher]
-    aggregation: Callable[[Rule], Aggregation]
+    weigher: Callable[[MethodSettings, Validator], Weigher]
+    aggregation: Callable[[MethodSettings], Aggregation]
 
 
-def run_cell(lab: Lab, cell: Cell) -> CellResult:
-    """Run one cell from its beginning. A federation that breaks down is a result, not an error.
+def run_trial(resources: Resources, trial: Trial) -> TrialResult:
+    """Run one trial from its beginning. A federation that breaks down is a result, not an error.
 
     Raises what the data and the disk raise.
     """
     started = time.monotonic()
-    with cpu_threads(cell.work.train.threads):
-        result = Bench(lab, cell.work, DataPaths(cell.data), start_adapter(lab, cell)).run()
+    with cpu_threads(trial.spec.train.threads):
+        result = TrialRun(resources, trial.spec, DataPaths(trial.data), start_adapter(resources, trial)).run()
     return result.model_copy(update={"seconds": time.monotonic() - started})
 
 
-def start_adapter(lab: Lab, cell: Cell) -> Adapter:
+def start_adapter(resources: Resources, trial: Trial) -> Adapter:
     """What the rounds start from: in SFT a fresh adapter of the seed; in VA what FedAvg makes of the clean SFT data,
     trained once.
     """
-    fresh = lab.model.initial_adapter(cell.work.plan.seed)
-    if cell.start is None:
+    fresh = resources.model.initial_adapter(trial.spec.plan.seed)
+    if trial.start is None:
         return fresh
-    path = lab.paths.start(cell.start.work.key)
-    bench = Bench(lab, cell.start.work, DataPaths(cell.start.data), fresh)
-    return made_once(path, lambda: _kept(path), lambda: _train_start(bench, path))
+    path = resources.paths.start(trial.start.spec.key)
+    trial_run = TrialRun(resources, trial.start.spec, DataPaths(trial.start.data), fresh)
+    return made_once(path, lambda: _kept(path), lambda: _train_start(trial_run, path))
 
 
 def _kept(path: Path) -> Adapter | None:
@@ -101,16 +101,16 @@ def _kept(path: Path) -> Adapter | None:
         return None
 
 
-def _train_start(bench: Bench, path: Path) -> Adapter:
+def _train_start(trial_run: TrialRun, path: Path) -> Adapter:
     """The adapter after all rounds, kept if training can go on from it.
 
     Raises `FederationError`; `AdapterError` where it has diverged.
     """
-    rounds = list(bench.federation(bench.work.clients, validated=False))
-    if len(rounds) < bench.work.plan.fed_rounds:
+    rounds = list(trial_run.federation(trial_run.spec.clients, validated=False))
+    if len(rounds) < trial_run.spec.plan.fed_rounds:
         raise FederationError("the SFT rounds before the VA scenarios broke down", hint=LOWER_RATE)
     adapter = rounds[-1].state.adapter
-    bench.validator("sft", adapter, None)
+    trial_run.validator("sft", adapter, None)
     adapter.save(path)
     return adapter
 
@@ -147,20 +147,20 @@ class Only:
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
-    """One cell at work: its data, the adapter that it starts from, and what goes wrong."""
+class TrialRun:
+    """One trial at work: its data, the adapter that it starts from, and what goes wrong."""
 
-    lab: Lab
-    work: Work
+    resources: Resources
+    spec: TrialSpec
     data: DataPaths
     start: Adapter
     notes: list[str] = field(default_factory=list)
 
-    def run(self) -> CellResult:
+    def run(self) -> TrialResult:
         """All rounds, then the test split."""
-        if self.work.way == "alone":
+        if self.spec.way == "alone":
             return self._alone()
-        results = list(self.federation(self.work.clients)) if self.work.way != "base" else []
+        results = list(self.federation(self.spec.clients)) if self.spec.way != "base" else []
         final = results[-1].state.adapter if results else self.start
         records = [result.record for result in results]
         return self._result(
@@ -171,10 +171,10 @@ class Bench:
             adapter_sha256=final.sha256,
         )
 
-    def _alone(self) -> CellResult:
+    def _alone(self) -> TrialResult:
         """As many federations of one as there are clients; the figures are their means."""
         finals, seconds = {}, 0.0
-        for client in self.work.clients:
+        for client in self.spec.clients:
             results = list(self.federation([client], validated=False))
             finals[client.client_id] = self._score(results[-1].state.adapter if results else self.start)
             seconds += sum(said.seconds for result in results for said in result.record.contributions)
@@ -185,12 +185,12 @@ class Bench:
         )
 
     def federation(self, clients: Sequence[Participant], validated: bool = True) -> Iterator[RoundResult]:
-        """The rounds of the cell's phase among these clients. Who does not count in one is noted, and so is an end
+        """The rounds of the trial's phase among these clients. Who does not count in one is noted, and so is an end
         before the last.
 
         `validated`: whether each has the loss on the server's validation split, which costs a pass over it.
         """
-        plan, sft = self.work.plan, self.work.phase == "sft"
+        plan, sft = self.spec.plan, self.spec.phase == "sft"
         attacks = {client.client_id: client.attack for client in clients}
         shards = self.shards
         transport = Only(
@@ -198,12 +198,12 @@ class Bench:
             frozenset(attacks),
         )
         federation = Federation(
-            run_id=self.work.key,
+            run_id=self.spec.key,
             plan=plan,
-            model=self.work.model,
-            train={"sft": self.work.train, "va": self.work.train},
+            model=self.spec.model,
+            train={"sft": self.spec.train, "va": self.spec.train},
             rule=self._weigher(),
-            aggregation=self.lab.aggregation(self.work.rule),
+            aggregation=self.resources.aggregation(self.spec.settings),
             validate=self.validator if validated else None,
         )
         state = FederationState(0, self.start) if sft else FederationState(plan.fed_rounds, self.start, self.start)
@@ -219,8 +219,8 @@ class Bench:
     @cached_property
     def shards(self) -> dict[int, ClientShard]:
         """Of those who take part."""
-        if self.work.way != "centralised":
-            return {client.client_id: load_shard(self.data, client.client_id) for client in self.work.clients}
+        if self.spec.way != "centralised":
+            return {client.client_id: load_shard(self.data, client.client_id) for client in self.spec.clients}
         held = len(list(self.data.clients.glob("client_*_sft.jsonl")))
         return {0: union([load_shard(self.data, client) for client in range(held)])}
 
@@ -228,31 +228,40 @@ class Bench:
     def validator(self) -> Validator:
         """The server's validation split."""
         return Validator(
-            self.lab.model,
+            self.resources.model,
             read_examples(self.data.held_out("validation", "sft"), SftExample),
             read_examples(self.data.held_out("validation", "va"), PreferencePair),
-            beta=self.work.train.dpo_beta,
-            batch_size=self.work.eval_batch_size,
+            beta=self.spec.train.dpo_beta,
+            batch_size=self.spec.eval_batch_size,
         )
 
     @cached_property
     def test(self) -> TestSplit:
-        """What the cell is judged on: in VA against the adapter that the rounds start from."""
+        """What the trial is judged on: in VA against the adapter that the rounds start from."""
         return TestSplit(
-            self.lab.model, self.data, self.work.phase, self.work.train.dpo_beta, self.work.eval_batch_size, self.start
+            self.resources.model,
+            self.data,
+            self.spec.phase,
+            self.spec.train.dpo_beta,
+            self.spec.eval_batch_size,
+            self.start,
         )
 
     def _learner(self) -> Learner:
-        """One for every cell: it keeps reference log-probabilities by run and client, and another cell's clients may
+        """One for every trial: it keeps reference log-probabilities by run and client, and another trial's clients may
         hold other data.
         """
-        learner = GenericLearner({self.work.model: self.lab.model})
+        learner = GenericLearner({self.spec.model: self.resources.model})
         return CachedLearner(
-            learner, self.lab.paths.updates, self.start.sha256, self.work.model_sha256, self.work.versions
+            learner, self.resources.paths.updates, self.start.sha256, self.spec.model_sha256, self.spec.versions
         )
 
     def _weigher(self) -> Weigher:
-        return self.lab.weigher(self.work.rule, self.validator) if self.work.rule else ContributionRule(mode="fedavg")
+        return (
+            self.resources.weigher(self.spec.settings, self.validator)
+            if self.spec.settings
+            else ContributionRule(mode="fedavg")
+        )
 
     def _score(self, adapter: Adapter) -> TestScores | None:
         try:
@@ -261,19 +270,19 @@ class Bench:
             self.notes.append(str(error))
             return None
 
-    def _result(self, scores: Sequence[TestScores], **figures: object) -> CellResult:
+    def _result(self, scores: Sequence[TestScores], **figures: object) -> TrialResult:
         found = TestScores.mean(scores) if scores else None
         vectors = {
             name: tuple(getattr(found, name).tolist()) if found else ()
             for name in ("losses", "units", "right", "decided")
         }
         blank: dict[str, object] = {
-            "work": self.work,
+            "spec": self.spec,
             "seconds": 0.0,
             "weighing_seconds": 0.0,
             "trouble": tuple(dict.fromkeys(self.notes)),
         }
-        return CellResult.model_validate(blank | vectors | figures)
+        return TrialResult.model_validate(blank | vectors | figures)
 
 
 def _without(record: RoundRecord) -> list[str]:

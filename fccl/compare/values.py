@@ -1,7 +1,7 @@
-"""What a comparison is made of, as values: the JSON files of its cells. What it says in the end is
+"""What a comparison is made of, as values: the JSON files of its trials. What it says in the end is
 `fccl.records.comparison`. Imports no torch.
 
-Conventions. A cell is one scenario, one method, one seed. Its `losses` and `units` run over the test examples: the
+Conventions. A trial is one scenario, one method, one seed. Its `losses` and `units` run over the test examples: the
 held-out loss is sum(losses) / sum(units), in SFT scenarios nats per response token, in VA scenarios the DPO loss (nats)
 per pair. Lower is better.
 """
@@ -13,7 +13,7 @@ from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec, Value
 
@@ -24,17 +24,17 @@ Way = Literal["base", "alone", "centralised", "federated"]
 
 
 class Participant(Value):
-    """One client of a cell: its data, and what it does to its update and its report."""
+    """One client of a trial: its data, and what it does to its update and its report."""
 
     client_id: int = Field(ge=0)
     shard: str  # SHA-256 of its shard file
     attack: Attack = "none"
 
 
-class Work(Value):
-    """All that the result of a cell depends on.
+class TrialSpec(Value):
+    """All that the result of a trial depends on.
 
-    Two cells with equal work are one: scenarios that agree in it share the result.
+    Two trials with an equal spec are one: scenarios that agree in it share the result.
     """
 
     versions: dict[str, str]
@@ -43,10 +43,13 @@ class Work(Value):
     phase: Phase
     train: TrainSpec  # of that phase
     plan: RoundPlan
-    start: str  # the key of the work that makes the starting adapter; empty: a fresh one from the plan's seed
+    start: str  # the key of the spec that makes the starting adapter; empty: a fresh one from the plan's seed
     clients: tuple[Participant, ...]  # those that take part, in client order
     way: Way
-    rule: dict[str, str | int | float]  # the settings of weights and aggregation that the method reads
+    # those of weights and aggregation that the method reads; `rule` is their name in the key and in earlier files
+    settings: dict[str, str | int | float] = Field(
+        validation_alias=AliasChoices("settings", "rule"), serialization_alias="rule"
+    )
     validation: str  # SHA-256 of the server's validation file of the phase
     test: str  # and of the test file
     eval_batch_size: int = Field(ge=1)
@@ -56,24 +59,25 @@ class Work(Value):
 
     @property
     def key(self) -> str:
-        """A hash of everything that is not its default: the same work, the same key, and a setting that is new in the
+        """A hash of everything that is not its default: an equal spec, the same key, and a setting that is new in the
         program changes none.
         """
-        return hashlib.sha256(self.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:24]
+        text = self.model_dump_json(exclude_defaults=True, by_alias=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 class RoundSummary(Value):
-    """One round of a cell. The tuples run over `clients`."""
+    """One round of a trial. The tuples run over `clients`."""
 
     clients: tuple[int, ...]
     weights: tuple[float, ...] | None  # how much each counted in the end; None for a rule that is no weighted sum
     loss: float  # of the new adapter on the server's validation split, in the unit of the phase
 
 
-class CellResult(Value):
-    """One cell. Written whole when it is done."""
+class TrialResult(Value):
+    """One trial. Written whole when it is done."""
 
-    work: Work
+    spec: TrialSpec = Field(validation_alias=AliasChoices("spec", "work"))  # `work` in earlier files
     seconds: float = Field(ge=0)  # of this process; updates that were trained before do not count
     training_seconds: float = Field(ge=0)  # of all clients' training, whoever trained it
     weighing_seconds: float = Field(ge=0)  # of the server's verification, where there is one
@@ -84,7 +88,7 @@ class CellResult(Value):
     decided: tuple[float, ...] = ()  # VA: 1 where it is no tie
     by_client: dict[int, float] = Field(
         default_factory=dict
-    )  # `alone`: each client's own held-out loss; their range stands in the cell's line
+    )  # `alone`: each client's own held-out loss; their range stands in the trial's line
     adapter_sha256: str = ""  # of the final adapter, to tell whether another run came to the same; empty for `alone`
     trouble: tuple[
         str, ...

@@ -1,4 +1,4 @@
-"""What the cells say: means over seeds, paired differences to FedAvg, the share of the gap to the oracle that is
+"""What the trials say: means over seeds, paired differences to FedAvg, the share of the gap to the oracle that is
 closed.
 
 Intervals are 95 % percentiles of a two-level bootstrap (Davison & Hinkley 1997, section 3.8): seeds are drawn with
@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from fccl.compare.values import CellResult
+from fccl.compare.values import TrialResult
 from fccl.evaluation.bootstrap import LEVEL, Bootstrap, Floats
 from fccl.records.comparison import CompareVerdict
 from fccl.records.evaluation import FEWEST_FOR_A_VERDICT, Estimate
@@ -114,31 +114,31 @@ class Judgement:
 
 
 def judge(
-    cells: Mapping[str, Sequence[CellResult]], samples: int, seed: int, fedavg: str, oracle: str
+    trials: Mapping[str, Sequence[TrialResult]], samples: int, seed: int, fedavg: str, oracle: str
 ) -> dict[str, Judgement]:
-    """Every method of one scenario; each has one cell a seed, in the same order.
+    """Every method of one scenario; each has one trial a seed, in the same order.
 
     Methods may be missing, and so may FedAvg and the oracle.
     """
     counts = tuple(
-        len(one.units) for one in next((found for found in cells.values() if all(each.units for each in found)), ())
+        len(one.units) for one in next((found for found in trials.values() if all(each.units for each in found)), ())
     )
     court = Judge(samples, seed, counts)
     losses = {
         name: court.mean_ratio([c.losses for c in found], [c.units for c in found]) if counts else None
-        for name, found in cells.items()
+        for name, found in trials.items()
     }
     accuracies = {
         name: court.mean_ratio([c.right for c in found], [c.decided for c in found])
-        for name, found in cells.items()
+        for name, found in trials.items()
         if _has_pairs(found)
     }
     base, best = losses.get(fedavg), losses.get(oracle)
     result = {}
-    for name in cells:
+    for name in trials:
         mine, right = losses[name], accuracies.get(name)
         difference = minus(mine, base).estimate if mine and base and name != fedavg else None
-        verdict = _verdict(name == fedavg or fedavg not in cells, mine, base, difference)
+        verdict = _verdict(name == fedavg or fedavg not in trials, mine, base, difference)
         gap = gap_closed(mine, base, best) if name != fedavg else None
         result[name] = Judgement(
             mine.estimate if mine else None, right.estimate if right else None, difference, verdict, gap
@@ -182,5 +182,5 @@ def _verdict(
     return "better" if difference.high < 0 else "worse"
 
 
-def _has_pairs(cells: Sequence[CellResult]) -> bool:
-    return all(cell.decided for cell in cells)
+def _has_pairs(trials: Sequence[TrialResult]) -> bool:
+    return all(trial.decided for trial in trials)

@@ -1,4 +1,4 @@
-"""Who runs the cells: this process, or several beside each other.
+"""Who runs the trials: this process, or several beside each other.
 
 The results are the same bytes either way, since threads are part of the work.
 """
@@ -15,28 +15,33 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 
 from fccl.compare.store import keep
-from fccl.compare.trial import Cell, Lab, run_cell
-from fccl.compare.values import CellResult
+from fccl.compare.trial import Resources, Trial, run_trial
+from fccl.compare.values import TrialResult
 from fccl.errors import FederationError
 
-_lab: Lab | None = None  # of a worker process
+_resources: Resources | None = None  # of a worker process
 
 
-def run_all(cells: Sequence[Cell], make_lab: Callable[[], Lab], jobs: int) -> Iterator[tuple[Cell, CellResult]]:
-    """Run the cells and keep each result on the disk; yields them as they are done. `make_lab` must be picklable when
-    `jobs` is more than one.
+def run_all(
+    trials: Sequence[Trial], make_resources: Callable[[], Resources], jobs: int
+) -> Iterator[tuple[Trial, TrialResult]]:
+    """Run the trials and keep each result on the disk; yields them as they are done.
 
-    Raises what a cell raises, and `FederationError` when a process dies. Cells that are done stay done.
+    `make_resources` must be picklable when `jobs` is more than one.
+
+    Raises what a trial raises, and `FederationError` when a process dies. Trials that are done stay done.
     """
-    if jobs == 1 or len(cells) < 2:
-        lab = make_lab()
-        for cell in cells:
-            yield cell, _run(lab, cell)
+    if jobs == 1 or len(trials) < 2:
+        resources = make_resources()
+        for trial in trials:
+            yield trial, _run(resources, trial)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(jobs, len(cells)), mp_context=context, initializer=_begin, initargs=(make_lab,))
+    pool = ProcessPoolExecutor(
+        min(jobs, len(trials)), mp_context=context, initializer=_begin, initargs=(make_resources,)
+    )
     try:
-        waiting = {pool.submit(_work, cell): cell for cell in cells}
+        waiting = {pool.submit(_in_worker, trial): trial for trial in trials}
         for done in as_completed(waiting):
             yield waiting[done], done.result()
     except BrokenProcessPool as error:
@@ -49,24 +54,24 @@ def run_all(cells: Sequence[Cell], make_lab: Callable[[], Lab], jobs: int) -> It
             process.terminate()
 
 
-def _run(lab: Lab, cell: Cell) -> CellResult:
-    result = run_cell(lab, cell)
-    keep(lab.paths, result)
+def _run(resources: Resources, trial: Trial) -> TrialResult:
+    result = run_trial(resources, trial)
+    keep(resources.paths, result)
     return result
 
 
-def _work(cell: Cell) -> CellResult:
-    if _lab is None:
+def _in_worker(trial: Trial) -> TrialResult:
+    if _resources is None:
         raise RuntimeError("the process was not prepared")
-    return _run(_lab, cell)
+    return _run(_resources, trial)
 
 
-def _begin(make_lab: Callable[[], Lab]) -> None:
+def _begin(make_resources: Callable[[], Resources]) -> None:
     """Prepare a worker. Ctrl-C is its parent's business, and it does not outlive it."""
-    global _lab
+    global _resources
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _lab = make_lab()
+    _resources = make_resources()
 
 
 def _end_with_parent() -> None:

@@ -191,24 +191,24 @@ class ComparePaths:
     root: Path
 
     def data(self, name: str) -> Path:
-        """The prepared data of some cells."""
+        """The prepared data of some trials."""
         return self.root / "data" / name
 
     @property
-    def cells(self) -> Path:
-        return self.root / "cells"
+    def trials(self) -> Path:
+        return self.root / "trials"
 
-    def cell(self, key: str) -> Path:
-        """One finished cell."""
-        return self.cells / f"{key}.json"
+    def trial(self, key: str) -> Path:
+        """One finished trial."""
+        return self.trials / f"{key}.json"
 
     def start(self, key: str) -> Path:
-        """The adapter that VA cells start from."""
+        """The adapter that VA trials start from."""
         return self.root / "starts" / f"{key}{ADAPTER}"
 
     @property
     def updates(self) -> Path:
-        """Client updates that several cells have in common."""
+        """Client updates that several trials have in common."""
         return self.root / "updates"
 
     @property

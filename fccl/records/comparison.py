@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from fccl.records.evaluation import Estimate
 from fccl.specs import Phase, Value
@@ -55,7 +55,7 @@ class MethodInfo(Value):
 
     name: str
     title: str
-    rule: dict[str, str | int | float]
+    settings: dict[str, str | int | float] = Field(validation_alias=AliasChoices("settings", "rule"))  # earlier: `rule`
 
 
 class Comparison(Value):

@@ -12,11 +12,11 @@ from rich.console import Console
 
 from fccl.apps import compare
 from fccl.apps.main import main
-from fccl.compare.trial import Cell
-from fccl.compare.values import CellResult
+from fccl.compare.trial import Trial
+from fccl.compare.values import TrialResult
 from fccl.paths import ComparePaths
 from fccl.records.comparison import Comparison
-from tests.compare.test_verdicts import WORK
+from tests.compare.test_verdicts import SPEC
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ("bird", "apple", "cherry", "tree", "fruit", "words", "hot", "cold", "red", "old")
@@ -63,7 +63,7 @@ def command(tmp_path_factory, tiny_model_path):
 
 
 def times(paths):
-    return {path.name: path.stat().st_mtime_ns for path in paths.cells.glob("*.json")}
+    return {path.name: path.stat().st_mtime_ns for path in paths.trials.glob("*.json")}
 
 
 @pytest.mark.slow
@@ -109,7 +109,7 @@ def test_a_whole_comparison(command, tmp_path, capsys):
     before = times(paths)
     assert len(before) == 6
     assert main(arguments) == 0
-    assert "6 different cells, 6 finished before" in capsys.readouterr().out
+    assert "6 different trials, 6 finished before" in capsys.readouterr().out
     assert times(paths) == before
     assert Comparison.model_validate_json(paths.results.read_bytes()) == found
 
@@ -120,24 +120,24 @@ def test_one_more_method_runs_that_alone_and_a_changed_setting_runs_anew(command
     assert main([*arguments, "--methods", "fedavg"]) == 0
     before = times(ComparePaths(tmp_path))
     assert main([*arguments, "--methods", "base"]) == 0
-    assert "2 different cells, 1 finished before" in capsys.readouterr().out
+    assert "2 different trials, 1 finished before" in capsys.readouterr().out
     assert main([*arguments, "--methods", "fedavg", "--sft-lr", "0.001"]) == 0
-    assert "1 different cell, 0 finished before" in capsys.readouterr().out
+    assert "1 different trial, 0 finished before" in capsys.readouterr().out
     assert times(ComparePaths(tmp_path)).items() >= before.items()
 
 
 def test_ctrl_c_says_how_to_go_on(command, tmp_path, capsys, monkeypatch):
     from fccl.compare import workers as crew
 
-    run, done = crew.run_cell, []
+    run, done = crew.run_trial, []
 
-    def interrupted(lab, cell):
+    def interrupted(resources, trial):
         if done:
             raise KeyboardInterrupt
-        done.append(cell)
-        return run(lab, cell)
+        done.append(trial)
+        return run(resources, trial)
 
-    monkeypatch.setattr(crew, "run_cell", interrupted)
+    monkeypatch.setattr(crew, "run_trial", interrupted)
     arguments = [
         *command,
         "--fed-rounds",
@@ -153,9 +153,9 @@ def test_ctrl_c_says_how_to_go_on(command, tmp_path, capsys, monkeypatch):
     assert "the same command goes on" in capsys.readouterr().out
     before = times(ComparePaths(tmp_path))
     assert len(before) == 1
-    monkeypatch.setattr(crew, "run_cell", run)
+    monkeypatch.setattr(crew, "run_trial", run)
     assert main(arguments) == 0
-    assert "2 different cells, 1 finished before" in capsys.readouterr().out
+    assert "2 different trials, 1 finished before" in capsys.readouterr().out
     assert times(ComparePaths(tmp_path)).items() >= before.items()
 
 
@@ -183,7 +183,7 @@ def test_a_mistake_is_one_line_with_the_way_out(arguments, error, hint, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_cell_is_run_again(command, tmp_path, capsys):
+def test_a_damaged_trials_is_run_again(command, tmp_path, capsys):
     arguments = [
         *command,
         "--fed-rounds",
@@ -196,28 +196,28 @@ def test_a_damaged_cell_is_run_again(command, tmp_path, capsys):
         str(tmp_path),
     ]
     assert main(arguments) == 0
-    first, second = sorted(ComparePaths(tmp_path).cells.glob("*.json"))
+    first, second = sorted(ComparePaths(tmp_path).trials.glob("*.json"))
     content = first.read_bytes()
     first.write_bytes(content[:50])
     capsys.readouterr()
     assert main(arguments) == 0
-    assert "2 different cells, 1 finished before" in capsys.readouterr().out
+    assert "2 different trials, 1 finished before" in capsys.readouterr().out
     again = json.loads(first.read_bytes())
     assert again["losses"] == json.loads(content)["losses"]
     assert second.is_file()
     assert len(list((tmp_path / "data").iterdir())) == 1  # what is written of it needs no other data
 
 
-def test_a_line_says_what_a_cell_came_to():
+def test_a_line_says_what_a_trial_came_to():
     said = io.StringIO()
-    result = CellResult(
-        work=WORK, seconds=2, training_seconds=1, weighing_seconds=0, losses=(1.0, 3.0), units=(2.0, 2.0)
+    result = TrialResult(
+        spec=SPEC, seconds=2, training_seconds=1, weighing_seconds=0, losses=(1.0, 3.0), units=(2.0, 2.0)
     )
     with compare._progress(Console(file=said, width=200), 3) as tell:
-        tell(Cell("shuffled", "fedavg", 1, WORK, Path()), result)
-        tell(Cell("shuffled", "alone", 1, WORK, Path()), result.model_copy(update={"by_client": {0: 0.75, 2: 1.25}}))
+        tell(Trial("shuffled", "fedavg", 1, SPEC, Path()), result)
+        tell(Trial("shuffled", "alone", 1, SPEC, Path()), result.model_copy(update={"by_client": {0: 0.75, 2: 1.25}}))
         tell(
-            Cell("shuffled", "median", 1, WORK, Path()),
+            Trial("shuffled", "median", 1, SPEC, Path()),
             result.model_copy(update={"losses": (), "units": (), "trouble": ("round 2 broke",)}),
         )
     assert [line.strip() for line in said.getvalue().splitlines()] == [
@@ -230,7 +230,7 @@ def test_a_line_says_what_a_cell_came_to():
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_killed_comparison_goes_on(tmp_path, jobs):
-    """SIGKILL between cells and in the middle of them; what is finished is not touched, and the end is the undisturbed
+    """SIGKILL between trials and in the middle of them; what is finished is not touched, and the end is the undisturbed
     one's.
     """
     arguments = [

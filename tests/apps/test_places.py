@@ -140,8 +140,8 @@ def test_whether_case_makes_a_difference_is_found_out_without_writing(tmp_path, 
         (["compare", "--out", "logs"], "LOG_DIR=logs and the place to write to (logs) are the same folder"),
         (["compare", "--out", "logs/runs"], "the place to write to (logs/runs) lies among the files of LOG_DIR=logs"),
         (
-            ["compare", "--out", ".", "--log-dir", "cells"],
-            "LOG_DIR=cells lies among the files of the place to write to (.)",
+            ["compare", "--out", ".", "--log-dir", "trials"],
+            "LOG_DIR=trials lies among the files of the place to write to (.)",
         ),
     ],
 )

@@ -57,10 +57,10 @@ def tiny_settings(rows_on_disk, tiny_model_path):
 
 @pytest.fixture
 def workshop(tiny_settings, tiny_model, tmp_path):
-    """Builds a planner and a lab over the tiny model in a folder of their own."""
+    """Builds a planner and resources over the tiny model in a folder of their own."""
     from fccl.apps.compare import aggregation_of, design, weigher_of
     from fccl.compare.plan import Planner
-    from fccl.compare.trial import Lab
+    from fccl.compare.trial import Resources
     from fccl.config import load_settings
     from fccl.paths import ComparePaths
 
@@ -68,7 +68,7 @@ def workshop(tiny_settings, tiny_model, tmp_path):
         settings = load_settings(tiny_settings | changes)
         paths = ComparePaths(folder)
         planner = Planner(design(settings, tiny_model, 1), paths)
-        lab = Lab(paths, tiny_model, partial(weigher_of, settings), partial(aggregation_of, settings))
-        return SimpleNamespace(settings=settings, paths=paths, planner=planner, lab=lab)
+        resources = Resources(paths, tiny_model, partial(weigher_of, settings), partial(aggregation_of, settings))
+        return SimpleNamespace(settings=settings, paths=paths, planner=planner, resources=resources)
 
     return build

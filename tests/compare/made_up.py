@@ -72,7 +72,7 @@ def comparison(**changes):
             ScenarioInfo(name="shuffled", title="shuffled answers", phase="sft", bad_clients=2),
             ScenarioInfo(name="flipped", title="preferences, flipped", phase="va", bad_clients=2),
         ),
-        "methods": tuple(MethodInfo(name=name, title=METHODS[name].title, rule={}) for name in names),
+        "methods": tuple(MethodInfo(name=name, title=METHODS[name].title, settings={}) for name in names),
         "rows": rows,
         "bootstrap_samples": 200,
     }

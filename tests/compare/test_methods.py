@@ -7,26 +7,30 @@ from fccl.records.comparison import FEDAVG, ORACLE
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)
 def test_a_method_is_what_a_person_could_set(method):
-    settings = load_settings(dict(method.rule_for(8)))
-    assert all(getattr(settings, name) == value for name, value in method.rule_for(8).items())
+    settings = load_settings(dict(method.settings_for(8)))
+    assert all(getattr(settings, name) == value for name, value in method.settings_for(8).items())
     assert set(method.reads) <= set(Settings.model_fields)
-    assert set(method.rule_for(8)) <= DECIDED_HERE
+    assert set(method.settings_for(8)) <= DECIDED_HERE
 
 
 @pytest.mark.parametrize("clients", [2, 3, 4, 8, 9, 20])
 def test_robust_rules_are_never_asked_for_more_than_they_can(clients):
-    assert 2 * METHODS["trimmed-mean"].rule_for(clients)["max_bad_clients"] + 1 <= clients
-    krum = METHODS["krum"].rule_for(clients)["max_bad_clients"]
+    assert 2 * METHODS["trimmed-mean"].settings_for(clients)["max_bad_clients"] + 1 <= clients
+    krum = METHODS["krum"].settings_for(clients)["max_bad_clients"]
     assert krum == 0 or 2 * krum + 3 <= clients
 
 
 def test_with_eight_clients_the_trimmed_mean_stands_three_and_krum_two():
-    assert METHODS["trimmed-mean"].rule_for(8)["max_bad_clients"] == 3
-    assert METHODS["krum"].rule_for(8)["max_bad_clients"] == METHODS["multi-krum"].rule_for(8)["max_bad_clients"] == 2
+    assert METHODS["trimmed-mean"].settings_for(8)["max_bad_clients"] == 3
+    assert (
+        METHODS["krum"].settings_for(8)["max_bad_clients"]
+        == METHODS["multi-krum"].settings_for(8)["max_bad_clients"]
+        == 2
+    )
 
 
 def test_the_oracle_is_fedavg_that_knows():
-    assert METHODS[ORACLE].rule == METHODS[FEDAVG].rule
+    assert METHODS[ORACLE].settings == METHODS[FEDAVG].settings
     assert [name for name, method in METHODS.items() if method.without_bad] == [ORACLE]
 
 
@@ -48,4 +52,6 @@ def test_a_method_without_the_bound_is_the_method_and_that():
         name.removesuffix("-unbounded") for name in unbounded
     }
     for name, method in unbounded.items():
-        assert method.rule_for(8) == METHODS[name.removesuffix("-unbounded")].rule_for(8) | {"max_update_ratio": 0}
+        assert method.settings_for(8) == METHODS[name.removesuffix("-unbounded")].settings_for(8) | {
+            "max_update_ratio": 0
+        }

@@ -10,8 +10,8 @@ from fccl.config import load_settings
 from fccl.paths import ComparePaths
 
 
-def cell(planner, scenario, method, seed=42):
-    return planner.cell(SCENARIOS[scenario], METHODS[method], seed)
+def trial(planner, scenario, method, seed=42):
+    return planner.trial(SCENARIOS[scenario], METHODS[method], seed)
 
 
 @pytest.fixture(scope="module")
@@ -22,37 +22,37 @@ def planner(tiny_settings, tiny_model, tmp_path_factory):
 def test_the_oracle_is_exactly_the_honest_clients(planner):
     for name in ("shuffled", "free-riders", "flipped"):
         bad = planner.bad_clients(SCENARIOS[name], 42)
-        work = cell(planner, name, "oracle").work
+        work = trial(planner, name, "oracle").spec
         assert len(bad) == 1
         assert [client.client_id for client in work.clients] == [client for client in range(4) if client not in bad]
         assert {client.attack for client in work.clients} == {"none"}
-        assert work.rule == cell(planner, name, "fedavg").work.rule
+        assert work.settings == trial(planner, name, "fedavg").spec.settings
 
 
 def test_methods_of_a_scenario_see_the_same_shards_and_the_same_start(planner):
-    works = [cell(planner, "shuffled", name).work for name in ("fedavg", "verified", "median", "loss-inverse")]
+    works = [trial(planner, "shuffled", name).spec for name in ("fedavg", "verified", "median", "loss-inverse")]
     assert len({work.clients for work in works}) == 1
     assert len({(work.test, work.validation, work.plan, work.train, work.start) for work in works}) == 1
     assert len({work.key for work in works}) == 4
 
 
 def test_scenarios_that_a_method_cannot_tell_apart_share_the_result(planner):
-    assert cell(planner, "loss-forgers", "verified").work == cell(planner, "shuffled", "verified").work
-    assert cell(planner, "loss-forgers", "fedavg").work == cell(planner, "shuffled", "fedavg").work
-    assert cell(planner, "loss-forgers", "loss-inverse").work != cell(planner, "shuffled", "loss-inverse").work
+    assert trial(planner, "loss-forgers", "verified").spec == trial(planner, "shuffled", "verified").spec
+    assert trial(planner, "loss-forgers", "fedavg").spec == trial(planner, "shuffled", "fedavg").spec
+    assert trial(planner, "loss-forgers", "loss-inverse").spec != trial(planner, "shuffled", "loss-inverse").spec
     assert (
-        cell(planner, "sign-flip", "oracle").work
-        == cell(planner, "free-riders", "oracle").work
-        == cell(planner, "shuffled", "oracle").work
+        trial(planner, "sign-flip", "oracle").spec
+        == trial(planner, "free-riders", "oracle").spec
+        == trial(planner, "shuffled", "oracle").spec
     )
-    assert cell(planner, "sign-flip", "centralised").work == cell(planner, "clean-iid", "centralised").work
-    assert cell(planner, "shuffled", "centralised").work != cell(planner, "clean-iid", "centralised").work
-    assert cell(planner, "shuffled", "base").work == cell(planner, "sizes", "base").work
+    assert trial(planner, "sign-flip", "centralised").spec == trial(planner, "clean-iid", "centralised").spec
+    assert trial(planner, "shuffled", "centralised").spec != trial(planner, "clean-iid", "centralised").spec
+    assert trial(planner, "shuffled", "base").spec == trial(planner, "sizes", "base").spec
 
 
 def test_spoilt_clients_have_other_shards_and_the_honest_the_same(planner):
     bad = planner.bad_clients(SCENARIOS["shuffled"], 42)
-    spoilt, clean = (cell(planner, name, "fedavg").work.clients for name in ("shuffled", "sign-flip"))
+    spoilt, clean = (trial(planner, name, "fedavg").spec.clients for name in ("shuffled", "sign-flip"))
     different = [one.client_id for one, other in zip(spoilt, clean, strict=True) if one.shard != other.shard]
     assert tuple(different) == bad
     assert [client.client_id for client in clean if client.attack == "sign_flip"] == list(bad)
@@ -60,20 +60,22 @@ def test_spoilt_clients_have_other_shards_and_the_honest_the_same(planner):
 
 def test_va_scenarios_start_from_one_adapter_of_clean_data(planner):
     start, *others = [
-        cell(planner, name, method).start
+        trial(planner, name, method).start
         for name in ("flipped", "clean-va")
         for method in ("fedavg", "verified", "oracle", "base")
     ]
     assert all(other == start for other in others)
-    assert start.work.phase == "sft"
-    assert {client.attack for client in start.work.clients} == {"none"}
-    assert len(start.work.clients) == 4
-    assert cell(planner, "flipped", "fedavg").work.start == start.work.key
+    assert start.spec.phase == "sft"
+    assert {client.attack for client in start.spec.clients} == {"none"}
+    assert len(start.spec.clients) == 4
+    assert trial(planner, "flipped", "fedavg").spec.start == start.spec.key
 
 
 def test_where_nobody_is_bad_there_is_no_oracle(planner):
     found = list(
-        planner.cells([SCENARIOS["clean-iid"], SCENARIOS["shuffled"]], [METHODS["fedavg"], METHODS["oracle"]], [42, 43])
+        planner.trials(
+            [SCENARIOS["clean-iid"], SCENARIOS["shuffled"]], [METHODS["fedavg"], METHODS["oracle"]], [42, 43]
+        )
     )
     assert [(one.scenario, one.method, one.seed) for one in found] == [
         ("clean-iid", "fedavg", 42),
@@ -88,22 +90,22 @@ def test_where_nobody_is_bad_there_is_no_oracle(planner):
 @pytest.mark.parametrize(
     "changes", [{"sft_lr": 1e-3}, {"fed_rounds": 3}, {"lora_r": 2}, {"verify_steps": 3}, {"eval_batch_size": 8}]
 )
-def test_a_changed_setting_is_another_cell(planner, tiny_settings, tiny_model, changes):
+def test_a_changed_setting_is_another_trial(planner, tiny_settings, tiny_model, changes):
     other = replace(planner, design=design(load_settings(tiny_settings | changes), tiny_model, 1))
-    assert cell(other, "shuffled", "verified").work.key != cell(planner, "shuffled", "verified").work.key
+    assert trial(other, "shuffled", "verified").spec.key != trial(planner, "shuffled", "verified").spec.key
 
 
 def test_what_a_method_does_not_read_changes_nothing_for_it(planner, tiny_settings, tiny_model):
     other = replace(planner, design=design(load_settings(tiny_settings | {"verify_steps": 3}), tiny_model, 1))
-    assert cell(other, "shuffled", "fedavg").work == cell(planner, "shuffled", "fedavg").work
+    assert trial(other, "shuffled", "fedavg").spec == trial(planner, "shuffled", "fedavg").spec
 
 
 def test_fedprox_alone_is_pulled_back(planner, tiny_settings):
-    assert cell(planner, "shuffled", "fedprox").work.train.prox_mu == load_settings(tiny_settings).prox_mu > 0
-    assert {cell(planner, "shuffled", name).work.train.prox_mu for name in METHODS if name != "fedprox"} == {0.0}
+    assert trial(planner, "shuffled", "fedprox").spec.train.prox_mu == load_settings(tiny_settings).prox_mu > 0
+    assert {trial(planner, "shuffled", name).spec.train.prox_mu for name in METHODS if name != "fedprox"} == {0.0}
 
 
 def test_other_seeds_are_other_data(planner):
-    first, second = (cell(planner, "shuffled", "fedavg", seed) for seed in (42, 43))
+    first, second = (trial(planner, "shuffled", "fedavg", seed) for seed in (42, 43))
     assert first.data != second.data
-    assert first.work.test != second.work.test
+    assert first.spec.test != second.spec.test

@@ -24,15 +24,15 @@ def test_no_weights_no_weight_of_the_bad():
     assert bad_weight([[]], [(0,)]) is None
 
 
-def test_rows_say_what_the_cells_say(workshop):
+def test_rows_say_what_the_trials_say(workshop):
     from fccl.compare.methods import METHODS
-    from fccl.compare.trial import run_cell
+    from fccl.compare.trial import run_trial
 
     shop = workshop()
     found = {}
     for name in ("base", "alone", "centralised", "fedavg", "oracle"):
-        one = shop.planner.cell(SCENARIOS["sign-flip"], METHODS[name], 42)
-        found[name] = [(one, run_cell(shop.lab, one))]
+        one = shop.planner.trial(SCENARIOS["sign-flip"], METHODS[name], 42)
+        found[name] = [(one, run_trial(shop.resources, one))]
     table = {row.method: row for row in rows(SCENARIOS["sign-flip"], found, Options(4, 200, 1))}
     bad = shop.planner.bad_clients(SCENARIOS["sign-flip"], 42)
     for name, row in table.items():
@@ -49,11 +49,11 @@ def test_rows_say_what_the_cells_say(workshop):
 
 
 def test_the_loss_is_the_sum_over_the_units_and_none_without_figures():
-    from fccl.compare.values import CellResult
-    from tests.compare.test_verdicts import WORK
+    from fccl.compare.values import TrialResult
+    from tests.compare.test_verdicts import SPEC
 
-    result = CellResult(
-        work=WORK, seconds=0, training_seconds=0, weighing_seconds=0, losses=(1.0, 2.0), units=(2.0, 4.0)
+    result = TrialResult(
+        spec=SPEC, seconds=0, training_seconds=0, weighing_seconds=0, losses=(1.0, 2.0), units=(2.0, 4.0)
     )
     assert result.loss == pytest.approx(0.5)
     assert result.model_copy(update={"losses": (), "units": ()}).loss is None

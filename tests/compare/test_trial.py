@@ -9,11 +9,11 @@ import torch
 from fccl.adapters.adapter import Adapter
 from fccl.apps.narrow import aggregation_rule
 from fccl.compare import scoring as scores
-from fccl.compare import trial as cells
+from fccl.compare import trial as trials
 from fccl.compare.methods import METHODS
 from fccl.compare.scenarios import SCENARIOS
-from fccl.compare.trial import LEFT_OUT, Only, run_cell, start_adapter, union
-from fccl.compare.values import CellResult
+from fccl.compare.trial import LEFT_OUT, Only, run_trial, start_adapter, union
+from fccl.compare.values import TrialResult
 from fccl.config import load_settings
 from fccl.contribution.reported import ContributionRule
 from fccl.data.examples import PreferencePair, SftExample, read_examples
@@ -30,15 +30,15 @@ from fccl.transports.in_process import InProcessTransport
 
 
 def run(shop, scenario, method, seed=42):
-    one = shop.planner.cell(SCENARIOS[scenario], METHODS[method], seed)
-    return one, run_cell(shop.lab, one)
+    one = shop.planner.trial(SCENARIOS[scenario], METHODS[method], seed)
+    return one, run_trial(shop.resources, one)
 
 
 def timeless(result):
     return result.model_copy(update={"seconds": 0.0, "training_seconds": 0.0, "weighing_seconds": 0.0})
 
 
-def test_a_cell_is_a_federation_judged_on_the_test_split(workshop, tiny_model):
+def test_a_trial_is_a_federation_judged_on_the_test_split(workshop, tiny_model):
     shop = workshop()
     one, result = run(shop, "shuffled", "verified")
     assert [len(each.clients) for each in result.rounds] == [4, 4]
@@ -50,10 +50,10 @@ def test_a_cell_is_a_federation_judged_on_the_test_split(workshop, tiny_model):
     rows = encode_sft(tiny_model.tokenizer, examples, 128)
     assert tiny_model.adapter().sha256 == result.adapter_sha256  # scoring leaves it loaded
     assert np.allclose(score_sft(tiny_model, rows, 32).nll, result.losses)
-    assert CellResult.model_validate_json(result.model_dump_json()) == result
+    assert TrialResult.model_validate_json(result.model_dump_json()) == result
 
 
-def test_the_same_cell_twice_is_the_same_and_the_kept_updates_change_nothing(workshop, tmp_path):
+def test_the_same_trial_twice_is_the_same_and_the_kept_updates_change_nothing(workshop, tmp_path):
     first, second = workshop(tmp_path / "one"), workshop(tmp_path / "two")
     _, before = run(first, "sign-flip", "fedavg")
     _, warm = run(first, "sign-flip", "fedavg")  # round one comes from the disk
@@ -66,7 +66,7 @@ def test_methods_train_the_same_first_round(workshop, monkeypatch):
     shop = workshop()
     seen: dict[str, list[tuple[int, str, str]]] = {}
 
-    class Spy(cells.CachedLearner):
+    class Spy(trials.CachedLearner):
         def fit(self, task, shard, on_status):
             update = super().fit(task, shard, on_status)
             if task.round == 0:
@@ -75,7 +75,7 @@ def test_methods_train_the_same_first_round(workshop, monkeypatch):
                 )
             return update
 
-    monkeypatch.setattr(cells, "CachedLearner", Spy)
+    monkeypatch.setattr(trials, "CachedLearner", Spy)
     for method in ("fedavg", "verified", "loss-inverse"):
         run(shop, "shuffled", method)
     assert len(seen) == 3
@@ -98,13 +98,13 @@ def test_robust_rules_do_what_their_names_say(workshop, tiny_model, monkeypatch,
     """
     sent = []
 
-    class Spy(cells.HostileLearner):
+    class Spy(trials.HostileLearner):
         def fit(self, task, shard, on_status):
             update = super().fit(task, shard, on_status)
             sent.append(flat(update.adapter.load()))
             return update
 
-    monkeypatch.setattr(cells, "HostileLearner", Spy)
+    monkeypatch.setattr(trials, "HostileLearner", Spy)
     shop = workshop(fed_rounds=1, num_clients=5)
     _, result = run(shop, "scaling", method)
     final, weights, updates = flat(tiny_model.adapter()), result.rounds[0].weights, np.stack(sent)
@@ -134,7 +134,7 @@ def test_the_peers_are_what_a_run_with_their_settings_is(workshop, tiny_model, m
     shards = [load_shard(DataPaths(one.data), client) for client in range(4)]
     runs = Federation(
         run_id="by hand",
-        plan=one.work.plan,
+        plan=one.spec.plan,
         model=plain.model_spec(),
         train={"sft": plain.train_spec("sft"), "va": plain.train_spec("va")},
         rule=ContributionRule(mode="fedavg"),
@@ -202,7 +202,7 @@ def test_va_is_judged_by_the_dpo_loss_against_its_start(workshop, tiny_model):
     assert np.allclose(base.losses, np.log(2), atol=1e-6)
     _, result = run(shop, "flipped", "fedavg")
     assert [len(each.clients) for each in result.rounds] == [4, 4]
-    start = start_adapter(shop.lab, one)
+    start = start_adapter(shop.resources, one)
     pairs = encode_pairs(
         tiny_model.tokenizer, read_examples(DataPaths(one.data).held_out("test", "va"), PreferencePair), 128
     )
@@ -217,7 +217,7 @@ def test_va_is_judged_by_the_dpo_loss_against_its_start(workshop, tiny_model):
 def test_the_start_of_va_is_trained_once(workshop):
     shop = workshop()
     one, _ = run(shop, "flipped", "fedavg")
-    path = shop.paths.start(one.start.work.key)
+    path = shop.paths.start(one.start.spec.key)
     written = path.stat().st_mtime_ns
     run(shop, "flipped", "verified")
     assert path.stat().st_mtime_ns == written
@@ -226,9 +226,9 @@ def test_the_start_of_va_is_trained_once(workshop):
 
 def test_a_start_that_another_process_trains_is_waited_for(workshop, monkeypatch):
     shop = workshop()
-    one = shop.planner.cell(SCENARIOS["flipped"], METHODS["fedavg"], 42)
-    path, theirs = shop.paths.start(one.start.work.key), shop.lab.model.initial_adapter(1)
-    monkeypatch.setattr(cells, "_train_start", lambda bench, path: pytest.fail("trained twice"))
+    one = shop.planner.trial(SCENARIOS["flipped"], METHODS["fedavg"], 42)
+    path, theirs = shop.paths.start(one.start.spec.key), shop.resources.model.initial_adapter(1)
+    monkeypatch.setattr(trials, "_train_start", lambda trial_run, path: pytest.fail("trained twice"))
     begun = Event()
 
     def elsewhere():
@@ -240,16 +240,16 @@ def test_a_start_that_another_process_trains_is_waited_for(workshop, monkeypatch
     other = Thread(target=elsewhere)
     other.start()
     assert begun.wait(10)
-    assert start_adapter(shop.lab, one).sha256 == theirs.sha256
+    assert start_adapter(shop.resources, one).sha256 == theirs.sha256
     other.join()
 
 
 def test_a_start_that_has_diverged_is_not_kept(workshop, monkeypatch):
     shop = workshop()
-    one = shop.planner.cell(SCENARIOS["flipped"], METHODS["fedavg"], 42)
-    monkeypatch.setattr(cells.GenericLearner, "fit", huge)
+    one = shop.planner.trial(SCENARIOS["flipped"], METHODS["fedavg"], 42)
+    monkeypatch.setattr(trials.GenericLearner, "fit", huge)
     with pytest.raises(FederationError, match="broke down"):
-        start_adapter(shop.lab, one)
+        start_adapter(shop.resources, one)
     assert not shop.paths.start("any").parent.exists()
 
 
@@ -264,12 +264,12 @@ def huge(self, task, shard, on_status):
 def test_what_nobody_reads_is_not_validated(workshop, monkeypatch):
     asked = []
 
-    class Spy(cells.Validator):
+    class Spy(trials.Validator):
         def __call__(self, phase, adapter, reference):
             asked.append(phase)
             return super().__call__(phase, adapter, reference)
 
-    monkeypatch.setattr(cells, "Validator", Spy)
+    monkeypatch.setattr(trials, "Validator", Spy)
     shop = workshop()
     _, alone = run(shop, "shuffled", "alone")
     assert (asked, len(alone.by_client)) == ([], 3)
@@ -289,17 +289,17 @@ def test_the_test_split_is_encoded_and_scored_under_the_reference_once(workshop,
     one, result = run(shop, "flipped", "alone")
     assert len(encoded) == 1
     assert len(scored) == 1 + len(result.by_client)
-    assert scored.count(start_adapter(shop.lab, one).sha256) == 1
+    assert scored.count(start_adapter(shop.resources, one).sha256) == 1
 
 
 def test_a_federation_that_breaks_down_is_a_result(workshop, monkeypatch):
-    class Breaks(cells.CachedLearner):
+    class Breaks(trials.CachedLearner):
         def fit(self, task, shard, on_status):
             if task.round > 0:
                 raise TrainingError("the gradient is not finite")
             return super().fit(task, shard, on_status)
 
-    monkeypatch.setattr(cells, "CachedLearner", Breaks)
+    monkeypatch.setattr(trials, "CachedLearner", Breaks)
     _, result = run(workshop(), "scaling", "fedavg")
     assert any("the gradient is not finite" in what for what in result.trouble)
     assert len(result.rounds) == 1
@@ -307,13 +307,13 @@ def test_a_federation_that_breaks_down_is_a_result(workshop, monkeypatch):
 
 
 def test_who_does_not_count_in_a_round_is_named(workshop, monkeypatch):
-    class OneBreaks(cells.CachedLearner):
+    class OneBreaks(trials.CachedLearner):
         def fit(self, task, shard, on_status):
             if (task.round, shard.client_id) == (1, 2):
                 raise TrainingError("the gradient is not finite")
             return super().fit(task, shard, on_status)
 
-    monkeypatch.setattr(cells, "CachedLearner", OneBreaks)
+    monkeypatch.setattr(trials, "CachedLearner", OneBreaks)
     _, result = run(workshop(), "scaling", "fedavg")
     assert [what.partition(": ")[0] for what in result.trouble] == ["round 2 without client 2"]
     _, oracle = run(workshop(), "scaling", "oracle")
@@ -329,7 +329,7 @@ def test_who_does_not_count_in_a_round_is_named(workshop, monkeypatch):
 def test_a_damaged_start_is_trained_again(workshop, damage):
     shop = workshop()
     one, result = run(shop, "clean-va", "fedavg")
-    path = shop.lab.paths.start(one.start.work.key)
+    path = shop.resources.paths.start(one.start.spec.key)
     whole = path.read_bytes()
     damage(path)
     assert timeless(run(shop, "clean-va", "fedavg")[1]) == timeless(result)

@@ -3,11 +3,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fccl.compare.values import CellResult, Work
+from fccl.compare.values import TrialResult, TrialSpec
 from fccl.compare.verdicts import Judge, gap_closed, judge, minus
 from fccl.specs import ModelSpec, RoundPlan, TrainSpec
 
-WORK = Work(
+SPEC = TrialSpec(
     versions={},
     model=ModelSpec(name="m", lora_r=1, lora_alpha=1, max_length=8),
     model_sha256="",
@@ -17,17 +17,17 @@ WORK = Work(
     start="",
     clients=(),
     way="federated",
-    rule={},
+    settings={},
     validation="",
     test="",
     eval_batch_size=1,
 )
 
 
-def cell(losses, units=None, **more):
+def trial(losses, units=None, **more):
     units = np.ones(len(losses)) if units is None else units
-    return CellResult(
-        work=WORK, seconds=0, training_seconds=0, weighing_seconds=0, losses=tuple(losses), units=tuple(units), **more
+    return TrialResult(
+        spec=SPEC, seconds=0, training_seconds=0, weighing_seconds=0, losses=tuple(losses), units=tuple(units), **more
     )
 
 
@@ -43,7 +43,7 @@ def world(
         hard, tokens = rng.gamma(2.0, 0.5, examples), rng.integers(3, 30, examples)
         for name, effect in effects:
             wobble = rng.normal(0, spread) if name != "fedavg" else 0.0
-            found[name].append(cell((hard + effect + wobble + rng.normal(0, noise, examples)) * tokens, tokens))
+            found[name].append(trial((hard + effect + wobble + rng.normal(0, noise, examples)) * tokens, tokens))
     return found
 
 
@@ -123,10 +123,10 @@ def test_one_seed_is_the_bootstrap_over_its_examples():
     assert said.high == pytest.approx(plain.high, abs=0.1 * (plain.high - plain.low))
 
 
-def test_the_same_cells_give_the_same_figures_and_a_method_more_changes_nothing():
+def test_the_same_trials_give_the_same_figures_and_a_method_more_changes_nothing():
     found = world()
     assert judge(found, 300, 1, "fedavg", "oracle") == judge(dict(found), 300, 1, "fedavg", "oracle")
-    fewer = {name: cells for name, cells in found.items() if name != "oracle"}
+    fewer = {name: trials for name, trials in found.items() if name != "oracle"}
     assert (
         judge(fewer, 300, 1, "fedavg", "oracle")["mine"].difference
         == judge(found, 300, 1, "fedavg", "oracle")["mine"].difference
@@ -140,12 +140,12 @@ def test_no_gap_where_the_oracle_is_no_better():
 
 def test_a_model_that_cannot_be_scored_is_worse_and_one_that_can_is_better():
     found = world()
-    broken = dict(found, mine=[*found["mine"][:-1], cell(())])
+    broken = dict(found, mine=[*found["mine"][:-1], trial(())])
     said = judge(broken, 300, 1, "fedavg", "oracle")["mine"]
     assert (said.loss, said.difference, said.gap_closed, said.verdict) == (None, None, None, "worse")
-    hopeless = dict(found, fedavg=[cell(())] * 5)
+    hopeless = dict(found, fedavg=[trial(())] * 5)
     assert judge(hopeless, 300, 1, "fedavg", "oracle")["mine"].verdict == "better"
-    both = dict(hopeless, mine=[cell(())] * 5)
+    both = dict(hopeless, mine=[trial(())] * 5)
     assert judge(both, 300, 1, "fedavg", "oracle")["mine"].verdict == "no significant difference"
 
 
@@ -156,7 +156,7 @@ def test_too_few_examples_for_a_verdict():
 
 def test_accuracy_counts_right_among_the_decided():
     right, decided = (1.0, 0.0, 1.0, 0.0) * 10, (1.0, 1.0, 1.0, 0.0) * 10
-    said = judge({"fedavg": [cell([0.5] * 40, right=right, decided=decided)]}, 300, 1, "fedavg", "oracle")["fedavg"]
+    said = judge({"fedavg": [trial([0.5] * 40, right=right, decided=decided)]}, 300, 1, "fedavg", "oracle")["fedavg"]
     assert said.accuracy.value == pytest.approx(2 / 3)
     assert said.accuracy.low < 2 / 3 < said.accuracy.high
 

@@ -139,7 +139,7 @@ def _weight_words(comparison: Comparison, scenario: ScenarioInfo) -> str:
 
 def _methods(comparison: Comparison) -> Section:
     lines = tuple(
-        (method.title, " ".join(f"{name.upper()}={value}" for name, value in method.rule.items()) or DASH)
+        (method.title, " ".join(f"{name.upper()}={value}" for name, value in method.settings.items()) or DASH)
         for method in comparison.methods
     )
     return Section(
