@@ -1,8 +1,8 @@
 """`Settings`: every knob, with one spelling.
 
 A field's name is the environment variable's name (upper case), the argument's name (`--with-dashes`) and the name in
-compose. Argument > environment > `.env` > preset > default. Read by the apps only, which narrow it to the values of
-`fccl.specs`.
+compose. Argument > environment > `.env` > preset > default. Read by `apps` and `library` only, which narrow it to
+the values of `fccl.specs`.
 """
 
 from __future__ import annotations

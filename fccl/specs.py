@@ -1,6 +1,6 @@
 """What is to be done, as values: the model, the local training, the rounds, the data. Built valid or not built.
 
-Settings are read once, in the apps, and narrowed to these on the way down; nothing below the apps sees a `Settings`.
+Settings are read once, in `apps` and `library`, and narrowed to these on the way down; nothing below sees a `Settings`.
 """
 
 from __future__ import annotations

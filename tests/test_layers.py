@@ -15,7 +15,7 @@ PACKAGE = ROOT / "fccl"
 # From the top down; a name stands for the module or for the whole folder. CONTRIBUTING's table has the same rows.
 STOREYS = (
     ("apps", "__main__"),
-    ("pages",),
+    ("pages", "library"),
     ("compare", "testing"),
     ("federation",),
     ("transports", "training", "contribution", "evaluation", "tracking"),

@@ -24,7 +24,6 @@ from rich.text import Text
 from fccl import __version__
 from fccl.aggregation.protocol import Aggregation
 from fccl.apps.console import plain_console
-from fccl.apps.narrow import aggregation_rule, data_spec, weigher
 from fccl.apps.output import terminate_as_interrupt
 from fccl.apps.places import require_apart
 from fccl.compare import methods, pictures, scenarios
@@ -40,6 +39,7 @@ from fccl.config import Settings, nearest
 from fccl.contribution.protocol import Weigher
 from fccl.errors import FcclError, SettingsError
 from fccl.evaluation.held_out import Validator
+from fccl.library.narrow import aggregation_rule, data_spec, weigher
 from fccl.model.language_model import LanguageModel
 from fccl.model.loading import load_model
 from fccl.pages.report.comparison import page

@@ -14,7 +14,6 @@ from rich.text import Text
 
 from fccl.adapters.adapter import Adapter, adapter_file, load_adapter
 from fccl.apps.console import plain_console
-from fccl.apps.narrow import evaluation_options
 from fccl.config import Settings, load_settings
 from fccl.data.examples import PreferencePair, SftExample, read_examples
 from fccl.data.shards import read_manifest, require_unchanged
@@ -24,6 +23,7 @@ from fccl.evaluation.by_client import evaluate_client
 from fccl.evaluation.comparison import compare_all
 from fccl.evaluation.suite import Evaluated, Split, evaluate_model, subset, summarise
 from fccl.federation.run_folder import RunFolder
+from fccl.library.narrow import evaluation_options
 from fccl.model.language_model import LanguageModel
 from fccl.model.loading import load_model
 from fccl.model.scoring import Progress as Listener

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 from fccl.apps.console import plain_console
-from fccl.apps.narrow import FREE_TO_CHANGE, recorded_settings, settled
 from fccl.apps.output import terminate_as_interrupt
 from fccl.apps.places import require_apart
 from fccl.apps.run import held, prepared_run, workable
@@ -19,6 +18,7 @@ from fccl.config import Settings
 from fccl.errors import SettingsError
 from fccl.federation.run_folder import RunFolder
 from fccl.keys import server_keys
+from fccl.library.narrow import FREE_TO_CHANGE, recorded_settings, settled
 from fccl.paths import DataPaths, ExchangePaths, KeyPaths, LogPaths
 from fccl.records.journal import Journal
 from fccl.records.run import RunEvent

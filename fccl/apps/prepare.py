@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from fccl.apps.narrow import data_spec
 from fccl.apps.places import require_apart
 from fccl.config import Settings
 from fccl.errors import DataError, FederationError
+from fccl.library.narrow import data_spec
 from fccl.paths import DataPaths
 from fccl.plain_text import one_line, printable
 from fccl.specs import PHASES, SYNTHETIC, DataSpec, Phase

@@ -19,14 +19,6 @@ from fccl import __version__
 from fccl.adapters.adapter import Adapter
 from fccl.apps.console import plain_console
 from fccl.apps.evaluate import evaluate_and_show
-from fccl.apps.narrow import (
-    aggregation_rule,
-    evaluation_options,
-    recorded_settings,
-    require_client_ranks,
-    settled,
-    weigher,
-)
 from fccl.apps.output import terminate_as_interrupt
 from fccl.apps.places import require_apart
 from fccl.apps.prepare import data_in_use
@@ -38,6 +30,14 @@ from fccl.errors import FcclError, FederationError, StorageError
 from fccl.evaluation.held_out import Validator
 from fccl.federation.rounds import Federation, FederationState, Transport
 from fccl.federation.run_folder import RunFolder
+from fccl.library.narrow import (
+    aggregation_rule,
+    evaluation_options,
+    recorded_settings,
+    require_client_ranks,
+    settled,
+    weigher,
+)
 from fccl.messages import ClientUpdate
 from fccl.model.card import CardWriter
 from fccl.model.export import save_peft

@@ -10,9 +10,9 @@ from peft import PeftConfig
 from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.adapters.ranks import rank_of
 from fccl.apps.client import require_own_rank
-from fccl.apps.narrow import require_client_ranks
 from fccl.config import load_settings
 from fccl.errors import SettingsError
+from fccl.library.narrow import require_client_ranks
 from fccl.messages import FitTask
 from fccl.paths import LogPaths
 from fccl.records.run import RoundRecord

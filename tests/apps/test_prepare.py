@@ -8,10 +8,10 @@ import pytest
 from rich.console import Console
 
 from fccl.apps.main import main
-from fccl.apps.narrow import data_spec
 from fccl.apps.prepare import prepare_with_screen, show_manifest, topic_table
 from fccl.config import load_settings
 from fccl.errors import DataError
+from fccl.library.narrow import data_spec
 from fccl.paths import DataPaths
 from fccl.records.manifest import Manifest, SourceReport
 

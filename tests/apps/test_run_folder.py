@@ -18,7 +18,6 @@ from fccl.apps import orchestrator
 from fccl.apps.console import plain_console
 from fccl.apps.evaluate import own_data
 from fccl.apps.main import main
-from fccl.apps.narrow import settled
 from fccl.apps.prepare import data_in_use
 from fccl.apps.run import held
 from fccl.config import load_settings
@@ -26,6 +25,7 @@ from fccl.data.prepare import prepare
 from fccl.data.shards import read_manifest
 from fccl.errors import DIVERGED, LOWER_RATE, FederationError, StorageError, TrainingError
 from fccl.federation.run_folder import RunFolder
+from fccl.library.narrow import settled
 from fccl.model.loading import load_model
 from fccl.paths import DataPaths, ExchangePaths, LogPaths
 from fccl.records.journal import Journal
@@ -46,7 +46,7 @@ def empty_folder(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    from fccl.apps.narrow import data_spec
+    from fccl.library.narrow import data_spec
 
     paths = DataPaths(tmp_path_factory.mktemp("prepared") / "data")
     prepare(data_spec(load_settings({"max_sft_examples": "300", "max_va_examples": "150"})), paths)

@@ -103,7 +103,7 @@ def save(model, adapter, folder, card):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    from fccl.apps.narrow import data_spec
+    from fccl.library.narrow import data_spec
 
     paths = DataPaths(tmp_path_factory.mktemp("data"))
     prepare(

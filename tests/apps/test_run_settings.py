@@ -3,8 +3,8 @@
 import pytest
 
 from fccl.aggregation.rules import RULES, aggregation
-from fccl.apps.narrow import aggregation_rule
 from fccl.config import load_settings
+from fccl.library.narrow import aggregation_rule
 
 OPTIMISERS = ("fedavgm", "fedadagrad", "fedyogi", "fedadam")
 

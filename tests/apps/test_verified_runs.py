@@ -8,12 +8,12 @@ import pytest
 from rich.console import Console
 
 from fccl.apps.main import main
-from fccl.apps.narrow import settled, weigher
 from fccl.config import load_settings
 from fccl.contribution.leave_one_out import LeaveOneOut
 from fccl.contribution.reported import ContributionRule
 from fccl.contribution.validation_loss import ValidationLoss
 from fccl.contribution.verified import Verified
+from fccl.library.narrow import settled, weigher
 from fccl.paths import LogPaths
 from fccl.records.run import RoundRecord
 from fccl.storage.reading import read_records

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from fccl.adapters.adapter import Adapter
-from fccl.apps.narrow import aggregation_rule
 from fccl.compare import scoring as scores
 from fccl.compare import trial as trials
 from fccl.compare.methods import METHODS
@@ -20,6 +19,7 @@ from fccl.data.examples import PreferencePair, SftExample, read_examples
 from fccl.data.shards import load_shard
 from fccl.errors import FederationError, TrainingError
 from fccl.federation.rounds import Federation, FederationState
+from fccl.library.narrow import aggregation_rule
 from fccl.model.encoding import encode_pairs, encode_sft
 from fccl.model.scoring import score_pairs, score_sft
 from fccl.paths import DataPaths

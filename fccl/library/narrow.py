@@ -1,4 +1,4 @@
-"""From settings to specs: the one page where the command line meets the library."""
+"""From settings to specs: the one page that knows both."""
 
 from __future__ import annotations
 
