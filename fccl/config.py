@@ -234,7 +234,10 @@ class Settings(BaseSettings):
         "exchange", "", "folder of keys made by `fccl keys`: everything is signed and checked; empty: nothing is"
     )
     state_dir: Path = knob(
-        "exchange", Path("state"), "a private folder for each client: what it must remember; no other party reads it"
+        "exchange", Path("state"), "a private folder for each client: its memory and its cache; no other party reads it"
+    )
+    cache_mb: int = knob(
+        "exchange", 2_000, "megabytes that a client's cache in STATE_DIR may take; 0: it keeps none", ge=0
     )
     original_clients: str = knob(
         "exchange", "", "client numbers, with commas, of peers that know only the original files"

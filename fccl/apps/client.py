@@ -18,9 +18,11 @@ from fccl.errors import SettingsError
 from fccl.keys import Keys, client_keys
 from fccl.paths import DataPaths, ExchangePaths, KeyPaths, StatePaths
 from fccl.storage import temporary
+from fccl.storage.cache import Cache
 from fccl.storage.locks import exclusive, in_use
 from fccl.storage.private import private_folder
 from fccl.training.learner import GenericLearner
+from fccl.training.references import References
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.memory import Memory
 
@@ -42,7 +44,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         ExchangeClient(
             ExchangePaths(settings.exchange_dir),
             settings.client_id,
-            GenericLearner(ranks=settings.client_ranks),
+            GenericLearner(ranks=settings.client_ranks, references=References(cache_of(settings, screen.tell))),
             partial(own_shard, data),
             keys=keys,
             memory=memory,
@@ -59,6 +61,12 @@ def own_shard(data: DataPaths, client_id: int) -> ClientShard:
     """The client's shard, read while nobody prepares it anew."""
     with in_use(data.lock, f"the data in {data.root}/"):
         return load_shard(data, client_id)
+
+
+def cache_of(settings: Settings, tell: Callable[[str], None]) -> Cache:
+    """The client's cache in its private folder."""
+    folder = StatePaths(settings.state_dir).cache(settings.client_id)
+    return Cache(folder, settings.cache_mb * 1_000_000, tell)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +41,7 @@ from fccl.evaluation.held_out import Validator
 from fccl.library.narrow import aggregation_rule, data_spec, weigher
 from fccl.model.language_model import LanguageModel
 from fccl.model.loading import load_model
+from fccl.model.weights import weights_sha256
 from fccl.pages.report.comparison import page
 from fccl.paths import ComparePaths, LogPaths
 from fccl.plain_text import one_line
@@ -211,16 +211,6 @@ def design(settings: Settings, model: LanguageModel, jobs: int) -> Design:
 def train_of(settings: Settings, phase: Phase, chosen: MethodSettings) -> TrainSpec:
     """Training as `fccl run` makes it of these settings."""
     return settings.model_copy(update=dict(chosen)).train_spec(phase)
-
-
-def weights_sha256(model: LanguageModel) -> str:
-    """A hash of the base model's weights, its LoRA left out: a local folder's name says nothing of what is in it."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.base.state_dict().items()):
-        if "lora_" not in name:
-            digest.update(f"{name}:{tuple(tensor.shape)};".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def resources(settings: Settings, paths: ComparePaths) -> Resources:

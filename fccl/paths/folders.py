@@ -252,6 +252,10 @@ class StatePaths:
         """The newest of the server's signed rounds that the client has answered."""
         return self.client(client_id) / "answered.json"
 
+    def cache(self, client_id: int) -> Path:
+        """What the client has computed and need not compute again."""
+        return self.client(client_id) / "cache"
+
     def lock(self, client_id: int) -> Path:
         """Held while a client that remembers is at work."""
         return self.client(client_id) / "client.lock"

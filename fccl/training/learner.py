@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from fccl.adapters.adapter import Adapter
 from fccl.data.shards import ClientShard
@@ -22,17 +22,17 @@ from fccl.messages import ClientUpdate, FitTask, StatusListener
 from fccl.model.encoding import encode_pairs, encode_sft
 from fccl.model.language_model import LanguageModel, cpu_threads
 from fccl.model.loading import load_model
-from fccl.model.scoring import EncodedPair
 from fccl.records.run import ClientStatus, Contribution, TrainingReport
 from fccl.specs import ModelSpec, TrainSpec
-from fccl.training.dpo import DpoObjective, reference_log_probs
+from fccl.training.dpo import DpoObjective
 from fccl.training.loop import LoopResult, Objective, StepReport, train
+from fccl.training.references import References
 from fccl.training.sft import SftObjective
 
 
 @dataclass
 class GenericLearner:
-    """Trains on a shard from the task's adapter. Keeps the base model, and each client's reference log-probabilities.
+    """Trains on a shard from the task's adapter. Keeps the base model, and reference log-probabilities.
 
     `ranks` says how many directions clients train: nothing for as many as the federation's LoRA has, one number for all
     clients, or one for each. Every rank has a model of its own in memory.
@@ -40,7 +40,7 @@ class GenericLearner:
 
     models: dict[ModelSpec, LanguageModel] = field(default_factory=dict)
     ranks: Sequence[int] = ()
-    _references: dict[tuple[str, int, str], Tensor] = field(default_factory=dict)
+    references: References = field(default_factory=References)
 
     def model(self, spec: ModelSpec) -> LanguageModel:
         """The model of this spec, loaded at the first call. Raises `ModelError`."""
@@ -100,20 +100,13 @@ class GenericLearner:
         self, model: LanguageModel, task: FitTask, shard: ClientShard, status: _StatusWriter
     ) -> tuple[LoopResult, int, int]:
         pairs = encode_pairs(model.tokenizer, shard.va, task.model.max_length)
-        reference = self._reference(model, task, shard.client_id, pairs)
+        if task.reference is None:
+            raise TrainingError("a VA task came without its reference adapter")
+        reference = self.references.log_probs(model, task.reference, pairs, task.train.batch_size)
         model.load(task.adapter)
         objective = DpoObjective(model, pairs, reference, task.train.dpo_beta)
         result = _train(model, objective, task, shard.client_id, status)
         return result, len(pairs), sum(chosen.truncated or rejected.truncated for chosen, rejected in pairs)
-
-    def _reference(self, model: LanguageModel, task: FitTask, client_id: int, pairs: list[EncodedPair]) -> Tensor:
-        """Computed once per client and run: the reference adapter does not change between VA rounds."""
-        if task.reference is None:
-            raise TrainingError("a VA task came without its reference adapter")
-        key = (task.run_id, client_id, task.reference.sha256)
-        if key not in self._references:
-            self._references[key] = reference_log_probs(model, task.reference, pairs, task.train.batch_size)
-        return self._references[key]
 
 
 def _train(

@@ -4,8 +4,9 @@ import stat
 
 import pytest
 
-from fccl.apps.client import memory_of
+from fccl.apps.client import cache_of, memory_of
 from fccl.apps.main import main
+from fccl.config import Settings
 from fccl.errors import FederationError, StorageError
 from fccl.keys import client_keys, create_keys
 from fccl.paths import KeyPaths, StatePaths
@@ -108,6 +109,11 @@ def test_a_state_folder_that_cannot_be_is_one_line_before_anything_is_written(
     assert main(["client", "--client-id", "1"]) == 1
     assert capsys.readouterr().err.startswith(error)
     assert not (tmp_path / "exchange").exists()
+
+
+def test_its_cache_is_in_its_private_folder_and_has_the_bound_of_the_settings(paths):
+    cache = cache_of(Settings(state_dir=paths.root, client_id=1, cache_mb=3), print)
+    assert (cache.folder, cache.most_bytes) == (paths.client(1) / "cache", 3_000_000)
 
 
 def test_another_clients_lock_file_is_no_lock_of_this_one(paths, keys):

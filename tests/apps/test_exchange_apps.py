@@ -1,6 +1,7 @@
 """`fccl orchestrator`, `fccl client`, `fccl keys`: the commands as people start them."""
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -186,7 +187,7 @@ def in_process(tmp_path_factory):
 @pytest.mark.parametrize("signed", [False, True])
 def test_many_processes_give_the_bytes_of_one(tmp_path, in_process, signed):
     """Three clients and an orchestrator; one client is killed and started again, and so is the orchestrator, politely
-    and not.
+    and not; the private folder of another client is deleted twice.
     """
     keys = ("--keys-dir", "keys") if signed else ()
     if signed:
@@ -197,6 +198,7 @@ def test_many_processes_give_the_bytes_of_one(tmp_path, in_process, signed):
         for line in orchestrator.stdout:
             if line.startswith("round "):
                 break
+        shutil.rmtree(tmp_path / "state" / "client_2", ignore_errors=True)
         clients[1].kill()
         finished(clients[1])
         clients[1] = start(tmp_path, "client", "--client-id", "1", *keys)
@@ -223,6 +225,7 @@ def test_many_processes_give_the_bytes_of_one(tmp_path, in_process, signed):
     assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "state").iterdir()} == {
         f"client_{i}": 0o700 for i in range(3)
     }
+    assert all(len(list(StatePaths(tmp_path / "state").cache(number).iterdir())) == 1 for number in range(3))
     info, answered = (
         RunInfo.model_validate_json(logs.run.read_bytes()),
         [StatePaths(tmp_path / "state").answered(number) for number in range(3)],

@@ -12,7 +12,7 @@ from fccl.errors import AdapterError, TrainingError, UpdateRejected
 from fccl.messages import FitTask
 from fccl.model.encoding import encode_pairs, encode_sft
 from fccl.specs import TrainSpec
-from fccl.training import learner as module
+from fccl.training import references
 from fccl.training.dpo import DpoObjective, reference_log_probs
 from fccl.training.learner import GenericLearner
 from fccl.training.sft import SftObjective
@@ -190,16 +190,15 @@ def test_the_base_model_is_never_touched(learner, tiny_model):
     assert all(torch.equal(tensor, tiny_model.base.state_dict()[name]) for name, tensor in before.items())
 
 
-def test_reference_log_probs_are_computed_once_per_client_and_run(learner, tiny_model, monkeypatch):
+def test_reference_log_probs_are_computed_once_for_all_rounds(tiny_model, monkeypatch):
     calls = []
-    real = module.reference_log_probs
-    monkeypatch.setattr(module, "reference_log_probs", lambda *args: calls.append(1) or real(*args))
+    monkeypatch.setattr(references, "reference_log_probs", lambda *args: calls.append(1) or reference_log_probs(*args))
+    learner = GenericLearner({tiny_model.spec: tiny_model})
     for round_number in (2, 3):
         learner.fit(task(tiny_model, "va", round=round_number), SHARD, lambda status: None)
     assert len(calls) == 1
-    learner.fit(task(tiny_model, "va"), ClientShard(1, SHARD.sft, SHARD.va), lambda status: None)
-    learner.fit(task(tiny_model, "va", run_id="another"), SHARD, lambda status: None)
-    assert len(calls) == 3
+    learner.fit(task(tiny_model, "va"), ClientShard(1, SHARD.sft, SHARD.va[1:]), lambda status: None)
+    assert len(calls) == 2
 
 
 def test_what_was_cut_is_counted(learner, tiny_model):

@@ -10,6 +10,7 @@ from fccl.errors import StorageError, UpdateRejected
 from fccl.plain_text import printable
 from fccl.specs import Round, Time, Value, exactly
 from fccl.storage.files import write_text
+from fccl.storage.private import private_folder
 from fccl.storage.reading import parse, read_bounded
 from fccl.transports.exchange.wire import RunId, TaskFile
 
@@ -70,9 +71,10 @@ class Memory:
     def note(self, task: TaskFile) -> None:
         """Remember an answer before it is committed: killed in between, the client answers again.
 
-        Raises `StorageError`.
+        A folder that was deleted meanwhile is made anew, as private as it was. Raises `StorageError`.
         """
         noted = Answered(server=self.server, run_id=task.run_id, run_created=task.run_created, round=task.round)
-        if noted != self.newest:
+        if noted != self.newest or not self.path.exists():
+            private_folder(self.path.parent)
             write_text(self.path, noted.model_dump_json() + "\n")
             self.newest = noted

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import stat
 
 import pytest
 from hypothesis import given
@@ -138,6 +140,16 @@ def test_what_is_no_file_is_no_memory_either(path, put):
     put(path)
     with pytest.raises(StorageError, match="which rounds were answered"):
         started(path)
+
+
+@pytest.mark.parametrize("number", [3, 4])
+def test_a_folder_that_was_deleted_is_made_anew_and_as_private(tmp_path, number):
+    memory = started(tmp_path / "state" / "client_0" / "answered.json")
+    memory.note(task(3))
+    shutil.rmtree(tmp_path / "state")
+    memory.note(task(number))
+    assert stat.S_IMODE(memory.path.parent.stat().st_mode) == 0o700
+    assert started(memory.path).newest.round == number
 
 
 def test_a_memory_that_cannot_be_written_is_one_line(path):
