@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fccl.apps.places import require_apart
 from fccl.config import Settings
-from fccl.errors import DataError, FederationError
+from fccl.data.in_use import prepare_anew
+from fccl.data.sources import kind_of
 from fccl.library.narrow import data_spec
 from fccl.paths import DataPaths
 from fccl.plain_text import one_line, printable
 from fccl.specs import PHASES, SYNTHETIC, DataSpec, Phase
-from fccl.storage.locks import alone, in_use, one_at_a_time
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,118 +47,36 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     """Prepare the data anew, whatever is there; with `--keep` only when there is none. Returns the exit status."""
     from fccl.apps.console import plain_console
 
-    console, paths = plain_console(), DataPaths(settings.data_dir)
     require_apart(settings, ("data_dir", "log_dir"))
-    with one_at_a_time(paths.manifest, needed=False):
-        if not (options.keep and is_prepared(settings, console)):
-            prepare_alone(settings, console)
+    prepare_anew(data_spec(settings), DataPaths(settings.data_dir), DataScreen(plain_console()), options.keep)
     return 0
 
 
-@contextmanager
-def data_in_use(settings: Settings, console: Console) -> Iterator[Manifest]:
-    """The data that the settings ask for, prepared when it is missing or was made from others; nobody prepares it anew
-    while the block runs.
+@dataclass(frozen=True)
+class DataScreen:
+    """What a person sees of data that is prepared (`fccl.data.in_use.Witness`)."""
 
-    Runs that ask for the same data use it side by side: one prepares it, the others wait. Raises `FederationError` when
-    other data is in use.
-    """
-    from fccl.data.shards import read_manifest
+    console: Console
 
-    paths = DataPaths(settings.data_dir)
-    with ExitStack() as held:
-        with one_at_a_time(paths.manifest, needed=False):
-            if not is_ready(settings, console):
-                prepare_alone(settings, console)
-            held.enter_context(in_use(paths.lock, f"the data in {paths.root}/"))
-            manifest = read_manifest(paths)
-        yield manifest
+    def ready(self, spec: DataSpec, paths: DataPaths) -> None:
+        self.console.print(
+            f"Data: {paths.root}/ is ready, as {spec.sft_data} and {spec.va_data} ask for.", soft_wrap=True
+        )
 
-
-def prepare_alone(settings: Settings, console: Console) -> None:
-    """Prepare the data when nobody uses what is there.
-
-    Raises `FederationError` when somebody does, and it is not what the settings ask for.
-    """
-    paths = DataPaths(settings.data_dir)
-    with ExitStack() as held:
-        try:
-            held.enter_context(alone(paths.lock, f"the data in {paths.root}/"))
-        except FederationError:
-            if not is_ready(settings, console):
-                raise
+    @contextmanager
+    def preparing(self, spec: DataSpec) -> Iterator[Callable[[str], None]]:
+        """A spinner on a terminal, a line a step elsewhere and where `datasets` draws its own bars for a download."""
+        downloads = any(kind_of(spec.source(phase)) == "hub" for phase in PHASES if spec.source(phase) != SYNTHETIC)
+        if downloads or not self.console.is_terminal:
+            yield lambda step: self.console.print(f"prepare: {step}", highlight=False, soft_wrap=True)
             return
-        prepare_with_screen(settings, console)
+        from rich.markup import escape
 
+        with self.console.status("preparing the data") as status:
+            yield lambda step: status.update(escape(one_line(step)))
 
-def is_ready(settings: Settings, console: Console) -> bool:
-    """Whether complete data of these settings is there; then it says so."""
-    from fccl.data.prepare import manifest_matches
-
-    paths = DataPaths(settings.data_dir)
-    if ready := manifest_matches(paths, data_spec(settings)):
-        console.print(
-            f"Data: {paths.root}/ is ready, as {settings.sft_data} and {settings.va_data} ask for.", soft_wrap=True
-        )
-    return ready
-
-
-def is_prepared(settings: Settings, console: Console) -> bool:
-    """Whether complete data of these settings is there.
-
-    Raises `DataError` when there is other data, which then stays.
-    """
-    from fccl.data.shards import read_manifest
-
-    paths, spec = DataPaths(settings.data_dir), data_spec(settings)
-    if not paths.manifest.exists():
-        return False
-    if is_ready(settings, console):
-        return True
-    anew = f"remove {paths.manifest}, and the data is prepared anew"
-    if others := _as_settings(read_manifest(paths).spec) - _as_settings(spec):
-        raise DataError(
-            f"the data in {paths.root}/ was prepared with {', '.join(sorted(others))}",
-            hint=f"use these settings, or {anew}",
-        )
-    raise DataError(f"files in {paths.root}/ are not what its manifest says, or a source has changed", hint=anew)
-
-
-def _as_settings(spec: DataSpec) -> set[str]:
-    """`NAME=value` of every setting behind the spec."""
-    values = spec.model_dump(exclude={"partition", "noisy_clients"}) | spec.partition.model_dump(exclude={"alpha"})
-    values["non_iid_alpha"] = "inf" if spec.partition.alpha is None else spec.partition.alpha
-    values["noisy_clients"] = ",".join(map(str, spec.noisy_clients))
-    return {f"{name.upper()}={value}" for name, value in values.items()}
-
-
-def prepare_with_screen(settings: Settings, console: Console) -> Manifest:
-    """Prepare the data, say what is being done, and show what came of it.
-
-    Raises what `fccl.data.prepare.prepare` raises.
-    """
-    from fccl.data.prepare import prepare
-
-    spec, paths = data_spec(settings), DataPaths(settings.data_dir)
-    with _progress(console, spec) as tell:
-        manifest = prepare(spec, paths, tell)
-    show_manifest(manifest, paths, console)
-    return manifest
-
-
-@contextmanager
-def _progress(console: Console, spec: DataSpec) -> Iterator[Callable[[str], None]]:
-    """A spinner on a terminal, a line a step elsewhere and where `datasets` draws its own bars for a download."""
-    from fccl.data.sources import kind_of
-
-    downloads = any(kind_of(spec.source(phase)) == "hub" for phase in PHASES if spec.source(phase) != SYNTHETIC)
-    if downloads or not console.is_terminal:
-        yield lambda step: console.print(f"prepare: {step}", highlight=False, soft_wrap=True)
-        return
-    from rich.markup import escape
-
-    with console.status("preparing the data") as status:
-        yield lambda step: status.update(escape(one_line(step)))
+    def prepared(self, manifest: Manifest, paths: DataPaths) -> None:
+        show_manifest(manifest, paths, self.console)
 
 
 def show_manifest(manifest: Manifest, paths: DataPaths, console: Console) -> None:

@@ -21,10 +21,11 @@ from fccl.apps.console import plain_console
 from fccl.apps.evaluate import evaluate_and_show
 from fccl.apps.output import terminate_as_interrupt
 from fccl.apps.places import require_apart
-from fccl.apps.prepare import data_in_use
+from fccl.apps.prepare import DataScreen
 from fccl.apps.progress import RunScreen, screen_for
 from fccl.config import Settings
 from fccl.data.examples import PreferencePair, SftExample, read_examples
+from fccl.data.in_use import data_in_use
 from fccl.data.shards import load_shard, require_unchanged
 from fccl.errors import FcclError, FederationError, StorageError
 from fccl.evaluation.held_out import Validator
@@ -32,6 +33,7 @@ from fccl.federation.rounds import Federation, FederationState, Transport
 from fccl.federation.run_folder import RunFolder
 from fccl.library.narrow import (
     aggregation_rule,
+    data_spec,
     evaluation_options,
     recorded_settings,
     require_client_ranks,
@@ -107,7 +109,8 @@ def prepared_run(
     """
     tracker = workable(settings, folder)
     model = learner.model(settings.model_spec())
-    with place or nullcontext(), data_in_use(settings, console) as manifest:
+    data = data_in_use(data_spec(settings), DataPaths(settings.data_dir), DataScreen(console))
+    with place or nullcontext(), data as manifest:
         yield Run(settings, console, folder, model, manifest, way_on, tracker)
 
 

@@ -8,8 +8,10 @@ import pytest
 from rich.console import Console
 
 from fccl.apps.main import main
-from fccl.apps.prepare import prepare_with_screen, show_manifest, topic_table
+from fccl.apps.prepare import DataScreen, show_manifest, topic_table
 from fccl.config import load_settings
+from fccl.data.in_use import prepare_anew
+from fccl.data.shards import read_manifest
 from fccl.errors import DataError
 from fccl.library.narrow import data_spec
 from fccl.paths import DataPaths
@@ -128,7 +130,8 @@ def test_many_topics_are_summarised():
 def test_the_whole_command(tmp_path, terminal):
     console = Console(file=io.StringIO(), width=80, force_terminal=terminal)
     settings = settings_of(data_dir=tmp_path / "data", max_sft_examples=200, max_va_examples=100)
-    manifest = prepare_with_screen(settings, console)
+    prepare_anew(data_spec(settings), DataPaths(tmp_path / "data"), DataScreen(console))
+    manifest = read_manifest(DataPaths(tmp_path / "data"))
     text = console.file.getvalue()
     assert manifest.counts["train"]["sft"] == 140
     assert re.sub(r"\x1b\[[0-9;]*m", "", text).count("Preference pairs (VA)") == 2
@@ -137,8 +140,10 @@ def test_the_whole_command(tmp_path, terminal):
 
 def test_a_bad_source_is_an_error_on_a_terminal_too(tmp_path):
     with pytest.raises(DataError, match="neither a file"):
-        prepare_with_screen(
-            settings_of(data_dir=tmp_path / "data", sft_data="a/b/c"), Console(file=io.StringIO(), force_terminal=True)
+        prepare_anew(
+            data_spec(settings_of(sft_data="a/b/c")),
+            DataPaths(tmp_path / "data"),
+            DataScreen(Console(file=io.StringIO(), force_terminal=True)),
         )
 
 

@@ -3,10 +3,8 @@
 import io
 import shutil
 import signal
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Barrier
 
 import pytest
 import torch
@@ -18,14 +16,14 @@ from fccl.apps import orchestrator
 from fccl.apps.console import plain_console
 from fccl.apps.evaluate import own_data
 from fccl.apps.main import main
-from fccl.apps.prepare import data_in_use
 from fccl.apps.run import held
 from fccl.config import load_settings
+from fccl.data.in_use import data_in_use
 from fccl.data.prepare import prepare
 from fccl.data.shards import read_manifest
 from fccl.errors import DIVERGED, LOWER_RATE, FederationError, StorageError, TrainingError
 from fccl.federation.run_folder import RunFolder
-from fccl.library.narrow import settled
+from fccl.library.narrow import data_spec, settled
 from fccl.model.loading import load_model
 from fccl.paths import DataPaths, ExchangePaths, LogPaths
 from fccl.records.journal import Journal
@@ -46,8 +44,6 @@ def empty_folder(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    from fccl.library.narrow import data_spec
-
     paths = DataPaths(tmp_path_factory.mktemp("prepared") / "data")
     prepare(data_spec(load_settings({"max_sft_examples": "300", "max_va_examples": "150"})), paths)
     return paths
@@ -163,7 +159,8 @@ def test_the_base_model_is_exported_as_it_is(data, capsys):
 def test_data_that_is_in_use_is_not_prepared_anew_and_the_same_data_is_used_side_by_side(data, capsys):
     before = data.manifest.read_bytes()
     settings = load_settings({"max_sft_examples": "300", "max_va_examples": "150"})
-    with data_in_use(settings, plain_console()) as manifest, data_in_use(settings, plain_console()) as same:
+    spec = data_spec(settings)
+    with data_in_use(spec, data) as manifest, data_in_use(spec, data) as same:
         assert manifest == same
         for command in (["prepare"], ["run", *SMALL], ["orchestrator", *SMALL]):
             assert main([*command, "--seed", "7", *SMALL[:4]]) == 1
@@ -184,24 +181,6 @@ def test_data_that_is_in_use_is_not_prepared_anew_and_the_same_data_is_used_side
         "server",
         "topics_by_client.png",
     ]
-
-
-def test_of_two_that_find_no_data_one_prepares_it_and_both_use_it(tmp_path):
-    """Beside each other, as the runs of a sweep begin."""
-    settings, output = load_settings({"max_sft_examples": "300", "max_va_examples": "150"}), io.StringIO()
-    both = Barrier(2)
-
-    def begin():
-        both.wait(60)
-        with data_in_use(settings, Console(file=output)) as manifest:
-            both.wait(60)
-            return manifest
-
-    with ThreadPoolExecutor(2) as pool:
-        found = [future.result() for future in [pool.submit(begin) for _ in range(2)]]
-    assert found[0] == found[1]
-    assert output.getvalue().count("Shards, held-out splits, manifest") == 1
-    assert output.getvalue().count("is ready") == 1
 
 
 def test_an_evaluation_is_not_written_into_another_run(data):
