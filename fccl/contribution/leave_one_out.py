@@ -57,7 +57,7 @@ class LeaveOneOut:
             loss_weights=finite(self.loss.loss(task, mean_of(updates, weights))),
             seconds=time.monotonic() - started,
         )
-        return Weighing(weights, scores, verification)
+        return Weighing(weights, scores, verification, examples=self.loss.drawn(task))
 
 
 def bounded(differences: Sequence[float]) -> tuple[float, ...]:

@@ -22,13 +22,15 @@ class Weighing:
     """How much each client counts in one round, in the order of the updates. Weights are >= 0 with sum 1.
 
     `unfit` are the places of updates that are left out, since the server found that their own loss is not finite
-    (`NO_LOSS`); all else is of the others, and empty where there are none.
+    (`NO_LOSS`); all else is of the others, and empty where there are none. `examples` are the places in the server's
+    validation split of what was looked at, so that the weights can be made again later.
     """
 
     weights: tuple[float, ...]
     scores: tuple[float, ...]
     verification: Verification | None = None
     unfit: tuple[int, ...] = ()
+    examples: tuple[int, ...] = ()
 
 
 class Weigher(Protocol):
@@ -50,6 +52,10 @@ class HeldOutLoss(Protocol):
 
     def examples(self, phase: Phase) -> int:
         """How many examples L is the mean of."""
+        ...
+
+    def drawn(self, task: FitTask) -> tuple[int, ...]:
+        """Which of the validation split they are in this round: their places in it."""
         ...
 
     def loss(self, task: FitTask, adapter: Adapter) -> float:

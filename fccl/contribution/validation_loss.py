@@ -32,7 +32,8 @@ class ValidationLoss:
         scores = tuple(1.0 / max(loss, LOSS_FLOOR) for loss in losses if math.isfinite(loss))
         unfit = tuple(index for index, loss in enumerate(losses) if not math.isfinite(loss))
         verification = Verification(examples=self.loss.examples(task.phase), seconds=time.monotonic() - started)
-        return Weighing(self._weights(scores) if scores else (), scores, verification, unfit)
+        weights = self._weights(scores) if scores else ()
+        return Weighing(weights, scores, verification, unfit, self.loss.drawn(task))
 
     def _weights(self, scores: Sequence[float]) -> tuple[float, ...]:
         return softmax(divided_by_mean(scores) if self.normalize == "mean" else scores, self.temperature)

@@ -86,7 +86,7 @@ class Verified:
             taken=taken,
             seconds=time.monotonic() - started,
         )
-        return Weighing(path[taken].weights, path[taken].scores, verification)
+        return Weighing(path[taken].weights, path[taken].scores, verification, examples=self.loss.drawn(task))
 
     def _path(self, task: FitTask, updates: Sequence[ClientUpdate]) -> Iterator[_Point]:
         """The prior, then the iterates, as long as there is something to gain."""

@@ -110,6 +110,12 @@ class VerificationLoss:
         held = len(self._split.sft if phase == "sft" else self._split.va)
         return min(self._examples or held, held)
 
+    def drawn(self, task: FitTask) -> tuple[int, ...]:
+        """The places in the split of the examples that this round's loss is the mean of, in ascending order."""
+        examples = self._split.sft if task.phase == "sft" else self._split.va
+        seed = named_seed(task.seed, "verification", task.round)
+        return tuple(proportional_draw([example.topic for example in examples], self.examples(task.phase), seed))
+
     def loss(self, task: FitTask, adapter: Adapter) -> float:
         """Infinity when it is not finite. Leaves `adapter` loaded.
 
@@ -148,7 +154,7 @@ class VerificationLoss:
     def _responses(self, task: FitTask) -> tuple[list[int], _Share]:
         """The tokens of each row that was drawn, and a batch's part of the NLL per response token."""
         model = self._split.model
-        rows = [self._split.rows[index] for index in self._drawn(task, self._split.sft)]
+        rows = [self._split.rows[index] for index in self.drawn(task)]
         tokens = sum(len(row.ids) - row.prompt_length for row in rows)
 
         def share(indices: list[int]) -> Tensor:
@@ -161,7 +167,7 @@ class VerificationLoss:
         """The tokens that each pair that was drawn takes in a batch, and a batch's part of the DPO loss per pair."""
         if task.reference is None:
             raise ValueError("a VA round is verified against its reference adapter")
-        model, drawn = self._split.model, self._drawn(task, self._split.va)
+        model, drawn = self._split.model, list(self.drawn(task))
         pairs, known = [self._split.pairs[index] for index in drawn], self._split.reference_scores(task.reference)
         chosen_before, rejected_before = (
             torch.from_numpy(part[drawn]).to(model.device) for part in (known.chosen, known.rejected)
@@ -174,10 +180,6 @@ class VerificationLoss:
             ).sum() / len(pairs)
 
         return [2 * max(len(chosen.ids), len(rejected.ids)) for chosen, rejected in pairs], share
-
-    def _drawn(self, task: FitTask, examples: Sequence[SftExample] | Sequence[PreferencePair]) -> list[int]:
-        seed = named_seed(task.seed, "verification", task.round)
-        return proportional_draw([example.topic for example in examples], self.examples(task.phase), seed)
 
 
 def proportional_draw(topics: Sequence[str], count: int, seed: int) -> list[int]:

@@ -33,6 +33,9 @@ class Quadratic:
     def examples(self, phase):
         return 1
 
+    def drawn(self, task):
+        return (0,)
+
     def loss(self, task, adapter):
         self.asked.append("loss")
         return self._loss(adapter)

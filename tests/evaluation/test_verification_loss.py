@@ -237,6 +237,18 @@ def test_the_loss_is_that_of_those_that_were_drawn(tiny_model, split, task, clie
     loss = VerificationLoss(Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=4), 4)
     expected = by_hand(tiny_model, Split(sft, va), phase, clients[0], task("va").reference)
     assert loss.loss(task(phase, number), clients[0]) == pytest.approx(expected, rel=1e-5)
+    held = split.sft if phase == "sft" else split.va
+    assert [held[index] for index in loss.drawn(task(phase, number))] == (sft if phase == "sft" else va)
+
+
+@pytest.mark.parametrize("source", [Verified, LeaveOneOut, ValidationLoss])
+def test_every_verified_source_says_which_examples_it_looked_at(tiny_model, split, task, clients, source):
+    loss, asked = VerificationLoss(Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=4), 4), task("sft")
+    said = Contribution(avg_loss=1.0, num_samples=5, seconds=0.0)
+    report = TrainingReport(tokens=1, tokens_per_second=1.0, steps=1)
+    weighing = source(loss).weigh(asked, [ClientUpdate("run", 0, 0, "sft", clients[0], said, report)])
+    assert weighing.examples == loss.drawn(asked)
+    assert len(weighing.examples) == weighing.verification.examples == 4
 
 
 def test_more_examples_than_there_are_is_all_of_them(tiny_model, split, task, clients):

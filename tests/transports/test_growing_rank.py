@@ -39,6 +39,9 @@ class Size:
     def examples(self, phase):
         return 1
 
+    def drawn(self, task):
+        return (0,)
+
     def loss(self, task, adapter):
         assert adapter.form == task.trained.form
         return 0.5 * sum(float(tensor.double().square().sum()) for tensor in adapter.tensors.values())
