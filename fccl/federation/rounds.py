@@ -9,8 +9,6 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Protocol, Self
 
 from fccl import phases
 from fccl.adapters.adapter import Adapter
@@ -28,24 +26,11 @@ from fccl.federation.bounds import LARGEST, farthest, largest, measured, medians
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask
 from fccl.records.run import ExcludedClient, HeldOut, MedianNorms, RoundRecord
 from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec, named_seed
+from fccl.transports.protocol import Transport
 
 _RESUME = "mend the clients and resume the run: its complete rounds are kept"
 MEASURED_CLIENTS = 20  # updates in a round, up to which the error of averaging LoRA factors is measured
 Validate = Callable[[Phase, Adapter, Adapter | None], HeldOut]
-
-
-class Transport(Protocol):
-    """Carries a task to clients and their answers back."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def fit(self, task: FitTask, client_ids: Sequence[int]) -> Iterator[Answer]:
-        """One answer per client, in any order. A late, dead or lying client is a `ClientFailure`, never a hang."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +165,7 @@ class Federation:
         """The good updates and the failures, both in client order: exactly one of them for every selected client."""
         updates: dict[int, ClientUpdate] = {}
         failures: dict[int, ClientFailure] = {}
-        for answer in transport.fit(task, selected):
+        for answer in transport.ask(task, selected):
             answer = self._judge(task, answer)
             if answer.client_id not in selected or answer.client_id in updates:
                 continue  # nobody asked, or it answered already

@@ -20,7 +20,7 @@ from fccl.adapters.ranks import leading
 from fccl.adapters.stored import AdapterReader, StoredAdapter
 from fccl.errors import FederationError, ForeignAnswer, NotAFile, UpdateRejected
 from fccl.keys import Keys
-from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask, StatusListener
+from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask
 from fccl.paths import ExchangePaths
 from fccl.plain_text import printable
 from fccl.specs import ExchangeSpec
@@ -35,6 +35,7 @@ from fccl.transports.exchange.quarantine import Quarantine
 from fccl.transports.exchange.rounds import Rounds
 from fccl.transports.exchange.watch import Watcher, watcher
 from fccl.transports.exchange.wire import FailureFile, FitWork, TaskFile
+from fccl.transports.protocol import SILENT, Listener, RunIdentity
 
 _REFUSALS = 3  # so often is one client refused in an attempt; after that its files are passed over
 
@@ -57,22 +58,19 @@ class ExchangeTransport:
     """Holds the directory from `__enter__` to `__exit__`, so that no other orchestrator can.
 
     `received` is a folder that only this process writes: an update is kept there as it was when it was checked, so
-    nobody can change it before it is used. `on_status` gets every heartbeat, `tell` a line when something happens that
-    a person should know, `created` says when the run was created; set them at will.
+    nobody can change it before it is used.
     """
 
     def __init__(self, paths: ExchangePaths, spec: ExchangeSpec, received: Path, keys: Keys | None = None) -> None:
-        self.on_status: StatusListener = lambda status: None
-        self.tell: Callable[[str], None] = lambda line: None
-        self.created: Callable[[], float] = lambda: 0.0
         self.quarantine = Quarantine(paths)
         self._paths, self._spec, self._received, self._keys = paths, spec, received, keys
-        self._liveness = Liveness(paths, spec.stale_s, lambda status: self.on_status(status))
+        self._liveness = Liveness(paths, spec.stale_s, lambda status: self._listen.heartbeat(status))
+        self._listen = SILENT
         self._begun = BegunReadings(received, paths)
         self._held = ExitStack()
         self._watcher: Watcher | None = None
         self._require_here: Callable[[], None] = lambda: None
-        self._known_rounds: Rounds | None = None
+        self._rounds: Rounds | None = None
         self._readers: dict[int, AdapterReader] = {}
 
     def __enter__(self) -> Self:
@@ -97,13 +95,25 @@ class ExchangeTransport:
         written."""
         self._require_here()
 
-    def fit(self, task: FitTask, client_ids: Sequence[int]) -> Iterator[Answer]:
+    def begin(self, run: RunIdentity, listen: Listener = SILENT) -> None:
+        """Take the rounds of every other run away: until this one opens its first, clients would take an earlier run's
+        end for its own.
+        """
+        self._listen = listen
+        if self._rounds is None or (self._rounds.run_id, self._rounds.run_created) != (run.run_id, run.created):
+            self._begin(run)
+
+    def open(self, task: FitTask, client_ids: Sequence[int]) -> TaskFile:
+        """Publish a round without waiting for answers; one that is open already stays as it is. Raises `StorageError`."""
+        return self._publish(self._rounds_of(task.run_id), task, client_ids)
+
+    def ask(self, request: FitTask, client_ids: Sequence[int]) -> Iterator[Answer]:
         """Open the round and yield each client's update as it comes, then a failure for every client that has none.
 
         With fewer updates than the quorum the clients that failed are asked again, `retries` times. Raises
         `StorageError`.
         """
-        watching, rounds = self._watching(), self._rounds(task.run_id)
+        task, watching, rounds = request, self._watching(), self._rounds_of(request.run_id)
         publish = partial(self._publish, rounds, task, client_ids)
         opened = publish()
         rounds.tidy(opened)
@@ -122,37 +132,35 @@ class ExchangeTransport:
                 break
         yield from (ClientFailure(client_id, client.reason) for client_id, client in sorted(waiting.items()))
 
-    def clear(self) -> None:
-        """Take the rounds of every earlier run away, before a new one is ready to open its first: clients would take
-        that end for its own.
-        """
-        self._rounds("")  # of no run, so all others go
-
-    def finish(self, run_id: str, round_number: int, adapter: Adapter) -> None:
+    def finish(self, run_id: str, next_round: int, adapter: Adapter) -> None:
         """Tell the clients that the run is done, and leave them the final adapter.
 
         Nobody may need an update any more.
         """
         self._require_here()
-        rounds = self._rounds(run_id)
-        rounds.tidy(rounds.open(round_number, "done", adapter, None))
+        rounds = self._rounds_of(run_id)
+        rounds.tidy(rounds.open(next_round, "done", adapter, None))
         self._empty_received()
 
-    def _rounds(self, run_id: str) -> Rounds:
-        """The rounds of this run; at first, what other runs have left is cleared away."""
-        if self._known_rounds is None or self._known_rounds.run_id != run_id:
-            spec = self._spec
-            settings = (
-                self.created(),
-                spec.num_clients,
-                spec.keep_rounds,
-                self._keys,
-                self.quarantine,
-                bool(spec.originals),
-            )
-            self._known_rounds = Rounds(self._paths, run_id, *settings)
-            self._known_rounds.clear_other_runs()
-        return self._known_rounds
+    def _rounds_of(self, run_id: str) -> Rounds:
+        """The rounds of this run, which begins with them when nobody has begun it."""
+        if self._rounds is None or self._rounds.run_id != run_id:
+            return self._begin(RunIdentity(run_id))
+        return self._rounds
+
+    def _begin(self, run: RunIdentity) -> Rounds:
+        self._rounds = Rounds(
+            paths=self._paths,
+            run_id=run.run_id,
+            run_created=run.created,
+            num_clients=self._spec.num_clients,
+            keep_rounds=self._spec.keep_rounds,
+            keys=self._keys,
+            quarantine=self.quarantine,
+            originals=bool(self._spec.originals),
+        )
+        self._rounds.clear_other_runs()
+        return self._rounds
 
     def _watching(self) -> Watcher:
         if self._watcher is None:
@@ -272,7 +280,7 @@ class ExchangeTransport:
         self.quarantine.refuse(
             self._paths.taken_away(client_id, task.round), str(error), task.run_id, task.round, client_id
         )
-        self.tell(f"client {client_id}: refused: {error}")
+        self._listen.line(f"client {client_id}: refused: {error}")
         client.refusals, client.refused = client.refusals + 1, f"refused: {error}"
         if not isinstance(error, ForeignAnswer | NotAFile):
             client.give_up("refused", client.refused)
@@ -283,10 +291,10 @@ class ExchangeTransport:
             client.give_up(
                 "silent", f"no heartbeat for {self._spec.stale_s:g} s; {self._liveness.last_word(client_id)}"
             )
-            self.tell(f"client {client_id}: {client.reason}")
+            self._listen.line(f"client {client_id}: {client.reason}")
         elif not dead and client.cause == "silent":
             client.cause = ""
-            self.tell(f"client {client_id}: is back")
+            self._listen.line(f"client {client_id}: is back")
 
     def _time_is_up(self, waiting: Mapping[int, _Waiting]) -> None:
         for client_id, client in waiting.items():
@@ -302,7 +310,7 @@ class ExchangeTransport:
         missing = (
             f"round {round_number + 1} has {good} good update{'s' * (good != 1)}, MIN_CLIENTS is {self._spec.quorum}"
         )
-        self.tell(f"{missing}; trying again ({retry} of {self._spec.retries})")
+        self._listen.line(f"{missing}; trying again ({retry} of {self._spec.retries})")
         for client_id, client in waiting.items():
             if client.cause == "said" or client.refusals:
                 rounds.take_back(client_id, round_number)

@@ -1,0 +1,63 @@
+"""Protocol of every transport: it carries a server's requests to clients and their answers back.
+
+A federation begins, asks round by round, and finishes:
+
+    with transport:
+        transport.begin(RunIdentity("run"), Listener(line=print))
+        answers = list(transport.ask(task, client_ids))
+        transport.finish("run", next_round, adapter)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from fccl.adapters.adapter import Adapter
+from fccl.messages import Answer, FitTask, StatusListener
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """The run that requests belong to, and when it was created: of two runs, the later created is newer."""
+
+    run_id: str
+    created: float = 0.0  # seconds since 1970 by the server's clock
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Hears what happens while a transport waits: clients' heartbeats, and lines that a person should read."""
+
+    heartbeat: StatusListener = lambda status: None
+    line: Callable[[str], None] = lambda line: None
+
+
+SILENT = Listener()
+
+
+class Transport(Protocol):
+    """Carries requests to clients and their answers back. Holds its resources while it is entered."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def begin(self, run: RunIdentity, listen: Listener = SILENT) -> None:
+        """Carry this run from now on: forget every other run, and tell `listen` what happens.
+
+        May be called again, with another listener. A run that never begins is begun, in silence, by its first request.
+        """
+        ...
+
+    def ask(self, request: FitTask, client_ids: Sequence[int]) -> Iterator[Answer]:
+        """One answer per client, in any order. A late, dead or lying client is a `ClientFailure`, never a hang."""
+        ...
+
+    def finish(self, run_id: str, next_round: int, adapter: Adapter) -> None:
+        """Tell the clients that the run is done, and leave them its final adapter."""
+        ...
