@@ -194,8 +194,7 @@ def test_keys(tmp_path):
 def test_phase_and_task_files(tmp_path, phase):
     paths = ExchangePaths(tmp_path)
     with ExchangeTransport(paths, exchange_spec(1), tmp_path / "received") as exchange:
-        rounds = exchange._rounds("run")
-        opened = rounds.open(0, "sft", task().adapter, exchange._work(rounds, task(), (0,)))
+        opened = exchange.open(task(), (0,))
     paths.phase(0).write_bytes(phase.encode())
     windows(paths.task(0), paths.task(0).read_text())
     assert ExchangeClient(paths, 0, ToyLearner(), shard)._newest() == opened

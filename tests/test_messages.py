@@ -14,7 +14,7 @@ TASK = FitTask("run", 2, "va", adapter(), adapter(), MODEL, TRAIN, 11)
 
 
 def test_an_update_answers_its_own_task_and_no_other():
-    update = next(InProcessTransport(ToyLearner(), shard).fit(TASK, [3]))
+    update = next(InProcessTransport(ToyLearner(), shard).ask(TASK, [3]))
     update.require_answers(TASK)
     for changes in (
         {"run_id": "x"},

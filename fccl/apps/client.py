@@ -25,6 +25,7 @@ from fccl.training.learner import GenericLearner
 from fccl.training.references import References
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.memory import Memory
+from fccl.transports.protocol import Listener
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
@@ -50,8 +51,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
             memory=memory,
             heartbeat_s=settings.heartbeat_s,
             watch=settings.exchange_watch,
-            tell=screen.tell,
-            on_status=screen.status,
+            listen=Listener(screen.status, screen.tell),
         ).run()
         screen.tell("the run is done")
     return 0

@@ -13,7 +13,7 @@ from typing import Literal
 from fccl.apps.console import plain_console
 from fccl.apps.output import terminate_as_interrupt
 from fccl.apps.places import require_apart
-from fccl.apps.run import held, prepared_run, workable
+from fccl.apps.run import held, new_run, prepared_run, workable
 from fccl.config import Settings
 from fccl.errors import SettingsError
 from fccl.federation.run_folder import RunFolder
@@ -26,6 +26,7 @@ from fccl.storage.files import sha256_of
 from fccl.storage.reading import read_records
 from fccl.training.learner import GenericLearner
 from fccl.transports.exchange.server import ExchangeTransport
+from fccl.transports.protocol import RunIdentity
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
@@ -53,10 +54,10 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     )
     workable(settings, folder)  # before anything is cleared away
     with terminate_as_interrupt(), exchange as transport, held(folder, seen):
-        if not resume:
-            transport.clear()
-        with prepared_run(settings, console, folder, GenericLearner(), "Start the orchestrator again to go on") as run:
-            transport.on_status, transport.tell, transport.created = run.on_status, run.tell, lambda: run.created
+        identity = RunIdentity(seen.run_id, seen.created) if resume and seen is not None else new_run()
+        transport.begin(identity)  # before the model is there: an idle client would take an earlier run's end for ours
+        way_on = "Start the orchestrator again to go on"
+        with prepared_run(settings, console, folder, GenericLearner(), way_on, identity=identity) as run:
             last = run.plan.num_clients - 1
             run.tell(
                 f"Clients are awaited in {settings.exchange_dir}/: start `fccl client --client-id i` for every i "

@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 
 import torch
@@ -29,7 +29,7 @@ from fccl.data.in_use import data_in_use
 from fccl.data.shards import load_shard, require_unchanged
 from fccl.errors import FcclError, FederationError, StorageError
 from fccl.evaluation.held_out import Validator
-from fccl.federation.rounds import Federation, FederationState, Transport
+from fccl.federation.rounds import Federation, FederationState
 from fccl.federation.run_folder import RunFolder
 from fccl.library.narrow import (
     aggregation_rule,
@@ -56,6 +56,7 @@ from fccl.storage.locks import exclusive
 from fccl.tracking.tracker import Follower, Tracker, base_so_far, rounds_so_far, tracker_for
 from fccl.training.learner import GenericLearner
 from fccl.transports.in_process import InProcessTransport
+from fccl.transports.protocol import Listener, RunIdentity, Transport
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
@@ -66,9 +67,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     require_apart(settings, ("data_dir", "log_dir"))
     learner, place = GenericLearner(ranks=settings.client_ranks), held(folder, folder.info())
     with prepared_run(settings, console, folder, learner, "`fccl run --resume` goes on", place) as run:
-        in_process = InProcessTransport(
-            learner, lambda client_id: load_shard(run.data, client_id, run.manifest), run.on_status
-        )
+        in_process = InProcessTransport(learner, lambda client_id: load_shard(run.data, client_id, run.manifest))
         with run.follower:
             with terminate_as_interrupt(), in_process as transport:
                 state = run.conduct(transport, options.resume)
@@ -101,6 +100,7 @@ def prepared_run(
     learner: GenericLearner,
     way_on: str,
     place: AbstractContextManager[None] | None = None,
+    identity: RunIdentity | None = None,
 ) -> Iterator[Run]:
     """The model and the data in their places; the data stays as it is while the block runs. `place` is entered as soon
     as the model is there.
@@ -111,7 +111,7 @@ def prepared_run(
     model = learner.model(settings.model_spec())
     data = data_in_use(data_spec(settings), DataPaths(settings.data_dir), DataScreen(console))
     with place or nullcontext(), data as manifest:
-        yield Run(settings, console, folder, model, manifest, way_on, tracker)
+        yield Run(settings, console, folder, model, manifest, way_on, tracker, identity or new_run())
 
 
 def workable(settings: Settings, folder: RunFolder) -> Tracker:
@@ -122,6 +122,11 @@ def workable(settings: Settings, folder: RunFolder) -> Tracker:
     aggregation_rule(settings).require(settings.round_plan().clients_per_round)
     require_client_ranks(settings)
     return tracker_for(settings.track, folder.paths)
+
+
+def new_run() -> RunIdentity:
+    """A name for a run that begins now."""
+    return RunIdentity(time.strftime("%Y%m%d-%H%M%S-") + os.urandom(2).hex(), time.time())
 
 
 @dataclass
@@ -135,13 +140,14 @@ class Run:
     manifest: Manifest
     way_on: str  # how a person goes on with a run that was stopped
     tracker: Tracker
+    identity: RunIdentity = field(default_factory=lambda: new_run())
     screen: RunScreen | None = None
 
     def __post_init__(self) -> None:
         self.plan, self.aggregation = self.settings.round_plan(), aggregation_rule(self.settings)
         self.data = DataPaths(self.settings.data_dir)
         self.data_sha256 = sha256_of(self.data.manifest)
-        self.run_id, self.created = time.strftime("%Y%m%d-%H%M%S-") + os.urandom(2).hex(), time.time()
+        self.run_id, self.created = self.identity.run_id, self.identity.created
         self.round = 0
         self.follower = Follower(self.tracker, self.tell)
         self.validator = Validator(
@@ -158,6 +164,7 @@ class Run:
         When something stops them it says so, and how to go on.
         """
         state = self.resumed() if resume else self.started()
+        transport.begin(RunIdentity(self.run_id, self.created), Listener(self.on_status, self.tell))
         try:
             return self.rounds(state, transport)
         except KeyboardInterrupt:

@@ -28,7 +28,7 @@ from fccl.data.examples import PreferencePair, SftExample, read_examples
 from fccl.data.shards import ClientShard, load_shard
 from fccl.errors import LOWER_RATE, AdapterError, FederationError
 from fccl.evaluation.held_out import Validator
-from fccl.federation.rounds import Federation, FederationState, RoundResult, Transport
+from fccl.federation.rounds import Federation, FederationState, RoundResult
 from fccl.messages import Answer, ClientFailure, FitTask, Learner
 from fccl.model.language_model import LanguageModel, cpu_threads
 from fccl.paths import ComparePaths, DataPaths
@@ -36,6 +36,7 @@ from fccl.records.run import RoundRecord
 from fccl.storage.locks import made_once
 from fccl.training.learner import GenericLearner
 from fccl.transports.in_process import InProcessTransport
+from fccl.transports.protocol import SILENT, Listener, RunIdentity, Transport
 
 LEFT_OUT = "left out of this trial"
 
@@ -140,10 +141,16 @@ class Only:
     ) -> None:
         return None
 
-    def fit(self, task: FitTask, client_ids: Sequence[int]) -> Iterator[Answer]:
+    def begin(self, run: RunIdentity, listen: Listener = SILENT) -> None:
+        self.transport.begin(run, listen)
+
+    def ask(self, request: FitTask, client_ids: Sequence[int]) -> Iterator[Answer]:
         """As `transport` does, for those who take part."""
         yield from (ClientFailure(client, LEFT_OUT) for client in client_ids if client not in self.clients)
-        yield from self.transport.fit(task, [client for client in client_ids if client in self.clients])
+        yield from self.transport.ask(request, [client for client in client_ids if client in self.clients])
+
+    def finish(self, run_id: str, next_round: int, adapter: Adapter) -> None:
+        self.transport.finish(run_id, next_round, adapter)
 
 
 @dataclass(frozen=True, eq=False)

@@ -137,7 +137,7 @@ def command(data, tmp_path, monkeypatch):
             return
         with held(folder, folder.info()):
             run = ToyRun(wanted, console, folder, Model(), manifest, "again", NoTracker())
-            state = run.conduct(InProcessTransport(ToyLearner(), shard, run.on_status), here == "unfinished")
+            state = run.conduct(InProcessTransport(ToyLearner(), shard), here == "unfinished")
             run.finish(state)
 
     start.settings, start.logs = settings, LogPaths(settings.log_dir)

@@ -15,9 +15,10 @@ import torch
 from fccl.aggregation.mean import weighted_mean
 from fccl.aggregation.rules import aggregation
 from fccl.errors import ModelError
-from fccl.federation.rounds import FederationState, Transport, select_clients
+from fccl.federation.rounds import FederationState, select_clients
 from fccl.messages import ClientFailure, ClientUpdate, FitTask
 from fccl.testing.toy import MODEL, START, TRAIN, ToyLearner, adapter, federation, shard
+from fccl.transports.protocol import Listener, RunIdentity, Transport
 
 CLIENTS = 4
 ERRORS = [
@@ -103,7 +104,7 @@ def task(number=0, start=(1.0, 2.0, 3.0), phase="sft", reference=None):
 
 
 def answers(transport, asked, number=0, **changes):
-    found = list(transport.fit(task(number, **changes), asked))
+    found = list(transport.ask(task(number, **changes), asked))
     assert sorted(answer.client_id for answer in found) == sorted(asked), (
         "exactly one answer for every client that was asked"
     )
@@ -176,13 +177,10 @@ class TransportContract:
         with make(broken=(0, 1, 2, 3)) as transport:
             assert all(isinstance(answer, ClientFailure) for answer in answers(transport, (0, 1, 2, 3)).values())
 
-    def test_heartbeats_are_heard(self, make, heard):
+    def test_heartbeats_are_heard(self, make):
+        heard = []
         with make() as transport:
+            transport.begin(RunIdentity("run"), Listener(heartbeat=heard.append))
             answers(transport, (0, 1, 2, 3))
         assert {status.client_id for status in heard if status.round == 0 and status.run_id == "run"} <= {0, 1, 2, 3}
         assert heard
-
-    @pytest.fixture
-    def heard(self) -> list:
-        """Where `make`'s transport puts the heartbeats that it hears."""
-        return []

@@ -13,12 +13,13 @@ from fccl.records.run import Rejection
 from fccl.testing.toy import ToyLearner, adapter, shard
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.wire import AdapterFile
+from fccl.transports.protocol import Listener, RunIdentity
 from tests.transports.contract import task
 from tests.transports.exchange.test_server_contract import client_threads
 
 
 def fit(transport, asked=(0, 1), number=0):
-    return {answer.client_id: answer for answer in transport.fit(task(number), asked)}
+    return {answer.client_id: answer for answer in transport.ask(task(number), asked)}
 
 
 def until(happened, seconds=10):
@@ -58,9 +59,8 @@ def answered(paths, transport, spoil, asked=(0, 1), keys=None, **spec):
     """The answers to a round in which client 1's committed files are spoilt before the server looks."""
     told = []
     with transport(**({"timeout_s": 0.5} | spec)) as exchange:
-        exchange.tell = told.append
-        rounds = exchange._rounds("run")
-        opened = rounds.open(0, "sft", task().adapter, exchange._work(rounds, task(), asked))
+        exchange.begin(RunIdentity("run"), Listener(line=told.append))
+        opened = exchange.open(task(), asked)
         learner = ToyLearner()
         for number in asked:
             client = ExchangeClient(paths, number, learner, shard, keys=keys)

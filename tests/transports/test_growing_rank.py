@@ -128,7 +128,7 @@ def task(lower=True, wide=5):
 
 
 def test_an_update_may_have_the_federations_rank_or_a_lower_one():
-    answer = next(InProcessTransport(LoraLearner(), shard).fit(task(), [0]))
+    answer = next(InProcessTransport(LoraLearner(), shard).ask(task(), [0]))
     for rank in (1, 2, 3):
         dataclasses.replace(answer, adapter=factors(2, rank)).require_answers(task())
     for rank in (4, 5, 6):
@@ -152,13 +152,13 @@ def answered(tmp_path, ranks, lower=True, spoil=lambda paths: None):
     """Clients 0 and 1 answer over the exchange directory; their files are spoilt before the server looks."""
     paths = ExchangePaths(tmp_path / "exchange")
     with ExchangeTransport(paths, exchange_spec(2, timeout_s=0.5), tmp_path / "received") as exchange:
-        rounds, asked = exchange._rounds("run"), task(lower)
-        opened = rounds.open(0, "sft", asked.adapter, exchange._work(rounds, asked, (0, 1)))
+        asked = task(lower)
+        opened = exchange.open(asked, (0, 1))
         for number in (0, 1):
             client = ExchangeClient(paths, number, LoraLearner(ranks), shard)
             client._commit(opened, LoraLearner(ranks).fit(asked, shard(number), lambda status: None))
         spoil(paths)
-        return {answer.client_id: answer for answer in exchange.fit(asked, (0, 1))}
+        return {answer.client_id: answer for answer in exchange.ask(asked, (0, 1))}
 
 
 def test_the_server_takes_each_rank_with_the_bound_of_its_own(tmp_path):
@@ -195,7 +195,7 @@ def test_a_client_reads_adapters_of_growing_rank_with_one_process(tmp_path):
     ):
         for number, wide in enumerate((3, 7, 5, 3)):
             asked = dataclasses.replace(task(wide=wide), round=number)
-            found = {answer.client_id: answer for answer in exchange.fit(asked, (0, 1))}
+            found = {answer.client_id: answer for answer in exchange.ask(asked, (0, 1))}
             for client_id, ranks in ((0, (3,)), (1, (1,))):
                 expected = LoraLearner(ranks).fit(asked, shard(client_id), lambda status: None)
                 assert found[client_id].adapter.load().sha256 == expected.adapter.sha256

@@ -3,21 +3,27 @@ import pytest
 from fccl.errors import StorageError
 from fccl.testing.toy import ToyLearner, shard
 from fccl.transports.in_process import InProcessTransport
+from fccl.transports.protocol import Listener, RunIdentity
 from tests.transports.contract import LearnerWithReference, TransportContract, task
 
 
 class TestInProcess(TransportContract):
     @pytest.fixture
-    def make(self, heard):
+    def make(self):
         return lambda broken=(), errors=None: InProcessTransport(
-            LearnerWithReference(frozenset(broken), errors=errors or {}), shard, heard.append
+            LearnerWithReference(frozenset(broken), errors=errors or {}), shard
         )
+
+
+def listened_to(transport, hear):
+    transport.begin(RunIdentity("run"), Listener(heartbeat=hear))
+    return transport
 
 
 def test_each_shard_is_loaded_when_its_client_s_turn_comes():
     loaded = []
     transport = InProcessTransport(ToyLearner(), lambda client: loaded.append(client) or shard(client))
-    answers = transport.fit(task(), (0, 1, 2))
+    answers = transport.ask(task(), (0, 1, 2))
     next(answers)
     assert loaded == [0]
 
@@ -27,7 +33,7 @@ def test_the_servers_own_disk_is_no_clients_failure():
         raise StorageError("the disk is full")
 
     with pytest.raises(StorageError):
-        list(InProcessTransport(ToyLearner(), shard, full).fit(task(), (0,)))
+        list(listened_to(InProcessTransport(ToyLearner(), shard), full).ask(task(), (0,)))
 
 
 @pytest.mark.parametrize(
@@ -41,7 +47,7 @@ def test_whatever_training_raises_is_that_clients_failure(error):
             return super().fit(task, shard, on_status)
 
     heard = []
-    answers = InProcessTransport(Broken(), shard, heard.append).fit(task(), (0, 1, 2))
+    answers = listened_to(InProcessTransport(Broken(), shard), heard.append).ask(task(), (0, 1, 2))
     found = [next(answers), next(answers)]
     said = heard[-1]  # before the round is complete
     assert (said.client_id, said.state, said.run_id, said.round) == (1, "failed", task().run_id, task().round)

@@ -39,14 +39,14 @@ from fccl.transports.exchange.wire import (
     TaskFile,
     UpdateFile,
 )
+from fccl.transports.protocol import SILENT, Listener
 
 NEW_RUN_GRACE_S = 20.0
 
 
 @dataclass
 class ExchangeClient:
-    """The client's side of `docs/protocol.md`. `tell` gets a line whenever something happens; `on_status` every
-    heartbeat.
+    """The client's side of `docs/protocol.md`. `listen` hears its heartbeats, and a line whenever something happens.
 
     A client that starts after a run was done waits `grace_s` for another one to begin: the orchestrator may just be
     starting too.
@@ -61,8 +61,7 @@ class ExchangeClient:
     heartbeat_s: float = 5.0
     watch: Literal["auto", "notify", "poll"] = "auto"
     grace_s: float = NEW_RUN_GRACE_S
-    tell: Callable[[str], None] = lambda line: None
-    on_status: Callable[[ClientStatus], None] = lambda status: None
+    listen: Listener = SILENT
     _runs: list[str] = field(
         default_factory=list
     )  # in the order in which they were seen; one that was left does not come back
@@ -206,16 +205,16 @@ class ExchangeClient:
                 f"round {task.round + 1} cannot be begun: {error}"
             )  # unless the server has gone on, only it can mend this
             return
-        self.tell(f"round {task.round + 1} ({task.phase}): training")
+        self.listen.line(f"round {task.round + 1} ({task.phase}): training")
 
-        def listen(status: ClientStatus) -> None:
+        def heard(status: ClientStatus) -> None:
             heartbeat.tell(status)
-            self.on_status(status)
+            self.listen.heartbeat(status)
 
-        answer = attempt(self.learner, fit, self.client_id, self.load_shard, listen)
+        answer = attempt(self.learner, fit, self.client_id, self.load_shard, heard)
         newest = self._newest()
         if newest is None or (newest.run_id, newest.round) != (task.run_id, task.round):
-            self.tell(f"round {task.round + 1} ({task.phase}): too late, the server has gone on")
+            self.listen.line(f"round {task.round + 1} ({task.phase}): too late, the server has gone on")
             heartbeat.turn("idle")
             return
         self._commit(task, answer)
@@ -277,7 +276,7 @@ class ExchangeClient:
             self.memory.note(task)
         write(flag, b"")
         self._committed = task
-        self.tell(
+        self.listen.line(
             f"round {task.round + 1} ({task.phase}): "
             + (_result(said) if isinstance(said, UpdateFile) else f"failed: {said.error}")
         )
@@ -286,7 +285,7 @@ class ExchangeClient:
         """Say it once: whatever is wrong is looked at again and again."""
         if what not in self._complaints:
             self._complaints.add(what)
-            self.tell(what)
+            self.listen.line(what)
 
 
 def _phase(task: TaskFile) -> Literal["sft", "va"]:

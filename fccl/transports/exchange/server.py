@@ -104,7 +104,7 @@ class ExchangeTransport:
             self._begin(run)
 
     def open(self, task: FitTask, client_ids: Sequence[int]) -> TaskFile:
-        """Publish a round without waiting for answers; one that is open already stays as it is. Raises `StorageError`."""
+        """Publish a round without waiting for answers; one that is open already stays as it is."""
         return self._publish(self._rounds_of(task.run_id), task, client_ids)
 
     def ask(self, request: FitTask, client_ids: Sequence[int]) -> Iterator[Answer]:

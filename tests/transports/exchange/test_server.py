@@ -15,6 +15,7 @@ from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.quarantine import Quarantine
 from fccl.transports.exchange.wire import TaskFile
 from fccl.transports.in_process import InProcessTransport
+from fccl.transports.protocol import Listener, RunIdentity
 from tests.transports.contract import task
 from tests.transports.exchange.test_server_contract import client_threads
 from tests.transports.exchange_tools import clients, finish, fit, slow, until
@@ -56,7 +57,7 @@ def test_a_slow_client_that_lives_has_until_the_deadline(paths, transport):
 def test_a_client_that_is_late_joins_the_next_round(paths, transport):
     with transport(timeout_s=1.0) as exchange, clients(paths, {0: ToyLearner(), 1: slow(1.5)}) as (_, late):
         told = []
-        late.tell = told.append
+        late.listen = Listener(line=told.append)
         assert isinstance(fit(exchange)[1], ClientFailure)
         late.learner.seconds = 0.0
         exchange._spec = exchange._spec.model_copy(update={"timeout_s": 20.0})
@@ -77,7 +78,7 @@ def test_a_client_that_returns_joins_the_current_round(paths, transport):
             return super().fit(task, shard, on_status)
 
     with transport(timeout_s=60.0, stale_s=2.0) as exchange:
-        exchange.tell = told.append
+        exchange.begin(RunIdentity("run"), Listener(line=told.append))
         dead = {"client_id": 0, "state": "idle", "run_id": "run", "round": 0, "phase": "sft"}
         threading.Timer(0.1, write_text, (paths.status(0), json.dumps(dead))).start()
         back = ExchangeClient(paths, 0, ToyLearner(), shard, grace_s=0.0, heartbeat_s=0.2)
@@ -100,7 +101,7 @@ def test_below_the_quorum_the_round_is_tried_again(paths, transport):
 
     told = []
     with transport(quorum=2, retries=2) as exchange, clients(paths, {0: ToyLearner(), 1: FailsOnce()}) as (first, _):
-        exchange.tell = told.append
+        exchange.begin(RunIdentity("run"), Listener(line=told.append))
         found = fit(exchange)
         finish(exchange)
     assert all(isinstance(answer, ClientUpdate) for answer in found.values())
@@ -119,8 +120,7 @@ def test_a_client_that_failed_and_is_started_again_may_still_answer(paths, trans
 
     with transport(timeout_s=60.0) as exchange:
         failing = ExchangeClient(paths, 0, ToyLearner(broken=frozenset({0})), shard)
-        rounds = exchange._rounds("run")
-        opened = rounds.open(0, "sft", task().adapter, exchange._work(rounds, task(), (0, 1)))
+        opened = exchange.open(task(), (0, 1))
         failing._commit(opened, ClientFailure(0, "no memory"))
         back = ExchangeClient(paths, 0, ToyLearner(), shard, grace_s=0.0)
         thread = threading.Timer(0.4, back.run)
@@ -170,7 +170,7 @@ def test_a_restarted_client_does_not_repeat_what_it_has_committed(paths, transpo
             fit(exchange)
             exchange.finish("run", 1, adapter())
         again = ToyLearner()
-        exchange._rounds("run").take_back(1, 0)
+        exchange._rounds_of("run").take_back(1, 0)
         paths.phase(1).unlink()
         with clients(paths, {0: again}), clients(paths, {1: ToyLearner()}):
             fit(exchange)
@@ -216,7 +216,7 @@ def test_a_client_runs_once(paths, transport):
 
 def test_a_transport_that_is_not_entered_says_so(transport):
     with pytest.raises(FederationError, match="not held"):
-        list(transport().fit(task(), (0,)))
+        list(transport().ask(task(), (0,)))
 
 
 # --- other runs, other rounds
@@ -255,7 +255,7 @@ def test_a_new_run_takes_the_old_end_away_before_it_is_ready(paths, transport):
     with transport() as exchange:
         finish(exchange)
     with transport(timeout_s=20.0) as exchange:
-        exchange.clear()
+        exchange.begin(RunIdentity("next"))
         with clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
             time.sleep(1.0)  # time enough to leave
             found = fit(exchange)
@@ -325,8 +325,7 @@ def test_a_full_disk_is_one_error_and_the_round_comes_out_the_same_afterwards(pa
 
 def test_a_client_whose_disk_is_full_ends_with_that_error(paths, transport, monkeypatch):
     with transport() as exchange:
-        rounds = exchange._rounds("run")
-        rounds.open(0, "sft", task().adapter, exchange._work(rounds, task(), (0,)))
+        exchange.open(task(), (0,))
 
         def full(*arguments):
             raise StorageError("the disk is full")

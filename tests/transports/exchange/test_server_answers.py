@@ -125,8 +125,7 @@ def test_an_answer_to_something_else_counts_for_nothing_and_the_clients_own_may_
 def answered_and_finished(paths, transport, spoil):
     """As `answered`; the real client is there and answers when its flag is gone."""
     with transport(timeout_s=20.0) as exchange:
-        rounds = exchange._rounds("run")
-        opened = rounds.open(0, "sft", task().adapter, exchange._work(rounds, task(), (0,)))
+        opened = exchange.open(task(), (0,))
         learner = ToyLearner()
         ExchangeClient(paths, 1, learner, shard)._commit(opened, learner.fit(task(), shard(1), lambda status: None))
         spoil(paths, opened)
@@ -153,14 +152,13 @@ def answered_and_finished(paths, transport, spoil):
 def test_a_control_variate_that_is_no_good_is_refused_with_the_update(paths, transport, spoil, reason):
     with transport(timeout_s=0.4) as exchange:
         asked = dataclasses.replace(task(), corrections=lambda client_id: adapter())
-        rounds = exchange._rounds("run")
-        opened = rounds.open(0, "sft", asked.adapter, exchange._work(rounds, asked, (0, 1)))
+        opened = exchange.open(asked, (0, 1))
         for number in (0, 1):
             ExchangeClient(paths, number, ToyLearner(), shard)._commit(
                 opened, ToyLearner().fit(asked, shard(number), lambda status: None)
             )
         spoil(paths, opened)
-        found = {answer.client_id: answer for answer in exchange.fit(asked, (0, 1))}
+        found = {answer.client_id: answer for answer in exchange.ask(asked, (0, 1))}
     assert found[0].control.load().sha256 == ToyLearner().fit(asked, shard(0), lambda status: None).control.sha256
     assert reason in found[1].reason
     assert not any(os.path.lexists(path) for path in paths.taken_away(1, 0))

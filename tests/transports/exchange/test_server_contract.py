@@ -42,7 +42,7 @@ class TestThreads(TransportContract):
     keys = None
 
     @pytest.fixture
-    def make(self, tmp_path, heard):
+    def make(self, tmp_path):
         @contextmanager
         def made(broken=(), errors=None):
             paths = ExchangePaths(tmp_path / "exchange")
@@ -51,7 +51,6 @@ class TestThreads(TransportContract):
             }
             own = server_keys(self.keys) if self.keys else None
             transport = ExchangeTransport(paths, exchange_spec(CLIENTS, watch=self.watch), tmp_path / "received", own)
-            transport.on_status = heard.append
             with self.clients(paths.root, learners), transport:
                 yield transport
                 transport.finish("run", 99, adapter())

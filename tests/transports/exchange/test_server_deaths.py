@@ -21,6 +21,7 @@ from fccl.transports.exchange.answers import AnswerReader
 from fccl.transports.exchange.begun import BegunReadings
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.wire import AdapterFile
+from fccl.transports.protocol import Listener
 from tests.transports.contract import task
 from tests.transports.exchange_tools import clients, finish, fit
 
@@ -32,8 +33,7 @@ class Killed(BaseException):
 
 
 def commit(exchange, paths, client_id):
-    rounds = exchange._rounds("run")
-    opened = rounds.open(0, "sft", task().adapter, exchange._work(rounds, task(), (0, 1)))
+    opened = exchange.open(task(), (0, 1))
     ExchangeClient(paths, client_id, ToyLearner(), shard)._commit(
         opened, ToyLearner().fit(task(), shard(client_id), lambda status: None)
     )
@@ -136,14 +136,13 @@ PROGRAM = """
     resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, used + 2**29))
     for bomb in BOMBS:
         with ExchangeTransport(paths, exchange_spec(4, timeout_s=0.2), folder / "received") as exchange:
-            rounds = exchange._rounds("run")
-            opened = rounds.open(0, "sft", task().adapter, exchange._work(rounds, task(), (0, 1)))
+            opened = exchange.open(task(), (0, 1))
             for number in (0, 1):
                 update = ToyLearner().fit(task(), shard(number), lambda status: None)
                 ExchangeClient(paths, number, ToyLearner(), shard)._commit(opened, update)
             replace("update", bomb)(paths, opened)
             named("adapter", bomb)(paths, opened)
-            found = {answer.client_id: answer for answer in exchange.fit(task(), (0, 1))}
+            found = {answer.client_id: answer for answer in exchange.ask(task(), (0, 1))}
             assert isinstance(found[0], ClientUpdate), found[0]
             assert "is not a safetensors file" in found[1].reason, found[1]
             rounds.take_back(0, 0)
@@ -187,7 +186,7 @@ BOMBS = [
 def reads_nothing(paths, kind, content):
     """A client that is told to read this as a server's adapter, by a server that has named it rightly."""
     file, client, told = AdapterFile.of(content), ExchangeClient(paths, 0, ToyLearner(), shard), []
-    client.tell = told.append
+    client.listen = Listener(line=told.append)
     path = paths.global_adapter(0) if kind == "global_adapter" else paths.reference(file.sha256)
     path.write_bytes(content)
     opened = client._newest()
@@ -219,8 +218,7 @@ def test_a_client_compares_the_length_before_it_reads_a_global_adapter(paths, tr
     create_keys(keys, 2)
     told = []
     with transport(server_keys(keys) if signed else None) as exchange:
-        rounds = exchange._rounds("run")
-        opened = rounds.open(0, "sft", task().adapter, exchange._work(rounds, task(), (0,)))
+        opened = exchange.open(task(), (0,))
         client = ExchangeClient(
             paths, 0, ToyLearner(), shard, client_keys(keys, 0) if signed else None, tell=told.append
         )

@@ -1,5 +1,6 @@
 """Who may speak: signed answers, signed rounds."""
 
+import dataclasses
 import json
 import shutil
 import threading
@@ -12,6 +13,7 @@ from fccl.paths import KeyPaths
 from fccl.testing.toy import ToyLearner, adapter, shard
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.memory import Memory
+from fccl.transports.protocol import Listener, RunIdentity
 from tests.transports.contract import task
 from tests.transports.exchange.test_server_contract import client_threads
 from tests.transports.exchange_tools import answered, edit, finish, fit, replace, until
@@ -76,8 +78,7 @@ def test_a_replayed_answer_of_another_round_is_refused(paths, transport, keys):
         fit(exchange, (1,))
         exchange.finish("run", 1, adapter())
     with transport(signed, timeout_s=0.5, keep_rounds=5) as exchange:
-        rounds = exchange._rounds("run")
-        rounds.open(1, "sft", task(1).adapter, exchange._work(rounds, task(1), (1,)))
+        exchange.open(task(1), (1,))
         for old, new in zip(paths.answer(1, 0), paths.answer(1, 1), strict=True):
             new.write_bytes(old.read_bytes())
         found = fit(exchange, (1,), number=1)
@@ -113,8 +114,7 @@ def test_a_task_that_was_changed_is_not_believed(paths, transport, keys):
 
     client = None
     with transport(server_keys(keys)) as exchange:
-        rounds = exchange._rounds("run")
-        rounds.open(0, "sft", task().adapter, exchange._work(rounds, task(), (1,)))
+        exchange.open(task(), (1,))
         assert newest().round == 0
         for changes in (
             {"adapter": {"sha256": "0" * 64, "length": 9}},
@@ -150,15 +150,14 @@ def remembering(paths, keys, tmp_path, told=None, learner=None):
         client_keys(keys, 1),
         memory,
         grace_s=0.0,
-        tell=(told if told is not None else []).append,
+        listen=Listener(line=(told if told is not None else []).append),
     )
 
 
 def opened(exchange, number, created=100.0, run_id="run"):
     """Open a round of a run; what is in the directory is all that a client goes by."""
-    exchange.created = lambda: created
-    rounds = exchange._rounds(run_id)
-    return rounds.open(number, "sft", task(number).adapter, exchange._work(rounds, task(number), (1,)))
+    exchange.begin(RunIdentity(run_id, created))
+    return exchange.open(dataclasses.replace(task(number), run_id=run_id), (1,))
 
 
 def answer(client):
@@ -229,7 +228,7 @@ def test_started_again_before_every_round_it_goes_on_and_never_back(paths, trans
         with transport(server_keys(keys)) as exchange:
             opened(exchange, number, created, run_id)
             found.append(answer(remembering(paths, keys, tmp_path)))
-            exchange._rounds(run_id).take_back(1, number)
+            exchange._rounds_of(run_id).take_back(1, number)
     assert found == answered
 
 
@@ -258,9 +257,7 @@ def test_a_run_that_was_left_does_not_come_back(paths, transport):
     client = ExchangeClient(paths, 0, ToyLearner(), shard)
     with transport() as exchange:
         for run_id in ("first", "second"):
-            exchange._rounds(run_id).open(
-                0, "sft", task().adapter, exchange._work(exchange._rounds(run_id), task(), (0,))
-            )
+            exchange.open(dataclasses.replace(task(), run_id=run_id), (0,))
             client._remember(client._newest().run_id)
         exchange.finish("first", 9, adapter())
         assert client._newest() is None

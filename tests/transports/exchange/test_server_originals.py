@@ -77,8 +77,7 @@ def judged(paths, transport, update=GOOD, keys=None, originals=ORIGINALS, put=No
     before the server looks.
     """
     with transport(keys, timeout_s=0.3, originals=originals) as exchange:
-        rounds = exchange._rounds("run")
-        rounds.open(0, "sft", adapter(1.0, 2.0, 3.0), exchange._work(rounds, task(0), (1,)))
+        exchange.open(task(0), (1,))
         answer(paths, 1, 0, update, **contribution)
         if put:
             put()
@@ -134,7 +133,7 @@ def test_what_it_reads_is_written_before_the_phase_file_and_only_where_it_is_wan
     )
     for number, originals in enumerate([(), ORIGINALS]):
         with transport(timeout_s=0.1, originals=originals) as exchange:
-            list(exchange.fit(task(number), (0, 1)))
+            list(exchange.ask(task(number), (0, 1)))
     assert [name for name in written if "_0." in name] == [
         "global_round_0.safetensors",
         "task_round_0.json",
@@ -171,7 +170,7 @@ def test_a_round_that_is_open_is_not_opened_again(paths, transport):
     seen = []
     for _ in range(2):
         with transport(timeout_s=0.1, originals=ORIGINALS) as exchange:
-            list(exchange.fit(task(0), (1,)))
+            list(exchange.ask(task(0), (1,)))
             seen.append([os.stat(path).st_mtime_ns for path in (paths.phase(0), paths.original_global(0))])
     assert seen[0] == seen[1]
 
@@ -179,7 +178,7 @@ def test_a_round_that_is_open_is_not_opened_again(paths, transport):
 def test_the_final_adapter_is_left_for_it_and_old_ones_go(paths, transport):
     with transport(timeout_s=0.1, originals=ORIGINALS, keep_rounds=1) as exchange:
         for number in range(3):
-            list(exchange.fit(task(number), (1,)))
+            list(exchange.ask(task(number), (1,)))
         exchange.finish("run", 3, adapter(5.0, 6.0, 7.0))
     assert torch.load(paths.original_global(3), weights_only=True)["w.default"].tolist() == [5.0, 6.0, 7.0]
     assert sorted(path.name for path in paths.root.glob("*.pt")) == ["global_round_2.pt", "global_round_3.pt"]
