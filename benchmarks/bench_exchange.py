@@ -49,9 +49,8 @@ from fccl.paths import ExchangePaths  # noqa: E402
 from fccl.records.run import Contribution, TrainingReport  # noqa: E402
 from fccl.specs import ExchangeSpec, ModelSpec, RoundPlan, TrainSpec  # noqa: E402
 from fccl.transports.exchange.client import ExchangeClient  # noqa: E402
-from fccl.transports.exchange.rounds import Rounds  # noqa: E402
 from fccl.transports.exchange.server import ExchangeTransport  # noqa: E402
-from fccl.transports.exchange.wire import VERSION, AdapterFile, FitWork, TaskFile, UpdateFile  # noqa: E402
+from fccl.transports.exchange.wire import VERSION, AdapterFile, TaskFile, UpdateFile  # noqa: E402
 
 MODEL = ModelSpec(name="gpt2-sized", lora_r=8, lora_alpha=16, max_length=512)
 TRAIN = TrainSpec(epochs=1, learning_rate=0.1, batch_size=1, warmup=0, max_grad_norm=1, threads=1)
@@ -182,10 +181,8 @@ def one_server(count: int, folder: Path) -> tuple[float, float]:
     federation = Federation("bench", plan, MODEL, {"sft": TRAIN, "va": TRAIN}, ContributionRule())
     spec = ExchangeSpec(num_clients=count, quorum=1, retries=0, timeout_s=300, stale_s=300, keep_rounds=1)
     with ExchangeTransport(paths, spec, folder / "received") as transport:
-        rounds = Rounds(paths, "bench", 0.0, count, 1, None, transport.quarantine)
-        rounds.clear_other_runs()
-        work = FitWork(clients=tuple(range(count)), model=MODEL, train=TRAIN, seed=0)
-        task = rounds.open(0, "sft", adapter, work)
+        asked = FitTask("bench", 0, "sft", adapter, None, MODEL, TRAIN, 0)
+        task = transport.open(asked, tuple(range(count)))
         write_answers(paths, task, gpt2_sized(1).to_bytes(), count)
         os.sync()
         base, started = peak_mb(), time.perf_counter()

@@ -145,7 +145,7 @@ PROGRAM = """
             found = {answer.client_id: answer for answer in exchange.ask(task(), (0, 1))}
             assert isinstance(found[0], ClientUpdate), found[0]
             assert "is not a safetensors file" in found[1].reason, found[1]
-            rounds.take_back(0, 0)
+            exchange._rounds_of("run").take_back(0, 0)
         reads_nothing(paths, "global_adapter", bomb)
         reads_nothing(paths, "reference", bomb)
         for name in ("global_sft.safetensors", "client_1_va.safetensors", "old.pt"):
@@ -220,7 +220,7 @@ def test_a_client_compares_the_length_before_it_reads_a_global_adapter(paths, tr
     with transport(server_keys(keys) if signed else None) as exchange:
         opened = exchange.open(task(), (0,))
         client = ExchangeClient(
-            paths, 0, ToyLearner(), shard, client_keys(keys, 0) if signed else None, tell=told.append
+            paths, 0, ToyLearner(), shard, client_keys(keys, 0) if signed else None, listen=Listener(line=told.append)
         )
         for size in (0, opened.adapter.length + 1, 2**31, 2**40):
             os.truncate(paths.global_adapter(0), size)

@@ -88,7 +88,9 @@ def test_a_replayed_answer_of_another_round_is_refused(paths, transport, keys):
 @pytest.mark.parametrize("signer", [None, 2])
 def test_a_client_with_keys_believes_only_its_server(paths, transport, keys, signer):
     told, learner = [], ToyLearner()
-    client = ExchangeClient(paths, 1, learner, shard, client_keys(keys, 1), grace_s=0.0, tell=told.append)
+    client = ExchangeClient(
+        paths, 1, learner, shard, client_keys(keys, 1), grace_s=0.0, listen=Listener(line=told.append)
+    )
     thread = threading.Thread(target=client.run, daemon=True)
     thread.start()
     with transport(None if signer is None else client_keys(keys, signer), timeout_s=0.4) as exchange:
@@ -109,7 +111,7 @@ def test_a_task_that_was_changed_is_not_believed(paths, transport, keys):
 
     def newest():
         nonlocal client
-        client = ExchangeClient(paths, 1, ToyLearner(), shard, client_keys(keys, 1), tell=told.append)
+        client = ExchangeClient(paths, 1, ToyLearner(), shard, client_keys(keys, 1), listen=Listener(line=told.append))
         return client._newest()
 
     client = None
