@@ -31,11 +31,11 @@ from fccl.records.run import (  # noqa: E402
     ClientMetrics,
     ClientStatus,
     Contribution,
-    HeldOut,
     RoundRecord,
     RunEvent,
     RunInfo,
     RunState,
+    Validation,
     Verification,
 )
 from fccl.specs import Phase, named_seed  # noqa: E402
@@ -55,10 +55,10 @@ class History:
         settings = {"num_clients": str(clients), "clients_per_round": "0", "fed_rounds": str(rounds // 2)}
         info = RunInfo(run_id=RUN, created=BEGAN, settings=settings, data_sha256="", versions={})
         paths.run.write_text(info.model_dump_json())
-        base = HeldOut(loss=6.5, examples=96)
+        base = Validation(loss=6.5, examples=96)
         self._append(
             paths.progress,
-            [RunEvent(event="started", run_id=RUN, time=BEGAN, round=0, held_out=base).model_dump_json()],
+            [RunEvent(event="started", run_id=RUN, time=BEGAN, round=0, validation=base).model_dump_json()],
         )
 
     def add(self, number: int) -> None:
@@ -137,7 +137,7 @@ class History:
             scores=tuple(raw),
             contributions=tuple(said),
             effective_clients=1 / sum(weight**2 for weight in weights),
-            held_out=HeldOut(
+            validation=Validation(
                 loss=draw.uniform(0.1, 2), preference_accuracy=draw.random() if phase == "va" else None, examples=96
             ),
             verification=Verification(

@@ -246,7 +246,7 @@ class Settings(BaseSettings):
         "exchange", "auto", "wait by notifications, by looking now and then, or find out which works"
     )
 
-    data_dir: Path = knob("folders", Path("data"), "shards, held-out splits and the manifest")
+    data_dir: Path = knob("folders", Path("data"), "shards, validation and test splits, and the manifest")
     log_dir: Path = knob("folders", Path("logs"), "records, adapters, evaluation")
 
     @field_validator("*", mode="before")

@@ -4,7 +4,7 @@
     'FedVA (DPO)'
 
 Behaviour is not here. Each behaviour has one table by phase beside its functions (`fccl.model.objectives`,
-`fccl.evaluation.held_out`), so that another loss is one more row there and one more value here.
+`fccl.evaluation.validation`), so that another loss is one more row there and one more value here.
 """
 
 from __future__ import annotations

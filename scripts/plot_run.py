@@ -1,4 +1,4 @@
-"""The picture of a run for the README: losses by client, held-out loss, and what each phase brought.
+"""The picture of a run for the README: losses by client, validation loss, and what each phase brought.
 
 python scripts/plot_run.py logs docs/quickstart.png
 """
@@ -23,7 +23,7 @@ MARKERS = "os^Dvp"
 
 
 def plot_losses(axes: Axes, records: list[RoundRecord], phase: str, unit: str) -> None:
-    """Each client's average loss and the held-out loss of the new global adapter, by round."""
+    """Each client's average loss and the validation loss of the new global adapter, by round."""
     rounds = [record for record in records if record.phase == phase]
     clients = sorted({client for record in rounds for client in record.clients})
     for client in clients:
@@ -37,8 +37,8 @@ def plot_losses(axes: Axes, records: list[RoundRecord], phase: str, unit: str) -
             linewidth=1,
             label=f"client {client}, training",
         )
-    held_out = [(record.round + 1, record.held_out.loss) for record in rounds if record.held_out]
-    axes.plot(*zip(*held_out, strict=True), color="black", linewidth=2, marker="x", label="global, held-out")
+    validation = [(record.round + 1, record.validation.loss) for record in rounds if record.validation]
+    axes.plot(*zip(*validation, strict=True), color="black", linewidth=2, marker="x", label="global, validation")
     axes.set(xlabel="round", ylabel=unit, xticks=[record.round + 1 for record in rounds], ylim=(0, None))
     axes.legend(frameon=False, fontsize=8)
 
@@ -72,7 +72,7 @@ def main(logs: LogPaths, out: Path) -> None:
     if not records or report is None:
         sys.exit(f"{logs.root} holds no evaluated run")
     start = next(event for event in read_records(logs.progress, RunEvent) if event.event == "started")
-    base = f" (base {start.held_out.loss:.2f})" if start.held_out else ""
+    base = f" (base {start.validation.loss:.2f})" if start.validation else ""
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     first, second, third = figure.subplots(1, 3)
     plot_losses(first, records, "sft", "nats per response token")
@@ -80,7 +80,7 @@ def main(logs: LogPaths, out: Path) -> None:
     plot_losses(second, records, "va", "DPO loss, nats per pair")
     second.set_title("FedVA: value alignment (reference: 0.69)", fontsize=10)
     plot_measure(third, report)
-    third.set_title("Held-out test split, 95 % intervals", fontsize=10)
+    third.set_title("Test split, 95 % intervals", fontsize=10)
     figure.savefig(out, dpi=110)
 
 

@@ -101,7 +101,7 @@ def test_the_quickstart_ends_with_the_table_and_where_the_results_are(quickstart
 def test_records_are_complete(quickstart):
     records = read_records(LogPaths(quickstart[0] / "logs").progress, RoundRecord)
     assert [record.round for record in records] == list(range(6))
-    assert all(record.effective_clients >= 1 and record.held_out for record in records)
+    assert all(record.effective_clients >= 1 and record.validation for record in records)
     assert len(list(read_rows(LogPaths(quickstart[0] / "logs").client_metrics))) == 18
 
 

@@ -161,7 +161,7 @@ COMMANDS: Mapping[str, Command] = {
         ),
     ),
     "evaluate": Command(
-        "evaluate base, SFT and FedVA on the held-out test split",
+        "evaluate base, SFT and FedVA on the test split",
         "evaluate",
         ("evaluation", "folders"),
         (

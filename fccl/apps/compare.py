@@ -37,7 +37,7 @@ from fccl.compare.workers import run_all
 from fccl.config import Settings, nearest
 from fccl.contribution.protocol import Weigher
 from fccl.errors import FcclError, SettingsError
-from fccl.evaluation.held_out import Validator
+from fccl.evaluation.validation import Validator
 from fccl.library.narrow import aggregation_rule, data_spec, weigher
 from fccl.model.language_model import LanguageModel
 from fccl.model.loading import load_model
@@ -270,7 +270,7 @@ def _progress(console: Console, count: int) -> Iterator[Callable[[Trial, TrialRe
         def tell(trial: Trial, result: TrialResult) -> None:
             nonlocal done
             done += 1
-            loss = "not finite" if result.loss is None else f"held-out loss {result.loss:.4f}"
+            loss = "not finite" if result.loss is None else f"test loss {result.loss:.4f}"
             each = (
                 f" (of each client {min(alone):.4f} to {max(alone):.4f})"
                 if (alone := result.by_client.values())

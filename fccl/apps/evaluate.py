@@ -1,4 +1,4 @@
-"""`fccl evaluate`: base, SFT and FedVA on the held-out test split."""
+"""`fccl evaluate`: base, SFT and FedVA on the test split."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def own_data(data: DataPaths, info: RunInfo) -> Manifest:
             "run's training data",
             way,
         )
-    require_unchanged(data, manifest, [data.held_out("test", phase) for phase in PHASES])
+    require_unchanged(data, manifest, [data.server_split("test", phase) for phase in PHASES])
     return manifest
 
 
@@ -193,8 +193,7 @@ def show(report: EvaluationReport, console: Console) -> None:
         tables.client_mixes(report),
     )
     title = (
-        f"{report.model} on the held-out test split: {report.sft_examples:,} instructions, {report.va_pairs:,} "
-        "preference pairs"
+        f"{report.model} on the test split: {report.sft_examples:,} instructions, {report.va_pairs:,} preference pairs"
     )
     _table(console, title, ["", *names], tables.measures(report))
     couples = [f"{each.second} against {each.first}" for each in report.comparisons]
@@ -218,8 +217,8 @@ def _client_adapters(logs: LogPaths, client_ids: Sequence[int], console: Console
 
 def _test_split(data: DataPaths, options: EvaluationOptions) -> Split:
     return Split(
-        subset(read_examples(data.held_out("test", "sft"), SftExample), options.max_sft, options.seed),
-        subset(read_examples(data.held_out("test", "va"), PreferencePair), options.max_va, options.seed),
+        subset(read_examples(data.server_split("test", "sft"), SftExample), options.max_sft, options.seed),
+        subset(read_examples(data.server_split("test", "va"), PreferencePair), options.max_va, options.seed),
     )
 
 

@@ -92,7 +92,7 @@ def show_manifest(manifest: Manifest, paths: DataPaths, console: Console) -> Non
     console.print(split_table(manifest))
     for line in (
         *_remarks(manifest),
-        f"Shards, held-out splits, manifest: {paths.root}/",
+        f"Shards, validation and test splits, manifest: {paths.root}/",
         f"The tables as a picture: {paths.picture}",
     ):
         console.print(line, highlight=False, soft_wrap=True)

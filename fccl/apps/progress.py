@@ -21,7 +21,7 @@ from rich.text import Text
 from fccl import phases
 from fccl.messages import Answer, ClientUpdate
 from fccl.plain_text import MAX_LINE, printable
-from fccl.records.run import ClientStatus, HeldOut, RoundRecord
+from fccl.records.run import ClientStatus, RoundRecord, Validation
 from fccl.specs import RoundPlan
 
 
@@ -72,20 +72,20 @@ def round_line(record: RoundRecord, plan: RoundPlan) -> Text:
         f"round {record.round + 1}/{plan.total_rounds} {phases.of(record.phase).title}",
         f"weights {weights}{more}",
         f"effective clients {record.effective_clients:.2f}",
-        held_out_text(record.held_out, record.phase),
+        validation_text(record.validation, record.phase),
         f"{record.seconds:.1f} s",
     ]
     return Text("; ".join(part for part in parts if part), style="bold")
 
 
-def held_out_text(held_out: HeldOut | None, phase: str) -> str:
+def validation_text(validation: Validation | None, phase: str) -> str:
     """The validation figures of a round in words."""
-    if held_out is None:
+    if validation is None:
         return ""
     accuracy = (
-        "" if held_out.preference_accuracy is None else f", preference accuracy {held_out.preference_accuracy:.0%}"
+        "" if validation.preference_accuracy is None else f", preference accuracy {validation.preference_accuracy:.0%}"
     )
-    return f"held-out loss {held_out.loss:.3f} {phases.of(phase).short_unit}{accuracy}"
+    return f"validation loss {validation.loss:.3f} {phases.of(phase).short_unit}{accuracy}"
 
 
 class _Lines:

@@ -28,7 +28,7 @@ from fccl.data.examples import PreferencePair, SftExample, read_examples
 from fccl.data.in_use import data_in_use
 from fccl.data.shards import load_shard, require_unchanged
 from fccl.errors import FcclError, FederationError, StorageError
-from fccl.evaluation.held_out import Validator
+from fccl.evaluation.validation import Validator
 from fccl.federation.rounds import Federation, FederationState
 from fccl.federation.run_folder import RunFolder
 from fccl.library.narrow import (
@@ -49,7 +49,7 @@ from fccl.plain_text import MAX_LINE, printable
 from fccl.records.evaluation import EvaluationReport
 from fccl.records.journal import Journal
 from fccl.records.manifest import Manifest
-from fccl.records.run import ClientMetrics, ClientStatus, EventName, HeldOut, RunEvent, RunInfo
+from fccl.records.run import ClientMetrics, ClientStatus, EventName, RunEvent, RunInfo, Validation
 from fccl.specs import PHASES, Phase, TrainSpec
 from fccl.storage.files import sha256_of, write_bytes
 from fccl.storage.locks import exclusive
@@ -152,8 +152,8 @@ class Run:
         self.follower = Follower(self.tracker, self.tell)
         self.validator = Validator(
             self.model,
-            read_examples(self.data.held_out("validation", "sft"), SftExample),
-            read_examples(self.data.held_out("validation", "va"), PreferencePair),
+            read_examples(self.data.server_split("validation", "sft"), SftExample),
+            read_examples(self.data.server_split("validation", "va"), PreferencePair),
             beta=self.settings.dpo_beta,
             batch_size=self.settings.eval_batch_size,
         )
@@ -186,9 +186,9 @@ class Run:
         )  # before the run is there to be resumed, so that a kill does not lose it
         info = self._info()
         write_bytes(self.folder.paths.manifest, self.data.manifest.read_bytes())
-        state = self.folder.start(info, self.plan, adapter, self._record("started", held_out=base))
+        state = self.folder.start(info, self.plan, adapter, self._record("started", validation=base))
         self.follower.started(info, base)
-        self.console.print(f"Base model: held-out loss {base.loss:.3f} nats/token.", soft_wrap=True)
+        self.console.print(f"Base model: validation loss {base.loss:.3f} nats/token.", soft_wrap=True)
         return state
 
     def resumed(self) -> FederationState:
@@ -265,7 +265,7 @@ class Run:
         """Evaluate on the test split, if the settings ask for it, and say where everything is."""
         paths = self.folder.paths
         if self.settings.evaluate:
-            require_unchanged(self.data, self.manifest, [self.data.held_out("test", phase) for phase in PHASES])
+            require_unchanged(self.data, self.manifest, [self.data.server_split("test", phase) for phase in PHASES])
             options = evaluation_options(self.settings, self.settings.seed)
             evaluate_and_show(self.model, self.manifest, self.data, paths, options, self.console, self.evaluated)
             self.require_here()
@@ -307,9 +307,9 @@ class Run:
     def _event(self, event: EventName, message: str = "") -> None:
         self.folder.journal.write(self._record(event, message))
 
-    def _record(self, event: EventName, message: str = "", held_out: HeldOut | None = None) -> RunEvent:
+    def _record(self, event: EventName, message: str = "", validation: Validation | None = None) -> RunEvent:
         return RunEvent(
-            event=event, run_id=self.run_id, time=time.time(), round=self.round, message=message, held_out=held_out
+            event=event, run_id=self.run_id, time=time.time(), round=self.round, message=message, validation=validation
         )
 
 

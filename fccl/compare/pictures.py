@@ -95,7 +95,7 @@ def summary(comparison: Comparison, wide: bool = True) -> bytes:
     axes.spines[:].set_visible(False)
     seeds = f"{len(comparison.seeds)} seed{'s' * (len(comparison.seeds) > 1)}"
     words = (
-        f"Held-out perplexity (preferences: DPO loss), mean of {seeds}. ▲ better, ▼ worse, ≈ no significant "
+        f"Test perplexity (preferences: DPO loss), mean of {seeds}. ▲ better, ▼ worse, ≈ no significant "
         "difference to FedAvg "
         "(paired bootstrap, 95 %). Blue: below FedAvg's loss, orange: above it."
     )
@@ -141,7 +141,7 @@ def gaps(comparison: Comparison, wide: bool = True) -> bytes | None:
     axes.set_xticks([-1, 0, 1, 2], ["-100 %", "0 %\nFedAvg", "100 %\noracle", "200 %"], fontsize=8)
     for border in range(1, len(scenarios)):
         axes.axhline(border - 0.5, color=QUIET, linewidth=0.4)
-    words = "share of the gap in held-out loss that is closed, 95 % intervals; arrows: beyond the picture"
+    words = "share of the gap in test loss that is closed, 95 % intervals; arrows: beyond the picture"
     axes.set_xlabel(_wrapped(words, 120 if wide else 50), fontsize=8)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -261,7 +261,7 @@ def losses(comparison: Comparison, scenario: ScenarioInfo, wide: bool = True) ->
     if min(values) > 0 and max(values) > 4 * min(values):
         axes.set_yscale("log")
     axes.set(xticks=range(1, max(len(row.validation) for row in rows) + 1), xlabel="round")
-    axes.set_ylabel(f"held-out loss, {_STEPS[scenario.phase]}", fontsize=9)
+    axes.set_ylabel(f"test loss, {_STEPS[scenario.phase]}", fontsize=9)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     _legend(figure, axes, wide)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fccl.adapters.adapter import Adapter
-from fccl.compare.values import held_out_loss
+from fccl.compare.values import mean_loss
 from fccl.data.examples import PreferencePair, SftExample, read_examples
 from fccl.evaluation.bootstrap import Floats
 from fccl.evaluation.preference import choices
@@ -27,7 +27,7 @@ from fccl.specs import Phase
 class TestScores:
     """Of each test example, all (n,).
 
-    The held-out loss is sum(losses) / sum(units); preference accuracy is sum(right) / sum(decided).
+    The test loss is sum(losses) / sum(units); preference accuracy is sum(right) / sum(decided).
     """
 
     __test__ = False  # not a test, whatever its name says to pytest
@@ -38,7 +38,7 @@ class TestScores:
 
     @property
     def loss(self) -> float:
-        return held_out_loss(self.losses, self.units)
+        return mean_loss(self.losses, self.units)
 
     @classmethod
     def mean(cls, many: Sequence[Self]) -> Self:
@@ -78,7 +78,7 @@ class TestSplit:
         """The instructions."""
         return encode_sft(
             self.model.tokenizer,
-            read_examples(self.data.held_out("test", "sft"), SftExample),
+            read_examples(self.data.server_split("test", "sft"), SftExample),
             self.model.spec.max_length,
         )
 
@@ -87,7 +87,7 @@ class TestSplit:
         """The preference pairs."""
         return encode_pairs(
             self.model.tokenizer,
-            read_examples(self.data.held_out("test", "va"), PreferencePair),
+            read_examples(self.data.server_split("test", "va"), PreferencePair),
             self.model.spec.max_length,
         )
 

@@ -27,7 +27,7 @@ from fccl.contribution.reported import ContributionRule
 from fccl.data.examples import PreferencePair, SftExample, read_examples
 from fccl.data.shards import ClientShard, load_shard
 from fccl.errors import LOWER_RATE, AdapterError, FederationError
-from fccl.evaluation.held_out import Validator
+from fccl.evaluation.validation import Validator
 from fccl.federation.rounds import Federation, FederationState, RoundResult
 from fccl.messages import Answer, ClientFailure, FitTask, Learner
 from fccl.model.language_model import LanguageModel, cpu_threads
@@ -236,8 +236,8 @@ class TrialRun:
         """The server's validation split."""
         return Validator(
             self.resources.model,
-            read_examples(self.data.held_out("validation", "sft"), SftExample),
-            read_examples(self.data.held_out("validation", "va"), PreferencePair),
+            read_examples(self.data.server_split("validation", "sft"), SftExample),
+            read_examples(self.data.server_split("validation", "va"), PreferencePair),
             beta=self.spec.train.dpo_beta,
             batch_size=self.spec.eval_batch_size,
         )
@@ -304,6 +304,6 @@ def _without(record: RoundRecord) -> list[str]:
 def _summary(result: RoundResult) -> RoundSummary:
     """Of a round that was validated."""
     record = result.record
-    if record.held_out is None:
+    if record.validation is None:
         raise ValueError("a round that was not validated has no summary")
-    return RoundSummary(clients=record.clients, weights=result.counted, loss=record.held_out.loss)
+    return RoundSummary(clients=record.clients, weights=result.counted, loss=record.validation.loss)

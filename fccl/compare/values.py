@@ -2,7 +2,7 @@
 `fccl.records.comparison`. Imports no torch.
 
 Conventions. A trial is one scenario, one method, one seed. Its `losses` and `units` run over the test examples: the
-held-out loss is sum(losses) / sum(units), in SFT scenarios nats per response token, in VA scenarios the DPO loss (nats)
+test loss is sum(losses) / sum(units), in SFT scenarios nats per response token, in VA scenarios the DPO loss (nats)
 per pair. Lower is better.
 """
 
@@ -88,7 +88,7 @@ class TrialResult(Value):
     decided: tuple[float, ...] = ()  # VA: 1 where it is no tie
     by_client: dict[int, float] = Field(
         default_factory=dict
-    )  # `alone`: each client's own held-out loss; their range stands in the trial's line
+    )  # `alone`: each client's own test loss; their range stands in the trial's line
     adapter_sha256: str = ""  # of the final adapter, to tell whether another run came to the same; empty for `alone`
     trouble: tuple[
         str, ...
@@ -102,10 +102,10 @@ class TrialResult(Value):
 
     @property
     def loss(self) -> float | None:
-        """The held-out loss. None when the model cannot be scored."""
-        return held_out_loss(self.losses, self.units) if self.units else None
+        """The test loss. None when the model cannot be scored."""
+        return mean_loss(self.losses, self.units) if self.units else None
 
 
-def held_out_loss(losses: ArrayLike, units: ArrayLike) -> float:
+def mean_loss(losses: ArrayLike, units: ArrayLike) -> float:
     """Of one model on all test examples."""
     return float(np.sum(losses) / np.sum(units))

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fccl.adapters.adapter import Adapter
 from fccl.contribution.prior import Prior, prior_weights, shares, tilted
-from fccl.contribution.protocol import HeldOutLoss, Weighing
+from fccl.contribution.protocol import LearnLoss, Weighing
 from fccl.contribution.verified import finite, mean_of
 from fccl.messages import ClientUpdate, FitTask
 from fccl.records.run import Verification
@@ -36,7 +36,7 @@ _Sums = dict[str, Tensor]
 class LeaveOneOut:
     """Softmax of the scores over the largest of them, on top of `prior`."""
 
-    loss: HeldOutLoss
+    loss: LearnLoss
     temperature: float = 0.5
     prior: Prior = "samples"
 

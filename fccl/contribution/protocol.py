@@ -44,8 +44,8 @@ class Weigher(Protocol):
         ...
 
 
-class HeldOutLoss(Protocol):
-    """The loss L of any adapter on the server's examples.
+class LearnLoss(Protocol):
+    """The loss L of any adapter on the examples that weights may learn from: the server's validation split.
 
     In an SFT round nats per response token, in a VA round the DPO loss per pair.
     """

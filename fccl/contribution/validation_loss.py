@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fccl.contribution.protocol import HeldOutLoss, Weighing
+from fccl.contribution.protocol import LearnLoss, Weighing
 from fccl.contribution.reported import LOSS_FLOOR, Normalize, divided_by_mean, softmax
 from fccl.messages import ClientUpdate, FitTask
 from fccl.records.run import Verification
@@ -21,7 +21,7 @@ from fccl.records.run import Verification
 class ValidationLoss:
     """Softmax of 1 / loss, divided by the mean over the round unless `normalize` is "none"."""
 
-    loss: HeldOutLoss
+    loss: LearnLoss
     temperature: float = 1.0
     normalize: Normalize = "mean"
 

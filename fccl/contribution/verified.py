@@ -2,7 +2,7 @@
 
 Exponentiated-gradient descent on the simplex of weights (Kivinen & Warmuth 1997). With x the round's adapter, u_i
 client i's update, b_i how much of its change is believed (`fccl.contribution.prior.shares`), theta(w) = sum_i w_i u_i,
-L the held-out loss, p the prior and w = p at k = 0:
+L the loss on the examples that weights may use, p the prior and w = p at k = 0:
 
     d_i = b_i <grad L(theta(w)), u_i - x>,   d_i <- d_i - sum_j w_j d_j,   s = min(max_j |d_j|, 3 sum_j p_j |d_j|)
     log w_i <- log w_i - (1/T) clip(d_i / s, -1, 1) / sqrt(k + 1),   normalise
@@ -30,7 +30,7 @@ from itertools import chain
 from fccl.adapters.adapter import Adapter
 from fccl.aggregation.mean import weighted_mean
 from fccl.contribution.prior import Prior, prior_weights, shares, tilted
-from fccl.contribution.protocol import HeldOutLoss, Weighing
+from fccl.contribution.protocol import LearnLoss, Weighing
 from fccl.messages import ClientUpdate, FitTask
 from fccl.records.run import Verification
 
@@ -64,7 +64,7 @@ class _Point:
 class Verified:
     """Weights by exponentiated gradient: at most `steps` of strength 1 / `temperature`, from `prior`."""
 
-    loss: HeldOutLoss
+    loss: LearnLoss
     steps: int = 5
     temperature: float = 0.5
     prior: Prior = "samples"

@@ -18,7 +18,7 @@ from fccl.data.partition import partition
 from fccl.data.picture import draw_picture
 from fccl.data.shards import ClientShard, Examples, commit, is_complete, read_manifest, write_prepared
 from fccl.data.sources import BUILTIN, builtin_examples, digest_of, fingerprint, open_source
-from fccl.data.split import HELD_OUT, Split, split_by_instruction
+from fccl.data.split import SERVER_SPLITS, SPLITS, Split, split_by_instruction
 from fccl.data.synthetic import synthetic_pairs
 from fccl.data.topics import with_topics
 from fccl.errors import DataError
@@ -54,7 +54,7 @@ def prepare(spec: DataSpec, paths: DataPaths, on_progress: Progress | None = Non
         *split_by_instruction(sft.examples, va.examples, spec), spec.partition.num_topics, spec.seed
     )
     if spec.sft_data == BUILTIN:
-        sft_split = _with_vetted_held_out(sft_split)
+        sft_split = _with_vetted_splits(sft_split)
     if va.report is None:
         va_split = synthetic_pairs(sft_split, spec.max_va_examples, spec.seed)
     tell(f"dealing to {spec.partition.num_clients} clients")
@@ -62,13 +62,13 @@ def prepare(spec: DataSpec, paths: DataPaths, on_progress: Progress | None = Non
     tell(f"writing {paths.root}")
     splits: Mapping[Phase, Split[Any]] = {"sft": sft_split, "va": va_split}
     manifest = _manifest(spec, _reports(sft, va, va_split), splits, shards)
-    held_out = {(name, phase): splits[phase].parts()[name] for name in HELD_OUT for phase in PHASES}
-    manifest = manifest.model_copy(update={"files": write_prepared(paths, shards, held_out, draw_picture(manifest))})
+    server = {(name, phase): splits[phase].parts()[name] for name in SERVER_SPLITS for phase in PHASES}
+    manifest = manifest.model_copy(update={"files": write_prepared(paths, shards, server, draw_picture(manifest))})
     commit(paths, manifest)
     return manifest
 
 
-def _with_vetted_held_out(split: Split[SftExample]) -> Split[SftExample]:
+def _with_vetted_splits(split: Split[SftExample]) -> Split[SftExample]:
     """Some built-in demonstrations are unvetted, as people's are; those that a model is judged by must not be."""
 
     def vetted(examples: Sequence[SftExample]) -> tuple[SftExample, ...]:
@@ -203,7 +203,7 @@ def _manifest(
     return Manifest(
         spec=spec,
         sources=sources,
-        counts={name: {phase: len(splits[phase].parts()[name]) for phase in PHASES} for name in ("train", *HELD_OUT)},
+        counts={name: {phase: len(splits[phase].parts()[name]) for phase in PHASES} for name in SPLITS},
         topics=topics,
         topics_by_client={phase: tuple(_count(shard.of(phase), topics) for shard in shards) for phase in PHASES},
         noisy_clients=spec.noisy_clients,

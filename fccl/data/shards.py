@@ -1,4 +1,4 @@
-"""The prepared folder: one client's shard, the server's held-out files, and the manifest that makes them complete."""
+"""The prepared folder: one client's shard, the validation and test files, and the manifest that makes them complete."""
 
 from __future__ import annotations
 
@@ -91,9 +91,9 @@ def is_complete(paths: DataPaths, manifest: Manifest) -> bool:
 
 
 def write_prepared(
-    paths: DataPaths, shards: Sequence[ClientShard], held_out: Mapping[tuple[str, Phase], Examples], picture: bytes
+    paths: DataPaths, shards: Sequence[ClientShard], server: Mapping[tuple[str, Phase], Examples], picture: bytes
 ) -> dict[str, str]:
-    """Put the shards, the held-out files and the picture in the place of older ones; returns the SHA-256 of each data
+    """Put the shards, the server's files and the picture in the place of older ones; returns the SHA-256 of each data
     file, for the manifest.
 
     Everything is written beside first. The old manifest goes before the first folder is exchanged and the caller writes
@@ -106,11 +106,11 @@ def write_prepared(
     sweep(paths.root)
     with new_folder(paths.root / "prepared") as new:
         beside = DataPaths(new)
-        for file, examples in _files(beside, shards, held_out):
+        for file, examples in _files(beside, shards, server):
             write_examples(file, examples)
         write_bytes(beside.picture, picture)
         digests = {
-            file.relative_to(beside.root).as_posix(): sha256_of(file) for file, _ in _files(beside, shards, held_out)
+            file.relative_to(beside.root).as_posix(): sha256_of(file) for file, _ in _files(beside, shards, server)
         }
         with storage_errors(paths.root):
             paths.picture.unlink(missing_ok=True)
@@ -128,10 +128,10 @@ def commit(paths: DataPaths, manifest: Manifest) -> None:
 
 
 def _files(
-    paths: DataPaths, shards: Sequence[ClientShard], held_out: Mapping[tuple[str, Phase], Examples]
+    paths: DataPaths, shards: Sequence[ClientShard], server: Mapping[tuple[str, Phase], Examples]
 ) -> list[tuple[Path, Examples]]:
     clients = [(paths.shard(shard.client_id, phase), shard.of(phase)) for shard in shards for phase in PHASES]
-    return clients + [(paths.held_out(split, phase), examples) for (split, phase), examples in held_out.items()]
+    return clients + [(paths.server_split(split, phase), examples) for (split, phase), examples in server.items()]
 
 
 def _refuse_foreign_files(paths: DataPaths) -> None:

@@ -13,8 +13,8 @@ from fccl.data.examples import Example, PreferencePair, SftExample
 from fccl.errors import DataError
 from fccl.specs import DataSpec, Phase, named_seed
 
-HELD_OUT = ("validation", "test")
-SPLITS = ("train", *HELD_OUT)
+SERVER_SPLITS = ("validation", "test")
+SPLITS = ("train", *SERVER_SPLITS)
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ def group_key(instruction: str) -> str:
 def split_by_instruction(
     sft: Sequence[SftExample], va: Sequence[PreferencePair], spec: DataSpec
 ) -> tuple[Split[SftExample], Split[PreferencePair]]:
-    """Split both kinds so that an instruction held out in one is in the same split of the other, or not in it at all.
+    """Split both kinds so that an instruction of one is in the same split of the other, or not in it at all.
 
     Instructions are ranked by a hash of (seed, instruction). The kind with fewer distinct ones is split first, in order
     of rank. The other follows it where they share an instruction and fills up from the rest. The sizes are exact to one
     example when no kind has an instruction twice: the second kind's quotas are not smaller, so what it must follow
-    fits. A repeated instruction stays in one split, in training when there are more of it than the held-out split still
-    wants.
+    fits. A repeated instruction stays in one split, in training when there are more of it
+    than the validation and test splits still want.
 
     `va` may be empty (pairs made later). Raises `DataError` when there are too few distinct instructions for three
     splits.

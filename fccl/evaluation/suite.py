@@ -1,4 +1,4 @@
-"""One model on the held-out test split: perplexity, preferences, exact answers, generations."""
+"""One model on the test split: perplexity, preferences, exact answers, generations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The held-out test examples."""
+    """The test examples."""
 
     sft: Sequence[SftExample]
     va: Sequence[PreferencePair]

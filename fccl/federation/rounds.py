@@ -24,13 +24,13 @@ from fccl.contribution.reported import effective_clients
 from fccl.errors import DIVERGED, LOWER_RATE, AdapterError, BadAggregate, FederationError, UpdateRejected
 from fccl.federation.bounds import LARGEST, farthest, largest, measured, medians, too_long
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask
-from fccl.records.run import ExcludedClient, HeldOut, MedianNorms, RoundRecord
+from fccl.records.run import ExcludedClient, MedianNorms, RoundRecord, Validation
 from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec, named_seed
 from fccl.transports.protocol import Transport
 
 _RESUME = "mend the clients and resume the run: its complete rounds are kept"
 MEASURED_CLIENTS = 20  # updates in a round, up to which the error of averaging LoRA factors is measured
-Validate = Callable[[Phase, Adapter, Adapter | None], HeldOut]
+Validate = Callable[[Phase, Adapter, Adapter | None], Validation]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class _Settled:
     weighing: Weighing
     parts: Parts
     aggregated: Aggregated
-    held_out: HeldOut | None
+    validation: Validation | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +136,7 @@ class Federation:
             aggregation=self.aggregation.name,
             counted=None if aggregated.weights == weighing.weights else aggregated.weights,
             lora_error=self._lora_error(state.adapter, settled.parts, aggregated),
-            held_out=settled.held_out,
+            validation=settled.validation,
             verification=weighing.verification,
             adapter_sha256=aggregated.adapter.sha256,
             update_norm=distance(aggregated.adapter, state.adapter),
@@ -230,8 +230,8 @@ class Federation:
             try:
                 parts = Parts(weighing.weights, [update.adapter for update in updates])
                 aggregated = self._aggregate(state, parts)
-                held_out = self._held_out(task, aggregated.adapter)
-                return _Settled(tuple(updates), tuple(excluded), weighing, parts, aggregated, held_out)
+                validation = self._validated(task, aggregated.adapter)
+                return _Settled(tuple(updates), tuple(excluded), weighing, parts, aggregated, validation)
             except BadAggregate as error:
                 updates, excluded = self._leave_out(updates, excluded, self._suspects(task, updates, error))
 
@@ -266,12 +266,12 @@ class Federation:
         examples."""
         adapter = update.with_frozen(task.adapter).adapter.load()
         try:
-            self._held_out(task, adapter)
+            self._validated(task, adapter)
         except BadAggregate:
             return False
         return True
 
-    def _held_out(self, task: FitTask, adapter: Adapter) -> HeldOut | None:
+    def _validated(self, task: FitTask, adapter: Adapter) -> Validation | None:
         """On the server's validation split, if there is one. Raises `BadAggregate` where that is no finite number."""
         try:
             return self.validate(task.phase, adapter, task.reference) if self.validate else None

@@ -13,7 +13,7 @@ from fccl.contribution.reported import ContributionRule
 from fccl.contribution.validation_loss import ValidationLoss
 from fccl.contribution.verified import Verified
 from fccl.errors import FederationError, SettingsError
-from fccl.evaluation.held_out import Validator, VerificationLoss
+from fccl.evaluation.validation import Validator, VerificationLoss
 from fccl.federation.run_folder import RunFolder
 from fccl.records.evaluation import EvaluationOptions
 from fccl.specs import DataSpec

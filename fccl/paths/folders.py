@@ -41,7 +41,7 @@ class DataPaths:
     def shard(self, client_id: int, phase: str) -> Path:
         return self.clients / f"client_{client_id}_{phase}.jsonl"
 
-    def held_out(self, split: str, phase: str) -> Path:
+    def server_split(self, split: str, phase: str) -> Path:
         """`split` is `validation` or `test`."""
         return self.server / f"{split}_{phase}.jsonl"
 

@@ -1,7 +1,7 @@
 """What `fccl compare` says, as values: `results.json`, both ways. Imports no torch, so a reader of the file needs none.
 
-Losses are held-out losses on the test split: in SFT scenarios nats per response token, in VA scenarios the DPO loss
-(nats) per pair. Lower is better.
+Losses are those of the test split: in SFT scenarios nats per response token, in VA scenarios the DPO loss (nats) per
+pair. Lower is better.
 """
 
 from __future__ import annotations

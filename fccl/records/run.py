@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AliasChoices, Field, StringConstraints
 
 from fccl.specs import ClientId, Count, Loss, Phase, Rate, Round, Samples, Seconds, Time, Value
 
@@ -66,7 +66,7 @@ class ClientMetrics(Value):
     update_norm: float  # L2 norm of (update - global adapter)
 
 
-class HeldOut(Value):
+class Validation(Value):
     """The global adapter on the server's validation split after a round."""
 
     loss: float  # SFT rounds: nats per response token; VA rounds: DPO loss per pair
@@ -74,6 +74,9 @@ class HeldOut(Value):
         None  # VA rounds: share of pairs whose chosen response is likelier (sum of log-probs)
     )
     examples: int = Field(ge=1)
+
+
+_VALIDATION = AliasChoices("validation", "held_out")  # `held_out` in logs of version 0.1
 
 
 class ExcludedClient(Value):
@@ -122,7 +125,7 @@ class RoundRecord(Value):
     contributions: tuple[Contribution, ...]
     excluded: tuple[ExcludedClient, ...] = ()
     effective_clients: float = Field(ge=1)  # 1 / sum of squared weights
-    held_out: HeldOut | None = None
+    validation: Validation | None = Field(default=None, validation_alias=_VALIDATION)
     verification: Verification | None = None  # with a source that the server verifies
     aggregation: str = "fedavg"  # the rule, as `AGGREGATION` spells it
     counted: tuple[float, ...] | None = (
@@ -148,7 +151,8 @@ class RunEvent(Value):
     time: float
     round: int
     message: str = ""
-    held_out: HeldOut | None = None  # with `started`: the base model
+    # with `started`: the base model
+    validation: Validation | None = Field(default=None, validation_alias=_VALIDATION)
 
 
 class RunInfo(Value):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from fccl.records.evaluation import Estimate, EvaluationReport
-from fccl.records.run import ClientMetrics, HeldOut, RoundRecord, RunInfo
+from fccl.records.run import ClientMetrics, RoundRecord, RunInfo, Validation
 from fccl.specs import Value
 
 Figures = dict[str, float]
@@ -23,9 +23,9 @@ def step_of(record: RoundRecord) -> int:
     return record.round + 1
 
 
-def base_figures(base: HeldOut | None) -> Figures:
+def base_figures(base: Validation | None) -> Figures:
     """The base model, step 0."""
-    return {"sft/held_out_loss": base.loss} if base else {}
+    return {"sft/validation_loss": base.loss} if base else {}
 
 
 def round_figures(record: RoundRecord, metrics: Sequence[ClientMetrics]) -> Figures:
@@ -34,10 +34,10 @@ def round_figures(record: RoundRecord, metrics: Sequence[ClientMetrics]) -> Figu
     figures |= {"round/clients": len(record.clients), "round/excluded": len(record.excluded)}
     if record.seconds:
         figures["round/tokens_per_second"] = sum(each.tokens for each in metrics) / record.seconds
-    if record.held_out:
-        figures[f"{record.phase}/held_out_loss"] = record.held_out.loss
-        if record.held_out.preference_accuracy is not None:
-            figures[f"{record.phase}/preference_accuracy"] = record.held_out.preference_accuracy
+    if record.validation:
+        figures[f"{record.phase}/validation_loss"] = record.validation.loss
+        if record.validation.preference_accuracy is not None:
+            figures[f"{record.phase}/preference_accuracy"] = record.validation.preference_accuracy
     if record.verification:
         figures |= _numbers(f"verification_{record.phase}", record.verification)
     for client, weight, score, said in zip(

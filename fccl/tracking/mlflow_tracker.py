@@ -21,7 +21,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from fccl.paths import LogPaths
 from fccl.records.evaluation import EvaluationReport
-from fccl.records.run import ClientMetrics, HeldOut, RoundRecord, RunInfo
+from fccl.records.run import ClientMetrics, RoundRecord, RunInfo, Validation
 from fccl.tracking.figures import MARK, Figures, base_figures, evaluation_figures, round_figures, step_of
 from fccl.tracking.tracker import Status
 from fccl.view.evaluation_markdown import to_markdown
@@ -41,7 +41,7 @@ class Tracker:
         self._there: frozenset[int] = frozenset()  # steps that were written before
         self._step, self._time = 0, 0
 
-    def started(self, info: RunInfo, base: HeldOut | None) -> None:
+    def started(self, info: RunInfo, base: Validation | None) -> None:
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
         self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or self._own_store())

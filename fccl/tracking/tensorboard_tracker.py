@@ -13,15 +13,15 @@ from torch.utils.tensorboard.summary import hparams
 
 from fccl.paths import LogPaths
 from fccl.records.evaluation import EvaluationReport
-from fccl.records.run import ClientMetrics, HeldOut, RoundRecord, RunInfo
+from fccl.records.run import ClientMetrics, RoundRecord, RunInfo, Validation
 from fccl.storage.files import storage_errors
 from fccl.tracking.figures import Figures, base_figures, evaluation_figures, hyper_parameters, round_figures, step_of
 from fccl.tracking.tracker import Status
 from fccl.view.evaluation_markdown import to_markdown
 
 HEADLINES = (
-    "sft/held_out_loss",
-    "va/held_out_loss",
+    "sft/validation_loss",
+    "va/validation_loss",
     "va/preference_accuracy",
 )  # what runs are compared by, beside their settings
 
@@ -35,7 +35,7 @@ class Tracker:
         self._folder = paths.tensorboard
         self._step, self._time = 0, 0.0
 
-    def started(self, info: RunInfo, base: HeldOut | None) -> None:
+    def started(self, info: RunInfo, base: Validation | None) -> None:
         with storage_errors(self._folder):
             self._writer = cast(Any, SummaryWriter(str(self._folder), purge_step=0))
         self._time = info.created

@@ -17,7 +17,7 @@ from typing import Literal, Protocol, Self
 from fccl.errors import SettingsError
 from fccl.paths import LogPaths
 from fccl.records.evaluation import EvaluationReport
-from fccl.records.run import ClientMetrics, HeldOut, RoundRecord, RunEvent, RunInfo
+from fccl.records.run import ClientMetrics, RoundRecord, RunEvent, RunInfo, Validation
 from fccl.storage.reading import read_records
 
 Kind = Literal["none", "tensorboard", "mlflow", "wandb"]
@@ -33,7 +33,7 @@ log = logging.getLogger("fccl.tracking")
 class Tracker(Protocol):
     """Where the figures of a run go, beside its own logs."""
 
-    def started(self, info: RunInfo, base: HeldOut | None) -> None:
+    def started(self, info: RunInfo, base: Validation | None) -> None:
         """The run begins, or goes on; `base` is the base model on the validation split."""
 
     def round(self, record: RoundRecord, metrics: Sequence[ClientMetrics]) -> None:
@@ -49,7 +49,7 @@ class Tracker(Protocol):
 class NoTracker:
     """Keeps nothing."""
 
-    def started(self, info: RunInfo, base: HeldOut | None) -> None:
+    def started(self, info: RunInfo, base: Validation | None) -> None:
         return None
 
     def round(self, record: RoundRecord, metrics: Sequence[ClientMetrics]) -> None:
@@ -98,7 +98,7 @@ class Follower:
         )
         self._pass_on(lambda: self.tracker.ended(status))
 
-    def started(self, info: RunInfo, base: HeldOut | None) -> None:
+    def started(self, info: RunInfo, base: Validation | None) -> None:
         """Open the tracker for a new run.
 
         Raises `SettingsError` when it does not open: better no run than one whose figures go nowhere.
@@ -112,7 +112,7 @@ class Follower:
         self._open = True
 
     def resumed(
-        self, info: RunInfo, base: HeldOut | None, rounds: Iterable[tuple[RoundRecord, Sequence[ClientMetrics]]]
+        self, info: RunInfo, base: Validation | None, rounds: Iterable[tuple[RoundRecord, Sequence[ClientMetrics]]]
     ) -> None:
         """Open the tracker for a run that goes on, and tell it all rounds so far."""
         self._open = True
@@ -146,10 +146,10 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {said[0][:300]}" if said else type(error).__name__
 
 
-def base_so_far(paths: LogPaths) -> HeldOut | None:
+def base_so_far(paths: LogPaths) -> Validation | None:
     """The base model on the validation split, as the run found it when it started."""
     started = read_records(paths.progress, RunEvent, lambda row: row.get("event") == "started")
-    return next((event.held_out for event in started if event.held_out is not None), None)
+    return next((event.validation for event in started if event.validation is not None), None)
 
 
 def rounds_so_far(paths: LogPaths) -> Iterator[tuple[RoundRecord, Sequence[ClientMetrics]]]:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from fccl.paths import LogPaths
 from fccl.records.evaluation import EvaluationReport
-from fccl.records.run import ClientMetrics, HeldOut, RoundRecord, RunInfo
+from fccl.records.run import ClientMetrics, RoundRecord, RunInfo, Validation
 from fccl.specs import Value
 from fccl.storage.files import write_text
 from fccl.storage.reading import read_value
@@ -37,7 +37,7 @@ class Tracker:
         self._folder, self._mark = paths.root, paths.wandb_mark
         self._written = -1
 
-    def started(self, info: RunInfo, base: HeldOut | None) -> None:
+    def started(self, info: RunInfo, base: Validation | None) -> None:
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or PROJECT,
             id=info.run_id,

@@ -72,7 +72,7 @@ def matrix(comparison: Comparison) -> ScenarioTable:
         )
     head = ("method", *(scenario.title for scenario in comparison.scenarios))
     return ScenarioTable(
-        "Held-out perplexity (SFT) and DPO loss (preferences); ▲ better, ▼ worse, ≈ no difference to FedAvg",
+        "Test perplexity (SFT) and DPO loss (preferences); ▲ better, ▼ worse, ≈ no difference to FedAvg",
         head,
         tuple(lines),
     )
@@ -124,8 +124,8 @@ def notes(comparison: Comparison) -> list[str]:
         f"Intervals: 95 %, paired bootstrap over {scope} ({comparison.bootstrap_samples:,} resamples); not corrected "
         "for the number of comparisons."
         f"{width}{few} Before the verdict: in how many seeds the loss is lower than FedAvg's.",
-        f"Perplexity is exp of the mean held-out loss over seeds; {TIMES} FedAvg's: below 1 is better.",
-        "Gap closed: (FedAvg - method) / (FedAvg - oracle) in held-out loss; 100 % is as good as FedAvg without the "
+        f"Perplexity is exp of the mean test loss over seeds; {TIMES} FedAvg's: below 1 is better.",
+        "Gap closed: (FedAvg - method) / (FedAvg - oracle) in test loss; 100 % is as good as FedAvg without the "
         "bad clients. "
         f"{DASH}: FedAvg itself or no federation (base, alone, centralised); no oracle, or one that is not "
         "significantly better than FedAvg, "

@@ -53,7 +53,7 @@ def _parts(report: EvaluationReport) -> Iterator[str]:
 def _what(report: EvaluationReport) -> str:
     cut = f" {report.truncated} of these were cut to fit the context." if report.truncated else ""
     return (
-        f"{quoted(report.model)} on the held-out test split: {report.sft_examples:,} instructions with "
+        f"{quoted(report.model)} on the test split: {report.sft_examples:,} instructions with "
         f"{report.models[0].tokens:,} response tokens, "
         f"{report.va_pairs:,} preference pairs.{cut} Bold is the best of a row; higher is better "
         "unless the row says otherwise."

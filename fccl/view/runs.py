@@ -98,7 +98,7 @@ class RunReader:
             unreadable=log.unreadable + metrics.unreadable,
             written=self._logs.written(self._hearing),
             base=next(
-                (event.held_out for event in log.events if event.event == "started" and event.held_out is not None),
+                (event.validation for event in log.events if event.event == "started" and event.validation is not None),
                 None,
             ),
         )

@@ -38,8 +38,8 @@ def glance(view: RunView, now: float) -> Glance:
         progress=max(facts.progress, view.furthest),
         seconds_left=_seconds_left(facts),
         clients=tuple(_client_row(facts, client) for client in facts.clients),
-        held_out_loss=last.get("held_out_loss"),
-        held_out_phase=facts.last_phase if "held_out_loss" in last else None,
+        validation_loss=last.get("validation_loss"),
+        validation_phase=facts.last_phase if "validation_loss" in last else None,
         preference_accuracy=last.get("preference_accuracy"),
         base_loss=None if view.base is None else view.base.loss,
         effective_clients=last.get("effective_clients"),
@@ -117,7 +117,7 @@ class _Facts:
             return {}
         figures = {
             name: float(found[name].iloc[-1])
-            for name in ("clients", "effective_clients", "held_out_loss", "preference_accuracy")
+            for name in ("clients", "effective_clients", "validation_loss", "preference_accuracy")
         }
         return {name: figure for name, figure in figures.items() if math.isfinite(figure)}
 

@@ -141,7 +141,7 @@ def _agrees(record: RoundRecord | RunEvent) -> bool:
 
 
 def _round_row(record: RoundRecord) -> Row:
-    held_out, verified = record.held_out, record.verification
+    validation, verified = record.validation, record.verification
     return (
         record.round,
         record.phase,
@@ -151,8 +151,8 @@ def _round_row(record: RoundRecord) -> Row:
         len(record.clients),
         len(record.excluded),
         record.effective_clients,
-        None if held_out is None else held_out.loss,
-        None if held_out is None else held_out.preference_accuracy,
+        None if validation is None else validation.loss,
+        None if validation is None else validation.preference_accuracy,
         record.update_norm,
         record.adapter_sha256,
         record.aggregation,

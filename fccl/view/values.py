@@ -16,7 +16,7 @@ from fccl.paths import LogPaths
 from fccl.records.comparison import Comparison
 from fccl.records.evaluation import EvaluationReport
 from fccl.records.manifest import Manifest
-from fccl.records.run import ClientStatus, HeldOut, Rejection, RunEvent, RunInfo, RunState
+from fccl.records.run import ClientStatus, Rejection, RunEvent, RunInfo, RunState, Validation
 from fccl.specs import Phase
 
 # One row a round.
@@ -30,7 +30,7 @@ ROUNDS = {
     "excluded": "int64",
     "effective_clients": "float64",  # 1 / sum w²
     # nats per response token (sft), DPO loss per pair (va); NaN when the run has no validation
-    "held_out_loss": "float64",
+    "validation_loss": "float64",
     "preference_accuracy": "float64",  # va rounds, 0 ... 1; else NaN
     "update_norm": "float64",
     "adapter_sha256": "str",
@@ -38,7 +38,7 @@ ROUNDS = {
     "lora_error": "float64",  # 0 ..., a share of the norm; NaN when it was not measured
     "verify_examples": "float64",  # these four: NaN in a round that the server did not verify
     "verify_seconds": "float64",
-    # of the mean with the prior's weights, on these examples; in the unit of held_out_loss; NaN when it is not finite
+    # of the mean with the prior's weights, on these examples; in the unit of validation_loss; NaN when it is not finite
     "loss_prior": "float64",
     "loss_weights": "float64",  # of the mean with the round's weights
 }
@@ -92,7 +92,7 @@ class RunView:
     evaluation: EvaluationReport | None
     manifest: Manifest | None
     unreadable: int  # complete lines that are no record of this run's form
-    base: HeldOut | None  # the base model on the validation split
+    base: Validation | None  # the base model on the validation split
     beating: frozenset[int] = (
         frozenset()
     )  # clients that are processes of their own, so they beat when idle too: their newest heartbeat is in EXCHANGE_DIR
@@ -151,8 +151,8 @@ class Glance:
     progress: float  # 0 ... 1, the open round counted by its clients' steps
     seconds_left: float | None  # None: nothing to judge by yet, or nothing left
     clients: tuple[ClientRow, ...]
-    held_out_loss: float | None  # of the last complete round
-    held_out_phase: Phase | None
+    validation_loss: float | None  # of the last complete round
+    validation_phase: Phase | None
     preference_accuracy: float | None
     base_loss: float | None  # nats per response token; to compare with an SFT round's loss only
     effective_clients: float | None

@@ -221,8 +221,8 @@ def test_a_line_says_what_a_trial_came_to():
             result.model_copy(update={"losses": (), "units": (), "trouble": ("round 2 broke",)}),
         )
     assert [line.strip() for line in said.getvalue().splitlines()] == [
-        "1/3 shuffled · fedavg · seed 1: held-out loss 1.0000, 2 s",
-        "2/3 shuffled · alone · seed 1: held-out loss 1.0000 (of each client 0.7500 to 1.2500), 2 s",
+        "1/3 shuffled · fedavg · seed 1: test loss 1.0000, 2 s",
+        "2/3 shuffled · alone · seed 1: test loss 1.0000 (of each client 0.7500 to 1.2500), 2 s",
         "3/3 shuffled · median · seed 1: not finite, 2 s (round 2 broke)",
     ]
 

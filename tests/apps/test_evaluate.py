@@ -22,9 +22,9 @@ EVIL = "[red]no markup[/red] \x1b[2J"
 def folders(tmp_path):
     data, logs = DataPaths(tmp_path / "data"), LogPaths(tmp_path / "logs")
     sft = [SftExample(f"Say {n} {EVIL}", "a bird", topic=("birds", "fruit")[n % 2], answer="a bird") for n in range(12)]
-    write_examples(data.held_out("test", "sft"), sft)
+    write_examples(data.server_split("test", "sft"), sft)
     write_examples(
-        data.held_out("test", "va"),
+        data.server_split("test", "va"),
         [PreferencePair(f"Say {n}", "a bird", "Go away.", flaw=f"flaw {n % 2}") for n in range(10)],
     )
     return data, logs

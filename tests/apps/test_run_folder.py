@@ -115,7 +115,7 @@ def test_a_run_is_evaluated_on_its_own_data_alone(data, capsys):
     begun(settings, data)
     info = info_of(settings, data)
     assert own_data(data, info).files
-    with open(data.held_out("test", "sft"), "a") as file:
+    with open(data.server_split("test", "sft"), "a") as file:
         file.write("\n")
     with pytest.raises(StorageError, match="is not what it was when the data was prepared"):
         own_data(data, info)

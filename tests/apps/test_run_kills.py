@@ -19,7 +19,7 @@ from fccl.data.shards import read_manifest
 from fccl.federation.run_folder import RunFolder
 from fccl.paths import DataPaths, LogPaths
 from fccl.records.journal import Journal
-from fccl.records.run import HeldOut
+from fccl.records.run import Validation
 from fccl.storage.files import new_folder, replace_folder, sha256_of, write_text
 from fccl.storage.reading import read_rows
 from fccl.storage.temporary import is_temporary
@@ -27,7 +27,7 @@ from fccl.testing.toy import START, ToyLearner, shard
 from fccl.tracking.tracker import Follower, NoTracker
 from fccl.transports.in_process import InProcessTransport
 
-BASE = HeldOut(loss=5.0, examples=3)
+BASE = Validation(loss=5.0, examples=3)
 CLIENTS, ROUNDS = 2, 2
 
 
@@ -150,7 +150,7 @@ def require_whole(logs, expected):
     """
     rows = list(read_rows(logs.progress))
     started = [row for row in rows if row["event"] == "started"]
-    assert [row["held_out"]["loss"] for row in started] == [BASE.loss]
+    assert [row["validation"]["loss"] for row in started] == [BASE.loss]
     assert [row["round"] for row in rows if row["event"] == "round"] == list(range(ROUNDS))
     assert sum(row["event"] == "finished" for row in rows) == 1
     assert len({row["run_id"] for row in rows}) == 1

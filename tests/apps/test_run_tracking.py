@@ -74,5 +74,5 @@ def test_a_run_that_is_killed_and_resumed_is_in_the_tracker_once(tmp_path):
     assert [(event.step, event.value) for event in events.Scalars("round/effective_clients")] == [
         (record.round + 1, pytest.approx(record.effective_clients)) for record in records
     ]
-    assert [event.step for event in events.Scalars("sft/held_out_loss")] == [0, 1, 2]
+    assert [event.step for event in events.Scalars("sft/validation_loss")] == [0, 1, 2]
     assert len(events.Scalars("evaluation_FedVA/perplexity")) == 1

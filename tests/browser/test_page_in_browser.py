@@ -221,7 +221,7 @@ MARKS = "[data-testid=stVegaLiteChart] .mark-symbol.role-mark path"
 
 
 def test_the_charts_take_new_rounds(running, visit):
-    """Points of the clients' and of the held-out loss: four for every round."""
+    """Points of the clients' and of the validation loss: four for every round."""
     logs, url = running
     here = visit(url)
     here.until("([marks, count]) => document.querySelectorAll(marks).length === count", [MARKS, 12])

@@ -45,7 +45,7 @@ def test_a_trial_is_a_federation_judged_on_the_test_split(workshop, tiny_model):
     assert all(sum(each.weights) == pytest.approx(1) for each in result.rounds)
     assert result.weighing_seconds > 0
     assert not result.trouble
-    examples = read_examples(DataPaths(one.data).held_out("test", "sft"), SftExample)
+    examples = read_examples(DataPaths(one.data).server_split("test", "sft"), SftExample)
     assert len(result.losses) == len(result.units) == len(examples)
     rows = encode_sft(tiny_model.tokenizer, examples, 128)
     assert tiny_model.adapter().sha256 == result.adapter_sha256  # scoring leaves it loaded
@@ -204,7 +204,7 @@ def test_va_is_judged_by_the_dpo_loss_against_its_start(workshop, tiny_model):
     assert [len(each.clients) for each in result.rounds] == [4, 4]
     start = start_adapter(shop.resources, one)
     pairs = encode_pairs(
-        tiny_model.tokenizer, read_examples(DataPaths(one.data).held_out("test", "va"), PreferencePair), 128
+        tiny_model.tokenizer, read_examples(DataPaths(one.data).server_split("test", "va"), PreferencePair), 128
     )
     now = score_pairs(tiny_model, pairs, 32)
     tiny_model.load(start)

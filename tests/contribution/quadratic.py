@@ -1,4 +1,4 @@
-"""A held-out loss with a formula: L(theta) = 1/2 (theta - t)' H (theta - t), over adapters of a few numbers."""
+"""A loss with a formula: L(theta) = 1/2 (theta - t)' H (theta - t), over adapters of a few numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def flat(adapter: Adapter) -> np.ndarray:
 
 @dataclass
 class Quadratic:
-    """`HeldOutLoss` with target `t` and a diagonal H. Above `limit` the loss overflows.
+    """`LearnLoss` with target `t` and a diagonal H. Above `limit` the loss overflows.
 
     `asked` counts the calls by name.
     """

@@ -13,7 +13,7 @@ from fccl.config import load_settings
 from fccl.contribution.verified import Verified
 from fccl.data.examples import PreferencePair, SftExample, read_examples
 from fccl.data.shards import load_shard
-from fccl.evaluation.held_out import Validator, VerificationLoss
+from fccl.evaluation.validation import Validator, VerificationLoss
 from fccl.federation.bounds import measured, too_long
 from fccl.messages import ClientUpdate, FitTask
 from fccl.model.loading import load_model
@@ -42,8 +42,8 @@ def first_round(tmp_path_factory):
     settings, paths = load_settings(arguments), DataPaths(data)
     model = load_model(settings.model_spec())
     sft, va = (
-        read_examples(paths.held_out("validation", "sft"), SftExample),
-        read_examples(paths.held_out("validation", "va"), PreferencePair),
+        read_examples(paths.server_split("validation", "sft"), SftExample),
+        read_examples(paths.server_split("validation", "va"), PreferencePair),
     )
     rule = Verified(
         VerificationLoss(Validator(model, sft, va, beta=settings.dpo_beta, batch_size=settings.eval_batch_size), 32)

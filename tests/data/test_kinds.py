@@ -50,7 +50,7 @@ def prepared(folder, sft_data, va_data="synthetic"):
         paths,
     )
     held = {
-        kind: [one for split in ("validation", "test") for one in read_examples(paths.held_out(split, phase), kind)]
+        kind: [one for split in ("validation", "test") for one in read_examples(paths.server_split(split, phase), kind)]
         for phase, kind in KINDS
     }
     shards = [load_shard(paths, client) for client in range(2)]

@@ -76,7 +76,7 @@ def check(paths, manifest):
     """What must hold of every prepared folder without noise."""
     clients = manifest.spec.partition.num_clients
     held = {
-        (split, phase): read_examples(paths.held_out(split, phase), KIND[phase])
+        (split, phase): read_examples(paths.server_split(split, phase), KIND[phase])
         for split in ("validation", "test")
         for phase in PHASES
     }
@@ -119,7 +119,7 @@ def test_small_files_whole(small, tmp_path):
         *(
             pair
             for split in ("validation", "test")
-            for pair in read_examples(paths.held_out(split, "va"), PreferencePair)
+            for pair in read_examples(paths.server_split(split, "va"), PreferencePair)
         ),
     ]
     assert Counter((pair.preferred, pair.dispreferred) for pair in everything) == Counter(
@@ -148,12 +148,13 @@ def test_real_texts(tmp_path):
 
 
 @pytest.mark.usefixtures("without_picture")
-def test_builtin_held_out_responses_are_vetted_and_some_demonstrations_are_not(tmp_path):
+def test_builtin_validation_and_test_responses_are_vetted_and_some_demonstrations_are_not(tmp_path):
     paths = DataPaths(tmp_path)
     prepare(spec_of("builtin", "builtin", clients=3), paths)
     for split in ("validation", "test"):
         assert all(
-            example.response == example.answer for example in read_examples(paths.held_out(split, "sft"), SftExample)
+            example.response == example.answer
+            for example in read_examples(paths.server_split(split, "sft"), SftExample)
         )
     shards = [example for client in range(3) for example in load_shard(paths, client).sft]
     unvetted = sum(example.response != example.answer for example in shards) / len(shards)
@@ -178,8 +179,8 @@ def test_synthetic_pairs_say_so_and_stay_within_their_split(small, tmp_path):
     check(paths, manifest)
     report = manifest.sources[1]
     assert (report.name, report.kind, report.examples) == ("synthetic", "synthetic", 30)
-    own = {example.response for example in read_examples(paths.held_out("test", "sft"), SftExample)}
-    assert {pair.preferred for pair in read_examples(paths.held_out("test", "va"), PreferencePair)} <= own
+    own = {example.response for example in read_examples(paths.server_split("test", "sft"), SftExample)}
+    assert {pair.preferred for pair in read_examples(paths.server_split("test", "va"), PreferencePair)} <= own
 
 
 @pytest.mark.usefixtures("without_picture")

@@ -26,7 +26,7 @@ def shards_of(count, mark=""):
     ]
 
 
-def held_out(mark=""):
+def server_splits(mark=""):
     return {
         (split, phase): [SftExample(f"H{split}{mark}", "A")]
         if phase == "sft"
@@ -62,7 +62,7 @@ def manifest_of(digests, clients):
 
 def prepared(root, clients, mark=""):
     paths = DataPaths(root)
-    commit(paths, manifest_of(write_prepared(paths, shards_of(clients, mark), held_out(mark), b""), clients))
+    commit(paths, manifest_of(write_prepared(paths, shards_of(clients, mark), server_splits(mark), b""), clients))
     return paths
 
 
@@ -162,7 +162,7 @@ def test_a_preparation_cut_between_the_folders_leaves_no_manifest(tmp_path, monk
 
     monkeypatch.setattr(shards_module, "replace_folder", cut)
     with pytest.raises(Cut):
-        write_prepared(paths, shards_of(2, "new"), held_out("new"), b"")
+        write_prepared(paths, shards_of(2, "new"), server_splits("new"), b"")
     assert not paths.manifest.exists()
     monkeypatch.undo()
     prepared(tmp_path, 2, mark="new")
@@ -179,7 +179,7 @@ def test_a_full_disk_is_one_error_and_the_older_data_stay_whole(tmp_path, monkey
 
     monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(StorageError, match="the disk is full"):
-        write_prepared(paths, shards_of(2, "new"), held_out("new"), b"")
+        write_prepared(paths, shards_of(2, "new"), server_splits("new"), b"")
     monkeypatch.undo()
     assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == before
     assert is_complete(paths, read_manifest(paths))

@@ -1,4 +1,4 @@
-"""The split: nothing held out is ever trained on, in either kind; sizes; nothing lost."""
+"""The split: nothing of the server is ever trained on, in either kind; sizes; nothing lost."""
 
 from collections import Counter
 
@@ -45,7 +45,7 @@ INSTRUCTIONS = st.lists(
 
 @given(INSTRUCTIONS, INSTRUCTIONS, st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32))
 @settings(deadline=None, max_examples=few(40))
-def test_what_is_held_out_in_one_kind_is_in_the_same_split_of_the_other(sft, va, test, validation, seed):
+def test_an_instruction_of_a_server_split_is_in_the_same_split_of_the_other_kind(sft, va, test, validation, seed):
     both = split_by_instruction(sft_of(sft), va_of(va), spec_of(test, validation, seed))
     for name in SPLITS:
         for other in SPLITS:
@@ -93,7 +93,7 @@ def test_a_large_group_goes_to_training():
     assert (len(split.test), len(split.validation)) == (20, 10)
 
 
-def test_when_every_group_is_too_large_a_smallest_one_is_held_out():
+def test_when_every_group_is_too_large_a_smallest_one_goes_to_the_server():
     split, _ = split_by_instruction(sft_of(["a"] * 2 + ["b"] * 3 + ["c"] * 2), [], spec_of())
     assert keys(split.train) == {"b"}
 

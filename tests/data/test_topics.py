@@ -55,7 +55,7 @@ def test_texts_without_words(instructions):
     assert text_topics(instructions, instructions, 4, seed=0) == [UNNAMED] * len(instructions)
 
 
-def test_both_kinds_share_their_topics_and_held_out_examples_have_one_too():
+def test_both_kinds_share_their_topics_and_examples_of_every_split_have_one():
     sft = Split(
         tuple(SftExample(text, "A") for subject in WORDS for text in texts(subject, 20)),
         (SftExample("bake bread", "A"),),

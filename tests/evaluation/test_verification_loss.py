@@ -17,8 +17,8 @@ from fccl.aggregation.mean import weighted_mean
 from fccl.contribution.leave_one_out import LeaveOneOut
 from fccl.contribution.validation_loss import ValidationLoss
 from fccl.contribution.verified import Verified
-from fccl.evaluation.held_out import Validator, VerificationLoss, proportional_draw
 from fccl.evaluation.suite import Split
+from fccl.evaluation.validation import Validator, VerificationLoss, proportional_draw
 from fccl.messages import ClientUpdate, FitTask
 from fccl.model.scoring import score_pairs, score_sft
 from fccl.records.run import Contribution, TrainingReport
@@ -164,11 +164,11 @@ def test_the_task_s_number_of_threads_is_used(tiny_model, loss, task, clients, m
 
 
 def test_the_reference_is_scored_once_and_shared_with_the_validation(tiny_model, split, task, clients, monkeypatch):
-    from fccl.evaluation import held_out
+    from fccl.evaluation import validation
 
     loaded = []
     monkeypatch.setattr(
-        held_out,
+        validation,
         "score_pairs",
         lambda *arguments: loaded.append(tiny_model.adapter().sha256) or score_pairs(*arguments),
     )

@@ -17,7 +17,7 @@ from fccl.errors import AdapterError, FederationError
 from fccl.federation.run_folder import RunFolder
 from fccl.paths import LogPaths
 from fccl.records.journal import Journal
-from fccl.records.run import HeldOut, MedianNorms, RunInfo
+from fccl.records.run import MedianNorms, RunInfo, Validation
 from fccl.testing.lora_toy import MODEL as LORA_MODEL
 from fccl.testing.lora_toy import factors
 from fccl.testing.toy import START, ToyLearner, adapter, federation, shard
@@ -179,7 +179,7 @@ def limited(limit):
             raise AdapterError(
                 "the model's log-probabilities are not finite under this adapter", hint="a lower learning rate"
             )
-        return HeldOut(loss=1.0, examples=1)
+        return Validation(loss=1.0, examples=1)
 
     return validate
 

@@ -15,7 +15,7 @@ from fccl.apps.client_screen import ClientScreen
 from fccl.apps.progress import answer_line, screen_for
 from fccl.errors import UpdateRejected
 from fccl.messages import ClientFailure, ClientUpdate
-from fccl.records.run import ClientStatus, Contribution, Rejection, TrainingReport
+from fccl.records.run import ClientStatus, Contribution, Rejection, RunEvent, TrainingReport, Validation
 from fccl.specs import RoundPlan
 from fccl.storage.reading import parse
 from fccl.testing.toy import adapter
@@ -134,3 +134,11 @@ def test_what_a_client_says_does_nothing_to_the_terminal(text):
     console = Console(file=io.StringIO(), width=200)
     ClientScreen(console, 1).tell(text)
     assert console.file.getvalue().rstrip("\n").isprintable()
+
+
+@pytest.mark.parametrize("key", ["validation", "held_out"])
+def test_the_validation_figures_are_read_under_their_old_name_too(key):
+    line = {"event": "started", "run_id": "run", "time": 1.0, "round": 0, key: {"loss": 6.5, "examples": 96}}
+    event = RunEvent.model_validate_json(json.dumps(line))
+    assert event.validation == Validation(loss=6.5, examples=96)
+    assert "held_out" not in event.model_dump_json()

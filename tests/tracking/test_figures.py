@@ -12,8 +12,8 @@ from tests.view.logs import BASE
 def test_a_round_has_the_federations_figures_and_those_of_every_client(told):
     record, metrics = told.rounds()[2]
     figures = round_figures(record, metrics)
-    assert figures["va/held_out_loss"] == record.held_out.loss
-    assert figures["va/preference_accuracy"] == record.held_out.preference_accuracy
+    assert figures["va/validation_loss"] == record.validation.loss
+    assert figures["va/preference_accuracy"] == record.validation.preference_accuracy
     assert figures["round/effective_clients"] == record.effective_clients
     assert figures["round/update_norm"] == record.update_norm
     assert figures["round/seconds"] == record.seconds

@@ -34,7 +34,7 @@ INFO = RunInfo(run_id="run", created=0.0, settings={}, data_sha256="", versions=
 
 
 class Size:
-    """`HeldOutLoss`: half the squared norm of what clients train."""
+    """`LearnLoss`: half the squared norm of what clients train."""
 
     def examples(self, phase):
         return 1

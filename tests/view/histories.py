@@ -21,7 +21,7 @@ from fccl.records.evaluation import (
     TopicResult,
 )
 from fccl.records.manifest import Manifest, SourceReport
-from fccl.records.run import HeldOut, RunInfo, RunState
+from fccl.records.run import RunInfo, RunState, Validation
 from fccl.specs import DataSpec, PartitionSpec
 from fccl.view.values import EXCLUSIONS, METRICS, ROUNDS, SHARES, RunView
 
@@ -57,7 +57,7 @@ def view(clients: int = 3, rounds: int = 6, per_round: int = 0, seed: int = 0, r
             )
         )
         accuracy = np.nan if phase == "sft" else 0.6 + 0.3 * number / rounds
-        effective, held_out = 1 / float((weights**2).sum()), float(loss.mean())
+        effective, validation = 1 / float((weights**2).sum()), float(loss.mean())
         known = (
             number,
             phase,
@@ -67,12 +67,12 @@ def view(clients: int = 3, rounds: int = 6, per_round: int = 0, seed: int = 0, r
             len(chosen),
             0,
             effective,
-            held_out,
+            validation,
             accuracy,
             1.5,
             f"{number:064x}",
         )
-        totals.append((*known, "fedavg", 0.4 / (1 + number), 32.0, 0.5, 1.25 * held_out, held_out))
+        totals.append((*known, "fedavg", 0.4 / (1 + number), 32.0, 0.5, 1.25 * validation, validation))
     metrics = [
         table.assign(
             time=1000.0, seconds=2.0, tokens=900, tokens_per_second=450.0, steps=8, truncated=0, update_norm=2.0
@@ -97,7 +97,7 @@ def view(clients: int = 3, rounds: int = 6, per_round: int = 0, seed: int = 0, r
         evaluation=None,
         manifest=None,
         unreadable=0,
-        base=HeldOut(loss=6.5, examples=96),
+        base=Validation(loss=6.5, examples=96),
     )
 
 

@@ -13,17 +13,17 @@ from fccl.records.run import (
     ClientStatus,
     Contribution,
     ExcludedClient,
-    HeldOut,
     RoundRecord,
     RunEvent,
     RunInfo,
     RunState,
+    Validation,
 )
 from fccl.specs import DataSpec, PartitionSpec, Phase, Value
 
 BEGAN = 1000.0  # seconds since 1970
 ROUND_S = 100.0
-BASE = HeldOut(loss=6.5, examples=96)
+BASE = Validation(loss=6.5, examples=96)
 
 
 def line(record: Value) -> bytes:
@@ -62,7 +62,7 @@ class Logs:
         info = RunInfo(run_id=self.run_id, created=BEGAN, settings=text, data_sha256="", versions={})
         self.paths.run.write_bytes(line(info))
         self.commit(0)
-        self.event("started", BEGAN, held_out=BASE)
+        self.event("started", BEGAN, validation=BASE)
         return self
 
     def event(self, name: str, time: float, round: int = 0, **fields: object) -> None:
@@ -132,7 +132,7 @@ class Logs:
             ),
             excluded=tuple(ExcludedClient(client_id=client, reason="no answer") for client in excluded),
             effective_clients=float(len(good)),
-            held_out=HeldOut(loss=3.0 - 0.5 * number, preference_accuracy=accuracy, examples=96),
+            validation=Validation(loss=3.0 - 0.5 * number, preference_accuracy=accuracy, examples=96),
             adapter_sha256=f"{number:064x}",
             update_norm=2.5,
             seconds=ROUND_S,

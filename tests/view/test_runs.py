@@ -49,7 +49,9 @@ def toy_run(paths, learner, stop=99, resume=False):
     state = folder.resume(fed.plan) if resume else folder.start(INFO, fed.plan, START.adapter)
     event = "resumed" if resume else "started"
     folder.journal.write(
-        RunEvent(event=event, run_id="run", time=time.time(), round=state.next_round, held_out=None if resume else BASE)
+        RunEvent(
+            event=event, run_id="run", time=time.time(), round=state.next_round, validation=None if resume else BASE
+        )
     )
     for result in fed.run(state, InProcessTransport(learner, shard, folder.journal.heartbeat)):
         for update in result.updates:

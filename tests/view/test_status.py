@@ -51,7 +51,7 @@ def test_waiting_for_a_run(logs):
         0.0,
         None,
     )
-    assert (seen.clients, seen.held_out_loss, seen.base_loss, seen.effective_clients, seen.aggregated) == (
+    assert (seen.clients, seen.validation_loss, seen.base_loss, seen.effective_clients, seen.aggregated) == (
         (),
         None,
         None,
@@ -63,7 +63,7 @@ def test_waiting_for_a_run(logs):
 def test_a_run_that_has_begun(logs):
     seen = at(logs.begin(), BEGAN + 1)
     assert (seen.standing, seen.phase, seen.round, seen.total_rounds, seen.progress) == ("running", "sft", 0, 4, 0.0)
-    assert (seen.base_loss, seen.held_out_loss, seen.held_out_phase, seen.seconds_left) == (6.5, None, None, None)
+    assert (seen.base_loss, seen.validation_loss, seen.validation_phase, seen.seconds_left) == (6.5, None, None, None)
     assert [row.standing for row in seen.clients] == ["waiting"] * 3
 
 
@@ -74,12 +74,12 @@ def test_the_figures_of_the_last_complete_round(logs):
     logs.round(2, excluded=(1,))
     seen = at(logs, end_of(3) + 1)
     assert (seen.phase, seen.round, seen.progress) == ("va", 3, 0.75)
-    assert (seen.held_out_loss, seen.held_out_phase, seen.preference_accuracy) == (2.0, "va", 0.75)
+    assert (seen.validation_loss, seen.validation_phase, seen.preference_accuracy) == (2.0, "va", 0.75)
     assert (seen.effective_clients, seen.aggregated) == (2.0, 2)
     logs.round(3, commit=False)  # a record counts when the state says so
-    assert at(logs, end_of(4)).held_out_loss == 2.0
+    assert at(logs, end_of(4)).validation_loss == 2.0
     logs.commit(4)
-    assert at(logs, end_of(4)).held_out_loss == 1.5
+    assert at(logs, end_of(4)).validation_loss == 1.5
 
 
 def test_without_a_state_the_log_speaks(logs):
@@ -87,7 +87,7 @@ def test_without_a_state_the_log_speaks(logs):
     logs.round(0)
     logs.paths.state.unlink()
     seen = at(logs, end_of(1))
-    assert (seen.round, seen.total_rounds, seen.phase, seen.held_out_loss, seen.held_out_phase) == (
+    assert (seen.round, seen.total_rounds, seen.phase, seen.validation_loss, seen.validation_phase) == (
         1,
         4,
         "sft",

@@ -97,8 +97,8 @@ def test_a_source_without_a_prior_has_none():
 
 
 def test_a_run_without_validation_has_no_loss():
-    log = progress(changed(RECORD, held_out=None))
-    assert log.rounds.frame[["held_out_loss", "preference_accuracy"]].isna().all(axis=None)
+    log = progress(changed(RECORD, validation=None))
+    assert log.rounds.frame[["validation_loss", "preference_accuracy"]].isna().all(axis=None)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_run_without_validation_has_no_loss():
         {"verification": {"examples": LARGE}},
         {"verification": {"examples": 32, "loss_prior": math.inf}},
         {"lora_error": math.nan},
-        {"held_out": {"loss": math.nan, "preference_accuracy": None, "examples": 9}},
+        {"validation": {"loss": math.nan, "preference_accuracy": None, "examples": 9}},
         {"one": "field too many"},
         {"event": "lunch"},
         {"run_id": 5},
@@ -161,7 +161,7 @@ def test_a_number_that_no_column_holds_leaves_the_lines_beside_it(field):
 
 
 def test_an_event_that_no_number_holds_is_no_event():
-    event = {"event": "started", "run_id": "run", "time": 1.0, "round": LARGE, "message": "", "held_out": None}
+    event = {"event": "started", "run_id": "run", "time": 1.0, "round": LARGE, "message": "", "validation": None}
     assert progress(json.dumps(event).encode()).unreadable == 1
     assert progress(json.dumps(event | {"round": 0}).encode()).events[0].event == "started"
 

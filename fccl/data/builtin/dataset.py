@@ -16,7 +16,7 @@ from fccl.specs import named_seed
 
 VA_SHARE = 0.3
 # Demonstrations that people write are not all good: so many of the SFT responses have a flaw of manner, which value
-# alignment has to take out again. `answer` always is the good response, and the held-out splits have no other
+# alignment has to take out again. `answer` always is the good response, and validation and test have no other
 # (`fccl.data.prepare`).
 UNVETTED_SHARE = 0.3
 MANNERS = ("rude", "evasive", "rambling")

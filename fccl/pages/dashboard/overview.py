@@ -26,7 +26,7 @@ def show(hub: Hub, view: RunView) -> None:
     with first:
         client_losses(hub, view, phase, highlight)
     with second:
-        held_out(hub, view, phase)
+        validation(hub, view, phase)
     with third:
         heading("Clients now")
         clients.beats(hub, view.paths, clients.BRIEF)
@@ -88,14 +88,14 @@ def client_losses(hub: Hub, view: RunView, phase: Phase, highlight: tuple[int, .
     )
 
 
-def held_out(hub: Hub, view: RunView, phase: Phase) -> None:
-    """What the server's held-out split says."""
+def validation(hub: Hub, view: RunView, phase: Phase) -> None:
+    """The validation loss by round."""
     says = (
         f"Loss of the global adapter on the server's validation split by round, {phases.title(phase)}, in "
         f"{phases.of(phase).unit}"
     )
-    later = "The held-out loss appears when the first round is complete."
-    chart(hub, view, "Held-out loss", lambda: charts.held_out_loss(view, phase), says, later, phase, height=LOW_PX)
+    later = "The validation loss appears when the first round is complete."
+    chart(hub, view, "Validation loss", lambda: charts.validation_loss(view, phase), says, later, phase, height=LOW_PX)
 
 
 def accuracy(hub: Hub, view: RunView) -> None:

@@ -14,19 +14,19 @@ from fccl.view.values import Glance, RunView
 def show(view: RunView, found: Glance, now: float) -> None:
     """Five tiles that wrap on a narrow screen."""
     with st.container(key="tiles"):
-        held_out(found)
+        validation(found)
         accuracy(view, found)
         effective(found)
         clients(found)
         time_spent(view, found, now)
 
 
-def held_out(found: Glance) -> None:
-    """The held-out loss, against the base model in SFT rounds and against the reference policy in VA rounds."""
-    phase = found.held_out_phase
+def validation(found: Glance) -> None:
+    """The validation loss, against the base model in SFT rounds and against the reference policy in VA rounds."""
+    phase = found.validation_phase
     start = (phases.of(phase).start_loss if phase else None) or found.base_loss
-    label = "Held-out DPO loss" if phase == "va" else "Held-out loss" if phase else "Held-out loss of the base"
-    value = found.held_out_loss if phase else found.base_loss
+    label = "Validation DPO loss" if phase == "va" else "Validation loss" if phase else "Validation loss of the base"
+    value = found.validation_loss if phase else found.base_loss
     against = value - start if phase and value is not None and start is not None else None
     st.metric(
         label,

@@ -38,7 +38,7 @@ def show(hub: Hub, view: RunView) -> None:
 
 
 def curves(hub: Hub, view: RunView, other: RunView) -> None:
-    """The held-out losses of both phases, overlaid."""
+    """The validation losses of both phases, overlaid."""
     for column, phase in zip(st.columns(len(PHASES), gap="medium"), PHASES, strict=True):
         with column:
             chart(
@@ -46,7 +46,7 @@ def curves(hub: Hub, view: RunView, other: RunView) -> None:
                 view,
                 f"overlay {phase}",
                 lambda phase=phase: charts.overlay(view, other, phase),  # type: ignore[misc]
-                f"Held-out loss of both runs by round, {phases.title(phase)}",
+                f"Validation loss of both runs by round, {phases.title(phase)}",
                 f"Neither run has a complete round of {phases.title(phase)}.",
                 edition(other),
             )
@@ -63,13 +63,13 @@ def figures(view: RunView, other: RunView) -> None:
 def summary(view: RunView) -> dict[str, str]:
     """One run's column, as HTML cells by label."""
     found = glance(view, time.time())
-    sft = view.rounds[view.rounds["phase"] == "sft"]["held_out_loss"].dropna()
+    sft = view.rounds[view.rounds["phase"] == "sft"]["validation_loss"].dropna()
     cells = {
         "state": sentences.STANDING_WORDS[found.standing],
         "rounds complete": f"{found.round} of {found.total_rounds}",
-        "held-out loss after FedIT": words.loss(float(sft.iloc[-1]) if len(sft) else None),
-        "held-out DPO loss": words.loss(found.held_out_loss if found.held_out_phase == "va" else None),
-        "preference accuracy, held-out": sentences.percent(found.preference_accuracy),
+        "validation loss after FedIT": words.loss(float(sft.iloc[-1]) if len(sft) else None),
+        "validation DPO loss": words.loss(found.validation_loss if found.validation_phase == "va" else None),
+        "preference accuracy, validation": sentences.percent(found.preference_accuracy),
         "effective clients, last round": words.effective(found.effective_clients, found.aggregated),
         "exclusions": f"{len(view.exclusions):,}",
         "time of all rounds": words.duration(float(view.rounds["seconds"].sum()) if len(view.rounds) else None),

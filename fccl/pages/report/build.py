@@ -73,7 +73,7 @@ def _evaluation(view: RunView, found: Glance, draw: Figures) -> Section:
 
 
 def _training(view: RunView, draw: Figures) -> Section:
-    lead = "Held out: the global adapter on the server's validation split, after every round."
+    lead = "The global adapter on the server's validation split, after every round."
     if view.rounds.empty:
         return Section("training", "Training", empty=NO_ROUND)
     return Section("training", "Training", lead, figures.training(draw, view), (run_parts.rounds_table(view),))

@@ -116,7 +116,7 @@ def _scenario(comparison: Comparison, scenario: ScenarioInfo, wide: Drawn, narro
     losses = "On the server's validation split, mean over seeds. Lower is better."
     found = (
         *_figures("Weights by round", _weight_words(comparison, scenario), wide.weights[name], narrow.weights[name]),
-        *_figures("Held-out loss by round", losses, wide.losses[name], narrow.losses[name]),
+        *_figures("Validation loss by round", losses, wide.losses[name], narrow.losses[name]),
     )
     return Section(name, table.title, figures=found, tables=(scenario_table(table),))
 

@@ -59,7 +59,7 @@ def training(figures: Figures, view: RunView) -> tuple[Figure, ...]:
     """Losses and preference accuracy over rounds."""
     found: tuple[Figure, ...] = ()
     for phase in PHASES:
-        found += figures.draw(charts.held_out_loss(view, phase), _held_out(view, phase))
+        found += figures.draw(charts.validation_loss(view, phase), _validation_loss(view, phase))
         found += figures.draw(charts.client_losses(view, phase), _losses(view, phase))
     return found + figures.draw(charts.preference_accuracy(view), _accuracy(view))
 
@@ -116,8 +116,8 @@ def evaluation(figures: Figures, report: EvaluationReport) -> tuple[Figure, ...]
     )
 
 
-def _held_out(view: RunView, phase: Phase) -> str:
-    losses = view.rounds[view.rounds["phase"] == phase].set_index("round")["held_out_loss"].dropna()
+def _validation_loss(view: RunView, phase: Phase) -> str:
+    losses = view.rounds[view.rounds["phase"] == phase].set_index("round")["validation_loss"].dropna()
     if losses.empty:
         return ""
     return f"{_from_to(losses, words.loss)}; lower is better."

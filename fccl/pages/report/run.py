@@ -117,11 +117,11 @@ def _evaluated(report: EvaluationReport) -> tuple[Tile, ...]:
 
 
 def _validation(view: RunView) -> tuple[Tile, ...]:
-    losses = view.rounds[view.rounds["phase"] == "sft"]["held_out_loss"].dropna()
+    losses = view.rounds[view.rounds["phase"] == "sft"]["validation_loss"].dropna()
     accuracy = view.rounds["preference_accuracy"].dropna()
     base = f"base model {words.loss(view.base.loss)}" if view.base else ""
     return (
-        Tile("Held-out loss, SFT", words.loss(float(losses.iloc[-1])) if len(losses) else DASH, base),
+        Tile("Validation loss, SFT", words.loss(float(losses.iloc[-1])) if len(losses) else DASH, base),
         Tile(
             "Preference accuracy",
             sentences.percent(float(accuracy.iloc[-1])) if len(accuracy) else DASH,
@@ -140,7 +140,7 @@ def rounds_table(view: RunView) -> Table:
         "phase",
         "clients",
         "effective",
-        "held-out loss",
+        "validation loss",
         "preference accuracy",
         "update norm",
         "time",
@@ -157,7 +157,7 @@ def _round(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
         phases.title(row["phase"]),
         f"{row['clients']} of {row['selected']}",
         f"{row['effective_clients']:.2f}",
-        words.loss(row["held_out_loss"]),
+        words.loss(row["validation_loss"]),
         sentences.percent(row["preference_accuracy"]),
         f"{row['update_norm']:.3f}",
         words.duration(row["seconds"]),

@@ -12,11 +12,11 @@ from fccl.view.charts.influence import prior_and_weight, weight_against_samples,
 from fccl.view.charts.lines import (
     client_losses,
     effective_clients,
-    held_out_loss,
     lora_error,
     overlay,
     preference_accuracy,
     scores,
+    validation_loss,
 )
 from fccl.view.charts.parts import Picture
 from fccl.view.charts.verification import verification_gain, verification_seconds
@@ -28,13 +28,13 @@ __all__ = [
     "effective_clients",
     "evaluation",
     "gap_closed",
-    "held_out_loss",
     "lora_error",
     "overlay",
     "preference_accuracy",
     "prior_and_weight",
     "scores",
     "topics",
+    "validation_loss",
     "verification_gain",
     "verification_seconds",
     "weight_against_samples",

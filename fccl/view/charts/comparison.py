@@ -36,7 +36,7 @@ def gap_closed(comparison: Comparison, scenario: ScenarioInfo) -> Picture | None
     y = alt.Y("method:N", sort=names, title=None, axis=alt.Axis(grid=False, labelLimit=170))
     axis = alt.Axis(format="%", labelOverlap=True, tickCount=6)
     scale = alt.Scale(domain=[low, high], nice=False, padding=38)
-    x = alt.X("low:Q", title="share of the gap in held-out loss", axis=axis, scale=scale)
+    x = alt.X("low:Q", title="share of the gap in test loss", axis=axis, scale=scale)
     colour = alt.Color("verdict:N", scale=colours, legend=key)
     tips = [
         tip("method", "method"),

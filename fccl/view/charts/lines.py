@@ -56,25 +56,25 @@ def scores(view: RunView, phase: Phase | None = None, highlight: Sequence[int] =
 
 
 @unchecked
-def held_out_loss(view: RunView, phase: Phase) -> Picture | None:
+def validation_loss(view: RunView, phase: Phase) -> Picture | None:
     """The global adapter's loss on the validation split, with what the phase began from as a rule."""
-    rounds = view.rounds[view.rounds["phase"] == phase].dropna(subset=["held_out_loss"])
+    rounds = view.rounds[view.rounds["phase"] == phase].dropna(subset=["validation_loss"])
     if rounds.empty:
         return None
     facts = phases.of(phase)
     start = facts.start_loss or (view.base.loss if view.base else None)
-    lowest = float(rounds["held_out_loss"].min())
+    lowest = float(rounds["validation_loss"].min())
     steep = start is not None and 0 < 6 * lowest < start
-    y = alt.Y("held_out_loss:Q", title=f"loss ({phases.of(phase).unit})", scale=alt.Scale(zero=False))
+    y = alt.Y("validation_loss:Q", title=f"loss ({phases.of(phase).unit})", scale=alt.Scale(zero=False))
     if steep and start:
         y = (
             y.title(f"loss ({phases.of(phase).unit}, log)")
             .scale(type="log", nice=False, padding=10)
             .axis(values=log_ticks(lowest, start), format=",.3~r")
         )
-    line, width = global_line(rounds, "held_out_loss", y, tip("held_out_loss", "held-out loss", ".4f"))
+    line, width = global_line(rounds, "validation_loss", y, tip("validation_loss", "validation loss", ".4f"))
     rules = [] if start is None else rule(start, f"{facts.start} {start:.2f}")
-    return titled([line, *rules], f"Held-out loss, {phases.of(phase).name}", [mean_note(width)])
+    return titled([line, *rules], f"Validation loss, {phases.of(phase).name}", [mean_note(width)])
 
 
 @unchecked
@@ -90,7 +90,7 @@ def preference_accuracy(view: RunView) -> Picture | None:
     line, width = global_line(
         rounds, "preference_accuracy", y, tip("preference_accuracy", "preference accuracy", ".1%")
     )
-    return titled([line, *rule(0.5, "chance")], "Held-out preference accuracy", [mean_note(width)])
+    return titled([line, *rule(0.5, "chance")], "Validation preference accuracy", [mean_note(width)])
 
 
 @unchecked
@@ -123,17 +123,17 @@ def lora_error(view: RunView) -> Picture | None:
 
 @unchecked
 def overlay(a: RunView, b: RunView, phase: Phase) -> Picture | None:
-    """Held-out loss of two runs, told apart by dash and by colour."""
+    """Validation loss of two runs, told apart by dash and by colour."""
     names = [a.run_id, b.run_id if b.run_id != a.run_id else f"{b.run_id} (again)"]
-    frames = [view.rounds[view.rounds["phase"] == phase].dropna(subset=["held_out_loss"]) for view in (a, b)]
+    frames = [view.rounds[view.rounds["phase"] == phase].dropna(subset=["validation_loss"]) for view in (a, b)]
     tables = [_of_phase(frame).assign(run=name) for frame, name in zip(frames, names, strict=True) if len(frame)]
     if not tables:
         return None
     table = pd.concat(tables, ignore_index=True)
     look = dict(zip(names, [(palette.GLOBAL, [1, 0]), (palette.LOSS, [6, 3])], strict=True))
-    y = alt.Y("held_out_loss:Q", title=f"loss ({phases.of(phase).unit})", scale=alt.Scale(zero=False))
-    chart = _two_lines(table, y, "run", look, tip("held_out_loss", "held-out loss", ".4f"), "round of the phase")
-    return titled([chart], f"Held-out loss of two runs, {phases.of(phase).name}")
+    y = alt.Y("validation_loss:Q", title=f"loss ({phases.of(phase).unit})", scale=alt.Scale(zero=False))
+    chart = _two_lines(table, y, "run", look, tip("validation_loss", "validation loss", ".4f"), "round of the phase")
+    return titled([chart], f"Validation loss of two runs, {phases.of(phase).name}")
 
 
 def _by_client(shares: pd.DataFrame, value: _Value, title: str, highlight: Sequence[int]) -> Picture | None:
@@ -237,5 +237,6 @@ def _two_lines(
 
 
 def _of_phase(rounds: pd.DataFrame) -> pd.DataFrame:
-    """The held-out losses by round of the phase, so that runs of different length lie upon each other."""
-    return averaged(rounds.assign(round=rounds["round"] - rounds["round"].min()), MOST_POINTS, [], ["held_out_loss"])[0]
+    """The validation losses by round of the phase, so that runs of different length lie upon each other."""
+    counted = rounds.assign(round=rounds["round"] - rounds["round"].min())
+    return averaged(counted, MOST_POINTS, [], ["validation_loss"])[0]

@@ -84,7 +84,7 @@ def test_the_header_in_the_preference_phase(page, logs):
     shown(page)
     assert sentence(page).startswith("Round 4 of 4, preference phase, 0 of 3 clients done")
     found = figures(page)
-    assert found["Held-out DPO loss"] == ("2.000", "1.307")  # 3 - 0.5 · 2, less log 2
+    assert found["Validation DPO loss"] == ("2.000", "1.307")  # 3 - 0.5 · 2, less log 2
     assert found["Preference accuracy"] == ("75.0 %", "")
     assert found["Effective clients"] == ("3.0 of 3", "")
     assert found["Clients done"][0] == "0 of 3"
@@ -93,9 +93,9 @@ def test_the_header_in_the_preference_phase(page, logs):
 
 def test_the_header_in_the_instruction_phase(page, tmp_path):
     logs = Logs(tmp_path / "logs").begin()
-    assert figures(shown(page))["Held-out loss of the base"] == ("6.500", "")
+    assert figures(shown(page))["Validation loss of the base"] == ("6.500", "")
     logs.round(0)
-    assert figures(shown(page))["Held-out loss"] == ("3.000", "-3.5")
+    assert figures(shown(page))["Validation loss"] == ("3.000", "-3.5")
     assert figures(page)["Preference accuracy"] == ("–", "")
 
 

@@ -13,7 +13,7 @@ from tests.view import histories
 VIEW = histories.view()
 DRAWN = {
     "client_losses": lambda: charts.client_losses(VIEW, "va"),
-    "held_out_loss": lambda: charts.held_out_loss(VIEW, "sft"),
+    "validation_loss": lambda: charts.validation_loss(VIEW, "sft"),
     "preference_accuracy": lambda: charts.preference_accuracy(VIEW),
     "weights_area": lambda: charts.weights_area(VIEW),
     "weights_heat": lambda: charts.weights_heat(VIEW),

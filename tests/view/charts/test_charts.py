@@ -26,7 +26,7 @@ MOST = 5_050
 PHASES = ("sft", "va")
 OF_A_RUN = {
     **{f"client_losses {phase}": lambda v, phase=phase: charts.client_losses(v, phase, (0, 3)) for phase in PHASES},
-    **{f"held_out_loss {phase}": lambda v, phase=phase: charts.held_out_loss(v, phase) for phase in PHASES},
+    **{f"validation_loss {phase}": lambda v, phase=phase: charts.validation_loss(v, phase) for phase in PHASES},
     **{
         f"overlay {phase}": lambda v, phase=phase: charts.overlay(v, view(2, 8, seed=9, run_id="other"), phase)
         for phase in PHASES
@@ -85,7 +85,7 @@ def test_every_run_has_charts_that_vega_lite_accepts(shape):
         chart = draw(run)
         if chart is None:
             assert rounds == 1, name
-            assert name.split()[0] in ("client_losses", "held_out_loss", "preference_accuracy", "scores")
+            assert name.split()[0] in ("client_losses", "validation_loss", "preference_accuracy", "scores")
             continue
         spec = chart.to_dict()  # held against the schema
         assert spec["width"] == "container"
@@ -129,7 +129,7 @@ def test_axes_have_titles_and_units():
                     or channel["field"] in ("at", "level", "middle", "weight")
                 ), (name, channel)
     assert (
-        encodings(charts.held_out_loss(view(3, 6), "sft").to_dict())[0]["y"]["title"]
+        encodings(charts.validation_loss(view(3, 6), "sft").to_dict())[0]["y"]["title"]
         == "loss (nats per response token)"
     )
     assert encodings(charts.client_losses(view(3, 6), "va").to_dict())[0]["y"]["title"] == "loss (nats per pair)"
@@ -152,8 +152,8 @@ def test_spans_of_rounds_cover_every_round_once_and_keep_the_phases_apart(sft, v
 
 
 def test_the_first_round_is_one():
-    spec = charts.held_out_loss(view(3, 6), "sft").to_dict()
-    assert all_data(spec, "held_out_loss")["at"].tolist() == [1, 2, 3]
+    spec = charts.validation_loss(view(3, 6), "sft").to_dict()
+    assert all_data(spec, "validation_loss")["at"].tolist() == [1, 2, 3]
     assert ticks_of(spec) == ["1", "2", "3"]
 
 
@@ -188,23 +188,23 @@ def test_of_more_the_median_the_band_and_those_that_were_asked_for():
 
 def test_the_base_model_and_the_reference_policy_are_rules():
     run = view(3, 6)
-    assert all_data(charts.held_out_loss(run, "sft").to_dict(), "level").to_dict("records") == [
+    assert all_data(charts.validation_loss(run, "sft").to_dict(), "level").to_dict("records") == [
         {"level": 6.5, "text": "base model 6.50"}
     ]
-    assert all_data(charts.held_out_loss(run, "va").to_dict(), "level")["level"].tolist() == pytest.approx(
+    assert all_data(charts.validation_loss(run, "va").to_dict(), "level")["level"].tolist() == pytest.approx(
         [math.log(2)]
     )
     without = replace(view(3, 6), base=None)
-    assert not any("level" in row for row in rows_of(charts.held_out_loss(without, "sft").to_dict()))
+    assert not any("level" in row for row in rows_of(charts.validation_loss(without, "sft").to_dict()))
 
 
 def test_a_base_far_above_is_drawn_on_a_logarithmic_axis():
     run = view(3, 6)
-    low = replace(run, rounds=run.rounds.assign(held_out_loss=0.4))
-    y = encodings(charts.held_out_loss(low, "sft").to_dict())[0]["y"]
+    low = replace(run, rounds=run.rounds.assign(validation_loss=0.4))
+    y = encodings(charts.validation_loss(low, "sft").to_dict())[0]["y"]
     assert y["scale"]["type"] == "log"
     assert "log" in y["title"]
-    assert "type" not in encodings(charts.held_out_loss(run, "sft").to_dict())[0]["y"]["scale"]
+    assert "type" not in encodings(charts.validation_loss(run, "sft").to_dict())[0]["y"]["scale"]
 
 
 @settings(max_examples=few(10), deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fccl.evaluation import held_out
-from fccl.evaluation.held_out import Validator
+from fccl.evaluation import validation
 from fccl.evaluation.preference import accuracy
+from fccl.evaluation.validation import Validator
 from fccl.model import scoring
 from fccl.model.encoding import encode_pairs, encode_sft
 from fccl.model.scoring import score_pairs, score_sft
@@ -58,10 +58,10 @@ def test_what_stays_the_same_is_computed_once(an_adapter, validator, monkeypatch
     def forbidden(*_):
         raise AssertionError("encoded twice")
 
-    monkeypatch.setattr(held_out, "score_pairs", counting)
+    monkeypatch.setattr(validation, "score_pairs", counting)
     first = validator("va", an_adapter(1), an_adapter(2))
     assert len(calls) == 2
-    monkeypatch.setattr(held_out, "encode_pairs", forbidden)
+    monkeypatch.setattr(validation, "encode_pairs", forbidden)
     assert validator("va", an_adapter(1), an_adapter(2)) == first
     assert len(calls) == 3
     assert validator("va", an_adapter(1), an_adapter(3)) != first

@@ -21,15 +21,15 @@ from fccl.model.encoding import Encoded, collate, encode_pairs, encode_sft
 from fccl.model.language_model import LanguageModel, cpu_threads
 from fccl.model.losses import dpo_losses, sequence_log_probs
 from fccl.model.scoring import EncodedPair, PairScores, length_sorted_batches, pair_log_probs, score_pairs, score_sft
-from fccl.records.run import HeldOut
+from fccl.records.run import Validation
 from fccl.specs import Phase, named_seed
 
 _Share = Callable[[list[int]], Tensor]
 
 
 class Validator:
-    """Called with a round's phase, its new adapter and, in VA rounds, the reference adapter; returns the held-out
-    figures.
+    """Scores the global adapter on the validation split. Called with a round's phase, its new adapter and, in VA
+    rounds, the reference adapter.
 
     The encoded rows are kept, and so are the reference policy's log-probabilities, as long as the reference is the
     same.
@@ -47,7 +47,7 @@ class Validator:
         self.model, self.sft, self.va, self.beta, self.batch_size = model, sft, va, beta, batch_size
         self._reference: tuple[str, PairScores] | None = None
 
-    def __call__(self, phase: Phase, adapter: Adapter, reference: Adapter | None) -> HeldOut:
+    def __call__(self, phase: Phase, adapter: Adapter, reference: Adapter | None) -> Validation:
         """Leaves `adapter` loaded.
 
         Raises `AdapterError`, and `ValueError` when a VA round comes without its reference.
@@ -64,13 +64,13 @@ class Validator:
         """The preference pairs of the split."""
         return encode_pairs(self.model.tokenizer, self.va, self.model.spec.max_length)
 
-    def _response_loss(self, adapter: Adapter) -> HeldOut:
+    def _response_loss(self, adapter: Adapter) -> Validation:
         """Nats per response token."""
         self.model.load(adapter)
         scores = score_sft(self.model, self.rows, self.batch_size)
-        return HeldOut(loss=float(scores.nll.sum() / scores.tokens.sum()), examples=len(self.rows))
+        return Validation(loss=float(scores.nll.sum() / scores.tokens.sum()), examples=len(self.rows))
 
-    def _preference_loss(self, adapter: Adapter, reference: Adapter | None) -> HeldOut:
+    def _preference_loss(self, adapter: Adapter, reference: Adapter | None) -> Validation:
         """Mean DPO loss against the reference, and preference accuracy by sum of log-probabilities."""
         if reference is None:
             raise ValueError("a VA round is validated against its reference adapter")
@@ -79,7 +79,7 @@ class Validator:
         now = score_pairs(self.model, self.pairs, self.batch_size)
         logs = [torch.from_numpy(part) for part in (now.chosen, now.rejected, before.chosen, before.rejected)]
         loss = dpo_losses(logs[0], logs[1], logs[2], logs[3], self.beta).mean()
-        return HeldOut(loss=float(loss), preference_accuracy=accuracy(now.margins), examples=len(self.pairs))
+        return Validation(loss=float(loss), preference_accuracy=accuracy(now.margins), examples=len(self.pairs))
 
     def reference_scores(self, reference: Adapter) -> PairScores:
         """log π_ref of all pairs: computed once, since the reference does not change between VA rounds.
