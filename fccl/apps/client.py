@@ -11,11 +11,11 @@ from pathlib import Path
 from fccl.apps.client_screen import ClientScreen
 from fccl.apps.console import plain_console
 from fccl.apps.output import terminate_as_interrupt
-from fccl.apps.places import require_apart
 from fccl.config import Settings
 from fccl.data.shards import ClientShard, load_shard
 from fccl.errors import SettingsError
 from fccl.keys import Keys, client_keys
+from fccl.library.places import require_apart
 from fccl.paths import DataPaths, ExchangePaths, KeyPaths, StatePaths
 from fccl.storage import temporary
 from fccl.storage.cache import Cache

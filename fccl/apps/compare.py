@@ -24,7 +24,6 @@ from fccl import __version__
 from fccl.aggregation.protocol import Aggregation
 from fccl.apps.console import plain_console
 from fccl.apps.output import terminate_as_interrupt
-from fccl.apps.places import require_apart
 from fccl.compare import methods, pictures, scenarios
 from fccl.compare.methods import METHODS, Method, MethodSettings
 from fccl.compare.plan import Design, Planner
@@ -39,6 +38,7 @@ from fccl.contribution.protocol import Weigher
 from fccl.errors import FcclError, SettingsError
 from fccl.evaluation.validation import Validator
 from fccl.library.narrow import aggregation_rule, data_spec, weigher
+from fccl.library.places import require_apart
 from fccl.model.language_model import LanguageModel
 from fccl.model.loading import load_model
 from fccl.model.weights import weights_sha256

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from fccl.adapters.adapter import Adapter, adapter_file, load_adapter
 from fccl.apps.console import plain_console
-from fccl.apps.places import require_apart
 from fccl.config import Settings, load_settings
 from fccl.data.shards import read_manifest
 from fccl.errors import FederationError, SettingsError, StorageError
 from fccl.federation.run_folder import RunFolder
+from fccl.library.places import require_apart
 from fccl.model.card import CardWriter
 from fccl.model.export import save_merged, save_peft
 from fccl.model.language_model import LanguageModel

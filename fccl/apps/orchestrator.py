@@ -12,13 +12,13 @@ from typing import Literal
 
 from fccl.apps.console import plain_console
 from fccl.apps.output import terminate_as_interrupt
-from fccl.apps.places import require_apart
 from fccl.apps.run import held, new_run, prepared_run, workable
 from fccl.config import Settings
 from fccl.errors import SettingsError
 from fccl.federation.run_folder import RunFolder
 from fccl.keys import server_keys
 from fccl.library.narrow import FREE_TO_CHANGE, recorded_settings, settled
+from fccl.library.places import require_apart
 from fccl.paths import DataPaths, ExchangePaths, KeyPaths, LogPaths
 from fccl.records.journal import Journal
 from fccl.records.run import RunEvent

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fccl.apps.places import require_apart
 from fccl.config import Settings
 from fccl.data.in_use import prepare_anew
 from fccl.data.sources import kind_of
 from fccl.library.narrow import data_spec
+from fccl.library.places import require_apart
 from fccl.paths import DataPaths
 from fccl.plain_text import one_line, printable
 from fccl.specs import PHASES, SYNTHETIC, DataSpec, Phase

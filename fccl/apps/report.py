@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fccl.apps.console import say
-from fccl.apps.places import require_apart
 from fccl.config import Settings, nearest
 from fccl.errors import FederationError, SettingsError
+from fccl.library.places import require_apart
 from fccl.paths import ExchangePaths, LogPaths
 from fccl.storage.files import write_text
 from fccl.storage.temporary import sweep

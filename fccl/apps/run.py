@@ -20,7 +20,6 @@ from fccl.adapters.adapter import Adapter
 from fccl.apps.console import plain_console
 from fccl.apps.evaluate import evaluate_and_show
 from fccl.apps.output import terminate_as_interrupt
-from fccl.apps.places import require_apart
 from fccl.apps.prepare import DataScreen
 from fccl.apps.progress import RunScreen, screen_for
 from fccl.config import Settings
@@ -40,6 +39,7 @@ from fccl.library.narrow import (
     settled,
     weigher,
 )
+from fccl.library.places import require_apart
 from fccl.messages import ClientUpdate
 from fccl.model.card import CardWriter
 from fccl.model.export import save_peft

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from fccl.apps import places
 from fccl.apps.main import main
-from fccl.apps.places import require_apart
 from fccl.config import load_settings
 from fccl.errors import SettingsError
+from fccl.library import places
+from fccl.library.places import require_apart
 
 ALL = ("data_dir", "log_dir", "exchange_dir", "keys_dir", "state_dir")
 
