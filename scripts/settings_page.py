@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from fccl.config import GROUPS, Settings, allowed, group_of  # noqa: E402
+from fccl.library.ignored import read_by  # noqa: E402
 from fccl.presets import PRESETS  # noqa: E402
 
 PAGE = ROOT / "docs" / "settings.md"
@@ -26,6 +27,16 @@ misspelt, or a value out of range, is one line:
 error: unknown argument --fed-round
   hint: did you mean --fed-rounds?
 ```
+
+Some settings are read by some rules alone: the last column says under which. As an argument beside another rule such
+a setting is refused; from the environment or `.env` it is named once at the start, and does nothing.
+
+```
+error: --krum-keep has no effect under AGGREGATION=fedavg
+  hint: leave it out; it is read under AGGREGATION=multi_krum
+```
+
+`CONTRIBUTION_SOURCE` and `AGGREGATION` take a class of your own too: [Plug in your own rule](own-rules.md).
 """
 FOOT = "\nThis page is made by `make settings-page` from `fccl/config.py` and `fccl/presets.py`.\n"
 
@@ -37,7 +48,8 @@ def page() -> str:
 
 def _group(name: str) -> str:
     rows = [
-        f"| `{field.upper()}` | {_cell(allowed(info))} | {_default(info.default)} | {_cell(info.description or '')} |"
+        f"| `{field.upper()}` | {_cell(allowed(info))} | {_default(info.default)} | {_cell(info.description or '')} | "
+        f"{read_by(field)} |"
         for field, info in Settings.model_fields.items()
         if group_of(info) == name
     ]
@@ -45,8 +57,8 @@ def _group(name: str) -> str:
         [
             f"## {name[0].upper()}{name[1:]}",
             "",
-            "| setting | allowed | default | what it does |",
-            "|---|---|---|---|",
+            "| setting | allowed | default | what it does | read under |",
+            "|---|---|---|---|---|",
             *rows,
             "",
         ]

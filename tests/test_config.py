@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fccl.apps.arguments import COMMANDS
+from fccl.apps.commands import COMMANDS
 from fccl.config import GROUPS, Settings, allowed, group_of, load_settings
 from fccl.errors import SettingsError
+from fccl.library.ignored import read_by
 from fccl.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -181,6 +182,7 @@ def test_help_explains_every_setting_of_a_command_with_range_and_default(command
         if group_of(field) in COMMANDS[command].groups:
             assert "--" + name.replace("_", "-") in text
             assert f"[{allowed(field)}; default" in text
+            assert f"read under {read_by(name)}]" in text or not read_by(name)
     for group in COMMANDS[command].groups:
         assert f" {group}: " in text
 

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from fccl.apps.arguments import COMMANDS, parse
+from fccl.apps.arguments import parse
+from fccl.apps.commands import COMMANDS
 from fccl.config import Settings, load_settings
 from fccl.errors import SettingsError
+from fccl.library.ignored import refuse_ignored
+from fccl.library.own_rules import named
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -67,7 +70,9 @@ def test_every_command_line_that_a_page_shows_is_understood(call):
     assert name in COMMANDS
     if "--help" not in arguments:
         settings, _ = parse(name, [word for word in arguments if word not in ("…", "...")])
-        load_settings(settings)
+        found = load_settings(settings)
+        if name in ("run", "orchestrator") and not named(found):  # a class of the page: tests/test_own_rules_page.py
+            refuse_ignored(found, settings)
 
 
 @pytest.mark.parametrize("page", PRESENT, ids=lambda page: page.name)

@@ -22,7 +22,7 @@ STOREYS = (
     ("view", "model", "messages"),
     ("aggregation", "data"),
     ("adapters", "records", "keys"),
-    ("errors", "specs", "phases", "plain_text", "paths", "words", "tables", "storage", "presets", "config"),
+    ("errors", "specs", "phases", "plain_text", "paths", "words", "tables", "storage", "presets", "registry", "config"),
 )
 GROUND = STOREYS[-1]  # the one storey with an order of its own: each may import those that stand before it
 # The lowest storey that may import it.

@@ -61,7 +61,6 @@ class _Adaptive(_Optimiser):
     name: str
     server_lr: float = Field(default=0.03, gt=0)  # η
     server_momentum: float = Field(default=0.9, ge=0, lt=1)  # β₁
-    server_beta2: float = Field(default=0.99, ge=0, lt=1)  # β₂
     server_tau: float = Field(default=1e-3, gt=0)  # τ, the degree of adaptivity: the smaller, the more
 
     @abstractmethod
@@ -96,6 +95,7 @@ class FedYogi(_Adaptive):
     """v ← v - (1 - β₂) Δ² sign(v - Δ²)."""
 
     name: Literal["fedyogi"] = "fedyogi"
+    server_beta2: float = Field(default=0.99, ge=0, lt=1)  # β₂
 
     def second_moment(self, before: Tensor, square: Tensor) -> Tensor:
         return before - (1 - self.server_beta2) * square * torch.sign(before - square)
@@ -105,6 +105,7 @@ class FedAdam(_Adaptive):
     """v ← β₂ v + (1 - β₂) Δ²."""
 
     name: Literal["fedadam"] = "fedadam"
+    server_beta2: float = Field(default=0.99, ge=0, lt=1)  # β₂
 
     def second_moment(self, before: Tensor, square: Tensor) -> Tensor:
         return self.server_beta2 * before + (1 - self.server_beta2) * square

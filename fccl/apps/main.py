@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from fccl import __version__
-from fccl.apps.arguments import COMMANDS, overview, parse
+from fccl.apps.arguments import overview, parse
+from fccl.apps.commands import COMMANDS
 from fccl.apps.output import guarded_output
 from fccl.errors import FcclError, SettingsError
 from fccl.plain_text import printable

@@ -32,7 +32,7 @@ from fccl.transports.protocol import RunIdentity
 def main(settings: Settings, options: argparse.Namespace) -> int:
     """Run, or go on with the run that is here; then evaluate. Returns the exit status."""
     console = plain_console()
-    settings = settled(settings, console)
+    settings = settled(settings, console, options.given)
     folder = RunFolder(LogPaths(settings.log_dir), Journal(LogPaths(settings.log_dir)))
     require_apart(settings, ("data_dir", "log_dir", "exchange_dir", "keys_dir"))
     seen, here = folder.info(), "other" if options.new else standing(folder, settings)

@@ -39,6 +39,7 @@ from fccl.library.narrow import (
     settled,
     weigher,
 )
+from fccl.library.own_rules import own_rules
 from fccl.library.places import require_apart
 from fccl.messages import ClientUpdate
 from fccl.model.card import CardWriter
@@ -63,7 +64,10 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     """Run or resume, then evaluate. Returns the exit status."""
     console = plain_console()
     folder = RunFolder(LogPaths(settings.log_dir), Journal(LogPaths(settings.log_dir)))
-    settings = recorded_settings(folder, settings, options.given) if options.resume else settled(settings, console)
+    if options.resume:
+        settings = recorded_settings(folder, settings, options.given)
+    else:
+        settings = settled(settings, console, options.given)
     require_apart(settings, ("data_dir", "log_dir"))
     learner, place = GenericLearner(ranks=settings.client_ranks), held(folder, folder.info())
     with prepared_run(settings, console, folder, learner, "`fccl run --resume` goes on", place) as run:
@@ -300,6 +304,7 @@ class Run:
             created=self.created,
             settings={name: str(value) for name, value in self.settings.model_dump().items()},
             data_sha256=self.data_sha256,
+            rules=own_rules(self.settings),
             versions={"fccl": __version__, "python": platform.python_version()}
             | {name: version(name) for name in packages},
         )

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.console import Console
 
 from fccl.aggregation.protocol import Aggregation
-from fccl.aggregation.rules import aggregation
+from fccl.aggregation.rules import aggregation, uses_weights
 from fccl.config import Settings, group_of, load_settings
-from fccl.contribution.leave_one_out import LeaveOneOut
+from fccl.contribution import rules as contribution
 from fccl.contribution.protocol import Weigher
-from fccl.contribution.reported import ContributionRule
-from fccl.contribution.validation_loss import ValidationLoss
-from fccl.contribution.verified import Verified
 from fccl.errors import FederationError, SettingsError
 from fccl.evaluation.validation import Validator, VerificationLoss
 from fccl.federation.run_folder import RunFolder
+from fccl.library.ignored import ignored_line, refuse_ignored
+from fccl.library.own_rules import require_named, require_unchanged
 from fccl.records.evaluation import EvaluationOptions
 from fccl.specs import DataSpec
 
@@ -25,11 +26,16 @@ FREE_TO_CHANGE = frozenset(
 )
 
 
-def settled(settings: Settings, console: Console) -> Settings:
+def settled(settings: Settings, console: Console, given: Mapping[str, str]) -> Settings:
     """The settings as they are recorded: where the rule treats all updates alike, no weights are made that nothing
     would use.
+
+    Raises `SettingsError` for an argument that the chosen rules ignore; says those that come from elsewhere.
     """
-    if settings.contribution_mode == "uniform" or aggregation_rule(settings).uses_weights:
+    refuse_ignored(settings, given)
+    if said := ignored_line(settings, given):
+        console.print(said, soft_wrap=True)
+    if settings.contribution_mode == "uniform" or uses_weights(settings.aggregation):
         return settings
     said = (
         f"AGGREGATION={settings.aggregation} treats all updates alike: contributions are not weighed "
@@ -39,8 +45,12 @@ def settled(settings: Settings, console: Console) -> Settings:
     return settings.model_copy(update={"contribution_mode": "uniform"})
 
 
-def recorded_settings(folder: RunFolder, settings: Settings, given: dict[str, str]) -> Settings:
-    """The settings that the run was started with. Raises `SettingsError` when an argument contradicts them."""
+def recorded_settings(folder: RunFolder, settings: Settings, given: Mapping[str, str]) -> Settings:
+    """The settings that the run was started with.
+
+    Raises `SettingsError` when an argument contradicts them or has no effect under them, and when the run uses a class
+    that this command does not name, or that has changed.
+    """
     info = folder.info()
     if info is None:
         raise FederationError(
@@ -54,42 +64,30 @@ def recorded_settings(folder: RunFolder, settings: Settings, given: dict[str, st
                 f"{name.upper()}={value}: the run to resume has {info.settings.get(name)}",
                 hint="a resumed run keeps its settings; leave it out",
             )
-    return load_settings(info.settings | {name: str(getattr(settings, name)) for name in FREE_TO_CHANGE})
+    require_named(info.settings, settings)
+    recorded = load_settings(info.settings | {name: str(getattr(settings, name)) for name in FREE_TO_CHANGE})
+    require_unchanged(info.rules, recorded)
+    refuse_ignored(recorded, given)
+    return recorded
 
 
 def weigher(settings: Settings, validator: Validator) -> Weigher:
     """FCCL as the settings ask for it."""
-    source, loss = settings.contribution_source, VerificationLoss(validator, settings.verify_examples)
-    if settings.contribution_mode != "cognitive":
-        return ContributionRule(mode=settings.contribution_mode)
-    if source == "verified":
-        return Verified(loss, settings.verify_steps, settings.verify_temperature, settings.verify_prior)
-    if source == "leave_one_out":
-        return LeaveOneOut(loss, settings.verify_temperature, settings.verify_prior)
-    if source == "validation_loss":
-        return ValidationLoss(loss, settings.contribution_temperature, settings.contribution_normalize)
-    return ContributionRule(
-        source=source, temperature=settings.contribution_temperature, normalize=settings.contribution_normalize
+    return contribution.weigher(
+        settings.contribution_mode,
+        settings.contribution_source,
+        settings.model_dump(),
+        lambda: VerificationLoss(validator, settings.verify_examples),
     )
 
 
 def aggregation_rule(settings: Settings) -> Aggregation:
-    """What makes the next adapter of weighted updates, as the settings ask for it.
+    """The rule that makes the next adapter of weighted updates, as the settings ask for it.
 
     Raises `SettingsError` for two that do not go together.
     """
-    return aggregation(
-        settings.aggregation,
-        settings.lora_aggregation,
-        settings.lora_r,
-        server_lr=settings.server_lr or None,
-        server_momentum=settings.server_momentum if settings.server_momentum >= 0 else None,
-        server_beta2=settings.server_beta2,
-        server_tau=settings.server_tau,
-        max_bad_clients=settings.max_bad_clients,
-        krum_keep=settings.krum_keep,
-        clip_norm=settings.clip_norm,
-    )
+    others = settings.model_dump(exclude={"aggregation", "lora_aggregation", "lora_r"})
+    return aggregation(settings.aggregation, settings.lora_aggregation, settings.lora_r, **others)
 
 
 def require_client_ranks(settings: Settings) -> None:

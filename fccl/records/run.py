@@ -163,6 +163,8 @@ class RunInfo(Value):
     settings: dict[str, str]
     data_sha256: str  # of the data's manifest
     versions: dict[str, str]
+    # rules that are classes of one's own: the SHA-256 of the file of each
+    rules: dict[str, str] = Field(default_factory=dict)
 
 
 class MedianNorms(Value):

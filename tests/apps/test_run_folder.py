@@ -102,12 +102,10 @@ def test_a_second_run_in_the_same_folder_is_refused_before_it_touches_anything(t
 
 
 def test_a_restarted_orchestrator_knows_a_run_whose_rule_takes_no_weights(data):
-    settings = settled(load_settings({"aggregation": "median"}), Console(file=io.StringIO()))
+    settings = settled(load_settings({"aggregation": "median"}), Console(file=io.StringIO()), {})
     folder = begun(settings, data)
-    assert (
-        orchestrator.standing(folder, settled(load_settings({"aggregation": "median"}), Console(file=io.StringIO())))
-        == "unfinished"
-    )
+    again = settled(load_settings({"aggregation": "median"}), Console(file=io.StringIO()), {})
+    assert orchestrator.standing(folder, again) == "unfinished"
 
 
 def test_a_run_is_evaluated_on_its_own_data_alone(data, capsys):

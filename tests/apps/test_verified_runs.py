@@ -56,9 +56,9 @@ def test_the_modes_to_compare_with_have_no_source(mode):
 
 def test_a_rule_that_treats_all_alike_is_told_so_once_and_has_no_weights_to_make():
     console = Console(file=io.StringIO(), width=200)
-    settings = settled(load_settings({"aggregation": "median"}), console)
+    settings = settled(load_settings({"aggregation": "median"}), console, {})
     assert weigher(settings, None) == ContributionRule(mode="uniform")
-    assert settled(settings, console) == settings
+    assert settled(settings, console, {}) == settings
     said = "AGGREGATION=median treats all updates alike: contributions are not weighed (CONTRIBUTION_MODE=uniform).\n"
     assert console.file.getvalue() == said
 
@@ -139,7 +139,7 @@ def test_a_rule_that_needs_more_clients_than_there_are_ends_the_command_before_i
     assert main(["run", "--aggregation", "krum"]) == 1
     said = capsys.readouterr().err
     assert said.startswith(
-        "error: AGGREGATION=krum with MAX_BAD_CLIENTS=1 needs at least 5 updates a round, and there are 3\n  way "
-        "out: lower"
+        "error: AGGREGATION=krum with MAX_BAD_CLIENTS=1 needs at least 5 updates a round, and there are 3\n  "
+        "hint: lower"
     )
     assert list(tmp_path.iterdir()) == []

@@ -7,50 +7,27 @@ the values of `fccl.specs`.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
-from dotenv import dotenv_values
-from pydantic import Field, ValidationError, field_validator
+from pydantic import field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from fccl.errors import SettingsError
+from fccl.config.fields import knob, one_line_errors
+from fccl.config.rule_settings import RuleSettings
 from fccl.paths import is_usable
 from fccl.presets import PRESETS
 from fccl.specs import ExchangeSpec, ModelSpec, PartitionSpec, Phase, RoundPlan, TrainSpec
 
-GROUPS = (
-    "run",
-    "data",
-    "model",
-    "training",
-    "federation",
-    "contribution",
-    "aggregation",
-    "evaluation",
-    "exchange",
-    "folders",
-)
 DOTENV = ".env"
 
 _NUMBER = re.compile(r"\s*[0-9]{1,9}\s*")
-_DOTENV_BYTES = 2**20
-_SHOWN = 200  # letters of a wrong value
 
 
-def knob(group: str, default: Any, explanation: str, **limits: Any) -> Any:
-    """A field of `Settings`: its group in `--help`, its default, one line of explanation and its range."""
-    if isinstance(default, float):
-        limits = {"allow_inf_nan": False} | limits
-    return Field(default=default, description=explanation, json_schema_extra={"group": group}, **limits)
-
-
-class Settings(BaseSettings):
+class Settings(RuleSettings):
     """All settings. `load_settings` builds it; a value out of range is a `SettingsError` of one line."""
 
     model_config = SettingsConfigDict(
@@ -136,85 +113,6 @@ class Settings(BaseSettings):
     )
     fed_rounds: int = knob("federation", 3, "rounds of each phase: so many of SFT, then as many of VA", ge=1)
 
-    contribution_mode: Literal["cognitive", "uniform", "fedavg"] = knob(
-        "contribution", "cognitive", "FCCL's softmax of scores, equal weights, or weights by samples"
-    )
-    contribution_source: Literal[
-        "loss_inverse", "data_size", "data_loss_combined", "verified", "validation_loss", "leave_one_out"
-    ] = knob(
-        "contribution",
-        "verified",
-        "the score: what the server's validation split says; or 1/loss, samples, samples/loss as clients report them",
-    )
-    contribution_temperature: float = knob(
-        "contribution", 1.0, "softmax temperature: large is uniform, small is winner takes all", gt=0
-    )
-    contribution_normalize: Literal["mean", "none"] = knob(
-        "contribution", "mean", "divide scores by the round's mean first; none is the raw formula"
-    )
-    verify_steps: int = knob(
-        "contribution", 5, "verified: steps of exponentiated gradient, each a pass over the examples", ge=1
-    )
-    verify_examples: int = knob(
-        "contribution", 32, "verified sources: examples of the validation split drawn for a round; 0 takes all", ge=0
-    )
-    verify_temperature: float = knob(
-        "contribution",
-        0.5,
-        "verified, leave_one_out: softmax temperature of their scores; large keeps the prior's weights",
-        gt=0,
-    )
-    verify_prior: Literal["samples", "uniform"] = knob(
-        "contribution", "samples", "verified, leave_one_out: the weights before the server looks"
-    )
-
-    aggregation: Literal[
-        "fedavg",
-        "fedprox",
-        "scaffold",
-        "fedavgm",
-        "fedadagrad",
-        "fedyogi",
-        "fedadam",
-        "median",
-        "trimmed_mean",
-        "krum",
-        "multi_krum",
-        "geometric_median",
-        "norm_clipping",
-    ] = knob(
-        "aggregation",
-        "fedavg",
-        "how weighted updates become the next adapter: the weighted mean, a server optimiser, or a robust rule",
-    )
-    lora_aggregation: Literal["factors", "svd", "exact", "freeze_a"] = knob(
-        "aggregation",
-        "factors",
-        "factors: their mean; svd: the best of their rank of the mean product; exact: all of it, in ever more; "
-        "freeze_a: clients train B alone",
-    )
-    client_lora_r: str = knob(
-        "aggregation",
-        "",
-        "svd, exact: rank that clients train, at most LORA_R; one for all, or with commas one for each; empty: LORA_R",
-    )
-    prox_mu: float = knob("aggregation", 0.01, "fedprox: how hard clients are pulled back to the global adapter", gt=0)
-    server_lr: float = knob(
-        "aggregation", 0.0, "server optimisers: the server's learning rate; 0: 1 for fedavgm, 0.03 for the others", ge=0
-    )
-    server_momentum: float = knob(
-        "aggregation", -1.0, "server optimisers: momentum; below 0: 0 for fedadagrad, 0.9 for the others", ge=-1, lt=1
-    )
-    server_beta2: float = knob("aggregation", 0.99, "fedyogi, fedadam: decay of the second moment", ge=0, lt=1)
-    server_tau: float = knob("aggregation", 1e-3, "fedadagrad, fedyogi, fedadam: the smaller, the more adaptive", gt=0)
-    max_bad_clients: int = knob(
-        "aggregation", 1, "trimmed_mean, krum, multi_krum: bad clients in a round that the rule must withstand", ge=0
-    )
-    krum_keep: int = knob("aggregation", 0, "multi_krum: updates to keep; 0: all but MAX_BAD_CLIENTS", ge=0)
-    clip_norm: float = knob(
-        "aggregation", 0.0, "norm_clipping: the largest norm of an update's change; 0: the round's median", ge=0
-    )
-
     gen_samples: int = knob("evaluation", 6, "instructions of the test split whose generations are printed", ge=0)
     gen_tokens: int = knob("evaluation", 24, "tokens to generate at most", ge=1)
     gen_temperature: float = knob("evaluation", 0.8, "temperature of the sampled generations", gt=0)
@@ -261,13 +159,6 @@ class Settings(BaseSettings):
             raise ValueError("must be client numbers with commas between, such as 0,2")
         return text
 
-    @field_validator("client_lora_r")
-    @classmethod
-    def _ranks(cls, text: str) -> str:
-        if text and not all(_NUMBER.fullmatch(part) and int(part) > 0 for part in text.split(",")):
-            raise ValueError("must be ranks with commas between, such as 8,4,2, or one for all")
-        return text
-
     @field_validator("lora_targets")
     @classmethod
     def _modules(cls, text: str) -> str:
@@ -310,16 +201,6 @@ class Settings(BaseSettings):
     def original_client_ids(self) -> tuple[int, ...]:
         return tuple(sorted({int(part) for part in self.original_clients.split(",") if part.strip()}))
 
-    @property
-    def client_ranks(self) -> tuple[int, ...]:
-        """None, one for all clients, or one for each."""
-        return tuple(int(part) for part in self.client_lora_r.split(",") if part.strip())
-
-    @property
-    def lower_ranks(self) -> bool:
-        """Whether clients may train fewer directions than `lora_r`."""
-        return self.lora_aggregation in ("svd", "exact")
-
     def model_spec(self) -> ModelSpec:
         return ModelSpec(
             name=self.model_name,
@@ -349,7 +230,7 @@ class Settings(BaseSettings):
     def round_plan(self) -> RoundPlan:
         """Raises `SettingsError` when the numbers of clients contradict each other."""
         per_round = self.clients_per_round or self.num_clients
-        with _one_line_errors():
+        with one_line_errors(type(self).model_fields):
             return RoundPlan(
                 fed_rounds=self.fed_rounds,
                 num_clients=self.num_clients,
@@ -362,7 +243,7 @@ class Settings(BaseSettings):
     def exchange_spec(self) -> ExchangeSpec:
         """Raises `SettingsError` when the numbers of clients contradict each other."""
         plan = self.round_plan()
-        with _one_line_errors():
+        with one_line_errors(type(self).model_fields):
             return ExchangeSpec(
                 num_clients=plan.num_clients,
                 quorum=plan.min_clients,
@@ -398,122 +279,3 @@ class _PresetSource(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         return dict(PRESETS.get(_line(self.current_state.get("preset", "quickstart")), {}))
-
-
-class _one_line_errors:
-    """Turns pydantic's errors into one `SettingsError`: which setting, what came, what is allowed."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ValidationError):
-            raise SettingsError("; ".join(_explain(problem) for problem in error.errors())) from None
-
-
-def _explain(problem: Mapping[str, Any]) -> str:
-    message = problem["msg"].removeprefix("Value error, ")
-    if not problem["loc"]:
-        return str(message)
-    name = str(problem["loc"][0])
-    value = str(problem["input"])
-    came = f"{name.upper()}={value if len(value) <= _SHOWN else value[:_SHOWN] + '...'}"
-    field = Settings.model_fields.get(name)
-    if field is None or problem["type"] == "value_error":
-        return f"{came}: {message}"
-    return f"{came}: allowed is {allowed(field)}"
-
-
-def load_settings(arguments: Mapping[str, Any] | None = None) -> Settings:
-    """Settings from arguments, environment, `.env`, preset and defaults, in this order of precedence.
-
-    Raises `SettingsError` for a value that is out of range, for a misspelt name in `.env` or in `arguments`, and for a
-    `.env` that is no text.
-    """
-    arguments = arguments or {}
-    _refuse_unknown(arguments)
-    if Path(DOTENV).is_file():
-        _refuse_misspelt(_names_in_dotenv())
-    with _one_line_errors():
-        return Settings(**arguments)
-
-
-def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The known name that looks most like `name`, if any does."""
-    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
-
-
-def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
-    for name in arguments:
-        if name not in Settings.model_fields:
-            guess = nearest(name, Settings.model_fields)
-            raise SettingsError(
-                f"unknown setting {name.upper()}",
-                hint=f"did you mean {guess.upper()}?" if guess else "`fccl run --help` lists them",
-            )
-
-
-def _names_in_dotenv() -> list[str]:
-    try:
-        if (size := Path(DOTENV).stat().st_size) > _DOTENV_BYTES:
-            raise SettingsError(
-                f"{DOTENV} has {size:,} bytes, at most {_DOTENV_BYTES:,} are read",
-                hint="move it away; settings are lines of text",
-            )
-        return list(dotenv_values(DOTENV, encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise SettingsError(
-            f"{DOTENV} is not UTF-8 (byte {error.start + 1})", hint="save it as UTF-8, or move it away"
-        ) from error
-    except OSError as error:
-        raise SettingsError(
-            f"cannot read {DOTENV}: {error.strerror or error}", hint="make it readable, or move it away"
-        ) from error
-
-
-def _refuse_misspelt(names: Iterable[str]) -> None:
-    """`.env` may hold other programs' names; one that nearly is ours is a mistake that would pass unseen."""
-    for name in names:
-        if name.lower() not in Settings.model_fields and (
-            guess := nearest(name.lower(), Settings.model_fields, cutoff=0.85)
-        ):
-            raise SettingsError(f"{DOTENV}: unknown setting {name}", hint=f"did you mean {guess.upper()}?")
-
-
-def group_of(field: FieldInfo) -> str:
-    extra = field.json_schema_extra
-    return str(extra["group"]) if isinstance(extra, dict) else ""
-
-
-def allowed(field: FieldInfo) -> str:
-    """The range of a setting in words, for `--help` and for errors: "a number > 0", "one of: a, b"."""
-    kind = field.annotation
-    if get_origin(kind) is Annotated:
-        kind = get_args(kind)[0]
-    if get_origin(kind) is Literal:
-        return "one of " + ", ".join(map(str, get_args(kind)))
-    words: dict[Any, str] = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        Path: "a path",
-        str: "text",
-    }
-    signs: tuple[tuple[str, Callable[[Any], str]], ...] = (
-        ("ge", lambda limit: f">= {limit:,}"),
-        ("gt", lambda limit: f"> {limit:,}"),
-        ("lt", lambda limit: f"< {limit:,}"),
-        ("le", lambda limit: f"<= {limit:,}"),
-    )
-    limits = [
-        sign(value)
-        for rule in field.metadata
-        for name, sign in signs
-        if (value := getattr(rule, name, None)) is not None
-    ]
-    not_empty = any(getattr(rule, "min_length", None) for rule in field.metadata)
-    return (
-        " ".join([words.get(kind, "a value"), " and ".join(limits), "(not empty)" if not_empty else ""])
-        .strip()
-        .replace("  ", " ")
-    )

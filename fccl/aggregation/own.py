@@ -1,0 +1,57 @@
+"""An aggregation rule that somebody else wrote: what it returns is checked, what it raises is one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from fccl.adapters.adapter import Adapter
+from fccl.aggregation.protocol import Aggregated, Aggregation, Parts
+from fccl.aggregation.state import ServerState
+from fccl.errors import FcclError, FederationError
+from fccl.registry import said
+
+MEND = "fccl.testing.aggregation.AggregationContract tests a class without a run"
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class OwnAggregation:
+    """`rule`, found under `name`. Raises `FederationError` where it breaks the contract of `Aggregation`."""
+
+    name: str  # as `AGGREGATION` spells it: package.module:Class
+    rule: Aggregation
+
+    @property
+    def uses_weights(self) -> bool:
+        """As its class says; true where it says nothing."""
+        return bool(getattr(self.rule, "uses_weights", True))
+
+    def initial(self, adapter: Adapter) -> ServerState:
+        """As the rule does."""
+        return self._checked(lambda: self.rule.initial(adapter), ServerState)
+
+    def require(self, updates: int) -> None:
+        """As the rule does."""
+        self._checked(lambda: self.rule.require(updates), type(None))
+
+    def aggregate(self, before: Adapter, parts: Parts, state: ServerState) -> Aggregated:
+        """As the rule does; the adapter has the form of the one before."""
+        result = self._checked(lambda: self.rule.aggregate(before, parts, state), Aggregated)
+        if result.adapter.form != before.form:
+            raise FederationError(f"{self.name}: its adapter has another form than the one before", MEND, False)
+        if result.weights is not None and len(result.weights) != len(parts):
+            raise FederationError(f"{self.name}: {len(result.weights)} weights for {len(parts)} updates", MEND, False)
+        return result
+
+    def _checked(self, call: Callable[[], Result], kind: type[Result]) -> Result:
+        try:
+            result = call()
+        except FcclError:
+            raise
+        except Exception as error:
+            raise FederationError(f"{self.name} raised {said(error)}", hint=MEND, resumable=False) from error
+        if not isinstance(result, kind):
+            raise FederationError(f"{self.name} returned a {type(result).__name__}, not a {kind.__name__}", MEND, False)
+        return result

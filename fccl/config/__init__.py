@@ -1,0 +1,7 @@
+"""Settings: every knob, with one spelling. `load_settings` reads those that `Settings` lists."""
+
+from fccl.config.fields import GROUPS, allowed, group_of
+from fccl.config.loading import load_settings, nearest, set_elsewhere
+from fccl.config.settings import Settings
+
+__all__ = ["GROUPS", "Settings", "allowed", "group_of", "load_settings", "nearest", "set_elsewhere"]

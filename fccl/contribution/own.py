@@ -1,0 +1,57 @@
+"""A weighing rule that somebody else wrote: what it returns is checked, what it raises is one line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fccl.contribution.protocol import Weigher, Weighing
+from fccl.errors import FcclError, FederationError
+from fccl.registry import said
+
+if TYPE_CHECKING:
+    from fccl.messages import ClientUpdate, FitTask
+
+MEND = "fccl.testing.weigher.WeigherContract tests a class without a run"
+
+
+@dataclass(frozen=True)
+class OwnWeigher:
+    """`weigher`, found under `path`. Raises `FederationError` where it breaks the contract of `Weigher`."""
+
+    path: str
+    weigher: Weigher
+
+    def weigh(self, task: FitTask, updates: Sequence[ClientUpdate]) -> Weighing:
+        """As `weigher` does."""
+        try:
+            weighing = self.weigher.weigh(task, updates)
+        except FcclError:
+            raise
+        except Exception as error:
+            raise FederationError(f"{self.path} raised {said(error)}", hint=MEND, resumable=False) from error
+        if broken := broken_promise(weighing, len(updates)):
+            raise FederationError(f"{self.path}: {broken}", hint=MEND, resumable=False)
+        return weighing
+
+
+def broken_promise(weighing: object, updates: int) -> str:
+    """In what way this is no weighing of so many updates; empty when it is one.
+
+    >>> broken_promise(Weighing(weights=(0.5, 0.25), scores=(1.0, 1.0)), updates=2)
+    'its weights are not >= 0 with sum 1'
+    """
+    if not isinstance(weighing, Weighing):
+        return f"weigh returned a {type(weighing).__name__}, not a Weighing"
+    counted = updates - len(set(weighing.unfit))
+    if not set(weighing.unfit) <= set(range(updates)):
+        return f"unfit is {weighing.unfit}, and there are {updates} updates"
+    if (len(weighing.weights), len(weighing.scores)) != (counted, counted):
+        return f"{len(weighing.weights)} weights and {len(weighing.scores)} scores for {counted} updates"
+    if not all(map(math.isfinite, (*weighing.weights, *weighing.scores))):
+        return "a weight or a score is not finite"
+    if counted and (min(weighing.weights) < 0 or abs(math.fsum(weighing.weights) - 1) > 1e-9):
+        return "its weights are not >= 0 with sum 1"
+    return ""

@@ -1,0 +1,94 @@
+"""Settings that the chosen rules do not read: an argument is refused, one from elsewhere is said once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from fccl.aggregation import rules as aggregation
+from fccl.config import Settings, set_elsewhere
+from fccl.contribution import rules as contribution
+from fccl.errors import SettingsError
+
+# Read by no rule: the setting that it qualifies.
+QUALIFIES = {"noise_kind": "noisy_clients"}
+
+
+def readers(name: str) -> dict[str, tuple[str, ...]]:
+    """Under which settings and which of their values this one is read; empty where that does not depend on them.
+
+    >>> readers("krum_keep"), readers("seed")
+    ({'AGGREGATION': ('multi_krum',)}, {})
+    """
+    found = {
+        "CONTRIBUTION_SOURCE": _readers(name, {key: rule.settings for key, rule in contribution.RULES.items()}),
+        "AGGREGATION": _readers(name, {key: rule.settings for key, rule in aggregation.RULES.items()}),
+        "LORA_AGGREGATION": _readers(name, aggregation.LORA_READS),
+    }
+    if name == "contribution_source":
+        found["CONTRIBUTION_MODE"] = ("cognitive",)
+    return {setting: values for setting, values in found.items() if values}
+
+
+def _readers(name: str, table: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
+    return tuple(key for key, settings in table.items() if name in settings)
+
+
+def ignored(settings: Settings) -> frozenset[str]:
+    """The settings that only some rules read, and the chosen ones do not."""
+    known = settings.model_dump()
+    weighed = aggregation.uses_weights(settings.aggregation)
+    read = aggregation.reads(settings.aggregation, settings.lora_aggregation, known)
+    if weighed:
+        read |= contribution.reads(settings.contribution_mode, settings.contribution_source, known)
+    names = {name for name in Settings.model_fields if readers(name)} - read
+    names |= {name for name, other in QUALIFIES.items() if not getattr(settings, other)}
+    return frozenset(names if weighed or settings.contribution_mode == "uniform" else names | {"contribution_mode"})
+
+
+def refuse_ignored(settings: Settings, given: Mapping[str, str]) -> None:
+    """Raises `SettingsError` for an argument that the chosen rules do not read."""
+    without_effect = ignored(settings)
+    for name in given:
+        if name in without_effect:
+            flag = "--" + name.replace("_", "-")
+            raise SettingsError(f"{flag} has no effect {_because(name, settings)}", hint=_hint(name, settings))
+
+
+def ignored_line(settings: Settings, given: Mapping[str, str]) -> str:
+    """What to say of settings from the environment or `.env` that have no effect; empty when there are none."""
+    without_effect = ignored(settings)
+    by_place: dict[str, list[str]] = {}
+    for name, where in set_elsewhere().items():
+        if name in without_effect and name not in given:
+            by_place.setdefault(where, []).append(name.upper())
+    parts = [f"{', '.join(sorted(names))} (from {where})" for where, names in by_place.items()]
+    return f"Settings without effect under the chosen rules: {'; '.join(parts)}." if parts else ""
+
+
+def read_by(name: str) -> str:
+    """Who reads a setting, in words: for `--help` and the settings page; empty where that depends on nothing.
+
+    >>> read_by("krum_keep")
+    'AGGREGATION=multi_krum'
+    """
+    if name in QUALIFIES:
+        return f"{QUALIFIES[name].upper()} that is not empty"
+    return " or ".join(f"{setting}={', '.join(values)}" for setting, values in readers(name).items())
+
+
+def _because(name: str, settings: Settings) -> str:
+    if name in QUALIFIES:
+        return f"without {QUALIFIES[name].upper()}"
+    if not aggregation.uses_weights(settings.aggregation) and _weighs(name):
+        return f"under AGGREGATION={settings.aggregation}, which treats all updates alike"
+    if settings.contribution_mode != "cognitive" and _weighs(name):
+        return f"under CONTRIBUTION_MODE={settings.contribution_mode}"
+    return "under " + " and ".join(f"{setting}={getattr(settings, setting.lower())}" for setting in readers(name))
+
+
+def _weighs(name: str) -> bool:
+    return name == "contribution_mode" or bool({"CONTRIBUTION_SOURCE", "CONTRIBUTION_MODE"} & set(readers(name)))
+
+
+def _hint(name: str, settings: Settings) -> str:
+    return f"leave it out; it is read under {read_by(name)}" if read_by(name) else "leave it out"

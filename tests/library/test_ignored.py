@@ -1,0 +1,193 @@
+"""Settings that the chosen rules do not read, for all settings and all rules: against the rules that are built."""
+
+import itertools
+
+import pytest
+
+from fccl.aggregation import rules as aggregation
+from fccl.config import Settings, load_settings
+from fccl.config.rule_settings import AGGREGATIONS, SOURCES
+from fccl.contribution import rules as contribution
+from fccl.errors import SettingsError
+from fccl.library.ignored import ignored, ignored_line, read_by, readers, refuse_ignored
+from fccl.library.narrow import aggregation_rule, require_client_ranks, weigher
+from fccl.registry import load, parameters
+
+MODES = ("cognitive", "uniform", "fedavg")
+LORA = ("factors", "svd", "exact", "freeze_a")
+# A valid value of each that is not its default.
+OTHER = {
+    "contribution_source": "data_size",
+    "contribution_temperature": 0.75,
+    "contribution_normalize": "none",
+    "verify_steps": 3,
+    "verify_examples": 2,
+    "verify_temperature": 0.75,
+    "verify_prior": "uniform",
+    "prox_mu": 0.5,
+    "server_lr": 0.5,
+    "server_momentum": 0.5,
+    "server_beta2": 0.5,
+    "server_tau": 0.5,
+    "max_bad_clients": 2,
+    "krum_keep": 2,
+    "clip_norm": 2.0,
+    "client_lora_r": "4",
+}
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    return tmp_path
+
+
+class Split:
+    """As many validation examples as anybody draws."""
+
+    sft = va = tuple(range(100))
+
+
+def made_of(settings):
+    """All that a run makes of the settings that rules read: how it weighs, aggregates and trains."""
+    weighs = aggregation.uses_weights(settings.aggregation)
+    rule = weigher(settings, Split) if weighs else None
+    loss = getattr(rule, "loss", None)
+    told = {name: value for name, value in vars(rule).items() if name != "loss"} if rule else {}
+    try:
+        require_client_ranks(settings)
+        ranks = settings.client_ranks if settings.lower_ranks else ()
+    except SettingsError:
+        ranks = ()
+    examples = loss.examples("sft") if loss else None
+    return (type(rule), told, examples, aggregation_rule(settings), settings.train_spec("sft"), ranks)
+
+
+def goes_together(name, lora):
+    try:
+        aggregation_rule(load_settings({"aggregation": name, "lora_aggregation": lora}))
+    except SettingsError:
+        return False
+    return True
+
+
+CHOICES = [
+    *itertools.product(MODES, SOURCES, ["fedavg", "median"], ["factors"]),
+    *itertools.product(["cognitive"], ["verified"], AGGREGATIONS, LORA),
+]
+
+
+@pytest.mark.parametrize(("mode", "source", "name", "lora"), dict.fromkeys(CHOICES))
+def test_a_setting_is_ignored_exactly_where_changing_it_changes_nothing(mode, source, name, lora):
+    if not goes_together(name, lora):
+        pytest.skip("refused as a pair")
+    chosen = {
+        "contribution_mode": mode,
+        "contribution_source": source,
+        "aggregation": name,
+        "lora_aggregation": lora,
+    }
+    settings = load_settings(chosen)
+    plain, without_effect = made_of(settings), ignored(settings)
+    for setting, value in OTHER.items():
+        if setting == "contribution_source" and source == value:
+            value = "loss_inverse"
+        changed = made_of(settings.model_copy(update={setting: value}))
+        assert (changed == plain) == (setting in without_effect), setting
+
+
+def test_every_setting_that_some_rule_reads_is_tried_above():
+    assert {name for name in Settings.model_fields if readers(name)} == set(OTHER)
+
+
+def test_the_names_of_the_settings_are_those_of_the_registries():
+    assert set(SOURCES) == set(contribution.RULES)
+    assert set(AGGREGATIONS) == set(aggregation.RULES)
+
+
+@pytest.mark.parametrize("rule", [*contribution.RULES.values(), *aggregation.RULES.values()], ids=lambda one: one.path)
+def test_every_argument_of_a_class_is_a_setting_or_fixed(rule):
+    taken = {one.name for one in parameters(load(rule.path))} - {"mode"}
+    assert taken == set(rule.reads.values()) | set(rule.fixed) | ({"loss"} if rule.takes_loss else set())
+
+
+@pytest.mark.parametrize("name", AGGREGATIONS)
+def test_the_registry_says_of_each_rule_whether_it_takes_the_weights(name):
+    assert aggregation.uses_weights(name) == aggregation.aggregation(name).uses_weights
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (
+            {"krum_keep": "3"},
+            "--krum-keep has no effect under AGGREGATION=fedavg",
+            "leave it out; it is read under AGGREGATION=multi_krum",
+        ),
+        (
+            {"contribution_temperature": "2"},
+            "--contribution-temperature has no effect under CONTRIBUTION_SOURCE=verified",
+            "leave it out; it is read under CONTRIBUTION_SOURCE=loss_inverse, data_size, data_loss_combined, "
+            "validation_loss",
+        ),
+        (
+            {"contribution_mode": "uniform", "contribution_source": "verified"},
+            "--contribution-source has no effect under CONTRIBUTION_MODE=uniform",
+            "leave it out; it is read under CONTRIBUTION_MODE=cognitive",
+        ),
+        (
+            {"aggregation": "median", "verify_steps": "3"},
+            "--verify-steps has no effect under AGGREGATION=median, which treats all updates alike",
+            "leave it out; it is read under CONTRIBUTION_SOURCE=verified",
+        ),
+        (
+            {"aggregation": "median", "contribution_mode": "cognitive"},
+            "--contribution-mode has no effect under AGGREGATION=median, which treats all updates alike",
+            "leave it out",
+        ),
+        (
+            {"client_lora_r": "8"},
+            "--client-lora-r has no effect under LORA_AGGREGATION=factors",
+            "leave it out; it is read under LORA_AGGREGATION=svd, exact",
+        ),
+        (
+            {"noise_kind": "flipped"},
+            "--noise-kind has no effect without NOISY_CLIENTS",
+            "leave it out; it is read under NOISY_CLIENTS that is not empty",
+        ),
+    ],
+)
+def test_an_argument_without_effect_is_refused_in_one_line(arguments, message, hint):
+    with pytest.raises(SettingsError) as caught:
+        refuse_ignored(load_settings(arguments), arguments)
+    assert (str(caught.value), caught.value.hint) == (message, hint)
+
+
+def test_what_is_read_is_not_refused():
+    given = {"aggregation": "multi_krum", "krum_keep": "3", "max_bad_clients": "1"}
+    refuse_ignored(load_settings(given), given)
+    given = {"aggregation": "median", "contribution_mode": "uniform"}
+    refuse_ignored(load_settings(given), given)
+
+
+def test_what_comes_from_elsewhere_is_said_in_one_line_and_no_default_or_preset_is(empty_folder, monkeypatch):
+    monkeypatch.setenv("KRUM_KEEP", "3")
+    monkeypatch.setenv("VERIFY_STEPS", "4")
+    monkeypatch.setenv("CLIP_NORM", "")
+    (empty_folder / ".env").write_text("PROX_MU=0.5\nSERVER_LR=\nNUM_CLIENTS=4\n")
+    said = ignored_line(load_settings(), {})
+    assert said.startswith("Settings without effect under the chosen rules: ")
+    assert "PROX_MU (from .env)" in said
+    assert "KRUM_KEEP (from the environment)" in said
+    assert not any(name in said for name in ("VERIFY_STEPS", "CLIP_NORM", "SERVER_LR", "NUM_CLIENTS", "\n"))
+
+
+def test_nothing_is_said_where_nothing_is_set():
+    assert ignored_line(load_settings({"preset": "gpt2"}), {}) == ""
+
+
+def test_a_setting_that_no_choice_hides_has_no_readers():
+    assert read_by("seed") == ""
+    assert read_by("prox_mu") == "AGGREGATION=fedprox"
