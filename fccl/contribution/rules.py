@@ -12,7 +12,7 @@ from fccl.contribution.own import OwnWeigher
 from fccl.registry import Registered, built, is_own, registered_own
 
 if TYPE_CHECKING:
-    from fccl.contribution.protocol import HeldOutLoss, Weigher
+    from fccl.contribution.protocol import LearnLoss, Weigher
 
 _REPORTED = "fccl.contribution.reported:ContributionRule"
 _SOFTMAX = {"contribution_temperature": "temperature", "contribution_normalize": "normalize"}
@@ -46,7 +46,7 @@ def registered(source: str, known: Mapping[str, object]) -> Registered:
     return Registered(own.path, own.reads, also=_EXAMPLES if own.takes_loss else (), takes_loss=own.takes_loss)
 
 
-def weigher(mode: str, source: str, settings: Mapping[str, object], loss: Callable[[], HeldOutLoss]) -> Weigher:
+def weigher(mode: str, source: str, settings: Mapping[str, object], loss: Callable[[], LearnLoss]) -> Weigher:
     """The weighing rule of these names, of those of the settings that it reads; `loss` makes the loss for it.
 
     Raises `SettingsError` when it is someone's own class and cannot be had.
