@@ -197,7 +197,7 @@ def test_phase_and_task_files(tmp_path, phase):
         opened = exchange.open(task(), (0,))
     paths.phase(0).write_bytes(phase.encode())
     windows(paths.task(0), paths.task(0).read_text())
-    assert ExchangeClient(paths, 0, ToyLearner(), shard)._newest() == opened
+    assert ExchangeClient(paths, 0, ToyLearner(), shard).newest() == opened
 
 
 def test_contributions_of_original_peers():

@@ -64,7 +64,7 @@ def answered(paths, transport, spoil, asked=(0, 1), keys=None, **spec):
         learner = ToyLearner()
         for number in asked:
             client = ExchangeClient(paths, number, learner, shard, keys=keys)
-            client._commit(opened, learner.fit(task(), shard(number), lambda status: None))
+            client.commit(opened, learner.fit(task(), shard(number), lambda status: None))
         spoil(paths, opened)
         found = fit(exchange, asked)
         reasons = [

@@ -156,7 +156,7 @@ def answered(tmp_path, ranks, lower=True, spoil=lambda paths: None):
         opened = exchange.open(asked, (0, 1))
         for number in (0, 1):
             client = ExchangeClient(paths, number, LoraLearner(ranks), shard)
-            client._commit(opened, LoraLearner(ranks).fit(asked, shard(number), lambda status: None))
+            client.commit(opened, LoraLearner(ranks).fit(asked, shard(number), lambda status: None))
         spoil(paths)
         return {answer.client_id: answer for answer in exchange.ask(asked, (0, 1))}
 

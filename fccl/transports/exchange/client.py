@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fccl.adapters.adapter import Adapter, adapter_from_bytes
 from fccl.adapters.ranks import rank_of
@@ -100,20 +100,20 @@ class ExchangeClient:
         started = time.monotonic()
         while True:
             require_here()
-            task = self._newest()
+            task = self.newest()
             if task is not None and task.work is None:
                 if task.run_id in self._runs[-1:] or time.monotonic() - started > self.grace_s:
                     return
             elif task is not None and task.work is not None:
-                self._remember(task.run_id)
+                self.remember(task.run_id)
                 if self.client_id not in task.work.clients:
                     self._complain(f"round {task.round + 1} ({task.phase}): not asked")
-                elif not self._answered(task):
-                    self._answer(task, task.work, heartbeat)
+                elif not self.is_answered(task):
+                    self.answer(task, task.work, heartbeat)
             heartbeat.check()
             bell.wait(self.heartbeat_s)  # what happened meanwhile ends it at once
 
-    def _newest(self) -> TaskFile | None:
+    def newest(self) -> TaskFile | None:
         """The task of the newest round that the server has opened, if any can be believed."""
         if self._newest_seen is not None and self._is_still_newest(*self._newest_seen):
             return self._newest_seen[1]
@@ -162,13 +162,14 @@ class ExchangeClient:
             raise UpdateRejected(f"run {printable(task.run_id)} was over before")
         return task
 
-    def _remember(self, run_id: str) -> None:
+    def remember(self, run_id: str) -> None:
+        """Note the run that this client works for; an earlier one is not gone back to."""
         if run_id not in self._runs[-1:]:
             self._runs.append(run_id)
             self._complaints.clear()
             self._adapters.clear()
 
-    def _answered(self, task: TaskFile) -> bool:
+    def is_answered(self, task: TaskFile) -> bool:
         """Whether this client's answer to this very task is committed. One that the server took away (refused, or to
         try again) is not.
 
@@ -185,7 +186,8 @@ class ExchangeClient:
             return False
         return (said.run_id, said.round, said.base_sha256) == (task.run_id, task.round, task.adapter.sha256)
 
-    def _answer(self, task: TaskFile, work: FitWork, heartbeat: Heartbeat) -> None:
+    def answer(self, task: TaskFile, work: FitWork, heartbeat: Heartbeat) -> None:
+        """Train as the task says and commit the result, unless the server has gone on meanwhile."""
         try:
             adapter, reference, correction = self._adapters_of(task, work)
             corrections = None if correction is None else lambda client_id: correction
@@ -212,12 +214,12 @@ class ExchangeClient:
             self.listen.heartbeat(status)
 
         answer = attempt(self.learner, fit, self.client_id, self.load_shard, heard)
-        newest = self._newest()
+        newest = self.newest()
         if newest is None or (newest.run_id, newest.round) != (task.run_id, task.round):
             self.listen.line(f"round {task.round + 1} ({task.phase}): too late, the server has gone on")
             heartbeat.turn("idle")
             return
-        self._commit(task, answer)
+        self.commit(task, answer)
         heartbeat.turn("done" if isinstance(answer, ClientUpdate) else "failed")
 
     def _adapters_of(self, task: TaskFile, work: FitWork) -> tuple[Adapter, Adapter | None, Adapter | None]:
@@ -238,47 +240,51 @@ class ExchangeClient:
             self._adapters[file.sha256] = adapter_from_bytes(read_named(path, file, "the task"), path.name)
         return self._adapters[file.sha256]
 
-    def _commit(self, task: TaskFile, answer: Answer) -> None:
+    def commit(self, task: TaskFile, answer: Answer) -> None:
         """Write the answer; the flag last, for it commits."""
-        update, contribution, flag = self.paths.answer(self.client_id, task.round)
-        to = {
+        _, contribution, flag = self.paths.answer(self.client_id, task.round)
+        whose = {
             "version": VERSION,
             "run_id": task.run_id,
             "round": task.round,
             "phase": task.phase,
             "base_sha256": task.adapter.sha256,
+            "client_id": self.client_id,
         }
-        whose = {**to, "client_id": self.client_id}
-        write = partial(
-            Quarantine(self.paths).write, run_id=task.run_id, round_number=task.round, client_id=self.client_id
-        )
         said: UpdateFile | FailureFile
         if isinstance(answer, ClientUpdate):
-            content = answer.adapter.load().to_bytes()
-            control = None if answer.control is None else answer.control.load().to_bytes()
-            said = UpdateFile(
-                **whose,
-                adapter=AdapterFile.of(content),
-                lora_r=_own_rank(task, answer),
-                control=None if control is None else AdapterFile.of(control),
-                avg_loss=answer.contribution.avg_loss,
-                num_samples=answer.contribution.num_samples,
-                training_time=answer.contribution.seconds,
-                report=answer.report,
-            )
-            write(update, content)
-            if control is not None:
-                write(self.paths.control(self.client_id, task.round), control)
+            said = self._write_update(task, answer, whose)
         else:
             said = FailureFile(**whose, error=printable(answer.reason, MAX_REASON) or "unknown")
-        write(contribution, said.signed(self.keys).written())
+        self._write(task, contribution, said.signed(self.keys).written())
         if self.memory is not None:
             self.memory.note(task)
-        write(flag, b"")
+        self._write(task, flag, b"")
         self._committed = task
-        self.listen.line(
-            f"round {task.round + 1} ({task.phase}): "
-            + (_result(said) if isinstance(said, UpdateFile) else f"failed: {said.error}")
+        result = _result(said) if isinstance(said, UpdateFile) else f"failed: {said.error}"
+        self.listen.line(f"round {task.round + 1} ({task.phase}): {result}")
+
+    def _write_update(self, task: TaskFile, answer: ClientUpdate, whose: dict[str, Any]) -> UpdateFile:
+        """Write the adapter and the control variate. Returns the contribution that names them."""
+        content = answer.adapter.load().to_bytes()
+        control = None if answer.control is None else answer.control.load().to_bytes()
+        self._write(task, self.paths.answer(self.client_id, task.round)[0], content)
+        if control is not None:
+            self._write(task, self.paths.control(self.client_id, task.round), control)
+        return UpdateFile(
+            **whose,
+            adapter=AdapterFile.of(content),
+            lora_r=_own_rank(task, answer),
+            control=None if control is None else AdapterFile.of(control),
+            avg_loss=answer.contribution.avg_loss,
+            num_samples=answer.contribution.num_samples,
+            training_time=answer.contribution.seconds,
+            report=answer.report,
+        )
+
+    def _write(self, task: TaskFile, path: Path, content: bytes) -> None:
+        Quarantine(self.paths).write(
+            path, content, run_id=task.run_id, round_number=task.round, client_id=self.client_id
         )
 
     def _complain(self, what: str) -> None:

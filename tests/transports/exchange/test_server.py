@@ -114,14 +114,14 @@ def test_a_client_that_failed_and_is_started_again_may_still_answer(paths, trans
 
     class AfterTheOther(ToyLearner):
         def fit(self, task, shard, on_status):
-            until(lambda: back._answered(opened), seconds=30)
+            until(lambda: back.is_answered(opened), seconds=30)
             time.sleep(0.2)  # so that the server does not see both at one look
             return super().fit(task, shard, on_status)
 
     with transport(timeout_s=60.0) as exchange:
         failing = ExchangeClient(paths, 0, ToyLearner(broken=frozenset({0})), shard)
         opened = exchange.open(task(), (0, 1))
-        failing._commit(opened, ClientFailure(0, "no memory"))
+        failing.commit(opened, ClientFailure(0, "no memory"))
         back = ExchangeClient(paths, 0, ToyLearner(), shard, grace_s=0.0)
         thread = threading.Timer(0.4, back.run)
         with clients(paths, {1: AfterTheOther()}):

@@ -8,7 +8,6 @@ import pytest
 from fccl.errors import AdapterError
 from fccl.messages import ClientUpdate
 from fccl.testing.toy import ToyLearner, adapter, shard
-from fccl.transports.exchange import quarantine as rejected_module
 from fccl.transports.exchange.client import ExchangeClient
 from tests.transports.contract import task
 from tests.transports.exchange_tools import (
@@ -127,7 +126,7 @@ def answered_and_finished(paths, transport, spoil):
     with transport(timeout_s=20.0) as exchange:
         opened = exchange.open(task(), (0,))
         learner = ToyLearner()
-        ExchangeClient(paths, 1, learner, shard)._commit(opened, learner.fit(task(), shard(1), lambda status: None))
+        ExchangeClient(paths, 1, learner, shard).commit(opened, learner.fit(task(), shard(1), lambda status: None))
         spoil(paths, opened)
         found = fit(exchange, (1,))
         finish(exchange)
@@ -154,7 +153,7 @@ def test_a_control_variate_that_is_no_good_is_refused_with_the_update(paths, tra
         asked = dataclasses.replace(task(), corrections=lambda client_id: adapter())
         opened = exchange.open(asked, (0, 1))
         for number in (0, 1):
-            ExchangeClient(paths, number, ToyLearner(), shard)._commit(
+            ExchangeClient(paths, number, ToyLearner(), shard).commit(
                 opened, ToyLearner().fit(asked, shard(number), lambda status: None)
             )
         spoil(paths, opened)
@@ -168,14 +167,16 @@ def test_an_answer_is_taken_away_before_its_flag(paths, transport, monkeypatch):
     """A client that finds its flag gone answers anew at once: what it writes then must not meet the removal of what was
     there before.
     """
-    seen, moves = [], rejected_module._moved
+    seen, rename = [], os.rename
 
     def move(path, to):
-        moved = moves(path, to)
-        seen.append([path.exists() for path in paths.taken_away(1, 0)])
-        return moved
+        try:
+            rename(path, to)
+        finally:
+            if path in paths.taken_away(1, 0):
+                seen.append([path.exists() for path in paths.taken_away(1, 0)])
 
-    monkeypatch.setattr(rejected_module, "_moved", move)
+    monkeypatch.setattr(os, "rename", move)
     answered(paths, transport, edit({"round": 7}))
     assert seen == [[place > max(moved, 1) for place in range(5)] for moved in range(5)]
 

@@ -34,7 +34,7 @@ class Killed(BaseException):
 
 def commit(exchange, paths, client_id):
     opened = exchange.open(task(), (0, 1))
-    ExchangeClient(paths, client_id, ToyLearner(), shard)._commit(
+    ExchangeClient(paths, client_id, ToyLearner(), shard).commit(
         opened, ToyLearner().fit(task(), shard(client_id), lambda status: None)
     )
 
@@ -139,7 +139,7 @@ PROGRAM = """
             opened = exchange.open(task(), (0, 1))
             for number in (0, 1):
                 update = ToyLearner().fit(task(), shard(number), lambda status: None)
-                ExchangeClient(paths, number, ToyLearner(), shard)._commit(opened, update)
+                ExchangeClient(paths, number, ToyLearner(), shard).commit(opened, update)
             replace("update", bomb)(paths, opened)
             named("adapter", bomb)(paths, opened)
             found = {answer.client_id: answer for answer in exchange.ask(task(), (0, 1))}
@@ -189,13 +189,13 @@ def reads_nothing(paths, kind, content):
     client.listen = Listener(line=told.append)
     path = paths.global_adapter(0) if kind == "global_adapter" else paths.reference(file.sha256)
     path.write_bytes(content)
-    opened = client._newest()
+    opened = client.newest()
     phase = (
         {"phase": "va", "work": opened.work.model_copy(update={"reference": file})}
         if kind == "reference"
         else {"adapter": file}
     )
-    client._answer(opened.model_copy(update=phase), opened.model_copy(update=phase).work, None)
+    client.answer(opened.model_copy(update=phase), opened.model_copy(update=phase).work, None)
     assert "cannot be begun" in told[-1]
     assert "is not a safetensors file" in told[-1] or kind == "reference"
 
@@ -225,7 +225,7 @@ def test_a_client_compares_the_length_before_it_reads_a_global_adapter(paths, tr
         for size in (0, opened.adapter.length + 1, 2**31, 2**40):
             os.truncate(paths.global_adapter(0), size)
             tracemalloc.start()
-            client._answer(client._newest(), opened.work, None)
+            client.answer(client.newest(), opened.work, None)
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             assert peak < 2**20

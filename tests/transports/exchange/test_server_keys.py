@@ -112,7 +112,7 @@ def test_a_task_that_was_changed_is_not_believed(paths, transport, keys):
     def newest():
         nonlocal client
         client = ExchangeClient(paths, 1, ToyLearner(), shard, client_keys(keys, 1), listen=Listener(line=told.append))
-        return client._newest()
+        return client.newest()
 
     client = None
     with transport(server_keys(keys)) as exchange:
@@ -132,7 +132,7 @@ def test_a_task_that_was_changed_is_not_believed(paths, transport, keys):
         paths.phase(0).write_text("sft")
         adapter(8.0, 8.0, 8.0).save(paths.global_adapter(0))
         opened = newest()
-        client._answer(opened, opened.work, None)
+        client.answer(opened, opened.work, None)
     assert told[-1] == "round 1 cannot be begun: global_round_0.safetensors is not the file that the task speaks of"
     assert not paths.flag(1, 0).exists()
 
@@ -164,10 +164,10 @@ def opened(exchange, number, created=100.0, run_id="run"):
 
 def answer(client):
     """Answer the newest round, if one is believed. Returns its number."""
-    newest = client._newest()
+    newest = client.newest()
     if newest is None:
         return None
-    client._answer(newest, newest.work, NoHeart())
+    client.answer(newest, newest.work, NoHeart())
     return newest.round
 
 
@@ -260,6 +260,6 @@ def test_a_run_that_was_left_does_not_come_back(paths, transport):
     with transport() as exchange:
         for run_id in ("first", "second"):
             exchange.open(dataclasses.replace(task(), run_id=run_id), (0,))
-            client._remember(client._newest().run_id)
+            client.remember(client.newest().run_id)
         exchange.finish("first", 9, adapter())
-        assert client._newest() is None
+        assert client.newest() is None
