@@ -1,4 +1,4 @@
-"""Waiting for somebody else's file: by notification where the file system sends them, by looking now and then elsewhere.
+"""Waiting for another process's file: by notification where the file system sends them, else by looking.
 
 A notification only ends the waiting earlier. The directory itself is looked at after every wait, so a lost notification
 costs `RESCAN_S` at most.
