@@ -21,7 +21,7 @@ from fccl.errors import DataError, FederationError, SettingsError
 from fccl.evaluation.bootstrap import Bootstrap
 from fccl.evaluation.by_client import evaluate_client
 from fccl.evaluation.comparison import compare_all
-from fccl.evaluation.suite import Evaluated, Split, evaluate_model, subset, summarise
+from fccl.evaluation.suite import Evaluated, EvaluationSplit, evaluate_model, subset, summarise
 from fccl.federation.run_folder import RunFolder
 from fccl.library.narrow import evaluation_options
 from fccl.model.language_model import LanguageModel
@@ -215,8 +215,8 @@ def _client_adapters(logs: LogPaths, client_ids: Sequence[int], console: Console
     return found
 
 
-def _test_split(data: DataPaths, options: EvaluationOptions) -> Split:
-    return Split(
+def _test_split(data: DataPaths, options: EvaluationOptions) -> EvaluationSplit:
+    return EvaluationSplit(
         subset(read_examples(data.server_split("test", "sft"), SftExample), options.max_sft, options.seed),
         subset(read_examples(data.server_split("test", "va"), PreferencePair), options.max_va, options.seed),
     )

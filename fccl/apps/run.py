@@ -54,7 +54,7 @@ from fccl.records.run import ClientMetrics, ClientStatus, EventName, RunEvent, R
 from fccl.specs import PHASES, Phase, TrainSpec
 from fccl.storage.files import sha256_of, write_bytes
 from fccl.storage.locks import exclusive
-from fccl.tracking.tracker import Follower, Tracker, base_so_far, rounds_so_far, tracker_for
+from fccl.tracking.tracker import GuardedTracker, Tracker, base_so_far, rounds_so_far, tracker_for
 from fccl.training.learner import GenericLearner
 from fccl.transports.in_process import InProcessTransport
 from fccl.transports.protocol import Listener, RunIdentity, Transport
@@ -153,7 +153,7 @@ class Run:
         self.data_sha256 = sha256_of(self.data.manifest)
         self.run_id, self.created = self.identity.run_id, self.identity.created
         self.round = 0
-        self.follower = Follower(self.tracker, self.tell)
+        self.follower = GuardedTracker(self.tracker, self.tell)
         self.validator = Validator(
             self.model,
             read_examples(self.data.server_split("validation", "sft"), SftExample),

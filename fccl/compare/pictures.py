@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fccl.compare.methods import METHODS
-from fccl.records.comparison import FEDAVG, ORACLE, Comparison, Row, ScenarioInfo
+from fccl.records.comparison import FEDAVG, ORACLE, Comparison, Outcome, ScenarioInfo
 from fccl.records.evaluation import Estimate
 from fccl.view.comparison_tables import figure as main_figure
 from fccl.view.comparison_tables import heading
@@ -103,7 +103,7 @@ def summary(comparison: Comparison, wide: bool = True) -> bytes:
     return _png(figure)
 
 
-def shade(row: Row | None, base: Row | None) -> float:
+def shade(row: Outcome | None, base: Outcome | None) -> float:
     """-1 … 1: below 0 better than FedAvg. 0 where nothing can be said."""
     if row is None or base is None or base.loss is None:
         return 0.0
@@ -149,7 +149,7 @@ def gaps(comparison: Comparison, wide: bool = True) -> bytes | None:
     return _png(figure)
 
 
-def _closes(row: Row, scenario: ScenarioInfo) -> bool:
+def _closes(row: Outcome, scenario: ScenarioInfo) -> bool:
     """Whether the row has a share of a gap that is worth a point: the oracle's own is none."""
     return row.scenario == scenario.name and row.gap_closed is not None and row.method != ORACLE
 
@@ -201,7 +201,7 @@ def weights(comparison: Comparison, scenario: ScenarioInfo, wide: bool = True) -
     return _png(figure)
 
 
-def _stack(axes: Axes, row: Row) -> None:
+def _stack(axes: Axes, row: Outcome) -> None:
     """Honest clients from below, bad ones from above, so that their border is what one sees."""
     table = row.weights or ()
     honest = [client for client in range(len(table[0])) if client not in row.bad_clients]

@@ -12,7 +12,7 @@ from fccl.compare.scenarios import Scenario
 from fccl.compare.trial import Trial
 from fccl.compare.values import RoundSummary, TrialResult
 from fccl.compare.verdicts import Judgement, judge
-from fccl.records.comparison import FEDAVG, ORACLE, Row
+from fccl.records.comparison import FEDAVG, ORACLE, Outcome
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Options:
 
 def rows(
     scenario: Scenario, found: Mapping[str, Sequence[tuple[Trial, TrialResult]]], options: Options
-) -> tuple[Row, ...]:
+) -> tuple[Outcome, ...]:
     """The rows of one scenario. `found` has every method's trials, one a seed, in the same order."""
     judged = judge(
         {name: [result for _, result in pairs] for name, pairs in found.items()},
@@ -40,11 +40,11 @@ def rows(
 
 def _row(
     scenario: Scenario, method: str, pairs: Sequence[tuple[Trial, TrialResult]], judged: Judgement, options: Options
-) -> Row:
+) -> Outcome:
     results = [result for _, result in pairs]
     bad = [scenario.bad_clients(options.num_clients, trial.seed) for trial, _ in pairs]
     first, weighed = results[0], METHODS[method].way == "federated"
-    return Row(
+    return Outcome(
         scenario=scenario.name,
         method=method,
         seeds=len(results),

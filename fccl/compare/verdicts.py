@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 from fccl.compare.values import TrialResult
 from fccl.evaluation.bootstrap import LEVEL, Bootstrap, Floats
-from fccl.records.comparison import CompareVerdict
-from fccl.records.evaluation import FEWEST_FOR_A_VERDICT, Estimate
+from fccl.records.evaluation import FEWEST_FOR_A_VERDICT, Estimate, Verdict
 from fccl.specs import named_seed
 
 
@@ -109,7 +108,7 @@ class Judgement:
     loss: Estimate | None
     accuracy: Estimate | None
     difference: Estimate | None
-    verdict: CompareVerdict | None
+    verdict: Verdict | None
     gap_closed: Estimate | None
 
 
@@ -167,9 +166,7 @@ def gap_closed(mine: Sampled | None, base: Sampled | None, best: Sampled | None)
     return Sampled(closed.value / gap.value, draws, mine.examples).estimate
 
 
-def _verdict(
-    is_base: bool, mine: Sampled | None, base: Sampled | None, difference: Estimate | None
-) -> CompareVerdict | None:
+def _verdict(is_base: bool, mine: Sampled | None, base: Sampled | None, difference: Estimate | None) -> Verdict | None:
     """A model that cannot be scored is worse than one that can."""
     if is_base:
         return None

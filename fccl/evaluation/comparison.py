@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from fccl.evaluation.bootstrap import Bootstrap, Floats
 from fccl.evaluation.preference import choices, decided
 from fccl.evaluation.suite import Evaluated
-from fccl.records.evaluation import Comparison, Difference, Estimate, verdict
+from fccl.records.evaluation import Difference, Estimate, ModelPair, verdict
 
 
-def compare(first: Evaluated, second: Evaluated, boot: Bootstrap) -> Comparison:
+def compare(first: Evaluated, second: Evaluated, boot: Bootstrap) -> ModelPair:
     """What `second` does better or worse than `first` on the split that both answered.
 
     Preferences count where neither has a tie.
@@ -29,10 +29,10 @@ def compare(first: Evaluated, second: Evaluated, boot: Bootstrap) -> Comparison:
     ]
     if len(first.exact):
         differences.append(difference("exact answers", "points", boot.mean(second.exact - first.exact)))
-    return Comparison(first=first.name, second=second.name, differences=tuple(differences))
+    return ModelPair(first=first.name, second=second.name, differences=tuple(differences))
 
 
-def compare_all(models: Sequence[Evaluated], boot: Bootstrap) -> tuple[Comparison, ...]:
+def compare_all(models: Sequence[Evaluated], boot: Bootstrap) -> tuple[ModelPair, ...]:
     """Every two models: the later against the earlier, neighbours first."""
     couples = sorted(combinations(range(len(models)), 2), key=lambda couple: (couple[1] - couple[0], couple))
     return tuple(compare(models[first], models[second], boot) for first, second in couples)

@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
+class EvaluationSplit:
     """The test examples."""
 
     sft: Sequence[SftExample]
@@ -46,7 +46,7 @@ class Evaluated:
 
     name: str
     adapter: Adapter | None
-    split: Split
+    split: EvaluationSplit
     sft: SftScores
     pairs: PairScores
     exact: Floats
@@ -58,7 +58,7 @@ def evaluate_model(
     model: LanguageModel,
     name: str,
     adapter: Adapter | None,
-    split: Split,
+    split: EvaluationSplit,
     options: EvaluationOptions,
     on_progress: Progress = no_progress,
 ) -> Evaluated:

@@ -6,17 +6,15 @@ pair. Lower is better.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import AliasChoices, Field, model_validator
 
-from fccl.records.evaluation import Estimate
+from fccl.records.evaluation import Estimate, Verdict
 from fccl.specs import Phase, Value
 
-CompareVerdict = Literal["better", "worse", "no significant difference", "too few examples"]
 
-
-class Row(Value):
+class Outcome(Value):
     """One method in one scenario, over all seeds."""
 
     scenario: str
@@ -25,7 +23,7 @@ class Row(Value):
     loss: Estimate | None  # mean over seeds; None when the model of some seed cannot be scored
     accuracy: Estimate | None = None  # VA: preference accuracy
     difference: Estimate | None = None  # of the loss: this method minus FedAvg, paired; below 0 is better
-    verdict: CompareVerdict | None = None  # against FedAvg; None for FedAvg itself
+    verdict: Verdict | None = None  # against FedAvg; None for FedAvg itself
     gap_closed: Estimate | None = (
         # (FedAvg - this) / (FedAvg - oracle); None for no federation, and when the oracle is not better than FedAvg
         None
@@ -69,7 +67,7 @@ class Comparison(Value):
     examples: dict[str, int]  # of the first seed: training and test examples of each kind
     scenarios: tuple[ScenarioInfo, ...]
     methods: tuple[MethodInfo, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[Outcome, ...]
     bootstrap_samples: int
 
     @model_validator(mode="after")
@@ -83,7 +81,7 @@ class Comparison(Value):
             raise ValueError(f"a row of {strange[0]}, which was not compared")
         return self
 
-    def row(self, scenario: str, method: str) -> Row | None:
+    def row(self, scenario: str, method: str) -> Outcome | None:
         """The row of one scenario and one method, if it is there."""
         return next((row for row in self.rows if (row.scenario, row.method) == (scenario, method)), None)
 

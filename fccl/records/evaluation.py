@@ -104,7 +104,7 @@ class Difference(Value):
     verdict: Verdict  # of the second
 
 
-class Comparison(Value):
+class ModelPair(Value):
     """Two models on the same examples."""
 
     first: str
@@ -147,7 +147,7 @@ class EvaluationReport(Value):
     truncated: int = Field(ge=0)  # examples and pairs of these that were cut to fit the context
     options: EvaluationOptions
     models: tuple[ModelEvaluation, ...] = Field(min_length=1)
-    comparisons: tuple[Comparison, ...] = ()
+    comparisons: tuple[ModelPair, ...] = ()
     clients: tuple[ClientEvaluation, ...] = ()
 
 

@@ -13,12 +13,15 @@ from fccl.records.run import ClientMetrics, ClientStatus, RoundRecord, RunEvent
 from fccl.storage.files import append_line, storage_errors, write_text
 from fccl.storage.reading import read_rows
 
-HEARTBEAT_S = 1.0
+HEARTBEAT_GAP_S = 1.0  # the least between two heartbeats of a client that is training
 
 
 @dataclass
 class Journal:
-    """Appends the records of one run. Every line is whole; a heartbeat is replaced at most once in `HEARTBEAT_S`."""
+    """Appends the records of one run.
+
+    Every line is whole. A heartbeat of a client in training is replaced at most once in `HEARTBEAT_GAP_S`.
+    """
 
     paths: LogPaths
     _last_beat: dict[int, float] = field(default_factory=dict)
@@ -40,11 +43,10 @@ class Journal:
         self._lengths[path] = _length(path)
 
     def heartbeat(self, status: ClientStatus) -> None:
-        """Replace a client's heartbeat; one of a client that is still training is dropped when the last is younger than
-        a second.
-        """
+        """Replace a client's heartbeat. One in training is dropped when the last is younger than `HEARTBEAT_GAP_S`."""
         now = time.monotonic()
-        if status.state == "training" and now - self._last_beat.get(status.client_id, -HEARTBEAT_S) < HEARTBEAT_S:
+        gap = now - self._last_beat.get(status.client_id, -HEARTBEAT_GAP_S)
+        if status.state == "training" and gap < HEARTBEAT_GAP_S:
             return
         self._last_beat[status.client_id] = now
         write_text(self.paths.status(status.client_id), status.model_dump_json() + "\n")

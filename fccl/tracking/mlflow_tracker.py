@@ -33,7 +33,7 @@ MOST = 100  # parameters, or metrics, that a server takes at once
 STATUS: Mapping[Status, str] = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 
 
-class Tracker:
+class MlflowTracker:
     """One MLflow run for a run, however often it is resumed: it is found by its tag."""
 
     def __init__(self, paths: LogPaths) -> None:

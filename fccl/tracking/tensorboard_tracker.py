@@ -26,7 +26,7 @@ HEADLINES = (
 )  # what runs are compared by, beside their settings
 
 
-class Tracker:
+class TensorboardTracker:
     """Writes the run anew each time it is opened, since all of it is told again; whoever reads forgets what earlier
     files said (`purge_step`).
     """

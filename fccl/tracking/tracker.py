@@ -71,12 +71,12 @@ def tracker_for(kind: Kind, paths: LogPaths) -> Tracker:
             f"TRACK={kind} needs {', '.join(missing)}, and that is not installed", hint=f'pip install "fccl[{kind}]"'
         )
     module = import_module(f"fccl.tracking.{kind}_tracker")
-    tracker: Tracker = module.Tracker(paths)
+    tracker: Tracker = getattr(module, f"{kind.capitalize()}Tracker")(paths)
     return tracker
 
 
 @dataclass
-class Follower:
+class GuardedTracker:
     """Tells a tracker of a run. As a context manager it ends the tracker with the block, with the status that follows
     from how the block ends.
 

@@ -30,7 +30,7 @@ class Written(Value):
     step: int = Field(ge=0)
 
 
-class Tracker:
+class WandbTracker:
     """One W&B run for a run, under the same id however often it is resumed."""
 
     def __init__(self, paths: LogPaths) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fccl.records.comparison import FEDAVG, Comparison, Row, ScenarioInfo
+from fccl.records.comparison import FEDAVG, Comparison, Outcome, ScenarioInfo
 from fccl.records.evaluation import Estimate
 from fccl.tables import ScenarioTable
 from fccl.words import DASH
@@ -135,7 +135,7 @@ def notes(comparison: Comparison) -> list[str]:
     ]
 
 
-def figure(row: Row, phase: str) -> str:
+def figure(row: Outcome, phase: str) -> str:
     """The main figure: perplexity in SFT, DPO loss in VA."""
     if row.loss is None:
         return "not finite"
@@ -155,7 +155,7 @@ def percent(found: Estimate | None) -> str:
     return f"{found.value:.0%} [{found.low:.0%}, {found.high:.0%}]" if found else DASH
 
 
-def _cells(row: Row, yardstick: Row | None, scenario: ScenarioInfo) -> tuple[str, ...]:
+def _cells(row: Outcome, yardstick: Outcome | None, scenario: ScenarioInfo) -> tuple[str, ...]:
     verdict = (
         f"{_seeds_better(row, yardstick)} {SIGNS[row.verdict]}"
         if row.verdict
@@ -176,7 +176,7 @@ def _cells(row: Row, yardstick: Row | None, scenario: ScenarioInfo) -> tuple[str
     return (*cells, accuracy) if scenario.phase == "va" else cells
 
 
-def _seeds_better(row: Row, yardstick: Row | None) -> str:
+def _seeds_better(row: Outcome, yardstick: Outcome | None) -> str:
     """In how many of the seeds the loss is lower than the yardstick's.
 
     A model that cannot be scored has none that is lower.
@@ -188,7 +188,7 @@ def _seeds_better(row: Row, yardstick: Row | None) -> str:
     return f"{lower}/{row.seeds}"
 
 
-def _difference(row: Row, phase: str) -> str:
+def _difference(row: Outcome, phase: str) -> str:
     found = row.difference
     if found is None:
         return DASH
@@ -202,7 +202,7 @@ def _ratio(value: float) -> str:
     return f"{value:.3f}" if value < 100 else f"{value:.3g}"
 
 
-def _short(row: Row | None, scenario: ScenarioInfo) -> str:
+def _short(row: Outcome | None, scenario: ScenarioInfo) -> str:
     if row is None:
         return DASH
     sign = {"better": f" {BETTER}", "worse": " ▼", "no significant difference": " ≈"}.get(row.verdict or "", "")

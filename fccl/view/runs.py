@@ -18,10 +18,10 @@ from fccl.records.evaluation import EvaluationReport
 from fccl.records.manifest import Manifest
 from fccl.records.run import ClientStatus, RunInfo, RunState
 from fccl.storage.reading import opened, parsed, read_small
+from fccl.view.frames import MetricsLog, ProgressLog
 from fccl.view.hearing import Hearing
 from fccl.view.status import client_count, progress
-from fccl.view.tables import MetricsLog, ProgressLog
-from fccl.view.tail import Follower, ValueFile
+from fccl.view.tail import LogFollower, ValueFile
 from fccl.view.values import RunEntry, RunView
 
 Log = Literal["progress", "client_metrics"]
@@ -134,7 +134,7 @@ class _Logs:
     def __init__(self, paths: LogPaths, run_id: str) -> None:
         self.run_id, self.furthest = run_id, 0.0
         self.progress, self.metrics = ProgressLog(run_id), MetricsLog(run_id)
-        self._followers = (Follower(paths.progress, self.progress), Follower(paths.client_metrics, self.metrics))
+        self._followers = (LogFollower(paths.progress, self.progress), LogFollower(paths.client_metrics, self.metrics))
 
     def refresh(self) -> None:
         if self.run_id:

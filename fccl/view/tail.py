@@ -37,7 +37,7 @@ class Lines(Protocol):
 
 
 @dataclass
-class Follower:
+class LogFollower:
     """Hands every complete line of a log on, once. A half-written last line waits until it is whole.
 
     When the file is another one, shorter, or no longer ends where it was left as it did, everything is forgotten and

@@ -24,7 +24,7 @@ from fccl.storage.files import new_folder, replace_folder, sha256_of, write_text
 from fccl.storage.reading import read_rows
 from fccl.storage.temporary import is_temporary
 from fccl.testing.toy import START, ToyLearner, shard
-from fccl.tracking.tracker import Follower, NoTracker
+from fccl.tracking.tracker import GuardedTracker, NoTracker
 from fccl.transports.in_process import InProcessTransport
 
 BASE = Validation(loss=5.0, examples=3)
@@ -91,7 +91,7 @@ class ToyRun(Run):
         self.data = DataPaths(self.settings.data_dir)
         self.data_sha256, self.run_id = sha256_of(self.data.manifest), os.urandom(4).hex()
         self.round, self.created = 0, 1.0
-        self.follower = Follower(self.tracker, self.tell)
+        self.follower = GuardedTracker(self.tracker, self.tell)
         self.validator = lambda phase, adapter, reference: BASE
 
 

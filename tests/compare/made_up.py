@@ -1,7 +1,7 @@
 """A comparison whose figures are made up, so that every kind of cell is there."""
 
 from fccl.compare.methods import METHODS
-from fccl.records.comparison import Comparison, MethodInfo, Row, ScenarioInfo
+from fccl.records.comparison import Comparison, MethodInfo, Outcome, ScenarioInfo
 from fccl.records.evaluation import Estimate
 
 
@@ -10,7 +10,7 @@ def estimate(value, spread=0.01):
 
 
 def row(scenario, method, loss, **more):
-    return Row(
+    return Outcome(
         scenario=scenario,
         method=method,
         seeds=2,

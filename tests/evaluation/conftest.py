@@ -8,7 +8,7 @@ import torch
 from fccl.adapters.adapter import Adapter
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.evaluation.bootstrap import Bootstrap
-from fccl.evaluation.suite import Split
+from fccl.evaluation.suite import EvaluationSplit
 from fccl.model.encoding import encode_sft
 from fccl.records.evaluation import EvaluationOptions
 from fccl.specs import TrainSpec
@@ -63,7 +63,7 @@ def split():
         PreferencePair(f"Say {n}", "It is " + "red " * n, "Go away. " * (1 + n % 3), flaw="rude" if n % 2 else "wrong")
         for n in range(7)
     ]
-    return Split(sft, [*va, PreferencePair("Say it", "the same", "the same", flaw="wrong")])
+    return EvaluationSplit(sft, [*va, PreferencePair("Say it", "the same", "the same", flaw="wrong")])
 
 
 @pytest.fixture(scope="session")

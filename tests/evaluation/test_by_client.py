@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from fccl.data.examples import SftExample
 from fccl.evaluation.by_client import evaluate_client, topic_weights
-from fccl.evaluation.suite import Evaluated, Split
+from fccl.evaluation.suite import Evaluated, EvaluationSplit
 from fccl.model.scoring import PairScores, SftScores
 
 TOPICS = ["birds"] * 8 + ["fruit"] * 16
-SPLIT = Split(
+SPLIT = EvaluationSplit(
     [SftExample("a", "b", topic=topic, answer="b" if index % 2 else "") for index, topic in enumerate(TOPICS)], []
 )
 BIRDS = np.array([topic == "birds" for topic in TOPICS])

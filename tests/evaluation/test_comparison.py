@@ -5,7 +5,7 @@ import pytest
 
 from fccl.evaluation.bootstrap import Bootstrap
 from fccl.evaluation.comparison import compare, compare_all, perplexity_ratio
-from fccl.evaluation.suite import Evaluated, Split
+from fccl.evaluation.suite import Evaluated, EvaluationSplit
 from fccl.model.scoring import PairScores, SftScores
 
 
@@ -14,7 +14,7 @@ def evaluated(name, nll, margins, exact=()):
     two = np.full(len(nll), 2)
     pairs = PairScores(np.array(margins), np.zeros(len(margins)), np.full(len(margins), 2), np.full(len(margins), 4))
     return Evaluated(
-        name, None, Split([], []), SftScores(np.array(nll), two), pairs, np.array(exact, dtype=float), (), 0
+        name, None, EvaluationSplit([], []), SftScores(np.array(nll), two), pairs, np.array(exact, dtype=float), (), 0
     )
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.evaluation.preference import preference
-from fccl.evaluation.suite import Split, evaluate_model, same_answer, subset, summarise
+from fccl.evaluation.suite import EvaluationSplit, evaluate_model, same_answer, subset, summarise
 from fccl.model.encoding import encode_sft
 from fccl.model.generate import generate
 from fccl.model.scoring import score_sft
@@ -63,14 +63,14 @@ def exact_of(tiny_model, taught, options, answers):
         for example, answer in zip(examples, answers, strict=True)
     ]
     return evaluate_model(
-        tiny_model, "SFT", adapter, Split(sft, [PreferencePair("a", "b", "c")]), options
+        tiny_model, "SFT", adapter, EvaluationSplit(sft, [PreferencePair("a", "b", "c")]), options
     ).exact.tolist()
 
 
 def test_what_was_learnt_by_heart_is_exact_and_likelier(tiny_model, taught, options, boot):
     examples, adapter = taught
     assert exact_of(tiny_model, taught, options, [example.response for example in examples]) == [1, 1, 1, 1]
-    split = Split(
+    split = EvaluationSplit(
         examples, [PreferencePair(example.instruction, example.response, "It is so.") for example in examples]
     )
     base, found = (summarise(evaluate_model(tiny_model, "", each, split, options), boot) for each in (None, adapter))
@@ -103,7 +103,7 @@ def test_an_answer_is_the_same_but_for_white_space(text, same):
 
 
 def test_without_answers_topics_or_flaws_there_are_none(tiny_model, an_adapter, options, boot):
-    split = Split([SftExample("a", "b"), SftExample("c", "d")], [PreferencePair("a", "b", "c")])
+    split = EvaluationSplit([SftExample("a", "b"), SftExample("c", "d")], [PreferencePair("a", "b", "c")])
     found = summarise(evaluate_model(tiny_model, "SFT", an_adapter(1), split, options), boot)
     assert (found.exact, found.topics, found.flaws) == (None, (), ())
     assert len(found.generations) == 2
@@ -129,7 +129,7 @@ def test_progress_rises_to_the_end(tiny_model, an_adapter, split, options):
 
 
 def test_what_was_cut_is_counted(tiny_model, an_adapter, options):
-    split = Split([SftExample("x " * 500, "b"), SftExample("a", "b")], [PreferencePair("a", "b " * 500, "c")])
+    split = EvaluationSplit([SftExample("x " * 500, "b"), SftExample("a", "b")], [PreferencePair("a", "b " * 500, "c")])
     assert evaluate_model(tiny_model, "SFT", an_adapter(1), split, options).truncated == 2
 
 

@@ -17,7 +17,7 @@ from fccl.aggregation.mean import weighted_mean
 from fccl.contribution.leave_one_out import LeaveOneOut
 from fccl.contribution.validation_loss import ValidationLoss
 from fccl.contribution.verified import Verified
-from fccl.evaluation.suite import Split
+from fccl.evaluation.suite import EvaluationSplit
 from fccl.evaluation.validation import Validator, VerificationLoss, proportional_draw
 from fccl.messages import ClientUpdate, FitTask
 from fccl.model.scoring import score_pairs, score_sft
@@ -235,7 +235,7 @@ def test_the_loss_is_that_of_those_that_were_drawn(tiny_model, split, task, clie
         for held in (split.sft, split.va)
     )
     loss = VerificationLoss(Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=4), 4)
-    expected = by_hand(tiny_model, Split(sft, va), phase, clients[0], task("va").reference)
+    expected = by_hand(tiny_model, EvaluationSplit(sft, va), phase, clients[0], task("va").reference)
     assert loss.loss(task(phase, number), clients[0]) == pytest.approx(expected, rel=1e-5)
     held = split.sft if phase == "sft" else split.va
     assert [held[index] for index in loss.drawn(task(phase, number))] == (sft if phase == "sft" else va)

@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from fccl.tracking.figures import base_figures, evaluation_figures, round_figures, step_of
-from fccl.tracking.tracker import Follower, tracker_for
+from fccl.tracking.tracker import GuardedTracker, tracker_for
 from tests.view.logs import BASE
 
 
@@ -150,7 +150,7 @@ def test_the_environment_names_store_and_experiment(stored, tmp_path, monkeypatc
 
 def test_a_store_that_fails_in_mid_run_is_one_line(stored):
     said = []
-    with Follower(tracker_for("mlflow", stored.paths), said.append) as follower:
+    with GuardedTracker(tracker_for("mlflow", stored.paths), said.append) as follower:
         follower.started(stored.info, BASE)
         follower.round(*stored.rounds()[0])
         (run,) = runs(stored)

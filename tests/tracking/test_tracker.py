@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from fccl.errors import SettingsError
-from fccl.tracking.tracker import NEEDED, Follower, NoTracker, tracker_for
+from fccl.tracking.tracker import NEEDED, GuardedTracker, NoTracker, tracker_for
 from tests.view.logs import BASE
 
 
@@ -34,7 +34,7 @@ class Recorder(NoTracker):
 
 
 def follow(told, tracker, said, error=None):
-    with Follower(tracker, said.append) as follower:
+    with GuardedTracker(tracker, said.append) as follower:
         follower.started(told.info, BASE)
         for record, metrics in told.rounds():
             follower.round(record, metrics)
@@ -81,7 +81,7 @@ def test_one_that_does_not_open_ends_the_command_before_the_run(told):
 
 def test_a_run_that_goes_on_does_so_without_it(told):
     tracker, said = Recorder("started"), []
-    with Follower(tracker, said.append) as follower:
+    with GuardedTracker(tracker, said.append) as follower:
         follower.resumed(told.info, BASE, told.rounds(2))
         follower.round(*told.rounds()[2])
     assert len(tracker.heard) == len(said) == 1
@@ -89,7 +89,7 @@ def test_a_run_that_goes_on_does_so_without_it(told):
 
 def test_a_resumed_run_tells_all_rounds(told):
     tracker = Recorder()
-    with Follower(tracker, print) as follower:
+    with GuardedTracker(tracker, print) as follower:
         follower.resumed(told.info, BASE, told.rounds(2))
         follower.round(*told.rounds()[2])
     assert [what for call, what in tracker.heard if call == "round"] == [0, 1, 2]
@@ -97,7 +97,7 @@ def test_a_resumed_run_tells_all_rounds(told):
 
 def test_before_a_run_begins_there_is_nothing_to_end(told):
     tracker = Recorder()
-    with Follower(tracker, print):
+    with GuardedTracker(tracker, print):
         pass
     assert not tracker.heard
 

@@ -10,13 +10,13 @@ import pandas as pd
 
 from fccl.paths import LogPaths
 from fccl.records.evaluation import (
-    Comparison,
     Difference,
     Estimate,
     EvaluationOptions,
     EvaluationReport,
     Generation,
     ModelEvaluation,
+    ModelPair,
     Preference,
     TopicResult,
 )
@@ -142,7 +142,7 @@ def evaluation(
         verdict="better",
     )
     comparisons = tuple(
-        Comparison(first=first, second=second, differences=(change,)) for first, second in pairwise(names)
+        ModelPair(first=first, second=second, differences=(change,)) for first, second in pairwise(names)
     )
     options = EvaluationOptions(
         gen_samples=2, gen_tokens=8, gen_temperature=0.8, bootstrap_samples=200, batch_size=4, seed=1

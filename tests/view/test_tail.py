@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from fccl.records.run import RunState
 from fccl.storage.reading import read_small
 from fccl.view import tail
-from fccl.view.tail import Follower, ValueFile
+from fccl.view.tail import LogFollower, ValueFile
 from tests.examples import few
 
 
@@ -51,7 +51,7 @@ def complete(content: bytes) -> list[bytes]:
 def test_any_pieces_give_every_complete_line_once(tmp_path_factory, pieces):
     path = tmp_path_factory.mktemp("follow") / "log"
     collected = Collected()
-    follower = Follower(path, collected)
+    follower = LogFollower(path, collected)
     for number in range(len(pieces) + 1):
         with open(path, "ab") as file:
             file.write(b"".join(pieces[:number][-1:]))
@@ -62,7 +62,7 @@ def test_any_pieces_give_every_complete_line_once(tmp_path_factory, pieces):
 
 def test_a_half_written_line_waits(tmp_path):
     path, collected = tmp_path / "log", Collected()
-    follower = Follower(path, collected)
+    follower = LogFollower(path, collected)
     for text, expected in ((b"one\ntw", [b"one"]), (b"o", [b"one"]), (b"\n", [b"one", b"two"])):
         with open(path, "ab") as file:
             file.write(text)
@@ -79,7 +79,7 @@ class Log(RuleBasedStateMachine):
         self.folder = Path(os.environ["FCCL_TEST_FOLDER"]) / f"{time.monotonic_ns()}"
         self.folder.mkdir()
         self.path, self.collected, self.written = self.folder / "log", Collected(), 0
-        self.follower = Follower(self.path, self.collected)
+        self.follower = LogFollower(self.path, self.collected)
 
     def fresh(self, count: int, cut: int) -> bytes:
         lines = [f"{self.written + number}\n".encode() for number in range(count)]
@@ -141,7 +141,7 @@ class TestLog(Log.TestCase):
 
 def test_a_log_that_is_written_anew_is_read_anew(tmp_path):
     path, collected = tmp_path / "log", Collected()
-    follower = Follower(path, collected)
+    follower = LogFollower(path, collected)
     path.write_bytes(b"a\nb\n")
     follower.refresh()
     path.write_bytes(b"a\nc\nd\n")  # the same file, and longer
@@ -154,7 +154,7 @@ def test_a_line_that_is_longer_than_any_record_does_not_stop_the_log(tmp_path, m
     monkeypatch.setattr(tail, "_LONGEST", 32)
     path, collected = tmp_path / "log", Collected()
     path.write_bytes(b"before\n" + b"x" * 300 + b"\nafter\n")
-    Follower(path, collected).refresh()
+    LogFollower(path, collected).refresh()
     assert (collected.lines[0], collected.lines[-1]) == (b"before", b"after")
     assert b"".join(collected.lines[1:-1]) == b"x" * 300
 
@@ -164,14 +164,14 @@ def test_a_log_longer_than_a_block_is_whole(tmp_path, monkeypatch):
     path, collected = tmp_path / "log", Collected()
     lines = [b"y" * (number % 150) for number in range(500)]
     path.write_bytes(b"\n".join(lines) + b"\n")
-    Follower(path, collected).refresh()
+    LogFollower(path, collected).refresh()
     assert collected.lines == lines
 
 
 @pytest.mark.parametrize("kind", ["none", "folder", "pipe", "socket", "dangling", "loop"])
 def test_what_is_no_file_is_no_log(tmp_path, kind):
     path, collected = tmp_path / "log", Collected()
-    follower = Follower(path, collected)
+    follower = LogFollower(path, collected)
     path.write_bytes(b"a\n")
     follower.refresh()
     path.unlink()
@@ -186,12 +186,12 @@ def test_what_is_no_file_is_no_log(tmp_path, kind):
     follower.refresh()  # a pipe is not waited for
     assert collected.lines == []
     assert read_small(path, 100) is None
-    assert Follower(path / "below" / "log", collected).refresh() is None
+    assert LogFollower(path / "below" / "log", collected).refresh() is None
 
 
 def test_a_disk_that_fails_for_a_moment_takes_nothing_away(tmp_path, monkeypatch):
     path, collected = tmp_path / "log", Collected()
-    follower = Follower(path, collected)
+    follower = LogFollower(path, collected)
     path.write_bytes(b"a\n")
     follower.refresh()
     monkeypatch.setattr(tail.os, "pread", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
@@ -203,7 +203,7 @@ def test_a_disk_that_fails_for_a_moment_takes_nothing_away(tmp_path, monkeypatch
 def test_a_file_without_permission_is_none_and_takes_nothing_away(tmp_path):
     path, collected = tmp_path / "log", Collected()
     path.write_bytes(b"a\n")
-    follower = Follower(path, collected)
+    follower = LogFollower(path, collected)
     follower.refresh()
     path.chmod(0)
     with as_nobody():
@@ -211,7 +211,7 @@ def test_a_file_without_permission_is_none_and_takes_nothing_away(tmp_path):
         assert collected.lines == [b"a"]
         assert read_small(path, 100) is None
         fresh = Collected()
-        Follower(path, fresh).refresh()
+        LogFollower(path, fresh).refresh()
         assert fresh.lines == []
 
 
@@ -258,7 +258,7 @@ def test_a_reader_beside_a_writer_sees_whole_lines_in_order(tmp_path):
                 file.write(line[5:] + b"\n")
 
     writer = threading.Thread(target=write)
-    follower = Follower(path, collected)
+    follower = LogFollower(path, collected)
     writer.start()
     while writer.is_alive():
         follower.refresh()

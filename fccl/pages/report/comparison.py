@@ -14,7 +14,7 @@ from fccl.pages.report.figures import Figures, gaps
 from fccl.pages.report.parts import Figure, Report, Section, Tile
 from fccl.pages.report.render import render
 from fccl.plain_text import one_line
-from fccl.records.comparison import ORACLE, Comparison, Row, ScenarioInfo
+from fccl.records.comparison import ORACLE, Comparison, Outcome, ScenarioInfo
 from fccl.tables import Cell, ScenarioTable, Table
 from fccl.view import comparison_tables as tables
 from fccl.words import DASH
@@ -122,7 +122,7 @@ def _scenario(comparison: Comparison, scenario: ScenarioInfo, wide: Drawn, narro
 
 
 def _weight_words(comparison: Comparison, scenario: ScenarioInfo) -> str:
-    found: list[tuple[str, Row | None]] = [
+    found: list[tuple[str, Outcome | None]] = [
         (method.title, comparison.row(scenario.name, method.name)) for method in comparison.methods
     ]
     parts = [

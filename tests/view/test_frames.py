@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fccl.records.run import Verification
-from fccl.view.tables import MetricsLog, ProgressLog, Table
+from fccl.view.frames import GrowingFrame, MetricsLog, ProgressLog
 from fccl.view.values import EXCLUSIONS, METRICS, ROUNDS, SHARES
 from tests.view.logs import Logs, line
 
@@ -220,7 +220,7 @@ def test_a_frame_that_was_handed_out_does_not_change():
     )
 )
 def test_a_table_is_its_rows_however_they_came(pieces):
-    table = Table({"a": "int64", "b": "str", "c": "float64"})
+    table = GrowingFrame({"a": "int64", "b": "str", "c": "float64"})
     for piece in pieces:
         table.add(piece)
     rows = [row for piece in pieces for row in piece]

@@ -20,17 +20,17 @@ _Progress: TypeAdapter[RoundRecord | RunEvent] = TypeAdapter(
     Annotated[RoundRecord | RunEvent, Field(discriminator="event")]
 )
 _LARGEST = 2**63 - 1  # a column of whole numbers holds no more
-Row = tuple[object, ...]
+_Row = tuple[object, ...]
 
 
-class Table:
+class GrowingFrame:
     """Rows of one form (`fccl.view.values`), added in pieces. A frame that was handed out never changes."""
 
     def __init__(self, form: Mapping[str, str]) -> None:
         self._form = form
         self._pieces = [self._piece([])]
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[_Row]) -> None:
         if rows:
             self._pieces.append(self._piece(rows))
 
@@ -41,7 +41,7 @@ class Table:
             self._pieces = [pd.concat(self._pieces, ignore_index=True)]
         return self._pieces[0]
 
-    def _piece(self, rows: Sequence[Row]) -> pd.DataFrame:
+    def _piece(self, rows: Sequence[_Row]) -> pd.DataFrame:
         columns = zip(*rows, strict=True) if rows else itertools.repeat((), len(self._form))
         return pd.DataFrame(
             {name: _column(values, kind) for (name, kind), values in zip(self._form.items(), columns, strict=True)}
@@ -63,7 +63,7 @@ class ProgressLog:
         self.clear()
 
     def clear(self) -> None:
-        self.rounds, self.shares, self.exclusions = Table(ROUNDS), Table(SHARES), Table(EXCLUSIONS)
+        self.rounds, self.shares, self.exclusions = GrowingFrame(ROUNDS), GrowingFrame(SHARES), GrowingFrame(EXCLUSIONS)
         self.events: tuple[RunEvent, ...] = ()
         self.unreadable = 0
 
@@ -103,7 +103,7 @@ class MetricsLog:
         self.clear()
 
     def clear(self) -> None:
-        self.metrics = Table(METRICS)
+        self.metrics = GrowingFrame(METRICS)
         self.unreadable = 0
 
     def feed(self, lines: list[bytes]) -> None:
@@ -140,7 +140,7 @@ def _agrees(record: RoundRecord | RunEvent) -> bool:
     )
 
 
-def _round_row(record: RoundRecord) -> Row:
+def _round_row(record: RoundRecord) -> _Row:
     validation, verified = record.validation, record.verification
     return (
         record.round,
@@ -165,7 +165,7 @@ def _round_row(record: RoundRecord) -> Row:
     )
 
 
-def _share_rows(record: RoundRecord) -> Iterator[Row]:
+def _share_rows(record: RoundRecord) -> Iterator[_Row]:
     samples = [said.num_samples for said in record.contributions]
     total = sum(samples)
     return zip(
@@ -183,7 +183,7 @@ def _share_rows(record: RoundRecord) -> Iterator[Row]:
     )
 
 
-def _metrics_row(record: ClientMetrics) -> Row:
+def _metrics_row(record: ClientMetrics) -> _Row:
     return (
         record.round,
         record.phase,
