@@ -1,6 +1,65 @@
-"""FCCL: federated fine-tuning of GPT-2 with LoRA, aggregated by contribution.
+"""FCCL, Federated Cognitive Contribution Learning: clients fine-tune LoRA adapters of one language model on data that
+they keep, and the server weighs their updates by what they contribute.
 
-Importing this package imports nothing heavy; see CONTRIBUTING.md for the tour of the code.
+The names below are loaded when they are first used: importing this package imports nothing heavy. CONTRIBUTING.md is
+the tour of the code.
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fccl.adapters.adapter import Adapter, load_adapter
+    from fccl.contribution.protocol import Weigher, Weighing
+    from fccl.errors import FcclError
+    from fccl.federation.rounds import RoundResult
+    from fccl.library.client import Client
+    from fccl.library.data import Data, prepare
+    from fccl.library.reading import list_runs, read_run
+    from fccl.messages import ClientUpdate, FitTask
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Adapter",
+    "Client",
+    "ClientUpdate",
+    "Data",
+    "FcclError",
+    "FitTask",
+    "RoundResult",
+    "Weigher",
+    "Weighing",
+    "list_runs",
+    "load_adapter",
+    "prepare",
+    "read_run",
+]
+_HOMES = {
+    "Adapter": "fccl.adapters.adapter",
+    "Client": "fccl.library.client",
+    "ClientUpdate": "fccl.messages",
+    "Data": "fccl.library.data",
+    "FcclError": "fccl.errors",
+    "FitTask": "fccl.messages",
+    "RoundResult": "fccl.federation.rounds",
+    "Weigher": "fccl.contribution.protocol",
+    "Weighing": "fccl.contribution.protocol",
+    "list_runs": "fccl.library.reading",
+    "load_adapter": "fccl.adapters.adapter",
+    "prepare": "fccl.library.data",
+    "read_run": "fccl.library.reading",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A name of `__all__`, loaded from its module at its first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    globals()[name] = value = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

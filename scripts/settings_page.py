@@ -1,4 +1,4 @@
-"""Writes docs/settings.md from `Settings`: every name, its range, its default, what it does.
+"""Writes docs/settings.md and fccl/library/arguments.py from `Settings`: every name, its range, its default, its type.
 
 `make settings-page` calls it.
 """
@@ -8,15 +8,29 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from fccl.config import GROUPS, Settings, allowed, group_of  # noqa: E402
+from fccl.config.fields import choices_of  # noqa: E402
 from fccl.library.ignored import read_by  # noqa: E402
 from fccl.presets import PRESETS  # noqa: E402
 
 PAGE = ROOT / "docs" / "settings.md"
+MODULE = ROOT / "fccl" / "library" / "arguments.py"
+MODULE_HEAD = '''"""The keyword arguments of the library: the settings, by group, with their types.
+
+This file is made by `make settings-page` from `fccl/config/`; docs/settings.md says what each setting does.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal, TypedDict
+
+'''
 HEAD = """# Settings
 
 A setting has one spelling: `--fed-rounds 5` as an argument is `FED_ROUNDS=5` in the environment, in `.env` and in
@@ -88,5 +102,29 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+def module() -> str:
+    """The whole module, in Python: one class of keyword arguments for each group."""
+    return MODULE_HEAD + "\n".join(_arguments(name) for name in GROUPS)
+
+
+def _arguments(group: str) -> str:
+    lines = [
+        f"    {field}: {'str | type' if choices_of(info) else _type(info.annotation)}"
+        for field, info in Settings.model_fields.items()
+        if group_of(info) == group
+    ]
+    head = f'class {group.title()}Arguments(TypedDict, total=False):\n    """Settings of the group {group}."""\n\n'
+    return "\n" + head + "\n".join(lines) + "\n"
+
+
+def _type(kind: Any) -> str:
+    if get_origin(kind) is not Literal:
+        return "str | os.PathLike[str]" if kind is Path else str(kind.__name__)
+    values = [f'"{value}"' for value in get_args(kind)]
+    line = f"Literal[{', '.join(values)}]"
+    return line if len(line) < 80 else "Literal[\n" + "".join(f"        {value},\n" for value in values) + "    ]"
+
+
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    MODULE.write_text(module(), encoding="utf-8")

@@ -1,5 +1,6 @@
 """What README and docs/ tell a person to type exists: commands, arguments, settings, files."""
 
+import ast
 import re
 import runpy
 import shlex
@@ -108,3 +109,10 @@ def test_every_page_of_docs_is_reached_from_the_index():
     assert [
         page.name for page in (ROOT / "docs").glob("*.md") if page.name != "README.md" and f"({page.name}" not in index
     ] == []
+
+
+def test_the_library_s_arguments_are_what_the_settings_are():
+    made = runpy.run_path(str(ROOT / "scripts" / "settings_page.py"))
+    assert ast.dump(ast.parse(made["module"]())) == ast.dump(ast.parse(made["MODULE"].read_text(encoding="utf-8"))), (
+        "run `make settings-page`"
+    )

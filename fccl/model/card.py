@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-
-from huggingface_hub import ModelCardData
 
 from fccl.adapters.adapter import Adapter
 from fccl.adapters.ranks import rank_of
@@ -97,9 +96,8 @@ class CardWriter:
 
     def _head(self, library: str) -> list[str]:
         public = public_name(self.made_of[0])
-        base = public if public and not public.startswith("builtin:") else None
-        data = ModelCardData(base_model=base, library_name=library, tags=["lora", "federated-learning", "fccl"])
-        return ["---", data.to_yaml(), "---", ""]
+        base = [f"base_model: {json.dumps(public)}"] if public and not public.startswith("builtin:") else []
+        return ["---", *base, f"library_name: {library}", "tags: [lora, federated-learning, fccl]", "---", ""]
 
     def _training(self, adapter: Adapter) -> list[str]:
         plan, model = self.plan, self.model.of_rank(rank_of(adapter.form))

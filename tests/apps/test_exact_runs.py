@@ -9,9 +9,9 @@ from peft import PeftConfig
 
 from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.adapters.ranks import rank_of
-from fccl.apps.client import require_own_rank
 from fccl.config import load_settings
 from fccl.errors import SettingsError
+from fccl.library.client import require_own_rank
 from fccl.library.narrow import require_client_ranks
 from fccl.messages import FitTask
 from fccl.paths import LogPaths

@@ -4,11 +4,11 @@ import stat
 
 import pytest
 
-from fccl.apps.client import cache_of, memory_of
 from fccl.apps.main import main
 from fccl.config import Settings
 from fccl.errors import FederationError, StorageError
 from fccl.keys import client_keys, create_keys
+from fccl.library.client import cache_of, memory_of
 from fccl.paths import KeyPaths, StatePaths
 from fccl.storage.locks import exclusive
 

@@ -1,0 +1,135 @@
+"""The keyword arguments of the library: the settings, by group, with their types.
+
+This file is made by `make settings-page` from `fccl/config/`; docs/settings.md says what each setting does.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal, TypedDict
+
+
+class RunArguments(TypedDict, total=False):
+    """Settings of the group run."""
+
+    preset: Literal["quickstart", "gpt2"]
+    seed: int
+    threads: int
+    evaluate: bool
+    track: Literal["none", "tensorboard", "mlflow", "wandb"]
+
+
+class DataArguments(TypedDict, total=False):
+    """Settings of the group data."""
+
+    sft_data: str
+    va_data: str
+    max_sft_examples: int
+    max_va_examples: int
+    test_examples: int
+    validation_examples: int
+    non_iid_alpha: float
+    size_skew: float
+    topic_column: str
+    num_topics: int
+    skip_bad_rows: bool
+    noisy_clients: str
+    noise_kind: Literal["shuffled", "flipped", "duplicated"]
+
+
+class ModelArguments(TypedDict, total=False):
+    """Settings of the group model."""
+
+    model_name: str
+    max_length: int
+    lora_r: int
+    lora_alpha: float
+    lora_targets: str
+
+
+class TrainingArguments(TypedDict, total=False):
+    """Settings of the group training."""
+
+    batch_size: int
+    sft_local_epochs: int
+    sft_lr: float
+    va_local_epochs: int
+    va_lr: float
+    dpo_beta: float
+    warmup: float
+    lr_schedule: Literal["constant", "linear", "cosine"]
+    weight_decay: float
+    max_grad_norm: float
+
+
+class FederationArguments(TypedDict, total=False):
+    """Settings of the group federation."""
+
+    num_clients: int
+    clients_per_round: int
+    min_clients: int
+    max_update_ratio: float
+    fed_rounds: int
+
+
+class ContributionArguments(TypedDict, total=False):
+    """Settings of the group contribution."""
+
+    contribution_mode: Literal["cognitive", "uniform", "fedavg"]
+    contribution_source: str | type
+    contribution_temperature: float
+    contribution_normalize: Literal["mean", "none"]
+    verify_steps: int
+    verify_examples: int
+    verify_temperature: float
+    verify_prior: Literal["samples", "uniform"]
+
+
+class AggregationArguments(TypedDict, total=False):
+    """Settings of the group aggregation."""
+
+    aggregation: str | type
+    lora_aggregation: Literal["factors", "svd", "exact", "freeze_a"]
+    client_lora_r: str
+    prox_mu: float
+    server_lr: float
+    server_momentum: float
+    server_beta2: float
+    server_tau: float
+    max_bad_clients: int
+    krum_keep: int
+    clip_norm: float
+
+
+class EvaluationArguments(TypedDict, total=False):
+    """Settings of the group evaluation."""
+
+    gen_samples: int
+    gen_tokens: int
+    gen_temperature: float
+    bootstrap_samples: int
+    eval_batch_size: int
+
+
+class ExchangeArguments(TypedDict, total=False):
+    """Settings of the group exchange."""
+
+    exchange_dir: str | os.PathLike[str]
+    client_id: int
+    client_timeout_s: float
+    heartbeat_s: float
+    heartbeat_stale_s: float
+    round_retries: int
+    keep_rounds: int
+    keys_dir: str
+    state_dir: str | os.PathLike[str]
+    cache_mb: int
+    original_clients: str
+    exchange_watch: Literal["auto", "notify", "poll"]
+
+
+class FoldersArguments(TypedDict, total=False):
+    """Settings of the group folders."""
+
+    data_dir: str | os.PathLike[str]
+    log_dir: str | os.PathLike[str]

@@ -1,0 +1,132 @@
+"""`Client`: one client of a federation that runs over an exchange directory, in the process that calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Unpack
+
+from fccl.config import Settings
+from fccl.data.shards import ClientShard, load_shard
+from fccl.errors import SettingsError
+from fccl.keys import Keys, client_keys
+from fccl.library.data import Tell, quiet
+from fccl.library.given import ClientArguments, settings_from
+from fccl.library.places import require_apart
+from fccl.messages import Learner
+from fccl.paths import DataPaths, ExchangePaths, KeyPaths, StatePaths
+from fccl.storage import temporary
+from fccl.storage.cache import Cache
+from fccl.storage.locks import exclusive, in_use
+from fccl.storage.private import private_folder
+from fccl.training.learner import GenericLearner
+from fccl.training.references import References
+from fccl.transports.exchange.client import ExchangeClient
+from fccl.transports.exchange.memory import Memory
+from fccl.transports.protocol import Listener
+
+FOLDERS = ("data_dir", "exchange_dir", "keys_dir", "state_dir")  # that a client reads or writes
+
+
+class Client:
+    """One client of a federation whose orchestrator is another process: it trains on its own shard when asked.
+
+    The arguments have the settings' names (docs/settings.md), those of the groups exchange and folders; one that is
+    not given comes from the environment, `.env` or its default, as for `fccl client`. `learner` trains in the place of
+    our own (`fccl.messages.Learner`; `fccl.testing` has the suite that it must pass). `tell` hears a line for
+    everything that happens; by default nothing is printed.
+
+    Raises `SettingsError` for a setting that is unknown or out of range, or folders that are one.
+
+    >>> import fccl
+    >>> client = fccl.Client(client_id=1, exchange_dir="exchange", data_dir="data")
+    >>> client.settings.client_id
+    1
+    """
+
+    def __init__(
+        self, *, learner: Learner | None = None, tell: Tell = quiet, **settings: Unpack[ClientArguments]
+    ) -> None:
+        self.settings = settings_from("fccl.Client", settings, ClientArguments)
+        self._learner, self._tell = learner, tell
+        require_own_rank(self.settings)
+        require_apart(self.settings, FOLDERS)
+
+    def run(self) -> None:
+        """Take part until the run is done. Ctrl-C ends it earlier; the next client of this number goes on.
+
+        Raises `DataError` when the shard is not there, `FederationError` when another process is this client,
+        `StorageError` for the disk.
+        """
+        with exchange_client(self.settings, Listener(line=self._tell), self._learner) as client:
+            self._tell(f"waiting for rounds in {self.settings.exchange_dir}/")
+            client.run()
+            self._tell("the run is done")
+
+
+@contextmanager
+def exchange_client(settings: Settings, listen: Listener, learner: Learner | None = None) -> Iterator[ExchangeClient]:
+    """The client that these settings ask for, its private folder held while the block runs."""
+    keys = client_keys(KeyPaths(Path(settings.keys_dir)), settings.client_id) if settings.keys_dir else None
+    with memory_of(StatePaths(settings.state_dir), settings.client_id, keys, listen.line) as memory:
+        if keys and keys.warning:
+            listen.line(keys.warning)
+        yield ExchangeClient(
+            ExchangePaths(settings.exchange_dir),
+            settings.client_id,
+            learner
+            or GenericLearner(ranks=settings.client_ranks, references=References(cache_of(settings, listen.line))),
+            partial(own_shard, DataPaths(settings.data_dir)),
+            keys=keys,
+            memory=memory,
+            heartbeat_s=settings.heartbeat_s,
+            watch=settings.exchange_watch,
+            listen=listen,
+        )
+
+
+def require_own_rank(settings: Settings) -> None:
+    """Raises `SettingsError` when the settings give ranks to other clients alone."""
+    if 1 < len(settings.client_ranks) <= settings.client_id:
+        raise SettingsError(
+            f"CLIENT_LORA_R={settings.client_lora_r} has no rank for client {settings.client_id}",
+            hint="give one for all, or one for each",
+        )
+
+
+def own_learner(settings: Settings, tell: Tell) -> GenericLearner:
+    """Our own learner, with the client's cache in its private folder."""
+    return GenericLearner(ranks=settings.client_ranks, references=References(cache_of(settings, tell)))
+
+
+def cache_of(settings: Settings, tell: Tell) -> Cache:
+    """The client's cache in its private folder."""
+    folder = StatePaths(settings.state_dir).cache(settings.client_id)
+    return Cache(folder, settings.cache_mb * 1_000_000, tell)
+
+
+def own_shard(data: DataPaths, client_id: int) -> ClientShard:
+    """The client's shard, read while nobody prepares it anew."""
+    with in_use(data.lock, f"the data in {data.root}/"):
+        return load_shard(data, client_id)
+
+
+@contextmanager
+def memory_of(paths: StatePaths, client_id: int, keys: Keys | None, tell: Tell) -> Iterator[Memory | None]:
+    """Make the client's private folder, and hold what it remembers there while the block runs; without keys, nothing.
+
+    Raises `StorageError` when the folder cannot be private or its content is damaged, `FederationError` when another
+    process holds it.
+    """
+    if warning := private_folder(paths.client(client_id)):
+        tell(warning)
+    if keys is None:
+        yield None
+        return
+    with exclusive(paths.lock(client_id), f"client {client_id}", needed=False):
+        temporary.sweep(paths.client(client_id))
+        memory = Memory(paths.answered(client_id), keys.public.server)
+        memory.recall()
+        yield memory

@@ -1,0 +1,122 @@
+"""The data of a federation, prepared or loaded from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+
+from fccl.data.examples import PreferencePair, SftExample, read_examples
+from fccl.data.in_use import Silent, data_in_use
+from fccl.data.shards import ClientShard, load_shard, require_unchanged
+from fccl.library.given import PrepareArguments, settings_from
+from fccl.library.narrow import data_spec
+from fccl.library.places import require_apart
+from fccl.paths import DataPaths
+from fccl.records.manifest import Manifest
+from fccl.specs import DataSpec, Phase
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Tell = Callable[[str], None]
+Split = Literal["validation", "test"]  # the server's
+
+
+def quiet(line: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Prepared data: a shard for each client, a validation and a test split for the server, and where each came from.
+
+    Made by `fccl.prepare`. `arguments` are the settings that it was asked for with; a `Run` that is given the data
+    takes them over. `manifest` has the sources, their hashes and the counts.
+
+    >>> data = prepare(max_sft_examples=60, max_va_examples=30, num_clients=3)
+    >>> data.manifest.counts["test"]
+    {'sft': 12, 'va': 6}
+    """
+
+    arguments: Mapping[str, Any]
+    paths: DataPaths
+    manifest: Manifest
+
+    def shard(self, client_id: int) -> ClientShard:
+        """One client's examples: `.sft` and `.va`, tuples of `SftExample` and `PreferencePair`.
+
+        Raises `DataError` when there is no such client, `StorageError` when its files were changed.
+
+        >>> shard = prepare(max_sft_examples=60, max_va_examples=30).shard(0)
+        >>> len(shard.sft), shard.sft[0].instruction
+        (18, 'Count the letters in robin.')
+        """
+        return load_shard(self.paths, client_id, self.manifest)
+
+    @overload
+    def examples(self, split: Split, phase: Literal["sft"]) -> tuple[SftExample, ...]: ...
+
+    @overload
+    def examples(self, split: Split, phase: Literal["va"]) -> tuple[PreferencePair, ...]: ...
+
+    def examples(self, split: Split, phase: Phase) -> tuple[SftExample, ...] | tuple[PreferencePair, ...]:
+        """The server's examples of one split, `sft` or `va`. The test split is read once, at the end.
+
+        Raises `StorageError` when the file was changed.
+
+        >>> len(prepare(max_sft_examples=60, max_va_examples=30).examples("validation", "va"))
+        3
+        """
+        file = self.paths.server_split(split, phase)
+        require_unchanged(self.paths, self.manifest, [file])
+        return tuple(read_examples(file, SftExample)) if phase == "sft" else tuple(read_examples(file, PreferencePair))
+
+    def topics(self, phase: Phase = "sft") -> pd.DataFrame:
+        """Training examples of each topic (rows) at each client (columns), before noise made on purpose.
+
+        >>> prepare(max_sft_examples=60, max_va_examples=30).topics("va").sum().tolist()
+        [6, 7, 8]
+        """
+        import pandas as pd
+
+        table = self.manifest.topics_by_client[phase]
+        frame = pd.DataFrame(dict(enumerate(table)), index=pd.Index(self.manifest.topics, name="topic"))
+        return frame.rename_axis(columns="client")
+
+
+def prepare(*, tell: Tell = quiet, **settings: Unpack[PrepareArguments]) -> Data:
+    """The data that these settings ask for: what is in `data_dir` if it fits, else prepared anew, and other data there
+    replaced.
+
+    The arguments have the settings' names (docs/settings.md), here those of the groups data, federation and folders;
+    one that is not given comes from the environment, `.env`, the preset or its default, as for `fccl prepare`. `tell`
+    hears a line for each step; by default nothing is printed. The same settings give the same bytes.
+
+    Raises `SettingsError` for a setting that is unknown or out of range, `DataError` (with `BadRow`) for a source that
+    cannot be used, `FederationError` while another process uses other data in `data_dir`, `StorageError` for the disk.
+
+    >>> import fccl
+    >>> data = fccl.prepare(max_sft_examples=60, max_va_examples=30, num_clients=3, non_iid_alpha=0.5)
+    >>> [len(data.shard(client).sft) for client in range(3)]
+    [18, 10, 14]
+    """
+    chosen = settings_from("fccl.prepare", settings, PrepareArguments)
+    require_apart(chosen, ("data_dir", "log_dir"))
+    paths = DataPaths(chosen.data_dir)
+    with data_in_use(data_spec(chosen), paths, Telling(tell)) as manifest:
+        return Data(dict(settings), paths, manifest)
+
+
+@dataclass(frozen=True)
+class Telling(Silent):
+    """A witness of the preparation that says each step in a line."""
+
+    tell: Tell
+
+    def ready(self, spec: DataSpec, paths: DataPaths) -> None:
+        self.tell(f"Data: {paths.root}/ is ready, as {spec.sft_data} and {spec.va_data} ask for.")
+
+    def preparing(self, spec: DataSpec) -> AbstractContextManager[Tell]:
+        return nullcontext(lambda step: self.tell(f"prepare: {step}"))

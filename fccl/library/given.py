@@ -1,0 +1,68 @@
+"""From keyword arguments to settings: which function takes which, and one line for one that it does not take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fccl.config import Settings, load_settings
+from fccl.errors import SettingsError
+from fccl.library.arguments import (
+    AggregationArguments,
+    ContributionArguments,
+    DataArguments,
+    EvaluationArguments,
+    ExchangeArguments,
+    FederationArguments,
+    FoldersArguments,
+    ModelArguments,
+    RunArguments,
+    TrainingArguments,
+)
+
+
+class PrepareArguments(RunArguments, DataArguments, FederationArguments, FoldersArguments):
+    """What `fccl.prepare` takes: the settings of `fccl prepare`."""
+
+
+class WholeRunArguments(
+    PrepareArguments,
+    ModelArguments,
+    TrainingArguments,
+    ContributionArguments,
+    AggregationArguments,
+    EvaluationArguments,
+):
+    """What `fccl.Run` takes: the settings of `fccl run`."""
+
+
+class OrchestratorArguments(WholeRunArguments, ExchangeArguments):
+    """What `fccl.Orchestrator` takes: the settings of `fccl orchestrator`."""
+
+
+class ClientArguments(ExchangeArguments, FoldersArguments, total=False):
+    """What `fccl.Client` takes: the settings of `fccl client`."""
+
+    client_lora_r: str
+
+
+METHODS = {"evaluate": "call evaluate() of the run"}  # settings that are methods here
+
+
+def settings_from(who: str, given: Mapping[str, Any], kind: type) -> Settings:
+    """The settings that these arguments ask for, with environment, `.env`, preset and defaults.
+
+    Raises `SettingsError` for a setting that is unknown, out of range, or not read by `who`.
+
+    >>> settings_from("fccl.prepare", {"num_clients": 5}, PrepareArguments).num_clients
+    5
+    """
+    settings = load_settings({name: _spelt(value) for name, value in given.items()})
+    if strange := sorted(set(given) - set(kind.__annotations__) | set(given) & set(METHODS)):
+        raise SettingsError(f"{who} does not read {strange[0]}", hint=METHODS.get(strange[0], "leave it out"))
+    return settings
+
+
+def _spelt(value: Any) -> Any:
+    """A class as `package.module:Class`, which is how a run writes down the rule that it used."""
+    return f"{value.__module__}:{value.__qualname__}" if isinstance(value, type) else value
