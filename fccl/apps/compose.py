@@ -1,4 +1,4 @@
-"""`fccl compose`: writes `docker-compose.yml` for any number of clients.
+"""`fccl compose`: writes `docker-compose.yml` for any number of clients, from the templates in `fccl/assets/`.
 
 The committed file is what it writes for three.
 """
@@ -9,6 +9,7 @@ import argparse
 import string
 import sys
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 from fccl.apps.console import say
@@ -38,124 +39,10 @@ MEMORY = {"client_memory": "12g", "server_memory": "12g"}
 PIDS_LIMIT = 1024  # for 64 cores and more: each of the libraries has a pool of its own
 
 
-class _Blank(string.Template):
-    """Compose has the dollar sign for itself."""
+class _Template(string.Template):
+    """Blanks begin with @: Compose has the dollar sign for itself."""
 
     delimiter = "@"
-
-
-FILE = _Blank(
-    """\
-@mark --num-clients @clients@options`. docs/docker.md explains it.
-#
-#   docker-compose up --build                the federation, and the dashboard on http://localhost:8501 until you stop it
-#   docker-compose up --build orchestrator   the federation alone; ends by itself
-#
-# `docker compose` does the same. Results are in ./logs. FED_ROUNDS=5 in the shell, or in .env beside this file, is a setting.
-# When it ends at once, `docker-compose logs prepare` says why.
-
-# Every setting that the shell or .env gives reaches the containers; one that they do not give has its default.
-x-settings: &settings
-@settings
-
-x-hubs: &hubs # of models and data sets
-  HF_TOKEN:
-  HF_ENDPOINT:
-  HTTP_PROXY:
-  HTTPS_PROXY:
-  NO_PROXY:
-
-# Nothing of the image can be changed, and what is written is on a volume or, in /tmp, part of the memory that the container may take.
-x-confined: &confined
-  image: fccl
-  init: true
-  read_only: true
-  tmpfs: ["/tmp:size=256m,mode=1777"]
-  cap_drop: [ALL]
-  security_opt: ["no-new-privileges:true"]
-  pids_limit: @pids_limit # processes and threads; libraries start several for each core. No variable: docker-compose 1.29 takes only a number
-
-x-container: &container
-  <<: *confined
-  user: ${FCCL_UID:-1000}:${FCCL_GID:-1000}
-  restart: on-failure:10 # whatever has killed it; one that has ended well stays ended
-  stop_grace_period: 30s
-
-# A client sees its own files, the exchange directory and the base model, and has no network. Its state is for its eyes alone.
-x-client: &client
-  <<: *container
-  command: [client]
-  network_mode: none
-  mem_limit: ${CLIENT_MEMORY:-@client_memory}
-  depends_on:
-    prepare: {condition: service_completed_successfully}
-  healthcheck: {test: [CMD, healthy, client], interval: 30s, timeout: 5s, start_period: 60s}
-
-services:
-  # First, as root: gives the folders to the user that the others run as. Then, as that user: prepares the data, if there is none.
-  prepare:
-    <<: *confined
-    build:
-      context: .
-      network: ${BUILD_NETWORK:-default}
-      args:
-        BASE_IMAGE: ${BASE_IMAGE:-python:3.11-slim}
-        TORCH_INDEX: ${TORCH_INDEX-https://download.pytorch.org/whl/cpu}
-    user: root
-    cap_add: [CHOWN, DAC_OVERRIDE, KILL, SETGID, SETUID] # to give folders away, and then itself; KILL: init passes signals on
-    entrypoint: [prepare]
-    mem_limit: ${SERVER_MEMORY:-@server_memory}
-    environment:
-      <<: [*settings, *hubs]
-      NUM_CLIENTS: ${NUM_CLIENTS:-@clients}
-      CLIENT_SERVICES: @clients
-      KEYS_WANTED: ${KEYS_DIR:-}
-      FCCL_UID: ${FCCL_UID:-1000}
-      FCCL_GID: ${FCCL_GID:-1000}
-    volumes:
-@prepare_volumes
-
-  orchestrator:
-    <<: *container
-    command: [orchestrator]
-    mem_limit: ${SERVER_MEMORY:-@server_memory}
-    environment: {<<: [*settings, *hubs]}
-    volumes:
-@server_volumes
-    depends_on:
-      prepare: {condition: service_completed_successfully}
-@client_names
-    healthcheck: {test: [CMD, healthy, orchestrator], interval: 30s, timeout: 5s, start_period: 60s}
-
-@client_services
-
-  dashboard:
-    <<: *container
-    command: [dashboard, --host, 0.0.0.0]
-    ports:
-      - ${DASHBOARD_ADDRESS:-127.0.0.1}:${DASHBOARD_PORT:-8501}:8501
-    mem_limit: 1g
-    volumes:
-@dashboard_volumes
-    depends_on:
-      prepare: {condition: service_completed_successfully}
-    healthcheck: {test: [CMD, healthy, dashboard], interval: 30s, timeout: 5s, start_period: 30s}
-
-volumes:
-  exchange:
-  models:
-@state_volumes
-"""
-)
-
-CLIENT = _Blank(
-    """\
-  client_@number:
-    <<: *client
-    environment: {<<: *settings, CLIENT_ID: @number}
-    volumes:
-@volumes"""
-)
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
@@ -187,7 +74,7 @@ def compose_file(clients: int, keys: bool = False, originals: tuple[int, ...] = 
     `originals` are clients that are programs of somebody else, so no service here.
     """
     key_files, ours = KeyPaths(Path("keys")), [number for number in range(clients) if number not in originals]
-    return FILE.substitute(
+    return _template("compose.yml").substitute(
         MEMORY,
         pids_limit=PIDS_LIMIT,
         mark=MARK,
@@ -228,9 +115,12 @@ def _client(number: int, keys: bool) -> str:
     shard = _read_only(*(DataPaths(Path("data")).shard(number, phase) for phase in PHASES))
     key = _read_only(KeyPaths(Path("keys")).client(number), KeyPaths(Path("keys")).public)
     state = f"      - state_{number}:{INSIDE}/{Settings.model_fields['state_dir'].default}"
-    return CLIENT.substitute(
-        number=number, volumes="\n".join([_volumes(*shard, *key * keys, "exchange", "models:ro"), state])
-    )
+    volumes = "\n".join([_volumes(*shard, *key * keys, "exchange", "models:ro"), state])
+    return _template("compose_client.yml").substitute(number=number, volumes=volumes).rstrip("\n")
+
+
+def _template(name: str) -> _Template:
+    return _Template(files("fccl").joinpath("assets", name).read_text(encoding="utf-8"))
 
 
 def _read_only(*paths: Path) -> tuple[str, ...]:

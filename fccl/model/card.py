@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+
+from huggingface_hub import ModelCardData
 
 from fccl.adapters.adapter import Adapter
 from fccl.adapters.ranks import rank_of
@@ -96,8 +97,9 @@ class CardWriter:
 
     def _head(self, library: str) -> list[str]:
         public = public_name(self.made_of[0])
-        base = [f"base_model: {json.dumps(public)}"] if public and not public.startswith("builtin:") else []
-        return ["---", *base, f"library_name: {library}", "tags: [lora, federated-learning, fccl]", "---", ""]
+        base = public if public and not public.startswith("builtin:") else None
+        data = ModelCardData(base_model=base, library_name=library, tags=["lora", "federated-learning", "fccl"])
+        return ["---", data.to_yaml(), "---", ""]
 
     def _training(self, adapter: Adapter) -> list[str]:
         plan, model = self.plan, self.model.of_rank(rank_of(adapter.form))

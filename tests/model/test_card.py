@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM
 
 from fccl.adapters.adapter import Adapter
@@ -57,7 +58,9 @@ def code_of(card):
 
 def test_a_hub_model_is_named_in_the_metadata_and_in_the_code():
     card = cards("org/model").adapter(ADAPTER)
-    assert card.startswith('---\nbase_model: "org/model"\nlibrary_name: peft\n')
+    found = ModelCard(card).data
+    assert (found.base_model, found.library_name) == ("org/model", "peft")
+    assert found.tags == ["lora", "federated-learning", "fccl"]
     assert "AutoModelForCausalLM.from_pretrained('org/model')" in code_of(card)
     assert "--base" not in card
     assert "4 clients, 3 a round" in card
@@ -107,7 +110,7 @@ def test_adapters_that_were_folded_in_are_named_in_their_order():
 
 def test_a_merged_folder_is_no_adapter():
     card = cards("gpt2").merged(ADAPTER)
-    assert "library_name: transformers" in card
+    assert ModelCard(card).data.library_name == "transformers"
     assert "peft" not in code_of(card)
 
 

@@ -1,7 +1,6 @@
-"""Waiting for somebody else's file: notified where the file system tells (watchfiles), by looking now and then where it
-does not.
+"""Waiting for another process's file: by notification where the file system sends them, else by looking.
 
-A notification only ends the waiting earlier. Whoever waits looks at the directory itself afterwards, so a lost one
+A notification only ends the waiting earlier. The directory itself is looked at after every wait, so a lost notification
 costs `RESCAN_S` at most.
 """
 
@@ -9,13 +8,22 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
-from watchfiles._rust_notify import RustNotify
+from watchdog.events import (
+    DirCreatedEvent,
+    FileCreatedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
 
 from fccl.storage.files import storage_errors
 from fccl.storage.mounts import is_remote
@@ -23,10 +31,7 @@ from fccl.storage.mounts import is_remote
 RESCAN_S = 1.0  # the longest wait without a look when notifications work
 POLL_S = 0.2  # when they do not
 _SELF_TEST_S = 0.5
-_QUICK_MS, _SLOW_MS = (
-    2,
-    50,
-)  # between these the notifier looks for news, so that waiting costs nothing and lasts at most a tenth too long
+_NEWS = (FileCreatedEvent, FileModifiedEvent, FileMovedEvent, DirCreatedEvent)  # reading a file is none
 
 
 class Watcher(Protocol):
@@ -53,9 +58,7 @@ def watcher(folder: Path, how: Literal["auto", "notify", "poll"]) -> Watcher:
         return Polling()
     try:
         notified = Notified(folder)
-    except (
-        Exception
-    ):  # watchfiles has an error of its own, OSError and more for one and the same: no notifications here
+    except (OSError, RuntimeError):  # no notifications here, or no more of them; no thread to be had
         return Polling()
     if how == "notify" or notified.works():
         return notified
@@ -78,12 +81,14 @@ class Polling:
         time.sleep(max(0.0, min(timeout_s, POLL_S)))
 
 
-class Notified:
+class Notified(FileSystemEventHandler):
     """Wakes when the file system says that something changed in the folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._last_news = folder, time.monotonic()
-        self._notify = RustNotify([str(folder)], False, False, 0, False, True)
+        self._folder, self._news = folder, threading.Event()
+        self._observer = Observer()
+        self._observer.schedule(self, str(folder), event_filter=[*_NEWS])
+        self._observer.start()
 
     def __enter__(self) -> Self:
         return self
@@ -94,16 +99,15 @@ class Notified:
         self.close()
 
     def close(self) -> None:
-        self._notify.close()
+        self._observer.stop()
+        self._observer.join()
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        """The observer's thread calls this."""
+        self._news.set()
 
     def wait(self, timeout_s: float) -> None:
-        end = time.monotonic() + min(timeout_s, RESCAN_S)
-        while (left := end - time.monotonic()) > 0:
-            quiet_s = time.monotonic() - self._last_news
-            every_ms = min(max(_QUICK_MS, int(quiet_s * 100)), _SLOW_MS)
-            if self._look(every_ms, min(left, max(quiet_s, 0.01))):
-                self._last_news = time.monotonic()
-                return
+        self._heard(min(timeout_s, RESCAN_S))
 
     def works(self) -> bool:
         """Whether a file written now is notified within a moment."""
@@ -111,16 +115,16 @@ class Notified:
             descriptor, probe = tempfile.mkstemp(dir=self._folder, prefix=".probe.", suffix=".tmp")
             os.close(descriptor)
         try:
-            return self._look(_QUICK_MS, _SELF_TEST_S)
+            return self._heard(_SELF_TEST_S)
         finally:
             with suppress(OSError):
                 os.unlink(probe)
 
-    def _look(self, every_ms: int, timeout_s: float) -> bool:
-        found = self._notify.watch(2 * every_ms, every_ms, max(1, int(timeout_s * 1000)), None)
-        if found == "signal":  # the notifier swallows what the signal's handler raised
-            raise KeyboardInterrupt
-        return found != "timeout"
+    def _heard(self, timeout_s: float) -> bool:
+        """Whether there is news, now or within so many seconds."""
+        heard = self._news.wait(max(0.0, timeout_s))
+        self._news.clear()
+        return heard
 
 
 def ring(bell: Path) -> None:

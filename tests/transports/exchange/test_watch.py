@@ -1,3 +1,4 @@
+import signal
 import threading
 import time
 from pathlib import Path
@@ -66,17 +67,17 @@ def test_auto_takes_what_works_here(tmp_path, monkeypatch):
 
 
 def test_auto_polls_where_a_write_is_not_notified(tmp_path, monkeypatch):
-    monkeypatch.setattr(Notified, "_look", lambda self, every_ms, timeout_s: False)
+    monkeypatch.setattr(Notified, "on_any_event", lambda self, event: None)
     with watcher(tmp_path, "auto") as waiting:
         assert isinstance(waiting, Polling)
     assert list(tmp_path.iterdir()) == [], "the probe is gone"
 
 
 def test_auto_polls_where_there_are_no_notifications_at_all(tmp_path, monkeypatch):
-    def none(*arguments):
-        raise OSError("inotify watch limit reached")
+    def none():
+        raise OSError("inotify instance limit reached")
 
-    monkeypatch.setattr(watch, "RustNotify", none)
+    monkeypatch.setattr(watch, "Observer", none)
     with watcher(tmp_path, "notify") as waiting:
         assert isinstance(waiting, Polling)
 
@@ -122,15 +123,35 @@ def test_the_bell_is_heard_and_follows_no_link(tmp_path):
     assert victim.read_text() == "precious"
 
 
-def test_an_interrupt_while_waiting_is_not_swallowed(tmp_path, monkeypatch):
-    class Interrupted:
-        def watch(self, *arguments):
-            return "signal"
+@pytest.mark.usefixtures("no_rescan")
+def test_an_interrupt_while_waiting_is_not_swallowed(tmp_path):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
 
-        def close(self):
-            pass
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with watcher(tmp_path, "notify") as waiting:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(KeyboardInterrupt):
+                waiting.wait(60)
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
+
+@pytest.mark.usefixtures("no_rescan")
+def test_reading_in_the_folder_is_no_news(tmp_path):
+    (tmp_path / "file").write_text("x")
     with watcher(tmp_path, "notify") as waiting:
-        monkeypatch.setattr(waiting, "_notify", Interrupted())
-        with pytest.raises(KeyboardInterrupt):
-            waiting.wait(1)
+        (tmp_path / "file").read_text()
+        list(tmp_path.iterdir())
+        started = time.monotonic()
+        waiting.wait(0.2)
+        assert time.monotonic() - started >= 0.2
+
+
+def test_a_watcher_that_is_left_leaves_no_thread_behind(tmp_path):
+    before = threading.active_count()
+    for _ in range(3):
+        with watcher(tmp_path, "notify"):
+            pass
+    assert threading.active_count() <= before + 1, "one reader of notifications may serve the whole process"
