@@ -1,9 +1,5 @@
 import shutil
-import threading
-import time
-from dataclasses import fields
 
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,66 +8,15 @@ from fccl.federation.run_folder import RunFolder
 from fccl.paths import ExchangePaths, LogPaths
 from fccl.records.evaluation import Estimate, EvaluationOptions, EvaluationReport, ModelEvaluation, Preference
 from fccl.records.journal import Journal
-from fccl.records.run import ClientMetrics, RoundRecord, RunEvent, RunInfo, RunState
+from fccl.records.run import ClientMetrics, RoundRecord, RunEvent, RunState
 from fccl.storage.reading import read_records, read_value
-from fccl.testing.toy import START, ToyLearner, federation, shard
-from fccl.transports.in_process import InProcessTransport
+from fccl.testing.toy import START, ToyLearner, federation
 from fccl.view import runs
-from fccl.view.exchange import ExchangeReader
 from fccl.view.runs import RunReader, list_runs, tail
 from fccl.view.status import glance
 from tests.examples import few
 from tests.view.logs import BASE, Logs, a_manifest, line
-
-INFO = RunInfo(run_id="run", created=1.0, settings={"num_clients": "4"}, data_sha256="", versions={})
-TABLES = ("rounds", "shares", "exclusions", "metrics")
-FILES = ("run", "state", "progress", "client_metrics", "manifest", "evaluation_json")
-
-
-@pytest.fixture
-def logs(tmp_path):
-    return Logs(tmp_path / "logs")
-
-
-def same(one, other, but=()):
-    """Whether two views say the same; `furthest`, `heard` and `written` are what each reader has seen on its way."""
-    for field in fields(one):
-        first, second = getattr(one, field.name), getattr(other, field.name)
-        if field.name in TABLES:
-            pd.testing.assert_frame_equal(first, second)
-        elif field.name not in ("furthest", "heard", "written", *but):
-            assert first == second, field.name
-
-
-def toy_run(paths, learner, stop=99, resume=False):
-    """A real run of the toy federation on the disk, with metrics and heartbeats as the application writes them."""
-    folder, fed = RunFolder(paths, Journal(paths)), federation()
-    state = folder.resume(fed.plan) if resume else folder.start(INFO, fed.plan, START.adapter)
-    event = "resumed" if resume else "started"
-    folder.journal.write(
-        RunEvent(
-            event=event, run_id="run", time=time.time(), round=state.next_round, validation=None if resume else BASE
-        )
-    )
-    for result in fed.run(state, InProcessTransport(learner, shard, folder.journal.heartbeat)):
-        for update in result.updates:
-            moved = update.adapter.load().distance(state.adapter)
-            metrics = update.contribution.model_dump() | update.report.model_dump() | {"update_norm": moved}
-            folder.journal.write(
-                ClientMetrics(
-                    run_id="run",
-                    time=time.time(),
-                    round=update.round,
-                    phase=update.phase,
-                    client_id=update.client_id,
-                    **metrics,
-                )
-            )
-        folder.commit(result, fed.plan)
-        state = result.state
-        if state.next_round == stop:
-            break
-    return folder
+from tests.view.toy_runs import FILES, INFO, TABLES, same, toy_run
 
 
 def test_a_real_run_is_what_its_records_say(tmp_path):
@@ -199,38 +144,6 @@ def test_no_run(tmp_path, make):
     assert glance(view, 1.0).standing == "waiting"
 
 
-def test_a_run_that_appears_changes_and_goes(logs):
-    reader = RunReader(logs.paths)
-    assert not reader.refresh().exists
-    logs.begin()
-    logs.round(0)
-    logs.beat(0, "training", 1, 1150.0)
-    assert (reader.refresh().run_id, len(reader.refresh().rounds)) == ("run", 1)
-    RunFolder(logs.paths, Journal(logs.paths)).archive()
-    gone = reader.refresh()
-    assert (gone.exists, len(gone.rounds), gone.statuses, gone.state) == (False, 0, (), None)
-    other = Logs(logs.root, run_id="other").begin()
-    view = reader.refresh()
-    assert (view.run_id, len(view.rounds), view.furthest) == ("other", 0, 0.0)
-    other.round(0)
-    assert reader.refresh().shares["client"].tolist() == [0, 1, 2]
-
-
-def test_the_next_run_in_the_same_files_starts_over(logs):
-    logs.begin()
-    logs.round(0)
-    logs.round(1)
-    reader = RunReader(logs.paths)
-    assert len(reader.refresh().rounds) == 2
-    logs.paths.run.write_bytes(
-        line(INFO.model_copy(update={"run_id": "second"}))
-    )  # its lines follow those of the first
-    second = Logs(logs.root, run_id="second")
-    second.round(0)
-    view = reader.refresh()
-    assert (view.run_id, view.rounds["round"].tolist(), view.unreadable) == ("second", [0], 0)
-
-
 def test_a_state_of_another_run_or_of_no_run_is_none(logs):
     logs.begin()
     reader = RunReader(logs.paths)
@@ -307,21 +220,6 @@ def test_an_evaluation_and_a_manifest_are_values(logs):
     assert (view.evaluation, view.manifest) == (report, manifest)
 
 
-def test_progress_never_goes_back_while_one_run_lasts(logs):
-    logs.begin()
-    logs.round(0)
-    reader = RunReader(logs.paths)
-    logs.beat(0, "done", 1, 1150.0)
-    logs.beat(1, "training", 1, 1150.0, step=5, steps=10)
-    view = reader.refresh()
-    assert view.furthest == glance(view, 1150.0).progress == pytest.approx((1 + 0.5) / 4)
-    logs.beat(0, "training", 1, 1160.0, step=1, steps=10)  # started again
-    logs.beat(1, "training", 1, 1160.0, step=1, steps=10)
-    assert glance(reader.refresh(), 1160.0).progress == pytest.approx((1 + 0.5) / 4)
-    logs.round(1)
-    assert glance(reader.refresh(), 1200.0).progress == pytest.approx(2 / 4)
-
-
 def test_runs_are_listed_newest_first(logs):
     assert list_runs(logs.root) == ()
     for number, name in enumerate(("a", "c", "b")):
@@ -368,64 +266,3 @@ def test_the_tail_of_a_long_file_is_bounded(logs, monkeypatch):
     monkeypatch.setattr(runs, "_MOST_TAIL", 100_000)
     assert tail(view, "client_metrics", 2, "NEEDLE") == []
     assert len(tail(view, "client_metrics", 10**6)) < 50_000
-
-
-def test_a_reader_beside_a_run_and_a_vandal_never_raises(logs):
-    """One thread runs rounds, another takes files away and brings others; meanwhile every look is a valid view."""
-    stop, errors = threading.Event(), []
-
-    def write():
-        try:
-            for number in range(40):
-                logs.begin()
-                for round_number in range(4):
-                    logs.round(round_number)
-                    logs.beat(round_number % 3, "training", round_number, float(number))
-        finally:
-            stop.set()
-
-    def destroy():
-        paths = [getattr(logs.paths, name) for name in FILES] + [logs.paths.status(client) for client in range(3)]
-        while not stop.is_set():
-            for path in paths:
-                path.unlink(missing_ok=True)
-            shutil.rmtree(logs.root / "runs", ignore_errors=True)
-
-    def look():
-        reader = RunReader(logs.paths, ExchangePaths(logs.root))
-        other = ExchangeReader(ExchangePaths(logs.root))
-        try:
-            while not stop.is_set():
-                view = reader.refresh()
-                glance(view, time.time())
-                tail(view, "progress", 5)
-                other.refresh()
-                list_runs(logs.root)
-        except Exception as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=work) for work in (write, destroy, look, look)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
-    logs.begin()
-    logs.round(0)
-    assert RunReader(logs.paths).refresh().exists
-
-
-def test_a_run_read_while_it_is_written_ends_as_its_records(tmp_path):
-    paths, reader = LogPaths(tmp_path), RunReader(LogPaths(tmp_path))
-    run = threading.Thread(target=lambda: toy_run(paths, ToyLearner()))
-    run.start()
-    seen = [0]
-    while run.is_alive():
-        view = reader.refresh()
-        seen.append(len(view.rounds))
-        assert view.state is None or len(view.rounds) >= view.state.next_round
-        assert view.unreadable == 0
-    run.join()
-    assert seen == sorted(seen)
-    same(reader.refresh(), RunReader(paths).refresh())
-    assert len(reader.refresh().rounds) == 4

@@ -16,48 +16,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fccl.adapters.adapter import Adapter
-from fccl.adapters.stored import AdapterReader
 from fccl.errors import AdapterError, UpdateRejected
 from fccl.paths import ExchangePaths
 from fccl.storage.reading import parse
-from fccl.testing.toy import MODEL, TRAIN
 from fccl.transports.exchange.answers import AnswerReader
-from fccl.transports.exchange.wire import VERSION, AdapterFile, FailureFile, OriginalContribution, TaskFile, UpdateFile
+from fccl.transports.exchange.wire import FailureFile, TaskFile, UpdateFile
 from tests.examples import few
-
-LIKE = Adapter({"base.lora_A.weight": torch.arange(6.0).view(2, 3), "base.lora_B.weight": torch.arange(4.0)})
-GOOD = LIKE.to_bytes()
-READER = AdapterReader.like(LIKE)
-WORK = {"clients": (1,), "model": MODEL, "train": TRAIN, "seed": 7}
-TASK = TaskFile(
-    version=VERSION, run_id="run", run_created=0.0, round=0, phase="sft", adapter=AdapterFile.of(GOOD), work=WORK
+from tests.transports.exchange.contributions import (
+    GOOD,
+    LIKE,
+    READER,
+    TASK,
+    VALID,
+    as_json,
+    contribution,
 )
-REPORT = {"tokens": 3, "tokens_per_second": 1.0, "steps": 1}
 
 
 def no_other_rank(rank):
     raise AdapterError(f"no update may have rank {rank}")
-
-
-def contribution(content=GOOD, **changes):
-    said = {
-        "version": VERSION,
-        "run_id": "run",
-        "round": 0,
-        "phase": "sft",
-        "client_id": 1,
-        "base_sha256": TASK.adapter.sha256,
-        "adapter": AdapterFile.of(content).model_dump(),
-        "avg_loss": 1.5,
-        "num_samples": 2,
-        "training_time": 0.5,
-        "report": REPORT,
-    }
-    return said | changes
-
-
-VALID = contribution()
-ORIGINAL = {"client": 1, "round": 0, "phase": "sft", "avg_loss": 1.5, "num_samples": 2, "ts": 1.7e9}
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +54,6 @@ def judge(reader, said, update):
     with suppress(UpdateRejected):
         return reader.read(1)
     return None
-
-
-def as_json(said):
-    return json.dumps(said).encode()
 
 
 EXAMPLES = {"bytes": 150, "json": 300, "fields": 300, "adapters": 200, "headers": 300, "entries": 300, "objects": 300}
@@ -364,38 +337,3 @@ def test_a_length_that_no_update_can_have_is_refused_before_its_file_is_opened(r
 def test_they_are_more_than_ten_thousand():
     drawn = sum(EXAMPLES[kind] * FILES[kind] for kind in EXAMPLES)
     assert drawn + len(as_json(VALID)) + len(GOOD) >= 10_000
-
-
-# --- the parts
-
-
-@pytest.mark.parametrize("spelling", ["training_time", "train_time", "seconds", "duration"])
-def test_spellings_of_the_original_fields(spelling):
-    said = parse(as_json(ORIGINAL | {spelling: 2}), OriginalContribution, "it")
-    assert (said.training_time, said.client) == (2, 1)
-    assert parse(as_json({"client_id": 3, "avg_loss": 1, "num_samples": 1}), OriginalContribution, "it").client == 3
-
-
-def test_what_is_signed_is_all_but_the_signature():
-    one = UpdateFile.model_validate(VALID)
-    assert one.signed_content() == one.model_copy(update={"signature": "x"}).signed_content()
-    changed = VALID | {"run_id": "other", "round": 1, "phase": "va", "client_id": 2, "base_sha256": "0" * 64}
-    changed |= {"adapter": AdapterFile.of(b"x"), "control": AdapterFile.of(b"x"), "lora_r": 3}
-    changed |= {
-        "avg_loss": 2.5,
-        "num_samples": 3,
-        "training_time": 1.5,
-        "report": one.report.model_copy(update={"steps": 9}),
-    }
-    for name in set(changed) - {"version"}:
-        assert one.model_copy(update={name: changed[name]}).signed_content() != one.signed_content()
-
-
-def test_what_is_not_used_is_not_written_and_changes_no_signature():
-    """A field that is added later, with a default, so changes no file of those who do not use it."""
-    one = UpdateFile.model_validate(VALID)
-    assert json.loads(one.written()).keys() == VALID.keys()
-    spelt_out = VALID | {"control": None, "lora_r": None, "signature": ""}
-    assert parse(as_json(spelt_out), UpdateFile, "it").signed_content() == one.signed_content()
-    assert b"corrections" not in TASK.written()
-    assert parse(TASK.written(), TaskFile, "it") == TASK

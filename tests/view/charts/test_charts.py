@@ -13,13 +13,11 @@ import vl_convert
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fccl.records.evaluation import Estimate
 from fccl.view import charts
 from fccl.view.charts import palette
 from fccl.view.charts.rounds import numbered
-from tests.compare import made_up
-from tests.compare.made_up import comparison
 from tests.examples import few
+from tests.view.charts.reading import all_data, encodings, rows_of, wording
 from tests.view.histories import evaluation, manifest, view
 
 MOST = 5_050
@@ -45,27 +43,10 @@ OF_A_RUN = {
 LONG = view(clients=200, rounds=500)
 
 
-def rows_of(spec):
-    return [row for name, rows in spec["datasets"].items() for row in rows]
-
-
-def all_data(spec, field):
-    """The first data set of a chart that has the field."""
-    return pd.DataFrame(next(rows for rows in spec["datasets"].values() if rows and field in rows[0]))
-
-
-def encodings(spec):
-    return [layer["encoding"] for layer in spec.get("layer", [spec])]
-
-
 def ticks_of(spec):
     """What stands below the plot when Vega has drawn it."""
     drawing = vl_convert.vegalite_to_svg(spec | {"width": 500}, allowed_base_urls=[])
     return re.findall(">([^<]*)</text>", re.findall("role-axis-label.*?</g>", drawing)[0])
-
-
-def wording(spec):
-    return " ".join([spec["title"]["text"], *spec["title"].get("subtitle", [])])
 
 
 shapes = st.tuples(st.integers(1, 40), st.integers(1, 30), st.integers(0, 40), st.integers(0, 99)).filter(
@@ -316,33 +297,6 @@ def test_a_run_without_verification_has_no_picture_of_it():
     ] == [None] * 4
 
 
-def test_the_gap_that_is_closed_by_method_with_its_interval():
-    shuffled, flipped = comparison().scenarios
-    spec = charts.gap_closed(comparison(), shuffled).to_dict()
-    table = all_data(spec, "method")
-    assert table["method"].tolist() == ["FCCL, verified", "oracle (no bad clients)"]
-    assert table[["low", "at", "high"]].round(2).values.tolist() == [[0.79, 0.8, 0.81], [1, 1, 1]]
-    assert table[["figure", "interval", "label", "verdict"]].values.tolist()[0] == [
-        "80%",
-        "79% to 81%",
-        "80%",
-        "better",
-    ]
-    assert table["label"].tolist()[1] == ""
-    assert charts.gap_closed(comparison(), flipped) is None
-    assert "NaN" not in vl_convert.vegalite_to_svg(
-        charts.gap_closed(comparison(), shuffled).properties(width=300).to_dict(), allowed_base_urls=[]
-    )
-
-
-def test_a_gap_beyond_the_picture_is_at_its_edge_and_says_so():
-    far = Estimate(value=-12.5, low=-40.0, high=-3.0, n=99)
-    found = comparison(rows=(made_up.row("shuffled", "median", 9.0, verdict="worse", gap_closed=far),))
-    spec = charts.gap_closed(found, found.scenarios[0]).to_dict()
-    assert all_data(spec, "method")[["at", "label"]].values.tolist() == [[-1.0, "-1250%"]]
-    assert "drawn at the edge" in wording(spec)
-
-
 def test_two_runs_differ_by_dash_and_colour_and_begin_at_the_phases_first_round():
     short, long = view(3, 4, run_id="a"), view(3, 40, run_id="b")
     spec = charts.overlay(short, long, "va").to_dict()
@@ -362,57 +316,6 @@ def test_effective_clients_stand_beside_those_aggregated():
     table = all_data(charts.effective_clients(run).to_dict(), "value").pivot(index="at", columns="name", values="value")
     assert table["effective (1 / Σw²)"].tolist() == pytest.approx(run.rounds["effective_clients"].tolist())
     assert (table["aggregated"] == 5).all()
-
-
-# --- data and evaluation
-
-
-def test_topics_are_counted_per_client():
-    data = manifest(3, ("addition", "birds"), noisy=(1,))
-    spec = charts.topics(data, "va").to_dict()
-    drawn = {(row["topic"], row["client"]): row["examples"] for row in rows_of(spec)}
-    clients = enumerate(("0", "1!", "2"))
-    assert drawn == {
-        (topic, name): data.topics_by_client["va"][client][at]
-        for client, name in clients
-        for at, topic in enumerate(data.topics)
-    }
-    assert "spoilt" in encodings(spec)[0]["x"]["title"]
-
-
-def test_many_topics_and_clients_are_put_together():
-    data = manifest(200, tuple(f"topic {number}" for number in range(80)))
-    spec = charts.topics(data, "sft").to_dict()
-    table = pd.DataFrame(rows_of(spec))
-    assert table["topic"].nunique() == 30
-    assert table["client"].nunique() == 50
-    assert 4 * table["examples"].sum() == pytest.approx(sum(map(sum, data.topics_by_client["sft"])))
-    assert "mean of 4 clients" in wording(spec)
-
-
-def test_topics_that_look_alike_stay_apart():
-    table = pd.DataFrame(rows_of(charts.topics(manifest(2, ("a b", "a  b", "")), "sft").to_dict()))
-    assert table["topic"].nunique() == 3
-    assert "(none)" in set(table["topic"])
-
-
-@pytest.mark.parametrize(
-    ("measure", "field"), [("perplexity", "perplexity"), ("exact", "exact"), ("preference", "preference")]
-)
-def test_every_model_has_its_figure_and_its_interval(measure, field):
-    report = evaluation()
-    spec = charts.evaluation(report, measure).to_dict()
-    table = all_data(spec, "value").set_index("model")
-    for model in report.models:
-        one = getattr(model, field)
-        one = one.accuracy if field == "preference" else one
-        assert table.loc[model.name, ["low", "value", "high"]].tolist() == [one.low, one.value, one.high]
-    assert (encodings(spec)[0]["x"]["scale"].get("type") == "log") == (measure == "perplexity")
-    assert vl_convert.vegalite_to_svg(spec | {"width": 300}, allowed_base_urls=[])
-
-
-def test_what_was_not_measured_has_no_chart():
-    assert charts.evaluation(evaluation(exact=False), "exact") is None
 
 
 EVIL = '<script>alert("x")</script></svg><img src=x onerror=alert(1)>'
