@@ -7,6 +7,7 @@ An adapter without LoRA factors has rank 0, and nothing here changes it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from fccl.adapters.adapter import Adapter, Form
 from fccl.adapters.stored import StoredAdapter
 from fccl.errors import AdapterError
+from fccl.specs import named_seed
 
 _A, _B = ".lora_A.", ".lora_B."  # in PEFT's names
 
@@ -91,6 +93,20 @@ def with_frozen(update: Adapter, before: Adapter) -> Adapter:
             for name, tensor in update.tensors.items()
         }
     )
+
+
+def initial(form: Form, seed: int) -> Adapter:
+    """The adapter that a run starts from: A as PEFT draws it (Kaiming uniform, bound 1/sqrt(fan-in)) but from a named
+    seed, B zero, so that the model is the base model.
+    """
+    draw = torch.Generator().manual_seed(named_seed(seed, "lora"))
+    tensors = {}
+    for name in sorted(form.shapes):
+        tensors[name] = torch.zeros(form.shapes[name])
+        if _A in name:
+            bound = 1 / math.sqrt(form.shapes[name][1])
+            tensors[name].uniform_(-bound, bound, generator=draw)
+    return Adapter(tensors)
 
 
 def distance(one: Adapter, other: Adapter) -> float:

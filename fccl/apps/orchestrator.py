@@ -19,12 +19,12 @@ from fccl.federation.run_folder import RunFolder
 from fccl.keys import server_keys
 from fccl.library.narrow import FREE_TO_CHANGE, recorded_settings, settled
 from fccl.library.places import require_apart
+from fccl.model.loading import Models
 from fccl.paths import DataPaths, ExchangePaths, KeyPaths, LogPaths
 from fccl.records.journal import Journal
 from fccl.records.run import RunEvent
 from fccl.storage.files import sha256_of
 from fccl.storage.reading import read_records
-from fccl.training.learner import GenericLearner
 from fccl.transports.exchange.server import ExchangeTransport
 from fccl.transports.protocol import RunIdentity
 
@@ -57,7 +57,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         identity = RunIdentity(seen.run_id, seen.created) if resume and seen is not None else new_run()
         transport.begin(identity)  # before the model is there: an idle client would take an earlier run's end for ours
         way_on = "Start the orchestrator again to go on"
-        with prepared_run(settings, console, folder, GenericLearner(), way_on, identity=identity) as run:
+        with prepared_run(settings, console, folder, Models(), way_on, identity=identity) as run:
             last = run.plan.num_clients - 1
             run.tell(
                 f"Clients are awaited in {settings.exchange_dir}/: start `fccl client --client-id i` for every i "

@@ -45,6 +45,7 @@ from fccl.messages import ClientUpdate
 from fccl.model.card import CardWriter
 from fccl.model.export import save_peft
 from fccl.model.language_model import LanguageModel
+from fccl.model.loading import Models
 from fccl.paths import DataPaths, LogPaths
 from fccl.plain_text import MAX_LINE, printable
 from fccl.records.evaluation import EvaluationReport
@@ -55,7 +56,7 @@ from fccl.specs import PHASES, Phase, TrainSpec
 from fccl.storage.files import sha256_of, write_bytes
 from fccl.storage.locks import exclusive
 from fccl.tracking.tracker import GuardedTracker, Tracker, base_so_far, rounds_so_far, tracker_for
-from fccl.training.learner import GenericLearner
+from fccl.training.engines import learner_for
 from fccl.transports.in_process import InProcessTransport
 from fccl.transports.protocol import Listener, RunIdentity, Transport
 
@@ -69,8 +70,9 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     else:
         settings = settled(settings, console, options.given)
     require_apart(settings, ("data_dir", "log_dir"))
-    learner, place = GenericLearner(ranks=settings.client_ranks), held(folder, folder.info())
-    with prepared_run(settings, console, folder, learner, "`fccl run --resume` goes on", place) as run:
+    models, place = Models(), held(folder, folder.info())
+    learner = learner_for(models, settings.client_ranks)
+    with prepared_run(settings, console, folder, models, "`fccl run --resume` goes on", place) as run:
         in_process = InProcessTransport(learner, lambda client_id: load_shard(run.data, client_id, run.manifest))
         with run.follower:
             with terminate_as_interrupt(), in_process as transport:
@@ -101,7 +103,7 @@ def prepared_run(
     settings: Settings,
     console: Console,
     folder: RunFolder,
-    learner: GenericLearner,
+    models: Models,
     way_on: str,
     place: AbstractContextManager[None] | None = None,
     identity: RunIdentity | None = None,
@@ -112,7 +114,7 @@ def prepared_run(
     What cannot be had, a tracker or the model, or cannot work ends the command before any other work.
     """
     tracker = workable(settings, folder)
-    model = learner.model(settings.model_spec())
+    model = models.of(settings.model_spec())
     data = data_in_use(data_spec(settings), DataPaths(settings.data_dir), DataScreen(console))
     with place or nullcontext(), data as manifest:
         yield Run(settings, console, folder, model, manifest, way_on, tracker, identity or new_run())

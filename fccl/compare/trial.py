@@ -31,10 +31,11 @@ from fccl.evaluation.validation import Validator
 from fccl.federation.rounds import Federation, FederationState, RoundResult
 from fccl.messages import Answer, ClientFailure, FitTask, Learner
 from fccl.model.language_model import LanguageModel, cpu_threads
+from fccl.model.loading import Models
 from fccl.paths import ComparePaths, DataPaths
 from fccl.records.run import RoundRecord
 from fccl.storage.locks import made_once
-from fccl.training.learner import GenericLearner
+from fccl.training.engines import learner_for
 from fccl.transports.in_process import InProcessTransport
 from fccl.transports.protocol import SILENT, Listener, RunIdentity, Transport
 
@@ -258,7 +259,7 @@ class TrialRun:
         """One for every trial: it keeps reference log-probabilities by run and client, and another trial's clients may
         hold other data.
         """
-        learner = GenericLearner({self.spec.model: self.resources.model})
+        learner = learner_for(Models.holding(self.resources.model))
         return CachedLearner(
             learner, self.resources.paths.updates, self.start.sha256, self.spec.model_sha256, self.spec.versions
         )

@@ -1,37 +1,34 @@
-"""The server's validation split: what the global adapter's loss on it is after a round, and any adapter's on a few
-examples of it before.
-"""
+"""The server's validation split: the loss of the global adapter after a round, and of any adapter before it ends."""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from fccl import phases
 from fccl.adapters.adapter import Adapter
 from fccl.adapters.ranks import with_frozen
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.evaluation.preference import accuracy
 from fccl.messages import FitTask
-from fccl.model.encoding import Encoded, collate, encode_pairs, encode_sft
-from fccl.model.language_model import LanguageModel, cpu_threads
-from fccl.model.losses import dpo_losses, sequence_log_probs
-from fccl.model.scoring import EncodedPair, PairScores, length_sorted_batches, pair_log_probs, score_pairs, score_sft
+from fccl.model.encoding import Encoded, Responses, encode
+from fccl.model.language_model import LanguageModel, Loss, cpu_threads
+from fccl.model.objectives import Objective, objective_for
+from fccl.model.scoring import EncodedPair, PairScores, length_sorted_batches, score_pairs, score_sft
 from fccl.records.run import Validation
 from fccl.specs import Phase, named_seed
 
-_Share = Callable[[list[int]], Tensor]
-
 
 class Validator:
-    """Scores the global adapter on the validation split. Called with a round's phase, its new adapter and, in VA
-    rounds, the reference adapter.
+    """Scores the global adapter on the validation split. Called with a round's phase, its new adapter and, in phases
+    that take one, the reference adapter.
 
-    The encoded rows are kept, and so are the reference policy's log-probabilities, as long as the reference is the
+    The encoded examples are kept, and so are the reference policy's log-probabilities, as long as the reference is the
     same.
     """
 
@@ -45,6 +42,7 @@ class Validator:
         batch_size: int,
     ) -> None:
         self.model, self.sft, self.va, self.beta, self.batch_size = model, sft, va, beta, batch_size
+        self._encoded: dict[Phase, list[Responses]] = {}
         self._reference: tuple[str, PairScores] | None = None
 
     def __call__(self, phase: Phase, adapter: Adapter, reference: Adapter | None) -> Validation:
@@ -52,34 +50,29 @@ class Validator:
 
         Raises `AdapterError`, and `ValueError` when a VA round comes without its reference.
         """
-        return self._response_loss(adapter) if phase == "sft" else self._preference_loss(adapter, reference)
+        return _VALIDATION[phase](self, phase, adapter, reference)
 
-    @cached_property
+    def split(self, phase: Phase) -> Sequence[SftExample] | Sequence[PreferencePair]:
+        """The examples of a phase as text."""
+        splits: dict[Phase, Sequence[SftExample] | Sequence[PreferencePair]] = {"sft": self.sft, "va": self.va}
+        return splits[phase]
+
+    def examples(self, phase: Phase) -> list[Responses]:
+        """The examples of a phase in tokens."""
+        if phase not in self._encoded:
+            spec, tokenizer = self.model.spec, self.model.tokenizer
+            self._encoded[phase] = encode(tokenizer, phase, self.split(phase), spec.max_length)
+        return self._encoded[phase]
+
+    @property
     def rows(self) -> list[Encoded]:
         """The instructions of the split."""
-        return encode_sft(self.model.tokenizer, self.sft, self.model.spec.max_length)
+        return [row for (row,) in self.examples("sft")]
 
-    @cached_property
+    @property
     def pairs(self) -> list[EncodedPair]:
         """The preference pairs of the split."""
-        return encode_pairs(self.model.tokenizer, self.va, self.model.spec.max_length)
-
-    def _response_loss(self, adapter: Adapter) -> Validation:
-        """Nats per response token."""
-        self.model.load(adapter)
-        scores = score_sft(self.model, self.rows, self.batch_size)
-        return Validation(loss=float(scores.nll.sum() / scores.tokens.sum()), examples=len(self.rows))
-
-    def _preference_loss(self, adapter: Adapter, reference: Adapter | None) -> Validation:
-        """Mean DPO loss against the reference, and preference accuracy by sum of log-probabilities."""
-        if reference is None:
-            raise ValueError("a VA round is validated against its reference adapter")
-        before = self.reference_scores(reference)
-        self.model.load(adapter)
-        now = score_pairs(self.model, self.pairs, self.batch_size)
-        logs = [torch.from_numpy(part) for part in (now.chosen, now.rejected, before.chosen, before.rejected)]
-        loss = dpo_losses(logs[0], logs[1], logs[2], logs[3], self.beta).mean()
-        return Validation(loss=float(loss), preference_accuracy=accuracy(now.margins), examples=len(self.pairs))
+        return [(chosen, rejected) for chosen, rejected in self.examples("va")]
 
     def reference_scores(self, reference: Adapter) -> PairScores:
         """log π_ref of all pairs: computed once, since the reference does not change between VA rounds.
@@ -92,94 +85,110 @@ class Validator:
         return self._reference[1]
 
 
+def _response_loss(split: Validator, phase: Phase, adapter: Adapter, reference: Adapter | None) -> Validation:
+    """Nats per response token."""
+    split.model.load(adapter)
+    scores = score_sft(split.model, split.rows, split.batch_size)
+    return Validation(loss=float(scores.nll.sum() / scores.tokens.sum()), examples=len(scores.tokens))
+
+
+def _preference_loss(split: Validator, phase: Phase, adapter: Adapter, reference: Adapter | None) -> Validation:
+    """Mean loss of the pairs against the reference, and preference accuracy by sum of log-probabilities."""
+    if reference is None:
+        raise ValueError("a VA round is validated against its reference adapter")
+    before = split.reference_scores(reference)
+    split.model.load(adapter)
+    now = score_pairs(split.model, split.pairs, split.batch_size)
+    objective, every = objective_for(phase, split.examples(phase), before.log_probs, split.beta), range(len(now.chosen))
+    loss = float(objective.total(every, now.log_probs) / objective.count(every))
+    return Validation(loss=loss, preference_accuracy=accuracy(now.margins), examples=len(every))
+
+
+_VALIDATION: Mapping[Phase, Callable[[Validator, Phase, Adapter, Adapter | None], Validation]] = {
+    "sft": _response_loss,
+    "va": _preference_loss,
+}
+
+
 class VerificationLoss:
     """The loss of any adapter on at most `examples` examples of the split (0: all of it), and its slopes along
     adapters.
 
     In SFT rounds nats per response token, in VA rounds the DPO loss per pair against the task's reference. An adapter
-    may hold what clients train of the task's alone; the rest then stands behind it, as it did for them. The examples
-    are drawn anew for every round from the task's seed, in proportion to topics. Runs with the task's number of
-    threads: the weights of a round depend on the last bits of what is computed here.
+    may hold the trained directions of the task's alone; the others then stay frozen, as they did for the clients. The
+    examples are drawn anew for every round from the task's seed, in proportion to topics. Runs with the task's number
+    of threads: the weights of a round depend on the last bits of what is computed here.
     """
 
     def __init__(self, validator: Validator, examples: int) -> None:
         self._split, self._examples = validator, examples
 
     def examples(self, phase: Phase) -> int:
-        """How many the loss is the mean of."""
-        held = len(self._split.sft if phase == "sft" else self._split.va)
+        """The number of examples that the loss is the mean of."""
+        held = len(self._split.split(phase))
         return min(self._examples or held, held)
 
     def drawn(self, task: FitTask) -> tuple[int, ...]:
         """The places in the split of the examples that this round's loss is the mean of, in ascending order."""
-        examples = self._split.sft if task.phase == "sft" else self._split.va
         seed = named_seed(task.seed, "verification", task.round)
-        return tuple(proportional_draw([example.topic for example in examples], self.examples(task.phase), seed))
+        topics = [example.topic for example in self._split.split(task.phase)]
+        return tuple(proportional_draw(topics, self.examples(task.phase), seed))
 
     def loss(self, task: FitTask, adapter: Adapter) -> float:
         """Infinity when it is not finite. Leaves `adapter` loaded.
 
         Raises `ValueError` when a VA task comes without its reference.
         """
-        with cpu_threads(task.train.threads), torch.no_grad():
-            return self._sum(task, adapter, lambda share: None)
+        model = self._split.model
+        with cpu_threads(task.train.threads):
+            batches = self._batches(task, adapter)
+            return _finite(sum(float(share(model.response_log_probs(batch))) for batch, share in batches))
 
     def slopes(self, task: FitTask, adapter: Adapter, directions: Iterable[Adapter]) -> tuple[float, tuple[float, ...]]:
         """The loss and, for each direction, the inner product of its gradient with respect to the LoRA factors with it,
         in float64.
         """
-        factors = self._split.model.factors
-        gradient = {name: torch.zeros(parameter.shape, dtype=torch.float64) for name, parameter in factors.items()}
+        model, loss = self._split.model, 0.0
+        gradient = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in model.form.shapes.items()}
+        with cpu_threads(task.train.threads):
+            for batch, share in self._batches(task, adapter):
+                found = model.loss_and_gradient(batch, share)
+                loss += found.loss
+                for name, part in found.gradient.items():
+                    gradient[name].add_(part.double().cpu())
+            return _finite(loss), tuple(_inner_product(gradient, direction) for direction in directions)
 
-        def add(share: Tensor) -> None:
-            parts = torch.autograd.grad(share, list(factors.values()), materialize_grads=True)
-            for total, part in zip(gradient.values(), parts, strict=True):
-                total.add_(part.double().cpu())
-
-        with cpu_threads(task.train.threads), torch.enable_grad():
-            loss = self._sum(task, adapter, add)
-            return loss, tuple(_inner_product(gradient, direction) for direction in directions)
-
-    def _sum(self, task: FitTask, adapter: Adapter, on_share: Callable[[Tensor], None]) -> float:
-        """The loss, batch by batch: `on_share` gets each batch's share in the mean, to differentiate."""
-        lengths, share_of = self._responses(task) if task.phase == "sft" else self._preferences(task)
+    def _batches(self, task: FitTask, adapter: Adapter) -> Iterator[tuple[list[Responses], Loss]]:
+        """Batches with as much memory as a training step, each with its share in the mean. Loads `adapter`."""
+        objective = self._objective(task)
+        examples, size = objective.examples, [_padded_tokens(responses) for responses in objective.examples]
+        count = objective.count(range(len(examples)))
         self._split.model.load(with_frozen(adapter, task.adapter))
-        total = 0.0
-        for indices in length_sorted_batches(lengths, task.train.batch_size):  # as much memory as a training step
-            share = share_of(indices)
-            on_share(share)
-            total += float(share.detach())
-        return total if math.isfinite(total) else math.inf
+        for indices in length_sorted_batches(size, task.train.batch_size):
+            yield [examples[index] for index in indices], partial(_share, objective, indices, count)
 
-    def _responses(self, task: FitTask) -> tuple[list[int], _Share]:
-        """The tokens of each row that was drawn, and a batch's part of the NLL per response token."""
-        model = self._split.model
-        rows = [self._split.rows[index] for index in self.drawn(task)]
-        tokens = sum(len(row.ids) - row.prompt_length for row in rows)
+    def _objective(self, task: FitTask) -> Objective:
+        """The task's loss over the examples that are drawn for it. May leave the reference loaded."""
+        drawn, split = list(self.drawn(task)), self._split.examples(task.phase)
+        reference = None
+        if phases.of(task.phase).takes_reference:
+            if task.reference is None:
+                raise ValueError("a VA round is verified against its reference adapter")
+            reference = self._split.reference_scores(task.reference).log_probs[drawn]
+        return objective_for(task.phase, [split[index] for index in drawn], reference, task.train.dpo_beta)
 
-        def share(indices: list[int]) -> Tensor:
-            log_probs, mask = model.response_log_probs(collate([rows[index] for index in indices], model.pad_id))
-            return -sequence_log_probs(log_probs, mask).double().sum() / max(1, tokens)
 
-        return [len(row.ids) for row in rows], share
+def _share(objective: Objective, indices: Sequence[int], count: int, log_probs: Tensor) -> Tensor:
+    """A batch's part of the mean loss, in float64."""
+    return objective.total(indices, log_probs.double()) / count
 
-    def _preferences(self, task: FitTask) -> tuple[list[int], _Share]:
-        """The tokens that each pair that was drawn takes in a batch, and a batch's part of the DPO loss per pair."""
-        if task.reference is None:
-            raise ValueError("a VA round is verified against its reference adapter")
-        model, drawn = self._split.model, list(self.drawn(task))
-        pairs, known = [self._split.pairs[index] for index in drawn], self._split.reference_scores(task.reference)
-        chosen_before, rejected_before = (
-            torch.from_numpy(part[drawn]).to(model.device) for part in (known.chosen, known.rejected)
-        )
 
-        def share(indices: list[int]) -> Tensor:
-            policy = pair_log_probs(model, [pairs[index] for index in indices]).double()
-            return dpo_losses(
-                policy[:, 0], policy[:, 1], chosen_before[indices], rejected_before[indices], task.train.dpo_beta
-            ).sum() / len(pairs)
+def _padded_tokens(responses: Responses) -> int:
+    return len(responses) * max(len(row.ids) for row in responses)
 
-        return [2 * max(len(chosen.ids), len(rejected.ids)) for chosen, rejected in pairs], share
+
+def _finite(loss: float) -> float:
+    return loss if math.isfinite(loss) else math.inf
 
 
 def proportional_draw(topics: Sequence[str], count: int, seed: int) -> list[int]:

@@ -16,12 +16,13 @@ from fccl.library.data import Tell, quiet
 from fccl.library.given import ClientArguments, settings_from
 from fccl.library.places import require_apart
 from fccl.messages import Learner
+from fccl.model.loading import Models
 from fccl.paths import DataPaths, ExchangePaths, KeyPaths, StatePaths
 from fccl.storage import temporary
 from fccl.storage.cache import Cache
 from fccl.storage.locks import exclusive, in_use
 from fccl.storage.private import private_folder
-from fccl.training.learner import GenericLearner
+from fccl.training.engines import learner_for
 from fccl.training.references import References
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.memory import Memory
@@ -76,8 +77,7 @@ def exchange_client(settings: Settings, listen: Listener, learner: Learner | Non
         yield ExchangeClient(
             ExchangePaths(settings.exchange_dir),
             settings.client_id,
-            learner
-            or GenericLearner(ranks=settings.client_ranks, references=References(cache_of(settings, listen.line))),
+            learner or learner_for(Models(), settings.client_ranks, References(cache_of(settings, listen.line))),
             partial(own_shard, DataPaths(settings.data_dir)),
             keys=keys,
             memory=memory,
@@ -96,9 +96,9 @@ def require_own_rank(settings: Settings) -> None:
         )
 
 
-def own_learner(settings: Settings, tell: Tell) -> GenericLearner:
+def own_learner(settings: Settings, tell: Tell) -> Learner:
     """Our own learner, with the client's cache in its private folder."""
-    return GenericLearner(ranks=settings.client_ranks, references=References(cache_of(settings, tell)))
+    return learner_for(Models(), settings.client_ranks, References(cache_of(settings, tell)))
 
 
 def cache_of(settings: Settings, tell: Tell) -> Cache:

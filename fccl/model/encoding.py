@@ -5,8 +5,9 @@ Shapes: B rows, T tokens. Rows are padded on the right, where a causal model's r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from fccl.data.examples import PreferencePair, SftExample, prompt_of
 from fccl.model.tokens import token_ids
+from fccl.specs import Phase
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,14 @@ class Encoded:
     ids: tuple[int, ...]
     prompt_length: int
     truncated: bool
+
+    @property
+    def response_length(self) -> int:
+        """Response tokens, the end-of-text token among them."""
+        return len(self.ids) - self.prompt_length
+
+
+Responses = tuple[Encoded, ...]  # of one prompt: one response of an instruction; of a pair chosen, then rejected
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,13 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, instructions: Sequence[str]) 
     return [row[:-1] if row and row[-1] == tokenizer.eos_token_id else row for row in rows]
 
 
+def encode(
+    tokenizer: PreTrainedTokenizerBase, phase: Phase, examples: Sequence[SftExample | PreferencePair], max_length: int
+) -> list[Responses]:
+    """The examples of a phase in tokens, at most `max_length` a response with its prompt."""
+    return list(_ENCODERS[phase](tokenizer, examples, max_length))
+
+
 def encode_sft(tokenizer: PreTrainedTokenizerBase, examples: Sequence[SftExample], max_length: int) -> list[Encoded]:
     """Every example as one row of at most `max_length` tokens."""
     prompts = prompt_ids(tokenizer, [example.instruction for example in examples])
@@ -66,6 +83,16 @@ def encode_pairs(
     rejected = _response_ids(tokenizer, [pair.dispreferred for pair in pairs])
     rows = (fit(prompt, answers, max_length) for prompt, *answers in zip(prompts, chosen, rejected, strict=True))
     return [(first, second) for first, second in rows]
+
+
+def _alone(tokenizer: PreTrainedTokenizerBase, examples: Sequence[SftExample], max_length: int) -> list[Responses]:
+    return [(row,) for row in encode_sft(tokenizer, examples, max_length)]
+
+
+_ENCODERS: Mapping[Phase, Callable[[PreTrainedTokenizerBase, Sequence[Any], int], Sequence[Responses]]] = {
+    "sft": _alone,
+    "va": encode_pairs,
+}
 
 
 def _response_ids(tokenizer: PreTrainedTokenizerBase, responses: Sequence[str]) -> list[list[int]]:

@@ -1,29 +1,51 @@
-"""Loading a base model: by hub name, from a folder, or the built-in one; LoRA put into it."""
+"""Loading a model with an engine, once for everything in a process that needs it."""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Self
 
-from fccl.model.base_model import load_base
-from fccl.model.language_model import LanguageModel, _with_lora
+from fccl.errors import SettingsError
+from fccl.model.language_model import GENERIC, LanguageModel
+from fccl.model.peft_model import load_peft_model
 from fccl.specs import ModelSpec
 
+ENGINES: Mapping[str, Callable[[ModelSpec], LanguageModel]] = {GENERIC: load_peft_model}
 
-def load_model(spec: ModelSpec) -> LanguageModel:
-    """Load the base model and put a fresh LoRA on it. Raises `ModelError`."""
-    base = load_base(spec.name, spec.max_length)
-    model = _with_lora(spec, base.model)
-    factors = {
-        name.replace(".default", ""): parameter.requires_grad_(True)
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return LanguageModel(
-        spec,
-        model.to(device).eval(),
-        base.tokenizer,
-        dict(sorted(factors.items())),
-        device,
-        (base.name, *base.adapters),
-    )
+
+@dataclass
+class Models:
+    """The models of a process, each loaded at its first use: one a spec, so one a rank of its LoRA.
+
+    An application makes one and hands it to the learner (`fccl.training.engines.learner_for`), to the validator and to
+    everything else that needs the model, so that they all use the same engine and the same weights in memory:
+
+        models = Models()
+        learner, model = learner_for(models), models.of(spec)
+
+    Raises `SettingsError` for an engine that is not there.
+    """
+
+    engine: str = GENERIC
+    _loaded: dict[ModelSpec, LanguageModel] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise SettingsError(f"{self.engine!r} is no engine", hint=f"there is {', '.join(sorted(ENGINES))}")
+
+    @classmethod
+    def holding(cls, model: LanguageModel, engine: str = GENERIC) -> Self:
+        """With one model that is loaded already."""
+        return cls(engine, {model.spec: model})
+
+    def of(self, spec: ModelSpec) -> LanguageModel:
+        """The model of this spec. Raises `ModelError` when it cannot be loaded."""
+        if spec not in self._loaded:
+            self._loaded[spec] = ENGINES[self.engine](spec)
+        return self._loaded[spec]
+
+
+def load_model(spec: ModelSpec, engine: str = GENERIC) -> LanguageModel:
+    """One model, for a command that needs no other. Raises `ModelError`, and `SettingsError` for an unknown engine."""
+    return Models(engine).of(spec)

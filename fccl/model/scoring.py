@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fccl.errors import DIVERGED, LOWER_RATE, AdapterError
-from fccl.model.encoding import Encoded, collate
+from fccl.model.encoding import Encoded, Responses
 from fccl.model.language_model import LanguageModel
-from fccl.model.losses import sequence_log_probs
 
 TOKENS_AT_ONCE = 4096
 
@@ -49,6 +48,11 @@ class PairScores:
     rejected_tokens: NDArray[np.int64]
 
     @property
+    def log_probs(self) -> Tensor:
+        """Of both: (n, 2) float64."""
+        return torch.from_numpy(np.stack([self.chosen, self.rejected], axis=1))
+
+    @property
     def margins(self) -> NDArray[np.float64]:
         """log p(chosen) - log p(rejected), (n,)."""
         return self.chosen - self.rejected
@@ -73,16 +77,9 @@ def length_sorted_batches(
     return batches
 
 
-def pair_lengths(pairs: Sequence[EncodedPair]) -> list[int]:
-    """Tokens of each pair, both responses with their prompts."""
-    return [len(chosen.ids) + len(rejected.ids) for chosen, rejected in pairs]
-
-
-def pair_log_probs(model: LanguageModel, pairs: Sequence[EncodedPair]) -> Tensor:
-    """log p of chosen and rejected responses, in one forward pass: (B, 2). With gradients, where they are on."""
-    rows = [chosen for chosen, _ in pairs] + [rejected for _, rejected in pairs]
-    log_probs, mask = model.response_log_probs(collate(rows, model.pad_id))
-    return sequence_log_probs(log_probs, mask).view(2, len(pairs)).T
+def token_counts(examples: Sequence[Responses]) -> list[int]:
+    """Tokens of each example, all responses with their prompts."""
+    return [sum(len(row.ids) for row in responses) for responses in examples]
 
 
 def score_sft(
@@ -91,8 +88,7 @@ def score_sft(
     """The response NLL of every row. Raises `AdapterError` when one is not finite."""
 
     def nll(indices: Sequence[int]) -> Tensor:
-        log_probs, mask = model.response_log_probs(collate([rows[index] for index in indices], model.pad_id))
-        return -sequence_log_probs(log_probs, mask)
+        return -model.response_log_probs([(rows[index],) for index in indices])[:, 0]
 
     result = _in_batches(nll, [len(row.ids) for row in rows], batch_size, on_batch)
     return SftScores(result, _response_tokens(rows))
@@ -107,16 +103,15 @@ def score_pairs(
     """
 
     def log_probs(indices: Sequence[int]) -> Tensor:
-        return pair_log_probs(model, [pairs[index] for index in indices])
+        return model.response_log_probs([pairs[index] for index in indices])
 
-    result = _in_batches(log_probs, pair_lengths(pairs), max(1, batch_size // 2), on_batch)
+    result = _in_batches(log_probs, token_counts(pairs), max(1, batch_size // 2), on_batch)
     chosen, rejected = result.reshape(len(pairs), 2).T
     return PairScores(
         chosen, rejected, _response_tokens([pair[0] for pair in pairs]), _response_tokens([pair[1] for pair in pairs])
     )
 
 
-@torch.no_grad()
 def _in_batches(
     score: Callable[[Sequence[int]], Tensor], lengths: Sequence[int], batch_size: int, on_batch: Progress
 ) -> NDArray[np.float64]:
@@ -138,4 +133,4 @@ def _in_batches(
 
 
 def _response_tokens(rows: Sequence[Encoded]) -> NDArray[np.int64]:
-    return np.array([len(row.ids) - row.prompt_length for row in rows], dtype=np.int64)
+    return np.array([row.response_length for row in rows], dtype=np.int64)

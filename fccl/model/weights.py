@@ -19,10 +19,9 @@ from fccl.model.scoring import TOKENS_AT_ONCE
 def weights_sha256(model: LanguageModel) -> str:
     """A hash of the base model's weights, its LoRA left out: a local folder's name says nothing of what is in it."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.base.state_dict().items()):
-        if "lora_" not in name:
-            digest.update(f"{name}:{tuple(tensor.shape)};".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    for name, tensor in sorted(model.weights().items()):
+        digest.update(f"{name}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -32,7 +31,8 @@ def arithmetic(model: LanguageModel) -> dict[str, str]:
     return {
         **_machine(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "dtype": str(model.base.dtype),
+        "engine": model.engine,
+        "dtype": " ".join(sorted({str(tensor.dtype) for tensor in model.weights().values()})),
         "threads": str(torch.get_num_threads()),
         "sizes": f"{TOKENS_AT_ONCE} {LOGITS_AT_ONCE}",
     }

@@ -1,67 +1,55 @@
-"""The generic engine: any causal language model of transformers, LoRA of PEFT, a plain loop.
-
-The oracle of every faster one.
-"""
+"""`GenericLearner`: local training with any `LanguageModel`, in a plain loop of steps."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from pydantic import ValidationError
-from torch import nn
 
 from fccl.adapters.adapter import Adapter
 from fccl.data.shards import ClientShard
 from fccl.errors import DIVERGED, LOWER_RATE, AdapterError, TrainingError
 from fccl.messages import ClientUpdate, FitTask, StatusListener
-from fccl.model.encoding import encode_pairs, encode_sft
+from fccl.model.encoding import Responses, encode
 from fccl.model.language_model import LanguageModel, cpu_threads
-from fccl.model.loading import load_model
+from fccl.model.loading import Models
+from fccl.model.objectives import Objective, objective_for
 from fccl.records.run import ClientStatus, Contribution, TrainingReport
-from fccl.specs import ModelSpec, TrainSpec
-from fccl.training.dpo import DpoObjective
-from fccl.training.loop import LoopResult, Objective, StepReport, train
+from fccl.specs import TrainSpec
+from fccl.training.loop import LoopResult, StepReport, train
+from fccl.training.objective import ObjectiveUnderModel
 from fccl.training.references import References
-from fccl.training.sft import SftObjective
 
 
 @dataclass
 class GenericLearner:
-    """Trains on a shard from the task's adapter. Keeps the base model, and reference log-probabilities.
+    """Trains on a shard from the task's adapter. Keeps the models, and reference log-probabilities.
 
-    `ranks` says how many directions clients train: nothing for as many as the federation's LoRA has, one number for all
-    clients, or one for each. Every rank has a model of its own in memory.
+    `ranks` are the numbers of directions that clients train: empty for as many as the federation's LoRA has, one number
+    for all clients, or one for each. Every rank has a model of its own in memory.
     """
 
-    models: dict[ModelSpec, LanguageModel] = field(default_factory=dict)
+    models: Models = field(default_factory=Models)
     ranks: Sequence[int] = ()
     references: References = field(default_factory=References)
-
-    def model(self, spec: ModelSpec) -> LanguageModel:
-        """The model of this spec, loaded at the first call. Raises `ModelError`."""
-        if spec not in self.models:
-            self.models[spec] = load_model(spec)
-        return self.models[spec]
 
     def fit(self, task: FitTask, shard: ClientShard, on_status: StatusListener) -> ClientUpdate:
         """One client's local training.
 
         Raises `TrainingError` when it diverges, `AdapterError` when its rank is not possible.
         """
-        model = self.model(task.model.of_rank(self._rank(task, shard.client_id)))
+        model = self.models.of(task.model.of_rank(self.rank(task, shard.client_id)))
         status = _StatusWriter(task.status(shard.client_id, "training"), on_status)
         status("training", None)
         with cpu_threads(task.train.threads):
             started = time.monotonic()
-            if task.phase == "sft":
-                result, samples, truncated = self._sft(model, task, shard, status)
-            else:
-                result, samples, truncated = self._dpo(model, task, shard, status)
+            objective = self._objective(model, task, shard)
+            model.load(task.adapter)
+            result = _train(model, objective, task, shard.client_id, status)
             seconds = time.monotonic() - started
         status("done", None)
         return ClientUpdate(
@@ -70,55 +58,44 @@ class GenericLearner:
             round=task.round,
             phase=task.phase,
             adapter=_trained_adapter(model),
-            contribution=_contribution(result, samples, seconds),
-            control=_control(model, task.train, result),
-            report=TrainingReport(
-                tokens=result.tokens,
-                tokens_per_second=result.tokens / max(result.seconds, 1e-9),
-                steps=result.steps,
-                truncated=truncated,
-                first_loss=result.first_loss,
-            ),
+            contribution=_contribution(result, len(objective.examples), seconds),
+            control=_control(model, result),
+            report=_report(result, objective.examples),
         )
 
-    def _rank(self, task: FitTask, client_id: int) -> int:
+    def rank(self, task: FitTask, client_id: int) -> int:
+        """The number of directions that a client trains. Raises `AdapterError` when the task does not allow it."""
         if not self.ranks:
             return task.model.lora_r
         rank = self.ranks[client_id] if len(self.ranks) > 1 else self.ranks[0]
         task.require_rank(rank)
         return rank
 
-    def _sft(
-        self, model: LanguageModel, task: FitTask, shard: ClientShard, status: _StatusWriter
-    ) -> tuple[LoopResult, int, int]:
-        rows = encode_sft(model.tokenizer, shard.sft, task.model.max_length)
-        model.load(task.adapter)
-        result = _train(model, SftObjective(model, rows), task, shard.client_id, status)
-        return result, len(rows), sum(row.truncated for row in rows)
-
-    def _dpo(
-        self, model: LanguageModel, task: FitTask, shard: ClientShard, status: _StatusWriter
-    ) -> tuple[LoopResult, int, int]:
-        pairs = encode_pairs(model.tokenizer, shard.va, task.model.max_length)
-        if task.reference is None:
-            raise TrainingError("a VA task came without its reference adapter")
-        reference = self.references.log_probs(model, task.reference, pairs, task.train.batch_size)
-        model.load(task.adapter)
-        objective = DpoObjective(model, pairs, reference, task.train.dpo_beta)
-        result = _train(model, objective, task, shard.client_id, status)
-        return result, len(pairs), sum(chosen.truncated or rejected.truncated for chosen, rejected in pairs)
+    def _objective(self, model: LanguageModel, task: FitTask, shard: ClientShard) -> Objective:
+        """The task's loss over the shard's examples. May leave another adapter loaded."""
+        examples = encode(model.tokenizer, task.phase, shard.of(task.phase), task.model.max_length)
+        reference = None
+        if task.reference is not None:
+            reference = self.references.log_probs(model, task.reference, examples, task.train.batch_size)
+        return objective_for(task.phase, examples, reference, task.train.dpo_beta)
 
 
 def _train(
     model: LanguageModel, objective: Objective, task: FitTask, client_id: int, status: _StatusWriter
 ) -> LoopResult:
     """From the adapter that is loaded, under the task's settings and corrections."""
-    with _trained(model, task.train) as factors:
-        correction = None
-        if task.corrections is not None:
-            tensors = task.corrections(client_id).tensors
-            correction = [tensors[name].to(model.device) for name in factors]
-        return train(factors.values(), objective, task.train, task.client_seed(client_id), status.step, correction)
+    factors = {name: factor for name, factor in model.factors.items() if _moves(name, task.train)}
+    correction = None
+    if task.corrections is not None:
+        tensors = task.corrections(client_id).tensors
+        correction = {name: tensors[name].to(model.device) for name in factors}
+    loss = ObjectiveUnderModel(model, objective, factors)
+    return train(factors, loss, task.train, task.client_seed(client_id), status.step, correction)
+
+
+def _moves(name: str, spec: TrainSpec) -> bool:
+    """Whether this training may move the factor of this name."""
+    return not (spec.freeze_a and ".lora_A." in name)
 
 
 def _trained_adapter(model: LanguageModel) -> Adapter:
@@ -128,31 +105,12 @@ def _trained_adapter(model: LanguageModel) -> Adapter:
         raise TrainingError(f"{DIVERGED}: {error}", LOWER_RATE, resumable=False) from error
 
 
-def _control(model: LanguageModel, spec: TrainSpec, result: LoopResult) -> Adapter | None:
+def _control(model: LanguageModel, result: LoopResult) -> Adapter | None:
     """The client's next c_i as an adapter; zero for factors that it may not move."""
     if result.control is None:
         return None
-    with _trained(model, spec) as factors:
-        means = dict(zip(factors, result.control, strict=True))
-    return Adapter(
-        {
-            name: means[name].cpu() if name in means else torch.zeros(factor.shape)
-            for name, factor in model.factors.items()
-        }
-    )
-
-
-@contextmanager
-def _trained(model: LanguageModel, spec: TrainSpec) -> Iterator[dict[str, nn.Parameter]]:
-    """The factors that this training may move, by name; inside the block the others get no gradient."""
-    frozen = [factor for name, factor in model.factors.items() if spec.freeze_a and ".lora_A." in name]
-    for factor in frozen:
-        factor.requires_grad_(False)
-    try:
-        yield {name: factor for name, factor in model.factors.items() if factor.requires_grad}
-    finally:
-        for factor in frozen:
-            factor.requires_grad_(True)
+    zeros = {name: torch.zeros(shape) for name, shape in model.form.shapes.items()}
+    return Adapter(zeros | {name: mean.cpu() for name, mean in result.control.items()})
 
 
 def _contribution(result: LoopResult, samples: int, seconds: float) -> Contribution:
@@ -162,6 +120,16 @@ def _contribution(result: LoopResult, samples: int, seconds: float) -> Contribut
         raise TrainingError(
             f"{DIVERGED}: the average loss is {result.avg_loss}", LOWER_RATE, resumable=False
         ) from error
+
+
+def _report(result: LoopResult, examples: Sequence[Responses]) -> TrainingReport:
+    return TrainingReport(
+        tokens=result.tokens,
+        tokens_per_second=result.tokens / max(result.seconds, 1e-9),
+        steps=result.steps,
+        truncated=sum(any(row.truncated for row in responses) for responses in examples),
+        first_loss=result.first_loss,
+    )
 
 
 @dataclass

@@ -1,10 +1,10 @@
-"""The local training loop: epochs, schedule, clipping, accounts. What is minimised comes in as an `Objective`."""
+"""The local training loop: epochs, schedule, clipping, accounts. The loss to minimise comes in as a `TrainingLoss`."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,30 +12,26 @@ import torch
 from torch import Tensor, nn
 
 from fccl.errors import DIVERGED, LOWER_RATE, TrainingError
+from fccl.model.language_model import LossAndGradient
 from fccl.specs import TrainSpec, named_seed
 from fccl.training.batching import epoch_batches
 from fccl.training.drift import Drift
 
 
-@dataclass(frozen=True)
-class StepLoss:
-    """One batch: the tensor to differentiate, and its share in the epoch's average, `total / count`."""
+class TrainingLoss(Protocol):
+    """A loss over a client's examples, as a function of the factors that are trained."""
 
-    loss: Tensor
-    total: float
-    count: int
+    @property
+    def lengths(self) -> Sequence[int]:
+        """The tokens of each example, for batching and for the account of tokens."""
+        ...
 
+    def count(self, indices: Sequence[int]) -> int:
+        """The weight of these examples in the epoch's average."""
+        ...
 
-class Objective(Protocol):
-    """A loss over a client's examples.
-
-    `lengths` has the tokens of each example, for batching and for the account of tokens.
-    """
-
-    lengths: Sequence[int]
-
-    def loss(self, indices: Sequence[int]) -> StepLoss:
-        """The loss of the examples with these indices."""
+    def at(self, indices: Sequence[int]) -> LossAndGradient:
+        """The mean loss of these examples and its gradient, with the factors as they are now."""
         ...
 
 
@@ -53,8 +49,8 @@ class StepReport:
 class LoopResult:
     """`avg_loss` is over the last epoch, in the objective's unit; `first_loss` is the first batch's, before any step.
 
-    Both are of the objective alone, without FedProx's term. `control` is SCAFFOLD's next c_i, one tensor a parameter,
-    if there was a correction.
+    Both are of the objective alone, without FedProx's term. `control` is SCAFFOLD's next c_i by factor, if there was a
+    correction.
     """
 
     avg_loss: float
@@ -62,7 +58,7 @@ class LoopResult:
     steps: int
     tokens: int
     seconds: float
-    control: list[Tensor] | None = None
+    control: Mapping[str, Tensor] | None = None
 
 
 def learning_rate_factor(step: int, steps: int, spec: TrainSpec) -> float:
@@ -79,55 +75,48 @@ def learning_rate_factor(step: int, steps: int, spec: TrainSpec) -> float:
 
 
 def train(
-    parameters: Iterable[nn.Parameter],
-    objective: Objective,
+    factors: Mapping[str, Tensor],
+    loss: TrainingLoss,
     spec: TrainSpec,
     seed: int,
     on_step: Callable[[StepReport], None] = lambda _: None,
-    correction: Sequence[Tensor] | None = None,
+    correction: Mapping[str, Tensor] | None = None,
 ) -> LoopResult:
-    """Minimise the objective with AdamW (Loshchilov & Hutter 2019). Raises `TrainingError` when the loss stops being
-    finite.
+    """Minimise the loss with AdamW (Loshchilov & Hutter 2019), in place. Raises `TrainingError` when it diverges.
 
-    `correction` is SCAFFOLD's c - c_i, one tensor a parameter, zeros in a client's first round; None when there are no
-    control variates.
+    `correction` is SCAFFOLD's c - c_i by factor, zeros in a client's first round; None without control variates.
     """
-    parameters = list(parameters)
-    drift = Drift(parameters, spec.prox_mu, correction)
-    optimizer = torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
+    drift = Drift(factors, spec.prox_mu, correction)
+    optimizer = torch.optim.AdamW(factors.values(), lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
     epochs = [
-        epoch_batches(objective.lengths, spec.batch_size, named_seed(seed, "order", epoch))
-        for epoch in range(spec.epochs)
+        epoch_batches(loss.lengths, spec.batch_size, named_seed(seed, "order", epoch)) for epoch in range(spec.epochs)
     ]
     steps, step, tokens, first_loss = sum(map(len, epochs)), 0, 0, math.nan
     started = time.monotonic()
     for batches in epochs:
         total, count = 0.0, 0
         for indices in batches:
-            for group in optimizer.param_groups:
-                group["lr"] = spec.learning_rate * learning_rate_factor(step, steps, spec)
-            part = objective.loss(indices)
-            value = part.total / part.count
-            _take_step(part.loss, parameters, optimizer, drift, spec, step)
-            first_loss = value if step == 0 else first_loss
-            total, count, step = total + part.total, count + part.count, step + 1
-            tokens += sum(objective.lengths[index] for index in indices)
-            on_step(StepReport(step, steps, value, tokens / max(1e-9, time.monotonic() - started)))
+            optimizer.param_groups[0]["lr"] = spec.learning_rate * learning_rate_factor(step, steps, spec)
+            found, weight = loss.at(indices), loss.count(indices)
+            _take_step(drift.corrected(found.gradient), factors, optimizer, spec, step)
+            first_loss = found.loss if step == 0 else first_loss
+            total, count, step = total + found.loss * weight, count + weight, step + 1
+            tokens += sum(loss.lengths[index] for index in indices)
+            on_step(StepReport(step, steps, found.loss, tokens / max(1e-9, time.monotonic() - started)))
     return LoopResult(total / count, first_loss, steps, tokens, time.monotonic() - started, drift.control())
 
 
 def _take_step(
-    loss: Tensor,
-    parameters: list[nn.Parameter],
+    gradient: Mapping[str, Tensor],
+    factors: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
-    drift: Drift,
     spec: TrainSpec,
     step: int,
 ) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    drift.correct()
-    norm = nn.utils.clip_grad_norm_(parameters, spec.max_grad_norm)
+    for name, factor in factors.items():
+        factor.grad = gradient[name]
+    norm = nn.utils.clip_grad_norm_(factors.values(), spec.max_grad_norm)
     if not math.isfinite(float(norm)):
         raise TrainingError(f"{DIVERGED}: the gradient is not finite at step {step + 1}", LOWER_RATE, resumable=False)
     optimizer.step()
+    optimizer.zero_grad(set_to_none=True)

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from fccl.adapters.adapter import Adapter
+from fccl.model.encoding import Responses
 from fccl.model.language_model import LanguageModel
-from fccl.model.scoring import EncodedPair
 from fccl.model.weights import arithmetic, weights_sha256
 from fccl.storage.cache import Cache
-from fccl.training.dpo import reference_log_probs
+from fccl.training.objective import reference_log_probs
 
 _VERSION = 1  # of the arithmetic in `reference_log_probs`: another way to compute it needs another number
 _NUMBERS = np.dtype("<f4")
@@ -34,7 +34,7 @@ class References:
     _known: dict[str, Tensor] = field(default_factory=dict, init=False)
 
     def log_probs(
-        self, model: LanguageModel, reference: Adapter, pairs: Sequence[EncodedPair], batch_size: int
+        self, model: LanguageModel, reference: Adapter, pairs: Sequence[Responses], batch_size: int
     ) -> Tensor:
         """`reference_log_probs` of these, (n, 2), computed unless they are known. May leave `reference` loaded."""
         spec = model.spec.model_dump(mode="json")
@@ -44,7 +44,7 @@ class References:
         return self._known[key]
 
     def _kept(
-        self, key: str, model: LanguageModel, reference: Adapter, pairs: Sequence[EncodedPair], batch_size: int
+        self, key: str, model: LanguageModel, reference: Adapter, pairs: Sequence[Responses], batch_size: int
     ) -> Tensor:
         if self.cache is None:
             return reference_log_probs(model, reference, pairs, batch_size)
@@ -64,7 +64,7 @@ def _read(content: bytes | None, count: int) -> Tensor | None:
     return torch.from_numpy(np.frombuffer(content, _NUMBERS).astype(np.float32).reshape(count, 2))
 
 
-def _plain(pairs: Sequence[EncodedPair]) -> list[list[object]]:
+def _plain(pairs: Sequence[Responses]) -> list[list[object]]:
     return [[row.ids, row.prompt_length] for pair in pairs for row in pair]
 
 

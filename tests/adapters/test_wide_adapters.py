@@ -18,9 +18,10 @@ from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.shards import ClientShard
 from fccl.errors import AdapterError
 from fccl.federation.rounds import Federation, FederationState
+from fccl.model import frozen_directions
 from fccl.model.export import save_merged, save_peft
 from fccl.model.language_model import cpu_threads
-from fccl.model.loading import load_model
+from fccl.model.loading import Models, load_model
 from fccl.specs import ModelSpec, RoundPlan, TrainSpec
 from fccl.training.learner import GenericLearner
 from fccl.transports.in_process import InProcessTransport
@@ -152,11 +153,10 @@ def test_the_number_of_threads_changes_no_bit(models):
 
 def test_usual_runs_pay_nothing_and_the_same_rest_is_folded_once(models, monkeypatch):
     model, folded = load_model(models["Conv1D"].spec), []
-    add = type(model._frozen)._add
-    monkeypatch.setattr(type(model._frozen), "_add", lambda self, directions: folded.append(1) or add(self, directions))
+    monkeypatch.setattr(frozen_directions, "pairs", lambda form: folded.append(1) or pairs(form))
     for seed in range(3):
         model.load(wide(model, RANK, seed))
-    assert not model._frozen._plain
+    assert not model.frozen.plain
     assert not folded
     one = wide(model, RANK + 4)
     model.load(one)
@@ -168,17 +168,15 @@ def test_usual_runs_pay_nothing_and_the_same_rest_is_folded_once(models, monkeyp
 
 def test_a_load_that_broke_in_the_middle_is_made_up_for(models, fresh_bits, monkeypatch):
     model = load_model(models["Conv1D"].spec)
-    base, calls = type(model._frozen)._base, []
 
-    def breaks(self, name):
-        calls.append(name)
-        if len(calls) == 4:
-            raise MemoryError
-        return base(self, name)
+    def breaks(form):
+        yield from pairs(form)[:3]
+        raise MemoryError
 
-    monkeypatch.setattr(type(model._frozen), "_base", breaks)
-    with pytest.raises(MemoryError):
-        model.load(wide(model, RANK + 2, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(frozen_directions, "pairs", breaks)
+        with pytest.raises(MemoryError):
+            model.load(wide(model, RANK + 2, 1))
     model.load(model.initial_adapter(0))
     assert torch.equal(
         logits(model.model), logits(AutoModelForCausalLM.from_pretrained(model.spec.name, dtype=torch.float32).eval())
@@ -243,7 +241,7 @@ class Watched(GenericLearner):
 
     def fit(self, task, shard, on_status):
         update = super().fit(task, shard, on_status)
-        self.seen[shard.client_id] = in_effect(self.models[task.model.of_rank(self._rank(task, shard.client_id))])
+        self.seen[shard.client_id] = in_effect(self.models.of(task.model.of_rank(self.rank(task, shard.client_id))))
         return update
 
 
@@ -254,7 +252,7 @@ def test_rounds_of_a_real_federation_are_the_dense_mean_of_the_clients_models(mo
     clients' weights.
     """
     model = models[kind]
-    learner = Watched({model.spec: model}, ranks=ranks)
+    learner = Watched(Models.holding(model), ranks)
     learner.seen = {}
     plan = RoundPlan(fed_rounds=2, num_clients=3, clients_per_round=3, seed=3)
     fed = Federation(

@@ -75,7 +75,7 @@ def test_a_client_takes_its_own_rank_of_the_list(monkeypatch):
     def rank(**settings):
         found = load_settings(settings)
         require_own_rank(found)
-        return GenericLearner(ranks=found.client_ranks)._rank(task, found.client_id)
+        return GenericLearner(ranks=found.client_ranks).rank(task, found.client_id)
 
     assert [rank(client_lora_r="8,4,2", client_id=number) for number in range(3)] == [8, 4, 2]
     assert rank(client_lora_r="4", client_id=7) == 4

@@ -21,6 +21,7 @@ from fccl.errors import FederationError, TrainingError
 from fccl.federation.rounds import Federation, FederationState
 from fccl.library.narrow import aggregation_rule
 from fccl.model.encoding import encode_pairs, encode_sft
+from fccl.model.loading import Models
 from fccl.model.scoring import score_pairs, score_sft
 from fccl.paths import DataPaths
 from fccl.storage.locks import one_at_a_time
@@ -141,7 +142,7 @@ def test_the_peers_are_what_a_run_with_their_settings_is(workshop, tiny_model, m
         aggregation=aggregation_rule(plain),
         validate=lambda *asked: None,
     )
-    transport = InProcessTransport(GenericLearner({plain.model_spec(): tiny_model}), shards.__getitem__)
+    transport = InProcessTransport(GenericLearner(Models.holding(tiny_model)), shards.__getitem__)
     rounds = runs.run(FederationState(0, tiny_model.initial_adapter(42)), transport)
     final = [next(rounds).state.adapter for _ in range(plain.fed_rounds)][-1]
     assert result.adapter_sha256 == final.sha256
@@ -247,7 +248,7 @@ def test_a_start_that_another_process_trains_is_waited_for(workshop, monkeypatch
 def test_a_start_that_has_diverged_is_not_kept(workshop, monkeypatch):
     shop = workshop()
     one = shop.planner.trial(SCENARIOS["flipped"], METHODS["fedavg"], 42)
-    monkeypatch.setattr(trials.GenericLearner, "fit", huge)
+    monkeypatch.setattr(GenericLearner, "fit", huge)
     with pytest.raises(FederationError, match="broke down"):
         start_adapter(shop.resources, one)
     assert not shop.paths.start("any").parent.exists()

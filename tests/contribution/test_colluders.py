@@ -16,10 +16,10 @@ from fccl.data.shards import load_shard
 from fccl.evaluation.validation import Validator, VerificationLoss
 from fccl.federation.bounds import measured, too_long
 from fccl.messages import ClientUpdate, FitTask
-from fccl.model.loading import load_model
+from fccl.model.loading import Models, load_model
 from fccl.paths import DataPaths
 from fccl.records.run import MedianNorms, TrainingReport
-from fccl.training.learner import GenericLearner
+from fccl.training.engines import learner_for
 
 CLIENTS = 3
 FACTORS = (-1000.0, -10.0, -1.0, 0.0, 0.1, 3.0, 10.0, 50.0, 99.0, 1000.0)
@@ -50,7 +50,7 @@ def first_round(tmp_path_factory):
     )
     start = model.initial_adapter(settings.seed)
     task = FitTask("run", 0, "sft", start, None, settings.model_spec(), settings.train_spec("sft"), settings.seed)
-    learner = GenericLearner()
+    learner = learner_for(Models.holding(model))
     return rule, task, [learner.fit(task, load_shard(paths, client), lambda status: None) for client in range(CLIENTS)]
 
 

@@ -9,11 +9,12 @@ from fccl.adapters.adapter import Adapter
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.evaluation.bootstrap import Bootstrap
 from fccl.evaluation.suite import EvaluationSplit
-from fccl.model.encoding import encode_sft
+from fccl.model.encoding import encode
+from fccl.model.objectives import objective_for
 from fccl.records.evaluation import EvaluationOptions
 from fccl.specs import TrainSpec
 from fccl.training.loop import train
-from fccl.training.sft import SftObjective
+from fccl.training.objective import ObjectiveUnderModel
 
 
 @pytest.fixture(scope="session")
@@ -39,10 +40,10 @@ def taught(tiny_model):
         SftExample(f"Say {word}", f"It is {answer}.")
         for word, answer in (("a", "hot"), ("b", "red and old"), ("c", "a tree"), ("d", "cold"))
     ]
-    rows = encode_sft(tiny_model.tokenizer, examples, tiny_model.spec.max_length)
+    rows = encode(tiny_model.tokenizer, "sft", examples, tiny_model.spec.max_length)
     tiny_model.load(tiny_model.initial_adapter(0))
     spec = TrainSpec(epochs=150, learning_rate=0.02, batch_size=4, warmup=0.0, max_grad_norm=1.0)
-    train(tiny_model.factors.values(), SftObjective(tiny_model, rows), spec, seed=0)
+    train(tiny_model.factors, ObjectiveUnderModel(tiny_model, objective_for("sft", rows)), spec, seed=0)
     return examples, tiny_model.adapter()
 
 

@@ -61,7 +61,7 @@ def test_what_stays_the_same_is_computed_once(an_adapter, validator, monkeypatch
     monkeypatch.setattr(validation, "score_pairs", counting)
     first = validator("va", an_adapter(1), an_adapter(2))
     assert len(calls) == 2
-    monkeypatch.setattr(validation, "encode_pairs", forbidden)
+    monkeypatch.setattr(validation, "encode", forbidden)
     assert validator("va", an_adapter(1), an_adapter(2)) == first
     assert len(calls) == 3
     assert validator("va", an_adapter(1), an_adapter(3)) != first

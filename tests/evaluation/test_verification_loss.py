@@ -20,12 +20,12 @@ from fccl.contribution.verified import Verified
 from fccl.evaluation.suite import EvaluationSplit
 from fccl.evaluation.validation import Validator, VerificationLoss, proportional_draw
 from fccl.messages import ClientUpdate, FitTask
+from fccl.model.objectives import objective_for
 from fccl.model.scoring import score_pairs, score_sft
 from fccl.records.run import Contribution, TrainingReport
 from fccl.specs import TrainSpec, named_seed
-from fccl.training.dpo import DpoObjective, reference_log_probs
 from fccl.training.loop import train
-from fccl.training.sft import SftObjective
+from fccl.training.objective import ObjectiveUnderModel, reference_log_probs
 
 BETA = 0.3
 WEIGHTS = (0.5, 0.3, 0.2)
@@ -149,13 +149,13 @@ def test_twice_is_the_same_to_the_bit_whatever_was_loaded_or_how_many_threads_th
 
 def test_the_task_s_number_of_threads_is_used(tiny_model, loss, task, clients, monkeypatch):
     seen = []
-    forward = type(tiny_model).response_log_probs
+    forward = type(tiny_model).token_log_probs
 
     def watched(self, batch):
         seen.append(torch.get_num_threads())
         return forward(self, batch)
 
-    monkeypatch.setattr(type(tiny_model), "response_log_probs", watched)
+    monkeypatch.setattr(type(tiny_model), "token_log_probs", watched)
     for threads in (1, 2):
         loss.loss(task("sft", threads=threads), clients[0])
         loss.slopes(task("sft", threads=threads), clients[0], clients)
@@ -284,14 +284,10 @@ def a_round(request, tiny_model, split, task):
 def learnt(model, split, task, seed):
     validator = Validator(model, split.sft, split.va, beta=BETA, batch_size=4)
     spec = TrainSpec(epochs=8, learning_rate=0.01, batch_size=4, warmup=0.0, max_grad_norm=1.0)
-    if task.phase == "sft":
-        objective = SftObjective(model, validator.rows)
-    else:
-        objective = DpoObjective(
-            model, validator.pairs, reference_log_probs(model, task.reference, validator.pairs, 4), BETA
-        )
+    examples = validator.examples(task.phase)
+    reference = None if task.reference is None else reference_log_probs(model, task.reference, examples, 4)
     model.load(task.adapter)
-    train(model.factors.values(), objective, spec, seed)
+    train(model.factors, ObjectiveUnderModel(model, objective_for(task.phase, examples, reference, BETA)), spec, seed)
     return model.adapter()
 
 

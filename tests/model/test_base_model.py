@@ -31,7 +31,7 @@ def nll(model, batch):
 
 @torch.no_grad()
 def loaded_nll(model, batch):
-    log_probs, mask = model.response_log_probs(batch)
+    log_probs, mask = model.token_log_probs(batch)
     return -float(log_probs[mask].mean())
 
 

@@ -38,7 +38,7 @@ def batch_of(model):
 def test_the_initial_adapter_changes_nothing_and_comes_from_the_seed(tiny_model, tiny_model_path):
     tiny_model.load(tiny_model.initial_adapter(7))
     batch = batch_of(tiny_model)
-    log_probs, mask = tiny_model.response_log_probs(batch)
+    log_probs, mask = tiny_model.token_log_probs(batch)
     plain = AutoModelForCausalLM.from_pretrained(tiny_model_path, dtype=torch.float32)
     expected = (
         plain(input_ids=batch.input_ids).logits[:, :-1].log_softmax(-1).gather(2, batch.input_ids[:, 1:, None])[..., 0]
@@ -137,7 +137,7 @@ def test_a_model_of_linear_layers_works_too(tmp_path, tiny_model):
     model.load(adapter)
     batch = batch_of(model)
     with torch.no_grad():
-        log_probs, mask = model.response_log_probs(batch)
+        log_probs, mask = model.token_log_probs(batch)
         expected = (
             model.model(input_ids=batch.input_ids)
             .logits[:, :-1]

@@ -15,9 +15,10 @@ from fccl.errors import ModelError
 from fccl.messages import FitTask
 from fccl.model.encoding import collate, encode_sft
 from fccl.model.export import save_merged, save_peft
+from fccl.model.loading import Models, load_model
 from fccl.model.lora_targets import linear_names, targets
 from fccl.specs import ModelSpec, TrainSpec
-from fccl.training.learner import GenericLearner
+from fccl.training.engines import learner_for
 
 ENDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 HEADS = {"num_hidden_layers": 2, "num_attention_heads": 2}
@@ -116,11 +117,12 @@ def spec(name, targets="all-linear"):
 
 def a_round(spec):
     """The model, and what a client makes of its initial adapter."""
-    learner = GenericLearner()
-    model = learner.model(spec)
+    model = load_model(spec)
     train = TrainSpec(epochs=1, learning_rate=1e-2, batch_size=2, warmup=0.0, max_grad_norm=1.0)
     task = FitTask("run", 0, "sft", model.initial_adapter(1), None, spec, train, 1)
-    return model, learner.fit(task, ClientShard(0, EXAMPLES, ()), lambda status: None).adapter
+    return model, learner_for(Models.holding(model)).fit(
+        task, ClientShard(0, EXAMPLES, ()), lambda status: None
+    ).adapter
 
 
 @torch.no_grad()
@@ -148,7 +150,7 @@ def test_a_round_its_export_and_its_merged_folder_say_the_same(name, folder_of, 
     batch = collate(encode_sft(model.tokenizer, EXAMPLES, 64), model.pad_id)
     model.load(adapter)
     with torch.no_grad():
-        log_probs, mask = model.response_log_probs(batch)
+        log_probs, mask = model.token_log_probs(batch)
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     assert not torch.allclose(response_log_probs(base, batch), log_probs[mask], rtol=0, atol=1e-5)
     for theirs in (
@@ -191,7 +193,7 @@ def test_a_model_that_peft_has_no_lora_for_is_one_line(folder_of):
         "Mamba", {"hidden_size": 32, "state_size": 4, "num_hidden_layers": 2, "time_step_rank": 4, **ENDS}
     )
     with pytest.raises(ModelError, match=r"takes no LoRA there .*out_proj") as caught:
-        GenericLearner().model(spec(folder))
+        load_model(spec(folder))
     assert "dt_proj, in_proj, out_proj, x_proj" in caught.value.hint
     _, adapter = a_round(spec(folder, "in_proj,x_proj"))
     assert len(pairs(adapter.form)) == 4

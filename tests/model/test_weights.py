@@ -22,7 +22,7 @@ def test_the_hash_follows_the_base_weights_and_not_the_adapter(tiny_model):
 def test_the_arithmetic_names_libraries_device_and_threads(tiny_model):
     found = arithmetic(tiny_model)
     assert found["torch"] == torch.__version__
-    assert (found["device"], found["dtype"]) == ("cpu", "torch.float32")
+    assert (found["engine"], found["device"], found["dtype"]) == ("generic", "cpu", "torch.float32")
     with cpu_threads(torch.get_num_threads() + 1):
         other = arithmetic(tiny_model)
     assert {name for name in found if found[name] != other[name]} == {"threads"}

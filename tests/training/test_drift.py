@@ -9,11 +9,13 @@ from torch import nn
 
 from fccl.adapters.adapter import Adapter
 from fccl.data.examples import SftExample
-from fccl.model.encoding import encode_sft
+from fccl.model.encoding import encode
+from fccl.model.language_model import LossAndGradient
+from fccl.model.objectives import objective_for
 from fccl.specs import TrainSpec
 from fccl.training.drift import Drift
-from fccl.training.loop import StepLoss, train
-from fccl.training.sft import SftObjective
+from fccl.training.loop import train
+from fccl.training.objective import ObjectiveUnderModel
 from tests.examples import few
 
 SPEC = TrainSpec(epochs=3, learning_rate=0.05, batch_size=2, warmup=0.0, max_grad_norm=1e9, schedule="constant")
@@ -27,18 +29,20 @@ class Quadratic:
         self.weight, self.curvature, self.targets, self.more = weight, curvature, targets, more
         self.lengths = [1] * len(targets)
 
-    def loss(self, indices):
-        loss = (0.5 * self.curvature * (self.weight - self.targets[list(indices)]) ** 2).sum(dim=1).mean() + self.more(
-            self.weight
-        )
-        return StepLoss(loss, loss.item() * len(indices), len(indices))
+    def count(self, indices):
+        return len(indices)
+
+    def at(self, indices):
+        away = self.weight - self.targets[list(indices)]
+        loss = (0.5 * self.curvature * away**2).sum(dim=1).mean() + self.more(self.weight)
+        return LossAndGradient(loss.item(), {"w": torch.autograd.grad(loss, self.weight)[0]})
 
 
 def trained(spec=SPEC, correction=None, more=lambda weight: 0.0, seed=3):
     weight = nn.Parameter(torch.tensor([1.0, -2.0, 0.5]))
     draw = torch.Generator().manual_seed(1)
     objective = Quadratic(weight, torch.tensor([0.5, 1.0, 3.0]), torch.randn(7, 3, generator=draw), more)
-    return weight, train([weight], objective, spec, seed, correction=correction)
+    return weight, train({"w": weight}, objective, spec, seed, correction=correction)
 
 
 @given(mu=st.floats(0.01, 10), seed=st.integers(0, 999))
@@ -47,13 +51,12 @@ def test_the_pull_is_the_gradient_of_the_proximal_term(mu, seed):
     draw = torch.Generator().manual_seed(seed)
     start, now = torch.randn(4, generator=draw), torch.randn(4, generator=draw)
     parameter = nn.Parameter(start.clone())
-    drift = Drift([parameter], prox_mu=mu)
+    drift = Drift({"w": parameter}, prox_mu=mu)
     parameter.data.copy_(now)
-    parameter.grad = torch.zeros(4)
-    drift.correct()
+    pull = drift.corrected({"w": torch.zeros(4)})["w"]
     wanted = now.clone().requires_grad_()
     (mu / 2 * (wanted - start).square().sum()).backward()
-    torch.testing.assert_close(parameter.grad, wanted.grad)
+    torch.testing.assert_close(pull, wanted.grad)
 
 
 def test_training_with_the_pull_is_training_on_the_loss_with_the_term():
@@ -82,7 +85,7 @@ def test_the_loss_that_is_told_is_the_objectives_alone():
 def test_without_any_of_it_not_a_bit_changes():
     """The same bits as with the term of a zero correction, whose only effect would be to add zeros."""
     plain, result = trained()
-    zero, corrected = trained(correction=[torch.zeros(3)])
+    zero, corrected = trained(correction={"w": torch.zeros(3)})
     assert torch.equal(plain, zero)
     assert result.control is None
     assert corrected.control is not None
@@ -92,7 +95,7 @@ def test_without_any_of_it_not_a_bit_changes():
 @settings(max_examples=few(20), deadline=None)
 def test_a_correction_is_a_linear_term_of_the_loss(seed):
     change = torch.randn(3, generator=torch.Generator().manual_seed(seed))
-    corrected, _ = trained(correction=[change])
+    corrected, _ = trained(correction={"w": change})
     term, _ = trained(more=lambda weight: weight @ change)
     torch.testing.assert_close(corrected, term)
 
@@ -104,15 +107,15 @@ def test_the_control_is_the_mean_of_the_gradients_without_correction_pull_and_cl
     objective = Quadratic(
         weight, torch.tensor([0.5, 1.0, 3.0]), torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
     )
-    real = objective.loss
+    real = objective.at
 
-    def loss(indices):
+    def at(indices):
         seen.append((objective.curvature * (weight.detach() - objective.targets[list(indices)])).mean(dim=0))
         return real(indices)
 
-    objective.loss = loss
-    result = train([weight], objective, spec, 3, correction=[torch.tensor([0.1, 0.2, -0.3])])
-    torch.testing.assert_close(result.control, [torch.stack(seen).mean(dim=0)])
+    objective.at = at
+    result = train({"w": weight}, objective, spec, 3, correction={"w": torch.tensor([0.1, 0.2, -0.3])})
+    torch.testing.assert_close(result.control, {"w": torch.stack(seen).mean(dim=0)})
 
 
 def federated(rounds, corrected):
@@ -128,11 +131,13 @@ def federated(rounds, corrected):
         moved, common = [], own.mean(dim=0)
         for client in range(5):
             weight = nn.Parameter(now.clone())
-            change = [common - own[client]] if corrected else None
-            result = train([weight], Quadratic(weight, curvatures[client], targets[client]), spec, 0, correction=change)
+            change = {"w": common - own[client]} if corrected else None
+            result = train(
+                {"w": weight}, Quadratic(weight, curvatures[client], targets[client]), spec, 0, correction=change
+            )
             moved.append(weight.detach())
             if corrected:
-                own[client] = result.control[0]
+                own[client] = result.control["w"]
         now = torch.stack(moved).mean(dim=0)
     best = (curvatures[:, None] * targets).mean(dim=(0, 1)) / curvatures.mean(dim=0)
     return float((now - best).abs().max())
@@ -152,18 +157,14 @@ def test_the_pull_on_a_real_model_is_the_difference_of_its_gradients(tiny_model)
         Adapter({name: 0.2 * torch.randn(p.shape, generator=draw) for name, p in tiny_model.factors.items()})
         for _ in range(2)
     )
-    objective = SftObjective(tiny_model, encode_sft(tiny_model.tokenizer, EXAMPLES, 128))
-    factors, found = list(tiny_model.factors.values()), []
+    rows, found = encode(tiny_model.tokenizer, "sft", EXAMPLES, 128), []
+    loss = ObjectiveUnderModel(tiny_model, objective_for("sft", rows))
     for mu in (0.0, 0.3):
         tiny_model.load(start)
-        drift = Drift(factors, prox_mu=mu)
+        drift = Drift(tiny_model.factors, prox_mu=mu)
         tiny_model.load(now)
-        tiny_model.model.zero_grad(set_to_none=True)
-        objective.loss(range(5)).loss.backward()
-        drift.correct()
-        found.append([factor.grad.clone() for factor in factors])
-    tiny_model.model.zero_grad(set_to_none=True)
-    for plain, pulled, name in zip(*found, tiny_model.factors, strict=True):
-        torch.testing.assert_close(
-            pulled - plain, 0.3 * (now.tensors[name] - start.tensors[name]), atol=1e-5, rtol=1e-4
-        )
+        found.append(drift.corrected(loss.at(range(5)).gradient))
+    plain, pulled = found
+    for name in tiny_model.factors:
+        expected = 0.3 * (now.tensors[name] - start.tensors[name])
+        torch.testing.assert_close(pulled[name] - plain[name], expected, atol=1e-5, rtol=1e-4)

@@ -10,12 +10,13 @@ from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.shards import ClientShard
 from fccl.errors import AdapterError, TrainingError, UpdateRejected
 from fccl.messages import FitTask
-from fccl.model.encoding import encode_pairs, encode_sft
+from fccl.model.encoding import encode, encode_pairs, encode_sft
+from fccl.model.loading import Models
+from fccl.model.objectives import objective_for
 from fccl.specs import TrainSpec
 from fccl.training import references
-from fccl.training.dpo import DpoObjective, reference_log_probs
 from fccl.training.learner import GenericLearner
-from fccl.training.sft import SftObjective
+from fccl.training.objective import ObjectiveUnderModel, reference_log_probs
 
 SHARD = ClientShard(
     0,
@@ -27,7 +28,25 @@ TRAIN = TrainSpec(epochs=3, learning_rate=5e-3, batch_size=2, warmup=0.1, max_gr
 
 @pytest.fixture
 def learner(tiny_model):
-    return GenericLearner({tiny_model.spec: tiny_model})
+    return GenericLearner(Models.holding(tiny_model))
+
+
+class Only(Models):
+    """Models of which none but one may be asked for."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def of(self, spec):
+        assert spec == self.model.spec
+        return self.model
+
+
+def likelihood(model):
+    """The loss of the shard's instructions under the adapter that is loaded."""
+    rows = encode(model.tokenizer, "sft", SHARD.sft, model.spec.max_length)
+    return ObjectiveUnderModel(model, objective_for("sft", rows))
 
 
 def task(model, phase="sft", train=TRAIN, **changes):
@@ -75,11 +94,7 @@ def test_a_correction_of_zero_changes_nothing_and_the_control_is_the_mean_gradie
     assert update.adapter.sha256 == plain.adapter.sha256
     assert plain.control is None
     tiny_model.load(start)
-    rows = encode_sft(tiny_model.tokenizer, SHARD.sft, tiny_model.spec.max_length)
-    gradients = torch.autograd.grad(
-        SftObjective(tiny_model, rows).loss(range(6)).loss, list(tiny_model.factors.values())
-    )
-    for name, gradient in zip(tiny_model.factors, gradients, strict=True):
+    for name, gradient in likelihood(tiny_model).at(range(6)).gradient.items():
         torch.testing.assert_close(update.control.tensors[name], gradient, rtol=1e-4, atol=1e-7)
 
 
@@ -139,9 +154,8 @@ def test_dpo_trains_the_tasks_adapter_against_the_tasks_reference(learner, tiny_
         known = reference_log_probs(tiny_model, reference, pairs, 6)
         tiny_model.load(start)
         losses.append(update.report.first_loss)
-        assert losses[-1] == pytest.approx(
-            DpoObjective(tiny_model, pairs, known, 0.7).loss(range(6)).loss.item(), rel=1e-5
-        )
+        loss = ObjectiveUnderModel(tiny_model, objective_for("va", pairs, known, 0.7))
+        assert losses[-1] == pytest.approx(loss.at(range(6)).loss, rel=1e-5)
         assert update.adapter.distance(start) < 1e-6
     assert abs(losses[0] - losses[1]) > 1e-3
 
@@ -160,10 +174,10 @@ def test_every_client_and_every_round_has_an_order_of_its_own(learner, tiny_mode
 
 @pytest.mark.parametrize("phase", ["sft", "va"])
 def test_it_trains_on_the_tasks_number_of_threads(learner, tiny_model, phase, monkeypatch):
-    seen, forward = set(), type(tiny_model).response_log_probs
+    seen, forward = set(), type(tiny_model).token_log_probs
     monkeypatch.setattr(
         type(tiny_model),
-        "response_log_probs",
+        "token_log_probs",
         lambda model, batch: seen.add(torch.get_num_threads()) or forward(model, batch),
     )
     before = torch.get_num_threads()
@@ -180,7 +194,7 @@ def test_the_same_task_gives_the_same_bytes_whatever_was_done_before(learner, ti
     learner.fit(task(tiny_model, "sft", round=3), SHARD, lambda status: None)
     torch.rand(7)
     again = learner.fit(task(tiny_model, phase), SHARD, lambda status: None)
-    fresh = GenericLearner({tiny_model.spec: tiny_model}).fit(task(tiny_model, phase), SHARD, lambda status: None)
+    fresh = GenericLearner(Models.holding(tiny_model)).fit(task(tiny_model, phase), SHARD, lambda status: None)
     assert first.adapter.to_bytes() == again.adapter.to_bytes() == fresh.adapter.to_bytes()
 
 
@@ -193,7 +207,7 @@ def test_the_base_model_is_never_touched(learner, tiny_model):
 def test_reference_log_probs_are_computed_once_for_all_rounds(tiny_model, monkeypatch):
     calls = []
     monkeypatch.setattr(references, "reference_log_probs", lambda *args: calls.append(1) or reference_log_probs(*args))
-    learner = GenericLearner({tiny_model.spec: tiny_model})
+    learner = GenericLearner(Models.holding(tiny_model))
     for round_number in (2, 3):
         learner.fit(task(tiny_model, "va", round=round_number), SHARD, lambda status: None)
     assert len(calls) == 1
@@ -225,7 +239,7 @@ def test_with_freeze_a_only_b_moves_and_the_next_task_trains_both_again(learner,
         assert torch.equal(tensor, start.tensors[name]) == ("lora_A" in name), name
     assert all(factor.requires_grad for factor in tiny_model.factors.values())
     both = learner.fit(task(tiny_model, phase), SHARD, lambda status: None)
-    fresh = GenericLearner({tiny_model.spec: tiny_model}).fit(task(tiny_model, phase), SHARD, lambda status: None)
+    fresh = GenericLearner(Models.holding(tiny_model)).fit(task(tiny_model, phase), SHARD, lambda status: None)
     assert both.adapter.to_bytes() == fresh.adapter.to_bytes()
     assert not any(torch.equal(tensor, start.tensors[name]) for name, tensor in both.adapter.tensors.items())
 
@@ -260,20 +274,19 @@ def test_a_client_of_lower_rank_trains_the_first_directions_of_the_same_model(ti
     """Its first loss is that of a client of full rank, to float noise: both start from the global model, whatever part
     of it they train.
     """
-    ranks, asked = (4, rank), under(tiny_model, 7, phase)
-    learner = GenericLearner({tiny_model.spec: tiny_model}, ranks=ranks)
+    asked, models = under(tiny_model, 7, phase), Models.holding(tiny_model)
+    learner = GenericLearner(models, (4, rank))
     full, low = (
         learner.fit(asked, dataclasses.replace(SHARD, client_id=number), lambda status: None) for number in (0, 1)
     )
     assert [rank_of(update.adapter.form) for update in (full, low)] == [4, rank]
     for update in (full, low):
         update.require_answers(asked)
-    assert set(learner.models) == {tiny_model.spec, tiny_model.spec.of_rank(rank)}
-    learner.models[tiny_model.spec.of_rank(rank)].load(asked.adapter)
-    tiny_model.load(asked.adapter)
-    rows = encode_sft(tiny_model.tokenizer, SHARD.sft, tiny_model.spec.max_length)
-    losses = [float(SftObjective(model, rows).loss(range(6)).loss.detach()) for model in learner.models.values()]
-    assert losses == pytest.approx(losses[:1] * len(losses), rel=1e-5)
+    narrow = models.of(tiny_model.spec.of_rank(rank))
+    assert rank_of(narrow.form) == rank
+    for model in (narrow, tiny_model):
+        model.load(asked.adapter)
+    assert likelihood(narrow).at(range(6)).loss == pytest.approx(likelihood(tiny_model).at(range(6)).loss, rel=1e-5)
     assert all(
         not torch.equal(tensor, asked.adapter.tensors[name][: len(tensor), : tensor.shape[1]])
         for name, tensor in low.adapter.tensors.items()
@@ -288,7 +301,6 @@ def test_a_client_of_lower_rank_trains_the_first_directions_of_the_same_model(ti
     ],
 )
 def test_a_rank_that_the_federation_does_not_allow_is_an_error(tiny_model, rank, train, message):
-    learner = GenericLearner({tiny_model.spec: tiny_model}, ranks=(rank,))
+    learner = GenericLearner(Only(tiny_model), (rank,))
     with pytest.raises(AdapterError, match=message):
         learner.fit(task(tiny_model, train=train), SHARD, lambda status: None)
-    assert learner.models == {tiny_model.spec: tiny_model}

@@ -10,8 +10,8 @@ from fccl.adapters.adapter import Adapter
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.model.encoding import collate, encode_pairs, encode_sft
 from fccl.model.losses import response_nll
-from fccl.training.dpo import DpoObjective, reference_log_probs
-from fccl.training.sft import SftObjective
+from fccl.model.objectives import objective_for
+from fccl.training.objective import ObjectiveUnderModel, reference_log_probs
 
 EXAMPLES = [
     SftExample("Name a bird.", "It is a sparrow."),
@@ -71,24 +71,22 @@ def assert_same_gradients(ours, theirs):
         assert float((gradient - theirs[name]).abs().max() / scale) < 1e-5, name
 
 
-def our_gradients(model, loss):
-    model.model.zero_grad(set_to_none=True)
-    loss.backward()
-    return {name: parameter.grad.clone() for name, parameter in model.factors.items()}
+def likelihood(model, rows):
+    return ObjectiveUnderModel(model, objective_for("sft", [(row,) for row in rows]))
 
 
 def test_sft_loss_and_gradients_are_those_of_plain_peft(tiny_model, plain_peft):
     theirs = plain_peft(seed=1)
     rows = encode_sft(tiny_model.tokenizer, EXAMPLES, 100)
-    ours = SftObjective(tiny_model, rows).loss(range(len(rows)))
+    ours = likelihood(tiny_model, rows).at(range(len(rows)))
     batch = collate(rows, tiny_model.pad_id)
     labels = batch.input_ids.masked_fill(~batch.response_mask, -100)
     lengths = torch.tensor([len(row.ids) for row in rows])
     attention = (torch.arange(batch.input_ids.shape[1])[None, :] < lengths[:, None]).long()
     expected = theirs(input_ids=batch.input_ids, attention_mask=attention, labels=labels).loss
-    assert ours.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert ours.loss == pytest.approx(expected.item(), rel=1e-5)
     expected.backward()
-    assert_same_gradients(our_gradients(tiny_model, ours.loss), gradients(theirs))
+    assert_same_gradients(ours.gradient, gradients(theirs))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -112,9 +110,9 @@ def test_sft_loss_and_gradients_are_trls(tiny_model, plain_peft, tmp_path):
     theirs.zero_grad(set_to_none=True)
     expected = trainer.compute_loss(theirs, batch)
     expected.backward()
-    ours = SftObjective(tiny_model, rows).loss(range(len(rows)))
-    assert ours.loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert_same_gradients(our_gradients(tiny_model, ours.loss), gradients(theirs))
+    ours = likelihood(tiny_model, rows).at(range(len(rows)))
+    assert ours.loss == pytest.approx(expected.item(), rel=1e-5)
+    assert_same_gradients(ours.gradient, gradients(theirs))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -155,35 +153,33 @@ def test_dpo_loss_and_gradients_are_trls(tiny_model, plain_peft, tmp_path):
 
     reference_logs = reference_log_probs(tiny_model, reference, pairs, batch_size=2)
     tiny_model.load(random_adapter(tiny_model, seed=3))
-    ours = DpoObjective(tiny_model, pairs, reference_logs, BETA).loss(range(len(pairs)))
-    assert ours.loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert_same_gradients(our_gradients(tiny_model, ours.loss), gradients(theirs))
+    ours = ObjectiveUnderModel(tiny_model, objective_for("va", pairs, reference_logs, BETA)).at(range(len(pairs)))
+    assert ours.loss == pytest.approx(expected.item(), rel=1e-5)
+    assert_same_gradients(ours.gradient, gradients(theirs))
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("phase", ["sft", "va"])
 def test_averages_over_batches_are_those_of_one_batch(tiny_model, phase):
     """Every response token, or every pair, counts alike, whatever batch it is in: the shortest row stands alone
     here."""
     if phase == "sft":
         tiny_model.load(random_adapter(tiny_model, seed=6))
-        objective = SftObjective(tiny_model, encode_sft(tiny_model.tokenizer, EXAMPLES, 100))
+        objective = likelihood(tiny_model, encode_sft(tiny_model.tokenizer, EXAMPLES, 100))
     else:
         pairs = encode_pairs(tiny_model.tokenizer, PAIRS, 100)
         reference = reference_log_probs(tiny_model, random_adapter(tiny_model, seed=4), pairs, batch_size=2)
         tiny_model.load(random_adapter(tiny_model, seed=6))
-        objective = DpoObjective(tiny_model, pairs, reference, BETA)
-    whole, parts = objective.loss(range(3)), [objective.loss(indices) for indices in ([0, 1], [2])]
-    assert sum(part.total for part in parts) / sum(part.count for part in parts) == pytest.approx(
-        whole.loss.item(), rel=1e-5
-    )
+        objective = ObjectiveUnderModel(tiny_model, objective_for("va", pairs, reference, BETA))
+    parts = [(objective.at(indices).loss, objective.count(indices)) for indices in ([0, 1], [2])]
+    mean = sum(loss * count for loss, count in parts) / sum(count for _, count in parts)
+    assert mean == pytest.approx(objective.at(range(3)).loss, rel=1e-5)
 
 
 @torch.no_grad()
 def test_padding_and_company_do_not_change_a_rows_loss(tiny_model):
     tiny_model.load(random_adapter(tiny_model, seed=5))
     rows = encode_sft(tiny_model.tokenizer, EXAMPLES, 100)
-    together, mask = tiny_model.response_log_probs(collate(rows, tiny_model.pad_id))
+    together, mask = tiny_model.token_log_probs(collate(rows, tiny_model.pad_id))
     for index, row in enumerate(rows):
-        alone = response_nll(*tiny_model.response_log_probs(collate([row], tiny_model.pad_id)))
+        alone = response_nll(*tiny_model.token_log_probs(collate([row], tiny_model.pad_id)))
         assert float(response_nll(together[index], mask[index])) == pytest.approx(float(alone), rel=1e-5)

@@ -11,11 +11,12 @@ from fccl.data.shards import ClientShard
 from fccl.messages import FitTask
 from fccl.model.encoding import encode_pairs
 from fccl.model.language_model import cpu_threads
+from fccl.model.loading import Models
 from fccl.specs import TrainSpec
 from fccl.storage.cache import Cache
 from fccl.training import references as module
-from fccl.training.dpo import reference_log_probs
 from fccl.training.learner import GenericLearner
+from fccl.training.objective import reference_log_probs
 from fccl.training.references import References
 
 MOST = 1_000_000
@@ -136,7 +137,7 @@ def rounds(model, references, delete=lambda moment: None):
     for number in range(3):
         delete("between")
         task = FitTask("run", number, "va", adapter, reference, model.spec, TRAIN, 5)
-        learner = GenericLearner({model.spec: model}, references=references())
+        learner = GenericLearner(Models.holding(model), references=references())
         delete("started")
         update = learner.fit(task, SHARD, lambda status: delete("during"))
         adapter = update.adapter

@@ -1,0 +1,66 @@
+"""The trailing directions of a wide adapter, held in the base weights of the target modules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from fccl.adapters.adapter import Adapter
+from fccl.adapters.ranks import pairs
+from fccl.model.language_model import cpu_threads
+
+
+@dataclass
+class FrozenDirections:
+    """The directions that are not trained: `scale` B A, added to the base weights of the target modules.
+
+    They are always added to the weights as they were at first, of which a copy is made once there is something to add.
+    The sum is made in float64 on one thread and rounded once: the same directions give the same bits, whatever was held
+    before and whatever number of threads the process has.
+    """
+
+    model: PeftModel
+    scale: float
+    plain: dict[str, Tensor] = field(default_factory=dict)  # the weights without them, by the name of A
+    _held: tuple[Adapter | None, ...] = (None,)  # what is in the weights; empty while that is not certain
+
+    def hold(self, directions: Adapter | None) -> None:
+        """Put these in the place of those that are there. Costs little when they are the same.
+
+        Call it without gradients.
+        """
+        if self._held and _same_bits(self._held[0], directions):
+            return
+        self._held = ()
+        if directions is None:
+            for name, plain in self.plain.items():
+                self._base(name).weight.copy_(plain)
+        else:
+            with cpu_threads(1):
+                self._add(directions)
+        self._held = (directions,)
+
+    def _add(self, directions: Adapter) -> None:
+        for pair in pairs(directions.form):
+            layer = self._base(pair.a)
+            plain = self.plain.setdefault(pair.a, layer.weight.detach().cpu().clone())
+            product = directions.tensors[pair.b].double() @ directions.tensors[pair.a].double()
+            layer.weight.copy_(
+                torch.add(plain.double(), product.T if isinstance(layer, Conv1D) else product, alpha=self.scale)
+            )
+
+    def _base(self, name: str) -> nn.Linear | Conv1D:
+        """The module whose A has this name, under PEFT's wrapper."""
+        layer: nn.Linear | Conv1D = self.model.get_submodule(name.partition(".lora_A.")[0]).base_layer
+        return layer
+
+
+def _same_bits(one: Adapter | None, other: Adapter | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    alike = ((tensor.view(torch.int32), other.tensors[name].view(torch.int32)) for name, tensor in one.tensors.items())
+    return one.form == other.form and all(torch.equal(mine, theirs) for mine, theirs in alike)
