@@ -43,8 +43,8 @@ class Watcher(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def wait(self, timeout_s: float) -> None:
-        """Return after a change, or after `timeout_s`, or earlier: look for yourself."""
+    def wait(self, timeout_s: float) -> bool:
+        """Return after a change, or after `timeout_s`, or earlier: look for yourself. Says whether news ended it."""
         ...
 
 
@@ -77,8 +77,9 @@ class Polling:
     ) -> None:
         return None
 
-    def wait(self, timeout_s: float) -> None:
+    def wait(self, timeout_s: float) -> bool:
         time.sleep(max(0.0, min(timeout_s, POLL_S)))
+        return False
 
 
 class Notified(FileSystemEventHandler):
@@ -106,8 +107,8 @@ class Notified(FileSystemEventHandler):
         """The observer's thread calls this."""
         self._news.set()
 
-    def wait(self, timeout_s: float) -> None:
-        self._heard(min(timeout_s, RESCAN_S))
+    def wait(self, timeout_s: float) -> bool:
+        return self._heard(min(timeout_s, RESCAN_S))
 
     def works(self) -> bool:
         """Whether a file written now is notified within a moment."""

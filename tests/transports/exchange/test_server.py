@@ -32,7 +32,6 @@ def test_a_client_that_never_comes_is_given_up_at_the_deadline(paths, transport)
 
 
 def test_a_client_that_died_is_given_up_before_the_deadline(paths, transport):
-    started = time.monotonic()
     with transport(timeout_s=60.0, stale_s=0.5) as exchange, clients(paths, {0: ToyLearner()}):
         dead = {"client_id": 1, "state": "training", "run_id": "run", "round": 0, "phase": "sft", "step": 3, "steps": 9}
         opened = threading.Timer(0.3, write_text, (paths.status(1), json.dumps(dead)))  # one beat, and no other
@@ -40,7 +39,6 @@ def test_a_client_that_died_is_given_up_before_the_deadline(paths, transport):
         found = fit(exchange)
         finish(exchange)
     assert found[1].reason == "no heartbeat for 0.5 s; it was last seen training round 0 step 3 of 9"
-    assert time.monotonic() - started < 30
 
 
 def test_a_slow_client_that_lives_has_until_the_deadline(paths, transport):
@@ -242,12 +240,12 @@ def test_a_new_run_clears_the_old_one_away(paths, transport):
     assert (paths.root / "mine.txt").exists()
 
 
-def test_a_client_that_starts_after_the_end_waits_for_a_new_run_and_then_ends(paths, transport):
+def test_a_client_that_starts_after_the_end_ends_when_no_new_run_begins(paths, transport):
     with transport() as exchange:
         finish(exchange)
-    started = time.monotonic()
-    ExchangeClient(paths, 0, ToyLearner(), shard, grace_s=0.5).run()
-    assert 0.5 <= time.monotonic() - started < 10
+    learner = ToyLearner()
+    ExchangeClient(paths, 0, learner, shard, grace_s=0.5).run()
+    assert learner.calls == []
 
 
 def test_a_new_run_takes_the_old_end_away_before_it_is_ready(paths, transport):
