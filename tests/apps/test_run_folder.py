@@ -285,13 +285,13 @@ def test_of_two_runs_in_a_folder_the_first_ends_as_if_alone(tmp_path):
 
 
 def test_a_run_that_diverged_advises_a_new_one_and_one_that_a_client_left_goes_on(monkeypatch, capsys):
-    from fccl.training import learner
+    from fccl.training.learner import GenericLearner
 
     def fail(error):
         def training(*_):
             raise error
 
-        monkeypatch.setattr(learner, "_train", training)
+        monkeypatch.setattr(GenericLearner, "fit", training)
         assert main(["run", *SMALL, "--num-clients", "1"]) == 1
         said = capsys.readouterr()
         return said.out.splitlines()[-1], said.err

@@ -50,22 +50,7 @@ def show(hub: Hub, view: RunView) -> None:
             LATER,
         )
     with right:
-        chart(
-            hub,
-            view,
-            "Weight against samples",
-            lambda: charts.weight_against_samples(view),
-            "Mean weight of every client against its share of the samples: who gained and who lost influence",
-            LATER,
-        )
-        chart(
-            hub,
-            view,
-            "Effective clients",
-            lambda: charts.effective_clients(view),
-            "Effective number of clients, one over the sum of squared weights, and the number aggregated, by round",
-            LATER,
-        )
+        gains(hub, view)
     chart(
         hub,
         view,
@@ -77,6 +62,26 @@ def show(hub: Hub, view: RunView) -> None:
     verification(hub, view)
     averaging(hub, view)
     last_round(view)
+
+
+def gains(hub: Hub, view: RunView) -> None:
+    """Which clients gained or lost influence, and how many clients the weights amount to."""
+    chart(
+        hub,
+        view,
+        "Weight against samples",
+        lambda: charts.weight_against_samples(view),
+        "Mean weight of every client against its share of the samples: who gained and who lost influence",
+        LATER,
+    )
+    chart(
+        hub,
+        view,
+        "Effective clients",
+        lambda: charts.effective_clients(view),
+        "Effective number of clients, one over the sum of squared weights, and the number aggregated, by round",
+        LATER,
+    )
 
 
 def weights(hub: Hub, view: RunView, height: int | None = None) -> None:

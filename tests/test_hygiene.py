@@ -1,0 +1,92 @@
+"""Rules of every file: no test reaches into a private member of a module that it does not test; no file is longer than
+400 lines.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+MODULES = sorted((ROOT / "fccl").rglob("*.py"))
+FILES = [
+    *TESTS,
+    *MODULES,
+    *(path for folder in ("benchmarks", "scripts", "examples") for path in (ROOT / folder).glob("**/*.py")),
+]
+OWN = ("self", "cls")
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__") and name != "_"
+
+
+def dotted_private(text: str) -> str | None:
+    """The private part of a dotted name such as `fccl.config._read`, where a text is one."""
+    parts = text.split(".")
+    if parts[0] != "fccl" and len(parts) > 1:
+        return None
+    return next((part for part in parts if is_private(part) and part.isidentifier()), None)
+
+
+def reached(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and name of each private member that a file names."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+            yield from ((node.lineno, name) for name in names if is_private(name))
+        elif isinstance(node, ast.Attribute) and is_private(node.attr):
+            if not (isinstance(node.value, ast.Name) and node.value.id in OWN):
+                yield node.lineno, node.attr
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and "attr" in node.func.attr:
+            texts = [part.value for part in node.args if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+            found = map(dotted_private, texts)
+            yield from ((node.lineno, name) for name in found if name)
+
+
+@cache
+def defined(path: Path) -> frozenset[str]:
+    """Every private name that a file defines: functions, classes, variables, attributes of `self`."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    definitions = {
+        node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+    variables = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    return frozenset(definitions | variables | attributes)
+
+
+def mirrored(test: Path) -> Path | None:
+    """The module that a test file tests: `tests/model/test_card.py` mirrors `fccl/model/card.py`, as does
+    `tests/model/test_card_of_an_adapter.py`.
+    """
+    folder = ROOT / "fccl" / test.relative_to(ROOT / "tests").parent
+    words = test.stem.removeprefix("test_").split("_")
+    candidates = (folder / f"{'_'.join(words[:length])}.py" for length in range(len(words), 0, -1))
+    return next((path for path in candidates if path.exists()), None)
+
+
+def strangers(test: Path) -> list[str]:
+    """The private members of other modules of the package that a test names."""
+    module = mirrored(test)
+    known = defined(test) | (defined(module) if module else frozenset())
+    ours = frozenset().union(*map(defined, MODULES)) - known
+    return [f"{name_of(test)}:{line} {name}" for line, name in reached(ast.parse(test.read_text())) if name in ours]
+
+
+def test_no_test_reaches_into_a_private_member_of_a_module_that_it_does_not_test() -> None:
+    found = [line for test in TESTS for line in strangers(test)]
+    assert not found, "\n".join(found)
+
+
+def test_no_file_is_longer_than_400_lines() -> None:
+    lengths = {name_of(path): len(path.read_text().splitlines()) for path in FILES}
+    found = [f"{name} {lines}" for name, lines in lengths.items() if lines > 400]
+    assert not found, "\n".join(found)
