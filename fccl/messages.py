@@ -12,8 +12,8 @@ from typing import Protocol
 
 from fccl import phases
 from fccl.adapters.adapter import Adapter, Form
-from fccl.adapters.ranks import AnyAdapter, WithFrozen, leading, of_rank, rank_of
-from fccl.adapters.stored import StoredAdapter
+from fccl.adapters.ranks import WithFrozen, leading, of_rank, rank_of
+from fccl.adapters.source import AdapterSource
 from fccl.data.shards import ClientShard
 from fccl.errors import AdapterError, FcclError, OutputError, StorageError, UpdateRejected
 from fccl.plain_text import printable
@@ -108,10 +108,10 @@ class ClientUpdate:
     client_id: int
     round: int
     phase: Phase
-    adapter: AnyAdapter
+    adapter: AdapterSource
     contribution: Contribution
     report: TrainingReport
-    control: Adapter | StoredAdapter | None = None
+    control: AdapterSource | None = None
     change_norm: float | None = None  # L2 norm of what it changed of the round's adapter
     control_norm: float | None = None  # and of the control variate
 

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from fccl.adapters.tensor_files import MAX_HEADER_BYTES, METADATA, header_of, read_tensors, to_bytes
+from fccl.adapters.tensor_files import MAX_HEADER_BYTES, header_of, read_tensors, to_bytes
+from fccl.adapters.tensors import settled, sha256_of
 from fccl.adapters.torch_files import read_torch_file
 from fccl.errors import AdapterError
 from fccl.paths import of_earlier_versions
 from fccl.plain_text import printable
 from fccl.storage.files import read_whole, write_bytes
 
-HEADER_SLACK_BYTES = (
-    65_536  # so much longer than our own may be the header of an adapter's file that somebody else's program wrote
-)
+HEADER_SLACK_BYTES = 65_536  # by which another program's header of an adapter's file may be longer than our own
 
 
 @dataclass(frozen=True)
@@ -60,19 +57,12 @@ class Adapter:
     def __post_init__(self) -> None:
         if not self.tensors:
             raise AdapterError("an adapter needs at least one tensor")
-        for name, tensor in self.tensors.items():
-            _check(name, tensor)
-        ordered = {name: self.tensors[name].detach().contiguous() for name in sorted(self.tensors)}
-        object.__setattr__(self, "tensors", MappingProxyType(ordered))
+        object.__setattr__(self, "tensors", settled(self.tensors, torch.float32))
 
     @cached_property
     def sha256(self) -> str:
         """A hash of names, shapes and bits: equal exactly when the adapters are."""
-        digest = hashlib.sha256()
-        for name, tensor in self.tensors.items():
-            digest.update(f"{name}:{tuple(tensor.shape)};".encode())
-            digest.update(tensor.numpy().tobytes())
-        return digest.hexdigest()
+        return sha256_of(self.tensors)
 
     @cached_property
     def form(self) -> Form:
@@ -84,9 +74,7 @@ class Adapter:
         self.form.require(other.form)
 
     def load(self) -> Adapter:
-        """Itself: an adapter in memory answers as one that is still in a file does
-        (`fccl.adapters.stored.StoredAdapter`).
-        """
+        """Itself: an adapter in memory is an `AdapterSource` too."""
         return self
 
     def distance(self, other: Adapter) -> float:
@@ -120,8 +108,7 @@ def load_adapter(path: Path) -> Adapter:
 
 
 def adapter_file(path: Path) -> Path:
-    """Where the adapter is that belongs at `path`: there, or in the file that an earlier version has written
-    instead."""
+    """The file of the adapter that belongs at `path`: that one, or the one that an earlier version has written."""
     old = of_earlier_versions(path)
     return old if old.is_file() and not path.exists() else path
 
@@ -142,22 +129,6 @@ def _adapter(tensors: Mapping[str, Tensor], source: str, form: Form | None = Non
         return Adapter(tensors)
     except AdapterError as error:
         raise AdapterError(f"{source}: {printable(str(error))}") from error
-
-
-def _check(name: object, tensor: object) -> None:
-    if not isinstance(name, str) or name == METADATA or not name.isprintable():
-        raise AdapterError(f"{name!r} is no name of a tensor")
-    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
-        raise AdapterError(f"{name} is not a dense tensor")
-    if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
-        raise AdapterError(f"{name} is {tensor.dtype} on {tensor.device}, expected torch.float32 on the CPU")
-    if not _finite(tensor):
-        raise AdapterError(f"{name} has values that are not finite")
-
-
-def _finite(tensor: Tensor) -> bool:
-    """One pass and no copy: a NaN anywhere makes both the least and the greatest value NaN."""
-    return tensor.numel() == 0 or all(math.isfinite(value) for value in map(float, torch.aminmax(tensor.detach())))
 
 
 def _few(names: list[str]) -> str:

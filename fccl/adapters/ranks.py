@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fccl.adapters.adapter import Adapter, Form
-from fccl.adapters.stored import StoredAdapter
+from fccl.adapters.source import AdapterSource
 from fccl.errors import AdapterError
 from fccl.specs import named_seed
 
@@ -120,13 +120,18 @@ def distance(one: Adapter, other: Adapter) -> float:
 class WithFrozen:
     """`with_frozen(update, before)`, made at every load: of updates that are in files, one at a time is in memory."""
 
-    update: AnyAdapter
+    update: AdapterSource
     before: Adapter
 
     @property
     def form(self) -> Form:
         """Names and shapes."""
         return self.before.form
+
+    @property
+    def sha256(self) -> str:
+        """`Adapter.sha256` of the whole adapter; loads it."""
+        return self.load().sha256
 
     def load(self) -> Adapter:
         """Raises as the update's own `load` does."""
@@ -137,7 +142,7 @@ class WithFrozen:
         self.load().save(path)
 
 
-AnyAdapter = Adapter | StoredAdapter | WithFrozen  # `load()` is the adapter, `form` its names and shapes
+AnyAdapter = AdapterSource
 
 
 def _shape(name: str, shape: tuple[int, ...], rank: int) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from fccl.adapters.adapter import Adapter, Form
-from fccl.adapters.ranks import AnyAdapter
+from fccl.adapters.source import AdapterSource
 from fccl.aggregation.mean import weighted_mean
 from fccl.aggregation.state import ServerState
 from fccl.errors import FederationError
@@ -29,7 +29,7 @@ class Parts:
     """
 
     weights: Sequence[float]
-    updates: Sequence[AnyAdapter]
+    updates: Sequence[AdapterSource]
 
     def __post_init__(self) -> None:
         if len(self.weights) != len(self.updates):

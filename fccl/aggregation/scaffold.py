@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from fccl.adapters.adapter import Adapter, Form
-from fccl.adapters.stored import StoredAdapter
+from fccl.adapters.source import AdapterSource
 from fccl.aggregation.vectors import flat, size, unflat
 
 
@@ -22,7 +22,7 @@ class ClientControl:
     """c_i as the client last sent it, and its share p_i in c."""
 
     share: float
-    adapter: Adapter | StoredAdapter
+    adapter: AdapterSource
 
 
 SCAFFOLD = "scaffold"  # as AGGREGATION spells it

@@ -4,16 +4,15 @@ that must agree.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from fccl.adapters.tensor_files import read_tensors, to_bytes
+from fccl.adapters.tensors import settled, sha256_of
 from fccl.errors import AdapterError, FederationError
 
 
@@ -27,27 +26,15 @@ class ServerState:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, tensor in self.tensors.items():
-            if not (
-                isinstance(name, str)
-                and isinstance(tensor, Tensor)
-                and tensor.dtype == torch.float64
-                and tensor.device.type == "cpu"
-            ):
-                raise FederationError(f"{name!r} of the server state is not a float64 tensor on the CPU")
-            if not bool(torch.isfinite(tensor).all()):
-                raise FederationError(f"{name} of the server state has values that are not finite")
-        ordered = {name: self.tensors[name].detach().contiguous() for name in sorted(self.tensors)}
-        object.__setattr__(self, "tensors", MappingProxyType(ordered))
+        try:
+            object.__setattr__(self, "tensors", settled(self.tensors, torch.float64))
+        except AdapterError as error:
+            raise FederationError(f"the server state: {error}") from error
 
     @cached_property
     def sha256(self) -> str:
         """A hash of names, shapes and bits: equal exactly when the states are."""
-        digest = hashlib.sha256()
-        for name, tensor in self.tensors.items():
-            digest.update(f"{name}:{tuple(tensor.shape)};".encode())
-            digest.update(tensor.numpy().tobytes())
-        return digest.hexdigest()
+        return sha256_of(self.tensors)
 
     def vector(self, name: str, length: int) -> Tensor:
         """One tensor.

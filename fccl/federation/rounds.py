@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from fccl import phases
 from fccl.adapters.adapter import Adapter
 from fccl.adapters.ranks import distance
-from fccl.adapters.stored import StoredAdapter
+from fccl.adapters.source import AdapterSource
 from fccl.aggregation.fedavg import FedAvg
 from fccl.aggregation.lora_mean import LoraMean, product_error, require_frozen_a
 from fccl.aggregation.protocol import Aggregated, Aggregation, Parts, Reweighing
@@ -91,7 +91,7 @@ class Federation:
     aggregation: Aggregation = field(default_factory=FedAvg)
     validate: Validate | None = None
     on_answer: Callable[[Answer], None] = lambda answer: None
-    keep_control: Callable[[ClientUpdate], Adapter | StoredAdapter | None] = lambda update: update.control
+    keep_control: Callable[[ClientUpdate], AdapterSource | None] = lambda update: update.control
     known_samples: Mapping[Phase, Mapping[int, int]] = field(
         default_factory=dict
     )  # where the server knows the shards' sizes

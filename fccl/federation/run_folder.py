@@ -124,11 +124,7 @@ class RunFolder:
         sha256 = hashlib.sha256(content).hexdigest()
         path = self.paths.control(update.client_id, sha256)
         write_bytes(path, content)
-        return StoredAdapter(
-            path,
-            sha256,
-            AdapterReader.like(update.control) if isinstance(update.control, Adapter) else update.control.reader,
-        )
+        return StoredAdapter(path, sha256, AdapterReader(update.control.form))
 
     def resume(self, plan: RoundPlan) -> FederationState:
         """The state after the last complete round. Raises `FederationError` when the folder does not hold it."""
