@@ -53,5 +53,5 @@ class OwnAggregation:
         except Exception as error:
             raise FederationError(f"{self.name} raised {said(error)}", hint=MEND, resumable=False) from error
         if not isinstance(result, kind):
-            raise FederationError(f"{self.name} returned a {type(result).__name__}, not a {kind.__name__}", MEND, False)
+            raise FederationError(f"{self.name} returned {type(result).__name__}, not {kind.__name__}", MEND, False)
         return result

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
 from rich.box import SIMPLE_HEAD
@@ -22,20 +19,21 @@ from rich.text import Text
 
 from fccl import __version__
 from fccl.aggregation.protocol import Aggregation
+from fccl.apps.compare_choice import Choice, chosen, refuse_decided, unread_line, with_defaults
 from fccl.apps.console import plain_console
 from fccl.apps.output import terminate_as_interrupt
-from fccl.compare import methods, pictures, scenarios
-from fccl.compare.methods import METHODS, Method, MethodSettings
+from fccl.compare import pictures
+from fccl.compare.methods import MethodSettings
 from fccl.compare.plan import Design, Planner
-from fccl.compare.scenarios import SCENARIOS, Scenario
+from fccl.compare.scenarios import Scenario
 from fccl.compare.store import adopt, finished, to_do
 from fccl.compare.summary import Options, rows
 from fccl.compare.trial import Resources, Trial
 from fccl.compare.values import TrialResult
 from fccl.compare.workers import run_all
-from fccl.config import Settings, nearest
+from fccl.config import Settings
 from fccl.contribution.protocol import Weigher
-from fccl.errors import FcclError, SettingsError
+from fccl.errors import FcclError
 from fccl.evaluation.validation import Validator
 from fccl.library.narrow import aggregation_rule, data_spec, weigher
 from fccl.library.places import require_apart
@@ -45,7 +43,7 @@ from fccl.model.weights import weights_sha256
 from fccl.pages.report.comparison import page
 from fccl.paths import ComparePaths, LogPaths
 from fccl.plain_text import one_line
-from fccl.records.comparison import FEDAVG, Comparison, MethodInfo, ScenarioInfo
+from fccl.records.comparison import Comparison, MethodInfo, ScenarioInfo
 from fccl.specs import PHASES, Phase, TrainSpec
 from fccl.storage.files import write_bytes, write_text
 from fccl.storage.locks import sweep_locks
@@ -53,52 +51,18 @@ from fccl.storage.temporary import sweep
 from fccl.tables import ScenarioTable
 from fccl.view import comparison_tables as tables
 
-FULL_SEEDS, QUICK_SEEDS = 5, 2
-MOST_JOBS = 8
 ROOMY = 132  # columns of a terminal that has room for intervals beside figures
-# What a comparison starts from, where a person has not said otherwise.
-DEFAULTS: Mapping[str, Any] = {"num_clients": 8}
-QUICK: Mapping[str, Any] = {"max_sft_examples": 2200}
-# Settings that the scenarios and methods decide.
-DECIDED = methods.DECIDED_HERE | {
-    "non_iid_alpha",
-    "size_skew",
-    "noisy_clients",
-    "noise_kind",
-    "min_clients",
-    "clients_per_round",
-}
-UNUSED = {
-    "data_dir",
-    "evaluate",
-    "track",
-    "gen_samples",
-    "gen_tokens",
-    "gen_temperature",
-    "lora_aggregation",
-    "client_lora_r",
-}
 WORDS = {"better": "green", "worse": "red"}
-
-Named = TypeVar("Named", Scenario, Method)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What is to be compared."""
-
-    scenarios: tuple[Scenario, ...]
-    methods: tuple[Method, ...]
-    seeds: tuple[int, ...]
-    jobs: int
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
     """Run what is not finished, then judge, write and show. Returns the exit status."""
     console = plain_console(None if sys.stdout.isatty() else ROOMY)
-    _refuse_decided(options.given)
+    refuse_decided(options.given)
     settings = with_defaults(settings, options.quick)
     choice = chosen(settings, options)
+    if said := unread_line(options.given, choice):
+        console.print(said, soft_wrap=True)
     paths = ComparePaths(Path(options.out)) if options.out else LogPaths(settings.log_dir).compare
     require_apart(settings, ("log_dir",), str(paths.root), LogPaths(settings.log_dir).compare.root)
     tidy(paths)
@@ -139,53 +103,6 @@ def tidy(paths: ComparePaths) -> None:
     for folder in (paths.root, paths.trials, paths.updates, paths.start("").parent, *paths.data("").parent.glob("*")):
         sweep(folder)
         sweep_locks(folder)
-
-
-def with_defaults(settings: Settings, quick: bool) -> Settings:
-    """The settings, those that nobody has named replaced by a comparison's own. Clients train as under FedAvg."""
-    wanted = {**DEFAULTS, **(QUICK if quick else {})}
-    unnamed = {name: value for name, value in wanted.items() if name not in settings.model_fields_set}
-    return settings.model_copy(update={**unnamed, "aggregation": FEDAVG, "lora_aggregation": "factors"})
-
-
-def chosen(settings: Settings, options: argparse.Namespace) -> Choice:
-    """The scenarios, methods and seeds by their names.
-
-    FedAvg, the yardstick, is always there. Raises `SettingsError`.
-    """
-    wanted = _named(options.scenarios, SCENARIOS, "scenario", scenarios.QUICK if options.quick else tuple(SCENARIOS))
-    ways = _named(options.methods, METHODS, "method", methods.QUICK if options.quick else tuple(METHODS))
-    ways = tuple(method for method in METHODS.values() if method in ways or method.name == FEDAVG)
-    if settings.num_clients < 2:
-        raise SettingsError(f"NUM_CLIENTS={settings.num_clients}: a comparison needs at least 2 clients")
-    count = options.seeds or (QUICK_SEEDS if options.quick else FULL_SEEDS)
-    jobs = options.jobs or max(1, min(MOST_JOBS, os.cpu_count() or 1))
-    return Choice(wanted, ways, tuple(range(settings.seed, settings.seed + count)), jobs)
-
-
-def _named(text: str, known: Mapping[str, Named], what: str, default: Sequence[str]) -> tuple[Named, ...]:
-    names = [name.strip() for name in text.split(",") if name.strip()] or list(default)
-    for name in names:
-        if name not in known:
-            guess = nearest(name, known)
-            listed = f"there are {', '.join(known)}"
-            raise SettingsError(f"unknown {what} {name}", hint=f"did you mean {guess}? {listed}" if guess else listed)
-    return tuple(known[name] for name in known if name in names)
-
-
-def _refuse_decided(given: Mapping[str, object]) -> None:
-    for name in given:
-        flag = "--" + name.replace("_", "-")
-        if name in UNUSED:
-            raise SettingsError(
-                f"{flag}: a comparison has no use for it",
-                hint="leave it out; --out names the folder that everything goes to",
-            )
-        if name in DECIDED:
-            raise SettingsError(
-                f"{flag}: the scenarios and methods decide this",
-                hint="choose with --scenarios and --methods; or use `fccl run`",
-            )
 
 
 def design(settings: Settings, model: LanguageModel, jobs: int) -> Design:

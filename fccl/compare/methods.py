@@ -1,24 +1,29 @@
 """The methods: each is what a person would set to run it, and who takes part.
 
-`settings` make it the method that it is; `reads` names those that are taken as the person has set them. A method sees
-of a scenario only what the server would see; the oracle alone knows who is bad.
+`settings` make it the method that it is; `reads` names those that are taken as the person has set them: what the
+registries of the rules say. A method sees of a scenario only what the server would see; the oracle alone knows who is
+bad.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
+from fccl.aggregation import rules as aggregation
 from fccl.compare.scenarios import bad_count
 from fccl.compare.values import Way
+from fccl.contribution import rules as contribution
 from fccl.records.comparison import FEDAVG, ORACLE
+from fccl.registry import Registered, is_own, load
 
 MethodSettings = Mapping[str, str | int | float]
 
 _MEAN: MethodSettings = {"contribution_mode": "fedavg", "aggregation": "fedavg"}
-_REPORTED = ("contribution_temperature", "contribution_normalize")
-_TILTED = ("verify_examples", "verify_temperature", "verify_prior")
-_ADAPTIVE = ("server_lr", "server_momentum", "server_beta2", "server_tau")
+DECIDED_HERE = frozenset(
+    {"contribution_mode", "contribution_source", "aggregation", "max_bad_clients", "max_update_ratio"}
+)  # no person sets them
 
 
 @dataclass(frozen=True)
@@ -29,13 +34,23 @@ class Method:
     title: str
     way: Way = "federated"
     settings: MethodSettings = field(default_factory=dict)
-    reads: tuple[str, ...] = ()
+    rules: tuple[Registered, ...] = ()  # that it weighs and aggregates by, beside the plain ones
     believes_losses: bool = False
     tolerates: str = ""  # the setting that says how many bad clients a robust rule is built for
     needs: tuple[int, int] = (2, 1)  # of f bad clients it takes at least so many times f, and so many more
     without_bad: bool = False
     # only where somebody is so far out that the bound leaves it out, else it is the method that it is without one of
     without_bound: bool = False
+
+    @cached_property
+    def reads(self) -> tuple[str, ...]:
+        """The settings that its rules read and the method itself does not decide."""
+        return tuple(sorted(frozenset().union(*(rule.settings for rule in self.rules)) - DECIDED_HERE))
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The classes of one's own that it uses."""
+        return tuple(rule.path for rule in self.rules if is_own(self.name))
 
     def settings_for(self, num_clients: int) -> dict[str, str | int | float]:
         """Its settings among so many clients.
@@ -48,16 +63,30 @@ class Method:
         return {**self.settings, self.tolerates: max(0, min(bad_count(num_clients), (num_clients - more) // times))}
 
 
-def _fccl(source: str, title: str, *reads: str, believes: bool = False, aggregation: str = "fedavg") -> Method:
-    settings = {"contribution_mode": "cognitive", "contribution_source": source, "aggregation": aggregation}
-    name = source if aggregation == "fedavg" else f"{source}_{aggregation}"
-    return Method(name.replace("_", "-"), title, settings=settings, reads=reads, believes_losses=believes)
+def _fccl(source: str, title: str, believes: bool = False, aggregated: str = "fedavg") -> Method:
+    settings = {"contribution_mode": "cognitive", "contribution_source": source, "aggregation": aggregated}
+    name = source if aggregated == "fedavg" else f"{source}_{aggregated}"
+    rules = (contribution.RULES[source], aggregation.RULES[aggregated])
+    return Method(name.replace("_", "-"), title, settings=settings, rules=rules, believes_losses=believes)
 
 
-def _peer(name: str, title: str, *reads: str, tolerates: str = "", needs: tuple[int, int] = (2, 1)) -> Method:
+def _peer(name: str, title: str, tolerates: str = "", needs: tuple[int, int] = (2, 1)) -> Method:
     """Another `AGGREGATION`, with FedAvg's weights where it takes weights."""
-    settings = {**_MEAN, "aggregation": name}
-    return Method(name.replace("_", "-"), title, settings=settings, reads=reads, tolerates=tolerates, needs=needs)
+    settings, rules = {**_MEAN, "aggregation": name}, (aggregation.RULES[name],)
+    return Method(name.replace("_", "-"), title, settings=settings, rules=rules, tolerates=tolerates, needs=needs)
+
+
+def own_method(path: str, known: Mapping[str, object]) -> Method:
+    """Somebody's own class beside ours: an aggregation rule where it has `aggregate`, else a weighing rule.
+
+    `known` has all settings. Raises `SettingsError` when the class cannot be had or is no rule.
+    """
+    if hasattr(load(path), "aggregate"):
+        settings: MethodSettings = {**_MEAN, "aggregation": path}
+        return Method(path, path, settings=settings, rules=(aggregation.registered(path, known),))
+    settings = {"contribution_mode": "cognitive", "contribution_source": path, "aggregation": "fedavg"}
+    rules = (contribution.registered(path, known),)
+    return Method(path, path, settings=settings, rules=rules, believes_losses=True)
 
 
 def _unbounded(method: Method) -> Method:
@@ -77,31 +106,33 @@ _BOUNDED = (
     Method("alone", "honest clients, each alone", way="alone"),
     Method("centralised", "centralised", way="centralised"),
     Method(FEDAVG, "FedAvg", settings=_MEAN),
-    _peer("fedprox", "FedProx", "prox_mu"),
+    _peer("fedprox", "FedProx"),
     _peer("scaffold", "SCAFFOLD"),
-    _peer("fedavgm", "FedAvgM", "server_lr", "server_momentum"),
-    _peer("fedadagrad", "FedAdagrad", "server_lr", "server_momentum", "server_tau"),
-    _peer("fedyogi", "FedYogi", *_ADAPTIVE),
-    _peer("fedadam", "FedAdam", *_ADAPTIVE),
-    _fccl("data_size", "FCCL, samples", *_REPORTED),
-    _fccl("loss_inverse", "FCCL, 1/loss", *_REPORTED, believes=True),
-    _fccl("data_loss_combined", "FCCL, samples/loss", *_REPORTED, believes=True),
-    _fccl("validation_loss", "FCCL, validation loss", *_REPORTED, "verify_examples"),
-    _fccl("leave_one_out", "FCCL, leave one out", *_TILTED),
-    _fccl("verified", "FCCL, verified", *_TILTED, "verify_steps"),
-    _fccl("verified", "FCCL, verified, with SCAFFOLD", *_TILTED, "verify_steps", aggregation="scaffold"),
+    _peer("fedavgm", "FedAvgM"),
+    _peer("fedadagrad", "FedAdagrad"),
+    _peer("fedyogi", "FedYogi"),
+    _peer("fedadam", "FedAdam"),
+    _fccl("data_size", "FCCL, samples"),
+    _fccl("loss_inverse", "FCCL, 1/loss", believes=True),
+    _fccl("data_loss_combined", "FCCL, samples/loss", believes=True),
+    _fccl("validation_loss", "FCCL, validation loss"),
+    _fccl("leave_one_out", "FCCL, leave one out"),
+    _fccl("verified", "FCCL, verified"),
+    _fccl("verified", "FCCL, verified, with SCAFFOLD", aggregated="scaffold"),
     _peer("median", "coordinate median"),
     _peer("trimmed_mean", "trimmed mean", tolerates="max_bad_clients", needs=(2, 1)),
     _peer("krum", "Krum", tolerates="max_bad_clients", needs=(2, 3)),
-    _peer("multi_krum", "multi-Krum", "krum_keep", tolerates="max_bad_clients", needs=(2, 3)),
+    _peer("multi_krum", "multi-Krum", tolerates="max_bad_clients", needs=(2, 3)),
     _peer("geometric_median", "geometric median"),
-    _peer("norm_clipping", "norm clipping", "clip_norm"),
+    _peer("norm_clipping", "norm clipping"),
     Method(ORACLE, "oracle (no bad clients)", settings=_MEAN, without_bad=True),
 )
 _ROBUST = ("median", "trimmed-mean", "krum", "multi-krum", "geometric-median", "norm-clipping")
 _ALL = (*_BOUNDED, *(_unbounded(method) for method in _BOUNDED if method.name in (FEDAVG, "verified", *_ROBUST)))
 METHODS: Mapping[str, Method] = {method.name: method for method in _ALL}
 QUICK = ("base", FEDAVG, "loss-inverse", "verified", "trimmed-mean", "multi-krum", ORACLE)
-DECIDED_HERE = frozenset(
-    {"contribution_mode", "contribution_source", "aggregation", "max_bad_clients", "max_update_ratio"}
-)  # no person sets them
+
+
+def way_of(name: str) -> Way:
+    """How a method goes about it, by its name: a class of one's own is a federation."""
+    return METHODS[name].way if name in METHODS else "federated"

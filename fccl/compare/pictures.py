@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fccl.compare.methods import METHODS
+from fccl.compare.methods import METHODS, way_of
 from fccl.records.comparison import FEDAVG, ORACLE, Comparison, Outcome, ScenarioInfo
 from fccl.records.evaluation import Estimate
 from fccl.view.comparison_tables import figure as main_figure
@@ -179,7 +179,7 @@ def weights(comparison: Comparison, scenario: ScenarioInfo, wide: bool = True) -
     rows = [
         row
         for row in comparison.rows
-        if row.scenario == scenario.name and row.weights and METHODS[row.method].way == "federated"
+        if row.scenario == scenario.name and row.weights and way_of(row.method) == "federated"
     ]
     if not rows:
         return None
@@ -272,7 +272,8 @@ def style(method: str) -> tuple[str, str, str, float]:
     """Colour, marker, dash and width of a method's line: the same in every picture."""
     if method in _STYLES:
         return _STYLES[method]
-    place = [name for name in METHODS if name not in _STYLES].index(method)
+    others = [name for name in METHODS if name not in _STYLES]
+    place = others.index(method) if method in others else len(others) + sum(method.encode())
     return _OTHERS[place % len(_OTHERS)], _MARKERS[place % len(_MARKERS)], ("-", ":")[place // len(_OTHERS) % 2], 1.2
 
 

@@ -16,6 +16,7 @@ from fccl.data.sources import digest_of
 from fccl.paths import ComparePaths, DataPaths
 from fccl.records.comparison import FEDAVG
 from fccl.records.manifest import Manifest
+from fccl.registry import source_sha256
 from fccl.specs import DataSpec, ModelSpec, Phase, RoundPlan, TrainSpec
 from fccl.storage.locks import alone, one_at_a_time
 
@@ -96,7 +97,8 @@ class Planner:
         plan = design.plan.model_copy(
             update={"seed": seed} | ({"num_clients": 1, "clients_per_round": 1} if centralised else {})
         )
-        settings = method.settings_for(clients) | {name: design.settings[name] for name in method.reads}
+        person = {**design.settings, "seed": seed}
+        settings = method.settings_for(clients) | {name: person[name] for name in method.reads}
         plan = plan.model_copy(
             update={"max_update_ratio": settings["max_update_ratio"]} if "max_update_ratio" in settings else {}
         )
@@ -116,6 +118,7 @@ class Planner:
             validation=files[f"server/validation_{phase}.jsonl"],
             test=files[f"server/test_{phase}.jsonl"],
             eval_batch_size=design.eval_batch_size,
+            rules={path: source_sha256(path) for path in method.own},
             formula=FORMULA if settings.get("contribution_source") in ("verified", "leave_one_out") else 1,
         )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fccl.compare.methods import METHODS
+from fccl.compare.methods import way_of
 from fccl.compare.scenarios import Scenario
 from fccl.compare.trial import Trial
 from fccl.compare.values import RoundSummary, TrialResult
@@ -43,7 +43,7 @@ def _row(
 ) -> Outcome:
     results = [result for _, result in pairs]
     bad = [scenario.bad_clients(options.num_clients, trial.seed) for trial, _ in pairs]
-    first, weighed = results[0], METHODS[method].way == "federated"
+    first, weighed = results[0], way_of(method) == "federated"
     return Outcome(
         scenario=scenario.name,
         method=method,

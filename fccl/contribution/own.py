@@ -44,7 +44,7 @@ def broken_promise(weighing: object, updates: int) -> str:
     'its weights are not >= 0 with sum 1'
     """
     if not isinstance(weighing, Weighing):
-        return f"weigh returned a {type(weighing).__name__}, not a Weighing"
+        return f"weigh returned {type(weighing).__name__}, not Weighing"
     counted = updates - len(set(weighing.unfit))
     if not set(weighing.unfit) <= set(range(updates)):
         return f"unfit is {weighing.unfit}, and there are {updates} updates"

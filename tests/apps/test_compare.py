@@ -11,12 +11,15 @@ import pytest
 from rich.console import Console
 
 from fccl.apps import compare
+from fccl.apps.compare_choice import Choice, unread_line
 from fccl.apps.main import main
+from fccl.compare.methods import METHODS
 from fccl.compare.trial import Trial
 from fccl.compare.values import TrialResult
 from fccl.paths import ComparePaths
 from fccl.records.comparison import Comparison
 from tests.compare.test_verdicts import SPEC
+from tests.own_rules import write
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ("bird", "apple", "cherry", "tree", "fruit", "words", "hot", "cold", "red", "old")
@@ -284,3 +287,27 @@ def test_a_killed_comparison_goes_on(tmp_path, jobs):
         row.model_copy(update={"seconds": 0.0}) for row in other.rows
     ]
     assert times(killed).keys() == times(whole).keys()
+
+
+def test_classes_of_ones_own_stand_beside_ours(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    module = write(tmp_path, "own_rules_beside_ours")
+    own = [f"{module}:Last", f"{module}:First"]
+    arguments = [*command, "--fed-rounds", "1", "--scenarios", "sign-flip", "--out", "out"]
+    assert main([*arguments, "--methods", ",".join(["fedavg", *own])]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("FedAvg", *own))
+    found = Comparison.model_validate_json(ComparePaths(Path("out")).results.read_bytes())
+    assert [row.method for row in found.rows] == ["fedavg", *own]
+    assert found.row("sign-flip", own[0]).weights == ((0.0, 0.0, 0.0, 1.0),)
+    assert found.row("sign-flip", own[1]).weights == ((1.0, 0.0, 0.0, 0.0),)
+
+
+def test_settings_that_no_method_reads_are_said_and_not_refused(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("KRUM_KEEP", "2")
+    choice = Choice((), (METHODS["fedavg"],), (42,), 1)
+    assert unread_line({"prox_mu": "1", "seed": "3"}, choice) == (
+        "Settings that none of these methods reads: KRUM_KEEP, PROX_MU."
+    )
+    assert unread_line({}, Choice((), (METHODS["multi-krum"],), (42,), 1)) == ""

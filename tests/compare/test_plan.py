@@ -1,13 +1,16 @@
+import sys
 from dataclasses import replace
 
 import pytest
 
 from fccl.apps.compare import design
-from fccl.compare.methods import METHODS
+from fccl.compare.methods import METHODS, own_method
 from fccl.compare.plan import Planner
 from fccl.compare.scenarios import SCENARIOS
 from fccl.config import load_settings
 from fccl.paths import ComparePaths
+from fccl.storage.files import sha256_of
+from tests.own_rules import RULES, write
 
 
 def trial(planner, scenario, method, seed=42):
@@ -109,3 +112,15 @@ def test_other_seeds_are_other_data(planner):
     first, second = (trial(planner, "shuffled", "fedavg", seed) for seed in (42, 43))
     assert first.data != second.data
     assert first.spec.test != second.spec.test
+
+
+def test_a_trial_of_an_own_class_is_another_when_its_file_changes(planner, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    path = write(tmp_path, "own_rules_of_a_plan") + ":Last"
+    method = own_method(path, planner.design.settings)
+    before = planner.trial(SCENARIOS["shuffled"], method, 42).spec
+    assert before.rules == {path: sha256_of(tmp_path / "own_rules_of_a_plan.py")}
+    write(tmp_path, "own_rules_of_a_plan", RULES + "# changed")
+    assert planner.trial(SCENARIOS["shuffled"], method, 42).spec.key != before.key
+    assert trial(planner, "shuffled", "fedavg").spec.rules == {}

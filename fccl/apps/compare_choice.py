@@ -1,0 +1,123 @@
+"""Which scenarios, methods and seeds `fccl compare` compares, and which settings it leaves to a person."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fccl.compare import methods, scenarios
+from fccl.compare.methods import METHODS, Method, own_method
+from fccl.compare.scenarios import SCENARIOS, Scenario
+from fccl.config import Settings, nearest, set_elsewhere
+from fccl.errors import SettingsError
+from fccl.library.ignored import readers
+from fccl.records.comparison import FEDAVG
+from fccl.registry import is_own
+
+FULL_SEEDS, QUICK_SEEDS = 5, 2
+MOST_JOBS = 8
+# What a comparison starts from, where a person has not said otherwise.
+DEFAULTS: Mapping[str, Any] = {"num_clients": 8}
+QUICK: Mapping[str, Any] = {"max_sft_examples": 2200}
+# Settings that the scenarios and methods decide.
+DECIDED = methods.DECIDED_HERE | {
+    "non_iid_alpha",
+    "size_skew",
+    "noisy_clients",
+    "noise_kind",
+    "min_clients",
+    "clients_per_round",
+}
+UNUSED = {
+    "data_dir",
+    "evaluate",
+    "track",
+    "gen_samples",
+    "gen_tokens",
+    "gen_temperature",
+    "lora_aggregation",
+    "client_lora_r",
+}
+
+Named = TypeVar("Named", Scenario, Method)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is to be compared."""
+
+    scenarios: tuple[Scenario, ...]
+    methods: tuple[Method, ...]
+    seeds: tuple[int, ...]
+    jobs: int
+
+
+def with_defaults(settings: Settings, quick: bool) -> Settings:
+    """The settings, those that nobody has named replaced by a comparison's own. Clients train as under FedAvg."""
+    wanted = {**DEFAULTS, **(QUICK if quick else {})}
+    unnamed = {name: value for name, value in wanted.items() if name not in settings.model_fields_set}
+    return settings.model_copy(update={**unnamed, "aggregation": FEDAVG, "lora_aggregation": "factors"})
+
+
+def chosen(settings: Settings, options: argparse.Namespace) -> Choice:
+    """The scenarios, methods and seeds by their names.
+
+    FedAvg, the yardstick, is always there. Raises `SettingsError`.
+    """
+    wanted = _named(options.scenarios, SCENARIOS, "scenario", scenarios.QUICK if options.quick else tuple(SCENARIOS))
+    known = with_own(options.methods, settings)
+    ways = _named(options.methods, known, "method", methods.QUICK if options.quick else tuple(METHODS))
+    ways = tuple(method for method in known.values() if method in ways or method.name == FEDAVG)
+    if settings.num_clients < 2:
+        raise SettingsError(f"NUM_CLIENTS={settings.num_clients}: a comparison needs at least 2 clients")
+    count = options.seeds or (QUICK_SEEDS if options.quick else FULL_SEEDS)
+    jobs = options.jobs or max(1, min(MOST_JOBS, os.cpu_count() or 1))
+    return Choice(wanted, ways, tuple(range(settings.seed, settings.seed + count)), jobs)
+
+
+def _named(text: str, known: Mapping[str, Named], what: str, default: Sequence[str]) -> tuple[Named, ...]:
+    names = [name.strip() for name in text.split(",") if name.strip()] or list(default)
+    for name in names:
+        if name not in known:
+            guess = nearest(name, known)
+            listed = f"there are {', '.join(known)}"
+            raise SettingsError(f"unknown {what} {name}", hint=f"did you mean {guess}? {listed}" if guess else listed)
+    return tuple(known[name] for name in known if name in names)
+
+
+def refuse_decided(given: Mapping[str, object]) -> None:
+    """Raises `SettingsError` for an argument that a comparison decides itself, or has no use for."""
+    for name in given:
+        flag = "--" + name.replace("_", "-")
+        if name in UNUSED:
+            raise SettingsError(
+                f"{flag}: a comparison has no use for it",
+                hint="leave it out; --out names the folder that everything goes to",
+            )
+        if name in DECIDED:
+            raise SettingsError(
+                f"{flag}: the scenarios and methods decide this",
+                hint="choose with --scenarios and --methods; or use `fccl run`",
+            )
+
+
+def unread_line(given: Mapping[str, object], choice: Choice) -> str:
+    """What to say of settings that somebody has set and no method reads; empty when there are none.
+
+    They are not refused: the same command goes on with other methods.
+    """
+    read = {name for method in choice.methods for name in method.reads} | DECIDED | UNUSED
+    unread = sorted(name.upper() for name in {*given, *set_elsewhere()} if readers(name) and name not in read)
+    return f"Settings that none of these methods reads: {', '.join(unread)}." if unread else ""
+
+
+def with_own(text: str, settings: Settings) -> Mapping[str, Method]:
+    """Our methods, and after them the classes of one's own that the argument --methods names.
+
+    Raises `SettingsError` for one that cannot be had.
+    """
+    own = [name.strip() for name in text.split(",") if is_own(name.strip())]
+    return {**METHODS, **{name: own_method(name, settings.model_dump()) for name in own}}

@@ -1,0 +1,69 @@
+"""Modules of somebody else's rules, written into a folder."""
+
+RULES = '''
+from typing import ClassVar
+
+from fccl.aggregation.protocol import Reweighing
+from fccl.contribution.protocol import Weighing
+
+
+class Last:
+    """All weight to the last client."""
+
+    def weigh(self, task, updates):
+        return Weighing((0.0,) * (len(updates) - 1) + (1.0,), (0.0,) * len(updates))
+
+
+class Asks:
+    """Equal weights, by what it reads."""
+
+    def __init__(self, loss, verify_steps, contribution_temperature=3.0, more=7):
+        self.loss, self.steps, self.temperature, self.more = loss, verify_steps, contribution_temperature, more
+
+    def weigh(self, task, updates):
+        self.loss.loss(task, task.adapter)
+        return Weighing((1 / len(updates),) * len(updates), (0.0,) * len(updates))
+
+
+class First(Reweighing):
+    """The first update alone."""
+
+    name: str = "first"
+    krum_keep: int = 0
+    uses_weights: ClassVar[bool] = False
+
+    def weigh(self, before, parts):
+        return (1.0,) + (0.0,) * (len(parts) - 1)
+
+
+class Needs:
+    def __init__(self, something):
+        self.something = something
+
+    def weigh(self, task, updates): ...
+
+
+class Raises:
+    def __init__(self):
+        raise RuntimeError("no\\nway")
+
+    def weigh(self, task, updates): ...
+
+
+class NoRule:
+    pass
+
+
+class Breaks:
+    def weigh(self, task, updates):
+        return updates[99]
+
+
+NOT_A_CLASS = 3
+'''
+
+
+def write(folder, name, text=RULES):
+    """A module of this name in the folder."""
+    (folder / f"{name}.py").write_text(text)
+    return name
