@@ -74,7 +74,7 @@ def test_a_value_that_is_neither_a_rule_nor_a_class_is_refused():
 
 def test_the_rules_are_built_of_what_they_read(module):
     settings = load_settings({"contribution_source": f"{module}:Asks", "verify_steps": 2})
-    rule = weigher(settings, SimpleNamespace(sft=range(9), va=range(9)))
+    rule = weigher(settings, SimpleNamespace(split=lambda phase: range(9)))
     assert isinstance(rule, OwnWeigher)
     assert (rule.weigher.steps, rule.weigher.temperature, rule.weigher.more) == (2, 1.0, 7)
     assert rule.weigher.loss.examples("sft") == 9
