@@ -85,6 +85,23 @@ def may_import(mine: str, theirs: str) -> bool:
     return mine == theirs or STOREY_OF[theirs] < STOREY_OF[mine] or (mine, theirs) == ("__main__", "apps")
 
 
+def test_settings_are_read_by_the_two_top_storeys_alone():
+    """Below them everything is told what it needs: a federation runs without settings."""
+    for module in MODULES:
+        reads = {name for name in imports_of(ROOT / (module.replace(".", "/") + ".py")) if part_of(name) == "config"}
+        assert not reads or part_of(module) == "config" or STOREY_OF[part_of(module)] >= 8, module
+
+
+def test_commands_share_no_internals():
+    """A command's module is imported by `fccl.apps.main` alone, by name; what two need is in a module of no command."""
+    from fccl.apps.arguments import COMMANDS
+
+    commands = {f"fccl.apps.{command.module}" for command in COMMANDS.values()}
+    assert commands <= set(MODULES)
+    for module in MODULES:
+        assert not imports_of(ROOT / (module.replace(".", "/") + ".py")) & commands, module
+
+
 def test_the_table_of_contributing_has_these_storeys():
     rows = re.findall(r"^\| (\d) \| ([^|]*) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
     told = {int(number): set(re.findall(r"`(\w+)(?:/|\.py)?`", names)) for number, names in rows}

@@ -12,16 +12,16 @@ from typing import Literal
 
 from fccl.apps.console import plain_console
 from fccl.apps.output import terminate_as_interrupt
-from fccl.apps.run import held, new_run, prepared_run, workable
+from fccl.apps.run_setup import prepared_run, workable
 from fccl.config import Settings
 from fccl.errors import SettingsError
+from fccl.federation.run import new_run
 from fccl.federation.run_folder import RunFolder
 from fccl.keys import server_keys
 from fccl.library.narrow import FREE_TO_CHANGE, recorded_settings, settled
 from fccl.library.places import require_apart
 from fccl.model.loading import Models
-from fccl.paths import DataPaths, ExchangePaths, KeyPaths, LogPaths
-from fccl.records.journal import Journal
+from fccl.paths import DataPaths, ExchangePaths, KeyPaths
 from fccl.records.run import RunEvent
 from fccl.storage.files import sha256_of
 from fccl.storage.reading import read_records
@@ -33,7 +33,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     """Run, or go on with the run that is here; then evaluate. Returns the exit status."""
     console = plain_console()
     settings = settled(settings, console, options.given)
-    folder = RunFolder(LogPaths(settings.log_dir), Journal(LogPaths(settings.log_dir)))
+    folder = RunFolder.at(settings.log_dir)
     require_apart(settings, ("data_dir", "log_dir", "exchange_dir", "keys_dir"))
     seen, here = folder.info(), "other" if options.new else standing(folder, settings)
     if here == "finished" and not options.resume:
@@ -53,21 +53,16 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         ExchangePaths(settings.exchange_dir), settings.exchange_spec(), folder.paths.received, keys
     )
     workable(settings, folder)  # before anything is cleared away
-    with terminate_as_interrupt(), exchange as transport, held(folder, seen):
+    with terminate_as_interrupt(), exchange as transport, folder.held(seen):
         identity = RunIdentity(seen.run_id, seen.created) if resume and seen is not None else new_run()
         transport.begin(identity)  # before the model is there: an idle client would take an earlier run's end for ours
         way_on = "Start the orchestrator again to go on"
-        with prepared_run(settings, console, folder, Models(), way_on, identity=identity) as run:
-            last = run.plan.num_clients - 1
-            run.tell(
+        with prepared_run(settings, console, folder, Models(), way_on, identity=identity) as command:
+            command.run.listener.told(
                 f"Clients are awaited in {settings.exchange_dir}/: start `fccl client --client-id i` for every i "
-                f"from 0 to {last}."
+                f"from 0 to {settings.num_clients - 1}."
             )
-            with run.follower:
-                state = run.conduct(transport, resume)
-                transport.finish(run.run_id, state.next_round, state.adapter)
-                run.finish(state)
-                run.evaluate()
+            command.conduct(transport, resume)
             transport.require_here()
     return 0
 

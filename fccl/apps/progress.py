@@ -1,9 +1,10 @@
-"""What a person sees while a run works: bars on a terminal, plain lines elsewhere. No logic of the run is here."""
+"""A run on the screen: bars on a terminal, plain lines elsewhere. No logic of the run is here."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import (
@@ -21,32 +22,14 @@ from rich.text import Text
 from fccl import phases
 from fccl.messages import Answer, ClientUpdate
 from fccl.plain_text import MAX_LINE, printable
-from fccl.records.run import ClientStatus, RoundRecord, Validation
+from fccl.records.run import ClientMetrics, ClientStatus, RoundRecord, RunInfo, Validation
 from fccl.specs import RoundPlan
+from fccl.tracking.listener import Past, RunListener, Stop
 
 
-class RunScreen(Protocol):
-    """What a run tells its screen."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def status(self, status: ClientStatus) -> None:
-        """A client's heartbeat."""
-
-    def answer(self, answer: Answer) -> None:
-        """A client's update or failure."""
-
-    def round(self, record: RoundRecord) -> None:
-        """A complete round."""
-
-
-def screen_for(console: Console, plan: RoundPlan, first_round: int) -> RunScreen:
-    """Bars when a person watches, lines when a file does."""
-    return _Bars(console, plan, first_round) if console.is_terminal else _Lines(console, plan)
+def screen_for(console: Console, plan: RoundPlan, way_on: str) -> RunScreen:
+    """Bars when a person watches, lines when a file does. `way_on` says how a stopped run is resumed."""
+    return _Bars(console, plan, way_on) if console.is_terminal else RunScreen(console, plan, way_on)
 
 
 def answer_line(answer: Answer) -> Text:
@@ -88,11 +71,11 @@ def validation_text(validation: Validation | None, phase: str) -> str:
     return f"validation loss {validation.loss:.3f} {phases.of(phase).short_unit}{accuracy}"
 
 
-class _Lines:
-    """A line for every answer and every round: for pipes, files, containers."""
+class RunScreen(RunListener):
+    """A line for everything that happens: for pipes, files, containers."""
 
-    def __init__(self, console: Console, plan: RoundPlan) -> None:
-        self.console, self.plan = console, plan
+    def __init__(self, console: Console, plan: RoundPlan, way_on: str) -> None:
+        self.console, self.plan, self.way_on = console, plan, way_on
 
     def __enter__(self) -> Self:
         return self
@@ -100,16 +83,37 @@ class _Lines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        return None
+        self.close()
 
-    def status(self, status: ClientStatus) -> None:
-        return None
+    def close(self) -> None:
+        """Nothing moves on the screen any more."""
+
+    def told(self, line: str) -> None:
+        self.console.print(Text(printable(line, MAX_LINE)), soft_wrap=True)
+
+    def started(self, info: RunInfo, base: Validation | None) -> None:
+        if base is not None:
+            unit = phases.of("sft").short_unit
+            self.console.print(f"Base model: validation loss {base.loss:.3f} {unit}.", soft_wrap=True)
+
+    def resumed(self, info: RunInfo, base: Validation | None, past: Past, next_round: int) -> None:
+        said = f"Resuming {info.run_id} after round {next_round} of {self.plan.total_rounds}."
+        self.console.print(said, soft_wrap=True)
 
     def answer(self, answer: Answer) -> None:
         self.console.print(answer_line(answer), soft_wrap=True)
 
-    def round(self, record: RoundRecord) -> None:
+    def round(self, record: RoundRecord, metrics: Sequence[ClientMetrics]) -> None:
         self.console.print(round_line(record, self.plan), soft_wrap=True)
+
+    def stopped(self, stop: Stop) -> None:
+        self.close()
+        on = f" {self.way_on}." if stop.resumable else ""
+        said = f"Stopped with {stop.complete} of {stop.total} rounds complete.{on}"
+        self.console.print(said, soft_wrap=True)
+
+    def finished(self) -> None:
+        self.close()
 
 
 class _Detail(ProgressColumn):
@@ -121,11 +125,11 @@ class _Detail(ProgressColumn):
         return Text(f"loss {task.fields['loss']:.3f}  {task.fields['speed']:,.0f} tokens/s", style="cyan")
 
 
-class _Bars(_Lines):
+class _Bars(RunScreen):
     """Two bars, the run's and the training client's, below the lines of what is done."""
 
-    def __init__(self, console: Console, plan: RoundPlan, first_round: int) -> None:
-        super().__init__(console, plan)
+    def __init__(self, console: Console, plan: RoundPlan, way_on: str) -> None:
+        super().__init__(console, plan, way_on)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -135,18 +139,27 @@ class _Bars(_Lines):
         )
         self.bars = Progress(*columns, TimeRemainingColumn(), _Detail(), console=console, transient=True)
         self.total = plan.total_rounds * plan.clients_per_round
-        self.answered = first_round * plan.clients_per_round
-        self.whole = self.bars.add_task("the run", total=self.total, completed=self.answered)
-        self.client: TaskID = self.bars.add_task("waiting", total=1, loss=None, speed=0.0)
+        self.answered = 0
+        self.whole = self.bars.add_task("the run", start=False, total=self.total)
+        self.client: TaskID = self.bars.add_task("waiting", start=False, total=1, loss=None, speed=0.0)
 
-    def __enter__(self) -> Self:
-        self.bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self.bars.stop()
+
+    def started(self, info: RunInfo, base: Validation | None) -> None:
+        super().started(info, base)
+        self._begin(0)
+
+    def resumed(self, info: RunInfo, base: Validation | None, past: Past, next_round: int) -> None:
+        super().resumed(info, base, past, next_round)
+        self._begin(next_round)
+
+    def _begin(self, next_round: int) -> None:
+        self.answered = next_round * self.plan.clients_per_round
+        for bar in (self.whole, self.client):
+            self.bars.start_task(bar)
+        self.bars.update(self.whole, completed=self.answered)
+        self.bars.start()
 
     def status(self, status: ClientStatus) -> None:
         if status.state != "training":
@@ -168,7 +181,4 @@ class _Bars(_Lines):
     def answer(self, answer: Answer) -> None:
         self.answered += 1
         self.bars.update(self.whole, completed=self.answered)
-        self.bars.console.print(answer_line(answer))
-
-    def round(self, record: RoundRecord) -> None:
-        self.bars.console.print(round_line(record, self.plan))
+        super().answer(answer)

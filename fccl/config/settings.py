@@ -108,8 +108,15 @@ class Settings(RuleSettings):
     max_update_ratio: float = knob(
         "federation",
         100.0,
-        "an update whose change is so many times as long as the round's median is left out; 0: none is for that",
+        "an update whose change is so many times as long as the round's median is excluded; 0: none is for that",
         ge=0,
+    )
+    keep_updates_mb: int = knob(
+        "federation",
+        2000,
+        "every update is kept in LOG_DIR as it arrived, in so many megabytes; the oldest rounds go first; 0: none is",
+        ge=0,
+        le=1_000_000_000,
     )
     fed_rounds: int = knob("federation", 3, "rounds of each phase: so many of SFT, then as many of VA", ge=1)
 

@@ -68,7 +68,7 @@ def norm(adapter: Adapter) -> float:
 
 
 def too_long(updates: Sequence[ClientUpdate], ratio: float, before: MedianNorms) -> Mapping[int, str]:
-    """By client, why its update is left out: its change, or its control variate, is longer than `ratio` times the
+    """By client, why its update is excluded: its change, or its control variate, is longer than `ratio` times the
     median of the round's.
 
     The median is of those that are not zero, so that clients who send back what they were given make nobody else long.

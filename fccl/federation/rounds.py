@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fccl import phases
 from fccl.adapters.adapter import Adapter
@@ -22,6 +22,7 @@ from fccl.aggregation.state import ServerState
 from fccl.contribution.protocol import NO_LOSS, Weigher, Weighing
 from fccl.contribution.reported import effective_clients
 from fccl.errors import DIVERGED, LOWER_RATE, AdapterError, BadAggregate, FederationError, UpdateRejected
+from fccl.federation.arrived import arrived
 from fccl.federation.bounds import LARGEST, farthest, largest, measured, medians, too_long
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask
 from fccl.records.run import ExcludedClient, MedianNorms, RoundRecord, Validation
@@ -54,7 +55,7 @@ class FederationState:
 
 @dataclass(frozen=True, eq=False)
 class _Settled:
-    """What the updates of a round have come to, and who is left out."""
+    """What the updates of a round have come to, and who is excluded."""
 
     updates: tuple[ClientUpdate, ...]
     excluded: tuple[ClientFailure, ...]
@@ -65,15 +66,31 @@ class _Settled:
 
 
 @dataclass(frozen=True, eq=False)
+class RoundInputs:
+    """All that a round's result follows from. With the weights of its record they give the next adapter again.
+
+    `server` and `norms` are those before the round, `arrived` the updates that answered the task, as they came and in
+    client order, `examples` the places in the validation split of those that the weights were made from.
+    """
+
+    task: FitTask
+    server: ServerState
+    norms: MedianNorms
+    arrived: tuple[ClientUpdate, ...]
+    examples: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class RoundResult:
     """A complete round: its record, how much each update counted in the end (None where nobody can say), the updates
-    that were aggregated (in client order, each whole: with the directions that it did not train), and the state after
-    it."""
+    that were aggregated (in client order, each whole: with the directions that it did not train), the state after it,
+    and all that it was made from."""
 
     record: RoundRecord
     counted: tuple[float, ...] | None
     updates: tuple[ClientUpdate, ...]
     state: FederationState
+    inputs: RoundInputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,19 +123,25 @@ class Federation:
     def run_round(self, state: FederationState, transport: Transport) -> RoundResult:
         """One round. The result does not depend on the order in which the answers arrive."""
         started = time.monotonic()
+        state = self._with_server(state)
         selected = select_clients(self.plan, state.next_round)
         task = self._task(state)
         updates, excluded = self._gather(task, selected, transport)
         far_out = too_long(updates, self.plan.max_update_ratio, state.norms)
-        settled = self._settle(state, task, *self._leave_out(updates, excluded, far_out))
-        record = self._record(state, task, selected, settled, started)
+        settled = self._settle(state, task, *self._exclude(updates, excluded, far_out))
+        inputs = RoundInputs(task, state.server, state.norms, tuple(updates), settled.weighing.examples)
+        record = self._record(inputs, selected, settled, started)
         whole = tuple(update.with_frozen(task.adapter) for update in settled.updates)
-        return RoundResult(record, settled.aggregated.weights, whole, self._state_after(state, settled))
+        return RoundResult(record, settled.aggregated.weights, whole, self._state_after(state, settled), inputs)
 
-    def _record(
-        self, state: FederationState, task: FitTask, selected: tuple[int, ...], settled: _Settled, started: float
-    ) -> RoundRecord:
-        weighing, aggregated = settled.weighing, settled.aggregated
+    def _with_server(self, state: FederationState) -> FederationState:
+        """The state with what the aggregation rule carries into the round: each phase begins with the rule's own."""
+        if state.next_round not in (0, self.plan.fed_rounds):
+            return state
+        return replace(state, server=self.aggregation.initial(state.adapter))
+
+    def _record(self, inputs: RoundInputs, selected: tuple[int, ...], settled: _Settled, started: float) -> RoundRecord:
+        task, weighing, aggregated = inputs.task, settled.weighing, settled.aggregated
         return RoundRecord(
             run_id=self.run_id,
             time=time.time(),
@@ -132,14 +155,15 @@ class Federation:
             excluded=tuple(
                 ExcludedClient(client_id=failure.client_id, reason=failure.reason) for failure in settled.excluded
             ),
+            arrived=tuple(map(arrived, inputs.arrived)),
             effective_clients=effective_clients(weighing.weights),
             aggregation=self.aggregation.name,
             counted=None if aggregated.weights == weighing.weights else aggregated.weights,
-            lora_error=self._lora_error(state.adapter, settled.parts, aggregated),
+            lora_error=self._lora_error(task.adapter, settled.parts, aggregated),
             validation=settled.validation,
             verification=weighing.verification,
             adapter_sha256=aggregated.adapter.sha256,
-            update_norm=distance(aggregated.adapter, state.adapter),
+            update_norm=distance(aggregated.adapter, task.adapter),
             seconds=time.monotonic() - started,
         )
 
@@ -201,7 +225,7 @@ class Federation:
             return ClientFailure(answer.client_id, f"reports {reported} samples, but its shard has {known}")
         return answer
 
-    def _leave_out(
+    def _exclude(
         self, updates: Sequence[ClientUpdate], excluded: Sequence[ClientFailure], reasons: Mapping[int, str]
     ) -> tuple[list[ClientUpdate], list[ClientFailure]]:
         """Both lists once the clients of `reasons` have moved from one to the other, in client order."""
@@ -223,7 +247,7 @@ class Federation:
             self._require_quorum(task, updates, excluded)
             weighing = self.rule.weigh(task, [update.with_frozen(task.trained) for update in updates])
             if weighing.unfit:
-                updates, excluded = self._leave_out(
+                updates, excluded = self._exclude(
                     updates, excluded, {updates[index].client_id: NO_LOSS for index in weighing.unfit}
                 )
                 self._require_quorum(task, updates, excluded)
@@ -233,7 +257,7 @@ class Federation:
                 validation = self._validated(task, aggregated.adapter)
                 return _Settled(tuple(updates), tuple(excluded), weighing, parts, aggregated, validation)
             except BadAggregate as error:
-                updates, excluded = self._leave_out(updates, excluded, self._suspects(task, updates, error))
+                updates, excluded = self._exclude(updates, excluded, self._suspects(task, updates, error))
 
     def _require_quorum(
         self, task: FitTask, updates: Sequence[ClientUpdate], excluded: Sequence[ClientFailure]
@@ -280,10 +304,7 @@ class Federation:
 
     def _aggregate(self, state: FederationState, parts: Parts) -> Aggregated:
         """Raises `BadAggregate` when no client could start from it."""
-        first_of_phase = state.next_round in (0, self.plan.fed_rounds)
-        aggregated = self.aggregation.aggregate(
-            state.adapter, parts, self.aggregation.initial(state.adapter) if first_of_phase else state.server
-        )
+        aggregated = self.aggregation.aggregate(state.adapter, parts, state.server)
         if (found := largest(aggregated.adapter)) > LARGEST:
             raise BadAggregate(
                 f"AGGREGATION={self.aggregation.name}: the aggregated adapter has a number of size {found:.3g}"

@@ -9,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.adapters.stored import AdapterReader, StoredAdapter
@@ -24,6 +27,7 @@ from fccl.records.journal import Journal
 from fccl.records.run import KeptControl, RunEvent, RunInfo, RunState
 from fccl.specs import RoundPlan
 from fccl.storage.files import read_whole, recover_folder, storage_errors, write_bytes, write_text
+from fccl.storage.locks import exclusive
 from fccl.storage.reading import read_value
 from fccl.storage.temporary import sweep
 
@@ -32,13 +36,33 @@ KEPT_ROUNDS = 2
 
 @dataclass(frozen=True)
 class RunFolder:
-    """`LOG_DIR` of one run."""
+    """`LOG_DIR` of one run: `RunFolder.at(Path("logs"))`."""
 
     paths: LogPaths
     journal: Journal
 
+    @classmethod
+    def at(cls, root: Path) -> Self:
+        """The folder with a journal of its own."""
+        paths = LogPaths(root)
+        return cls(paths, Journal(paths))
+
+    @contextmanager
+    def held(self, seen: RunInfo | None) -> Iterator[None]:
+        """This process's alone while the block runs. `seen` is the run that was found here, and decided by.
+
+        Raises `FederationError` when another process is at work here, or was since.
+        """
+        with exclusive(self.paths.lock, "another run", needed=False):
+            if self.info() != seen:
+                raise FederationError(
+                    f"another command has changed the run in {self.paths.root} meanwhile", hint="start this one again"
+                )
+            self.tidy()
+            yield
+
     def info(self) -> RunInfo | None:
-        """What run is here, if any."""
+        """The run that is here, if any."""
         return read_value(self.paths.run, RunInfo)
 
     def state(self) -> RunState | None:
@@ -48,7 +72,7 @@ class RunFolder:
     def archive(self) -> str | None:
         """Move the run that is here, finished or not, to `runs/<run id>`. Returns its id; None when there is none.
 
-        What lies there without a `run.json` that can be read is kept too, under the time.
+        A run whose `run.json` cannot be read is kept too, under the time.
         """
         info, entries = self.info(), self.paths.own_entries()
         if not entries:
@@ -63,7 +87,7 @@ class RunFolder:
         return name
 
     def tidy(self) -> None:
-        """Clear away what killed processes have left half-written. For who holds the folder's lock."""
+        """Clear away what killed processes have left half-written. Only the holder of the folder may."""
         with storage_errors(self.paths.root):
             recover_folder(self.paths.adapter)
         inner = (
@@ -79,19 +103,18 @@ class RunFolder:
         """Raises `StorageError` unless the folder still holds this run."""
         info = self.info()
         if info is None or info.run_id != run_id or not self.paths.state.is_file():
-            gone = (
-                f"{self.paths.root} no longer holds run {run_id}: somebody removed or replaced it while the run "
-                "was "
-                "at work"
+            gone = "somebody removed or replaced it while the run was at work"
+            raise StorageError(
+                f"{self.paths.root} no longer holds run {run_id}: {gone}",
+                hint="begin the run again; what has been written there since is not complete",
             )
-            raise StorageError(gone, hint="begin the run again; what has been written there since is not complete")
 
     def _archived_when(self, path: Path) -> int:
         """state.json first: what is half moved cannot be resumed. run.json last: until then the run is still here."""
         return {self.paths.state: 0, self.paths.run: 2}.get(path, 1)
 
     def start(self, info: RunInfo, plan: RoundPlan, adapter: Adapter, event: RunEvent | None = None) -> FederationState:
-        """Write what the run is, that it has begun, and what it starts from; `state.json` last.
+        """Write the run's identity, its first event and the adapter that it starts from; `state.json` last.
 
         Returns the state before round 0.
         """

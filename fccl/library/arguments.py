@@ -69,6 +69,7 @@ class FederationArguments(TypedDict, total=False):
     clients_per_round: int
     min_clients: int
     max_update_ratio: float
+    keep_updates_mb: int
     fed_rounds: int
 
 

@@ -19,9 +19,9 @@ from fccl.library.own_rules import require_named, require_unchanged
 from fccl.records.evaluation import EvaluationOptions
 from fccl.specs import DataSpec
 
-# What a resumed run may be told anew: folders, and how it waits for its clients.
+# What a resumed run may be told anew: folders, what it keeps, and how it waits for its clients.
 FREE_TO_CHANGE = frozenset(
-    {"data_dir", "log_dir", "evaluate", "track"}
+    {"data_dir", "log_dir", "evaluate", "track", "keep_updates_mb"}
     | {name for name, field in Settings.model_fields.items() if group_of(field) == "exchange"}
 )
 

@@ -1,7 +1,7 @@
 """Every file name of the system, formatted here and nowhere else."""
 
 from fccl.paths.exchange import ExchangeName, ExchangePaths
-from fccl.paths.folders import ComparePaths, DataPaths, KeyPaths, LogPaths, StatePaths
+from fccl.paths.folders import ComparePaths, DataPaths, KeptRoundPaths, KeyPaths, LogPaths, StatePaths
 from fccl.paths.names import ADAPTER, is_usable, of_earlier_versions
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "DataPaths",
     "ExchangeName",
     "ExchangePaths",
+    "KeptRoundPaths",
     "KeyPaths",
     "LogPaths",
     "StatePaths",

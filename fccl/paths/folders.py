@@ -125,6 +125,14 @@ class LogPaths:
         return self.root / "received"
 
     @property
+    def kept(self) -> Path:
+        """Updates as they arrived, by round; only the server reads and writes here."""
+        return self.root / "kept"
+
+    def kept_round(self, number: int) -> KeptRoundPaths:
+        return KeptRoundPaths(self.kept / f"round_{number}")
+
+    @property
     def evaluation_json(self) -> Path:
         return self.root / "evaluation.json"
 
@@ -175,13 +183,41 @@ class LogPaths:
             self.adapter,
             self.state,
         )
-        folders = (self.global_adapter(0).parent, self.client_adapter(0, "sft").parent, self.controls, self.received)
+        inner = (self.global_adapter(0).parent, self.client_adapter(0, "sft").parent)
+        folders = (*inner, self.controls, self.received, self.kept)
         shown = (self.evaluation_json, self.evaluation_markdown, self.report, self.tensorboard, self.wandb_mark)
         return (*fixed, *folders, *shown)
 
     def own_entries(self) -> list[Path]:
         """What a run has written directly into the folder, and nothing else that may lie there."""
         return sorted([path for path in self.all_entries() if path.exists()] + list(self.root.glob("status_*.json")))
+
+
+@dataclass(frozen=True)
+class KeptRoundPaths:
+    """A kept round: the updates as they arrived, and what the round began with."""
+
+    root: Path
+
+    @property
+    def inputs(self) -> Path:
+        return self.root / "round.json"
+
+    @property
+    def adapter(self) -> Path:
+        """The global adapter that the round began with."""
+        return self.root / f"adapter{ADAPTER}"
+
+    @property
+    def server_state(self) -> Path:
+        """The state of the aggregation rule before the round, when it carried any."""
+        return self.root / f"server_state{ADAPTER}"
+
+    def update(self, client_id: int, sha256: str) -> Path:
+        return self.root / f"update_{client_id}_{sha256[:16]}{ADAPTER}"
+
+    def control(self, client_id: int, sha256: str) -> Path:
+        return self.root / f"control_{client_id}_{sha256[:16]}{ADAPTER}"
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,14 @@ class ExcludedClient(Value):
     reason: str
 
 
+class ArrivedUpdate(Value):
+    """A client's update as it arrived: the SHA-256 of its file, and of its control variate's file under SCAFFOLD."""
+
+    client_id: int
+    sha256: str
+    control_sha256: str = ""
+
+
 class Verification(Value):
     """What the server's own examples said of a round's updates. The tuples run over the record's `clients`; `None` is a
     loss that is not finite.
@@ -124,6 +132,7 @@ class RoundRecord(Value):
     scores: tuple[float, ...]  # what the weights were made of: docs/contribution.md has each source's formula
     contributions: tuple[Contribution, ...]
     excluded: tuple[ExcludedClient, ...] = ()
+    arrived: tuple[ArrivedUpdate, ...] = ()  # all that answered the task, also if excluded later; not in old records
     effective_clients: float = Field(ge=1)  # 1 / sum of squared weights
     validation: Validation | None = Field(default=None, validation_alias=_VALIDATION)
     verification: Verification | None = None  # with a source that the server verifies

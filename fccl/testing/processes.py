@@ -14,15 +14,15 @@ from typing import Any
 
 import torch
 
+from fccl.federation.run import Run
 from fccl.federation.run_folder import RunFolder
 from fccl.messages import Learner
-from fccl.paths import ExchangePaths, LogPaths
-from fccl.records.journal import Journal
-from fccl.records.run import RunInfo
+from fccl.paths import ExchangePaths
 from fccl.specs import ExchangeSpec
 from fccl.testing.toy import START, ToyLearner, federation, shard
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.server import ExchangeTransport
+from fccl.transports.protocol import RunIdentity
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["torch", "fccl.testing.processes"])
@@ -44,18 +44,13 @@ def client(root: Path, client_id: int, learner: Learner | None = None, **changes
 def orchestrator(root: Path, logs: Path, clients: int, rounds: int, pause_s: float = 0.0) -> None:
     """An orchestrator process's work: start the run or go on with it, commit every round, say that it is done."""
     torch.set_num_threads(1)
-    fed = federation(clients, rounds)
-    folder = RunFolder(LogPaths(logs), Journal(LogPaths(logs)))
+    fed, folder = federation(clients, rounds), RunFolder.at(logs)
+    run = Run(fed, folder, lambda: START.adapter, identity=RunIdentity(fed.run_id))
     spec = exchange_spec(clients, stale_s=600.0, timeout_s=600.0)
     with ExchangeTransport(ExchangePaths(root), spec, folder.paths.received) as transport:
-        info = RunInfo(run_id=fed.run_id, created=0.0, settings={}, data_sha256="", versions={})
-        state = folder.resume(fed.plan) if folder.state() else folder.start(info, fed.plan, START.adapter)
-        for result in fed.run(state, transport):
-            folder.commit(result, fed.plan)
-            state = result.state
+        for _ in run.rounds(transport, resume=folder.state() is not None):
             time.sleep(pause_s)
-        state.adapter.save(folder.paths.global_final)
-        transport.finish(fed.run_id, state.next_round, state.adapter)
+        run.finish(transport)
 
 
 @contextmanager

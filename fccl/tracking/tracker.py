@@ -1,4 +1,4 @@
-"""What a tracker is told, and a follower that passes it on without ever ending the run.
+"""`Tracker`: where a run's figures go beside its logs. `Follower` passes them on and never ends the run.
 
 A tracker may be told a round again (a run that was killed and resumed tells all of them): it must then hold it once.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -19,6 +19,7 @@ from fccl.paths import LogPaths
 from fccl.records.evaluation import EvaluationReport
 from fccl.records.run import ClientMetrics, RoundRecord, RunEvent, RunInfo, Validation
 from fccl.storage.reading import read_records
+from fccl.tracking.listener import Past, RunListener
 
 Kind = Literal["none", "tensorboard", "mlflow", "wandb"]
 Status = Literal["finished", "interrupted", "failed"]
@@ -76,9 +77,9 @@ def tracker_for(kind: Kind, paths: LogPaths) -> Tracker:
 
 
 @dataclass
-class GuardedTracker:
-    """Tells a tracker of a run. As a context manager it ends the tracker with the block, with the status that follows
-    from how the block ends.
+class GuardedTracker(RunListener):
+    """The listener that tells a tracker of a run. As a context manager it ends the tracker with the block, with the
+    status that follows from how the block ends.
 
     A tracker that fails is left alone from then on, with one line to `tell`; the run and its logs go on.
     """
@@ -111,13 +112,11 @@ class GuardedTracker:
             raise SettingsError(f"the tracker does not open: {_reason(error)}", hint=way_out) from error
         self._open = True
 
-    def resumed(
-        self, info: RunInfo, base: Validation | None, rounds: Iterable[tuple[RoundRecord, Sequence[ClientMetrics]]]
-    ) -> None:
+    def resumed(self, info: RunInfo, base: Validation | None, past: Past, next_round: int) -> None:
         """Open the tracker for a run that goes on, and tell it all rounds so far."""
         self._open = True
         self._pass_on(lambda: self.tracker.started(info, base))
-        for record, metrics in rounds:
+        for record, metrics in past:
             self.round(record, metrics)
 
     def round(self, record: RoundRecord, metrics: Sequence[ClientMetrics]) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from fccl.apps.data_screen import DataScreen, show_manifest, topic_table
 from fccl.apps.main import main
-from fccl.apps.prepare import DataScreen, show_manifest, topic_table
 from fccl.config import load_settings
 from fccl.data.in_use import prepare_anew
 from fccl.data.shards import read_manifest

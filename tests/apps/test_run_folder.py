@@ -14,14 +14,13 @@ from transformers import AutoModelForCausalLM
 from fccl.adapters.adapter import load_adapter
 from fccl.apps import orchestrator
 from fccl.apps.console import plain_console
-from fccl.apps.evaluate import own_data
 from fccl.apps.main import main
-from fccl.apps.run import held
 from fccl.config import load_settings
 from fccl.data.in_use import data_in_use
 from fccl.data.prepare import prepare
 from fccl.data.shards import read_manifest
 from fccl.errors import DIVERGED, LOWER_RATE, FederationError, StorageError, TrainingError
+from fccl.federation.run_evaluation import own_data
 from fccl.federation.run_folder import RunFolder
 from fccl.library.narrow import data_spec, settled
 from fccl.model.loading import load_model
@@ -221,10 +220,10 @@ def test_a_run_that_changed_while_a_command_began_is_left_alone(data):
     folder = begun(load_settings({"num_clients": "3"}), data)
     with (
         pytest.raises(FederationError, match="another command has changed the run in logs meanwhile"),
-        held(folder, None),
+        folder.held(None),
     ):
         pass
-    with held(folder, folder.info()):
+    with folder.held(folder.info()):
         pass
 
 

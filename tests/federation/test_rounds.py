@@ -27,8 +27,8 @@ class Shuffled(InProcessTransport):
         super().__init__(learner, shard)
         self.random = random.Random(seed)
 
-    def fit(self, task, client_ids):
-        answers = list(super().fit(task, client_ids))
+    def ask(self, task, client_ids):
+        answers = list(super().ask(task, client_ids))
         self.random.shuffle(answers)
         yield from answers
 
@@ -40,8 +40,8 @@ class Edited(InProcessTransport):
         super().__init__(ToyLearner(), shard)
         self.edit = edit
 
-    def fit(self, task, client_ids):
-        for answer in super().fit(task, client_ids):
+    def ask(self, task, client_ids):
+        for answer in super().ask(task, client_ids):
             yield from self.edit(answer)
 
 

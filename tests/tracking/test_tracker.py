@@ -82,7 +82,7 @@ def test_one_that_does_not_open_ends_the_command_before_the_run(told):
 def test_a_run_that_goes_on_does_so_without_it(told):
     tracker, said = Recorder("started"), []
     with GuardedTracker(tracker, said.append) as follower:
-        follower.resumed(told.info, BASE, told.rounds(2))
+        follower.resumed(told.info, BASE, list(told.rounds(2)), 2)
         follower.round(*told.rounds()[2])
     assert len(tracker.heard) == len(said) == 1
 
@@ -90,7 +90,7 @@ def test_a_run_that_goes_on_does_so_without_it(told):
 def test_a_resumed_run_tells_all_rounds(told):
     tracker = Recorder()
     with GuardedTracker(tracker, print) as follower:
-        follower.resumed(told.info, BASE, told.rounds(2))
+        follower.resumed(told.info, BASE, list(told.rounds(2)), 2)
         follower.round(*told.rounds()[2])
     assert [what for call, what in tracker.heard if call == "round"] == [0, 1, 2]
 

@@ -5,9 +5,10 @@ from rich.console import Console
 
 from fccl.adapters.adapter import Adapter
 from fccl.adapters.torch_files import torch_bytes
-from fccl.apps.evaluate import evaluate_run, show, write_report
+from fccl.apps.evaluation_screen import EvaluationScreen, show
 from fccl.data.examples import PreferencePair, SftExample, write_examples
 from fccl.errors import DataError, SettingsError
+from fccl.federation.run_evaluation import evaluate_run, write_report
 from fccl.paths import DataPaths, LogPaths, of_earlier_versions
 from fccl.records.evaluation import EvaluationOptions, EvaluationReport
 from fccl.storage.files import write_bytes
@@ -39,7 +40,7 @@ def adapters(model):
 
 def evaluate(model, folders, options=OPTIONS, console=None, shares=None, wanted=None):
     console = console or Console(file=io.StringIO(), width=80)
-    report = evaluate_run(model, wanted or adapters(model), *folders, options, console, shares or {})
+    report = evaluate_run(model, wanted or adapters(model), *folders, options, shares or {}, EvaluationScreen(console))
     write_report(folders[1], report)
     return report
 

@@ -2,29 +2,22 @@
 left half-written.
 """
 
-import io
 import os
 import shutil
 from contextlib import suppress
 
 import pytest
-from rich.console import Console
 
-from fccl.apps import run as run_module
-from fccl.apps.orchestrator import standing
-from fccl.apps.run import Run, held
-from fccl.config import load_settings
-from fccl.data.prepare import prepare
-from fccl.data.shards import read_manifest
+from fccl.errors import FederationError
+from fccl.federation.kept_rounds import kept_round, kept_rounds
+from fccl.federation.run import Run
 from fccl.federation.run_folder import RunFolder
-from fccl.paths import DataPaths, LogPaths
-from fccl.records.journal import Journal
-from fccl.records.run import Validation
-from fccl.storage.files import new_folder, replace_folder, sha256_of, write_text
-from fccl.storage.reading import read_rows
+from fccl.paths import LogPaths
+from fccl.records.run import RunEvent, Validation
+from fccl.storage.files import new_folder, replace_folder, write_text
+from fccl.storage.reading import read_records, read_rows
 from fccl.storage.temporary import is_temporary
-from fccl.testing.toy import START, ToyLearner, shard
-from fccl.tracking.tracker import GuardedTracker, NoTracker
+from fccl.testing.toy import START, ToyLearner, federation, shard
 from fccl.transports.in_process import InProcessTransport
 
 BASE = Validation(loss=5.0, examples=3)
@@ -63,85 +56,41 @@ class Kills:
         self.seen, self.at = 0, at
 
 
-class Cards:
-    """As much of a card as is needed."""
-
-    def __init__(self, *of):
-        pass
-
-    def adapter(self, adapter):
-        return "card"
-
-
-class Model:
-    """As much of a model as a run asks for."""
-
-    made_of = ()
-
-    def initial_adapter(self, seed):
-        return START.adapter
-
-
-class ToyRun(Run):
-    """A run of the toy federation, which writes as every run does."""
-
-    def __post_init__(self):
-        self.plan = self.settings.round_plan()
-        self.aggregation = run_module.aggregation_rule(self.settings)
-        self.data = DataPaths(self.settings.data_dir)
-        self.data_sha256, self.run_id = sha256_of(self.data.manifest), os.urandom(4).hex()
-        self.round, self.created = 0, 1.0
-        self.follower = GuardedTracker(self.tracker, self.tell)
-        self.validator = lambda phase, adapter, reference: BASE
-
-
-def save(model, adapter, folder, card):
+def save(adapter, folder):
     with new_folder(folder) as new:
         write_text(new / "README.md", adapter.sha256)
         replace_folder(new, folder)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    from fccl.library.narrow import data_spec
+class Command:
+    """Starts again and again, as an orchestrator is: it begins a run, goes on with it, or does nothing more."""
 
-    paths = DataPaths(tmp_path_factory.mktemp("data"))
-    prepare(
-        data_spec(load_settings({"max_sft_examples": "300", "max_va_examples": "150", "num_clients": str(CLIENTS)})),
-        paths,
-    )
-    return paths
+    def __init__(self, root):
+        self.logs = LogPaths(root)
+
+    def __call__(self, seed=7):
+        folder = RunFolder.at(self.logs.root)
+        info, state = folder.info(), folder.state()
+        same = info is not None and state is not None and info.settings == {"seed": str(seed)}
+        if same and state.finished and finished(self.logs):
+            return
+        fed = federation(CLIENTS, ROUNDS // 2)
+        object.__setattr__(fed, "plan", fed.plan.model_copy(update={"seed": seed}))
+        object.__setattr__(fed, "validate", lambda phase, adapter, reference: BASE)
+        with folder.held(folder.info()):
+            run = Run(fed, folder, lambda: START.adapter, settings={"seed": str(seed)}, export=save)
+            transport = InProcessTransport(ToyLearner(), shard)
+            list(run.rounds(transport, resume=same))
+            run.finish(transport)
+
+
+def finished(logs):
+    return bool(read_records(logs.progress, RunEvent, lambda row: row.get("event") == "finished"))
 
 
 @pytest.fixture
-def command(data, tmp_path, monkeypatch):
-    """What an orchestrator does when it is started: begin a run, go on with it, or nothing more."""
-    monkeypatch.setattr(run_module, "save_peft", save)
-    monkeypatch.setattr(run_module, "CardWriter", Cards)
-    given = {"num_clients": CLIENTS, "fed_rounds": ROUNDS // 2, "contribution_source": "data_size", "evaluate": False}
-    settings = load_settings(given | {"data_dir": str(data.root), "log_dir": str(tmp_path / "logs")})
-    manifest = read_manifest(data).model_copy(
-        update={
-            "topics_by_client": {
-                phase: tuple((len(shard(client).sft),) for client in range(CLIENTS)) for phase in ("sft", "va")
-            }
-        }
-    )
-
-    def start(new=False, seed=0):
-        wanted = settings.model_copy(update={"seed": seed})
-        paths, console = LogPaths(settings.log_dir), Console(file=io.StringIO())
-        folder = RunFolder(paths, Journal(paths))
-        here = "other" if new else standing(folder, wanted)
-        if here == "finished":
-            return
-        with held(folder, folder.info()):
-            run = ToyRun(wanted, console, folder, Model(), manifest, "again", NoTracker())
-            state = run.conduct(InProcessTransport(ToyLearner(), shard), here == "unfinished")
-            run.finish(state)
-
-    start.settings, start.logs = settings, LogPaths(settings.log_dir)
-    return start
+def command(tmp_path):
+    return Command(tmp_path / "logs")
 
 
 def require_whole(logs, expected):
@@ -157,6 +106,10 @@ def require_whole(logs, expected):
     lines = [(row["round"], row["client_id"]) for row in read_rows(logs.client_metrics)]
     assert sorted(lines) == [(number, client) for number in range(ROUNDS) for client in range(CLIENTS)]
     assert (logs.global_final.read_bytes(), (logs.adapter / "README.md").read_text()) == expected
+    assert kept_rounds(logs) == tuple(range(ROUNDS))
+    for number in range(ROUNDS):
+        kept = kept_round(logs, number)
+        assert [update.adapter.load().form for update in kept.updates()] == [kept.adapter.form] * CLIENTS
     left = [path.name for path in logs.root.rglob("*") if is_temporary(path.name) or path.name.endswith(".old")]
     assert left == []
 
@@ -214,7 +167,7 @@ def test_a_run_killed_while_it_goes_on_is_whole(command, monkeypatch):
 def test_a_run_killed_while_an_earlier_one_is_archived_mixes_nothing(command, monkeypatch):
     """The earlier run is whole in the archive, the new one is whole, whichever write was the last."""
     kills, logs = Kills(monkeypatch), command.logs
-    command(seed=1)
+    command(seed=8)
     earlier = whole(logs)
     before = logs.root.with_name("before")
     os.rename(logs.root, before)
@@ -239,7 +192,7 @@ def test_a_run_killed_while_an_earlier_one_is_archived_mixes_nothing(command, mo
 def test_a_half_archived_run_is_not_resumed(command, monkeypatch):
     kills, logs = Kills(monkeypatch), command.logs
     command()
-    folder = RunFolder(logs, Journal(logs))
+    folder = RunFolder.at(logs.root)
     entries = len(logs.own_entries())
     before = logs.root.with_name("before")
     os.rename(logs.root, before)
@@ -251,7 +204,8 @@ def test_a_half_archived_run_is_not_resumed(command, monkeypatch):
             folder.archive()
         kills.begin()
         if not logs.state.is_file():
-            assert standing(folder, command.settings) == "other"
+            with pytest.raises(FederationError, match="holds no run to resume"):
+                folder.resume(federation(CLIENTS, ROUNDS // 2).plan)
         else:
             assert len(logs.own_entries()) == entries
     folder.archive()

@@ -1,0 +1,236 @@
+"""`Run`: a federation in a log folder, round by round. It begins or goes on, commits, finishes, and says how it ended.
+
+    run = Run(federation, RunFolder.at(Path("logs")), lambda: model.initial_adapter(42))
+    with transport:
+        for result in run.rounds(transport):
+            print(result.record.round, result.record.validation)
+        run.finish(transport)
+
+A loop that is left early leaves a run that can be resumed: `run.rounds(transport, resume=True)` goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from fccl import __version__
+from fccl.adapters.adapter import Adapter
+from fccl.errors import FcclError, FederationError, StorageError
+from fccl.federation.keeper import USUAL_MB, Keeper
+from fccl.federation.rounds import Federation, FederationState, RoundResult
+from fccl.federation.run_folder import RunFolder
+from fccl.messages import ClientUpdate
+from fccl.paths import DataPaths
+from fccl.records.evaluation import EvaluationReport
+from fccl.records.run import ClientMetrics, ClientStatus, EventName, RunEvent, RunInfo, Validation
+from fccl.specs import RoundPlan
+from fccl.storage.files import sha256_of, write_bytes
+from fccl.tracking.listener import RunListener, Stop
+from fccl.tracking.tracker import base_so_far, rounds_so_far
+from fccl.transports.protocol import Listener, RunIdentity, Transport
+
+PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy")  # whose versions a run writes down
+
+
+def new_run() -> RunIdentity:
+    """A name for a run that begins now."""
+    return RunIdentity(time.strftime("%Y%m%d-%H%M%S-") + os.urandom(2).hex(), time.time())
+
+
+@dataclass(eq=False)
+class Run:
+    """One run and all that it writes, whatever carries its tasks.
+
+    `federation` has the rules, the clients' training and the validation; its `run_id`, `on_answer` and `keep_control`
+    become this run's. `start` gives the adapter of round 0. `data` is where prepared data lies that must not change
+    meanwhile, if there is any. `export` writes the final adapter in another form, to the folder that it is given.
+    """
+
+    federation: Federation
+    folder: RunFolder
+    start: Callable[[], Adapter]
+    listener: RunListener = field(default_factory=RunListener)
+    data: DataPaths | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)  # written down, and never read here
+    rules: Mapping[str, str] = field(default_factory=dict)  # somebody's own, with their files' hashes
+    identity: RunIdentity = field(default_factory=new_run)
+    export: Callable[[Adapter, Path], None] | None = None
+    keep_updates_mb: int = USUAL_MB
+    state: FederationState | None = field(default=None, init=False)  # after the last complete round
+
+    def __post_init__(self) -> None:
+        self._data_sha256 = sha256_of(self.data.manifest) if self.data else ""
+        self._keeper = Keeper(self.folder.paths, self.keep_updates_mb, self.listener.told)
+
+    @property
+    def plan(self) -> RoundPlan:
+        """How many rounds, and how many clients in each."""
+        return self.federation.plan
+
+    def rounds(self, transport: Transport, resume: bool = False) -> Generator[RoundResult, None, None]:
+        """All rounds of a new run, or with `resume` those that are left of the one in the folder. Each is on the disk
+        before it is given.
+
+        Raises `FederationError` where there is nothing to resume, or a round has too few good updates.
+        """
+        self.state = self._resumed() if resume else self._started()
+        transport.begin(self.identity, Listener(self._heard, self.listener.told))
+        with self._how_it_stopped():
+            for result in self._federation().run(self.state, transport):
+                self._commit(result)
+                yield result
+
+    def finish(self, transport: Transport) -> Adapter:
+        """Tell the clients that the run is done and write the final adapter. Returns it.
+
+        Raises `FederationError` before the run has begun, `StorageError` when it or its data are no longer there.
+        """
+        if self.state is None:
+            raise FederationError("the run has not begun", hint="iterate over its rounds first")
+        adapter = self.state.adapter
+        transport.finish(self.identity.run_id, self.state.next_round, adapter)
+        adapter.save(self.folder.paths.global_final)
+        if self.export is not None:
+            self.export(adapter, self.folder.paths.adapter)
+        self.require_here()
+        self._event("finished")
+        self.listener.finished()
+        return adapter
+
+    def evaluated(self, report: EvaluationReport) -> None:
+        """The run is evaluated, and the report is about to be written: once that is there it is not made again.
+
+        Raises `StorageError` when the run or its data are no longer there.
+        """
+        self.require_here()
+        self.listener.evaluated(report)
+
+    def require_here(self) -> None:
+        """Raises `StorageError` unless the run and its data are where they were."""
+        self.folder.require_here(self.identity.run_id)
+        if self.data is not None and sha256_of(self.data.manifest) != self._data_sha256:
+            raise StorageError(
+                f"the data in {self.data.root}/ was changed while the run was at work",
+                hint="prepare it again with the run's settings",
+            )
+
+    def _federation(self) -> Federation:
+        return replace(
+            self.federation,
+            run_id=self.identity.run_id,
+            on_answer=self.listener.answer,
+            keep_control=self.folder.keep_control,
+        )
+
+    def _started(self) -> FederationState:
+        """Begin a new run; one that was here moves to `runs/`."""
+        if earlier := self.folder.archive():
+            self.listener.told(f"The run that was here is kept in {self.folder.paths.archive / earlier}/.")
+        adapter, validate = self.start(), self.federation.validate
+        # before the run is there to be resumed, so that a kill does not lose it
+        base = validate("sft", adapter, None) if validate else None
+        info = self._info()
+        if self.data is not None:
+            write_bytes(self.folder.paths.manifest, self.data.manifest.read_bytes())
+        state = self.folder.start(info, self.plan, adapter, self._record("started", validation=base))
+        self.listener.started(info, base)
+        self.listener.told(self._keeper.promise(adapter, self.plan))
+        return state
+
+    def _resumed(self) -> FederationState:
+        """Go on with the run that is here."""
+        info = self.folder.info()
+        if info is None or info.data_sha256 != self._data_sha256:
+            raise FederationError(
+                "the data was prepared anew since the run began",
+                hint="prepare it with the run's settings, or start a new run",
+            )
+        self.identity = RunIdentity(info.run_id, info.created)
+        self.state = state = self.folder.resume(self.plan)
+        self._keeper.tidy(state.next_round)
+        self._event("resumed")
+        past = list(rounds_so_far(self.folder.paths))
+        self.listener.resumed(info, base_so_far(self.folder.paths), past, state.next_round)
+        return state
+
+    def _commit(self, result: RoundResult) -> None:
+        """Everything of a round, and last that it is complete."""
+        self.folder.require_here(self.identity.run_id)
+        self._keeper.keep(result)
+        metrics = [_metrics(update, result.inputs.task.adapter) for update in result.updates]
+        for line in metrics:
+            self.folder.journal.write(line)
+        self.folder.commit(result, self.plan)
+        self.state = result.state
+        self.listener.round(result.record, metrics)
+
+    @contextmanager
+    def _how_it_stopped(self) -> Iterator[None]:
+        try:
+            yield
+        except (KeyboardInterrupt, GeneratorExit):  # the latter of a loop that was left
+            if self._complete < self.plan.total_rounds:
+                self._stopped("interrupted")
+            raise
+        except FcclError as error:
+            self._stopped("failed", str(error), error.resumable)
+            raise
+
+    def _stopped(self, event: EventName, message: str = "", resumable: bool = True) -> None:
+        with suppress(FcclError):  # the disk may be the very reason
+            self.folder.require_here(self.identity.run_id)
+            self._event(event, message)
+        can_go_on = resumable and self.folder.info() is not None
+        self.listener.stopped(Stop(self._complete, self.plan.total_rounds, can_go_on))
+
+    def _heard(self, status: ClientStatus) -> None:
+        self.listener.status(status)
+        self.folder.journal.heartbeat(status)
+
+    @property
+    def _complete(self) -> int:
+        return self.state.next_round if self.state else 0
+
+    def _info(self) -> RunInfo:
+        return RunInfo(
+            run_id=self.identity.run_id,
+            created=self.identity.created,
+            settings=dict(self.settings),
+            data_sha256=self._data_sha256,
+            rules=dict(self.rules),
+            versions={"fccl": __version__, "python": platform.python_version()}
+            | {name: version(name) for name in PACKAGES},
+        )
+
+    def _event(self, event: EventName, message: str = "") -> None:
+        self.folder.journal.write(self._record(event, message))
+
+    def _record(self, event: EventName, message: str = "", validation: Validation | None = None) -> RunEvent:
+        return RunEvent(
+            event=event,
+            run_id=self.identity.run_id,
+            time=time.time(),
+            round=self._complete,
+            message=message,
+            validation=validation,
+        )
+
+
+def _metrics(update: ClientUpdate, before: Adapter) -> ClientMetrics:
+    return ClientMetrics(
+        run_id=update.run_id,
+        time=time.time(),
+        round=update.round,
+        phase=update.phase,
+        client_id=update.client_id,
+        **update.contribution.model_dump(),
+        **update.report.model_dump(),
+        update_norm=update.change_from(before),
+    )

@@ -1,0 +1,167 @@
+"""A run's global adapters, and its clients' last updates, on the test split; and the report in its files.
+
+report = evaluate_run(model, run_adapters(logs), data, logs, options, topic_counts(manifest))
+write_report(logs, report)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from fccl.adapters.adapter import Adapter, adapter_file, load_adapter
+from fccl.data.examples import PreferencePair, SftExample, read_examples
+from fccl.data.shards import read_manifest, require_unchanged
+from fccl.errors import DataError, FederationError, SettingsError
+from fccl.evaluation.bootstrap import Bootstrap
+from fccl.evaluation.by_client import evaluate_client
+from fccl.evaluation.comparison import compare_all
+from fccl.evaluation.suite import Evaluated, EvaluationSplit, evaluate_model, subset, summarise
+from fccl.model.language_model import LanguageModel
+from fccl.model.scoring import Progress, no_progress
+from fccl.paths import DataPaths, LogPaths
+from fccl.records.evaluation import ClientEvaluation, EvaluationOptions, EvaluationReport
+from fccl.records.manifest import Manifest
+from fccl.records.run import RunInfo
+from fccl.specs import PHASES, Phase, named_seed
+from fccl.storage.files import sha256_of, write_text
+from fccl.view.evaluation_markdown import to_markdown
+
+TopicShares = Mapping[int, Mapping[str, float]]  # client -> topic -> its share, or count, in the client's SFT data
+
+
+class EvaluationListener:
+    """Hears how far an evaluation is. This one does nothing with it."""
+
+    @contextmanager
+    def evaluating(self, models: int) -> Iterator[Callable[[str], Progress]]:
+        """Entered while so many models are evaluated. Gives a function from a model's name to its progress."""
+        yield lambda name: no_progress
+
+    def told(self, line: str) -> None:
+        """A line that a person should read."""
+
+
+SILENT = EvaluationListener()
+
+
+def run_adapters(logs: LogPaths) -> dict[str, Adapter | None]:
+    """The global adapters that a run has so far, by name; the base model is None.
+
+    Raises `FederationError` when no phase is finished.
+    """
+    files = {"SFT": logs.global_sft, "FedVA": logs.global_final}
+    found = {name: load_adapter(path) for name, path in files.items() if adapter_file(path).is_file()}
+    if not found:
+        raise FederationError(
+            f"{logs.root} has no finished phase to evaluate", hint="`fccl run --resume` goes on with the run"
+        )
+    return {"base": None, **found}
+
+
+def own_data(data: DataPaths, info: RunInfo) -> Manifest:
+    """The manifest of the data that the run was made with. Another test split may hold what its clients have trained
+    on, so it is refused.
+
+    Raises `DataError`, or `StorageError` when a file is not what it was.
+    """
+    manifest = read_manifest(data)
+    if sha256_of(data.manifest) != info.data_sha256:
+        way = "prepare it again with the run's settings, or name the folder with the run's own data with --data-dir"
+        raise DataError(
+            f"the data in {data.root}/ is not what run {info.run_id} was made with: its test split may hold the "
+            "run's training data",
+            way,
+        )
+    require_unchanged(data, manifest, [data.server_split("test", phase) for phase in PHASES])
+    return manifest
+
+
+def evaluate_run(
+    model: LanguageModel,
+    adapters: Mapping[str, Adapter | None],
+    data: DataPaths,
+    logs: LogPaths,
+    options: EvaluationOptions,
+    topic_shares: TopicShares,
+    listener: EvaluationListener = SILENT,
+) -> EvaluationReport:
+    """Evaluate every adapter (None is the base model) on the test split; the last one is the global model that clients
+    are held against.
+
+    Raises `DataError` when the test split is not there, `SettingsError` when nothing is left.
+    """
+    wanted = {name: adapter for name, adapter in adapters.items() if adapter is not None or not options.skip_base}
+    if not wanted:
+        raise SettingsError(
+            "nothing to evaluate but the base model, and --skip-base leaves it out", hint="use `fccl run` first"
+        )
+    own, split = _client_adapters(logs, options.per_client, listener), _test_split(data, options)
+    boot = Bootstrap(options.bootstrap_samples, named_seed(options.seed, "bootstrap"))
+    with listener.evaluating(len(wanted) + len(own)) as listen:
+        models = [
+            evaluate_model(model, name, adapter, split, options, listen(name)) for name, adapter in wanted.items()
+        ]
+        figures, clients = options.model_copy(update={"gen_samples": 0}), []
+        for client_id, (phase, adapter) in own.items():
+            name = f"client {client_id}"
+            alone = evaluate_model(model, name, adapter, split, figures, listen(name))
+            clients.append(evaluate_client(client_id, phase, alone, models[-1], topic_shares.get(client_id, {}), boot))
+    return _report(model.spec.name, models, clients, options, boot)
+
+
+def write_report(logs: LogPaths, report: EvaluationReport) -> None:
+    """Write `evaluation.md`, and last `evaluation.json`, which says that the run is evaluated."""
+    write_text(logs.evaluation_markdown, to_markdown(report))
+    write_text(logs.evaluation_json, report.model_dump_json(indent=2) + "\n")
+
+
+def topic_counts(manifest: Manifest) -> TopicShares:
+    """How many SFT examples of each topic each client holds."""
+    return {
+        client: dict(zip(manifest.topics, counts, strict=True))
+        for client, counts in enumerate(manifest.topics_by_client["sft"])
+    }
+
+
+def _client_adapters(
+    logs: LogPaths, client_ids: Sequence[int], listener: EvaluationListener
+) -> dict[int, tuple[Phase, Adapter]]:
+    """Each client's last update: of VA where there is one, else of SFT. A client without any is named and passed
+    over.
+    """
+    phases: tuple[Phase, ...] = ("va", "sft")
+    found: dict[int, tuple[Phase, Adapter]] = {}
+    for client_id in client_ids:
+        phase = next((phase for phase in phases if adapter_file(logs.client_adapter(client_id, phase)).is_file()), None)
+        if phase is None:
+            listener.told(f"client {client_id} has no update in {logs.root}: left out")
+        else:
+            found[client_id] = phase, load_adapter(logs.client_adapter(client_id, phase))
+    return found
+
+
+def _test_split(data: DataPaths, options: EvaluationOptions) -> EvaluationSplit:
+    return EvaluationSplit(
+        subset(read_examples(data.server_split("test", "sft"), SftExample), options.max_sft, options.seed),
+        subset(read_examples(data.server_split("test", "va"), PreferencePair), options.max_va, options.seed),
+    )
+
+
+def _report(
+    model_name: str,
+    models: Sequence[Evaluated],
+    clients: Sequence[ClientEvaluation],
+    options: EvaluationOptions,
+    boot: Bootstrap,
+) -> EvaluationReport:
+    return EvaluationReport(
+        model=model_name,
+        sft_examples=len(models[0].split.sft),
+        va_pairs=len(models[0].split.va),
+        truncated=models[0].truncated,
+        options=options,
+        models=tuple(summarise(one, boot) for one in models),
+        comparisons=compare_all(models, boot),
+        clients=tuple(clients),
+    )

@@ -1,0 +1,38 @@
+"""`kept/round_R/round.json`: what the result of a round follows from, beside its record in `progress.jsonl`.
+
+The updates' files are named by hash in the round's own record (`fccl.records.run.ArrivedUpdate`).
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from fccl.records.run import Contribution, MedianNorms, TrainingReport
+from fccl.specs import ModelSpec, TrainSpec, Value
+
+
+class KeptUpdate(Value):
+    """One client's answer, without the numbers of its update."""
+
+    client_id: int = Field(ge=0)
+    rank: int = Field(ge=0)  # directions that it trained; 0 of an adapter without LoRA factors
+    contribution: Contribution
+    report: TrainingReport
+    change_norm: float | None
+    control_norm: float | None
+
+
+class KeptInputs(Value):
+    """A round's task, its state before, and who answered. Hashes are of files' bytes."""
+
+    run_id: str
+    round: int = Field(ge=0)
+    model: ModelSpec
+    train: TrainSpec
+    seed: int
+    adapter_sha256: str  # of the file: the adapter that the round began with
+    reference_sha256: str = ""  # `Adapter.sha256` of the reference, in VA rounds
+    server_sha256: str = ""  # of the file: the aggregation rule's state before; empty when it carried none
+    norms: MedianNorms  # before the round
+    examples: tuple[int, ...] = ()  # places in the validation split of those that the weights were made from
+    updates: tuple[KeptUpdate, ...]
