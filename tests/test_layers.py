@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fccl"
 
 # From the top down; a name stands for the module or for the whole folder. CONTRIBUTING's table has the same rows.
+_SETTINGS = ("presets", "registry", "config")
 STOREYS = (
     ("apps", "__main__"),
     ("pages", "library"),
@@ -22,7 +23,7 @@ STOREYS = (
     ("view", "model", "messages"),
     ("aggregation", "data"),
     ("adapters", "records", "keys"),
-    ("errors", "specs", "phases", "plain_text", "paths", "words", "tables", "storage", "presets", "registry", "config"),
+    (*("errors", "specs", "phases", "plain_text", "paths", "words", "tables", "png"), "storage", *_SETTINGS),
 )
 GROUND = STOREYS[-1]  # the one storey with an order of its own: each may import those that stand before it
 # The lowest storey that may import it.
@@ -32,7 +33,7 @@ HEAVY = {
     "peft": 4,
     "datasets": 3,
     "sklearn": 3,
-    "matplotlib": 3,
+    "vl_convert": 1,
     "pandas": 4,
     "altair": 4,
     "streamlit": 8,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,13 +19,10 @@ from fccl.aggregation.vectors import gram, one_thread, squared_distances
 SMOOTHING = 1e-6
 MAX_STEPS = 1000
 TOLERANCE = 1e-9  # of the harmonic mean distance
-NEWTON_EVERY = 10  # steps
-SEEN = 1e-12  # of the largest curvature
 
 
 class GeometricMedian(Reweighing):
-    """argmin_v sum_i w_i ‖v - u_i‖ by the smoothed Weiszfeld algorithm (RFA, Pillutla et al. 2022), with a Newton step
-    now and then.
+    """argmin_v sum_i w_i ‖v - u_i‖ by the smoothed Weiszfeld algorithm (RFA, Pillutla et al. 2022).
 
     Withstands bad updates that hold less than half of the weight.
     """
@@ -41,25 +37,19 @@ class GeometricMedian(Reweighing):
 @one_thread()
 def geometric_median(inner: Tensor, weights: Sequence[float]) -> tuple[float, ...]:
     """The weights s with v = sum_i s_i u_i, >= 0 with sum 1: s_i ← w_i / max(smoothing, ‖v - u_i‖), divided by their
-    sum, until v stands still.
+    sum, until v stands still or `MAX_STEPS` are made.
 
     v never leaves the updates' hull, so all distances follow from the inner products (n, n), and the updates themselves
-    are read once, however many steps it takes. Where the median meets or nearly meets an update these steps are slow
-    (Kuhn 1973). So every tenth starts from where Newton's method would go, or from the nearest update, if it ends lower
-    there.
+    are read once, however many steps it takes. Where the median nearly meets an update the steps are slow (Kuhn 1973):
+    the total distance is then within 2e-4 of the least one, elsewhere it is the least to float64's last digits.
     """
     total_distance = _TotalDistance(inner, torch.tensor(weights, dtype=torch.float64))
     shares = _divided(
         total_distance.prior / _median_distances(inner, total_distance.prior).maximum(total_distance.least)
     )
-    for step in range(1, MAX_STEPS + 1):
+    for _ in range(MAX_STEPS):
         pulls = total_distance.pulls(shares)
         new = _divided(pulls)
-        if step % NEWTON_EVERY == 0:
-            others = (total_distance.newton(shares), total_distance.nearest(shares))
-            new = min(
-                new, *(_divided(total_distance.pulls(other)) for other in others), key=total_distance.cost
-            )  # the first of equals
         change, shares = new - shares, new
         if float(change @ inner @ change) <= (TOLERANCE / float(pulls.sum())) ** 2:
             break
@@ -69,8 +59,7 @@ def geometric_median(inner: Tensor, weights: Sequence[float]) -> tuple[float, ..
 
 @dataclass(frozen=True, eq=False)
 class _TotalDistance:
-    """f(s) = sum_i w_i ‖v - u_i‖ at v = sum_i s_i u_i, within the smoothing a parabola that touches it, and the ways to
-    its least value.
+    """f(s) = sum_i w_i ‖v - u_i‖ at v = sum_i s_i u_i.
 
     ‖v - u_i‖² = s'Gs - 2 (Gs)_i + G_ii with G = `inner`.
     """
@@ -88,39 +77,9 @@ class _TotalDistance:
         projected = self.inner @ shares
         return (shares @ projected - 2 * projected + self.inner.diagonal()).clamp(min=0).sqrt()
 
-    def cost(self, shares: Tensor) -> float:
-        """f(s)."""
-        far = self.distances(shares)
-        return float(self.prior @ torch.where(far > self.least, far, (far.square() / self.least + self.least) / 2))
-
     def pulls(self, shares: Tensor) -> Tensor:
         """w_i / ‖v - u_i‖: (n,)."""
         return self.prior / self.distances(shares).maximum(self.least)
-
-    def nearest(self, shares: Tensor) -> Tensor:
-        """The update nearest to v."""
-        found = torch.zeros_like(shares)
-        found[self.distances(shares).argmin()] = 1.0
-        return found
-
-    def newton(self, shares: Tensor) -> Tensor:
-        """Newton's step, in units of each update's own length, so that one at the end of the world does not drown the
-        others.
-
-        With q_i = G (s - e_i) and r_i the pulls: gradient sum_i r_i q_i, Hessian (sum_i r_i) G - sum_i r_i q_i q_i' /
-        ‖v - u_i‖². Directions in which v does not move stay as they are. Shares may be negative.
-        """
-        far, pulls = self.distances(shares), self.pulls(shares)
-        towards = (self.inner @ shares)[:, None] - self.inner
-        bend = torch.where(far > self.least, pulls / far.maximum(self.least).square(), 0.0)
-        lengths = self.inner.diagonal().sqrt()
-        unit = torch.where(lengths > 0, lengths.clamp(min=sys.float_info.min).reciprocal(), 0.0)
-        hessian = unit[:, None] * (pulls.sum() * self.inner - (towards * bend) @ towards.T) * unit
-        values, vectors = torch.linalg.eigh((hessian + hessian.T) / 2)
-        seen = values > SEEN * values.max()
-        back = vectors.T @ (unit * (towards @ pulls))
-        step: Tensor = unit * (vectors @ torch.where(seen, back / torch.where(seen, values, 1.0), 0.0))
-        return shares - step
 
 
 def _median_distances(inner: Tensor, weights: Tensor) -> Tensor:

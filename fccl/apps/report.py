@@ -18,7 +18,6 @@ from fccl.storage.temporary import sweep
 NEEDED = {
     "pandas": "pandas",
     "altair": "altair",
-    "vl_convert": "vl-convert-python",
     "jinja2": "jinja2",
 }  # modules, and what installs them
 SHOWN_RUNS = 5

@@ -1,40 +1,31 @@
 """The pictures of a comparison as PNG: the whole as a heat map, the gaps that are closed, and for each scenario weights
 and losses by round.
 
-matplotlib is imported inside the functions that need it; no window, no global state. `wide` is for a page or a screen,
-else for a phone.
+`wide` is for a page or a screen, else for a phone.
 """
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
-from fccl.compare.methods import METHODS, way_of
+from fccl.compare.methods import way_of
+from fccl.compare.styles import BAD, LINE, STRONG, style, styled
+from fccl.png import INK, below, distinct, fixed, png
 from fccl.records.comparison import FEDAVG, ORACLE, Comparison, Outcome, ScenarioInfo
-from fccl.records.evaluation import Estimate
 from fccl.view.comparison_tables import figure as main_figure
 from fccl.view.comparison_tables import heading
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
-    from matplotlib.figure import Figure
-
-DPI = 120
-BAD, GOOD = "#d55e00", "#0072b2"  # apart for colour-blind readers; bad clients are hatched too
-INK, QUIET = "#222222", "#8a8a8a"
 GAP_LOW, GAP_HIGH = -1.0, 2.2  # shares of the gap that fit into the picture
 FULL = 0.4  # a loss so much above or below FedAvg's, as a logarithm, has the full colour
+_SCALE = 1.6  # pixels to a unit
 _SIGNS = {"better": "▲", "worse": "▼", "no significant difference": "≈"}
 _STEPS = {"sft": "nats per response token", "va": "DPO loss, nats per pair"}
-# Those that the claim is about stand out; the others differ by colour, marker and dash.
-_STYLES = {FEDAVG: (INK, "o", "-", 2.2), "verified": (GOOD, "D", "-", 2.4), ORACLE: ("#009e73", "s", "--", 2.0)}
-_OTHERS = ("#cc79a7", "#e69f00", "#56b4e9", "#d55e00", "#7f6fb0", "#999933", "#aa4466")
-_MARKERS = "^vPpXhd*8"  # an arrow to the side means something else
+_BEYOND = {-1: "triangle-left", 1: "triangle-right"}
+Values = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,46 +52,81 @@ def drawn(comparison: Comparison, wide: bool = True) -> Drawn:
 
 def summary(comparison: Comparison, wide: bool = True) -> bytes:
     """Methods by scenarios: the figure, the verdict by sign, and by colour how far the loss is from FedAvg's."""
-    methods, scenarios = comparison.methods, comparison.scenarios
-    width = 3.4 + (1.25 if wide else 0.8) * len(scenarios)
-    figure = _figure(width, 1.5 + 0.36 * len(methods))
-    axes = figure.subplots()
-    cells = [[comparison.row(scenario.name, method.name) for scenario in scenarios] for method in methods]
-    bases = [comparison.row(scenario.name, FEDAVG) for scenario in scenarios]
-    shades = [[shade(row, base) for row, base in zip(line, bases, strict=True)] for line in cells]
-    axes.imshow(shades, cmap=_blue_orange(), vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
-    for y, line in enumerate(cells):
-        for x, (row, scenario) in enumerate(zip(line, scenarios, strict=True)):
-            if row is not None:
-                text = f"{main_figure(row, scenario.phase)} {_SIGNS.get(row.verdict or '', '')}".strip()
-                strong = row.method in _STYLES
-                axes.text(
-                    x,
-                    y,
-                    text,
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    color=INK,
-                    fontweight="bold" if strong else "normal",
-                )
-    axes.set_yticks(range(len(methods)), [method.title for method in methods], fontsize=9)
-    axes.set_xticks(
-        range(len(scenarios)),
-        [_wrapped(heading(scenario, comparison.num_clients)) for scenario in scenarios],
-        fontsize=8,
-    )
-    axes.xaxis.tick_top()
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    width = (92 if wide else 66) * len(comparison.scenarios)
     seeds = f"{len(comparison.seeds)} seed{'s' * (len(comparison.seeds) > 1)}"
     words = (
-        f"Test perplexity (preferences: DPO loss), mean of {seeds}. ▲ better, ▼ worse, ≈ no significant "
-        "difference to FedAvg "
-        "(paired bootstrap, 95 %). Blue: below FedAvg's loss, orange: above it."
+        f"Test perplexity (preferences: DPO loss), mean of {seeds}. ▲ better, ▼ worse, ≈ no significant difference to "
+        "FedAvg (paired bootstrap, 95 %). Blue: below FedAvg's loss, orange: above it."
     )
-    figure.supxlabel(_wrapped(words, int(13 * width)), fontsize=8, color=INK)
-    return _png(figure)
+    quiet = {"title": None, "ticks": False, "domain": False}
+    room = 6 + 12 * _headings(comparison)[0].count("\n")
+    across = {**quiet, **_IN_LINES, "labelAngle": 0, "labelFontSize": 10, "orient": "top", "labelPadding": room}
+    return png(
+        {
+            "data": {"values": _cells(comparison)},
+            "title": below(words, int((width + 180) / 5.6)),
+            "width": width,
+            "height": 26 * len(comparison.methods),
+            "encoding": {
+                "x": {"field": "scenario", "type": "ordinal", "sort": None, "axis": across},
+                "y": {"field": "method", "type": "ordinal", "sort": None, "axis": quiet},
+            },
+            "layer": [
+                {"mark": "rect", "encoding": {"color": _SHADES}},
+                _figures("normal", "!datum.strong"),
+                _figures("bold", "datum.strong"),
+            ],
+        },
+        _SCALE,
+    )
+
+
+_IN_LINES = {"labelExpr": r"split(datum.label, '\n')"}
+_IN_THE_MIDDLE = {  # of the place of all its lines, not of the first
+    "condition": [
+        {"test": rf"length(split(datum.label, '\n')) == {count}", "value": -6.5 * (count - 1)} for count in (2, 3, 4)
+    ],
+    "value": 0,
+}
+_SHADES = {
+    "field": "shade",
+    "type": "quantitative",
+    "scale": {"domain": [-1, 0, 1], "range": ["#6fb1de", "#ffffff", "#f2a66b"], "interpolate": "rgb"},
+    "legend": None,
+}
+
+
+def _figures(weight: str, which: str) -> dict[str, Any]:
+    """The layer of the figures in this weight of the font."""
+    mark = {"type": "text", "fontSize": 10.5, "fontWeight": weight}
+    return {"transform": [{"filter": which}], "mark": mark, "encoding": {"text": {"field": "text"}}}
+
+
+def _cells(comparison: Comparison) -> Values:
+    """A value for each method and scenario."""
+    headings = _headings(comparison)
+    titles, cells = _titles(comparison), []
+    for method in comparison.methods:
+        for scenario, column in zip(comparison.scenarios, headings, strict=True):
+            row = comparison.row(scenario.name, method.name)
+            sign = _SIGNS.get(row.verdict or "", "") if row else ""
+            cells.append(
+                {
+                    "method": titles[method.name],
+                    "scenario": column,
+                    "shade": shade(row, comparison.row(scenario.name, FEDAVG)),
+                    "text": f"{main_figure(row, scenario.phase)} {sign}".strip() if row else "",
+                    "strong": method.name in STRONG,
+                }
+            )
+    return cells
+
+
+def _headings(comparison: Comparison) -> list[str]:
+    """The scenarios' headings in lines, equally many for each: those of few lines begin with empty ones."""
+    found = [_wrapped(heading(scenario, comparison.num_clients)) for scenario in comparison.scenarios]
+    most = max(text.count("\n") for text in found)
+    return distinct(" \n" * (most - text.count("\n")) + text for text in found)
 
 
 def shade(row: Outcome | None, base: Outcome | None) -> float:
@@ -116,62 +142,102 @@ def gaps(comparison: Comparison, wide: bool = True) -> bytes | None:
     """How much of the gap from FedAvg to the oracle each method closes, with intervals, in the scenarios that have one.
     None when none has.
     """
-    scenarios = [one for one in comparison.scenarios if any(_closes(row, one) for row in comparison.rows)]
-    if not scenarios:
+    values = _shares(comparison)
+    if not values:
         return None
-    shown = {row.method for row in comparison.rows for one in scenarios if _closes(row, one)}
-    names = [method.name for method in comparison.methods if method.name in shown]
-    titles = {method.name: method.title for method in comparison.methods}
-    step = 0.8 / len(names)
-    figure = _figure(
-        8.4 if wide else 4.4, 1.3 + len(scenarios) * max(0.5, 0.11 * len(names)) + (0.0 if wide else 0.16 * len(names))
-    )
-    axes = figure.subplots()
-    for place, name in enumerate(names):
-        colour, marker, _, _ = style(name)
-        for at, scenario in enumerate(scenarios):
-            row = comparison.row(scenario.name, name)
-            if row is not None and row.gap_closed is not None:
-                _dot(axes, row.gap_closed, at - 0.4 + step * (place + 0.5), colour, marker, strong=name in _STYLES)
-        axes.plot([], [], color=colour, marker=marker, linestyle="", label=titles[name])
-    axes.axvline(0, color=INK, linewidth=1.2)
-    axes.axvline(1, color=_STYLES[ORACLE][0], linewidth=1.2, linestyle="--")
-    axes.set_yticks(range(len(scenarios)), [_wrapped(one.title, 22) for one in scenarios], fontsize=9)
-    axes.set(ylim=(len(scenarios) - 0.5, -0.5), xlim=(GAP_LOW - 0.05, GAP_HIGH + 0.05))
-    axes.set_xticks([-1, 0, 1, 2], ["-100 %", "0 %\nFedAvg", "100 %\noracle", "200 %"], fontsize=8)
-    for border in range(1, len(scenarios)):
-        axes.axhline(border - 0.5, color=QUIET, linewidth=0.4)
+    shown = {value["method"] for value in values}
+    names = [method.name for method in comparison.methods if _titles(comparison)[method.name] in shown]
     words = "share of the gap in test loss that is closed, 95 % intervals; arrows: beyond the picture"
-    axes.set_xlabel(_wrapped(words, 120 if wide else 50), fontsize=8)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    _legend(figure, axes, wide)
-    return _png(figure)
-
-
-def _closes(row: Outcome, scenario: ScenarioInfo) -> bool:
-    """Whether the row has a share of a gap that is worth a point: the oracle's own is none."""
-    return row.scenario == scenario.name and row.gap_closed is not None and row.method != ORACLE
-
-
-def _dot(axes: Axes, found: Estimate, y: float, colour: str, marker: str, strong: bool) -> None:
-    """A share with its interval; one beyond the picture is an arrow at its edge."""
-    low, high = max(found.low, GAP_LOW), min(found.high, GAP_HIGH)
-    if low < high:
-        axes.plot([low, high], [y, y], color=colour, linewidth=2.2 if strong else 1.2, solid_capstyle="round")
-    at = min(max(found.value, GAP_LOW), GAP_HIGH)
-    shown = marker if at == found.value else "<" if found.value < at else ">"
-    axes.plot(
-        at, y, color=colour, marker=shown, markersize=7 if strong else 5, markeredgecolor="white", markeredgewidth=0.5
+    return png(
+        {
+            "data": {"values": values},
+            "title": below(words, 110 if wide else 50),
+            "width": 430 if wide else 210,
+            "height": len({value["scenario"] for value in values}) * max(62, 8 * len(names)),
+            "layer": [
+                _upright(0.0, INK, LINE),
+                _upright(1.0, style(ORACLE)[0], style(ORACLE)[2]),
+                *_intervals(comparison, names, wide),
+            ],
+        },
+        _SCALE,
     )
 
 
-def _legend(figure: Figure, axes: Axes, wide: bool) -> None:
-    """Beside the picture, on a phone below it."""
-    if wide:
-        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    else:
-        figure.legend(frameon=False, fontsize=7, loc="outside lower center", ncols=2)
+_ACROSS = {
+    "field": "at",
+    "type": "quantitative",
+    "scale": {"domain": [GAP_LOW - 0.05, GAP_HIGH + 0.05], "nice": False},
+    "axis": {
+        "values": [-1, 0, 1, 2],
+        "labelExpr": "datum.value == 0 ? ['0 %', 'FedAvg'] : datum.value == 1 ? ['100 %', 'oracle'] : "
+        "100 * datum.value + ' %'",
+        "title": None,
+        "grid": False,
+    },
+}
+
+
+def _intervals(comparison: Comparison, names: Sequence[str], wide: bool) -> Iterator[dict[str, Any]]:
+    """The layers of intervals, of points, and of the arrows at the edges."""
+    titles = [_titles(comparison)[name] for name in names]
+    lines = {**_IN_LINES, "labelOffset": _IN_THE_MIDDLE, "title": None, "ticks": False, "domain": False}
+    where = {
+        "y": {"field": "scenario", "sort": None, "axis": lines, "scale": {"paddingInner": 0.2}},
+        "yOffset": {"field": "method", "sort": titles, "scale": {"domain": titles}},
+        "color": styled(names, titles, 0, wide),
+    }
+    thick = {"field": "width", "type": "quantitative", "scale": None}
+    yield {
+        "transform": [{"filter": "datum.low < datum.high"}],
+        "mark": {"type": "rule", "strokeCap": "round"},
+        "encoding": {**where, "x": _ACROSS | {"field": "low"}, "x2": {"field": "high"}, "strokeWidth": thick},
+    }
+    point = {"type": "point", "filled": True, "opacity": 1, "stroke": "white", "strokeWidth": 0.5}
+    size = {"field": "size", "type": "quantitative", "scale": None}
+    shapes = styled(names, titles, 1, wide)
+    yield {
+        "transform": [{"filter": "datum.beyond == 0"}],
+        "mark": point,
+        "encoding": {**where, "x": _ACROSS, "size": size, "shape": shapes},
+    }
+    for side, shape in _BEYOND.items():
+        yield {
+            "transform": [{"filter": f"datum.beyond == {side}"}],
+            "mark": {**point, "shape": shape},
+            "encoding": {**where, "x": _ACROSS, "size": size},
+        }
+
+
+def _shares(comparison: Comparison) -> Values:
+    """A value for each share of a gap; an interval is cut to the picture, a point beyond it stands at its edge."""
+    titles, values = _titles(comparison), []
+    for scenario in comparison.scenarios:
+        for row in comparison.rows:
+            found = row.gap_closed
+            if row.scenario != scenario.name or found is None or row.method == ORACLE:
+                continue  # the oracle's own share is always 1
+            low, at, high = (min(max(value, GAP_LOW), GAP_HIGH) for value in (found.low, found.value, found.high))
+            strong = row.method in STRONG
+            values.append(
+                {
+                    "scenario": _wrapped(scenario.title, 22),
+                    "method": titles[row.method],
+                    "low": low,
+                    "at": at,
+                    "high": high,
+                    "beyond": (found.value > at) - (found.value < at),
+                    "width": 2.2 if strong else 1.2,
+                    "size": 70 if strong else 42,
+                }
+            )
+    return values
+
+
+def _upright(level: float, colour: str, dash: Sequence[float]) -> dict[str, Any]:
+    """A line from the top to the bottom of the picture."""
+    mark = {"type": "rule", "color": colour, "strokeDash": list(dash), "strokeWidth": 1.2}
+    return {"data": {"values": [{"at": level}]}, "mark": mark, "encoding": {"x": _ACROSS}}
 
 
 def weights(comparison: Comparison, scenario: ScenarioInfo, wide: bool = True) -> bytes | None:
@@ -183,57 +249,60 @@ def weights(comparison: Comparison, scenario: ScenarioInfo, wide: bool = True) -
     ]
     if not rows:
         return None
-    columns = min(len(rows), 4 if wide else 2)
-    lines = math.ceil(len(rows) / columns)
-    figure = _figure((10.0 if wide else 4.2) * max(columns, 2) / (4 if wide else 2), 0.9 + 1.75 * lines)
-    grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-    for axes in grid.flat[len(rows) :]:
-        axes.set_visible(False)
-    titles = {method.name: method.title for method in comparison.methods}
-    for axes, row in zip(grid.flat, rows, strict=False):
-        _stack(axes, row)
-        axes.set_title(_wrapped(titles[row.method], 30), fontsize=8)
-    for axes in grid[:, 0]:
-        axes.set_ylabel("weight", fontsize=8)
-    bad = rows[0].bad_clients
-    who = f"hatched: the bad clients {', '.join(map(str, bad))}" if bad else "nobody is bad"
-    figure.supxlabel(f"round (seed {comparison.seeds[0]}; numbers are clients, {who})", fontsize=8)
-    return _png(figure)
+    columns, titles, bad = min(len(rows), 4 if wide else 2), _titles(comparison), rows[0].bad_clients
+    who = f"orange, with a !: the bad clients {', '.join(map(str, bad))}" if bad else "nobody is bad"
+    words = f"weight by round (seed {comparison.seeds[0]}; numbers are clients; {who})"
+    panels = [_panel(row, titles[row.method], place % columns == 0) for place, row in enumerate(rows)]
+    return png({"title": below(words, 42 * columns), "concat": panels, "columns": columns, "spacing": 14}, _SCALE)
 
 
-def _stack(axes: Axes, row: Outcome) -> None:
+def _panel(row: Outcome, title: str, first: bool) -> dict[str, Any]:
+    """The weights under one method; the first panel of a line has the labels of the axis."""
+    kinds = fixed(("honest", "next", "bad"), ("#a6cae0", "#59a2cd", "#f6c9a8"))
+    edges = fixed(("honest", "next", "bad"), ("white", "white", BAD))
+    upwards = {"field": "low", "type": "quantitative", "scale": {"domain": [0, 1]}, "title": None}
+    return {
+        "title": {"text": textwrap.wrap(title, 26), "fontSize": 11, "frame": "group"},
+        "width": 150,
+        "height": 120,
+        "data": {"values": list(_stack(row))},
+        "encoding": {
+            "x": {"field": "round", "type": "ordinal", "axis": {"title": None, "labelAngle": 0, "labelOverlap": True}},
+            "y": upwards | {"axis": {"grid": False, "tickCount": 5, "labels": first}},
+        },
+        "layer": [
+            {
+                "mark": {"type": "bar", "strokeWidth": 0.8},
+                "encoding": {
+                    "y2": {"field": "high"},
+                    "color": {"field": "kind", "scale": kinds, "legend": None},
+                    "stroke": {"field": "kind", "scale": edges, "legend": None},
+                },
+            },
+            {
+                "transform": [{"filter": "datum.high - datum.low >= 0.09"}],
+                "mark": {"type": "text", "fontSize": 8.5},
+                "encoding": {"y": upwards | {"field": "middle"}, "text": {"field": "label"}},
+            },
+        ],
+    }
+
+
+def _stack(row: Outcome) -> Iterator[dict[str, object]]:
     """Honest clients from below, bad ones from above, so that their border is what one sees."""
-    table = row.weights or ()
-    honest = [client for client in range(len(table[0])) if client not in row.bad_clients]
-    for number, shares in enumerate(table, start=1):
+    for number, shares in enumerate(row.weights or (), start=1):
         bottom, top = 0.0, sum(shares)
+        honest = [client for client in range(len(shares)) if client not in row.bad_clients]
         for place, client in enumerate(honest):
-            axes.bar(
-                number,
-                shares[client],
-                0.8,
-                bottom=bottom,
-                color=GOOD,
-                alpha=0.35 + 0.3 * (place % 2),
-                edgecolor="white",
-                linewidth=0.5,
-            )
-            _name(axes, number, bottom, shares[client], client)
+            yield _part(number, str(client), "next" if place % 2 else "honest", bottom, bottom + shares[client])
             bottom += shares[client]
         for client in (client for client in reversed(row.bad_clients) if shares[client] > 0):
+            yield _part(number, f"{client}!", "bad", top - shares[client], top)
             top -= shares[client]
-            axes.bar(
-                number, shares[client], 0.8, bottom=top, color="#f6c9a8", hatch="////", edgecolor=BAD, linewidth=0.5
-            )
-            _name(axes, number, top, shares[client], client)
-    axes.set(xticks=range(1, len(table) + 1), ylim=(0, 1))
-    axes.tick_params(labelsize=7)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
-def _name(axes: Axes, x: float, bottom: float, height: float, client: int) -> None:
-    if height >= 0.09:
-        axes.text(x, bottom + height / 2, str(client), ha="center", va="center", fontsize=6, color=INK)
+def _part(number: int, label: str, kind: str, low: float, high: float) -> dict[str, object]:
+    return {"round": number, "label": label, "kind": kind, "low": low, "high": high, "middle": (low + high) / 2}
 
 
 def losses(comparison: Comparison, scenario: ScenarioInfo, wide: bool = True) -> bytes | None:
@@ -241,69 +310,49 @@ def losses(comparison: Comparison, scenario: ScenarioInfo, wide: bool = True) ->
     rows = [row for row in comparison.rows if row.scenario == scenario.name and row.validation]
     if not rows:
         return None
-    figure = _figure(8.4, 3.8) if wide else _figure(4.4, 5.2)
-    axes = figure.subplots()
-    titles = {method.name: method.title for method in comparison.methods}
-    for row in sorted(rows, key=lambda row: row.method in _STYLES):
-        colour, marker, dash, width = style(row.method)
-        at = range(1, len(row.validation) + 1)
-        axes.plot(
-            at,
-            row.validation,
-            color=colour,
-            marker=marker,
-            linestyle=dash,
-            linewidth=width,
-            markersize=5,
-            label=titles[row.method],
+    rows.sort(key=lambda row: row.method in STRONG)
+    titles, every = _titles(comparison), [value for row in rows for value in row.validation]
+    values = [
+        {"method": titles[row.method], "round": number, "loss": value}
+        for row in rows
+        for number, value in enumerate(row.validation, start=1)
+    ]
+    log = min(every) > 0 and max(every) > 4 * min(every)
+    upwards = {"type": "log" if log else "linear", "zero": False, "nice": not log}
+    words = f"validation loss, {_STEPS[scenario.phase]}"
+    return png(
+        {
+            "data": {"values": values},
+            "width": 430 if wide else 250,
+            "height": 230,
+            "encoding": {
+                "x": {"field": "round", "type": "ordinal", "axis": {"labelAngle": 0, "labelOverlap": True}},
+                "y": {"field": "loss", "type": "quantitative", "title": words, "scale": upwards},
+            },
+            "layer": _lines([row.method for row in rows], [titles[row.method] for row in rows], wide),
+        },
+        _SCALE,
+    )
+
+
+def _lines(names: Sequence[str], titles: Sequence[str], wide: bool) -> Values:
+    """The layers of the methods' lines and of their points."""
+    colour, shape, dash, width = (styled(names, titles, part, wide) for part in range(4))
+    line = {"color": colour, "strokeDash": dash | {"legend": None}, "strokeWidth": width | {"legend": None}}
+    point = {"type": "point", "filled": True, "opacity": 1, "size": 60}
+    return [{"mark": "line", "encoding": line}, {"mark": point, "encoding": {"color": colour, "shape": shape}}]
+
+
+def _titles(comparison: Comparison) -> dict[str, str]:
+    """The methods' titles by their names, no two alike."""
+    return dict(
+        zip(
+            (method.name for method in comparison.methods),
+            distinct(method.title for method in comparison.methods),
+            strict=True,
         )
-    values = [value for row in rows for value in row.validation]
-    if min(values) > 0 and max(values) > 4 * min(values):
-        axes.set_yscale("log")
-    axes.set(xticks=range(1, max(len(row.validation) for row in rows) + 1), xlabel="round")
-    axes.set_ylabel(f"test loss, {_STEPS[scenario.phase]}", fontsize=9)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    _legend(figure, axes, wide)
-    return _png(figure)
-
-
-def style(method: str) -> tuple[str, str, str, float]:
-    """Colour, marker, dash and width of a method's line: the same in every picture."""
-    if method in _STYLES:
-        return _STYLES[method]
-    others = [name for name in METHODS if name not in _STYLES]
-    place = others.index(method) if method in others else len(others) + sum(method.encode())
-    return _OTHERS[place % len(_OTHERS)], _MARKERS[place % len(_MARKERS)], ("-", ":")[place // len(_OTHERS) % 2], 1.2
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _blue_orange() -> Colormap:
-    from matplotlib.colors import LinearSegmentedColormap
-
-    return LinearSegmentedColormap.from_list("blue-orange", ["#6fb1de", "#ffffff", "#f2a66b"])
-
-
-def _png(figure: Figure) -> bytes:
-    """The figure in at most 128 colours, which makes a third of its size and looks the same."""
-    from PIL import Image
-
-    drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png")
-    with Image.open(drawn) as picture:
-        picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(small, format="PNG", optimize=True)
-    return small.getvalue()
+    )
 
 
 def _wrapped(text: str, width: int = 16) -> str:
-    import textwrap
-
     return "\n".join(textwrap.wrap(text, width))

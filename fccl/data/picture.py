@@ -1,58 +1,33 @@
-"""The topic-by-client tables as a picture.
-
-Imports matplotlib, inside the functions that need it; no window, no global state.
-"""
+"""The topic-by-client tables as a picture."""
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+from fccl.plain_text import one_line
+from fccl.png import distinct, png
 from fccl.records.manifest import Manifest
 from fccl.specs import PHASES, Phase
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 MAX_TOPICS = 30  # rows; the smallest topics share the last one
 MAX_LETTERS = 40  # of a topic's name; a longer one would leave no room for the table
 MAX_NUMBERED = 16  # clients whose cells still have room for their number
 TITLES = {"sft": "instructions (SFT)", "va": "preference pairs (VA)"}
+_ROW, _COLUMN, _NARROWEST, _WIDEST = 22, 48, 144, 600  # units
+_SCALE = 1.8  # pixels to a unit
+_BLUES = ["#f7fbff", "#9ecae1", "#2171b5", "#08306b"]
 
 Table = Sequence[Sequence[int]]  # [topic][client] -> examples
 
 
 def draw_picture(manifest: Manifest) -> bytes:
     """Two heat maps as a PNG, SFT and VA: the share of each topic's training examples that each client holds."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    names = topic_rows(manifest, "sft", MAX_TOPICS)[0]
     clients = manifest.spec.partition.num_clients
-    width, height = 4.2 + 2 * min(max(1.6, 0.5 * clients), 7), 1.7 + 0.3 * max(3, len(names))
-    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(PHASES), sharey=True, squeeze=False)[0]
-    darkest = (
-        1.0
-        if clients <= MAX_NUMBERED
-        else max(max(row) for phase in PHASES for row in _shares(topic_rows(manifest, phase, MAX_TOPICS)[1]))
-    )
-    for axis, phase in zip(axes, PHASES, strict=True):
-        _draw(axis, manifest, phase, darkest)
-    bar = figure.colorbar(axes[-1].images[0], ax=list(axes), format="{x:.0%}", fraction=0.04, pad=0.02)
-    bar.ax.tick_params(labelsize=8)
-    bar.set_label("share of the topic", fontsize=8)
-    figure.suptitle(_title(manifest), fontsize=10)
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Glyph .* missing from font"
-        )  # a topic may be named in any script; boxes then stand for it
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    shares = [_shares(topic_rows(manifest, phase, MAX_TOPICS)[1]) for phase in PHASES]
+    darkest = 1.0 if clients <= MAX_NUMBERED else max(max(row) for table in shares for row in table)
+    panels = [_panel(manifest, phase, darkest, phase == PHASES[0]) for phase in PHASES]
+    return png({"title": {"text": _title(manifest), "anchor": "middle"}, "hconcat": panels, "spacing": 14}, _SCALE)
 
 
 def _title(manifest: Manifest) -> str:
@@ -69,40 +44,50 @@ def _shares(table: Table) -> list[list[float]]:
     return [[count / max(1, sum(row)) for count in row] for row in table]
 
 
-def _draw(axis: Axes, manifest: Manifest, phase: Phase, darkest: float) -> None:
+def _panel(manifest: Manifest, phase: Phase, darkest: float, first: bool) -> dict[str, Any]:
+    """The heat map of one phase. The first one has the topics' names; the key of the colours is common to all."""
     names, table = topic_rows(manifest, phase, MAX_TOPICS)
-    clients = len(manifest.topics_by_client[phase])
-    shares = _shares(table)
-    axis.imshow(shares, cmap="Blues", vmin=0, vmax=darkest, aspect="auto", interpolation="nearest")
-    axis.set_title(TITLES[phase], fontsize=9)
-    axis.set_yticks(
-        range(len(names)), [_short(name) for name in names], parse_math=False
-    )  # "$5 to $10" is a name, not mathematics
-    axis.tick_params(labelsize=8)
-    axis.set_xlabel("client" + (" (! spoilt on purpose)" if manifest.noisy_clients else ""), fontsize=8)
-    if clients <= MAX_NUMBERED:
-        axis.set_xticks(
-            range(clients), [f"{client}{'!' if client in manifest.noisy_clients else ''}" for client in range(clients)]
-        )
-        _write_numbers(axis, table, shares)
+    clients, numbered = len(manifest.topics_by_client[phase]), len(table[0]) <= MAX_NUMBERED
+    who = "client (! spoilt on purpose)" if manifest.noisy_clients else "client"
+    key = {"title": ["share of", "the topic"], "format": ".2~p"}
+    axis: dict[str, Any] = {"title": who, "orient": "bottom", "labelAngle": 0, "labels": numbered, "ticks": numbered}
+    colour = {"field": "share", "type": "quantitative", "legend": key}
+    return {
+        "title": {"text": TITLES[phase], "fontSize": 11},
+        "width": min(max(_NARROWEST, _COLUMN * clients), _WIDEST),
+        "height": _ROW * max(3, len(names)),
+        "data": {"values": list(_cells(names, table, manifest.noisy_clients))},
+        "encoding": {
+            "x": {"field": "client", "type": "ordinal", "sort": None, "axis": axis},
+            "y": {"field": "topic", "type": "ordinal", "sort": None, "axis": {"title": None} if first else None},
+        },
+        "layer": [
+            {"mark": "rect", "encoding": {"color": colour | {"scale": {"domain": [0, darkest], "range": _BLUES}}}},
+            *([_NUMBERS] if numbered else []),
+        ],
+    }
+
+
+_NUMBERS = {
+    "mark": {"type": "text", "fontSize": 10},
+    "encoding": {
+        "text": {"field": "count"},
+        "color": {"condition": {"test": "datum.share > 0.55", "value": "white"}, "value": "black"},
+    },
+}
+
+
+def _cells(names: Sequence[str], table: Table, noisy: Sequence[int]) -> Iterator[dict[str, object]]:
+    """A value for each topic and client, the topics' names as they are written beside the rows."""
+    for topic, row, shares in zip(distinct(map(_short, names)), table, _shares(table), strict=True):
+        for client, (count, share) in enumerate(zip(row, shares, strict=True)):
+            mark = "!" if client in noisy else ""
+            yield {"topic": topic, "client": f"{client}{mark}", "count": count, "share": share}
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= MAX_LETTERS else name[: MAX_LETTERS - 1] + "…"
-
-
-def _write_numbers(axis: Axes, table: Table, shares: Sequence[Sequence[float]]) -> None:
-    for y, row in enumerate(table):
-        for x, count in enumerate(row):
-            axis.text(
-                x,
-                y,
-                str(count),
-                ha="center",
-                va="center",
-                fontsize=7,
-                color="white" if shares[y][x] > 0.55 else "black",
-            )
+    shown = one_line(name)
+    return shown if len(shown) <= MAX_LETTERS else shown[: MAX_LETTERS - 1] + "…"
 
 
 def topic_rows(manifest: Manifest, phase: Phase, limit: int) -> tuple[list[str], list[list[int]]]:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from fccl.compare import pictures
 from fccl.compare.methods import METHODS
+from fccl.compare.styles import style
 from fccl.records.comparison import ScenarioInfo
 from fccl.view import comparison_tables as tables
 from tests.compare.made_up import comparison, row
@@ -141,7 +142,7 @@ def test_shades_say_better_and_worse():
 
 
 def test_no_two_methods_look_alike():
-    assert len({pictures.style(name)[:3] for name in METHODS}) == len(METHODS)
+    assert len({style(name)[:3] for name in METHODS}) == len(METHODS)
 
 
 def test_the_page_holds_everything_and_asks_the_network_for_nothing():
