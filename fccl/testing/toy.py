@@ -8,7 +8,6 @@ results = list(federation(clients=4, rounds=2).run(START, InProcessTransport(Toy
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +23,7 @@ from fccl.data.shards import ClientShard
 from fccl.errors import TrainingError
 from fccl.federation.rounds import Federation, FederationState
 from fccl.messages import ClientUpdate, FitTask, StatusListener
-from fccl.records.run import ClientStatus, Contribution, TrainingReport
+from fccl.records.run import Contribution, TrainingReport
 from fccl.specs import ModelSpec, RoundPlan, TrainSpec
 
 MODEL = ModelSpec(name="toy", lora_r=1, lora_alpha=1, max_length=8)
@@ -56,16 +55,7 @@ class ToyLearner:
             raise TrainingError("the loss is not finite")
         if shard.client_id in self.errors:
             raise self.errors[shard.client_id]
-        on_status(
-            ClientStatus(
-                client_id=shard.client_id,
-                state="training",
-                run_id=task.run_id,
-                round=task.round,
-                phase=task.phase,
-                time=time.time(),
-            )
-        )
+        on_status(task.status(shard.client_id, "training"))
         draw = torch.Generator().manual_seed(task.client_seed(shard.client_id))
         target = torch.full((3,), float(shard.client_id)) + torch.randn(3, generator=draw)
         tensors = {name: tensor + 0.5 * (target - tensor) for name, tensor in task.adapter.tensors.items()}
@@ -74,6 +64,7 @@ class ToyLearner:
             told = task.corrections(shard.client_id).tensors
             tensors = {name: tensor - 0.5 * told[name] for name, tensor in tensors.items()}
             control = Adapter({name: tensor - target for name, tensor in task.adapter.tensors.items()})
+        on_status(task.status(shard.client_id, "done"))
         return ClientUpdate(
             run_id=task.run_id,
             client_id=shard.client_id,
