@@ -1,5 +1,4 @@
-"""What an update may be at most, before any rule sees it: the size of its numbers, and how far it moved beside the
-others.
+"""Bounds on an update before any rule sees it: the size of its numbers, and how far it moved beside the others.
 
 A rule is fair among updates of a kind. One that is absurd drags a mean anywhere, decides the length of everybody's
 steps, overflows a product; and most of that can be seen in two numbers an update, which are taken when it is loaded for

@@ -55,7 +55,7 @@ class FederationState:
 
 @dataclass(frozen=True, eq=False)
 class _Settled:
-    """What the updates of a round have come to, and who is excluded."""
+    """A round's weights, aggregate and validation, and the clients that are excluded."""
 
     updates: tuple[ClientUpdate, ...]
     excluded: tuple[ClientFailure, ...]
@@ -95,7 +95,7 @@ class RoundResult:
 
 @dataclass(frozen=True, eq=False)
 class Federation:
-    """What stays the same over a run.
+    """All that stays the same over a run.
 
     `keep_control` puts the c_i of an update where it outlives the round, and returns it from there.
     """
@@ -360,9 +360,7 @@ def select_clients(plan: RoundPlan, round_number: int) -> tuple[int, ...]:
 
 
 def _too_few(round_number: int, have: int, need: int, excluded: Sequence[ClientFailure]) -> FederationError:
-    """With the way out of what is to blame: clients that were not there may be there next time, training that diverged
-    diverges again.
-    """
+    """The error with its hint: absent clients may be there next time, training that diverged diverges again."""
     said = (
         f"round {round_number + 1} has {have} good update{'s' * (have != 1)}, MIN_CLIENTS is {need}{_reasons(excluded)}"
     )
@@ -372,6 +370,6 @@ def _too_few(round_number: int, have: int, need: int, excluded: Sequence[ClientF
 
 
 def _reasons(excluded: Sequence[ClientFailure]) -> str:
-    """Who is missing and why, the first three in brackets; nothing where nobody is."""
+    """The missing clients with their reasons, the first three in brackets; empty where there are none."""
     found = "; ".join(f"client {failure.client_id}: {failure.reason}" for failure in excluded[:3])
     return f" ({found})" if found else ""
