@@ -142,9 +142,6 @@ class WithFrozen:
         self.load().save(path)
 
 
-AnyAdapter = AdapterSource
-
-
 def _shape(name: str, shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
     if _A in name:
         return (rank, *shape[1:])

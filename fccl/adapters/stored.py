@@ -82,13 +82,18 @@ class StoredAdapter:
     """An adapter in a file, known by the hash of the file's bytes. It takes no memory until it is loaded."""
 
     path: Path
-    sha256: str
+    file_sha256: str
     reader: AdapterReader
 
     @property
     def form(self) -> Form:
         """Names and shapes."""
         return self.reader.form
+
+    @cached_property
+    def sha256(self) -> str:
+        """`Adapter.sha256` of the adapter in the file; loads it once."""
+        return self.load().sha256
 
     def load(self) -> Adapter:
         """Read and check it. Raises `AdapterError` when the file is not what it was, `StorageError` when it is gone."""
@@ -100,6 +105,6 @@ class StoredAdapter:
 
     def _content(self) -> bytearray:
         content = read_whole(self.path)
-        if hashlib.sha256(content).hexdigest() != self.sha256:
+        if hashlib.sha256(content).hexdigest() != self.file_sha256:
             raise AdapterError(f"{self.path} was changed after it was checked")
         return content

@@ -20,7 +20,7 @@ def arrived(update: ClientUpdate) -> ArrivedUpdate:
 def file_sha256(adapter: AdapterSource) -> str:
     """The SHA-256 of the file that an adapter is in, or of the one that `save` would write."""
     if isinstance(adapter, StoredAdapter):
-        return adapter.sha256
+        return adapter.file_sha256
     return hashlib.sha256(adapter.load().to_bytes()).hexdigest()
 
 

@@ -232,4 +232,4 @@ def _kept(client_id: int, control: ClientControl) -> KeptControl:
         raise ValueError(
             f"client {client_id}'s control variate is in memory: the federation's keep_control must be this folder's"
         )
-    return KeptControl(client_id=client_id, sha256=control.adapter.sha256, share=control.share)
+    return KeptControl(client_id=client_id, sha256=control.adapter.file_sha256, share=control.share)
