@@ -11,10 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from fccl import __version__
@@ -22,6 +20,7 @@ from fccl.aggregation.protocol import Aggregation
 from fccl.apps.compare_choice import Choice, chosen, refuse_decided, unread_line, with_defaults
 from fccl.apps.console import plain_console
 from fccl.apps.output import terminate_as_interrupt
+from fccl.apps.terminal_tables import QUIET, print_table
 from fccl.compare import pictures
 from fccl.compare.methods import MethodSettings
 from fccl.compare.plan import Design, Planner
@@ -48,11 +47,9 @@ from fccl.specs import PHASES, Phase, TrainSpec
 from fccl.storage.files import write_bytes, write_text
 from fccl.storage.locks import sweep_locks
 from fccl.storage.temporary import sweep
-from fccl.tables import ScenarioTable
 from fccl.view import comparison_tables as tables
 
 ROOMY = 132  # columns of a terminal that has room for intervals beside figures
-WORDS = {"better": "green", "worse": "red"}
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
@@ -267,24 +264,7 @@ def _command() -> str:
 
 def show(console: Console, comparison: Comparison) -> None:
     """A table for every scenario, then all of them beside each other."""
-    for table in tables.scenario_tables(comparison):
-        _print(console, table)
-    _print(console, tables.matrix(comparison))
+    for table in (*tables.scenario_tables(comparison), tables.matrix(comparison)):
+        print_table(console, table, stacked=console.width < ROOMY)
     for line in (*tables.lead(comparison), *tables.notes(comparison)):
-        console.print(Text(one_line(line), "dim"))
-
-
-def _print(console: Console, table: ScenarioTable) -> None:
-    """On a narrow screen intervals stand below their figures, and seconds nowhere."""
-    shown, narrow = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1)), console.width < ROOMY
-    kept = [index for index, name in enumerate(table.head) if not (narrow and name == tables.SECONDS)]
-    for index in kept:
-        shown.add_column(Text(one_line(table.head[index])), justify="right" if index else "left", overflow="fold")
-    for line in (tuple(map(one_line, line)) for line in table.rows):
-        cells = (line[index].replace(" [", "\n[") if narrow else line[index] for index in kept)
-        shown.add_row(
-            *(Text(cell, next((colour for word, colour in WORDS.items() if cell.endswith(word)), "")) for cell in cells)
-        )
-    console.print()
-    console.print(Text(one_line(table.title), "bold"))
-    console.print(shown)
+        console.print(Text(one_line(line), QUIET))

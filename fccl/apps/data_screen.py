@@ -11,10 +11,10 @@ from fccl.data.sources import kind_of
 from fccl.paths import DataPaths
 from fccl.plain_text import one_line, printable
 from fccl.specs import PHASES, SYNTHETIC, DataSpec, Phase
+from fccl.tables import Cell, Table
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from fccl.records.manifest import Manifest, SourceReport
 
@@ -28,14 +28,6 @@ NOISE = {
     "duplicated": "every row four times",
 }
 _NAME_WIDTH = 28
-_SHADES = (
-    (0, "#deebf7"),
-    (0, "#c6dbef"),
-    (0, "#9ecae1"),
-    (0, "#6baed6"),
-    (1, "#3182bd"),
-    (1, "#08519c"),
-)  # white text?, background
 
 
 @dataclass(frozen=True)
@@ -67,15 +59,11 @@ class DataScreen:
 
 def show_manifest(manifest: Manifest, paths: DataPaths, console: Console) -> None:
     """Print the tables of topics by client, the splits, what was left out, and where everything is."""
-    clients = manifest.spec.partition.num_clients
+    from fccl.apps.terminal_tables import print_table
+
     for phase in PHASES:
-        console.print(
-            f"{TITLES[phase]}: training examples by topic, {clients} client{'s'[: clients != 1]}",
-            style="bold",
-            highlight=False,
-        )
-        console.print(topic_table(manifest, phase, console.width))
-    console.print(split_table(manifest))
+        print_table(console, topic_table(manifest, phase, console.width))
+    print_table(console, split_table(manifest))
     for line in (
         *_remarks(manifest),
         f"Shards, validation and test splits, manifest: {paths.root}/",
@@ -95,93 +83,46 @@ def topic_table(manifest: Manifest, phase: Phase, width: int) -> Table:
     cell = max(3, *(len(f"{sum(column)}") for column in zip(*rows, strict=True))) + 3
     clients = len(rows[0])
     fits = clients <= MAX_CLIENTS and _NAME_WIDTH + cell * (clients + 1) + 4 <= width
-    return _client_table(manifest, names, rows) if fits else _spread_table(names, rows)
+    title = f"{TITLES[phase]}: training examples by topic, {clients} client{'s'[: clients != 1]}"
+    make = _client_table if fits else _spread_table
+    return make(title, manifest, names, rows)
 
 
-def _client_table(manifest: Manifest, names: Sequence[str], rows: Sequence[Sequence[int]]) -> Table:
-    from rich.text import Text
-
-    table = _empty_table()
-    for client in range(len(rows[0])):
-        table.add_column(_cell(f"{client}{'!' if client in manifest.noisy_clients else ''}"), justify="right")
-    table.add_column(_cell("all"), justify="right", style="bold")
-    for name, row in zip(names, rows, strict=True):
-        table.add_row(
-            Text(one_line(name)),
-            *(Text(_cell(count), style=_shade(count / max(1, sum(row)))) for count in row),
-            _cell(sum(row)),
-        )
+def _client_table(title: str, manifest: Manifest, names: Sequence[str], rows: Sequence[Sequence[int]]) -> Table:
+    marks = ("!" if client in manifest.noisy_clients else "" for client in range(len(rows[0])))
+    head = ("topic", *(f"{client}{mark}" for client, mark in enumerate(marks)), "all")
     totals = [sum(column) for column in zip(*rows, strict=True)]
-    table.add_section()
-    table.add_row("all", *map(_cell, totals), _cell(sum(totals)), style="bold")
-    return table
+    lines: list[tuple[Cell | str, ...]] = [
+        (name, *(Cell(str(count), shade=count / max(1, sum(row))) for count in row), str(sum(row)))
+        for name, row in zip(names, rows, strict=True)
+    ]
+    return Table(title, head, (*lines, ("all", *map(str, totals), str(sum(totals)))), last_is_sum=True)
 
 
-def _spread_table(names: Sequence[str], rows: Sequence[Sequence[int]]) -> Table:
-    """For many clients: how a topic is spread over them.
-
-    The effective number of clients is one over the sum of squared shares.
-    """
-    from rich.text import Text
-
-    table = _empty_table()
-    for column in ("all", "held by", "largest share", "effective"):
-        table.add_column(_cell(column), justify="right")
+def _spread_table(title: str, manifest: Manifest, names: Sequence[str], rows: Sequence[Sequence[int]]) -> Table:
+    """For many clients: how evenly a topic is spread over them."""
     totals = [sum(column) for column in zip(*rows, strict=True)]
-    for name, row in zip((*names, "all"), (*rows, totals), strict=True):
-        if name == "all" and row is totals:
-            table.add_section()
-        shares = [count / max(1, sum(row)) for count in row]
-        effective = 1 / sum(share**2 for share in shares) if any(shares) else 0.0
-        largest = Text(_cell(f"{max(shares):.0%}"), style=_shade(max(shares)))
-        table.add_row(
-            Text(one_line(name)),
-            _cell(sum(row)),
-            _cell(sum(count > 0 for count in row)),
-            largest,
-            _cell(f"{effective:.1f}"),
-        )
-    table.caption = (
-        f"A client holds {min(totals)} to {max(totals)} examples. Effective: so many clients with equal "
-        "shares "
-        "would "
+    lines = tuple(_spread(name, row) for name, row in zip((*names, "all"), (*rows, totals), strict=True))
+    note = (
+        f"A client holds {min(totals)} to {max(totals)} examples. Effective: so many clients with equal shares would "
         "be as even."
     )
-    return table
+    return Table(title, ("topic", "all", "held by", "largest share", "effective"), lines, note, last_is_sum=True)
 
 
-def _cell(content: object) -> str:
-    return f" {content} "
-
-
-def _empty_table() -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(
-        caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=0
-    )  # the cells bring their own: shades then meet
-    table.add_column("topic", max_width=_NAME_WIDTH, no_wrap=True, overflow="ellipsis")
-    return table
-
-
-def _shade(share: float) -> str:
-    """A rich style for a share of 0 … 1. Colour is never the only carrier: the number stands in the cell."""
-    if share <= 0:
-        return "dim"
-    light, background = _SHADES[min(len(_SHADES) - 1, int(share * len(_SHADES)))]
-    return f"{'#ffffff' if light else '#000000'} on {background}"
+def _spread(name: str, row: Sequence[int]) -> tuple[Cell | str, ...]:
+    """The effective number of clients is one over the sum of squared shares."""
+    shares = [count / max(1, sum(row)) for count in row]
+    effective = 1 / sum(share**2 for share in shares) if any(shares) else 0.0
+    largest = Cell(f"{max(shares):.0%}", shade=max(shares))
+    return name, str(sum(row)), str(sum(count > 0 for count in row)), largest, f"{effective:.1f}"
 
 
 def split_table(manifest: Manifest) -> Table:
     """Examples of each kind in each split."""
-    table = _empty_table()
-    table.columns[0].header = "examples"
-    for split in manifest.counts:
-        table.add_column(_cell("training" if split == "train" else split), justify="right")
-    for phase in PHASES:
-        table.add_row(TITLES[phase], *(_cell(counts[phase]) for counts in manifest.counts.values()))
-    return table
+    head = ("examples", *("training" if split == "train" else split for split in manifest.counts))
+    rows = tuple((TITLES[phase], *(str(counts[phase]) for counts in manifest.counts.values())) for phase in PHASES)
+    return Table("Splits", head, rows)
 
 
 def _remarks(manifest: Manifest) -> Iterator[str]:

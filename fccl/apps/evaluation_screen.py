@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from fccl.apps.terminal_tables import BEST, QUIET, print_table
 from fccl.federation.run_evaluation import EvaluationListener
 from fccl.model.scoring import Progress as Listener
 from fccl.paths import LogPaths
 from fccl.plain_text import one_line
 from fccl.records.evaluation import EvaluationReport, Generation
 from fccl.view import evaluation_tables as tables
-from fccl.view.evaluation_tables import Cell, Row
 
-QUIET, BEST = "dim", "bold"
-VERDICTS = {"better": "green", "worse": "red"}
 SHOWN_LETTERS = 280  # of an instruction or a response; the Markdown has all
 
 
@@ -72,55 +69,18 @@ def show(report: EvaluationReport, console: Console) -> None:
 
     Topics are in the Markdown.
     """
-    names = [model.name for model in report.models]
+    names = tables.names(report)
     _show_generations(console, names, list(zip(*(model.generations for model in report.models), strict=True)))
-    _table(console, "Preference accuracy by flaw of the rejected response", ["", *names], tables.flaws(report))
-    if report.clients:
-        _table(
-            console,
-            "Each client's own last update, on the whole test split",
-            ["", *tables.CLIENT_COLUMNS],
-            tables.clients(report),
-        )
-    _table(
-        console,
-        "The same, with the test examples weighted as the client's topics are",
-        ["", *tables.MIX_COLUMNS],
-        tables.client_mixes(report),
-    )
     title = (
         f"{report.model} on the test split: {report.sft_examples:,} instructions, {report.va_pairs:,} preference pairs"
     )
-    _table(console, title, ["", *names], tables.measures(report))
-    couples = [f"{each.second} against {each.first}" for each in report.comparisons]
-    _table(console, "Differences, on the same examples", ["", *couples], tables.comparisons(report))
-    marks = "* best of its row. " if len(names) > 1 else ""
-    console.print(Text(f"{marks}Higher is better unless said. Below each figure: its 95 % bootstrap interval.", QUIET))
-
-
-def _table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
-    if not rows:
-        return
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for index, name in enumerate(columns):
-        table.add_column(Text(one_line(name)), justify="right" if index else "left")
-    for row in rows:
-        table.add_row(
-            _lines(Text(one_line(row.label)), f"  {row.note}" if row.note else ""),
-            *(_figure(cell) for cell in row.cells),
-        )
-    console.print()
-    console.print(Text(one_line(title), BEST))
-    console.print(table)
-
-
-def _figure(cell: Cell) -> Text:
-    text = _lines(Text(f"{cell.text} *" if cell.best else cell.text, BEST if cell.best else ""), cell.interval)
-    return text.append("\n").append(cell.verdict, VERDICTS.get(cell.verdict, "")) if cell.verdict else text
-
-
-def _lines(text: Text, below: str) -> Text:
-    return Text.assemble(text, "\n", (below, QUIET)) if below else text
+    measures = replace(tables.measures(report), title=title)
+    for table in (tables.flaws(report), tables.clients(report), tables.client_mixes(report), measures):
+        print_table(console, table)
+    if report.comparisons:
+        print_table(console, tables.differences(report))
+    if len(names) > 1:
+        console.print(Text("* best of its row", QUIET))
 
 
 def _show_generations(console: Console, names: Sequence[str], samples: Sequence[Sequence[Generation]]) -> None:

@@ -80,7 +80,7 @@ _VALIDATION = AliasChoices("validation", "held_out")  # `held_out` in logs of ve
 
 
 class ExcludedClient(Value):
-    """A client whose answer did not count in a round, and why."""
+    """A client that was excluded from a round, and why."""
 
     client_id: int
     reason: str

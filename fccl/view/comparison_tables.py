@@ -1,28 +1,21 @@
-"""A comparison as rows of text, for the terminal, for Markdown and for the page.
-
-A verdict is a word, with a sign, never a colour alone.
-"""
+"""A comparison as tables, for the terminal, for Markdown and for the pages."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 
+from fccl.plain_text import one_line
 from fccl.records.comparison import FEDAVG, Comparison, Outcome, ScenarioInfo
 from fccl.records.evaluation import Estimate
-from fccl.tables import ScenarioTable
+from fccl.tables import Cell, Table
+from fccl.view.markdown import markdown_table, quoted
 from fccl.words import DASH
 
-BETTER = "▲"
-SIGNS = {
-    "better": f"{BETTER} better",
-    "worse": "▼ worse",
-    "no significant difference": "≈ no difference",
-    "too few examples": "too few examples",
-}
+SHORT = {"no significant difference": "no difference"}  # verdicts that a column has no room for
 TIMES = "×"
 HUGE = 700.0  # exp of more is no float
-SECONDS, VERDICT = "s", "seeds, verdict"
+SECONDS, VERDICT = "seconds", "seeds, verdict"
 ENOUGH_SEEDS = 5  # fewer say little of others
 _HEADS = {
     "sft": ("perplexity", f"{TIMES} FedAvg's [95 %]", VERDICT, "gap closed [95 %]", "bad clients' weight", SECONDS),
@@ -38,44 +31,37 @@ _HEADS = {
 }
 
 
-def scenario_tables(comparison: Comparison) -> list[ScenarioTable]:
+def scenario_tables(comparison: Comparison) -> list[Table]:
     """A table for each scenario."""
     return [scenario_table(comparison, scenario) for scenario in comparison.scenarios]
 
 
-def scenario_table(comparison: Comparison, scenario: ScenarioInfo) -> ScenarioTable:
+def scenario_table(comparison: Comparison, scenario: ScenarioInfo) -> Table:
     """One scenario, its methods in order."""
     titles = {method.name: method.title for method in comparison.methods}
     yardstick = comparison.row(scenario.name, FEDAVG)
-    lines = tuple(
-        (titles[row.method], *_cells(row, yardstick, scenario))
+    head = ("method", *_HEADS[scenario.phase])
+    rows = tuple(
+        (Cell(titles[row.method]), *_cells(row, yardstick, scenario))
         for row in comparison.rows
         if row.scenario == scenario.name
     )
-    return ScenarioTable(heading(scenario, comparison.num_clients), ("method", *_HEADS[scenario.phase]), lines)
+    text, spare = (frozenset({head.index(name)}) for name in (VERDICT, SECONDS))
+    return Table(heading(scenario, comparison.num_clients), head, rows, words=text, spare=spare)
 
 
-def without_empty_columns(table: ScenarioTable) -> ScenarioTable:
-    """The table without the columns in which every row has a dash."""
-    kept = [index for index in range(len(table.head)) if any(line[index] != DASH for line in table.rows)]
-    head, *rows = (tuple(line[index] for index in kept) for line in (table.head, *table.rows))
-    return ScenarioTable(table.title, head, tuple(rows))
-
-
-def matrix(comparison: Comparison) -> ScenarioTable:
+def matrix(comparison: Comparison) -> Table:
     """All scenarios beside each other: the figure and the verdict."""
-    lines = []
-    for method in comparison.methods:
-        found = [comparison.row(scenario.name, method.name) for scenario in comparison.scenarios]
-        lines.append(
-            (method.title, *(_short(row, scenario) for row, scenario in zip(found, comparison.scenarios, strict=True)))
+    rows = tuple(
+        (
+            Cell(method.title),
+            *(_short(comparison.row(scenario.name, method.name), scenario) for scenario in comparison.scenarios),
         )
-    head = ("method", *(scenario.title for scenario in comparison.scenarios))
-    return ScenarioTable(
-        "Test perplexity (SFT) and DPO loss (preferences); ▲ better, ▼ worse, ≈ no difference to FedAvg",
-        head,
-        tuple(lines),
+        for method in comparison.methods
     )
+    head = ("method", *(scenario.title for scenario in comparison.scenarios))
+    note = "Test perplexity (SFT) and DPO loss (preferences); ▲ better, ▼ worse, ≈ no difference to FedAvg."
+    return Table("Every method in every scenario", head, rows, note, brief=True)
 
 
 def heading(scenario: ScenarioInfo, num_clients: int) -> str:
@@ -86,16 +72,13 @@ def heading(scenario: ScenarioInfo, num_clients: int) -> str:
 
 
 def to_markdown(comparison: Comparison, command: str = "") -> str:
-    """`table.md`."""
-    whole = matrix(comparison)
-    parts = ["# Comparison", "", *lead(comparison), ""]
-    if command:
-        parts += ["```", command, "```", ""]
-    parts += [f"## {whole.title}", "", *_markdown(whole), ""]
-    for table in scenario_tables(comparison):
-        parts += [f"## {table.title}", "", *_markdown(table), ""]
-    trouble = [f"- {row.scenario}, {row.method}: {what}" for row in comparison.rows for what in row.trouble]
-    parts += ["## What went wrong", "", *trouble, ""] if trouble else []
+    """`table.md`. Every name in it is text."""
+    parts = ["# Comparison", "", *map(quoted, lead(comparison)), ""]
+    parts += ["```", one_line(command), "```", ""] if command else []
+    for table in (matrix(comparison), *scenario_tables(comparison)):
+        parts += [f"## {quoted(table.title)}", "", *([table.note, ""] if table.note else []), markdown_table(table), ""]
+    trouble = [quoted(f"{row.scenario}, {row.method}: {said}") for row in comparison.rows for said in row.trouble]
+    parts += ["## Trouble", "", *(f"- {line}" for line in trouble), ""] if trouble else []
     return "\n".join([*parts, "## How to read it", "", *(f"- {note}" for note in notes(comparison)), ""])
 
 
@@ -130,7 +113,7 @@ def notes(comparison: Comparison) -> list[str]:
         f"{DASH}: FedAvg itself or no federation (base, alone, centralised); no oracle, or one that is not "
         "significantly better than FedAvg, "
         "so that there is no gap; or a model that cannot be scored.",
-        "Bad clients' weight: first and last round, mean over seeds. s: seconds of training and weighing, all "
+        "Bad clients' weight: first and last round, mean over seeds. Seconds: training and weighing of all "
         "clients one after the other.",
     ]
 
@@ -150,30 +133,30 @@ def perplexity(loss: float) -> str:
     return f"{value:,.0f}" if value < 1e6 else f"{value:.3g}"
 
 
-def percent(found: Estimate | None) -> str:
-    """A share with its interval."""
-    return f"{found.value:.0%} [{found.low:.0%}, {found.high:.0%}]" if found else DASH
+def _cells(row: Outcome, yardstick: Outcome | None, scenario: ScenarioInfo) -> Iterator[Cell]:
+    yield Cell(figure(row, scenario.phase))
+    yield _difference(row, scenario.phase)
+    yield _verdict(row, yardstick)
+    yield share(row.gap_closed, 0)
+    yield Cell(f"{row.bad_weight[0]:.2f} → {row.bad_weight[-1]:.2f}" if row.bad_weight else DASH)
+    yield Cell(f"{row.seconds:.0f}")
+    if scenario.phase == "va":
+        yield share(row.accuracy, 1)
 
 
-def _cells(row: Outcome, yardstick: Outcome | None, scenario: ScenarioInfo) -> tuple[str, ...]:
-    verdict = (
-        f"{_seeds_better(row, yardstick)} {SIGNS[row.verdict]}"
-        if row.verdict
-        else "(yardstick)"
-        if row.method == FEDAVG
-        else DASH
-    )
-    weight = f"{row.bad_weight[0]:.2f} → {row.bad_weight[-1]:.2f}" if row.bad_weight else DASH
-    cells = (
-        figure(row, scenario.phase),
-        _difference(row, scenario.phase),
-        verdict,
-        percent(row.gap_closed),
-        weight,
-        f"{row.seconds:.0f}",
-    )
-    accuracy = f"{row.accuracy.value:.1%} [{row.accuracy.low:.1%}, {row.accuracy.high:.1%}]" if row.accuracy else DASH
-    return (*cells, accuracy) if scenario.phase == "va" else cells
+def share(found: Estimate | None, digits: int) -> Cell:
+    """A share of 1 with its interval."""
+    if found is None:
+        return Cell(DASH)
+    return Cell(f"{found.value:.{digits}%}", f"{found.low:.{digits}%}, {found.high:.{digits}%}")
+
+
+def _verdict(row: Outcome, yardstick: Outcome | None) -> Cell:
+    """In how many seeds the loss is lower than FedAvg's, and what that comes to."""
+    if not row.verdict:
+        return Cell("(yardstick)" if row.method == FEDAVG else DASH)
+    shown = SHORT.get(row.verdict, row.verdict)
+    return Cell(_seeds_better(row, yardstick), verdict=shown, strong=row.verdict == "better")
 
 
 def _seeds_better(row: Outcome, yardstick: Outcome | None) -> str:
@@ -188,27 +171,22 @@ def _seeds_better(row: Outcome, yardstick: Outcome | None) -> str:
     return f"{lower}/{row.seeds}"
 
 
-def _difference(row: Outcome, phase: str) -> str:
+def _difference(row: Outcome, phase: str) -> Cell:
     found = row.difference
     if found is None:
-        return DASH
+        return Cell(DASH)
     if phase == "va":
-        return f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
-    value, low, high = (math.exp(min(each, HUGE)) for each in (found.value, found.low, found.high))
-    return f"{_ratio(value)} [{_ratio(low)}, {_ratio(high)}]"
+        return Cell(f"{found.value:+.4f}", f"{found.low:+.4f}, {found.high:+.4f}")
+    value, low, high = (_ratio(math.exp(min(each, HUGE))) for each in (found.value, found.low, found.high))
+    return Cell(value, f"{low}, {high}")
 
 
 def _ratio(value: float) -> str:
     return f"{value:.3f}" if value < 100 else f"{value:.3g}"
 
 
-def _short(row: Outcome | None, scenario: ScenarioInfo) -> str:
+def _short(row: Outcome | None, scenario: ScenarioInfo) -> Cell:
     if row is None:
-        return DASH
-    sign = {"better": f" {BETTER}", "worse": " ▼", "no significant difference": " ≈"}.get(row.verdict or "", "")
-    return f"{figure(row, scenario.phase)}{sign}"
-
-
-def _markdown(table: ScenarioTable) -> Sequence[str]:
-    lines = [table.head, ("---", *["---:"] * (len(table.head) - 1)), *table.rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+        return Cell(DASH)
+    verdict = SHORT.get(row.verdict or "", row.verdict or "")
+    return Cell(figure(row, scenario.phase), verdict=verdict, strong=row.verdict == "better")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
-from fccl.plain_text import visible
 from fccl.records.evaluation import FEWEST_FOR_A_VERDICT, EvaluationReport, Generation
+from fccl.tables import Table
 from fccl.view import evaluation_tables as tables
-from fccl.view.evaluation_tables import Cell, Row
+from fccl.view.markdown import markdown_table, quoted
 
-_SPECIAL = re.compile(r"([\\`*_\[\]<>&|~$])")
 _MEASURES = f"""\
 - *Response perplexity* is exp of the mean negative log-likelihood (NLL) of the response tokens, end-of-text included, given the prompt.
 - *Exact answers*: the greedy response equals the example's answer but for white space. A dash where the data has no answers.
@@ -27,27 +25,22 @@ def to_markdown(report: EvaluationReport) -> str:
 
 
 def _parts(report: EvaluationReport) -> Iterator[str]:
-    names = [model.name for model in report.models]
     yield "# Evaluation"
     yield _what(report)
-    yield _table(["", *names], tables.measures(report))
+    yield markdown_table(tables.measures(report))
     yield _MEASURES
     if report.comparisons:
-        yield "## Differences"
-        yield "Of perplexities, the second divided by the first; of all else, the second minus the first."
-        yield _table(
-            ["", *(f"{each.second} against {each.first}" for each in report.comparisons)], tables.comparisons(report)
-        )
-    for title, rows in (
-        ("Response perplexity by topic", tables.topic_perplexities(report)),
-        ("Exact answers by topic", tables.topic_exact_answers(report)),
-        ("Preference accuracy by flaw of the rejected response", tables.flaws(report)),
-    ):
-        if rows:
-            yield f"## {title}"
-            yield _table(["", *names], rows)
-    yield from _clients(report)
+        yield from _titled(tables.differences(report))
+    for table in tables.details(report):
+        yield from _titled(table)
     yield from _generations(report)
+
+
+def _titled(table: Table) -> Iterator[str]:
+    yield f"## {table.title}"
+    if table.note:
+        yield table.note
+    yield markdown_table(table)
 
 
 def _what(report: EvaluationReport) -> str:
@@ -58,21 +51,6 @@ def _what(report: EvaluationReport) -> str:
         f"{report.va_pairs:,} preference pairs.{cut} Bold is the best of a row; higher is better "
         "unless the row says otherwise."
     )
-
-
-def _clients(report: EvaluationReport) -> Iterator[str]:
-    if not report.clients:
-        return
-    yield "## Each client's own last update"
-    yield "On the whole test split, as above."
-    yield _table(["", *tables.CLIENT_COLUMNS], tables.clients(report))
-    if rows := tables.client_mixes(report):
-        yield (
-            "With the test examples weighted as the client's topics are: does the global model serve its kind of "
-            "data "
-            "better than its own update?"
-        )
-        yield _table(["", *tables.MIX_COLUMNS], rows)
 
 
 def _generations(report: EvaluationReport) -> Iterator[str]:
@@ -91,28 +69,6 @@ def _generations(report: EvaluationReport) -> Iterator[str]:
 
 
 def _answers(names: Sequence[str], answers: Sequence[Generation]) -> str:
-    lines = ["| | greedy | sampled |", "|---|---|---|", f"| *reference* | {quoted(answers[0].reference)} | |"]
-    lines += [
-        f"| {quoted(name)} | {quoted(answer.greedy)} | {quoted(answer.sampled)} |"
-        for name, answer in zip(names, answers, strict=True)
-    ]
-    return "\n".join(lines)
-
-
-def _table(header: Sequence[str], rows: Sequence[Row]) -> str:
-    lines = ["| " + " | ".join(quoted(name) for name in header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
-    for row in rows:
-        note = f" ({quoted(row.note)})" if row.note else ""
-        lines.append(f"| {quoted(row.label)}{note} | " + " | ".join(_figure(cell) for cell in row.cells) + " |")
-    return "\n".join(lines)
-
-
-def _figure(cell: Cell) -> str:
-    text = f"**{cell.text}**" if cell.best else cell.text
-    interval = f" [{cell.interval}]" if cell.interval else ""
-    return f"{text}{interval}" + (f", {cell.verdict}" if cell.verdict else "")
-
-
-def quoted(text: str) -> str:
-    """Text as Markdown that shows just this text, in one line and fit for a table's cell."""
-    return _SPECIAL.sub(r"\\\1", visible(text)).replace("\n", "<br>").replace("\t", " ")
+    rows = [("reference", answers[0].reference, "")]
+    rows += [(name, answer.greedy, answer.sampled) for name, answer in zip(names, answers, strict=True)]
+    return markdown_table(Table("", ("", "greedy", "sampled"), tuple(rows), words=frozenset({1, 2})))

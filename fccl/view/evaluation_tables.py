@@ -1,4 +1,4 @@
-"""The report as rows of text, for every screen and file that shows it.
+"""An evaluation as tables, for every screen and file that shows it.
 
 A cell says its number, its interval, its verdict and whether it is the best of its row, in words that need no colour.
 """
@@ -6,128 +6,124 @@ A cell says its number, its interval, its verdict and whether it is the best of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
-from fccl.plain_text import one_line
-from fccl.records.evaluation import ClientEvaluation, ClientMix, Difference, Estimate, EvaluationReport, Preference
+from fccl.records.evaluation import (
+    FEWEST_FOR_A_VERDICT,
+    ClientEvaluation,
+    ClientMix,
+    Difference,
+    Estimate,
+    EvaluationReport,
+    Preference,
+)
+from fccl.tables import Cell, Table
 from fccl.words import DASH, plain
 
 _KINDS = {"ratio": "ratio, below 1 is better", "points": "in points", "nats": "in nats"}
+_PAIRED = (
+    "Both models answer the same examples. Of perplexities the second divided by the first, of all else the second "
+    f"minus the first. A verdict needs {FEWEST_FOR_A_VERDICT} examples and an interval that leaves out “no difference”."
+)
 
 Show = Callable[[float], str]
+Cells = tuple[Cell, ...]
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One figure. `interval` and `verdict` are empty where there is none."""
-
-    text: str
-    interval: str = ""
-    best: bool = False
-    verdict: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measure of several models. `note` says how to read it."""
-
-    label: str
-    note: str
-    cells: tuple[Cell, ...]
-
-
-def measures(report: EvaluationReport) -> list[Row]:
-    """The main table: one row a measure, one cell a model. Higher is better unless the note says otherwise."""
+def measures(report: EvaluationReport) -> Table:
+    """The main table: one row a measure, one column a model."""
     models = report.models
-    return [
+    by_token = [model.preference_per_token.accuracy for model in models]
+    rows = (
         _row("response perplexity", "lower is better", [model.perplexity for model in models], plain, lower=True),
         _row("response NLL", "nats/token, lower is better", [model.nll for model in models], plain, lower=True),
         _row("exact answers", "", [model.exact for model in models], percent),
         _row("preference accuracy", "by sum of log-probs", [model.preference.accuracy for model in models], percent),
-        _row(
-            "preference accuracy",
-            "by mean log-prob of a token",
-            [model.preference_per_token.accuracy for model in models],
-            percent,
-        ),
+        _row("preference accuracy", "by mean log-prob of a token", by_token, percent),
         _row("mean margin", "nats", [model.margin for model in models], signed),
-        Row("pairs", "right / wrong / tied", tuple(Cell(_counts(model.preference)) for model in models)),
-    ]
+        (Cell("pairs", note="right / wrong / tied"), *(Cell(_counts(model.preference)) for model in models)),
+    )
+    note = "With 95 % bootstrap intervals over examples. Higher is better unless the row says otherwise."
+    return Table("Measures", ("measure", *names(report)), rows, note)
 
 
-def comparisons(report: EvaluationReport) -> list[Row]:
-    """One row a measure, one cell a comparison: the paired difference with its verdict."""
-    names = dict.fromkeys(each.measure for comparison in report.comparisons for each in comparison.differences)
+def differences(report: EvaluationReport) -> Table:
+    """One row a measure, one column a pair of models: the paired difference with its verdict."""
+    found: dict[str, list[Difference | None]] = {}
+    for index, pair in enumerate(report.comparisons):
+        for each in pair.differences:
+            found.setdefault(each.measure, [None] * len(report.comparisons))[index] = each
     rows = []
-    for name in names:
-        found = [
-            next((each for each in comparison.differences if each.measure == name), None)
-            for comparison in report.comparisons
-        ]
-        kind = next(each.kind for each in found if each)
-        rows.append(Row(name, _KINDS[kind], tuple(_difference(each) if each else Cell(DASH) for each in found)))
-    return rows
+    for measure, row in found.items():
+        kind = next(each.kind for each in row if each)
+        figures = (_difference(each) if each else Cell(DASH) for each in row)
+        rows.append((Cell(measure, note=_KINDS[kind]), *figures))
+    head = ("measure", *(f"{pair.second} against {pair.first}" for pair in report.comparisons))
+    return Table("Differences", head, tuple(rows), _PAIRED)
 
 
-def topic_perplexities(report: EvaluationReport) -> list[Row]:
+def topic_perplexities(report: EvaluationReport) -> Table:
     """Response perplexity, one row a topic."""
-    return [
-        _row(
-            one_line(topics[0].topic) or "(none)",
-            f"n = {topics[0].perplexity.n}",
-            [topic.perplexity for topic in topics],
-            plain,
-            lower=True,
-        )
-        for topics in zip(*(model.topics for model in report.models), strict=True)
-    ]
+    rows = (
+        _row(_named(same[0].topic), _count(same[0].perplexity.n), [topic.perplexity for topic in same], plain, True)
+        for same in zip(*(model.topics for model in report.models), strict=True)
+    )
+    return Table("Response perplexity by topic", ("topic", *names(report)), tuple(rows), aside=True)
 
 
-def topic_exact_answers(report: EvaluationReport) -> list[Row]:
-    """Exact answers, one row a topic; nothing where no example has an answer."""
-    return [
-        _row(
-            one_line(topics[0].topic) or "(none)",
-            f"n = {topics[0].exact.n}",
-            [topic.exact for topic in topics],
-            percent,
-        )
-        for topics in zip(*(model.topics for model in report.models), strict=True)
-        if topics[0].exact
-    ]
+def topic_exact_answers(report: EvaluationReport) -> Table:
+    """Exact answers, one row a topic; no row of a topic whose examples have no answer."""
+    rows = (
+        _row(_named(same[0].topic), _count(same[0].exact.n), [topic.exact for topic in same], percent)
+        for same in zip(*(model.topics for model in report.models), strict=True)
+        if same[0].exact
+    )
+    note = "The share of greedy answers that are right."
+    return Table("Exact answers by topic", ("topic", *names(report)), tuple(rows), note, aside=True)
 
 
-def flaws(report: EvaluationReport) -> list[Row]:
+def flaws(report: EvaluationReport) -> Table:
     """Preference accuracy, one row a flaw."""
     rows = []
-    for found in zip(*(model.flaws for model in report.models), strict=True):
-        first = found[0].preference
-        note = f"n = {first.right + first.wrong + first.ties}"
-        rows.append(
-            _row(one_line(found[0].flaw) or "(none)", note, [flaw.preference.accuracy for flaw in found], percent)
-        )
-    return rows
+    for same in zip(*(model.flaws for model in report.models), strict=True):
+        first = same[0].preference
+        pairs = first.right + first.wrong + first.ties
+        rows.append(_row(_named(same[0].flaw), _count(pairs), [flaw.preference.accuracy for flaw in same], percent))
+    title = "Preference accuracy by flaw of the rejected response"
+    return Table(title, ("flaw", *names(report)), tuple(rows), aside=True)
+
+
+def details(report: EvaluationReport) -> tuple[Table, ...]:
+    """The tables that few need, those with rows: by topic, by flaw, by client."""
+    found = (topic_perplexities, topic_exact_answers, flaws, clients, client_mixes)
+    return tuple(table for make in found if (table := make(report)).rows)
+
+
+def names(report: EvaluationReport) -> tuple[str, ...]:
+    """The models' names, in order."""
+    return tuple(model.name for model in report.models)
 
 
 CLIENT_COLUMNS = ("response perplexity", "exact answers", "preference accuracy")
 MIX_COLUMNS = ("its own update", "the global model", "the global model is")
 
 
-def clients(report: EvaluationReport) -> list[Row]:
-    """One row a client, under `CLIENT_COLUMNS`: its own last update on the whole test split, below the global model."""
+def clients(report: EvaluationReport) -> Table:
+    """The global model, then one row a client: its own last update. No row where no client was evaluated."""
     everyone = report.models[-1]
-    rows = [Row(everyone.name, "the global model", _client(everyone.perplexity, everyone.exact, everyone.preference))]
+    measured = _client(everyone.perplexity, everyone.exact, everyone.preference)
+    rows = [(Cell(everyone.name, note="the global model"), *measured)] if report.clients else []
     for client in report.clients:
-        note = f"own {client.phase.upper()} update"
-        rows.append(
-            Row(f"client {client.client_id}", note, _client(client.perplexity, client.exact, client.preference))
-        )
-    return rows
+        name = Cell(f"client {client.client_id}", note=f"own {client.phase.upper()} update")
+        rows.append((name, *_client(client.perplexity, client.exact, client.preference)))
+    head = ("model", *CLIENT_COLUMNS)
+    return Table("Each client's own last update", head, tuple(rows), "On the whole test split.", aside=True)
 
 
-def client_mixes(report: EvaluationReport) -> list[Row]:
-    """Two rows a client, under `MIX_COLUMNS`: own update and global model on the client's mix of topics."""
-    return [row for client in report.clients if client.mix for row in _mix(client, client.mix)]
+def client_mixes(report: EvaluationReport) -> Table:
+    """Two rows a client: its own update and the global model on the client's mix of topics."""
+    rows = (row for client in report.clients if client.mix for row in _mix(client, client.mix))
+    note = "With the test examples weighted as each client's topics are."
+    return Table("Own update against the global model", ("measure", *MIX_COLUMNS), tuple(rows), note, aside=True)
 
 
 def percent(value: float) -> str:
@@ -140,18 +136,26 @@ def signed(value: float) -> str:
     return f"{value:+.2f}"
 
 
-def _row(label: str, note: str, estimates: Sequence[Estimate | None], show: Show, lower: bool = False) -> Row:
+def _row(label: str, note: str, estimates: Sequence[Estimate | None], show: Show, lower: bool = False) -> Cells:
     """The best are those that look like the best: of figures that all look alike, none is."""
     values = [estimate.value for estimate in estimates if estimate]
     looks = {show(value) for value in values}
     best = show(min(values) if lower else max(values)) if len(looks) > 1 else ""
-    return Row(label, note, tuple(_cell(estimate, show, best) for estimate in estimates))
+    return (Cell(label, note=note), *(_cell(estimate, show, best) for estimate in estimates))
+
+
+def _named(name: str) -> str:
+    return name.strip() or "(none)"
+
+
+def _count(examples: int) -> str:
+    return f"n = {examples}"
 
 
 def _cell(estimate: Estimate | None, show: Show, best: str = "") -> Cell:
     if estimate is None:
         return Cell(DASH)
-    return Cell(show(estimate.value), _interval(estimate, show), show(estimate.value) == best)
+    return Cell(show(estimate.value), _interval(estimate, show), strong=show(estimate.value) == best)
 
 
 def _interval(estimate: Estimate, show: Show) -> str:
@@ -178,11 +182,11 @@ def _points(value: float) -> str:
     return f"{100 * value:+.1f}"
 
 
-def _client(perplexity: Estimate, exact: Estimate | None, preference: Preference) -> tuple[Cell, ...]:
+def _client(perplexity: Estimate, exact: Estimate | None, preference: Preference) -> Cells:
     return _cell(perplexity, plain), _cell(exact, percent), _cell(preference.accuracy, percent)
 
 
-def _mix(client: ClientEvaluation, mix: ClientMix) -> Iterator[Row]:
+def _mix(client: ClientEvaluation, mix: ClientMix) -> Iterator[Cells]:
     verdicts = {difference.measure: difference.verdict for difference in mix.differences}
     covered = "" if mix.covered > 0.9995 else f"the test split covers {mix.covered:.0%}"
     figures = (
@@ -190,9 +194,7 @@ def _mix(client: ClientEvaluation, mix: ClientMix) -> Iterator[Row]:
         ("exact answers", mix.own_exact, mix.global_exact, percent),
     )
     for measure, own, everyone, show in figures:
-        yield Row(
-            f"client {client.client_id}: {measure}",
-            covered,
-            (_cell(own, show), _cell(everyone, show), Cell(verdicts.get(measure, DASH))),
-        )
+        label = Cell(f"client {client.client_id}: {measure}", note=covered)
+        verdict = Cell("", verdict=verdicts[measure]) if measure in verdicts else Cell(DASH)
+        yield label, _cell(own, show), _cell(everyone, show), verdict
         covered = ""

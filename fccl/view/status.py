@@ -188,7 +188,7 @@ class _Facts:
 
     @cached_property
     def excluded(self) -> frozenset[int]:
-        """The clients that were asked in the last complete round and did not count."""
+        """The clients that were excluded from the last complete round."""
         rows = self.view.exclusions
         return frozenset(rows["client"].to_numpy()[rows["round"].to_numpy() == self.complete - 1].tolist())
 

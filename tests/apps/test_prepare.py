@@ -116,7 +116,7 @@ def test_a_terminal_gets_shades_and_the_same_numbers():
 )
 def test_more_clients_than_fit_are_summarised(clients, width, columns):
     manifest = manifest_of(clients)
-    assert len(topic_table(manifest, "sft", width).columns) == columns
+    assert len(topic_table(manifest, "sft", width).head) == columns
     assert max(map(len, shown(manifest, width).split("\n")[:12])) <= width
 
 

@@ -141,10 +141,10 @@ def test_it_says_what_the_records_say(whole):
     assert rounds[2][:5] == ["2", "FedIT (SFT)", "2 of 3", "2.00", "2.500"]
     assert rounds[3][5] == "75.0 %"
     assert table(page, "FCCL weights by round, in %")[2] == ["2", "50.0", "–", "50.0"]
-    assert table(page, "Clients left out")[1] == ["2", "1", "no answer"]
+    assert table(page, "Clients excluded")[1] == ["2", "1", "no answer"]
     clients = table(page, "Who took part, and with what weight")
     held = manifest(3, ("addition", "birds")).samples_by_client()
-    assert clients[2][0] == "1spoilt on purpose"
+    assert clients[2][0] == "1 spoilt on purpose"
     assert clients[2][2:6] == [str(held["sft"][1]), str(held["va"][1]), "3", "1"]
     assert [row[0] for row in table(page, "Events")] == ["event", "started", "finished"]
     assert ["SFT_LR", "0.02by default 0.004"] in table(page, "Training")
@@ -271,7 +271,7 @@ def test_nothing_from_the_logs_is_markup(logs, tmp_path):
     assert next(page.top.all("title")).text == f"Run {SEEN} · FCCL report"
     for anchor in ("evaluation", "failures", "data", "settings"):
         assert SEEN in section(page, anchor).text, anchor
-    assert table(page, "Clients left out")[-1][-1] == SEEN
+    assert table(page, "Clients excluded")[-1][-1] == SEEN
     assert table(page, "Files refused")[1][-1] == SEEN
     assert any(SEEN[:10] in each.text for figure in page.top.all("figure") for each in figure.all("text"))
     assert "\x1b" not in page.top.text

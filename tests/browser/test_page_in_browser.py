@@ -93,7 +93,7 @@ def test_hostile_words_stay_words(place, visit):
     here.open("Clients")
     here.until_cell("Clients that did not count in a round, and why", 0, HOSTILE)
     assert HOSTILE in here.page.locator(".fccl-under").inner_text()
-    assert f"! Client 2 was left out of round 2: {HOSTILE}" in here.page.locator(".fccl-alert").all_inner_texts()
+    assert f"! Client 2 was excluded from round 2: {HOSTILE}" in here.page.locator(".fccl-alert").all_inner_texts()
 
 
 @pytest.mark.parametrize("size", [NARROW, {"width": 1280, "height": 800}], ids=["phone", "desktop"])

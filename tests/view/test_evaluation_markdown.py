@@ -11,8 +11,9 @@ from fccl.evaluation.comparison import compare_all
 from fccl.evaluation.suite import evaluate_model, summarise
 from fccl.plain_text import visible
 from fccl.records.evaluation import EvaluationReport, Generation
-from fccl.view.evaluation_markdown import quoted, to_markdown
+from fccl.view.evaluation_markdown import to_markdown
 from fccl.view.evaluation_tables import measures
+from fccl.view.markdown import quoted
 
 PARSER = MarkdownIt("commonmark").enable("table")
 EVIL = "a | b <script>alert(1)</script>\n# *no* `code` [x](http://y) \\| \x1b[31m &amp; $x$ ~~s~~"
@@ -62,9 +63,9 @@ def test_the_best_is_the_lowest_of_what_should_be_low_and_the_highest_of_the_res
         "response NLL": [-model.nll.value for model in report.models],
         "mean margin": [model.margin.value for model in report.models],
     }
-    rows = {row.label: row for row in measures(report)}
+    rows = {row[0].text: row[1:] for row in measures(report).cells}
     for label, values in figures.items():
-        assert [cell.best for cell in rows[label].cells] == [value == max(values) for value in values], label
+        assert [cell.strong for cell in rows[label]] == [value == max(values) for value in values], label
 
 
 def test_every_table_is_whole(report):
@@ -76,7 +77,7 @@ def test_every_table_is_whole(report):
 
 def test_the_main_table_has_the_measures_with_their_intervals(report):
     header, first, *rest = tables_of(to_markdown(report))[0]
-    assert header == ["", "base", "SFT", "FedVA"]
+    assert header == ["measure", "base", "SFT", "FedVA"]
     sft = report.models[1].perplexity
     assert first[0].startswith("response perplexity")
     assert re.fullmatch(r"[\d.,]+ \[[\d.,]+ to [\d.,]+\]", first[2])
@@ -86,7 +87,7 @@ def test_the_main_table_has_the_measures_with_their_intervals(report):
 
 def test_differences_have_a_verdict_in_words(report):
     rows = tables_of(to_markdown(report))[1]
-    assert rows[0] == ["", "SFT against base", "FedVA against SFT", "FedVA against base"]
+    assert rows[0] == ["measure", "SFT against base", "FedVA against SFT", "FedVA against base"]
     assert all(
         re.search(r"(better|worse|no significant difference|too few examples)$", cell)
         for row in rows[1:]

@@ -2,6 +2,7 @@ import pytest
 
 from fccl.records.evaluation import Estimate
 from fccl.view import evaluation_tables as tables
+from tests.view import histories
 
 
 def estimate(value, n=30):
@@ -15,19 +16,39 @@ def test_numbers_have_about_three_figures(value, text):
     assert tables.plain(value) == text
 
 
+def figures(values, measure="perplexity", label="response perplexity"):
+    """The row of one measure of models that have these values."""
+    report = histories.evaluation(names=tuple(f"m{index}" for index in range(len(values))))
+    models = tuple(
+        model.model_copy(update={measure: value}) for model, value in zip(report.models, values, strict=True)
+    )
+    rows = tables.measures(report.model_copy(update={"models": models})).cells
+    return next(row[1:] for row in rows if row[0].text == label)
+
+
 def test_the_best_is_the_lowest_or_the_highest():
-    values = [estimate(3.0), None, estimate(2.0), estimate(2.001)]
-    lowest = tables._row("a", "", values, tables.plain, lower=True)
-    highest = tables._row("a", "", values, tables.plain)
-    assert [cell.best for cell in lowest.cells] == [False, False, True, True]  # what looks alike is alike
-    assert [cell.best for cell in highest.cells] == [True, False, False, False]
+    values = [estimate(3.0), estimate(2.0), estimate(2.001)]
+    assert [cell.strong for cell in figures(values)] == [False, True, True]  # what looks alike is alike
+    assert [cell.strong for cell in figures(values, "margin", "mean margin")] == [True, False, False]
+
+
+def test_what_was_not_measured_is_a_dash_and_never_the_best():
+    cells = figures([estimate(0.5), None, estimate(0.25)], "exact", "exact answers")
+    assert [(cell.text, cell.strong) for cell in cells] == [("50.0 %", True), ("–", False), ("25.0 %", False)]
 
 
 def test_where_all_look_alike_none_is_best():
-    assert not any(cell.best for cell in tables._row("a", "", [estimate(2.0), estimate(2.001)], tables.plain).cells)
+    assert not any(cell.strong for cell in figures([estimate(2.0), estimate(2.001)]))
 
 
 def test_one_example_has_no_interval():
-    (one, many) = tables._row("a", "", [estimate(0.5, n=1), estimate(0.5)], tables.percent).cells
+    one, many = figures([estimate(0.5, n=1), estimate(0.5)], "exact", "exact answers")
     assert (one.text, one.interval) == ("50.0 %", "")
     assert many.interval == "25.0 to 100.0 %"
+
+
+def test_a_report_without_pairs_topics_and_clients_has_tables_without_rows():
+    report = histories.evaluation(names=("base",))
+    assert tables.differences(report).rows == ()
+    bare = report.model_copy(update={"models": (report.models[0].model_copy(update={"topics": (), "flaws": ()}),)})
+    assert tables.details(bare) == ()

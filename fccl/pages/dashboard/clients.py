@@ -1,4 +1,4 @@
-"""What each client is doing, and who did not count and why."""
+"""What each client is doing, and which were excluded and why."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ def client_row(row: ClientRow) -> dict[str, object]:
 
 
 def exclusions(view: RunView) -> None:
-    """Who was asked and did not count, newest first."""
+    """The excluded clients, newest first."""
     heading("Failures and exclusions")
     if view.exclusions.empty:
-        nothing("None: every client that was asked has counted in every round so far.")
+        nothing("None: no client was excluded from any round so far.")
         return
     rows = view.exclusions.iloc[::-1].head(NEWEST)
     shown = pd.DataFrame(
@@ -90,10 +90,10 @@ def exclusions(view: RunView) -> None:
             "reason": rows["reason"].map(one_line),
         }
     )
-    left_out = view.exclusions.groupby("client").size().sort_values(ascending=False)
-    most = ", ".join(f"client {client}: {count}" for client, count in left_out.head(5).items())
+    by_client = view.exclusions.groupby("client").size().sort_values(ascending=False)
+    most = ", ".join(f"client {client}: {count}" for client, count in by_client.head(5).items())
     note(f"{words.plural(len(view.exclusions), 'exclusion')} so far ({most}).")
-    table(shown, "exclusions", "Clients that did not count in a round, and why")
+    table(shown, "exclusions", "Clients excluded from a round, and why")
 
 
 def trainings(view: RunView) -> None:

@@ -5,13 +5,9 @@ It is of no run.
 
 from __future__ import annotations
 
-import html
-from collections.abc import Sequence
-
 import streamlit as st
 
 from fccl import words
-from fccl.pages.dashboard.evaluation import small
 from fccl.pages.dashboard.readers import Hub
 from fccl.pages.dashboard.widgets import chart, element, heading, html_table, note
 from fccl.plain_text import one_line
@@ -22,7 +18,6 @@ from fccl.view.values import RunView
 
 NO_BAD = "No client is bad in this scenario, so there is no oracle without bad clients and no gap to close."
 NO_GAP = "The oracle is not significantly better than FedAvg in this scenario, so there is no gap to close."
-UNITS = {tables.SECONDS: "seconds"}  # columns that need more than their short name here
 
 
 def show(hub: Hub, view: RunView) -> None:
@@ -36,8 +31,8 @@ def show(hub: Hub, view: RunView) -> None:
         one_line(" ".join(tables.lead(results))) + f" Written {words.moment(found.written)} to {hub.logs.compare.root}."
     )
     matrix = tables.matrix(results)
-    html_table("Every method in every scenario", head(matrix.head), [row_html(line) for line in matrix.rows])
-    note(f"{matrix.title}.")
+    html_table(matrix)
+    note(matrix.note)
     scenario = chosen(results)
     heading(tables.heading(scenario, results.num_clients))
     says = f"Share of the gap between FedAvg and the oracle that each method closes, {one_line(scenario.title)}"
@@ -52,8 +47,8 @@ def show(hub: Hub, view: RunView) -> None:
         found.written,
         scenario.name,
     )
-    table = tables.without_empty_columns(tables.scenario_table(results, scenario))
-    html_table(f"Every method, {one_line(table.title)}", head(table.head), [row_html(line) for line in table.rows])
+    table = tables.scenario_table(results, scenario).without_empty_columns()
+    html_table(table, f"Every method, {table.title}")
     trouble(results, scenario)
     reading(results)
 
@@ -71,21 +66,6 @@ def chosen(results: Comparison) -> ScenarioInfo:
         width=420,
     )
     return named[choice]
-
-
-def head(names: Sequence[str]) -> list[str]:
-    return [one_line(UNITS.get(name, name)) for name in names]
-
-
-def row_html(line: Sequence[str]) -> list[str]:
-    """A row as HTML cells: intervals stand below their figures, and what is better is strong."""
-    return [cell_html(one_line(text)) for text in line]
-
-
-def cell_html(text: str) -> str:
-    figure, bracket, interval = text.partition(" [")
-    shown = element("strong", figure) if tables.BETTER in figure else html.escape(figure)
-    return shown + small(bracket.strip() + interval)
 
 
 def trouble(results: Comparison, scenario: ScenarioInfo) -> None:

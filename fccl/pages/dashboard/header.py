@@ -170,7 +170,7 @@ def alerts(found: Glance, view: RunView) -> None:
         for line in pressing(standing, [row for row in found.clients if row.standing == standing])
     ]
     last = view.exclusions[view.exclusions["round"] == found.round - 1]
-    lines += left_out(found.round, last["client"].tolist(), last["reason"].tolist())
+    lines += excluded(found.round, last["client"].tolist(), last["reason"].tolist())
     if lines:
         st.html("".join(element("p", line, "fccl-alert") for line in lines))
 
@@ -192,14 +192,14 @@ def since(row: ClientRow) -> str:
     return f"{age}, last seen in round {row.status.round + 1}{step}"
 
 
-def left_out(number: int, clients: Sequence[int], reasons: Sequence[str]) -> list[str]:
-    """Lines about the clients that did not count in round `number`, counted from 1."""
+def excluded(number: int, clients: Sequence[int], reasons: Sequence[str]) -> list[str]:
+    """Lines about the clients that were excluded from round `number`, counted from 1."""
     if len(clients) > MOST_ALERTS:
         return [
-            f"! {len(clients)} clients were left out of round {number} ({some(clients)}); the reasons are under Clients"
+            f"! {len(clients)} clients were excluded from round {number} ({some(clients)}); the reasons are under Clients"
         ]
     return [
-        f"! Client {client} was left out of round {number}: {one_line(reason)}"
+        f"! Client {client} was excluded from round {number}: {one_line(reason)}"
         for client, reason in zip(clients, reasons, strict=True)
     ]
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import html
 import time
-from collections.abc import Sequence
 
 import streamlit as st
 
 from fccl import phases, words
-from fccl.pages.dashboard.evaluation import cell_html
 from fccl.pages.dashboard.header import other_run
 from fccl.pages.dashboard.readers import Hub, edition
 from fccl.pages.dashboard.widgets import chart, heading, html_table, note, nothing
-from fccl.plain_text import one_line
 from fccl.specs import PHASES
+from fccl.tables import Cell, Table
 from fccl.view import charts, sentences
 from fccl.view import evaluation_tables as tables
 from fccl.view.status import glance
@@ -56,15 +53,15 @@ def figures(view: RunView, other: RunView) -> None:
     """The figures of the last round, and the evaluation of the final model."""
     heading("Figures")
     columns = [summary(each) for each in (view, other)]
-    rows = [[html.escape(label), *(column[label] for column in columns)] for label in columns[0]]
-    html_table("Figures of both runs", ["", one_line(view.run_id), one_line(other.run_id)], rows)
+    rows = tuple((label, *(column[label] for column in columns)) for label in columns[0])
+    html_table(Table("Figures of both runs", ("", view.run_id, other.run_id), rows))
 
 
-def summary(view: RunView) -> dict[str, str]:
-    """One run's column, as HTML cells by label."""
+def summary(view: RunView) -> dict[str, Cell | str]:
+    """One run's column: its cells by label."""
     found = glance(view, time.time())
     sft = view.rounds[view.rounds["phase"] == "sft"]["validation_loss"].dropna()
-    cells = {
+    cells: dict[str, Cell | str] = {
         "state": sentences.STANDING_WORDS[found.standing],
         "rounds complete": f"{found.round} of {found.total_rounds}",
         "validation loss after FedIT": words.loss(float(sft.iloc[-1]) if len(sft) else None),
@@ -74,18 +71,17 @@ def summary(view: RunView) -> dict[str, str]:
         "exclusions": f"{len(view.exclusions):,}",
         "time of all rounds": words.duration(float(view.rounds["seconds"].sum()) if len(view.rounds) else None),
     }
-    return {label: html.escape(cell) for label, cell in cells.items()} | final_model(view)
+    return cells | final_model(view)
 
 
-def final_model(view: RunView) -> dict[str, str]:
-    """The last model of the evaluation: what `EvaluationReport` says of it, with intervals."""
+def final_model(view: RunView) -> dict[str, Cell | str]:
+    """The last model of the evaluation: its figures with their intervals."""
     wanted = ("response perplexity", "exact answers", "preference accuracy")
-    found = {f"{name}, test split": html.escape(words.DASH) for name in wanted}
+    found: dict[str, Cell | str] = {f"{name}, test split": words.DASH for name in wanted}
     if view.evaluation is not None:
-        for row in reversed(tables.measures(view.evaluation)):
-            if row.label in wanted:
-                last = row.cells[-1]
-                found[f"{row.label}, test split"] = cell_html(tables.Cell(last.text, last.interval))
+        for row in reversed(tables.measures(view.evaluation).cells):
+            if row[0].text in wanted:
+                found[f"{row[0].text}, test split"] = Cell(row[-1].text, row[-1].interval)
     return found
 
 
@@ -97,18 +93,11 @@ def settings(view: RunView, other: RunView) -> None:
         nothing("None: the two runs were started with the same settings.")
         return
     note("Folders are left out.")
-    html_table(
-        "Settings that differ",
-        ["", one_line(view.run_id), one_line(other.run_id)],
-        [[html.escape(cell) for cell in row] for row in rows],
-    )
+    html_table(Table("Settings that differ", ("", view.run_id, other.run_id), rows))
 
 
-def different(view: RunView, other: RunView) -> Sequence[tuple[str, str, str]]:
+def different(view: RunView, other: RunView) -> tuple[tuple[str, str, str], ...]:
     """Name and both values of every setting that differs."""
     mine, theirs = (each.info.settings if each.info else {} for each in (view, other))
     names = [name for name in {**mine, **theirs} if name not in PLACES and mine.get(name) != theirs.get(name)]
-    return [
-        (one_line(name.upper()), one_line(mine.get(name, words.DASH)), one_line(theirs.get(name, words.DASH)))
-        for name in names
-    ]
+    return tuple((name.upper(), mine.get(name, words.DASH), theirs.get(name, words.DASH)) for name in names)

@@ -1,4 +1,4 @@
-"""What every panel is made of: a guard, charts, tables, text that stays text.
+"""The pieces of every panel: a guard, charts, tables, text that stays text.
 
 Whatever comes from a log goes through `element`, `html.escape` or a table. Streamlit reads Markdown in labels,
 captions, metrics and messages: only sentences of this program stand there, and `escaped` what they quote.
@@ -19,7 +19,8 @@ from streamlit.column_config import Column, NumberColumn
 
 from fccl.pages.dashboard.readers import Hub, edition
 from fccl.pages.dashboard.vega import Spec, spec_of
-from fccl.plain_text import one_line
+from fccl.plain_text import one_line, visible
+from fccl.tables import Cell, Table
 from fccl.view.charts import Picture
 from fccl.view.values import RunView
 from fccl.words import DASH
@@ -125,17 +126,32 @@ def table(rows: pd.DataFrame, key: str, says: str, height: int = 400) -> None:
     st.dataframe(rows, key=key, alt=says, hide_index=True, column_config=columns, placeholder=DASH, height=tall)
 
 
-def html_table(says: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A small table to read: the first cell of every row is its heading.
-
-    Cells are HTML made by `element` or `html.escape`.
-    """
-    top = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in head)
-    body = "".join(
-        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>' for first, *rest in rows
-    )
+def html_table(shown: Table, says: str = "") -> None:
+    """A small table to read. `says` describes it to a screen reader in the place of its title; all cells are text."""
+    says = one_line(says or shown.title)
+    top = "".join(f'<th scope="col">{_text(name)}</th>' for name in shown.head)
+    body = "".join(_row_html(shown, row) for row in shown.cells)
     whole = (
         f'<table class="fccl-table">{element("caption", says, "fccl-hidden")}'
         f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
     )
     st.html(f'<div class="fccl-scroll" tabindex="0" role="region" aria-label="{html.escape(says)}">{whole}</div>')
+
+
+def _row_html(shown: Table, row: Sequence[Cell]) -> str:
+    first, *figures = (cell_html(shown, cell) for cell in row)
+    return f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in figures)}</tr>'
+
+
+def cell_html(shown: Table, cell: Cell) -> str:
+    """The figure, and below it what qualifies it. The best of a row has a star, since weight alone is no sign."""
+    star = " ★" if cell.strong and not cell.verdict else ""
+    sign = f" {shown.verdict(cell)}" if shown.brief and cell.verdict else ""
+    figure = _text(f"{cell.text}{star}{sign}")
+    below = (f"[{cell.interval}]" if cell.interval else "", "" if shown.brief else shown.verdict(cell), cell.note)
+    small = "".join(f'<span class="fccl-small">{_text(part)}</span>' for part in below if part)
+    return (f"<strong>{figure}</strong>" if cell.strong else figure) + small
+
+
+def _text(words: str) -> str:
+    return html.escape(visible(words))

@@ -15,7 +15,7 @@ from fccl.pages.report.parts import Figure, Report, Section, Tile
 from fccl.pages.report.render import render
 from fccl.plain_text import one_line
 from fccl.records.comparison import ORACLE, Comparison, Outcome, ScenarioInfo
-from fccl.tables import Cell, ScenarioTable, Table
+from fccl.tables import Table
 from fccl.view import comparison_tables as tables
 from fccl.words import DASH
 
@@ -100,7 +100,7 @@ def _whole(comparison: Comparison, wide: Drawn, narrow: Drawn) -> Section:
         "All scenarios",
         " ".join(tables.notes(comparison)),
         figures,
-        (scenario_table(tables.matrix(comparison)),),
+        (tables.matrix(comparison),),
     )
 
 
@@ -118,7 +118,7 @@ def _scenario(comparison: Comparison, scenario: ScenarioInfo, wide: Drawn, narro
         *_figures("Weights by round", _weight_words(comparison, scenario), wide.weights[name], narrow.weights[name]),
         *_figures("Validation loss by round", losses, wide.losses[name], narrow.losses[name]),
     )
-    return Section(name, table.title, figures=found, tables=(scenario_table(table),))
+    return Section(name, table.title, figures=found, tables=(table,))
 
 
 def _weight_words(comparison: Comparison, scenario: ScenarioInfo) -> str:
@@ -150,13 +150,6 @@ def _methods(comparison: Comparison) -> Section:
     )
 
 
-def scenario_table(table: ScenarioTable) -> Table:
-    """A table of a comparison as one of a page: what is better is strong."""
-    words = frozenset(index for index, name in enumerate(table.head) if name == tables.VERDICT)
-    rows = tuple(tuple(Cell(one_line(text), strong=tables.BETTER in text) for text in line) for line in table.rows)
-    return Table(one_line(table.title), tuple(map(one_line, table.head)), rows, words=words)
-
-
 def _image(png: bytes, says: str) -> Markup:
     source = base64.b64encode(png).decode("ascii")
     return Markup(
@@ -167,6 +160,7 @@ def _image(png: bytes, says: str) -> Markup:
 def section(comparison: Comparison, draw: Figures) -> Section:
     """All scenarios beside each other, the gaps that are closed, and a table for every scenario."""
     lead = f"Made by “fccl compare”, apart from this run. {' '.join(tables.lead(comparison))}"
-    matrix = replace(scenario_table(tables.matrix(comparison)), note=" ".join(tables.notes(comparison)))
-    scenarios = (scenario_table(tables.without_empty_columns(table)) for table in tables.scenario_tables(comparison))
+    whole = tables.matrix(comparison)
+    matrix = replace(whole, note=" ".join((whole.note, *tables.notes(comparison))))
+    scenarios = (table.without_empty_columns() for table in tables.scenario_tables(comparison))
     return Section("methods", "Comparison of methods", one_line(lead), gaps(draw, comparison), (matrix, *scenarios))

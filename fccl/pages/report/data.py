@@ -41,7 +41,7 @@ def sources_table(manifest: Manifest) -> Table:
 
 def _source(source: SourceReport) -> tuple[Cell | str, ...]:
     kind = (source.kind if source.kind != source.name else "") + (
-        f", revision {one_line(source.revision)}" if source.revision else ""
+        f", revision {source.revision}" if source.revision else ""
     )
     counts = (
         source.rows_read,
@@ -53,7 +53,7 @@ def _source(source: SourceReport) -> tuple[Cell | str, ...]:
     )
     return (
         phases.of(source.phase).noun + "s",
-        Cell(one_line(source.name), kind),
+        Cell(source.name, note=kind),
         *(f"{count:,}" for count in counts),
     )
 
@@ -95,7 +95,9 @@ def settings_tables(view: RunView) -> tuple[Table, ...]:
         usual = None if field is None else str(preset.get(name, field.default))
         changed = usual is not None and usual != value
         shown = Cell(
-            one_line(value) or DASH, f"by default {one_line(str(usual)) or 'empty'}" if changed else "", strong=changed
+            one_line(value) or DASH,
+            note=f"by default {one_line(str(usual)) or 'empty'}" if changed else "",
+            strong=changed,
         )
         group = "other" if field is None else group_of(field)
         groups.setdefault(group, []).append((one_line(name).upper(), shown))

@@ -8,17 +8,19 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from fccl.pages.report.parts import Report
-from fccl.tables import Cell
+from fccl.plain_text import visible
 
 
 def render(report: Report) -> str:
     """The file. Every text in the report is escaped."""
     here = files(__package__)
     style = Markup((here / "report.css").read_text(encoding="utf-8"))
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, finalize=_visible, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["glued"] = _glued
     template = environment.from_string((here / "report.html").read_text(encoding="utf-8"))
-    return template.render(report=report, style=style, cell=_cell)
+    return template.render(report=report, style=style)
 
 
 def _glued(text: str) -> str:
@@ -26,5 +28,6 @@ def _glued(text: str) -> str:
     return text.replace(" %", "\N{NO-BREAK SPACE}%").replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
 
 
-def _cell(value: Cell | str) -> Cell:
-    return value if isinstance(value, Cell) else Cell(value)
+def _visible(value: object) -> object:
+    """Text with every sign to be seen; markup is left as it is."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -67,7 +67,7 @@ def notices(view: RunView, found: Glance) -> tuple[str, ...]:
     if len(view.exclusions):
         rounds = view.exclusions["round"].nunique()
         lines.append(
-            f"{words.plural(len(view.exclusions), 'answer')} of clients did not count, in "
+            f"{words.plural(len(view.exclusions), 'answer')} of clients were excluded, in "
             f"{words.plural(rounds, 'round')}: see “Failures and events”."
         )
     if view.unreadable:
@@ -216,7 +216,7 @@ def clients_table(view: RunView, found: Glance) -> Table | None:
     for client in clients[:MOST_LINES]:
         samples = (f"{held[phase][client]:,}" if client in held.get(phase, {}) else DASH for phase in PHASES)
         last = (words.loss(losses.get((phase, client))) for phase in PHASES)
-        name = Cell(str(client), "spoilt on purpose" if client in noisy else "")
+        name = Cell(str(client), note="spoilt on purpose" if client in noisy else "")
         turns = (str(counted[client]), str(left_out[client]))
         speed = f"{speeds[client]:,.0f}" if client in speeds else DASH
         rows.append((name, standing.get(client, DASH), *samples, *turns, *_influence(shares.get(client)), *last, speed))
@@ -226,7 +226,7 @@ def clients_table(view: RunView, found: Glance) -> Table | None:
         "instructions",
         "pairs",
         "rounds",
-        "left out",
+        "excluded",
         *INFLUENCE,
         "loss, SFT",
         "loss, DPO",
@@ -251,7 +251,7 @@ def _influence(shares: tuple[float, float] | None) -> tuple[str, str, str]:
 
 
 def failures_tables(view: RunView, exchange: ExchangeView | None) -> tuple[Table, ...]:
-    """Who did not count and why; which files were refused."""
+    """The excluded clients, and why; which files were refused."""
     found: list[Table] = []
     if len(view.exclusions):
         shown = view.exclusions.tail(MOST_LINES)
@@ -260,7 +260,7 @@ def failures_tables(view: RunView, exchange: ExchangeView | None) -> tuple[Table
             for number, client, reason in _columns(shown, "round", "client", "reason")
         )
         note = thinned_note(len(rows), len(view.exclusions), "exclusions, the newest,", "progress.jsonl")
-        found.append(Table("Clients left out", ("round", "client", "reason"), rows, note, words=frozenset({2})))
+        found.append(Table("Clients excluded", ("round", "client", "reason"), rows, note, words=frozenset({2})))
     mine = [each for each in exchange.rejected if each.run_id == view.run_id] if exchange else []
     if mine:
         files = tuple(

@@ -30,7 +30,7 @@ def rows(page, says):
         if f'<caption class="fccl-hidden">{says}</caption>' in each.proto.body
     ]
     cells = [re.findall("<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall("<tr>(.*?)</tr>", body)]
-    return [[unescape(re.sub("<[^>]*>", " ", cell)).strip() for cell in row] for row in cells]
+    return [[" ".join(unescape(re.sub("<[^>]*>", " ", cell)).split()) for cell in row] for row in cells]
 
 
 def test_the_tab_is_there_when_there_are_results_and_goes_with_them(page, results):

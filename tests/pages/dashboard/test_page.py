@@ -120,7 +120,7 @@ def test_a_failed_run_gives_its_reason(page, logs, began):
 def test_who_was_left_out_of_the_last_round_is_told_at_once(page, tmp_path):
     logs = Logs(tmp_path / "logs").begin()
     logs.round(0, excluded=(1,))
-    assert "! Client 1 was left out of round 1: no answer" in texts(shown(page))
+    assert "! Client 1 was excluded from round 1: no answer" in texts(shown(page))
 
 
 # --- the tabs
@@ -201,7 +201,7 @@ def test_evaluation_waits_and_then_shows_every_figure_with_its_interval(page, lo
         "Birds fly.",
     ):
         assert part in re.sub(r"\s+", " ", said)
-    assert [each.label for each in page.expander] == ["By topic"]
+    assert [each.label for each in page.expander] == ["Response perplexity by topic"]
 
 
 def test_exchange_counts_what_is_there_and_what_was_refused(page, logs, tmp_path):
