@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fccl.evaluation.bootstrap import Bootstrap, Floats
-from fccl.records.evaluation import Preference
+from fccl.records.evaluation import PreferenceResult
 
 TIE_NATS = 1e-4  # margins below this are float noise: the two responses are the same tokens, or as good as
 
@@ -28,11 +28,11 @@ def accuracy(margins: Floats) -> float | None:
     return float(made.mean()) if len(made) else None
 
 
-def preference(margins: Floats, boot: Bootstrap) -> Preference:
+def preference(margins: Floats, boot: Bootstrap) -> PreferenceResult:
     """Right, wrong and ties of margins (n,), and the accuracy with its interval."""
     made = decided(choices(margins))
     right = int(made.sum())
-    return Preference(
+    return PreferenceResult(
         accuracy=boot.mean(made) if len(made) else None,
         right=right,
         wrong=len(made) - right,

@@ -44,7 +44,7 @@ class Estimate(Value):
     n: int = Field(ge=1)
 
 
-class Preference(Value):
+class PreferenceResult(Value):
     """How often the chosen response is the likelier one. `accuracy` is None when every pair is a tie."""
 
     accuracy: Estimate | None
@@ -65,7 +65,7 @@ class FlawResult(Value):
     """The pairs whose rejected response has one flaw; by sum of log-probabilities."""
 
     flaw: str
-    preference: Preference
+    preference: PreferenceResult
 
 
 class Generation(Value):
@@ -85,8 +85,8 @@ class ModelEvaluation(Value):
     perplexity: Estimate  # exp of `nll`
     nll: Estimate  # nats per response token
     tokens: int = Field(ge=1)  # response tokens that these two are over
-    preference: Preference  # by log p(response), the sum over its tokens
-    preference_per_token: Preference  # by the mean over its tokens
+    preference: PreferenceResult  # by log p(response), the sum over its tokens
+    preference_per_token: PreferenceResult  # by the mean over its tokens
     margin: Estimate  # mean of log p(chosen) - log p(rejected)
     exact: Estimate | None  # share of greedy answers equal to `answer`; None where no example has one
     topics: tuple[TopicResult, ...] = ()
@@ -133,7 +133,7 @@ class ClientEvaluation(Value):
     client_id: int = Field(ge=0)
     phase: Phase  # of that update
     perplexity: Estimate
-    preference: Preference
+    preference: PreferenceResult
     exact: Estimate | None
     mix: ClientMix | None
 

@@ -14,7 +14,7 @@ from fccl.records.evaluation import (
     Difference,
     Estimate,
     EvaluationReport,
-    Preference,
+    PreferenceResult,
 )
 from fccl.tables import Cell, Table
 from fccl.words import DASH, plain
@@ -165,7 +165,7 @@ def _interval(estimate: Estimate, show: Show) -> str:
     return f"{show(estimate.low).removesuffix(' %')} to {show(estimate.high)}"
 
 
-def _counts(preference: Preference) -> str:
+def _counts(preference: PreferenceResult) -> str:
     return f"{preference.right} / {preference.wrong} / {preference.ties}"
 
 
@@ -182,7 +182,7 @@ def _points(value: float) -> str:
     return f"{100 * value:+.1f}"
 
 
-def _client(perplexity: Estimate, exact: Estimate | None, preference: Preference) -> Cells:
+def _client(perplexity: Estimate, exact: Estimate | None, preference: PreferenceResult) -> Cells:
     return _cell(perplexity, plain), _cell(exact, percent), _cell(preference.accuracy, percent)
 
 

@@ -129,7 +129,7 @@ def test_it_says_what_the_records_say(whole):
         "✓ finished",
         "all 4 rounds complete",
         "builtin:micro",
-        "1 answer of clients did not count, in 1 round",
+        "1 answer of clients were excluded, in 1 round",
     ):
         assert words in head
     report_of_models = evaluation()

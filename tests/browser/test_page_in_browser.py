@@ -91,7 +91,7 @@ def test_hostile_words_stay_words(place, visit):
     here.open("Two runs")
     assert f"earlier {HOSTILE}" in here.page.locator(".fccl-table").first.inner_text()
     here.open("Clients")
-    here.until_cell("Clients that did not count in a round, and why", 0, HOSTILE)
+    here.until_cell("Clients excluded from a round, and why", 0, HOSTILE)
     assert HOSTILE in here.page.locator(".fccl-under").inner_text()
     assert f"! Client 2 was excluded from round 2: {HOSTILE}" in here.page.locator(".fccl-alert").all_inner_texts()
 

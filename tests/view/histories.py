@@ -17,7 +17,7 @@ from fccl.records.evaluation import (
     Generation,
     ModelEvaluation,
     ModelPair,
-    Preference,
+    PreferenceResult,
     TopicResult,
 )
 from fccl.records.manifest import Manifest, SourceReport
@@ -162,7 +162,7 @@ def _model(name: str, rank: int, answer: str, exact: bool, topic: str) -> ModelE
     def estimate(value: float) -> Estimate:
         return Estimate(value=value, low=0.9 * value, high=min(1.1 * value, 1.0) if value < 1 else 1.1 * value, n=90)
 
-    preference = Preference(accuracy=estimate(1 - 0.4 / rank), right=50, wrong=30, ties=0)
+    preference = PreferenceResult(accuracy=estimate(1 - 0.4 / rank), right=50, wrong=30, ties=0)
     said = Generation(
         instruction=f"What do birds do, {answer}?", reference=answer, greedy=answer, sampled=f"{answer} {answer}"
     )

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fccl.federation.run_folder import RunFolder
 from fccl.paths import ExchangePaths, LogPaths
-from fccl.records.evaluation import Estimate, EvaluationOptions, EvaluationReport, ModelEvaluation, Preference
+from fccl.records.evaluation import Estimate, EvaluationOptions, EvaluationReport, ModelEvaluation, PreferenceResult
 from fccl.records.journal import Journal
 from fccl.records.run import ClientMetrics, RoundRecord, RunEvent, RunState
 from fccl.storage.reading import read_records, read_value
@@ -197,7 +197,7 @@ def test_garbage_anywhere_never_raises(tmp_path_factory, garbage, more):
 def test_an_evaluation_and_a_manifest_are_values(logs):
     logs.begin()
     estimate = Estimate(value=1.0, low=0.5, high=2.0, n=9)
-    preference = Preference(accuracy=estimate, right=1, wrong=1, ties=0)
+    preference = PreferenceResult(accuracy=estimate, right=1, wrong=1, ties=0)
     model = ModelEvaluation(
         name="base",
         adapter_sha256=None,

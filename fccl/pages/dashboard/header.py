@@ -161,8 +161,9 @@ def empty(hub: Hub) -> None:
 
 
 def alerts(found: Glance, view: RunView) -> None:
-    """Clients that hold the round up or were left out of the last one: a line each while they are few, else a line for
-    every kind.
+    """Clients that hold the round up or were excluded from the last one.
+
+    A line each while they are few, else a line for every kind.
     """
     lines = [
         line
@@ -195,9 +196,8 @@ def since(row: ClientRow) -> str:
 def excluded(number: int, clients: Sequence[int], reasons: Sequence[str]) -> list[str]:
     """Lines about the clients that were excluded from round `number`, counted from 1."""
     if len(clients) > MOST_ALERTS:
-        return [
-            f"! {len(clients)} clients were excluded from round {number} ({some(clients)}); the reasons are under Clients"
-        ]
+        who = f"{len(clients)} clients ({some(clients)})"
+        return [f"! {who} were excluded from round {number}; the reasons are under Clients"]
     return [
         f"! Client {client} was excluded from round {number}: {one_line(reason)}"
         for client, reason in zip(clients, reasons, strict=True)
