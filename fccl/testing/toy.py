@@ -17,6 +17,7 @@ import torch
 from fccl.adapters.adapter import Adapter
 from fccl.aggregation.fedavg import FedAvg
 from fccl.aggregation.protocol import Aggregation
+from fccl.contribution.protocol import Weigher
 from fccl.contribution.reported import ContributionRule
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.shards import ClientShard
@@ -80,7 +81,7 @@ class ToyLearner:
 def federation(
     clients: int = 4,
     rounds: int = 2,
-    rule: ContributionRule | None = None,
+    rule: Weigher | None = None,
     aggregation: Aggregation | None = None,
     per_round: int = 0,
     **changes: Any,

@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 
 from fccl.contribution.verified import Verified
-from tests.contribution.quadratic import Quadratic, updates
+from fccl.testing.quadratic import Quadratic, updates
 
 number = st.integers(-768, 768).map(lambda n: n / 256)  # no numbers so small that their products vanish
 row = st.tuples(number, number, number)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from fccl.aggregation.mean import weighted_mean
 from fccl.contribution.leave_one_out import OVERFLOW, LeaveOneOut, means_without_one
 from fccl.contribution.reported import proportional
+from fccl.testing.quadratic import Quadratic, flat, task, update, updates
 from fccl.testing.toy import adapter
-from tests.contribution.quadratic import Quadratic, flat, task, update, updates
 
 number = st.floats(-3, 3, width=32)
 row = st.tuples(number, number, number)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fccl.contribution.prior import FAR, prior_weights, shares, tilted
-from tests.contribution.quadratic import task, update, updates
+from fccl.testing.quadratic import task, update, updates
 
 
 def weights(prior, task, given_updates):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fccl.contribution.reported import ContributionRule
 from fccl.contribution.validation_loss import ValidationLoss
-from tests.contribution.quadratic import Quadratic, task, update, updates
+from fccl.testing.quadratic import Quadratic, task, update, updates
 
 row = st.tuples(*[st.floats(-3, 3, width=32)] * 3)
 

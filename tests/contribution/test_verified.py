@@ -14,9 +14,9 @@ from fccl.contribution.prior import FAR, prior_weights, shares
 from fccl.contribution.verified import ENOUGH, MOST, UPHILL, Verified, mean_of
 from fccl.federation.rounds import FederationState
 from fccl.storage.files import sha256_of
+from fccl.testing.quadratic import Quadratic, flat, task, update, updates
 from fccl.testing.toy import START, ToyLearner, adapter, federation, shard
 from fccl.transports.in_process import InProcessTransport
-from tests.contribution.quadratic import Quadratic, flat, task, update, updates
 from tests.contribution.strategies import like_row, quadratics, rounds, row, rules
 from tests.examples import few
 

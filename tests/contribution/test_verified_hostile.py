@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fccl.contribution.prior import FAR, shares
 from fccl.contribution.verified import MOST, Verified, centred, mean_of, unit, weighted_median
-from tests.contribution.quadratic import Quadratic, flat, task, update, updates
+from fccl.testing.quadratic import Quadratic, flat, task, update, updates
 from tests.contribution.strategies import rounds, rules
 
 

@@ -16,10 +16,10 @@ from fccl.records.journal import Journal
 from fccl.records.run import RoundRecord, RunInfo
 from fccl.storage.reading import read_records
 from fccl.testing.processes import client_processes, exchange_spec
+from fccl.testing.quadratic import Quadratic
 from fccl.testing.toy import START, ToyLearner, federation, shard
 from fccl.transports.exchange.server import ExchangeTransport
 from fccl.transports.in_process import InProcessTransport
-from tests.contribution.quadratic import Quadratic
 
 SOURCES = [Verified, LeaveOneOut, ValidationLoss]
 

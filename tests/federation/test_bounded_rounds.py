@@ -20,9 +20,9 @@ from fccl.records.journal import Journal
 from fccl.records.run import MedianNorms, RunInfo, Validation
 from fccl.testing.lora_toy import MODEL as LORA_MODEL
 from fccl.testing.lora_toy import factors
+from fccl.testing.quadratic import Quadratic, flat
 from fccl.testing.toy import START, ToyLearner, adapter, federation, shard
 from fccl.transports.in_process import InProcessTransport
-from tests.contribution.quadratic import Quadratic, flat
 
 ABSURD = {"large": 3e38, "negative": -3e38, "just too large": 1.01e6, "far": 9e5, "farther than the others": 1e3}
 SOURCES = {

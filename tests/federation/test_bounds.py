@@ -10,8 +10,8 @@ from fccl.errors import UpdateRejected
 from fccl.federation.bounds import LARGEST, farthest, measured, medians, norm, too_long
 from fccl.records.run import MedianNorms
 from fccl.testing.lora_toy import factors
+from fccl.testing.quadratic import update
 from fccl.testing.toy import adapter
-from tests.contribution.quadratic import update
 
 NOTHING = MedianNorms()
 norms = st.floats(1e-6, 1e6)
