@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fccl.library.reading import list_runs, read_run
     from fccl.messages import ClientUpdate, FitTask
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Adapter",

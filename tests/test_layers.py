@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fccl"
 
 # From the top down; a name stands for the module or for the whole folder. CONTRIBUTING's table has the same rows.
-_SETTINGS = ("presets", "registry", "config")
+_SETTINGS = ("presets", "registry", "extras", "config")
 STOREYS = (
     ("apps", "__main__"),
     ("pages", "library"),

@@ -34,12 +34,12 @@ from fccl.config import Settings
 from fccl.contribution.protocol import Weigher
 from fccl.errors import FcclError
 from fccl.evaluation.validation import Validator
+from fccl.extras import REPORT, require_extra
 from fccl.library.narrow import aggregation_rule, data_spec, weigher
 from fccl.library.places import require_apart
 from fccl.model.language_model import LanguageModel
 from fccl.model.loading import load_model
 from fccl.model.weights import weights_sha256
-from fccl.pages.report.comparison import page
 from fccl.paths import ComparePaths, LogPaths
 from fccl.plain_text import one_line
 from fccl.records.comparison import Comparison, MethodInfo, ScenarioInfo
@@ -55,6 +55,7 @@ ROOMY = 132  # columns of a terminal that has room for intervals beside figures
 def main(settings: Settings, options: argparse.Namespace) -> int:
     """Run what is not finished, then judge, write and show. Returns the exit status."""
     console = plain_console(None if sys.stdout.isatty() else ROOMY)
+    require_extra("dashboard", "a comparison's page", REPORT)
     refuse_decided(options.given)
     settings = with_defaults(settings, options.quick)
     choice = chosen(settings, options)
@@ -245,6 +246,8 @@ def _info(scenario: Scenario, clients: int, seed: int) -> ScenarioInfo:
 
 def write(paths: ComparePaths, comparison: Comparison) -> None:
     """Results, table, pictures, page. Raises `StorageError`."""
+    from fccl.pages.report.comparison import page
+
     write_text(paths.table, tables.to_markdown(comparison, _command()))
     drawn = pictures.drawn(comparison)
     files = {paths.summary: pictures.summary(comparison), paths.gaps: drawn.gaps}

@@ -11,12 +11,12 @@ import importlib
 import logging
 import socket
 import threading
-from importlib.util import find_spec
 from pathlib import Path
 
 from fccl.apps.console import say
 from fccl.config import Settings
 from fccl.errors import SettingsError
+from fccl.extras import require_extra
 
 SCRIPT = Path(__file__).parent / "dashboard_script.py"  # its `.streamlit/config.toml` lies beside it
 REFUSALS = {
@@ -31,10 +31,7 @@ REFUSALS = {
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
     """Serve the page until the process is stopped. Returns the exit status."""
-    if find_spec("streamlit") is None or find_spec("altair") is None:
-        raise SettingsError(
-            "the dashboard needs streamlit and altair, and they are not installed", hint='pip install "fccl[dashboard]"'
-        )
+    require_extra("dashboard", "the dashboard", ("altair", "streamlit"))
     refuse_taken_port(options.host, options.port)
     read_ahead(settings)
     say(f"Dashboard of {settings.log_dir}/: {url(options.host, options.port)}  (Ctrl-C ends it)")

@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import argparse
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 from fccl.apps.console import say
 from fccl.config import Settings, nearest
 from fccl.errors import FederationError, SettingsError
+from fccl.extras import REPORT, require_extra
 from fccl.library.places import require_apart
 from fccl.paths import ExchangePaths, LogPaths
 from fccl.storage.files import write_text
 from fccl.storage.temporary import sweep
 
-NEEDED = {
-    "pandas": "pandas",
-    "altair": "altair",
-    "jinja2": "jinja2",
-}  # modules, and what installs them
 SHOWN_RUNS = 5
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
     """Write the report of the run in `LOG_DIR`, or of an earlier one. Returns the exit status."""
-    if missing := [name for module, name in NEEDED.items() if find_spec(module) is None]:
-        raise SettingsError(
-            f"the report needs {' and '.join(missing)}, which is not installed", hint='pip install "fccl[dashboard]"'
-        )
+    require_extra("dashboard", "the report", REPORT)
     out = Path(options.out) if options.out else LogPaths(settings.log_dir).report
     if out.suffix.lower() not in (".html", ".htm"):
         raise SettingsError(f"{out}: the report is an HTML file", hint="give it a name that ends in .html")

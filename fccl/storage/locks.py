@@ -5,7 +5,6 @@ others need too.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import BinaryIO, TypeVar
 
 from fccl.errors import FederationError, StorageError
 from fccl.storage.files import storage_errors
+from fccl.storage.flock import lock, wait_for_lock
 
 Made = TypeVar("Made")
 
@@ -32,7 +32,7 @@ def exclusive(path: Path, what: str, needed: bool = True) -> Iterator[None]:
     try:
         with storage_errors(path, "lock"):
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(descriptor)
             except BlockingIOError:
                 holder = os.read(descriptor, 200).decode("utf-8", "replace").strip() or "it has just begun"
                 raise FederationError(
@@ -61,7 +61,7 @@ def in_use(path: Path, what: str) -> Iterator[None]:
         return
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            lock(descriptor, shared=True)
         except BlockingIOError:
             raise FederationError(
                 f"{what} is being prepared by another command", hint="start this one again when that has ended"
@@ -85,7 +85,7 @@ def alone(path: Path, what: str) -> Iterator[None]:
             made = not os.path.lexists(path)
             file = held.enter_context(open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)))
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file)
         except BlockingIOError:
             hint = "use another folder (--data-dir), or start this again when that has ended"
             raise FederationError(f"{what} is in use by another command, so it stays as it is", hint=hint) from None
@@ -199,7 +199,7 @@ def _errno(error: OSError | StorageError) -> int | None:
 def _locked(file: BinaryIO, path: Path) -> bool:
     """Wait for a file's lock. False when the file was taken away meanwhile: then another file has its name, or none."""
     with suppress(OSError):
-        fcntl.flock(file, fcntl.LOCK_EX)
+        wait_for_lock(file)
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     return False
@@ -210,6 +210,6 @@ def sweep_locks(folder: Path) -> None:
     with suppress(OSError):
         for path in folder.glob(".*.lock"):
             with suppress(OSError), open(path, "ab") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(file)
                 if os.path.samestat(os.fstat(file.fileno()), os.lstat(path)):
                     os.unlink(path)

@@ -7,7 +7,6 @@ age decides.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -15,6 +14,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from fccl.storage.flock import lock
 
 OLD_S = 600.0  # a temporary file that is older and that nobody can be asked about was left by a process that died
 _OURS = re.compile(r"[.].*[.][0-9a-f]{16}[.]tmp", re.DOTALL)
@@ -75,7 +76,7 @@ def _make(path: Path, prepare: Callable[[str], None], open_it: Callable[[str], i
 def _claimed(descriptor: int, name: str) -> bool:
     """Lock what has just been made. False when somebody who sweeps was quicker."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        lock(descriptor, shared=True)
     except BlockingIOError:
         return False
     except OSError:  # no locks here: nobody sweeps what is not old
@@ -103,7 +104,7 @@ def _nobody_writes(descriptor: int, path: Path) -> bool:
     if not _OURS.fullmatch(path.name):
         return is_old(path)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(descriptor)
     except BlockingIOError:
         return False
     except OSError:

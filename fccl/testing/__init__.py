@@ -4,15 +4,14 @@
 All need pytest and hypothesis: `pip install "fccl[testing]"`.
 """
 
-from importlib.util import find_spec
+from fccl.extras import install_hint, missing_packages
 
-_MISSING = [name for name in ("pytest", "hypothesis") if find_spec(name) is None]
-if _MISSING:
+if _MISSING := missing_packages("testing"):
     raise ModuleNotFoundError(
-        f'fccl.testing needs {" and ".join(_MISSING)}: pip install "fccl[testing]"', name=_MISSING[0]
+        f"fccl.testing needs {' and '.join(_MISSING)}: {install_hint('testing')}", name=_MISSING[0]
     )
 
-import pytest  # noqa: E402
+import pytest
 
 _SUITES = ("aggregation", "learner", "transport", "weigher")
 pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in _SUITES))  # a failed assert then shows both sides

@@ -10,11 +10,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
 from fccl.errors import SettingsError
+from fccl.extras import require_extra
 from fccl.paths import LogPaths
 from fccl.records.evaluation import EvaluationReport
 from fccl.records.run import ClientMetrics, RoundRecord, RunEvent, RunInfo, Validation
@@ -23,11 +23,6 @@ from fccl.tracking.listener import Past, RunListener
 
 Kind = Literal["none", "tensorboard", "mlflow", "wandb"]
 Status = Literal["finished", "interrupted", "failed"]
-NEEDED = {
-    "tensorboard": ("tensorboard",),
-    "mlflow": ("mlflow", "sqlalchemy", "alembic"),
-    "wandb": ("wandb",),
-}  # modules
 log = logging.getLogger("fccl.tracking")
 
 
@@ -67,10 +62,7 @@ def tracker_for(kind: Kind, paths: LogPaths) -> Tracker:
     """The tracker of this kind; it opens nothing yet. Raises `SettingsError` when its libraries are not installed."""
     if kind == "none":
         return NoTracker()
-    if missing := [name for name in NEEDED[kind] if find_spec(name) is None]:
-        raise SettingsError(
-            f"TRACK={kind} needs {', '.join(missing)}, and that is not installed", hint=f'pip install "fccl[{kind}]"'
-        )
+    require_extra(kind, f"TRACK={kind}")
     module = import_module(f"fccl.tracking.{kind}_tracker")
     tracker: Tracker = getattr(module, f"{kind.capitalize()}Tracker")(paths)
     return tracker

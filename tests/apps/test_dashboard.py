@@ -62,9 +62,11 @@ def test_wrong_arguments_are_one_line(capsys, arguments, error):
 
 
 def test_without_the_libraries_it_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setattr(dashboard, "find_spec", lambda name: None if name == "streamlit" else object())
+    monkeypatch.setitem(sys.modules, "streamlit", None)
     assert main(["dashboard"]) == 2
-    assert 'hint: pip install "fccl[dashboard]"' in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        'error: the dashboard needs streamlit, which is not installed\n  hint: pip install "fccl[dashboard]"\n'
+    )
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_a_tracker_that_is_not_installed_ends_the_command_before_it_does_anythin
     assert main(["run", "--track", "wandb"]) == 2
     assert (
         capsys.readouterr().err
-        == 'error: TRACK=wandb needs wandb, and that is not installed\n  hint: pip install "fccl[wandb]"\n'
+        == 'error: TRACK=wandb needs wandb, which is not installed\n  hint: pip install "fccl[wandb]"\n'
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -12,9 +12,8 @@ from fccl.transports.in_process import InProcessTransport
 @pytest.mark.parametrize("library", ["pytest", "hypothesis"])
 def test_without_a_test_library_one_line_says_what_to_install(library):
     hidden = f"""
-import importlib.util, sys
-find_spec = importlib.util.find_spec
-importlib.util.find_spec = lambda name, package=None: None if name == {library!r} else find_spec(name, package)
+import sys
+sys.modules[{library!r}] = None
 try:
     import fccl.testing
 except ModuleNotFoundError as error:

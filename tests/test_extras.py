@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from fccl.errors import SettingsError
+from fccl.extras import EXTRAS, missing_packages, require_extra
+
+ROOT = Path(__file__).resolve().parent.parent
+
+WITHOUT = """
+import contextlib, importlib, io, pkgutil, sys
+import fccl
+from fccl.apps.main import main
+from fccl.extras import EXTRAS
+for modules in EXTRAS.values():
+    sys.modules |= dict.fromkeys(modules)  # None there: the import says that there is no such module
+optional = ("fccl.pages", "fccl.testing", "fccl.view.charts", "fccl.apps.dashboard_script")
+for module in pkgutil.walk_packages(fccl.__path__, "fccl.", onerror=lambda name: None):
+    if not module.name.startswith(optional) and not module.name.endswith(("_tracker", "__main__")):
+        importlib.import_module(module.name)
+trackers = (["run", "--track", kind] for kind in ("tensorboard", "mlflow", "wandb"))
+for command in (["dashboard"], ["report"], ["compare"], *trackers):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        assert main(command) == 2
+    print(said.getvalue(), end="")
+"""
+SAID = """\
+error: the dashboard needs altair and streamlit, which are not installed
+  hint: pip install "fccl[dashboard]"
+error: the report needs altair and jinja2, which are not installed
+  hint: pip install "fccl[dashboard]"
+error: a comparison's page needs altair and jinja2, which are not installed
+  hint: pip install "fccl[dashboard]"
+error: TRACK=tensorboard needs tensorboard, which is not installed
+  hint: pip install "fccl[tensorboard]"
+error: TRACK=mlflow needs mlflow-skinny and sqlalchemy and alembic, which are not installed
+  hint: pip install "fccl[mlflow]"
+error: TRACK=wandb needs wandb, which is not installed
+  hint: pip install "fccl[wandb]"
+"""
+
+
+def test_the_extras_are_those_of_the_project_file():
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {extra: {Requirement(text).name for text in texts} for extra, texts in asked.items()} == {
+        extra: set(packages.values()) for extra, packages in EXTRAS.items()
+    }
+
+
+def test_without_any_extra_all_else_is_there_and_one_line_names_the_extra_that_a_command_needs(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", WITHOUT]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == (SAID, "", 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_an_extra_the_modules_that_are_named_are_looked_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "streamlit", None)
+    assert missing_packages("dashboard") == ["streamlit"]
+    require_extra("dashboard", "the report", ("jinja2",))
+    with pytest.raises(SettingsError, match="the page needs streamlit, which is not installed"):
+        require_extra("dashboard", "the page")
