@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO
+from typing import IO, Any
 
 from fccl.errors import StorageError
 
@@ -15,11 +15,11 @@ except ModuleNotFoundError as error:
     ) from error
 
 
-def lock(file: int | BinaryIO, shared: bool = False) -> None:
+def lock(file: int | IO[Any], shared: bool = False) -> None:
     """Lock an open file, or raise `OSError` when another process holds it."""
     fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
-def wait_for_lock(file: int | BinaryIO) -> None:
+def wait_for_lock(file: int | IO[Any]) -> None:
     """Lock an open file as soon as no other process holds it. Raises `OSError` where files have no locks."""
     fcntl.flock(file, fcntl.LOCK_EX)
