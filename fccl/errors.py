@@ -88,8 +88,8 @@ class FederationError(FcclError):
 
 
 class BadAggregate(FederationError):
-    """What a rule makes of a round's updates is nothing to go on with: too large, or the server's model has no finite
-    loss under it.
+    """The aggregate of a round's updates is nothing to go on with: too large, or the server's model has no finite loss
+    under it.
     """
 
 

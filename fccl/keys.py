@@ -1,4 +1,4 @@
-"""Who may speak: Ed25519 keys of the server and the clients (RFC 8032), and what a signature is over."""
+"""Keys: Ed25519 keys of the server and the clients (RFC 8032), and what a signature is over."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def create_keys(paths: KeyPaths, num_clients: int) -> PublicKeys:
 
 
 def server_keys(paths: KeyPaths) -> Keys:
-    """What the server needs: its private key and the public ones.
+    """The server's keys: its private key and the public ones.
 
     Raises `SettingsError` when they are not there or no keys.
     """
@@ -87,7 +87,7 @@ def server_keys(paths: KeyPaths) -> Keys:
 
 
 def client_keys(paths: KeyPaths, client_id: int) -> Keys:
-    """What one client needs: its private key and the public ones.
+    """One client's keys: its private key and the public ones.
 
     Raises `SettingsError` when they are not there or no keys.
     """
@@ -106,7 +106,7 @@ def _checked(keys: Keys, expected: str, path: Path) -> Keys:
 
 
 def _warning(path: Path) -> str:
-    """What to say of a private key that others can read.
+    """The warning about a private key that others can read.
 
     Not refused: some file systems, and who hands out secrets, set modes of their own.
     """

@@ -1,4 +1,4 @@
-"""What travels between server and clients: a task down, an update or a failure up; and who does the work in between."""
+"""Messages between server and clients: a task down, an update or a failure up; and who does the work in between."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is to be done, as values: the model, the local training, the rounds, the data. Built valid or not built.
+"""Specifications, as values: the model, the local training, the rounds, the data. Built valid or not built.
 
 Settings are read once, in `apps` and `library`, and narrowed to these on the way down; nothing below sees a `Settings`.
 """
@@ -114,7 +114,7 @@ class RoundPlan(Value):
 
 
 class PartitionSpec(Value):
-    """How the training split goes to the clients."""
+    """The partition of the training split to the clients."""
 
     num_clients: int = Field(ge=1)
     alpha: float | None = Field(gt=0)  # of the Dirichlet distribution, per topic; None is infinity, that is IID
@@ -125,7 +125,7 @@ class PartitionSpec(Value):
 
 
 class ExchangeSpec(Value):
-    """How the server deals with an exchange directory."""
+    """The server's settings for an exchange directory."""
 
     num_clients: int = Field(ge=1)
     quorum: int = Field(ge=1)  # with fewer good updates the round is tried again

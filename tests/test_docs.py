@@ -116,3 +116,15 @@ def test_the_library_s_arguments_are_what_the_settings_are():
     assert ast.dump(ast.parse(made["module"]())) == ast.dump(ast.parse(made["MODULE"].read_text(encoding="utf-8"))), (
         "run `make settings-page`"
     )
+
+
+def test_no_docstring_of_the_package_begins_with_a_question():
+    """A docstring names the thing first, then says it."""
+    asking = []
+    for path in sorted((ROOT / "fccl").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                said = ast.get_docstring(node) or ""
+                if re.match(r"(What|Who|Whoever|How)\b", said):
+                    asking.append(f"{path.relative_to(ROOT)}: {said.splitlines()[0]}")
+    assert asking == []

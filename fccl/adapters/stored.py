@@ -38,12 +38,12 @@ class AdapterReader:
 
     @cached_property
     def header(self) -> bytes:
-        """What a file of this form begins with when this program writes it."""
+        """The bytes that a file of this form begins with when this program writes it."""
         return header_of(self.form.shapes)
 
     @cached_property
     def length(self) -> int:
-        """How many bytes it has then."""
+        """The number of bytes that it has then."""
         return len(self.header) + _FLOAT32 * sum(map(prod, self.form.shapes.values()))
 
     @property

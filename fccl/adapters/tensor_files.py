@@ -41,7 +41,7 @@ class _Span:
 
 
 def header_of(shapes: Shapes, dtype: torch.dtype = torch.float32) -> bytes:
-    """What the file of tensors with these shapes begins with. The numbers follow in the order of the names."""
+    """The beginning of a file of tensors with these shapes. The numbers follow in the order of the names."""
     entries, place = {}, 0
     for name in sorted(shapes):
         end = place + prod(shapes[name]) * dtype.itemsize

@@ -165,7 +165,7 @@ class _Machine:
         self.memo: dict[int, object] = {}
 
     def run(self, pickled: bytes) -> dict[str, _View]:
-        """What the program makes: tensors by name."""
+        """The tensors that the program makes, by name."""
         end = None
         for instruction, argument, end in pickletools.genops(pickled):  # noqa: B007 - the last one's place is looked at
             step = _STEPS.get(instruction.name)

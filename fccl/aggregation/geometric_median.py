@@ -83,7 +83,7 @@ class _TotalDistance:
 
 
 def _median_distances(inner: Tensor, weights: Tensor) -> Tensor:
-    """How far half of the weight is from each update: (n,).
+    """The distance from each update within which half of the weight lies: (n,).
 
     A start in inverse proportion to this. From the plain mean it takes the more steps the farther away a bad update is;
     from here it does not.

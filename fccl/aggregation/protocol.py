@@ -1,4 +1,4 @@
-"""What every aggregation rule is: a frozen value that turns a round's updates into the next adapter.
+"""The protocol of aggregation rules: each is a frozen value that turns a round's updates into the next adapter.
 
 A rule never looks at who sent an update or at what a client says of itself; that has become the weights
 (`fccl.contribution`) before.
@@ -125,7 +125,7 @@ class Reweighing(Stateless):
 
     @abstractmethod
     def weigh(self, before: Adapter, parts: Parts) -> tuple[float, ...]:
-        """How much each update counts: >= 0 with sum 1. Raises as `aggregate` does."""
+        """The weight of each update: >= 0 with sum 1. Raises as `aggregate` does."""
 
     def aggregate(self, before: Adapter, parts: Parts, state: ServerState) -> Aggregated:
         parts.require_form(before.form)

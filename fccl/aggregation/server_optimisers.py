@@ -21,7 +21,7 @@ from fccl.specs import Value
 
 
 class _Optimiser(Value):
-    """What all of them have in common."""
+    """The part that all of them share."""
 
     uses_weights: ClassVar[bool] = True
 

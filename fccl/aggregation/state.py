@@ -1,5 +1,5 @@
-"""What an aggregation rule carries from round to round at the server: committed with the round, and part of the bytes
-that must agree.
+"""State that an aggregation rule carries from round to round at the server: committed with the round, and part of the
+bytes that must agree.
 """
 
 from __future__ import annotations

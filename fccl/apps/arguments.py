@@ -18,7 +18,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def overview() -> str:
-    """What `fccl --help` prints."""
+    """The text of `fccl --help`."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(
@@ -99,7 +99,7 @@ def _usage(name: str, command: Command) -> str:
 
 
 def _presets(groups: Sequence[str]) -> str:
-    """What each preset sets, among the settings of these groups."""
+    """The settings of each preset, among the settings of these groups."""
     from fccl.config import Settings, group_of
     from fccl.presets import PRESETS
 

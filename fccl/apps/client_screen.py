@@ -1,4 +1,4 @@
-"""What a person sees of one client: a line for everything that happens, and on a terminal what it is doing now."""
+"""The screen of one client: a line for everything that happens, and on a terminal what it is doing now."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def train_of(settings: Settings, phase: Phase, chosen: MethodSettings) -> TrainS
 
 
 def resources(settings: Settings, paths: ComparePaths) -> Resources:
-    """What a process needs to run trials."""
+    """The resources that a process needs to run trials."""
     return Resources(
         paths, load_model(settings.model_spec()), partial(weigher_of, settings), partial(aggregation_of, settings)
     )
@@ -261,7 +261,7 @@ def write(paths: ComparePaths, comparison: Comparison) -> None:
 
 
 def _command() -> str:
-    """What was typed."""
+    """The command as it was typed."""
     return " ".join(["fccl", *sys.argv[1:]])
 
 

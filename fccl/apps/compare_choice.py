@@ -47,7 +47,7 @@ Named = TypeVar("Named", Scenario, Method)
 
 @dataclass(frozen=True)
 class Choice:
-    """What is to be compared."""
+    """The scenarios, methods and seeds to compare."""
 
     scenarios: tuple[Scenario, ...]
     methods: tuple[Method, ...]
@@ -105,7 +105,7 @@ def refuse_decided(given: Mapping[str, object]) -> None:
 
 
 def unread_line(given: Mapping[str, object], choice: Choice) -> str:
-    """What to say of settings that somebody has set and no method reads; empty when there are none.
+    """A line on settings that somebody has set and no method reads; empty when there are none.
 
     They are not refused: the same command goes on with other methods.
     """

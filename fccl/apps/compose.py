@@ -141,7 +141,7 @@ def _parts(mount: str) -> tuple[str, str, str]:
 
 
 def _refuse_foreign(path: Path) -> None:
-    """What somebody else has written is not replaced. Raises `SettingsError`."""
+    """Refuse to replace a file that somebody else has written. Raises `SettingsError`."""
     if not path.exists():
         return
     with storage_errors(path, "read"):

@@ -13,8 +13,8 @@ from fccl.plain_text import visible
 
 
 class PlainConsole(Console):
-    """What it is given to print reaches the terminal as visible characters, whoever wrote it; only its own colours and
-    bars are commands.
+    """A console on which all text is visible characters, whoever wrote it; only its own colours and bars are
+    commands.
     """
 
     def render_str(self, text: str, **how: Any) -> Text:

@@ -69,7 +69,7 @@ def _is_no_goodbye(record: logging.LogRecord) -> bool:
 
 
 def url(host: str, port: int) -> str:
-    """What to type into a browser on this machine."""
+    """The address for a browser on this machine."""
     shown = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{shown}:{port}"
 

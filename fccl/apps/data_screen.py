@@ -32,7 +32,7 @@ _NAME_WIDTH = 28
 
 @dataclass(frozen=True)
 class DataScreen:
-    """What a person sees of data that is prepared (`fccl.data.in_use.Witness`)."""
+    """The screen of a preparation of data (`fccl.data.in_use.Witness`)."""
 
     console: Console
 

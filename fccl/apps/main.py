@@ -43,7 +43,7 @@ def _shown(message: object) -> str:
 
 
 def door(command: str) -> int:
-    """What the scripts at the root of a checkout call: one command, with the script's arguments."""
+    """The entry of the scripts at the root of a checkout: one command, with the script's arguments."""
     return main([command, *sys.argv[1:]])
 
 

@@ -84,7 +84,7 @@ def require_original_clients(settings: Settings) -> None:
 
 
 def standing(folder: RunFolder, settings: Settings) -> Literal["finished", "unfinished", "other"]:
-    """How far the run in the log folder is; `other` when there is none, or it has other settings or other data."""
+    """The state of the run in the log folder; `other` when there is none, or it has other settings or other data."""
     info, state, manifest = folder.info(), folder.state(), DataPaths(settings.data_dir).manifest
     if info is None or state is None:
         return "other"

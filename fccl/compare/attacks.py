@@ -1,4 +1,5 @@
-"""What a hostile client does to its own update and its own report. Pure: the same honest update, the same hostile one.
+"""Attacks: the changes that a hostile client makes to its own update and its own report. Pure: the same honest update,
+the same hostile one.
 
 With u the honest update and x the adapter that the round starts from:
 

@@ -134,5 +134,5 @@ QUICK = ("base", FEDAVG, "loss-inverse", "verified", "trimmed-mean", "multi-krum
 
 
 def way_of(name: str) -> Way:
-    """How a method goes about it, by its name: a class of one's own is a federation."""
+    """The kind of a method, by its name: a class of one's own is a federation."""
     return METHODS[name].way if name in METHODS else "federated"

@@ -139,8 +139,8 @@ def shade(row: Outcome | None, base: Outcome | None) -> float:
 
 
 def gaps(comparison: Comparison, wide: bool = True) -> bytes | None:
-    """How much of the gap from FedAvg to the oracle each method closes, with intervals, in the scenarios that have one.
-    None when none has.
+    """The share of the gap from FedAvg to the oracle that each method closes, with intervals, in the scenarios that
+    have one. None when none has.
     """
     values = _shares(comparison)
     if not values:

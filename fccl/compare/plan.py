@@ -25,7 +25,7 @@ FORMULA = 2  # of the sources that start from a prior; a trial of an older one h
 
 @dataclass(frozen=True)
 class Design:
-    """What stays the same over a comparison."""
+    """The settings that stay the same over a comparison."""
 
     data: DataSpec
     model: ModelSpec
@@ -70,7 +70,7 @@ class Planner:
         return Trial(scenario.name, method.name, seed, spec, self._data(data).root, start)
 
     def bad_clients(self, scenario: Scenario, seed: int) -> tuple[int, ...]:
-        """Who is bad in a trial."""
+        """The bad clients of a trial."""
         return scenario.bad_clients(self.design.plan.num_clients, seed)
 
     def manifest(self, spec: DataSpec) -> Manifest:
@@ -123,7 +123,7 @@ class Planner:
         )
 
     def _clients(self, scenario: Scenario, method: Method, spec: DataSpec, seed: int) -> tuple[Participant, ...]:
-        """Who takes part in a trial, and what each does.
+        """The clients of a trial, and the part of each.
 
         An attack on the report alone is none where nobody believes reports.
         """

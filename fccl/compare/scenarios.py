@@ -46,7 +46,7 @@ class Scenario:
         return tuple(sorted(random.Random(named_seed(seed, "bad clients")).sample(range(num_clients), count)))
 
     def attack_of(self, client_id: int, bad: tuple[int, ...]) -> Attack:
-        """What one client does.
+        """The attack of one client.
 
         Every second free rider adds noise; of colluders the first sacrifices itself for the others.
         """
@@ -67,7 +67,7 @@ class Scenario:
 
 
 def bad_count(num_clients: int) -> int:
-    """How many clients of so many are bad."""
+    """The number of bad clients among so many."""
     return max(1, num_clients * BAD_OF_EIGHT // 8)
 
 

@@ -17,7 +17,7 @@ from fccl.records.comparison import FEDAVG, ORACLE, Outcome
 
 @dataclass(frozen=True)
 class Options:
-    """How the rows are judged."""
+    """The settings by which rows are judged."""
 
     num_clients: int
     bootstrap_samples: int

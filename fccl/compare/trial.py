@@ -52,7 +52,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Trial:
-    """What is to be run, and on which prepared folder. Trials with an equal spec have one result."""
+    """One trial to run, and its prepared folder. Trials with an equal spec have one result."""
 
     scenario: str
     method: str
@@ -64,7 +64,9 @@ class Trial:
 
 @dataclass(frozen=True, eq=False)
 class Resources:
-    """What all trials of a process share. `weigher` and `aggregation` build what a method's settings ask for."""
+    """The resources that all trials of a process share. `weigher` and `aggregation` build what a method's settings ask
+    for.
+    """
 
     paths: ComparePaths
     model: LanguageModel
@@ -84,8 +86,8 @@ def run_trial(resources: Resources, trial: Trial) -> TrialResult:
 
 
 def start_adapter(resources: Resources, trial: Trial) -> Adapter:
-    """What the rounds start from: in SFT a fresh adapter of the seed; in VA what FedAvg makes of the clean SFT data,
-    trained once.
+    """The adapter that the rounds start from: in SFT a fresh adapter of the seed; in VA what FedAvg makes of the clean
+    SFT data, trained once.
     """
     fresh = resources.model.initial_adapter(trial.spec.plan.seed)
     if trial.start is None:
@@ -245,7 +247,7 @@ class TrialRun:
 
     @cached_property
     def test(self) -> TestSplit:
-        """What the trial is judged on: in VA against the adapter that the rounds start from."""
+        """The scores on the test split: in VA against the adapter that the rounds start from."""
         return TestSplit(
             self.resources.model,
             self.data,
@@ -294,7 +296,7 @@ class TrialRun:
 
 
 def _without(record: RoundRecord) -> list[str]:
-    """Who did not count in a round and should have."""
+    """The clients that were excluded from a round and should not have been."""
     return [
         f"round {record.round + 1} without client {out.client_id}: {out.reason}"
         for out in record.excluded

@@ -28,7 +28,7 @@ from fccl.storage.reading import read_value
 
 
 class CachedUpdate(Value):
-    """What is kept beside the adapter. Written last, it commits the update."""
+    """The record beside a cached adapter. Written last, it commits the update."""
 
     adapter_sha256: str
     contribution: Contribution

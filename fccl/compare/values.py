@@ -1,4 +1,4 @@
-"""What a comparison is made of, as values: the JSON files of its trials. What it says in the end is
+"""The parts of a comparison, as values: the JSON files of its trials. What it says in the end is
 `fccl.records.comparison`. Imports no torch.
 
 Conventions. A trial is one scenario, one method, one seed. Its `losses` and `units` run over the test examples: the

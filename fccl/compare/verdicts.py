@@ -1,4 +1,4 @@
-"""What the trials say: means over seeds, paired differences to FedAvg, the share of the gap to the oracle that is
+"""Verdicts over trials: means over seeds, paired differences to FedAvg, the share of the gap to the oracle that is
 closed.
 
 Intervals are 95 % percentiles of a two-level bootstrap (Davison & Hinkley 1997, section 3.8): seeds are drawn with
@@ -103,7 +103,7 @@ class Judge:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What is said of one method in one scenario."""
+    """The judgement of one method in one scenario."""
 
     loss: Estimate | None
     accuracy: Estimate | None

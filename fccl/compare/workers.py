@@ -1,4 +1,4 @@
-"""Who runs the trials: this process, or several beside each other.
+"""The processes that run trials: this process, or several beside each other.
 
 The results are the same bytes either way, since threads are part of the work.
 """

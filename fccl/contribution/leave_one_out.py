@@ -1,4 +1,5 @@
-"""What the mean loses without a client: score_i = L(mean of the others) - L(mean of all), in nats.
+"""The leave-one-out score, the loss of the mean without a client: score_i = L(mean of the others) - L(mean of all), in
+nats.
 
 Above 0 the others do worse without the client; below 0 they do better. w_i is proportional to p_i exp(score_i / (T
 max_j |score_j|)), p the prior that also weighs the mean: a client that changes nothing keeps its prior's place between

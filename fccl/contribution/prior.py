@@ -16,8 +16,8 @@ Prior = Literal["samples", "uniform"]
 
 
 def shares(task: FitTask, updates: Sequence[ClientUpdate]) -> tuple[float, ...]:
-    """How much of each change is believed, from 0 to 1: all of it, and of one that is far out as much as is as long as
-    the median.
+    """The share of each change that is believed, from 0 to 1: all of it, and of one that is far out as much as is as
+    long as the median.
 
     Far out is farther from the round's adapter than `FAR` times the median of those that moved at all. Back to the
     median, not to the limit: whoever goes too far has nothing of it. No update that was measured is loaded.

@@ -1,4 +1,4 @@
-"""What the federation asks of whoever weighs a round's updates, and what that one may ask of the server's model."""
+"""Protocols: a `Weigher` turns a round's updates into weights; `LearnLoss` is the loss that it may query."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NO_LOSS = "its loss on the server's examples is not finite"
 
 @dataclass(frozen=True)
 class Weighing:
-    """How much each client counts in one round, in the order of the updates. Weights are >= 0 with sum 1.
+    """The weight of each client in one round, in the order of the updates. Weights are >= 0 with sum 1.
 
     `unfit` are the places of updates that are left out, since the server found that their own loss is not finite
     (`NO_LOSS`); all else is of the others, and empty where there are none. `examples` are the places in the server's
@@ -51,7 +51,7 @@ class LearnLoss(Protocol):
     """
 
     def examples(self, phase: Phase) -> int:
-        """How many examples L is the mean of."""
+        """The number of examples that L is the mean of."""
         ...
 
     def drawn(self, task: FitTask) -> tuple[int, ...]:

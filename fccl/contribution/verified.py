@@ -154,8 +154,8 @@ def centred(slopes: Sequence[float], weights: Sequence[float]) -> tuple[float, .
 
 
 def unit(slopes: Sequence[float], prior: Sequence[float]) -> float:
-    """What a slope is measured by: the largest, or `MOST` times their mean under the prior where that is less. Above 0
-    unless all are 0.
+    """The unit of slopes: the largest, or `MOST` times their mean under the prior where that is less. Above 0 unless
+    all are 0.
 
     A client with little weight has a steep slope at will, and with the largest alone could make all others' steps as
     short as it likes.

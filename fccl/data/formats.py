@@ -65,7 +65,7 @@ class Format(Generic[Example]):
 
 @dataclass
 class Parsed(Generic[Example]):
-    """What came of the rows of one source."""
+    """The outcome of reading one source."""
 
     examples: list[Example] = field(default_factory=list)
     rows: int = 0

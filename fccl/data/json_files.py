@@ -84,7 +84,7 @@ def _open(path: Path, content: bytes | None) -> BinaryIO:
 
 
 def _unpacked(path: Path) -> bytes:
-    """What a gzip file holds.
+    """The content of a gzip file.
 
     Raises `DataError` when it is damaged, or holds so much more than it should that it is a trap.
     """
@@ -127,7 +127,7 @@ def _refuse_other_kinds(path: Path, file: BinaryIO) -> None:
 
 
 def _separator(lines: list[bytes]) -> str:
-    """What stands between the columns of a table in text, "" for a text that is none."""
+    """The separator between the columns of a table in text, "" for a text that is none."""
     if len(lines) < 2 or any(line.startswith((b"{", b"[")) for line in lines[:2]) or _is_json(lines[0]):
         return ""
     for separator, name in ((b"\t", "tabs"), (b",", "commas"), (b";", "semicolons")):

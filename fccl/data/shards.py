@@ -27,7 +27,7 @@ _PREPARED = re.compile(
 
 @dataclass(frozen=True)
 class ClientShard:
-    """What one client trains on.
+    """The examples that one client trains on.
 
     Shards are disjoint, and together they are the training split (before noise made on purpose).
     """

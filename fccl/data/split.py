@@ -30,7 +30,7 @@ class Split(Generic[Example]):
 
 
 def group_key(instruction: str) -> str:
-    """What makes two instructions the same: their words, whatever the case and the white space."""
+    """The key by which two instructions are the same: their words, whatever the case and the white space."""
     return " ".join(instruction.split()).casefold()
 
 

@@ -1,4 +1,4 @@
-"""What an example is about. The label it came with, or else a cluster of its instruction's words.
+"""The topic of an example. The label it came with, or else a cluster of its instruction's words.
 
 Imports scikit-learn, inside the functions that need it.
 """

@@ -53,7 +53,7 @@ class Bootstrap:
         return np.concatenate([columns[rows].sum(axis=1) for rows in self._drawn(len(columns))])
 
     def counts(self, count: int) -> Floats:
-        """How often each of n rows is drawn in each resample of `sums`: (S, n).
+        """The number of times that each of n rows is drawn in each resample of `sums`: (S, n).
 
         `counts @ column` is its sum, for many columns in much less time.
         """

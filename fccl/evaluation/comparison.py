@@ -15,7 +15,7 @@ from fccl.records.evaluation import Difference, Estimate, ModelPair, verdict
 
 
 def compare(first: Evaluated, second: Evaluated, boot: Bootstrap) -> ModelPair:
-    """What `second` does better or worse than `first` on the split that both answered.
+    """The differences of `second` to `first` on the split that both answered.
 
     Preferences count where neither has a tie.
     """

@@ -25,7 +25,7 @@ def file_sha256(adapter: AdapterSource) -> str:
 
 
 def file_length(adapter: AdapterSource) -> int:
-    """How many bytes that file has. Raises `StorageError` when it is gone."""
+    """The number of bytes of that file. Raises `StorageError` when it is gone."""
     if not isinstance(adapter, StoredAdapter):
         return AdapterReader(adapter.form).length
     with storage_errors(adapter.path, "read"):

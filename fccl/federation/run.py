@@ -71,7 +71,7 @@ class Run:
 
     @property
     def plan(self) -> RoundPlan:
-        """How many rounds, and how many clients in each."""
+        """The numbers of rounds and of clients in each."""
         return self.federation.plan
 
     def rounds(self, transport: Transport, resume: bool = False) -> Generator[RoundResult, None, None]:

@@ -117,7 +117,7 @@ def write_report(logs: LogPaths, report: EvaluationReport) -> None:
 
 
 def topic_counts(manifest: Manifest) -> TopicShares:
-    """How many SFT examples of each topic each client holds."""
+    """The number of SFT examples of each topic at each client."""
     return {
         client: dict(zip(manifest.topics, counts, strict=True))
         for client, counts in enumerate(manifest.topics_by_client["sft"])

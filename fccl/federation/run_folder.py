@@ -66,7 +66,7 @@ class RunFolder:
         return read_value(self.paths.run, RunInfo)
 
     def state(self) -> RunState | None:
-        """How far it is, if a run is here."""
+        """The state of the run, if one is here."""
         return read_value(self.paths.state, RunState)
 
     def archive(self) -> str | None:

@@ -22,7 +22,7 @@ from fccl.library.arguments import (
 
 
 class PrepareArguments(RunArguments, DataArguments, FederationArguments, FoldersArguments):
-    """What `fccl.prepare` takes: the settings of `fccl prepare`."""
+    """The arguments of `fccl.prepare`: the settings of `fccl prepare`."""
 
 
 class WholeRunArguments(
@@ -33,15 +33,15 @@ class WholeRunArguments(
     AggregationArguments,
     EvaluationArguments,
 ):
-    """What `fccl.Run` takes: the settings of `fccl run`."""
+    """The arguments of `fccl.Run`: the settings of `fccl run`."""
 
 
 class OrchestratorArguments(WholeRunArguments, ExchangeArguments):
-    """What `fccl.Orchestrator` takes: the settings of `fccl orchestrator`."""
+    """The arguments of `fccl.Orchestrator`: the settings of `fccl orchestrator`."""
 
 
 class ClientArguments(ExchangeArguments, FoldersArguments, total=False):
-    """What `fccl.Client` takes: the settings of `fccl client`."""
+    """The arguments of `fccl.Client`: the settings of `fccl client`."""
 
     client_lora_r: str
 

@@ -55,7 +55,7 @@ def refuse_ignored(settings: Settings, given: Mapping[str, str]) -> None:
 
 
 def ignored_line(settings: Settings, given: Mapping[str, str]) -> str:
-    """What to say of settings from the environment or `.env` that have no effect; empty when there are none."""
+    """A line on settings from the environment or `.env` that have no effect; empty when there are none."""
     without_effect = ignored(settings)
     by_place: dict[str, list[str]] = {}
     for name, where in set_elsewhere().items():
@@ -66,7 +66,7 @@ def ignored_line(settings: Settings, given: Mapping[str, str]) -> str:
 
 
 def read_by(name: str) -> str:
-    """Who reads a setting, in words: for `--help` and the settings page; empty where that depends on nothing.
+    """The readers of a setting, in words: for `--help` and the settings page; empty where that depends on nothing.
 
     >>> read_by("krum_keep")
     'AGGREGATION=multi_krum'

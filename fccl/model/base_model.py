@@ -73,7 +73,7 @@ def load_base(name: str, max_length: int) -> Base:
 
 
 def base_path(name: str) -> str:
-    """What transformers is to load: the folder of the built-in model, or the name as it is."""
+    """The name that transformers loads: the folder of the built-in model, or the name as it is."""
     if name == BUILTIN_MODEL:
         return str(resources.files("fccl").joinpath("assets", "micro"))
     if name.startswith("builtin:"):
@@ -102,7 +102,7 @@ def quiet() -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What a library's error says, in one line."""
+    """The message of a library's error, in one line."""
     return printable((str(error).strip() or type(error).__name__).splitlines()[0], 200)
 
 

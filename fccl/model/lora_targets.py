@@ -27,7 +27,7 @@ _OTHER = "is not a plain linear layer everywhere"
 
 
 def targets(spec: ModelSpec, base: PreTrainedModel) -> list[str]:
-    """What PEFT is to be told. Raises `ModelError` for a name that is no target, with those that are."""
+    """The target modules, as PEFT takes them. Raises `ModelError` for a name that is no target, with those that are."""
     reasons = linear_names(base)
     usable = [name for name, reason in reasons.items() if not reason]
     way = f"these work: {', '.join(usable)}; or use {AUTO} or {ALL}" if usable else "use another model"

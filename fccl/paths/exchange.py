@@ -12,7 +12,7 @@ from fccl.paths.names import ADAPTER, of_earlier_versions
 
 @dataclass(frozen=True)
 class ExchangeName:
-    """What a file name in the exchange directory says. `kind` is the method of `ExchangePaths` that formats it."""
+    """The parts of a file name in the exchange directory. `kind` is the method of `ExchangePaths` that formats it."""
 
     kind: str
     round: int | None = None
@@ -57,8 +57,8 @@ class ExchangePaths:
         return self.root / f"reference_{sha256[:16]}{ADAPTER}"
 
     def correction(self, sha256: str) -> Path:
-        """What SCAFFOLD's clients add to their gradients, named by the hash of the file: clients that are told the same
-        share one.
+        """The correction that SCAFFOLD's clients add to their gradients, named by the hash of the file: clients that
+        are told the same share one.
         """
         return self.root / f"correction_{sha256[:16]}{ADAPTER}"
 
@@ -147,7 +147,7 @@ class ExchangePaths:
 
     @staticmethod
     def name(text: str) -> ExchangeName | None:
-        """What a file name says; None when it is not one of the protocol."""
+        """The parts of a file name; None when it is not one of the protocol."""
         kind, pattern, fields = _EXCHANGE_NAMES.get(text.split("_", 1)[0], ("", None, ()))
         found = pattern.fullmatch(text) if pattern else None
         return ExchangeName(kind, **dict(zip(fields, map(int, found.groups()), strict=True))) if found else None

@@ -54,7 +54,7 @@ class LogPaths:
 
     @property
     def run(self) -> Path:
-        """What the run is: its id, its settings, the hash of its data."""
+        """The run's identity: its id, its settings, the hash of its data."""
         return self.root / "run.json"
 
     @property
@@ -99,7 +99,7 @@ class LogPaths:
         return self.root / "rounds" / f"global_round_{next_round}{ADAPTER}"
 
     def server_state(self, next_round: int) -> Path:
-        """What the aggregation rule carries into `next_round`, when it carries anything."""
+        """The state that the aggregation rule carries into `next_round`, when it carries anything."""
         return self.root / "rounds" / f"server_state_{next_round}{ADAPTER}"
 
     def control(self, client_id: int, sha256: str) -> Path:
@@ -157,7 +157,7 @@ class LogPaths:
 
     @property
     def wandb_mark(self) -> Path:
-        """How far the run is written to W&B."""
+        """The mark of how far the run is written to W&B."""
         return self.root / "wandb_written.json"
 
     @property
@@ -171,7 +171,7 @@ class LogPaths:
         return ComparePaths(self.root / "compare")
 
     def all_entries(self) -> tuple[Path, ...]:
-        """What a run may write directly into the folder, but for the clients' heartbeats."""
+        """The entries that a run may write directly into the folder, but for the clients' heartbeats."""
         phases = (self.global_sft, self.global_final)
         fixed = (
             self.run,
@@ -189,7 +189,7 @@ class LogPaths:
         return (*fixed, *folders, *shown)
 
     def own_entries(self) -> list[Path]:
-        """What a run has written directly into the folder, and nothing else that may lie there."""
+        """The entries that a run has written directly into the folder, and nothing else that may lie there."""
         return sorted([path for path in self.all_entries() if path.exists()] + list(self.root.glob("status_*.json")))
 
 
@@ -289,7 +289,7 @@ class StatePaths:
         return self.client(client_id) / "answered.json"
 
     def cache(self, client_id: int) -> Path:
-        """What the client has computed and need not compute again."""
+        """The results that the client need not compute again."""
         return self.client(client_id) / "cache"
 
     def lock(self, client_id: int) -> Path:

@@ -1,4 +1,4 @@
-"""What all names have in common."""
+"""The parts that all names share."""
 
 from __future__ import annotations
 

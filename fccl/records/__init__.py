@@ -1,1 +1,1 @@
-"""What is written down about a run, as values: rounds, evaluation, comparison, data, journal."""
+"""The records of a run, as values: rounds, evaluation, comparison, data, journal."""

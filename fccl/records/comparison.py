@@ -1,4 +1,5 @@
-"""What `fccl compare` says, as values: `results.json`, both ways. Imports no torch, so a reader of the file needs none.
+"""The results of `fccl compare`, as values: `results.json`, both ways. Imports no torch, so a reader of the file needs
+none.
 
 Losses are those of the test split: in SFT scenarios nats per response token, in VA scenarios the DPO loss (nats) per
 pair. Lower is better.
@@ -40,7 +41,7 @@ class Outcome(Value):
 
 
 class ScenarioInfo(Value):
-    """What a scenario was, for those who read the file without the program."""
+    """A scenario, for those who read the file without the program."""
 
     name: str
     title: str
@@ -49,7 +50,7 @@ class ScenarioInfo(Value):
 
 
 class MethodInfo(Value):
-    """What a method was."""
+    """A method and its settings."""
 
     name: str
     title: str

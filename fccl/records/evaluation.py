@@ -1,4 +1,4 @@
-"""What an evaluation says, as values: `logs/evaluation.json`, both ways. Imports no torch, so a reader of the file
+"""The results of an evaluation, as values: `logs/evaluation.json`, both ways. Imports no torch, so a reader of the file
 needs none.
 
 Conventions. Every interval is a 95 % percentile bootstrap over examples. Accuracies and shares lie in [0, 1]; NLL and
@@ -21,7 +21,7 @@ FEWEST_FOR_A_VERDICT = 6
 
 
 class EvaluationOptions(Value):
-    """What is evaluated, and how. `max_sft` and `max_va` of 0 take the whole test split."""
+    """The settings of an evaluation. `max_sft` and `max_va` of 0 take the whole test split."""
 
     max_sft: int = Field(default=0, ge=0)
     max_va: int = Field(default=0, ge=0)
@@ -45,7 +45,7 @@ class Estimate(Value):
 
 
 class PreferenceResult(Value):
-    """How often the chosen response is the likelier one. `accuracy` is None when every pair is a tie."""
+    """The counts of pairs by which response is the likelier one. `accuracy` is None when every pair is a tie."""
 
     accuracy: Estimate | None
     right: int = Field(ge=0)
@@ -69,7 +69,7 @@ class FlawResult(Value):
 
 
 class Generation(Value):
-    """What the model answers to one test instruction, beside the reference answer."""
+    """The model's answers to one test instruction, beside the reference answer."""
 
     instruction: str
     reference: str
@@ -152,7 +152,7 @@ class EvaluationReport(Value):
 
 
 def verdict(estimate: Estimate, neutral: float, higher_is_better: bool) -> Verdict:
-    """What a paired difference says of the second model: significant when the interval leaves out `neutral`."""
+    """The verdict of a paired difference on the second model: significant when the interval leaves out `neutral`."""
     if estimate.n < FEWEST_FOR_A_VERDICT:
         return "too few examples"
     if estimate.low <= neutral <= estimate.high:

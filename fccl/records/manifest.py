@@ -10,7 +10,7 @@ from fccl.specs import DataSpec, Phase, Value, exactly
 
 
 class SourceReport(Value):
-    """What became of one source."""
+    """The counts of one source."""
 
     phase: Phase
     name: str

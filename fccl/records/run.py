@@ -1,4 +1,4 @@
-"""What is written down of a run: one value a line of `logs/*.jsonl`, or a small JSON file."""
+"""The records of a run: one value a line of `logs/*.jsonl`, or a small JSON file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fccl.specs import ClientId, Count, Loss, Phase, Rate, Round, Samples, Secon
 
 
 class Contribution(Value):
-    """What a client says of its own training. Finite and with at least one sample, or it cannot be built."""
+    """A client's report of its own training. Finite and with at least one sample, or it cannot be built."""
 
     avg_loss: Loss  # over the last local epoch; SFT: nats per response token, VA: DPO loss (nats) per pair
     num_samples: Samples
@@ -18,7 +18,7 @@ class Contribution(Value):
 
 
 class TrainingReport(Value):
-    """How one local training went, beside what `Contribution` says."""
+    """The figures of one local training, beside those of `Contribution`."""
 
     tokens: Count  # tokens read in all epochs, padding not counted
     tokens_per_second: Rate
@@ -95,8 +95,8 @@ class ArrivedUpdate(Value):
 
 
 class Verification(Value):
-    """What the server's own examples said of a round's updates. The tuples run over the record's `clients`; `None` is a
-    loss that is not finite.
+    """The verification of a round's updates by the server's own examples. The tuples run over the record's `clients`;
+    `None` is a loss that is not finite.
 
     From prior to weights: prior_i · exp(score_i / VERIFY_TEMPERATURE), normalised; under `leave_one_out` the scores are
     first divided by the largest
@@ -177,7 +177,7 @@ class RunInfo(Value):
 
 
 class MedianNorms(Value):
-    """How far a round's accepted updates moved: the median L2 norm of those that moved at all.
+    """The length of a round's accepted updates: the median L2 norm of those that moved at all.
 
     None before there were any.
     """

@@ -129,7 +129,7 @@ def _readable(path: Path) -> int | None:
 
 @contextmanager
 def in_sight(folder: Path) -> Iterator[Callable[[], None]]:
-    """What it gives raises `StorageError` once the folder is gone, or another has its name.
+    """A check that raises `StorageError` once the folder is gone, or another has its name.
 
     Held open, so that its number stays its own.
     """
@@ -154,8 +154,9 @@ def in_sight(folder: Path) -> Iterator[Callable[[], None]]:
 
 
 def made_once(path: Path, find: Callable[[], Made | None], make: Callable[[], Made]) -> Made:
-    """What `find` finds, else what `make` makes and keeps in `path`: one process makes it, the others wait and
-    find it."""
+    """The value that `find` finds, else the one that `make` makes and keeps in `path`: one process makes it, the others
+    wait and find it.
+    """
     found = find()
     if found is None:
         with one_at_a_time(path):

@@ -90,7 +90,7 @@ def read_bounded(path: Path, limit: int, length: int | None = None) -> bytearray
 
 
 def identity(path: Path) -> tuple[int, int, int] | None:
-    """What changes whenever a file is written anew: its inode, time and length.
+    """The identity of a file, which changes when it is written anew: its inode, time and length.
 
     None when no regular file is there; a link to one is none.
     """

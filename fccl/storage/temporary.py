@@ -1,4 +1,4 @@
-"""What is half-written: its names, and what becomes of it when its process dies.
+"""Half-written files: their names, and their removal when their process dies.
 
 A file or folder is made under a temporary name beside its place, and locked (flock) while its process lives. So whoever
 finds one that nobody locks may remove it. Where the file system has no locks, or other programs write such names, their

@@ -24,7 +24,7 @@ PROJECT = "fccl"
 
 
 class Written(Value):
-    """How far a run is written. W&B itself does not know when it is offline."""
+    """The progress of writing a run. W&B itself does not know when it is offline."""
 
     run_id: str
     step: int = Field(ge=0)

@@ -83,7 +83,7 @@ def to_markdown(comparison: Comparison, command: str = "") -> str:
 
 
 def lead(comparison: Comparison) -> list[str]:
-    """What was compared."""
+    """The lines that say what was compared."""
     seeds = ", ".join(map(str, comparison.seeds))
     sizes = "; ".join(f"{name} {count:,}" for name, count in comparison.examples.items())
     return [
@@ -94,7 +94,7 @@ def lead(comparison: Comparison) -> list[str]:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """How to read it."""
+    """Notes on how to read the tables."""
     seeds = len(comparison.seeds)
     scope = "test examples alone, since there is one seed" if seeds == 1 else "seeds, and test examples within seeds"
     width = " They are too wide where seeds agree and too narrow where seeds differ." if seeds > 1 else ""

@@ -129,7 +129,7 @@ class RunReader:
 
 
 class _Logs:
-    """What was read of one run's logs so far. Without a run nothing is read."""
+    """The content of one run's logs as far as it was read. Without a run nothing is read."""
 
     def __init__(self, paths: LogPaths, run_id: str) -> None:
         self.run_id, self.furthest = run_id, 0.0

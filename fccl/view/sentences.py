@@ -46,7 +46,7 @@ def percent(value: float | None, decimals: int = 1) -> str:
 
 
 def sentence(glance: Glance, log_dir: str, silence_s: float | None = None) -> str:
-    """How the run is going, as one sentence. `silence_s` is how long nothing was heard of it."""
+    """The state of the run, as one sentence. `silence_s` is how long nothing was heard of it."""
     where = f"round {min(glance.round + 1, glance.total_rounds)} of {glance.total_rounds}"
     after = f"{glance.round} of {plural(glance.total_rounds, 'round')} complete"
     match glance.standing:
@@ -77,7 +77,7 @@ def reason(message: str) -> str:
 
 
 def title(glance: Glance) -> str:
-    """What the browser's tab says."""
+    """The title of the browser's tab."""
     if glance.standing == "running" and glance.phase != "done" and glance.total_rounds:
         return f"{glance.round + 1}/{glance.total_rounds} · FCCL"
     return f"{STANDING_WORDS[glance.standing]} · FCCL"
@@ -89,7 +89,7 @@ def temperature_of(source: str) -> str:
 
 
 def verified(row: Mapping[Hashable, Any]) -> list[str]:
-    """What verification won and took in one round of `ROUNDS`, in sentences."""
+    """The gain and the cost of verification in one round of `ROUNDS`, in sentences."""
     took = f"verifying took {row['verify_seconds']:.1f} s of its {row['seconds']:.1f} s"
     before, after, unit = row["loss_prior"], row["loss_weights"], phases.of(row["phase"]).unit
     if missing(after):
@@ -107,7 +107,9 @@ def clients_done(glance: Glance) -> str:
 
 
 def client_counts(glance: Glance) -> str:
-    """What those clients do that have not answered, the most pressing first: "1 without heartbeat, 2 training"."""
+    """The clients that have not answered, by what they do, the most pressing first: "1 without heartbeat, 2
+    training".
+    """
     counts = Counter(row.standing for row in glance.clients)
     order: tuple[tuple[ClientStanding, str], ...] = (
         ("failed", "failed"),

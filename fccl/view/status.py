@@ -48,14 +48,14 @@ def glance(view: RunView, now: float) -> Glance:
 
 
 def progress(view: RunView) -> float:
-    """How much of the run is done, 0 ... 1: its complete rounds, and the share of the open one's steps that its clients
-    have done.
+    """The share of the run that is done, 0 ... 1: its complete rounds, and the share of the open one's steps that its
+    clients have done.
     """
     return _Facts(view, 0.0).progress
 
 
 def client_count(view: RunView) -> int | None:
-    """How many clients the run has; None when it does not say."""
+    """The number of the run's clients; None when it does not say."""
     count = _setting(view, "num_clients")
     return int(count) if count is not None and 1 <= count <= _MOST else None
 
@@ -75,7 +75,7 @@ def _setting(view: RunView, name: str) -> float | None:
 
 
 class _Facts:
-    """What follows from a view at one time; each fact is worked out once."""
+    """Facts that follow from a view at one time; each fact is worked out once."""
 
     def __init__(self, view: RunView, now: float) -> None:
         self.view, self.now = view, now
@@ -208,7 +208,7 @@ class _Facts:
 
     @cached_property
     def share(self) -> float:
-        """How much of the open round its clients have done, 0 ... 1."""
+        """The share of the open round that its clients have done, 0 ... 1."""
         asked = _setting(self.view, "clients_per_round") or client_count(self.view) or len(self.statuses)
         return min(1.0, sum(map(_share, self.current.values())) / max(1.0, asked))
 
@@ -220,8 +220,8 @@ class _Facts:
 
     @cached_property
     def training_s(self) -> dict[int, float]:
-        """How long each client trained in the last complete round; empty when that was of another phase than the open
-        one.
+        """The seconds that each client trained in the last complete round; empty when that was of another phase than
+        the open one.
         """
         if not self.complete or self.phase_of(self.complete) != self.phase_of(self.complete - 1):
             return {}
@@ -242,7 +242,7 @@ class _Facts:
 
 
 def _share(status: ClientStatus) -> float:
-    """How much of its round a client has done, 0 ... 1."""
+    """The share of its round that a client has done, 0 ... 1."""
     if status.state in ("done", "failed"):
         return 1.0
     if status.state != "training" or not status.steps:
@@ -317,7 +317,9 @@ def _does_not_begin(facts: _Facts, client: int) -> bool:
 
 
 def _seconds_left(facts: _Facts) -> float | None:
-    """What the open round and those after it will take; None when the run does not go on or nothing is known."""
+    """The seconds that the open round and those after it will take; None when the run does not go on or nothing is
+    known.
+    """
     if facts.standing != "running" or facts.over or not facts.total:
         return None
     sft, va = _round_seconds(facts, "sft"), _round_seconds(facts, "va")
@@ -336,7 +338,9 @@ def _open_round_left(facts: _Facts, expected: float) -> float:
 
 
 def _round_seconds(facts: _Facts, phase: Phase) -> float | None:
-    """How long a round of this phase takes: by the last ones, else by the other phase's and the steps of both."""
+    """The seconds that a round of this phase takes: by the last ones, else by the other phase's and the steps
+    of both.
+    """
     known = _seconds_so_far(facts, phase)
     if known is not None:
         return known
@@ -346,7 +350,7 @@ def _round_seconds(facts: _Facts, phase: Phase) -> float | None:
 
 
 def _seconds_so_far(facts: _Facts, phase: Phase) -> float | None:
-    """How long the last rounds of this phase took; the first one, while it is open, by its clients' steps."""
+    """The seconds that the last rounds of this phase took; the first one, while it is open, by its clients' steps."""
     rounds = facts.view.rounds
     seconds = rounds["seconds"].to_numpy()[(rounds["phase"] == phase).to_numpy()]
     if len(seconds):

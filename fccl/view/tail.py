@@ -25,7 +25,7 @@ _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 
 
 class Lines(Protocol):
-    """What takes the lines of a log."""
+    """A receiver of the lines of a log."""
 
     def clear(self) -> None:
         """Forget everything: the log begins anew."""

@@ -1,4 +1,4 @@
-"""What a reader of a run sees at one moment: the records as values, the long histories as tables.
+"""A run as a reader sees it at one moment: the records as values, the long histories as tables.
 
 A table is a pandas `DataFrame` with exactly the columns that its name in this file lists, in that order, and rows in
 the order of the log. Rounds count from 0 as the files do; whoever shows one to a person adds 1.

@@ -1,4 +1,4 @@
-"""What makes a response bad: the flaws of the built-in preference pairs, one small function each."""
+"""The flaws that make a response bad: the flaws of the built-in preference pairs, one small function each."""
 
 from __future__ import annotations
 

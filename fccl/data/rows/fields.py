@@ -14,7 +14,7 @@ _NOTHING_TYPES = frozenset({"NAType", "NaTType"})  # pandas' own; it need not be
 
 
 class Malformed(ValueError):
-    """What is wrong with a row; file and line are added where they are known."""
+    """The fault of a row; file and line are added where they are known."""
 
 
 class MarkedOut(ValueError):

@@ -40,7 +40,7 @@ def rated(row: Row) -> PreferencePair | None:
 
 
 def passed_over(row: Row) -> Counter[str]:
-    """How many answers of a rated row are of no use, by the field of the report that counts them."""
+    """The number of answers of a rated row that are of no use, by the field of the report that counts them."""
     return _ratings(row)[1]
 
 

@@ -1,4 +1,4 @@
-"""What an answer answers: an instruction with its input, a prompt, or the turns of a conversation."""
+"""The prompt of an answer: an instruction with its input, a prompt, or the turns of a conversation."""
 
 from __future__ import annotations
 

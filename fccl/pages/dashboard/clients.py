@@ -1,4 +1,4 @@
-"""What each client is doing, and which were excluded and why."""
+"""The clients: what each is doing, which were excluded and why."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def exclusions(view: RunView) -> None:
 
 
 def trainings(view: RunView) -> None:
-    """How long the clients trained and how fast, by round; newest first."""
+    """The durations and speeds of local trainings, by round; newest first."""
     if view.metrics.empty:
         return
     heading("Local trainings")

@@ -1,4 +1,4 @@
-"""What `fccl compare` has found: every method in every scenario, against FedAvg and against an oracle.
+"""The results of `fccl compare`: every method in every scenario, against FedAvg and against an oracle.
 
 It is of no run.
 """
@@ -69,7 +69,7 @@ def chosen(results: Comparison) -> ScenarioInfo:
 
 
 def trouble(results: Comparison, scenario: ScenarioInfo) -> None:
-    """What went wrong with some seeds of some methods."""
+    """The trouble with some seeds of some methods."""
     titles = {method.name: method.title for method in results.methods}
     rows = [row for row in results.rows if row.scenario == scenario.name]
     lines = [f"! {one_line(titles[row.method])}: {one_line(what)}" for row in rows for what in row.trouble]

@@ -1,4 +1,4 @@
-"""Who holds what, and with which settings the run was started."""
+"""The data of each client, and the settings that the run was started with."""
 
 from __future__ import annotations
 

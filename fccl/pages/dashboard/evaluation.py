@@ -1,4 +1,4 @@
-"""What the run has brought on the test split: figures with intervals, verdicts, generations side by side."""
+"""The evaluation on the test split: figures with intervals, verdicts, generations side by side."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def drawn(hub: Hub, view: RunView, report: EvaluationReport) -> None:
 
 
 def generations(report: EvaluationReport) -> None:
-    """What every model answers to the same instructions."""
+    """The answers of every model to the same instructions."""
     examples = list(zip(*(model.generations for model in report.models), strict=False))
     if not examples:
         return

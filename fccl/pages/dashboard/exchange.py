@@ -74,7 +74,7 @@ def rounds(files: Sequence[ExchangeFile], clients: int | None) -> None:
 
 
 def round_row(number: int, files: Sequence[ExchangeFile], clients: int | None) -> dict[str, object]:
-    """What the server and how many clients have written for one round."""
+    """The files of one round: the server's, and the number of clients with each."""
     counts = Counter(file.kind for file in files)
     server = {KINDS[kind]: "✓ there" if counts[kind] else "– missing" for kind in SERVER}
     total = f" of {clients}" if clients is not None else ""
@@ -113,7 +113,7 @@ def answer_row(client: int, there: dict[str, ExchangeFile]) -> dict[str, object]
 
 
 def rejections(found: ExchangeView) -> None:
-    """What the server refused, and why."""
+    """The files that the server refused, and why."""
     heading("Refused files")
     if not found.rejected_total:
         nothing("None.")

@@ -73,7 +73,7 @@ def other_run(runs: tuple[RunEntry, ...]) -> LogPaths | None:
 
 
 def open_comparison() -> None:
-    """Whoever chooses a second run wants to see it."""
+    """Show the comparison when a second run is chosen."""
     if st.session_state["other"] != NO_RUN:
         st.session_state["tab"] = "Two runs"
     elif st.session_state.get("tab") == "Two runs":
@@ -87,7 +87,7 @@ def what_is_there(hub: Hub, view: RunView) -> Hashable:
 
 @st.fragment(run_every=EVERY_S)
 def headline(hub: Hub, paths: LogPaths | None) -> None:
-    """How the run is going, in words."""
+    """The state of the run, in words."""
     with guarded("The state of the run"):
         view, now = hub.run(paths), time.time()
         found = glance(view, now)
@@ -115,7 +115,7 @@ def pulse(hub: Hub, paths: LogPaths | None) -> None:
 
 
 def silence(view: RunView, now: float) -> float | None:
-    """How long nothing was heard of the run's work, in seconds: clients that beat while they wait do not count."""
+    """The seconds since the last news of the run's work: clients that beat while they wait do not count."""
     times = [view.heard_at(status) for status in view.statuses if status.state == "training"]
     last = max([*times, (tiles.last_sign(view) or 0.0) if view.written is None else view.written])
     return max(0.0, now - last) if last else None
@@ -132,7 +132,7 @@ def no_evaluation_yet(found: Glance, view: RunView) -> str:
 
 
 def under(view: RunView) -> str:
-    """What run this is."""
+    """The run's identity."""
     if view.info is None:
         return ""
     settings = view.info.settings
@@ -185,7 +185,7 @@ def pressing(standing: ClientStanding, rows: Sequence[ClientRow]) -> list[str]:
 
 
 def since(row: ClientRow) -> str:
-    """How long, and what the client was doing."""
+    """The time since then, and what the client was doing."""
     age = f" for {words.duration(row.age_s)}" if row.age_s is not None and row.standing != "failed" else ""
     if row.status is None or row.status.state != "training":
         return age

@@ -1,4 +1,4 @@
-"""Who has how much influence on the global adapter, and why."""
+"""The influence of each client on the global adapter, and why."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def weighing(view: RunView) -> str:
 
 
 def verification(hub: Hub, view: RunView) -> None:
-    """What the server's own examples changed, what that won and what it took; nothing in a run without."""
+    """The effect of verification, its gain and its cost; nothing in a run without."""
     rounds = view.rounds.dropna(subset=["verify_seconds"])
     if rounds.empty:
         return
@@ -147,7 +147,7 @@ def verification(hub: Hub, view: RunView) -> None:
 
 
 def verified_how(view: RunView, examples: int) -> str:
-    """What the server did with its examples, by the source of the contributions."""
+    """The server's use of its examples, by the source of the contributions."""
     source = view.info.settings.get("contribution_source", "") if view.info else ""
     did = VERIFIED.get(source, "and weighs the clients by it")
     return (
@@ -158,7 +158,7 @@ def verified_how(view: RunView, examples: int) -> str:
 
 
 def averaging(hub: Hub, view: RunView) -> None:
-    """How much is lost by averaging LoRA's factors; nothing in a run that does not say."""
+    """The loss by averaging LoRA's factors; nothing in a run that does not say."""
     if view.rounds["lora_error"].isna().all():
         return
     heading("Averaging LoRA adapters")

@@ -72,7 +72,7 @@ def choose_phase(view: RunView, seen: list[Phase]) -> Phase:
 
 
 def client_losses(hub: Hub, view: RunView, phase: Phase, highlight: tuple[int, ...]) -> None:
-    """What the clients report."""
+    """The losses that clients report."""
     says = f"Loss that each client reported by round, {phases.title(phase)}, in {phases.of(phase).unit}"
     later = "The clients' losses appear when the first round is complete."
     chart(
@@ -99,7 +99,7 @@ def validation(hub: Hub, view: RunView, phase: Phase) -> None:
 
 
 def accuracy(hub: Hub, view: RunView) -> None:
-    """How often the chosen response is the likelier one."""
+    """The share of pairs whose chosen response is the likelier one."""
     says = "Share of validation pairs whose chosen response is the likelier one, by round"
     later = "The preference accuracy appears after the first preference round."
     chart(hub, view, "Preference accuracy", lambda: charts.preference_accuracy(view), says, later, height=LOW_PX)

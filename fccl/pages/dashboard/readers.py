@@ -65,7 +65,7 @@ class Hub:
         return self._exchange.get()
 
     def compared(self) -> Compared | None:
-        """What `fccl compare` has found, once it has."""
+        """The results of `fccl compare`, once there are some."""
         return self._compared.get()
 
     def run(self, paths: LogPaths | None = None) -> RunView:
@@ -82,8 +82,8 @@ class Hub:
         return reader.get()
 
     def picture(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """What `make` gives, kept under `key`: a chart is drawn once for all viewers, and again when its key says that
-        there is something new.
+        """The value of `make`, kept under `key`: a chart is drawn once for all viewers, and again when its key says
+        that there is something new.
         """
         with self._lock:
             if key in self._pictures:

@@ -68,7 +68,7 @@ def accuracy(view: RunView, found: Glance) -> None:
 
 
 def effective(found: Glance) -> None:
-    """How many equally heavy clients the weights are worth."""
+    """The number of equally heavy clients that the weights are worth."""
     st.metric(
         "Effective clients",
         words.effective(found.effective_clients, found.aggregated),
@@ -78,7 +78,7 @@ def effective(found: Glance) -> None:
 
 
 def clients(found: Glance) -> None:
-    """How many have answered, and what the others do."""
+    """The number of clients that have answered, and what the others do."""
     counts = Counter(row.standing for row in found.clients)
     pressing = counts["failed"] + counts["dead"] + counts["late"]
     st.metric(

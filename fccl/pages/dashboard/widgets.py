@@ -83,7 +83,7 @@ def note(words: str) -> None:
 
 
 def nothing(words: str) -> None:
-    """What stands where there is nothing to show yet, and when there will be."""
+    """A line in the place of what is not there yet, which says when it will be."""
     st.html(element("p", words, "fccl-nothing"))
 
 

@@ -59,7 +59,7 @@ def _facts(comparison: Comparison, command: str) -> list[tuple[str, str]]:
 
 
 def _tiles(comparison: Comparison) -> tuple[Tile, ...]:
-    """What verified contribution does, in three figures; nothing where it was not compared."""
+    """Verified contribution in three figures; nothing where it was not compared."""
     mine = [row for row in comparison.rows if row.method == "verified"]
     with_bad = {scenario.name for scenario in comparison.scenarios if scenario.bad_clients}
     bad, clean = (

@@ -1,4 +1,4 @@
-"""What was trained on, with which settings, by which versions."""
+"""The data, the settings and the versions of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def split_sentence(manifest: Manifest) -> str:
-    """How the training split went to the clients."""
+    """The partition of the training split to the clients."""
     spec = manifest.spec
     part = spec.partition
     how = "IID" if part.alpha is None else f"by a Dirichlet draw per topic (α = {part.alpha:g})"  # noqa: RUF001
@@ -59,7 +59,7 @@ def _source(source: SourceReport) -> tuple[Cell | str, ...]:
 
 
 def splits_table(manifest: Manifest) -> Table:
-    """How many examples are where."""
+    """The number of examples in each split."""
     rows = tuple(
         (split, *(f"{manifest.counts.get(split, {}).get(phase, 0):,}" for phase in PHASES)) for split in SPLITS
     )
@@ -109,7 +109,7 @@ def settings_tables(view: RunView) -> tuple[Table, ...]:
 
 
 def versions_table(view: RunView) -> Table | None:
-    """What the run was made with."""
+    """The versions of the packages that the run used."""
     if view.info is None or not view.info.versions:
         return None
     rows = tuple((one_line(name), one_line(version)) for name, version in view.info.versions.items())
@@ -117,7 +117,7 @@ def versions_table(view: RunView) -> Table | None:
 
 
 def hashes_table(view: RunView) -> Table | None:
-    """What the run began from and what came out, to the bit."""
+    """The hashes of the run's inputs and outputs."""
     found: dict[str, str] = {}
     if view.info:
         found["data manifest"] = view.info.data_sha256

@@ -1,4 +1,4 @@
-"""What the phases brought on the test split."""
+"""The evaluation of each phase's model on the test split."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def evaluation_tables(report: EvaluationReport) -> tuple[Table, ...]:
 
 
 def verdict(report: EvaluationReport, measure: str) -> str:
-    """What the last model is against the one before it, in a few words; empty where nothing was compared."""
+    """The verdict on the last model against the one before it, in a few words; empty where nothing was compared."""
     if len(report.models) < 2:
         return ""
     first, second = report.models[-2].name, report.models[-1].name

@@ -98,7 +98,7 @@ def gaps(figures: Figures, comparison: Comparison) -> tuple[Figure, ...]:
 
 
 def topics(figures: Figures, manifest: Manifest) -> tuple[Figure, ...]:
-    """Who holds what."""
+    """The data of each client."""
     return tuple(
         itertools.chain(*(figures.draw(charts.topics(manifest, phase), _samples(manifest, phase)) for phase in PHASES))
     )

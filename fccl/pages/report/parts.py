@@ -1,4 +1,4 @@
-"""What a report is made of: figures, tables, sections. Text in them is text; `report.html` escapes it."""
+"""The parts of a report: figures, tables, sections. Text in them is text; `report.html` escapes it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one model says to an instruction."""
+    """One model's answer to an instruction."""
 
     model: str
     greedy: str
@@ -87,5 +87,5 @@ def thinned(items: Sequence[int], most: int = MOST_ROWS) -> list[int]:
 
 
 def thinned_note(shown: int, total: int, what: str, where: str) -> str:
-    """What to say of a table that does not hold everything."""
+    """The note of a table that does not hold everything."""
     return f"{shown} of {total:,} {what}; all are in {where}." if shown < total else ""

@@ -27,7 +27,7 @@ TONES = {"finished": "good", "failed": "bad", "interrupted": "bad", "silent": "b
 
 
 def facts(view: RunView) -> tuple[tuple[str, str], ...]:
-    """What run this is, in pairs of a name and a value."""
+    """The run's identity, in pairs of a name and a value."""
     if view.info is None:
         return ()
     said = view.info.settings.get
@@ -56,7 +56,7 @@ def weighing(view: RunView) -> str:
 
 
 def notices(view: RunView, found: Glance) -> tuple[str, ...]:
-    """What a reader must know before the figures."""
+    """The lines that a reader must know before the figures."""
     lines = []
     if found.standing in ("failed", "interrupted", "silent"):
         lines.append(
@@ -281,7 +281,7 @@ def failures_tables(view: RunView, exchange: ExchangeView | None) -> tuple[Table
 
 
 def events_table(view: RunView) -> Table | None:
-    """What happened to the run as a whole."""
+    """The events of the run as a whole."""
     rows = tuple(
         (event.event, words.moment(event.time), f"{event.round}", one_line(event.message) or DASH)
         for event in view.events[-MOST_ROWS:]

@@ -151,7 +151,7 @@ class AnswerReader:
         return min(_LONGEST_S, (max(written) - self.published) / 1e9)
 
     def _reader(self, rank: int | None) -> AdapterReader:
-        """What reads an update of this rank, or of the federation's."""
+        """The reader of an update of this rank, or of the federation's."""
         try:
             return self.adapters if rank is None else self.of_rank(rank)
         except AdapterError as error:
@@ -181,7 +181,7 @@ def read_named(path: Path, file: AdapterFile, by: str) -> bytearray:
 
 
 def _fields(content: bytearray, name: str) -> Set[str]:
-    """What a contribution speaks of. Raises `UpdateRejected` when it is no JSON object."""
+    """The fields of a contribution. Raises `UpdateRejected` when it is no JSON object."""
     try:
         said = json_value(content)
     except NotJson as error:

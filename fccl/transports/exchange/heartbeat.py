@@ -48,7 +48,9 @@ class Heartbeat:
         self._thread.join()
 
     def tell(self, status: ClientStatus) -> None:
-        """What the client is doing now. Raises `StorageError` when this or an earlier beat could not be written."""
+        """Tell what the client is doing now. Raises `StorageError` when this or an earlier beat could not be
+        written.
+        """
         news = (status.state, status.run_id, status.round) != (
             self._status.state,
             self._status.run_id,

@@ -60,7 +60,7 @@ class Liveness:
             heard.since = time.monotonic()
 
     def last_word(self, client_id: int) -> str:
-        """What the client was last heard to do, for a reason."""
+        """The client's last heartbeat in words, for a reason."""
         heard = self._clients.get(client_id)
         if heard is None or heard.status is None:
             return "it was never seen"

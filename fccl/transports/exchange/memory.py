@@ -1,4 +1,4 @@
-"""What a client knows when it is started again: the newest of its server's signed rounds that it has answered."""
+"""A client's memory over restarts: the newest of its server's signed rounds that it has answered."""
 
 from __future__ import annotations
 

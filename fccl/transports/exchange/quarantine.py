@@ -94,7 +94,7 @@ class Quarantine:
         _again(try_to)
 
     def _in_folder(self, action: Callable[[], Made]) -> Made:
-        """What an action returns that needs the folder; tried anew when the folder was taken away or replaced
+        """The result of an action that needs the folder; tried anew when the folder was taken away or replaced
         meanwhile.
         """
 
@@ -117,7 +117,7 @@ class Quarantine:
 
 
 def _again(action: Callable[[], Made]) -> Made:
-    """What an action returns; tried anew when something has come into its way, or gone, between the looking and the
+    """The result of an action; tried anew when something has come into its way, or gone, between the looking and the
     doing.
     """
     for _ in range(_TRIES - 1):

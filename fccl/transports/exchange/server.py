@@ -168,7 +168,7 @@ class ExchangeTransport:
         return self._watcher
 
     def _adapters(self, task: FitTask, rank: int) -> AdapterReader:
-        """What reads updates of this rank. Raises `AdapterError` when the task allows none."""
+        """The readers of updates of this rank. Raises `AdapterError` when the task allows none."""
         task.require_rank(rank)
         if rank not in self._readers or self._readers[rank].form != leading(task.trained, rank).form:
             self._readers[rank] = AdapterReader.like(leading(task.trained, rank))

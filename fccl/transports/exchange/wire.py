@@ -28,8 +28,8 @@ Message = TypeVar("Message", bound="_Signed")
 
 
 class AdapterFile(Value):
-    """What a task or a contribution says of an adapter's file: enough to know it before a byte of it is read, and
-    whether it is the one after.
+    """The description of an adapter's file in a task or a contribution: enough to know it before a byte of it is read,
+    and whether it is the one after.
     """
 
     sha256: Sha256
@@ -37,7 +37,7 @@ class AdapterFile(Value):
 
     @classmethod
     def of(cls, content: bytes) -> Self:
-        """What is to be said of a file with this content."""
+        """The description of a file with this content."""
         return cls(sha256=hashlib.sha256(content).hexdigest(), length=len(content))
 
 
@@ -77,7 +77,7 @@ class _Signed(Value):
 
 
 class FitWork(Value):
-    """What the selected clients are to do in a round."""
+    """The work of the selected clients in a round."""
 
     clients: tuple[ClientId, ...]
     reference: AdapterFile | None = None  # `reference_<16 digits of its hash>.safetensors`: the reference policy of DPO
@@ -125,7 +125,7 @@ class TaskFile(_Signed):
 
 
 class _Answer(_Signed):
-    """What both kinds of answer say: whose it is, and to what."""
+    """The part that both kinds of answer share: whose it is, and to what."""
 
     phase: Phase
     client_id: ClientId

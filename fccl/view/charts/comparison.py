@@ -1,4 +1,4 @@
-"""How much of the gap between FedAvg and the oracle each method closes."""
+"""The share of the gap between FedAvg and the oracle that each method closes."""
 
 from __future__ import annotations
 

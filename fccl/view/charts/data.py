@@ -1,4 +1,4 @@
-"""What the clients hold."""
+"""Charts of the clients' data."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ KINDS = {"sft": "instructions", "va": "preference pairs"}
 
 @unchecked
 def topics(manifest: Manifest, phase: Phase) -> Picture | None:
-    """How many training examples of each topic each client holds; of more than 30 topics the smallest are put
-    together."""
+    """The number of training examples of each topic at each client; of more than 30 topics the smallest are put
+    together.
+    """
     names, table = topic_rows(manifest, phase, MOST_TOPICS)
     clients = len(manifest.topics_by_client[phase])
     if not names or not clients:

@@ -1,4 +1,4 @@
-"""What the phases brought on the test split."""
+"""The evaluation of each phase's model on the test split."""
 
 from __future__ import annotations
 

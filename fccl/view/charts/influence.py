@@ -1,4 +1,4 @@
-"""Who has how much influence: FCCL weights over rounds, and against the share of samples."""
+"""Charts of influence: FCCL weights over rounds, and against the share of samples."""
 
 from __future__ import annotations
 

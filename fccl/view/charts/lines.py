@@ -23,7 +23,7 @@ MARKED = 40  # a line of no more points shows each
 
 @dataclass(frozen=True)
 class _Value:
-    """What a chart of clients shows: a column of `SHARES`, and what its axis says."""
+    """The value that a chart of clients shows: a column of `SHARES`, and what its axis says."""
 
     column: str
     title: str
@@ -42,7 +42,7 @@ def client_losses(view: RunView, phase: Phase, highlight: Sequence[int] = ()) ->
 
 @unchecked
 def scores(view: RunView, phase: Phase | None = None, highlight: Sequence[int] = ()) -> Picture | None:
-    """What each client's weight is the softmax of, drawn as `client_losses` is.
+    """The scores that weights are the softmax of, drawn as `client_losses` is.
 
     Scores that rest on losses differ in scale by phase.
     """
@@ -79,7 +79,7 @@ def validation_loss(view: RunView, phase: Phase) -> Picture | None:
 
 @unchecked
 def preference_accuracy(view: RunView) -> Picture | None:
-    """How often the global adapter finds the chosen response likelier, on the validation pairs."""
+    """The share of validation pairs whose chosen response the global adapter finds likelier."""
     rounds = view.rounds.dropna(subset=["preference_accuracy"])
     if rounds.empty:
         return None
@@ -95,7 +95,9 @@ def preference_accuracy(view: RunView) -> Picture | None:
 
 @unchecked
 def effective_clients(view: RunView) -> Picture | None:
-    """How many equally heavy clients the weights are worth, 1 / sum of w², beside how many were aggregated."""
+    """The number of equally heavy clients that the weights are worth, 1 / sum of w², beside how many were
+    aggregated.
+    """
     if view.rounds.empty:
         return None
     names = {"clients": "aggregated", "effective_clients": "effective (1 / Σw²)"}
@@ -111,7 +113,7 @@ def effective_clients(view: RunView) -> Picture | None:
 
 @unchecked
 def lora_error(view: RunView) -> Picture | None:
-    """How far the mean of LoRA factors is from the mean of their products, as a share of its norm."""
+    """The distance of the mean of LoRA factors from the mean of their products, as a share of its norm."""
     rounds = view.rounds.dropna(subset=["lora_error"])
     if rounds.empty:
         return None

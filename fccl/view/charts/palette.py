@@ -45,7 +45,7 @@ def dash(client: int) -> list[int]:
 
 
 def name_of(client: int) -> str:
-    """What a client is called in a legend."""
+    """The name of a client in a legend."""
     return f"client {client}"
 
 

@@ -59,7 +59,7 @@ def placed(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def mean_note(width: int, what: str = "point") -> str:
-    """What to say of a chart whose spans have `width` rounds."""
+    """The note of a chart whose spans have `width` rounds."""
     return f"each {what}: mean of {width} rounds" if width > 1 else ""
 
 

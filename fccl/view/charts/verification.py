@@ -1,4 +1,4 @@
-"""What the server's own examples changed: what it won by them, and what that took."""
+"""Charts of verification: its gain and its cost."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def verification_gain(view: RunView) -> Picture | None:
 
 @unchecked
 def verification_seconds(view: RunView) -> Picture | None:
-    """How long the server verified in every round, whose own length the tooltip gives."""
+    """The duration of verification in every round, whose own length the tooltip gives."""
     rounds = view.rounds.dropna(subset=["verify_seconds"])
     if rounds.empty:
         return None
