@@ -217,8 +217,8 @@ COMMANDS: Mapping[str, Command] = {
                 {
                     "metavar": "X,Y",
                     "default": "",
-                    "help": "only these methods, and FedAvg (default all; an unknown name lists them); package.module:Class "
-                    "puts a rule of your own beside them",
+                    "help": "only these methods, and FedAvg (default all; an unknown name lists them); "
+                    "package.module:Class puts a rule of your own beside them",
                 },
             ),
             (
