@@ -24,6 +24,7 @@ _HEAD = len(_MARK) + hashlib.sha256().digest_size
 class Cache:
     """Files of mode 0600 in `folder`, together at most `most_bytes`; those that were read longest ago go first.
 
+    The folder stands in a private folder of its owner, which is made anew if it was deleted.
     A file that is damaged, cut or another key's is no entry, and the next `put` replaces it. A disk that refuses is
     said to `tell` once, and nothing is kept.
 
@@ -63,6 +64,7 @@ class Cache:
         if size > self.most_bytes:
             return
         try:
+            private_folder(self.folder.parent)  # its owner's, which may have been deleted together with the cache
             private_folder(self.folder)
             self._make_room(size)
             write_bytes(self._path(key), _head(key, content) + content, mode=0o600)

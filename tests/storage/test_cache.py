@@ -175,6 +175,12 @@ def test_what_a_killed_process_was_writing_is_swept(cache, folder):
     assert not left.exists()
 
 
+def test_its_owners_folder_is_made_anew_as_private_as_it_was(tmp_path):
+    folder = tmp_path / "state" / "client_0" / "cache"
+    Cache(folder, MOST).put("a", b"one")
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (folder, folder.parent)] == [0o700, 0o700]
+
+
 def test_it_can_be_deleted_at_any_time(cache, folder):
     cache.put("a", b"one")
     entry(folder).unlink()
