@@ -1,8 +1,15 @@
 """FCCL, Federated Cognitive Contribution Learning: clients fine-tune LoRA adapters of one language model on data that
 they keep, and the server weighs their updates by what they contribute.
 
-The names below are loaded when they are first used: importing this package imports nothing heavy. CONTRIBUTING.md is
-the tour of the code.
+    import fccl
+
+    run = fccl.FederatedRun(num_clients=3, fed_rounds=3)
+    for result in run:
+        print(result.record.round, result.record.validation.loss, result.record.weights)
+    run.evaluate()
+
+The names below are loaded when they are first used: importing this package imports nothing heavy. docs/library.md goes
+from the first federation to a rule of one's own; CONTRIBUTING.md is the tour of the code.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,6 +21,8 @@ if TYPE_CHECKING:
     from fccl.federation.rounds import RoundResult
     from fccl.library.client import Client
     from fccl.library.data import Data, prepare
+    from fccl.library.federated_run import FederatedRun
+    from fccl.library.orchestrator import Orchestrator
     from fccl.library.reading import list_runs, read_run
     from fccl.messages import ClientUpdate, FitTask
 
@@ -25,7 +34,9 @@ __all__ = [
     "ClientUpdate",
     "Data",
     "FcclError",
+    "FederatedRun",
     "FitTask",
+    "Orchestrator",
     "RoundResult",
     "Weigher",
     "Weighing",
@@ -40,7 +51,9 @@ _HOMES = {
     "ClientUpdate": "fccl.messages",
     "Data": "fccl.library.data",
     "FcclError": "fccl.errors",
+    "FederatedRun": "fccl.library.federated_run",
     "FitTask": "fccl.messages",
+    "Orchestrator": "fccl.library.orchestrator",
     "RoundResult": "fccl.federation.rounds",
     "Weigher": "fccl.contribution.protocol",
     "Weighing": "fccl.contribution.protocol",

@@ -38,6 +38,8 @@ class FcclError(Exception):
     def __init__(self, message: str, hint: str = "", resumable: bool = True) -> None:
         super().__init__(message)
         self.hint, self.resumable = hint, resumable
+        if hint:
+            self.add_note(f"hint: {hint}")  # for those who see a traceback, as in a notebook
 
 
 class SettingsError(FcclError):

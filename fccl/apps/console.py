@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -30,6 +30,11 @@ class PlainConsole(Console):
 def plain_console(width: int | None = None) -> Console:
     """It prints what it is given: a path with `[/x]` or `:smile:` in it is a path."""
     return PlainConsole(width=width, markup=False, emoji=False)
+
+
+def telling(console: Console) -> Callable[[str], None]:
+    """A function that prints a line as it is, however long."""
+    return lambda line: console.print(line, soft_wrap=True)
 
 
 def say(line: str) -> None:

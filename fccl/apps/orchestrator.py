@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Literal
 
-from fccl.apps.console import plain_console
+from fccl.apps.console import plain_console, telling
 from fccl.apps.output import terminate_as_interrupt
 from fccl.apps.run_setup import prepared_run, workable
 from fccl.config import Settings
@@ -32,7 +32,7 @@ from fccl.transports.protocol import RunIdentity
 def main(settings: Settings, options: argparse.Namespace) -> int:
     """Run, or go on with the run that is here; then evaluate. Returns the exit status."""
     console = plain_console()
-    settings = settled(settings, console, options.given)
+    settings = settled(settings, telling(console), options.given)
     folder = RunFolder.at(settings.log_dir)
     require_apart(settings, ("data_dir", "log_dir", "exchange_dir", "keys_dir"))
     seen, here = folder.info(), "other" if options.new else standing(folder, settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fccl.apps.console import plain_console
+from fccl.apps.console import plain_console, telling
 from fccl.apps.output import terminate_as_interrupt
 from fccl.apps.run_setup import prepared_run
 from fccl.config import Settings
@@ -23,7 +23,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     if options.resume:
         settings = recorded_settings(folder, settings, options.given)
     else:
-        settings = settled(settings, console, options.given)
+        settings = settled(settings, telling(console), options.given)
     require_apart(settings, ("data_dir", "log_dir"))
     models, place = Models(), folder.held(folder.info())
     learner = learner_for(models, settings.client_ranks)

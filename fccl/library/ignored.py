@@ -45,7 +45,7 @@ def ignored(settings: Settings) -> frozenset[str]:
     return frozenset(names if weighed or settings.contribution_mode == "uniform" else names | {"contribution_mode"})
 
 
-def refuse_ignored(settings: Settings, given: Mapping[str, str]) -> None:
+def refuse_ignored(settings: Settings, given: Mapping[str, object]) -> None:
     """Raises `SettingsError` for an argument that the chosen rules do not read."""
     without_effect = ignored(settings)
     for name in given:
@@ -54,7 +54,7 @@ def refuse_ignored(settings: Settings, given: Mapping[str, str]) -> None:
             raise SettingsError(f"{flag} has no effect {_because(name, settings)}", hint=_hint(name, settings))
 
 
-def ignored_line(settings: Settings, given: Mapping[str, str]) -> str:
+def ignored_line(settings: Settings, given: Mapping[str, object]) -> str:
     """A line on settings from the environment or `.env` that have no effect; empty when there are none."""
     without_effect = ignored(settings)
     by_place: dict[str, list[str]] = {}

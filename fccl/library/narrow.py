@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from rich.console import Console
+from collections.abc import Callable, Mapping
 
 from fccl.aggregation.protocol import Aggregation
 from fccl.aggregation.rules import aggregation, uses_weights
@@ -26,7 +24,7 @@ FREE_TO_CHANGE = frozenset(
 )
 
 
-def settled(settings: Settings, console: Console, given: Mapping[str, str]) -> Settings:
+def settled(settings: Settings, tell: Callable[[str], None], given: Mapping[str, object]) -> Settings:
     """The settings as they are recorded: where the rule treats all updates alike, no weights are made that nothing
     would use.
 
@@ -34,18 +32,18 @@ def settled(settings: Settings, console: Console, given: Mapping[str, str]) -> S
     """
     refuse_ignored(settings, given)
     if said := ignored_line(settings, given):
-        console.print(said, soft_wrap=True)
+        tell(said)
     if settings.contribution_mode == "uniform" or uses_weights(settings.aggregation):
         return settings
     said = (
         f"AGGREGATION={settings.aggregation} treats all updates alike: contributions are not weighed "
         "(CONTRIBUTION_MODE=uniform)."
     )
-    console.print(said, soft_wrap=True)
+    tell(said)
     return settings.model_copy(update={"contribution_mode": "uniform"})
 
 
-def recorded_settings(folder: RunFolder, settings: Settings, given: Mapping[str, str]) -> Settings:
+def recorded_settings(folder: RunFolder, settings: Settings, given: Mapping[str, object]) -> Settings:
     """The settings that the run was started with.
 
     Raises `SettingsError` when an argument contradicts them or has no effect under them, and when the run uses a class
@@ -57,11 +55,11 @@ def recorded_settings(folder: RunFolder, settings: Settings, given: Mapping[str,
             f"{folder.paths.root} holds no run to resume",
             hint="start one with `fccl run`, or name the folder with --log-dir",
         )
-    for name, value in given.items():
+    for name in given:
         now = str(getattr(settings, name))
         if name not in FREE_TO_CHANGE and info.settings.get(name) != now:
             raise SettingsError(
-                f"{name.upper()}={value}: the run to resume has {info.settings.get(name)}",
+                f"{name.upper()}={now}: the run to resume has {info.settings.get(name)}",
                 hint="a resumed run keeps its settings; leave it out",
             )
     require_named(info.settings, settings)

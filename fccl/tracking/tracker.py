@@ -87,7 +87,11 @@ class GuardedTracker(RunListener):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         status: Status = (
-            "finished" if kind is None else "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"
+            "finished"
+            if kind is None
+            else "interrupted"
+            if issubclass(kind, KeyboardInterrupt | GeneratorExit)
+            else "failed"
         )
         self._pass_on(lambda: self.tracker.ended(status))
 

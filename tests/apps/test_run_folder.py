@@ -1,6 +1,5 @@
 """One folder holds one run at a time, and a run keeps to the data that it began with."""
 
-import io
 import shutil
 import signal
 from contextlib import contextmanager
@@ -8,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from fccl.adapters.adapter import load_adapter
@@ -101,9 +99,9 @@ def test_a_second_run_in_the_same_folder_is_refused_before_it_touches_anything(t
 
 
 def test_a_restarted_orchestrator_knows_a_run_whose_rule_takes_no_weights(data):
-    settings = settled(load_settings({"aggregation": "median"}), Console(file=io.StringIO()), {})
+    settings = settled(load_settings({"aggregation": "median"}), print, {})
     folder = begun(settings, data)
-    again = settled(load_settings({"aggregation": "median"}), Console(file=io.StringIO()), {})
+    again = settled(load_settings({"aggregation": "median"}), print, {})
     assert orchestrator.standing(folder, again) == "unfinished"
 
 

@@ -1,0 +1,256 @@
+"""`FederatedRun`: a federation from Python, its clients in this process; a loop over it is the run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, ClassVar, Unpack
+
+from fccl.adapters.adapter import Adapter, load_adapter
+from fccl.config import Settings
+from fccl.errors import FederationError, SettingsError
+from fccl.federation.rounds import RoundResult
+from fccl.federation.run import new_run
+from fccl.federation.run_folder import RunFolder
+from fccl.library.data import Data, Tell, Telling, quiet
+from fccl.library.export import write_adapter
+from fccl.library.given import WholeRunArguments, settings_from
+from fccl.library.narrow import evaluation_options, recorded_settings, settled
+from fccl.library.places import require_apart
+from fccl.library.setup import PreparedRun, prepared_run, workable
+from fccl.library.standing import has_finished
+from fccl.messages import Learner
+from fccl.records.evaluation import EvaluationReport
+from fccl.records.run import RunInfo, RunState
+from fccl.specs import RoundPlan
+from fccl.tracking.listener import Listeners, RunListener, Stop
+from fccl.training.learner import GenericLearner
+from fccl.transports.in_process import InProcessTransport
+from fccl.transports.protocol import RunIdentity, Transport
+
+
+class FederatedRun:
+    """A federated run: `fed_rounds` rounds of SFT, then as many of value alignment, weighed by contribution.
+
+    A loop over it is the run: each round is on the disk before its `RoundResult` is given. A loop that is left (by
+    `break`, Ctrl-C or an error) leaves a run that goes on: with the next loop over the same object, with
+    `FederatedRun(resume=True)`, or with `fccl run --resume`. The last round done, the final adapter is in `log_dir`,
+    in PEFT's format in `log_dir/adapter`. An earlier run in `log_dir` moves to `log_dir/runs/` first.
+
+    The arguments have the settings' names (docs/settings.md), and the same settings give the same bytes as `fccl run`;
+    one that is not given comes from `data`, the environment, `.env`, the preset or its default. `contribution_source`
+    and `aggregation` also take a class of your own, which must be in a module's file. `resume` goes on with the run in
+    `log_dir` and its settings. `learner` trains in the place of our own (`fccl.messages.Learner`). `listener` hears of
+    heartbeats and answers within a round (`fccl.tracking.listener.RunListener`), `tell` a line of each thing worth
+    knowing; by default nothing is printed.
+
+    Raises `SettingsError` for a setting that is unknown, out of range, without effect, or another than the data was
+    prepared with or the resumed run has. The loop raises `DataError`, `ModelError`, `StorageError`, and
+    `FederationError` when a round has too few good updates. FedIT: Zhang et al. 2024; value alignment by DPO: Rafailov
+    et al. 2023.
+
+    >>> import fccl
+    >>> data = fccl.prepare(max_sft_examples=60, max_va_examples=30, num_clients=3)
+    >>> run = fccl.FederatedRun(data, fed_rounds=1, log_dir="logs-of-mine")
+    >>> for result in run:
+    ...     record = result.record
+    ...     print(record.phase, record.clients, round(sum(record.weights), 6))
+    sft (0, 1, 2) 1.0
+    va (0, 1, 2) 1.0
+    >>> run.finished, run.adapter.sha256 == record.adapter_sha256
+    (True, True)
+    """
+
+    _name: ClassVar[str] = "fccl.FederatedRun"
+    _arguments: ClassVar[type] = WholeRunArguments
+    _folders: ClassVar[tuple[str, ...]] = ("data_dir", "log_dir")
+    _work: PreparedRun  # while a loop is at work
+
+    def __init__(
+        self,
+        data: Data | None = None,
+        *,
+        resume: bool = False,
+        learner: Learner | None = None,
+        listener: RunListener | None = None,
+        tell: Tell = quiet,
+        **settings: Unpack[WholeRunArguments],
+    ) -> None:
+        given = self._given(data, settings)
+        asked = settings_from(self._name, given, self._arguments)
+        self._folder, self._tell = RunFolder.at(asked.log_dir), tell
+        fresh = asked if resume else settled(asked, tell, given)
+        resume = resume or self._goes_on(fresh)
+        self.settings = recorded_settings(self._folder, asked, given) if resume else fresh
+        require_apart(self.settings, self._folders)
+        self._tracker = workable(self.settings, self._folder)
+        self._engine = GenericLearner(ranks=self.settings.client_ranks)  # which also has the server's model
+        self._learner = learner or self._engine
+        self._listener = Listeners([Teller(tell), *([listener] if listener else [])])
+        info = self._folder.info() if resume else None
+        self._identity = RunIdentity(info.run_id, info.created) if info else None  # None: it has not begun
+        self._finished = info is not None and has_finished(self._folder)
+
+    @property
+    def log_dir(self) -> Path:
+        """The folder of everything that the run writes; `fccl.read_run(run.log_dir)` reads it."""
+        return self._folder.paths.root
+
+    @property
+    def plan(self) -> RoundPlan:
+        """How many rounds (`plan.total_rounds`), and how many clients in each."""
+        return self.settings.round_plan()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all rounds are done and the final adapter is written."""
+        return self._finished
+
+    @property
+    def adapter(self) -> Adapter:
+        """The global adapter after the last complete round; before the first, the one that the run starts from.
+
+        Raises `FederationError` before the run has begun.
+
+        >>> FederatedRun(resume=True).adapter.sha256 == load_adapter("logs/global_final.safetensors").sha256
+        True
+        """
+        return load_adapter(self._folder.paths.global_adapter(self._state().next_round))
+
+    def __iter__(self) -> Iterator[RoundResult]:
+        if self._finished:
+            return
+        with (
+            self._at_work() as (work, transport),
+            closing(work.run.rounds(transport, self._identity is not None)) as rounds,
+        ):
+            try:
+                yield from rounds
+            finally:
+                self._identity = work.run.identity if work.run.state is not None else self._identity
+            work.run.finish(transport)
+            self._finished = True
+
+    def train(self) -> Adapter:
+        """Do all rounds that are left. Returns the final adapter; raises as the loop does.
+
+        >>> FederatedRun(resume=True).train().sha256 == FederatedRun(resume=True).adapter.sha256
+        True
+        """
+        for _ in self:
+            pass
+        return self.adapter
+
+    def evaluate(
+        self, *, sft: int = 0, va: int = 0, per_client: bool = False, skip_base: bool = False
+    ) -> EvaluationReport:
+        """Base, SFT and FedVA on the test split: perplexity, exact answers, preference accuracy, each with its 95 %
+        interval, and the differences on the same examples. For a run that has been left, its last round is the end.
+
+        Takes at most `sft` instructions and `va` pairs, 0 all; with `per_client` each client's own last update too. A
+        finished run's report is also written to `log_dir/evaluation.md` and `.json`.
+
+        Raises `FederationError` before the run has begun, `StorageError` when data or run were changed meanwhile.
+
+        >>> run = FederatedRun(resume=True, gen_samples=0, bootstrap_samples=100)
+        >>> [model.name for model in run.evaluate(sft=6, va=6).models]
+        ['base', 'SFT', 'FedVA']
+        """
+        clients = tuple(range(self.settings.num_clients)) if per_client else ()
+        wanted = {"max_sft": sft, "max_va": va, "skip_base": skip_base, "per_client": clients}
+        options = evaluation_options(self.settings, self.settings.seed).model_copy(update=wanted)
+        adapters = {} if self._finished else self._adapters_so_far()
+        with self._prepared() as work:
+            return work.evaluate(options) if self._finished else work.evaluated(adapters, options)
+
+    def export(self, out: str | os.PathLike[str], *, merge: bool = False) -> Path:
+        """Write the adapter of the last complete round in PEFT's format, or with `merge` base model and adapter as one
+        plain model folder. Returns the folder.
+
+        Raises `StorageError` when `out` exists, `FederationError` before the run has begun.
+
+        >>> sorted(path.name for path in FederatedRun(resume=True).export("mine").iterdir())
+        ['README.md', 'adapter_config.json', 'adapter_model.safetensors']
+        """
+        adapter = self.adapter
+        with self._prepared() as work:
+            return write_adapter(self.settings, work.model, work.manifest, adapter, Path(out), merge)
+
+    @contextmanager
+    def _at_work(self) -> Iterator[tuple[PreparedRun, Transport]]:
+        """The folder held, the clients told which run it is, and all in its place."""
+        seen = self._seen()
+        with self._transport() as transport, self._folder.held(seen):
+            identity = self._identity or new_run()
+            transport.begin(identity)  # before the model is there: an idle client may remember another run's end
+            with self._prepared(identity) as self._work:
+                yield self._work, transport
+
+    @contextmanager
+    def _prepared(self, identity: RunIdentity | None = None) -> Iterator[PreparedRun]:
+        model = self._engine.model(self.settings.model_spec())
+        with prepared_run(
+            self.settings,
+            self._folder,
+            model,
+            self._tracker,
+            nullcontext(self._listener),
+            Telling(self._tell),
+            identity or self._identity,
+        ) as work:
+            yield work
+
+    def _transport(self) -> Transport:
+        return InProcessTransport(self._learner, lambda client_id: self._work.shard(client_id))
+
+    def _seen(self) -> RunInfo | None:
+        """The run in the folder. Raises `FederationError` when this one has begun and another is there now."""
+        info = self._folder.info()
+        if self._identity is not None and (info is None or info.run_id != self._identity.run_id):
+            raise FederationError(
+                f"{self.log_dir} no longer holds run {self._identity.run_id}",
+                hint="an archived run goes on where it is: log_dir=…/runs/<run id>, resume=True",
+            )
+        return info
+
+    def _state(self) -> RunState:
+        self._seen()
+        state = self._folder.state()
+        if self._identity is None or state is None:
+            raise FederationError("the run has not begun", hint="loop over it, or call train()")
+        return state
+
+    def _adapters_so_far(self) -> dict[str, Adapter | None]:
+        state, paths = self._state(), self._folder.paths
+        sft = {"SFT": load_adapter(paths.global_sft)} if state.next_round > self.plan.fed_rounds else {}
+        return {"base": None, **sft, f"round {state.next_round}": self.adapter}
+
+    def _goes_on(self, settings: Settings) -> bool:
+        """Whether the run in the folder goes on though nobody asked for it."""
+        return False
+
+    def _given(self, data: Data | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments with those that the data was prepared with. Raises `SettingsError` where they differ."""
+        prepared = data.arguments if data else {}
+        for name in sorted(prepared.keys() & settings.keys()):
+            if prepared[name] != settings[name]:
+                raise SettingsError(
+                    f"{name}={settings[name]!r}: the data was prepared with {prepared[name]!r}", hint="leave it out"
+                )
+        return {**prepared, **settings}
+
+
+class Teller(RunListener):
+    """Passes lines on, and says how a run that was left goes on."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+
+    def told(self, line: str) -> None:
+        self._tell(line)
+
+    def stopped(self, stop: Stop) -> None:
+        on = " Loop over it again, or use resume=True, to go on." if stop.resumable else ""
+        self._tell(f"Stopped with {stop.complete} of {stop.total} rounds complete.{on}")

@@ -1,0 +1,161 @@
+"""From settings to a run that can begin: the model, the data, the rules and the tracker in their places.
+
+`fccl run`, `fccl orchestrator` and `fccl.FederatedRun` set a run up here, so the same settings give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fccl.adapters.adapter import Adapter
+from fccl.config import Settings
+from fccl.data import in_use
+from fccl.data.examples import PreferencePair, SftExample, read_examples
+from fccl.data.shards import ClientShard, load_shard, require_unchanged
+from fccl.evaluation.validation import Validator
+from fccl.federation.rounds import Federation
+from fccl.federation.run import Run, new_run
+from fccl.federation.run_evaluation import (
+    SILENT,
+    EvaluationListener,
+    evaluate_run,
+    run_adapters,
+    topic_counts,
+    write_report,
+)
+from fccl.federation.run_folder import RunFolder
+from fccl.library.narrow import aggregation_rule, data_spec, require_client_ranks, weigher
+from fccl.library.own_rules import own_rules
+from fccl.model.card import CardWriter
+from fccl.model.export import save_peft
+from fccl.model.language_model import LanguageModel
+from fccl.paths import DataPaths
+from fccl.records.evaluation import EvaluationOptions, EvaluationReport
+from fccl.records.manifest import Manifest
+from fccl.specs import PHASES, Phase, TrainSpec
+from fccl.tracking.listener import Listeners, RunListener
+from fccl.tracking.tracker import GuardedTracker, Tracker, tracker_for
+from fccl.transports.protocol import RunIdentity
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedRun:
+    """A run that can begin, with the model and the data that it is evaluated on."""
+
+    run: Run
+    settings: Settings
+    model: LanguageModel
+    data: DataPaths
+    manifest: Manifest
+
+    def shard(self, client_id: int) -> ClientShard:
+        """One client's examples, as they were prepared."""
+        return load_shard(self.data, client_id, self.manifest)
+
+    def evaluate(self, options: EvaluationOptions, listener: EvaluationListener = SILENT) -> EvaluationReport:
+        """The finished phases on the test split; written to the run's folder.
+
+        Raises `FederationError` when no phase is finished, `StorageError` when run or data are no longer what they
+        were.
+        """
+        logs = self.run.folder.paths
+        report = self.evaluated(run_adapters(logs), options, listener)
+        self.run.evaluated(report)
+        write_report(logs, report)
+        return report
+
+    def evaluated(
+        self, adapters: dict[str, Adapter | None], options: EvaluationOptions, listener: EvaluationListener = SILENT
+    ) -> EvaluationReport:
+        """These adapters, by name, on the test split; None is the base model. Nothing is written."""
+        require_unchanged(self.data, self.manifest, [self.data.server_split("test", phase) for phase in PHASES])
+        shares = topic_counts(self.manifest)
+        return evaluate_run(self.model, adapters, self.data, self.run.folder.paths, options, shares, listener)
+
+
+@contextmanager
+def prepared_run(
+    settings: Settings,
+    folder: RunFolder,
+    model: LanguageModel,
+    tracker: Tracker,
+    screen: AbstractContextManager[RunListener],
+    witness: in_use.Witness = in_use.SILENT,
+    identity: RunIdentity | None = None,
+) -> Iterator[PreparedRun]:
+    """The data in its place, then the screen, then the run; the data stays as it is while the block runs."""
+    data = DataPaths(settings.data_dir)
+    with (
+        in_use.data_in_use(data_spec(settings), data, witness) as manifest,
+        screen as listener,
+        GuardedTracker(tracker, listener.told) as guarded,
+    ):
+        run = Run(
+            federation_of(settings, model, data, manifest),
+            folder,
+            lambda: model.initial_adapter(settings.seed),
+            Listeners((guarded, listener)),
+            data,
+            {name: str(value) for name, value in settings.model_dump().items()},
+            rules=own_rules(settings),
+            export=PeftExport(settings, model, manifest),
+            keep_updates_mb=settings.keep_updates_mb,
+            identity=identity or new_run(),
+        )
+        yield PreparedRun(run, settings, model, data, manifest)
+
+
+def workable(settings: Settings, folder: RunFolder) -> Tracker:
+    """The tracker of a run of these settings.
+
+    Raises `SettingsError` when they do not go together or a library is missing.
+    """
+    aggregation_rule(settings).require(settings.round_plan().clients_per_round)
+    require_client_ranks(settings)
+    return tracker_for(settings.track, folder.paths)
+
+
+def federation_of(settings: Settings, model: LanguageModel, data: DataPaths, manifest: Manifest) -> Federation:
+    """The federation that the settings ask for, validated on the server's own split."""
+    validator = Validator(
+        model,
+        read_examples(data.server_split("validation", "sft"), SftExample),
+        read_examples(data.server_split("validation", "va"), PreferencePair),
+        beta=settings.dpo_beta,
+        batch_size=settings.eval_batch_size,
+    )
+    return Federation(
+        run_id="",
+        plan=settings.round_plan(),
+        model=settings.model_spec(),
+        train={phase: _train_spec(settings, phase) for phase in PHASES},
+        rule=weigher(settings, validator),
+        aggregation=aggregation_rule(settings),
+        validate=validator,
+        known_samples=manifest.samples_by_client(),
+    )
+
+
+def _train_spec(settings: Settings, phase: Phase) -> TrainSpec:
+    """With the number of threads that this process has, where the settings name none."""
+    spec = settings.train_spec(phase)
+    return spec.model_copy(update={"threads": spec.threads or torch.get_num_threads()})
+
+
+@dataclass(frozen=True, eq=False)
+class PeftExport:
+    """Writes an adapter in PEFT's format, with a model card."""
+
+    settings: Settings
+    model: LanguageModel
+    manifest: Manifest
+
+    def __call__(self, adapter: Adapter, folder: Path) -> None:
+        spec, plan = self.settings.model_spec(), self.settings.round_plan()
+        cards = CardWriter(spec, self.model.made_of, plan, self.manifest)
+        save_peft(self.model, adapter, folder, cards.adapter(adapter))
