@@ -1,6 +1,6 @@
 """A finished run in pandas: losses, weights and the evaluation, read from its folder; no torch is loaded.
 
-    python examples/read_run.py [LOG_DIR]
+python examples/read_run.py [LOG_DIR]
 """
 
 import sys

@@ -33,6 +33,13 @@ class FcclError(Exception):
 
     `resumable` says whether a run that this has stopped may get further when it is resumed, with the settings that it
     has.
+
+    >>> import fccl
+    >>> try:
+    ...     fccl.FederatedRun(fed_round=3)
+    ... except fccl.FcclError as error:
+    ...     print(error, "/", error.hint)
+    unknown setting FED_ROUND / did you mean FED_ROUNDS?
     """
 
     def __init__(self, message: str, hint: str = "", resumable: bool = True) -> None:

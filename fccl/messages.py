@@ -30,6 +30,11 @@ class FitTask:
 
     Under SCAFFOLD, and only then, `corrections` gives what a client adds to its gradients, and the update comes with a
     `control`.
+
+    >>> from fccl.testing.toy import MODEL, TRAIN, adapter
+    >>> task = FitTask("run", 0, "sft", adapter(1.0, 2.0, 3.0), None, MODEL, TRAIN, seed=7)
+    >>> task.adapter.tensors["w"].tolist(), task.client_seed(0) != task.client_seed(1)
+    ([1.0, 2.0, 3.0], True)
     """
 
     run_id: str
@@ -102,6 +107,12 @@ class ClientUpdate:
 
     `control` is the client's next c_i, where the task had corrections. The norms are the server's own, measured once,
     when the update comes in (`fccl.federation.bounds`).
+
+    >>> from fccl.testing.toy import MODEL, TRAIN, ToyLearner, adapter, shard
+    >>> task = FitTask("run", 0, "sft", adapter(1.0, 2.0, 3.0), None, MODEL, TRAIN, seed=7)
+    >>> update = ToyLearner().fit(task, shard(2), lambda status: None)
+    >>> update.client_id, update.contribution.num_samples, update.adapter.load().form == task.adapter.form
+    (2, 3, True)
     """
 
     run_id: str

@@ -67,3 +67,15 @@ def tiny_model(tiny_model_path: Path) -> LanguageModel:
     return load_model(
         ModelSpec(name=str(tiny_model_path), lora_r=4, lora_alpha=8.0, lora_targets="all-linear", max_length=128)
     )
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run of three clients and two rounds of the built-in model: `data/` and `logs/`."""
+    import fccl
+
+    folder = tmp_path_factory.mktemp("small-run")
+    fccl.FederatedRun(
+        max_sft_examples=60, max_va_examples=30, fed_rounds=1, data_dir=folder / "data", log_dir=folder / "logs"
+    ).train()
+    return folder

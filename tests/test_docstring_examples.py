@@ -7,22 +7,12 @@ from pathlib import Path
 
 import pytest
 
-import fccl
-
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = [
     path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
     for path in sorted((ROOT / "fccl").rglob("*.py"))
     if ">>> " in path.read_text()
 ]
-
-
-@pytest.fixture(scope="module")
-def small_run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("small")
-    settings = {"max_sft_examples": 60, "max_va_examples": 30, "fed_rounds": 1, "num_clients": 3}
-    fccl.FederatedRun(data_dir=folder / "data", log_dir=folder / "logs", **settings).train()
-    return folder
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -42,7 +42,9 @@ def run(script, folder, *arguments):
     return process.stdout
 
 
-@pytest.mark.parametrize("script", [script for script in SCRIPTS if script.name != "read_run.py"], ids=lambda it: it.name)
+@pytest.mark.parametrize(
+    "script", [script for script in SCRIPTS if script.name != "read_run.py"], ids=lambda it: it.name
+)
 def test_the_script_runs(script, tmp_path):
     assert re.search(SAID[script.name], run(script, tmp_path))
 

@@ -148,7 +148,7 @@ def test_help_imports_nothing_heavy(library):
     assert library not in loaded
 
 
-@pytest.mark.parametrize("folder", ["scripts", "benchmarks"])
+@pytest.mark.parametrize("folder", ["scripts", "benchmarks", "examples"])
 def test_what_people_run_imports_no_tests(folder):
     scripts = sorted((ROOT / folder).glob("*.py"))
     assert scripts

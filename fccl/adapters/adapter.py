@@ -50,6 +50,10 @@ class Adapter:
     """Tensors by name: float32, on the CPU, finite, sorted by name, never written to. Names are PEFT's own.
 
     Raises `AdapterError` when built of anything else.
+
+    >>> adapter = Adapter({"b": torch.zeros(4, 2), "a": torch.ones(2, 3)})
+    >>> list(adapter.tensors), adapter.form.shapes["a"], len(adapter.sha256)
+    (['a', 'b'], (2, 3), 64)
     """
 
     tensors: Mapping[str, Tensor]
@@ -96,11 +100,16 @@ class Adapter:
         write_bytes(path, self.to_bytes())
 
 
-def load_adapter(path: Path) -> Adapter:
+def load_adapter(path: Path | str) -> Adapter:
     """Read a file that `save` wrote, or an earlier version. Runs no code from it.
 
-    Raises `AdapterError` when it is anything else.
+    Raises `AdapterError` when it is anything else, `StorageError` when it is not there.
+
+    >>> adapter = load_adapter("logs/global_final.safetensors")
+    >>> {tensor.dtype for tensor in adapter.tensors.values()}
+    {torch.float32}
     """
+    path = Path(path)
     found = adapter_file(path)
     if found != path:
         return _adapter(read_torch_file(read_whole(found), str(found)), str(found))

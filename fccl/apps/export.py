@@ -5,20 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fccl.adapters.adapter import Adapter, adapter_file, load_adapter
+from fccl.adapters.adapter import adapter_file, load_adapter
 from fccl.apps.console import plain_console
 from fccl.config import Settings, load_settings
 from fccl.data.shards import read_manifest
-from fccl.errors import FederationError, SettingsError, StorageError
+from fccl.errors import FederationError, SettingsError
 from fccl.federation.run_folder import RunFolder
-from fccl.library.places import require_apart
-from fccl.model.card import CardWriter
-from fccl.model.export import save_merged, save_peft
-from fccl.model.language_model import LanguageModel
-from fccl.model.loading import load_model
+from fccl.library.export import require_new, write_adapter
+from fccl.model.loading import Models
 from fccl.paths import LogPaths
 from fccl.records.journal import Journal
-from fccl.storage.temporary import sweep
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
@@ -31,29 +27,19 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         raise SettingsError(
             "--merge writes base model and adapter as one, --base the base model alone", hint="leave one of them out"
         )
-    require_apart(settings, ("data_dir", "log_dir"), options.out)
-    if out.exists():
-        raise StorageError(f"{out} exists already", hint="name a folder that does not exist yet")
+    require_new(settings, out)
     info = RunFolder(paths, Journal(paths)).info()
     source = paths.run if options.base else paths.global_sft if options.phase == "sft" else paths.global_final
     if info is None or not adapter_file(source).is_file():
         raise FederationError(f"{source} is not there", hint="it is written by `fccl run`, at the end of its phase")
-    sweep(out.parent, lambda name: name.startswith(f".{out.name}."))
-    adapter = None if options.base else load_adapter(source)
-    recorded = load_settings(info.settings)
-    model = load_model(recorded.model_spec())
-    cards = CardWriter(recorded.model_spec(), model.made_of, recorded.round_plan(), read_manifest(paths))
-    plain_console().print(f"Wrote {out}/: {_write(model, adapter, out, cards, options.merge)}.", soft_wrap=True)
+    adapter, recorded = None if options.base else load_adapter(source), load_settings(info.settings)
+    write_adapter(recorded, Models().of(recorded.model_spec()), read_manifest(paths), adapter, out, options.merge)
+    plain_console().print(f"Wrote {out}/: {_form(options)}.", soft_wrap=True)
     return 0
 
 
-def _write(model: LanguageModel, adapter: Adapter | None, out: Path, cards: CardWriter, merge: bool) -> str:
-    """Write what is asked for, and say what it is."""
-    if adapter is None:
-        save_merged(model, model.initial_adapter(0), out, cards.base())  # which changes nothing
+def _form(options: argparse.Namespace) -> str:
+    """The form of what was written, in words."""
+    if options.base:
         return "the base model as a plain model folder"
-    if merge:
-        save_merged(model, adapter, out, cards.merged(adapter))
-        return "a plain model folder"
-    save_peft(model, adapter, out, cards.adapter(adapter))
-    return "the adapter in PEFT format"
+    return "a plain model folder" if options.merge else "the adapter in PEFT format"

@@ -6,12 +6,12 @@ import argparse
 
 from fccl.apps.console import plain_console, telling
 from fccl.apps.output import terminate_as_interrupt
-from fccl.apps.run_setup import prepared_run
+from fccl.apps.run_setup import conduct, shown_run
 from fccl.config import Settings
-from fccl.data.shards import load_shard
 from fccl.federation.run_folder import RunFolder
 from fccl.library.narrow import recorded_settings, settled
 from fccl.library.places import require_apart
+from fccl.library.setup import workable
 from fccl.model.loading import Models
 from fccl.training.engines import learner_for
 from fccl.transports.in_process import InProcessTransport
@@ -25,10 +25,14 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     else:
         settings = settled(settings, telling(console), options.given)
     require_apart(settings, ("data_dir", "log_dir"))
-    models, place = Models(), folder.held(folder.info())
-    learner = learner_for(models, settings.client_ranks)
-    with prepared_run(settings, console, folder, models, "`fccl run --resume` goes on", place) as command:
-        in_process = InProcessTransport(learner, lambda client: load_shard(command.data, client, command.manifest))
-        with terminate_as_interrupt(), in_process as transport:
-            command.conduct(transport, options.resume)
+    seen, tracker, models = folder.info(), workable(settings, folder), Models()
+    learner, model = learner_for(models, settings.client_ranks), models.of(settings.model_spec())
+    way_on = "`fccl run --resume` goes on"
+    with (
+        folder.held(seen),
+        shown_run(settings, folder, model, tracker, console, way_on) as prepared,
+        terminate_as_interrupt(),
+        InProcessTransport(learner, prepared.shard) as transport,
+    ):
+        conduct(prepared, transport, options.resume, console)
     return 0

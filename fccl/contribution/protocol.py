@@ -24,6 +24,9 @@ class Weighing:
     `unfit` are the places of updates that are left out, since the server found that their own loss is not finite
     (`NO_LOSS`); all else is of the others, and empty where there are none. `examples` are the places in the server's
     validation split of what was looked at, so that the weights can be made again later.
+
+    >>> Weighing(weights=(0.75, 0.25), scores=(30.0, 10.0)).weights
+    (0.75, 0.25)
     """
 
     weights: tuple[float, ...]
@@ -34,7 +37,16 @@ class Weighing:
 
 
 class Weigher(Protocol):
-    """From a round's updates to their weights. Reordering the updates reorders the weights."""
+    """From a round's updates to their weights. Reordering the updates reorders the weights.
+
+    >>> class BySamples:
+    ...     def weigh(self, task, updates):
+    ...         samples = [update.contribution.num_samples for update in updates]
+    ...         return Weighing(tuple(each / sum(samples) for each in samples), tuple(map(float, samples)))
+    >>> rule: Weigher = BySamples()
+
+    docs/own-rules.md says how a run is given such a class, and what its constructor may ask for.
+    """
 
     def weigh(self, task: FitTask, updates: Sequence[ClientUpdate]) -> Weighing:
         """One weight an update; at least one update.

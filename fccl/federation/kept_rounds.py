@@ -1,6 +1,9 @@
 """Kept rounds, read: every update as it arrived, and all else that a round's result follows from.
 
->>> kept = kept_round(LogPaths(Path("logs")), 2)
+>>> from pathlib import Path
+>>> from fccl.aggregation.protocol import Parts
+>>> from fccl.aggregation.rules import aggregation
+>>> kept, rule = kept_round(LogPaths(Path("logs")), 1), aggregation("fedavg")
 >>> parts = Parts(kept.record.weights, [update.adapter for update in kept.updates()])
 >>> rule.aggregate(kept.adapter, parts, kept.server).adapter.sha256 == kept.record.adapter_sha256
 True

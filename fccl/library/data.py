@@ -51,7 +51,7 @@ class Data:
 
         >>> shard = prepare(max_sft_examples=60, max_va_examples=30).shard(0)
         >>> len(shard.sft), shard.sft[0].instruction
-        (18, 'Count the letters in robin.')
+        (18, 'What is the opposite of dull?')
         """
         return load_shard(self.paths, client_id, self.manifest)
 

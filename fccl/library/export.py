@@ -30,9 +30,8 @@ def write_adapter(
 ) -> Path:
     """Write the adapter in PEFT's format, with `merge` folded into the base model; without any, the base model alone.
 
-    Raises as `require_new` does.
+    Raises `StorageError`.
     """
-    require_new(settings, out)
     cards = CardWriter(settings.model_spec(), model.made_of, settings.round_plan(), manifest)
     if adapter is None:
         save_merged(model, model.initial_adapter(0), out, cards.base())  # which changes nothing

@@ -14,19 +14,21 @@ from fccl.errors import FederationError, SettingsError
 from fccl.federation.rounds import RoundResult
 from fccl.federation.run import new_run
 from fccl.federation.run_folder import RunFolder
+from fccl.library.arguments import EvaluationArguments
 from fccl.library.data import Data, Tell, Telling, quiet
-from fccl.library.export import write_adapter
+from fccl.library.export import require_new, write_adapter
 from fccl.library.given import WholeRunArguments, settings_from
 from fccl.library.narrow import evaluation_options, recorded_settings, settled
 from fccl.library.places import require_apart
 from fccl.library.setup import PreparedRun, prepared_run, workable
 from fccl.library.standing import has_finished
 from fccl.messages import Learner
+from fccl.model.loading import Models
 from fccl.records.evaluation import EvaluationReport
 from fccl.records.run import RunInfo, RunState
 from fccl.specs import RoundPlan
 from fccl.tracking.listener import Listeners, RunListener, Stop
-from fccl.training.learner import GenericLearner
+from fccl.training.engines import learner_for
 from fccl.transports.in_process import InProcessTransport
 from fccl.transports.protocol import RunIdentity, Transport
 
@@ -86,8 +88,8 @@ class FederatedRun:
         self.settings = recorded_settings(self._folder, asked, given) if resume else fresh
         require_apart(self.settings, self._folders)
         self._tracker = workable(self.settings, self._folder)
-        self._engine = GenericLearner(ranks=self.settings.client_ranks)  # which also has the server's model
-        self._learner = learner or self._engine
+        self._models = Models()
+        self._learner = learner or learner_for(self._models, self.settings.client_ranks)
         self._listener = Listeners([Teller(tell), *([listener] if listener else [])])
         info = self._folder.info() if resume else None
         self._identity = RunIdentity(info.run_id, info.created) if info else None  # None: it has not begun
@@ -144,23 +146,32 @@ class FederatedRun:
         return self.adapter
 
     def evaluate(
-        self, *, sft: int = 0, va: int = 0, per_client: bool = False, skip_base: bool = False
+        self,
+        *,
+        sft: int = 0,
+        va: int = 0,
+        per_client: bool = False,
+        skip_base: bool = False,
+        **settings: Unpack[EvaluationArguments],
     ) -> EvaluationReport:
         """Base, SFT and FedVA on the test split: perplexity, exact answers, preference accuracy, each with its 95 %
         interval, and the differences on the same examples. For a run that has been left, its last round is the end.
 
-        Takes at most `sft` instructions and `va` pairs, 0 all; with `per_client` each client's own last update too. A
-        finished run's report is also written to `log_dir/evaluation.md` and `.json`.
+        Takes at most `sft` instructions and `va` pairs, 0 all; with `per_client` each client's own last update too;
+        `settings` are those of the group evaluation, in the place of the run's. A finished run's report is also written
+        to `log_dir/evaluation.md` and `.json`.
 
         Raises `FederationError` before the run has begun, `StorageError` when data or run were changed meanwhile.
 
-        >>> run = FederatedRun(resume=True, gen_samples=0, bootstrap_samples=100)
-        >>> [model.name for model in run.evaluate(sft=6, va=6).models]
+        >>> report = FederatedRun(resume=True).evaluate(sft=6, va=6, gen_samples=0)
+        >>> [model.name for model in report.models]
         ['base', 'SFT', 'FedVA']
         """
         clients = tuple(range(self.settings.num_clients)) if per_client else ()
         wanted = {"max_sft": sft, "max_va": va, "skip_base": skip_base, "per_client": clients}
-        options = evaluation_options(self.settings, self.settings.seed).model_copy(update=wanted)
+        asked = settings_from(f"{self._name}.evaluate", settings, EvaluationArguments)
+        own = self.settings.model_copy(update={name: getattr(asked, name) for name in settings})
+        options = evaluation_options(own, self.settings.seed).model_copy(update=wanted)
         adapters = {} if self._finished else self._adapters_so_far()
         with self._prepared() as work:
             return work.evaluate(options) if self._finished else work.evaluated(adapters, options)
@@ -175,6 +186,7 @@ class FederatedRun:
         ['README.md', 'adapter_config.json', 'adapter_model.safetensors']
         """
         adapter = self.adapter
+        require_new(self.settings, Path(out))
         with self._prepared() as work:
             return write_adapter(self.settings, work.model, work.manifest, adapter, Path(out), merge)
 
@@ -190,7 +202,7 @@ class FederatedRun:
 
     @contextmanager
     def _prepared(self, identity: RunIdentity | None = None) -> Iterator[PreparedRun]:
-        model = self._engine.model(self.settings.model_spec())
+        model = self._models.of(self.settings.model_spec())
         with prepared_run(
             self.settings,
             self._folder,

@@ -70,7 +70,7 @@ class Orchestrator(FederatedRun):
 
 
 def awaited(settings: Settings) -> str:
-    """Whom a run of these settings waits for, in a line."""
+    """A line on the clients that a run of these settings waits for."""
     return (
         f"Clients are awaited in {settings.exchange_dir}/: start `fccl client --client-id i` for every i from 0 to "
         f"{settings.num_clients - 1}."

@@ -1,4 +1,4 @@
-"""How far the run in a log folder is, for whoever starts again what was stopped."""
+"""Standing of the run in a log folder, for a command that is started again after it was stopped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fccl.storage.reading import read_records
 
 
 def standing(folder: RunFolder, settings: Settings) -> Literal["finished", "unfinished", "other"]:
-    """How far the run in the log folder is; `other` when there is none, or it has other settings or other data."""
+    """The standing of the run in the log folder; `other` when there is none, or it has other settings or other data."""
     info, manifest = folder.info(), DataPaths(settings.data_dir).manifest
     if info is None or folder.state() is None:
         return "other"

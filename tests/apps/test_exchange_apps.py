@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from fccl.apps.main import main
-from fccl.apps.orchestrator import standing
 from fccl.config import load_settings
 from fccl.federation.run_folder import RunFolder
+from fccl.library.standing import standing
 from fccl.paths import DataPaths, ExchangePaths, LogPaths, StatePaths
 from fccl.records.journal import Journal
 from fccl.records.run import RoundRecord, RunEvent, RunInfo

@@ -10,7 +10,6 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from fccl.adapters.adapter import load_adapter
-from fccl.apps import orchestrator
 from fccl.apps.console import plain_console
 from fccl.apps.main import main
 from fccl.config import load_settings
@@ -21,6 +20,7 @@ from fccl.errors import DIVERGED, LOWER_RATE, FederationError, StorageError, Tra
 from fccl.federation.run_evaluation import own_data
 from fccl.federation.run_folder import RunFolder
 from fccl.library.narrow import data_spec, settled
+from fccl.library.standing import standing
 from fccl.model.loading import load_model
 from fccl.paths import DataPaths, ExchangePaths, LogPaths
 from fccl.records.journal import Journal
@@ -102,7 +102,7 @@ def test_a_restarted_orchestrator_knows_a_run_whose_rule_takes_no_weights(data):
     settings = settled(load_settings({"aggregation": "median"}), print, {})
     folder = begun(settings, data)
     again = settled(load_settings({"aggregation": "median"}), print, {})
-    assert orchestrator.standing(folder, again) == "unfinished"
+    assert standing(folder, again) == "unfinished"
 
 
 def test_a_run_is_evaluated_on_its_own_data_alone(data, capsys):

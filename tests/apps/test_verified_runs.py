@@ -1,11 +1,9 @@
 """`CONTRIBUTION_SOURCE=verified` and its two companions, as people start them."""
 
-import io
 import signal
 import time
 
 import pytest
-from rich.console import Console
 
 from fccl.apps.main import main
 from fccl.config import load_settings
@@ -55,12 +53,12 @@ def test_the_modes_to_compare_with_have_no_source(mode):
 
 
 def test_a_rule_that_treats_all_alike_is_told_so_once_and_has_no_weights_to_make():
-    console = Console(file=io.StringIO(), width=200)
-    settings = settled(load_settings({"aggregation": "median"}), console, {})
+    told = []
+    settings = settled(load_settings({"aggregation": "median"}), told.append, {})
     assert weigher(settings, None) == ContributionRule(mode="uniform")
-    assert settled(settings, console, {}) == settings
-    said = "AGGREGATION=median treats all updates alike: contributions are not weighed (CONTRIBUTION_MODE=uniform).\n"
-    assert console.file.getvalue() == said
+    assert settled(settings, told.append, {}) == settings
+    said = "AGGREGATION=median treats all updates alike: contributions are not weighed (CONTRIBUTION_MODE=uniform)."
+    assert told == [said]
 
 
 # --- whole runs

@@ -92,8 +92,7 @@ def test_an_argument_that_an_own_class_does_not_read_is_refused(module):
 
 
 def test_an_own_aggregation_without_weights_makes_none(module):
-    console = SimpleNamespace(print=lambda *said, **how: None)
-    settings = settled(load_settings({"aggregation": f"{module}:First"}), console, {})
+    settings = settled(load_settings({"aggregation": f"{module}:First"}), print, {})
     assert settings.contribution_mode == "uniform"
 
 
