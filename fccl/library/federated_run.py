@@ -102,7 +102,7 @@ class FederatedRun:
 
     @property
     def plan(self) -> RoundPlan:
-        """How many rounds (`plan.total_rounds`), and how many clients in each."""
+        """The number of rounds (`plan.total_rounds`), and of clients in each."""
         return self.settings.round_plan()
 
     @property
