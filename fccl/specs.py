@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 Phase = Literal["sft", "va"]
 PHASES: tuple[Phase, ...] = ("sft", "va")
@@ -17,6 +17,7 @@ PHASES: tuple[Phase, ...] = ("sft", "va")
 # What another process may have written has bounds, so that whoever adds, formats or draws it need not ask.
 Round = Annotated[int, Field(ge=0, le=999_999_999)]  # nine digits, as in file names
 ClientId = Annotated[int, Field(ge=0, le=999_999_999)]
+RunId = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 Count = Annotated[int, Field(ge=0, le=10**15)]  # exact as a float too
 Samples = Annotated[int, Field(ge=1, le=10**15)]
 Rank = Annotated[int, Field(ge=1, le=1024)]  # of LoRA factors

@@ -17,10 +17,10 @@ from fccl.records.run import RunEvent
 from fccl.storage.reading import parse, read_rows, read_value
 from fccl.testing.processes import exchange_spec
 from fccl.testing.toy import ToyLearner, shard
+from fccl.testing.transport import task
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.server import ExchangeTransport
 from fccl.transports.exchange.wire import OriginalContribution
-from tests.transports.contract import task
 
 ROOT = Path(__file__).resolve().parent.parent
 # What a program reads line by line: a carriage return at the end of a line is a part of a word there.

@@ -31,6 +31,14 @@ def test_names_both_ways(paths, text, name):
     assert getattr(paths, name.kind)(*numbers) == paths.root / text
 
 
+def test_names_of_requests_and_replies_both_ways(paths):
+    assert paths.name(paths.request.name) == ExchangeName("request")
+    assert paths.name(paths.adapter("0123456789abcdef" * 4).name) == ExchangeName("adapter")
+    assert paths.name(paths.reply(2, 10, "evaluate", 3).name) == ExchangeName("reply", round=10, client=2)
+    for text in ("reply_1_2_Keys_0.json", "reply_1_2__0.json", "reply_1_2_keys_100.json", "reply_1_2_keys_0.json\n"):
+        assert paths.name(text) is None
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [
@@ -106,7 +114,7 @@ def test_bytes_that_are_no_text_are_kept_too(name):
 def test_who_is_writing_what_its_temporary_name_says():
     paths = ExchangePaths(Path("x"))
     for client_id in (0, 1, 10):
-        for path in (*paths.taken_away(client_id, 3), paths.status(client_id)):
+        for path in (*paths.taken_away(client_id, 3), paths.status(client_id), paths.reply(client_id, 3, "keys", 0)):
             name = f".{path.name}.{'0' * 16}.tmp"
             assert [other for other in (None, 0, 1, 10, 100) if paths.is_half_written(name, other)] == [client_id]
     for path in (
@@ -115,6 +123,8 @@ def test_who_is_writing_what_its_temporary_name_says():
         paths.global_adapter(1),
         paths.reference("0" * 64),
         paths.correction("0" * 64),
+        paths.adapter("0" * 64),
+        paths.request,
     ):
         assert [other for other in (None, 0, 1) if paths.is_half_written(f".{path.name}.{'0' * 16}.tmp", other)] == [
             None

@@ -7,7 +7,7 @@ state, and may die and move. It could know them anyway, as the sum of what a cli
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -41,20 +41,25 @@ def server_control(controls: Controls, form: Form) -> Adapter:
     return unflat(total, form, "scaffold")
 
 
-def corrections(controls: Controls, form: Form) -> Callable[[int], Adapter]:
-    """c - c_i of any client, computed when it is asked for: what `fccl.training.drift` adds to the client's
-    gradients."""
-    everybody = server_control(controls, form)
+@dataclass(frozen=True, eq=False)
+class ServerCorrections:
+    """c - c_i of any client, computed when it is asked for: `fccl.training.drift` adds it to the client's gradients."""
 
-    def correction(client_id: int) -> Adapter:
-        own = controls.get(client_id)
-        return (
-            everybody
-            if own is None
-            else unflat(flat(everybody).double() - flat(own.adapter.load()).double(), form, SCAFFOLD)
-        )
+    everybody: Adapter  # c
+    controls: Controls
 
-    return correction
+    def of(self, client_id: int) -> Adapter:
+        """c - c_i; c for a client that has never sent a c_i."""
+        own = self.controls.get(client_id)
+        if own is None:
+            return self.everybody
+        difference = flat(self.everybody).double() - flat(own.adapter.load()).double()
+        return unflat(difference, self.everybody.form, SCAFFOLD)
+
+
+def corrections(controls: Controls, form: Form) -> ServerCorrections:
+    """The corrections of a round that begins with these controls."""
+    return ServerCorrections(server_control(controls, form), controls)
 
 
 def controls_after(controls: Controls, sent: Mapping[int, ClientControl], num_clients: int) -> Controls:

@@ -29,7 +29,7 @@ from fccl.data.shards import ClientShard, load_shard
 from fccl.errors import LOWER_RATE, AdapterError, FederationError
 from fccl.evaluation.validation import Validator
 from fccl.federation.rounds import Federation, FederationState, RoundResult
-from fccl.messages import Answer, ClientFailure, FitTask, Learner
+from fccl.messages import ClientFailure, Given, Learner, Request
 from fccl.model.language_model import LanguageModel, cpu_threads
 from fccl.model.loading import Models
 from fccl.paths import ComparePaths, DataPaths
@@ -147,7 +147,7 @@ class Only:
     def begin(self, run: RunIdentity, listen: Listener = SILENT) -> None:
         self.transport.begin(run, listen)
 
-    def ask(self, request: FitTask, client_ids: Sequence[int]) -> Iterator[Answer]:
+    def ask(self, request: Request[Given], client_ids: Sequence[int]) -> Iterator[Given | ClientFailure]:
         """As `transport` does, for those who take part."""
         yield from (ClientFailure(client, LEFT_OUT) for client in client_ids if client not in self.clients)
         yield from self.transport.ask(request, [client for client in client_ids if client in self.clients])

@@ -11,6 +11,7 @@ from typing import Unpack
 from fccl.config import Settings
 from fccl.data.shards import ClientShard, load_shard
 from fccl.errors import SettingsError
+from fccl.evaluation.on_clients import ClientEvaluator
 from fccl.keys import Keys, client_keys
 from fccl.library.data import Tell, quiet
 from fccl.library.given import ClientArguments, settings_from
@@ -71,19 +72,21 @@ class Client:
 def exchange_client(settings: Settings, listen: Listener, learner: Learner | None = None) -> Iterator[ExchangeClient]:
     """The client that these settings ask for, its private folder held while the block runs."""
     keys = client_keys(KeyPaths(Path(settings.keys_dir)), settings.client_id) if settings.keys_dir else None
+    models = Models()
     with memory_of(StatePaths(settings.state_dir), settings.client_id, keys, listen.line) as memory:
         if keys and keys.warning:
             listen.line(keys.warning)
         yield ExchangeClient(
             ExchangePaths(settings.exchange_dir),
             settings.client_id,
-            learner or learner_for(Models(), settings.client_ranks, References(cache_of(settings, listen.line))),
+            learner or learner_for(models, settings.client_ranks, References(cache_of(settings, listen.line))),
             partial(own_shard, DataPaths(settings.data_dir)),
             keys=keys,
             memory=memory,
             heartbeat_s=settings.heartbeat_s,
             watch=settings.exchange_watch,
             listen=listen,
+            services=(ClientEvaluator(models),),
         )
 
 

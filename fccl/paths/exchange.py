@@ -33,6 +33,9 @@ _EXCHANGE_NAMES = {  # by the first word: what it is, its pattern, what its numb
     "status": ("status", re.compile(f"status_{_NUMBER}[.]json"), ("client",)),
     "reference": ("reference", re.compile(f"reference_[0-9a-f]{{16}}{_ADAPTER}"), ()),
     "correction": ("correction", re.compile(f"correction_[0-9a-f]{{16}}{_ADAPTER}"), ()),
+    "request.json": ("request", re.compile("request[.]json"), ()),
+    "adapter": ("adapter", re.compile(f"adapter_[0-9a-f]{{16}}{_ADAPTER}"), ()),
+    "reply": ("reply", re.compile(f"reply_{_NUMBER}_{_NUMBER}_[a-z]{{1,20}}_[0-9]{{1,2}}[.]json"), ("client", "round")),
     "control": ("control", re.compile(f"control_client_{_NUMBER}_round_{_NUMBER}{_ADAPTER}"), ("client", "round")),
 }
 
@@ -61,6 +64,19 @@ class ExchangePaths:
         are told the same share one.
         """
         return self.root / f"correction_{sha256[:16]}{ADAPTER}"
+
+    @property
+    def request(self) -> Path:
+        """The one open request of another kind than `fit`; it is open while this file is there."""
+        return self.root / "request.json"
+
+    def adapter(self, sha256: str) -> Path:
+        """An adapter that such a request speaks of, named by the hash of the file."""
+        return self.root / f"adapter_{sha256[:16]}{ADAPTER}"
+
+    def reply(self, client_id: int, round_number: int, kind: str, step: int) -> Path:
+        """A client's answer to such a request: all of it in one file."""
+        return self.root / f"reply_{client_id}_{round_number}_{kind}_{step}.json"
 
     def task(self, round_number: int) -> Path:
         return self.root / f"task_round_{round_number}.json"
@@ -110,8 +126,10 @@ class ExchangePaths:
     def is_half_written(text: str, client_id: int | None = None) -> bool:
         """Whether a temporary file of this name is for a file of this client; without one, of the server."""
         if client_id is None:
-            return text.startswith((".global_", ".task_", ".phase_", ".reference_", ".correction_"))
-        kinds = ("client", "contrib_client", "control_client", "done", "status")
+            return text.startswith(
+                (".global_", ".task_", ".phase_", ".reference_", ".correction_", ".request.", ".adapter_")
+            )
+        kinds = ("client", "contrib_client", "control_client", "done", "reply", "status")
         return text.startswith(tuple(f".{kind}_{client_id}{end}" for kind in kinds for end in "_."))
 
     @property

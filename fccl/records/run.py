@@ -27,7 +27,7 @@ class TrainingReport(Value):
     first_loss: Loss | None = None  # of the first batch, before any step
 
 
-ClientState = Literal["idle", "training", "done", "failed"]
+ClientState = Literal["idle", "training", "evaluating", "done", "failed"]
 
 
 class ClientStatus(Value):

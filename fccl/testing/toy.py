@@ -62,7 +62,7 @@ class ToyLearner:
         tensors = {name: tensor + 0.5 * (target - tensor) for name, tensor in task.adapter.tensors.items()}
         control = None
         if task.corrections is not None:
-            told = task.corrections(shard.client_id).tensors
+            told = task.corrections.of(shard.client_id).tensors
             tensors = {name: tensor - 0.5 * told[name] for name, tensor in tensors.items()}
             control = Adapter({name: tensor - target for name, tensor in task.adapter.tensors.items()})
         on_status(task.status(shard.client_id, "done"))

@@ -87,7 +87,7 @@ def _train(
     factors = {name: factor for name, factor in model.factors.items() if _moves(name, task.train)}
     correction = None
     if task.corrections is not None:
-        tensors = task.corrections(client_id).tensors
+        tensors = task.corrections.of(client_id).tensors
         correction = {name: tensors[name].to(model.device) for name in factors}
     loss = ObjectiveUnderModel(model, objective, factors)
     return train(factors, loss, task.train, task.client_seed(client_id), status.step, correction)

@@ -1,22 +1,26 @@
-"""The simplest transport: the clients train one after the other in this process."""
+"""The simplest transport: the clients work one after the other in this process."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
 from fccl.adapters.adapter import Adapter
-from fccl.data.shards import ClientShard
-from fccl.messages import Answer, ClientFailure, FitTask, Learner, attempt
+from fccl.messages import ClientFailure, Given, Learner, LoadShard, Request, Service, Worker, status_now
 from fccl.transports.protocol import SILENT, Listener, RunIdentity
 
 
 class InProcessTransport:
-    """One learner does every client's work; each sees its own shard only, loaded when its turn comes."""
+    """One learner, and services for other kinds of request, do every client's work.
 
-    def __init__(self, learner: Learner, load_shard: Callable[[int], ClientShard]) -> None:
-        self._learner, self._load_shard, self._listen = learner, load_shard, SILENT
+    Each client sees its own shard only, which is loaded when its turn comes.
+
+        transport = InProcessTransport(learner, lambda client_id: load_shard(paths, client_id))
+    """
+
+    def __init__(self, learner: Learner, load_shard: LoadShard, services: Sequence[Service] = ()) -> None:
+        self._worker, self._listen = Worker(learner, load_shard, services), SILENT
 
     def __enter__(self) -> Self:
         return self
@@ -30,13 +34,12 @@ class InProcessTransport:
         """Tell `listen` the clients' heartbeats from now on."""
         self._listen = listen
 
-    def ask(self, request: FitTask, client_ids: Sequence[int]) -> Iterator[Answer]:
-        """Each client's update, or its failure: one client's error never ends the round for the others."""
+    def ask(self, request: Request[Given], client_ids: Sequence[int]) -> Iterator[Given | ClientFailure]:
+        """Each client's answer, or its failure: one client's error never ends the request for the others."""
         for client_id in client_ids:
-            answer = attempt(self._learner, request, client_id, self._load_shard, self._listen.heartbeat)
-            if isinstance(answer, ClientFailure):
-                # nobody else would say so before the round is complete
-                self._listen.heartbeat(request.status(client_id, "failed"))
+            answer = self._worker.answer(request, client_id, self._listen.heartbeat)
+            if isinstance(answer, ClientFailure):  # nobody else would say so before the request is over
+                self._listen.heartbeat(status_now(request, client_id, "failed"))
             yield answer
 
     def finish(self, run_id: str, next_round: int, adapter: Adapter) -> None:

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from fccl.adapters.adapter import Adapter
-from fccl.messages import Answer, FitTask, StatusListener
+from fccl.messages import ClientFailure, Given, Request, StatusListener
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,11 @@ class Transport(Protocol):
         """
         ...
 
-    def ask(self, request: FitTask, client_ids: Sequence[int]) -> Iterator[Answer]:
-        """One answer per client, in any order. A late, dead or lying client is a `ClientFailure`, never a hang."""
+    def ask(self, request: Request[Given], client_ids: Sequence[int]) -> Iterator[Given | ClientFailure]:
+        """One answer per client, in any order, of the type that the request names.
+
+        A late, dead or lying client is a `ClientFailure`, never a hang.
+        """
         ...
 
     def finish(self, run_id: str, next_round: int, adapter: Adapter) -> None:

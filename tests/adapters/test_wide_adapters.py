@@ -247,7 +247,7 @@ class Watched(GenericLearner):
 
 @KINDS
 @pytest.mark.parametrize("ranks", [(), (3, 1, 2)])
-def test_rounds_of_a_real_federation_are_the_dense_mean_of_the_clients_models(models, kind, ranks):
+def testrounds_of_a_real_federation_are_the_dense_mean_of_the_clients_models(models, kind, ranks):
     """SFT and VA rounds, weighted, by ranks alike and different: the next global model's weights are sum w_i of the
     clients' weights.
     """

@@ -60,7 +60,7 @@ def start_original(folder, number):
 
 
 @pytest.mark.slow
-def test_two_of_them_beside_two_of_ours_all_count_in_two_rounds_of_each_phase(tmp_path):
+def test_two_of_them_beside_two_of_ours_all_count_in_tworounds_of_each_phase(tmp_path):
     ours = [start(tmp_path, "client", "--client-id", str(number)) for number in (0, 1)]
     originals = [start_original(tmp_path, number) for number in (2, 3)]
     status, output = finished(start(tmp_path, "orchestrator", *SETTINGS), 900)

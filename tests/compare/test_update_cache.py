@@ -5,7 +5,7 @@ from threading import Timer
 import pytest
 
 from fccl.compare.update_cache import CachedLearner
-from fccl.messages import FitTask
+from fccl.messages import FitTask, OwnCorrection
 from fccl.storage.locks import one_at_a_time
 from fccl.testing.processes import CONTEXT
 from fccl.testing.toy import MODEL, START, TRAIN, ToyLearner, adapter, shard
@@ -95,7 +95,7 @@ def test_later_rounds_are_not_kept(setting):
 
 
 def test_what_comes_with_a_control_variate_is_not_kept(setting):
-    corrected = task(corrections=lambda client: adapter(0.0, 0.0, 0.0))
+    corrected = task(corrections=OwnCorrection(adapter(0.0, 0.0, 0.0)))
     assert fit(setting.cache(), corrected).control is not None
     fit(setting.cache(), corrected)
     assert len(setting.learner.calls) == 2

@@ -9,7 +9,7 @@ from fccl.adapters.ranks import of_rank, rank_of
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.shards import ClientShard
 from fccl.errors import AdapterError, TrainingError, UpdateRejected
-from fccl.messages import FitTask
+from fccl.messages import FitTask, OwnCorrection
 from fccl.model.encoding import encode, encode_pairs, encode_sft
 from fccl.model.loading import Models
 from fccl.model.objectives import objective_for
@@ -76,7 +76,7 @@ def test_sft_lowers_the_loss_and_reports_it(learner, tiny_model):
 
 
 def corrected(model, correction, **changes):
-    return dataclasses.replace(task(model, **changes), corrections=lambda client_id: correction)
+    return dataclasses.replace(task(model, **changes), corrections=OwnCorrection(correction))
 
 
 def test_a_correction_of_zero_changes_nothing_and_the_control_is_the_mean_gradient(learner, tiny_model):

@@ -11,10 +11,10 @@ import torch
 
 from fccl.records.run import Rejection
 from fccl.testing.toy import ToyLearner, adapter, shard
+from fccl.testing.transport import task
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.wire import AdapterFile
 from fccl.transports.protocol import Listener, RunIdentity
-from tests.transports.contract import task
 from tests.transports.exchange.test_server_contract import client_threads
 
 

@@ -23,10 +23,10 @@ from fccl.records.run import RunInfo
 from fccl.testing.lora_toy import MODEL, RANK, START, LoraLearner, factors, lora_federation
 from fccl.testing.processes import client_processes, exchange_spec
 from fccl.testing.toy import shard
+from fccl.testing.transport import CLIENTS
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.server import ExchangeTransport
 from fccl.transports.in_process import InProcessTransport
-from tests.transports.contract import CLIENTS
 from tests.transports.exchange_tools import clients
 
 MIXED = (3, 1, 2)

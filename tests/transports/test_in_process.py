@@ -2,16 +2,17 @@ import pytest
 
 from fccl.errors import StorageError
 from fccl.testing.toy import ToyLearner, shard
+from fccl.testing.toy_requests import toy_services
+from fccl.testing.transport import TransportContract, task, toy_learner
 from fccl.transports.in_process import InProcessTransport
 from fccl.transports.protocol import Listener, RunIdentity
-from tests.transports.contract import LearnerWithReference, TransportContract, task
 
 
 class TestInProcess(TransportContract):
     @pytest.fixture
     def make(self):
         return lambda broken=(), errors=None: InProcessTransport(
-            LearnerWithReference(frozenset(broken), errors=errors or {}), shard
+            toy_learner(broken, errors), shard, toy_services(broken)
         )
 
 

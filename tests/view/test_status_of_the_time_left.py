@@ -4,7 +4,7 @@ from tests.view.logs import BEGAN, ROUND_S, Logs, a_manifest, line
 from tests.view.looks import at, end_of
 
 
-def test_the_time_left_by_the_rounds_of_the_phase(logs):
+def test_the_time_left_by_therounds_of_the_phase(logs):
     logs.begin()
     logs.round(0)
     assert at(logs, end_of(1) + 30).seconds_left == pytest.approx(3 * ROUND_S - 30)

@@ -1,5 +1,6 @@
-"""Which answers the server has begun to read, noted where only it writes: one that ends the process is not met again
-when it starts anew.
+"""Notes of the answers that the server has begun to read, where only it writes.
+
+An answer that ends the process is then not read again when the server starts anew.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ Flag = tuple[int, ...]  # what identifies the flag that commits an answer: anoth
 
 @dataclass(frozen=True)
 class BegunReadings:
-    """One small file for each answer, with the flag's own name in `folder`; a line for each time that its reading was
-    begun and not ended.
+    """One small file for each answer in `folder`, named like the file that commits it; a line for each time that its
+    reading was begun and not ended.
 
     The lines are not flushed to the disk: they have to outlive the process, not the machine.
     """
@@ -28,12 +29,12 @@ class BegunReadings:
     paths: ExchangePaths
 
     @contextmanager
-    def reading(self, client_id: int, round_number: int, flag: Flag) -> Iterator[None]:
-        """Note that an answer is being read.
+    def reading(self, name: str, flag: Flag) -> Iterator[None]:
+        """Note that the answer that the file `name` commits is being read.
 
-        What ends the process in the block, or is no error of ours, leaves the note.
+        What ends the process in the block, or is not an error of ours, leaves the note.
         """
-        note = self._note(client_id, round_number)
+        note = self.folder / name
         with storage_errors(note), open(note, "a", encoding="ascii") as file:
             file.write(" ".join(map(str, flag)) + "\n")
         try:
@@ -43,13 +44,10 @@ class BegunReadings:
             raise
         self._forget(note)
 
-    def unended(self, client_id: int, round_number: int) -> list[Flag]:
-        """The flags of a client's answers to a round whose reading ended the server, the oldest first."""
+    def unended(self, name: str) -> list[Flag]:
+        """The identities of this file whose reading ended the server, the oldest first."""
         found: list[Flag] = []
-        with (
-            suppress(FileNotFoundError, ValueError),
-            open(self._note(client_id, round_number), encoding="ascii") as lines,
-        ):
+        with suppress(FileNotFoundError, ValueError), open(self.folder / name, encoding="ascii") as lines:
             for line in lines:
                 found.append(tuple(map(int, line.split())))
         return found
@@ -57,10 +55,7 @@ class BegunReadings:
     def is_of(self, path: Path, round_number: int) -> bool:
         """Whether a file in the folder is such a note, of this round."""
         name = self.paths.name(path.name)
-        return name is not None and (name.kind, name.round) == ("flag", round_number)
-
-    def _note(self, client_id: int, round_number: int) -> Path:
-        return self.folder / self.paths.flag(client_id, round_number).name
+        return name is not None and name.kind in ("flag", "reply") and name.round == round_number
 
     def _forget(self, note: Path) -> None:
         with storage_errors(note, "remove"):

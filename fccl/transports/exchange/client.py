@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
 from fccl.adapters.adapter import Adapter, adapter_from_bytes
 from fccl.adapters.ranks import rank_of
-from fccl.data.shards import ClientShard
 from fccl.errors import AdapterError, StorageError, UpdateRejected
 from fccl.keys import Keys
-from fccl.messages import Answer, ClientUpdate, FitTask, Learner, attempt
+from fccl.messages import Answer, ClientUpdate, FitTask, Learner, LoadShard, Service, StatusListener, Worker, attempt
 from fccl.paths import ExchangePaths
 from fccl.plain_text import printable
 from fccl.records.run import ClientStatus
@@ -27,6 +26,7 @@ from fccl.transports.exchange.answers import read_named
 from fccl.transports.exchange.heartbeat import Heartbeat
 from fccl.transports.exchange.memory import Memory
 from fccl.transports.exchange.quarantine import Quarantine
+from fccl.transports.exchange.replies import Replies
 from fccl.transports.exchange.watch import Polling, Watcher, watcher
 from fccl.transports.exchange.wire import (
     MAX_JSON_BYTES,
@@ -55,13 +55,14 @@ class ExchangeClient:
     paths: ExchangePaths
     client_id: int
     learner: Learner
-    load_shard: Callable[[int], ClientShard]
+    load_shard: LoadShard
     keys: Keys | None = None
     memory: Memory | None = None  # of the rounds that the server has signed
     heartbeat_s: float = 5.0
     watch: Literal["auto", "notify", "poll"] = "auto"
     grace_s: float = NEW_RUN_GRACE_S
     listen: Listener = SILENT
+    services: Sequence[Service] = ()  # for other kinds of request than `fit`
     _runs: list[str] = field(
         default_factory=list
     )  # in the order in which they were seen; one that was left does not come back
@@ -110,8 +111,23 @@ class ExchangeClient:
                     self._complain(f"round {task.round + 1} ({task.phase}): not asked")
                 elif not self.is_answered(task):
                     self.answer(task, task.work, heartbeat)
+            self.reply(heartbeat)
             heartbeat.check()
             bell.wait(self.heartbeat_s)  # what happened meanwhile ends it at once
+
+    @cached_property
+    def _replies(self) -> Replies:
+        worker = Worker(self.learner, self.load_shard, self.services)
+        return Replies(self.paths, self.client_id, worker, self.keys, self.memory, self._complain)
+
+    def reply(self, heartbeat: Heartbeat) -> None:
+        """Reply to a request of another kind than `fit`, if one is open."""
+        said = self._replies.look(self, self._heard_by(heartbeat))
+        if said is not None:
+            self.listen.line(
+                f"round {said.round + 1}: {said.kind}: {f'failed: {said.error}' if said.error else 'done'}"
+            )
+            heartbeat.turn("failed" if said.error else "done")
 
     def newest(self) -> TaskFile | None:
         """The task of the newest round that the server has opened, if any can be believed."""
@@ -158,9 +174,13 @@ class ExchangeClient:
             raise UpdateRejected("the server has not signed it")
         if self.memory is not None:
             self.memory.require_not_older(task)
-        if task.run_id in self._runs[:-1]:
-            raise UpdateRejected(f"run {printable(task.run_id)} was over before")
+        self.require_not_left(task.run_id)
         return task
+
+    def require_not_left(self, run_id: str) -> None:
+        """Raises `UpdateRejected` for a run that this client has gone on from."""
+        if run_id in self._runs[:-1]:
+            raise UpdateRejected(f"run {printable(run_id)} was over before")
 
     def remember(self, run_id: str) -> None:
         """Note the run that this client works for; an earlier one is not gone back to."""
@@ -189,31 +209,14 @@ class ExchangeClient:
     def answer(self, task: TaskFile, work: FitWork, heartbeat: Heartbeat) -> None:
         """Train as the task says and commit the result, unless the server has gone on meanwhile."""
         try:
-            adapter, reference, correction = self._adapters_of(task, work)
-            corrections = None if correction is None else lambda client_id: correction
-            fit = FitTask(
-                task.run_id,
-                task.round,
-                _phase(task),
-                adapter,
-                reference,
-                work.model,
-                work.train,
-                work.seed,
-                corrections,
-            )
-        except (UpdateRejected, AdapterError, ValueError) as error:
+            fit = FitTask.from_terms(task.terms(), self._adapters_of(task, work))
+        except (UpdateRejected, AdapterError) as error:
             self._complain(
                 f"round {task.round + 1} cannot be begun: {error}"
             )  # unless the server has gone on, only it can mend this
             return
         self.listen.line(f"round {task.round + 1} ({task.phase}): training")
-
-        def heard(status: ClientStatus) -> None:
-            heartbeat.tell(status)
-            self.listen.heartbeat(status)
-
-        answer = attempt(self.learner, fit, self.client_id, self.load_shard, heard)
+        answer = attempt(self.learner.fit, fit, self.client_id, self.load_shard, self._heard_by(heartbeat))
         newest = self.newest()
         if newest is None or (newest.run_id, newest.round) != (task.run_id, task.round):
             self.listen.line(f"round {task.round + 1} ({task.phase}): too late, the server has gone on")
@@ -222,17 +225,26 @@ class ExchangeClient:
         self.commit(task, answer)
         heartbeat.turn("done" if isinstance(answer, ClientUpdate) else "failed")
 
-    def _adapters_of(self, task: TaskFile, work: FitWork) -> tuple[Adapter, Adapter | None, Adapter | None]:
+    def _heard_by(self, heartbeat: Heartbeat) -> StatusListener:
+        """A listener that writes the heartbeat and tells it on."""
+
+        def hear(status: ClientStatus) -> None:
+            heartbeat.tell(status)
+            self.listen.heartbeat(status)
+
+        return hear
+
+    def _adapters_of(self, task: TaskFile, work: FitWork) -> dict[str, Adapter]:
         """The global adapter, the reference, and what SCAFFOLD adds to this client's gradients."""
-        adapter = self._adapter(self.paths.global_adapter(task.round), task.adapter)
-        reference = (
-            self._adapter(self.paths.reference(work.reference.sha256), work.reference) if work.reference else None
-        )
-        told = work.correction_of(self.client_id)
-        correction = self._adapter(self.paths.correction(told.sha256), told) if told else None
-        kept = {file.sha256 for file in (task.adapter, work.reference, told) if file}
+        files = {"adapter": (self.paths.global_adapter(task.round), task.adapter)}
+        if work.reference is not None:
+            files["reference"] = self.paths.reference(work.reference.sha256), work.reference
+        if (told := work.correction_of(self.client_id)) is not None:
+            files["correction"] = self.paths.correction(told.sha256), told
+        found = {name: self._adapter(path, file) for name, (path, file) in files.items()}
+        kept = {file.sha256 for _, file in files.values()}
         self._adapters = {sha256: known for sha256, known in self._adapters.items() if sha256 in kept}
-        return adapter, reference, correction
+        return found
 
     def _adapter(self, path: Path, file: AdapterFile) -> Adapter:
         """A server's adapter, if the file is the one that the task names. Raises `UpdateRejected` or `AdapterError`."""
@@ -292,10 +304,6 @@ class ExchangeClient:
         if what not in self._complaints:
             self._complaints.add(what)
             self.listen.line(what)
-
-
-def _phase(task: TaskFile) -> Literal["sft", "va"]:
-    return "sft" if task.phase == "sft" else "va"
 
 
 def _own_rank(task: TaskFile, answer: ClientUpdate) -> int | None:

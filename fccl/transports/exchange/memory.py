@@ -8,11 +8,11 @@ from typing import Annotated
 
 from fccl.errors import StorageError, UpdateRejected
 from fccl.plain_text import printable
-from fccl.specs import Round, Time, Value, exactly
+from fccl.specs import Round, RunId, Time, Value, exactly
 from fccl.storage.files import write_text
 from fccl.storage.private import private_folder
 from fccl.storage.reading import parse, read_bounded
-from fccl.transports.exchange.wire import RunId, TaskFile
+from fccl.transports.exchange.wire import RequestFile, TaskFile
 
 _MOST_BYTES = 4096
 
@@ -54,7 +54,7 @@ class Memory:
             ) from error
         self.newest = found if found.server == self.server else None
 
-    def require_not_older(self, task: TaskFile) -> None:
+    def require_not_older(self, task: TaskFile | RequestFile) -> None:
         """Raises `UpdateRejected` for a round, or an end, before the newest answered.
 
         That one may be asked for again.
@@ -68,7 +68,7 @@ class Memory:
             way_out = f"if the server was set back on purpose, delete {self.path} and start the client again"
             raise UpdateRejected(f"this client has answered {newer}; {way_out}")
 
-    def note(self, task: TaskFile) -> None:
+    def note(self, task: TaskFile | RequestFile) -> None:
         """Remember an answer before it is committed: killed in between, the client answers again.
 
         A folder that was deleted meanwhile is made anew, as private as it was. Raises `StorageError`.

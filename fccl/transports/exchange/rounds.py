@@ -22,10 +22,10 @@ from fccl.storage.temporary import is_old, is_temporary
 from fccl.transports.exchange.original import original_bytes
 from fccl.transports.exchange.quarantine import Quarantine
 from fccl.transports.exchange.watch import ring
-from fccl.transports.exchange.wire import MAX_TASK_BYTES, VERSION, AdapterFile, FitWork, TaskFile
+from fccl.transports.exchange.wire import MAX_TASK_BYTES, VERSION, AdapterFile, FitWork, RequestFile, TaskFile
 
-_OF_CLIENTS = ("client_", "contrib_", "control_", "done_")
-_BY_HASH = ("reference", "correction")  # adapters that a task names
+_OF_CLIENTS = ("client_", "contrib_", "control_", "done_", "reply_")
+_BY_HASH = ("reference", "correction", "adapter")  # adapters that a task or a request names
 _PHASES_FIRST = ("phase", "flag")  # what commits other files goes before them
 
 
@@ -55,6 +55,7 @@ class Rounds:
             for text, name in files
             if name.kind == "task" and self._is_ours(self.paths.root / text, TaskFile)
         }
+        ours |= {self._round_of_request()}
         self._remove(
             self.paths.root / text for text, name in files if not self._stays(self.paths.root / text, name, ours)
         )
@@ -109,6 +110,16 @@ class Rounds:
         """
         return all(known is not None and identity(path) == known for path, known in self._published.items())
 
+    def write_request(self, file: RequestFile) -> None:
+        """Open a request of another kind than `fit`, and wake the clients; to the byte the same stays untouched."""
+        if not self._holds({self.paths.request: file.written()}):
+            self.quarantine.write(self.paths.request, file.written(), self.run_id, file.round)
+        self.ring()
+
+    def close_request(self) -> None:
+        """Take the open request away, if there is one."""
+        self._remove([self.paths.request])
+
     def tidy(self, task: TaskFile) -> None:
         """Clear away what is no longer needed, and what nobody should have written.
 
@@ -153,9 +164,18 @@ class Rounds:
     def _stays(self, path: Path, name: ExchangeName, ours: set[int | None]) -> bool:
         if name.kind == "status":
             return self._is_ours(path, ClientStatus)
+        if name.kind == "request":
+            return self._is_ours(path, RequestFile)
         return name.kind in _BY_HASH or name.round in ours
 
-    def _is_ours(self, path: Path, kind: type[TaskFile] | type[ClientStatus]) -> bool:
+    def _round_of_request(self) -> int | None:
+        """The round of the open request of this run: it may be one whose task is not there yet."""
+        with suppress(UpdateRejected):
+            request = parse(read_bounded(self.paths.request, MAX_TASK_BYTES), RequestFile, self.paths.request.name)
+            return request.round if request.run_id == self.run_id else None
+        return None
+
+    def _is_ours(self, path: Path, kind: type[TaskFile] | type[ClientStatus] | type[RequestFile]) -> bool:
         with suppress(UpdateRejected):
             return parse(read_bounded(path, MAX_TASK_BYTES), kind, path.name).run_id == self.run_id
         return False
@@ -171,8 +191,15 @@ class Rounds:
         made up."""
         later = [(text, name) for text, name in self._files() if name.round is not None and name.round > round_number]
         self._remove(self.paths.root / text for text, name in later if name.client is None)
+        for text, name in later:
+            if name.kind == "reply":
+                self._refuse(text, "of a round that has not begun", round_number, name.client)
         for client_id, number in sorted(
-            {(name.client, name.round) for _, name in later if name.client is not None and name.round is not None}
+            {
+                (name.client, name.round)
+                for _, name in later
+                if name.client is not None and name.round is not None and name.kind != "reply"
+            }
         ):
             self.quarantine.refuse(
                 self.paths.taken_away(client_id, number),

@@ -7,12 +7,25 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AliasChoices, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AliasChoices, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 from fccl.keys import Keys, PublicKeys
+from fccl.messages import FitSettings, Terms
 from fccl.paths import ExchangePaths
 from fccl.records.run import Contribution, TrainingReport
-from fccl.specs import ClientId, Loss, ModelSpec, Phase, Rank, Round, Samples, Seconds, Time, TrainSpec, Value, exactly
+from fccl.specs import (
+    ClientId,
+    Loss,
+    Phase,
+    Rank,
+    Round,
+    RunId,
+    Samples,
+    Seconds,
+    Time,
+    Value,
+    exactly,
+)
 
 MAX_JSON_BYTES = 65_536  # of a client's files
 MAX_TASK_BYTES = 1_048_576  # of the server's: it names every selected client
@@ -23,7 +36,9 @@ _TRAINING_TIME = ("training_time", "train_time", "seconds", "duration")
 VERSION = 2  # of the protocol
 
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
-RunId = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+Kind = Annotated[str, StringConstraints(pattern="^[a-z]{1,20}$")]  # of a request
+Step = Annotated[int, Field(ge=0, le=99)]
+Role = Annotated[str, StringConstraints(pattern="^[a-z_]{1,40}$")]  # of an adapter in a request
 Message = TypeVar("Message", bound="_Signed")
 
 
@@ -65,6 +80,11 @@ class _Signed(Value):
             f"fccl {type(self).__name__} {VERSION}\n{json.dumps(said, sort_keys=True, separators=(',', ':'))}".encode()
         )
 
+    @property
+    def content_sha256(self) -> str:
+        """What names the file, signed or not."""
+        return hashlib.sha256(self.signed_content()).hexdigest()
+
     def signed(self: Message, keys: Keys | None) -> Message:
         """The same, signed; as it is when there are no keys."""
         return self if keys is None else self.model_copy(update={"signature": keys.sign(self.signed_content())})
@@ -76,17 +96,23 @@ class _Signed(Value):
         return public.is_of_client(client_id, self.signed_content(), self.signature)
 
 
-class FitWork(Value):
-    """The work of the selected clients in a round."""
+class FitWork(FitSettings):
+    """The work of the selected clients in a round, and the files that it takes."""
 
     clients: tuple[ClientId, ...]
     reference: AdapterFile | None = None  # `reference_<16 digits of its hash>.safetensors`: the reference policy of DPO
-    model: ModelSpec
-    train: TrainSpec
-    seed: int = Field(ge=0)
     corrections: tuple[AdapterFile, ...] | None = (
         None  # SCAFFOLD: `correction_<16 digits>.safetensors` of each of the clients
     )
+
+    @classmethod
+    def of(cls, terms: Terms, **files: object) -> Self:
+        """The work of a task with these terms, for these clients, with these files."""
+        return cls.model_validate({name: terms[name] for name in FitSettings.model_fields} | files)
+
+    def settings(self) -> Terms:
+        """What of it stands in the task's terms."""
+        return self.model_dump(mode="json", include=set(FitSettings.model_fields), exclude_defaults=True)
 
     @model_validator(mode="after")
     def _has_a_correction_for_everybody(self) -> Self:
@@ -121,6 +147,39 @@ class TaskFile(_Signed):
             raise ValueError("a done task has no work, every other has")
         if self.work and (self.phase == "va") != (self.work.reference is not None):
             raise ValueError("a va task, and no other, names a reference")
+        return self
+
+    def terms(self) -> Terms:
+        """The terms of the `FitTask`; of none where the run is done."""
+        header: Terms = {"kind": "fit", "step": 0, "run_id": self.run_id, "round": self.round, "phase": self.phase}
+        return header | (self.work.settings() if self.work else {})
+
+
+class RequestFile(_Signed):
+    """`request.json`: a request of another kind than `fit`."""
+
+    run_created: Time
+    kind: Kind
+    step: Step
+    clients: tuple[ClientId, ...]
+    terms: dict[str, JsonValue]
+    adapters: dict[Role, AdapterFile] = Field(default={}, max_length=16)  # each `adapter_<16 digits>.safetensors`
+
+
+class ReplyFile(_Signed):
+    """`reply_i_R_KIND_STEP.json`: a client's answer to such a request, or why it has none."""
+
+    client_id: ClientId
+    kind: Kind
+    step: Step
+    request_sha256: Sha256  # of the `request.json` that it answers, without its signature
+    reply: dict[str, JsonValue] | None = None
+    error: str = Field(default="", max_length=MAX_REASON)
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> Self:
+        if (self.reply is None) == (not self.error):
+            raise ValueError("an answer is a reply or an error")
         return self
 
 

@@ -13,10 +13,10 @@ from fccl.aggregation.rules import aggregation
 from fccl.paths import ExchangePaths
 from fccl.testing.processes import exchange_spec
 from fccl.testing.toy import START, ToyLearner, federation, shard
+from fccl.testing.transport import keeping
 from fccl.transports.exchange.server import ExchangeTransport
 from fccl.transports.in_process import InProcessTransport
 from tests.examples import few
-from tests.transports.contract import keeping
 from tests.transports.exchange.test_server_contract import client_threads
 from tests.transports.obstacles import INSTEAD_OF_A_FOLDER, OBSTACLES, by_hash, names, put
 

@@ -10,13 +10,13 @@ from fccl.errors import FederationError, StorageError
 from fccl.messages import ClientFailure, ClientUpdate
 from fccl.storage.files import write_text
 from fccl.testing.toy import START, ToyLearner, adapter, federation, shard
+from fccl.testing.transport import task
 from fccl.transports.exchange import watch as watch_module
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.quarantine import Quarantine
 from fccl.transports.exchange.wire import TaskFile
 from fccl.transports.in_process import InProcessTransport
 from fccl.transports.protocol import Listener, RunIdentity
-from tests.transports.contract import task
 from tests.transports.exchange.test_server_contract import client_threads
 from tests.transports.exchange_tools import clients, finish, fit, slow, until
 
@@ -168,7 +168,7 @@ def test_a_restarted_client_does_not_repeat_what_it_has_committed(paths, transpo
             fit(exchange)
             exchange.finish("run", 1, adapter())
         again = ToyLearner()
-        exchange._rounds_of("run").take_back(1, 0)
+        exchange.rounds_of("run").take_back(1, 0)
         paths.phase(1).unlink()
         with clients(paths, {0: again}), clients(paths, {1: ToyLearner()}):
             fit(exchange)

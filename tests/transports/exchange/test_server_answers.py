@@ -6,10 +6,10 @@ import os
 import pytest
 
 from fccl.errors import AdapterError
-from fccl.messages import ClientUpdate
+from fccl.messages import ClientUpdate, OwnCorrection
 from fccl.testing.toy import ToyLearner, adapter, shard
+from fccl.testing.transport import task
 from fccl.transports.exchange.client import ExchangeClient
-from tests.transports.contract import task
 from tests.transports.exchange_tools import (
     answered,
     clients,
@@ -150,7 +150,7 @@ def answered_and_finished(paths, transport, spoil):
 )
 def test_a_control_variate_that_is_no_good_is_refused_with_the_update(paths, transport, spoil, reason):
     with transport(timeout_s=0.4) as exchange:
-        asked = dataclasses.replace(task(), corrections=lambda client_id: adapter())
+        asked = dataclasses.replace(task(), corrections=OwnCorrection(adapter()))
         opened = exchange.open(asked, (0, 1))
         for number in (0, 1):
             ExchangeClient(paths, number, ToyLearner(), shard).commit(

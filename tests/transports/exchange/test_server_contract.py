@@ -9,9 +9,10 @@ from fccl.keys import client_keys, create_keys, server_keys
 from fccl.paths import ExchangePaths, KeyPaths
 from fccl.testing.processes import client_processes, exchange_spec
 from fccl.testing.toy import adapter, shard
+from fccl.testing.toy_requests import toy_services
+from fccl.testing.transport import CLIENTS, TransportContract, toy_learner
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.server import ExchangeTransport
-from tests.transports.contract import CLIENTS, LearnerWithReference, TransportContract
 
 
 @contextmanager
@@ -46,19 +47,17 @@ class TestThreads(TransportContract):
         @contextmanager
         def made(broken=(), errors=None):
             paths = ExchangePaths(tmp_path / "exchange")
-            learners = {
-                number: LearnerWithReference(frozenset(broken), errors=errors or {}) for number in range(CLIENTS)
-            }
+            learners = {number: toy_learner(broken, errors) for number in range(CLIENTS)}
             own = server_keys(self.keys) if self.keys else None
             transport = ExchangeTransport(paths, exchange_spec(CLIENTS, watch=self.watch), tmp_path / "received", own)
-            with self.clients(paths.root, learners), transport:
+            with self.clients(paths.root, learners, toy_services(broken)), transport:
                 yield transport
                 transport.finish("run", 99, adapter())
 
         return made
 
-    def clients(self, root, learners):
-        return client_threads(root, learners, self.keys, watch=self.watch)
+    def clients(self, root, learners, services):
+        return client_threads(root, learners, self.keys, watch=self.watch, services=services)
 
 
 class TestPolling(TestThreads):
@@ -73,5 +72,5 @@ class TestSigned(TestThreads):
 
 
 class TestProcesses(TestThreads):
-    def clients(self, root, learners):
-        return client_processes(root, learners)
+    def clients(self, root, learners, services):
+        return client_processes(root, learners, services=services)

@@ -17,12 +17,12 @@ from fccl.keys import client_keys, create_keys, server_keys
 from fccl.messages import ClientFailure, ClientUpdate
 from fccl.paths import KeyPaths
 from fccl.testing.toy import ToyLearner, shard
+from fccl.testing.transport import task
 from fccl.transports.exchange.answers import AnswerReader
 from fccl.transports.exchange.begun import BegunReadings
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.wire import AdapterFile
 from fccl.transports.protocol import Listener
-from tests.transports.contract import task
 from tests.transports.exchange_tools import clients, finish, fit
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -99,17 +99,17 @@ def test_an_error_that_nobody_expected_is_the_answers_fault(paths, transport, mo
 
 
 def test_notes_of_other_rounds_and_damaged_ones_say_nothing(paths, tmp_path):
-    begun = BegunReadings(tmp_path, paths)
-    assert begun.unended(1, 0) == []
-    with pytest.raises(Killed), begun.reading(1, 0, (5, 6, 0)):
+    begun, flag = BegunReadings(tmp_path, paths), paths.flag(1, 0).name
+    assert begun.unended(flag) == []
+    with pytest.raises(Killed), begun.reading(flag, (5, 6, 0)):
         raise Killed
-    assert begun.unended(1, 0) == [(5, 6, 0)]
-    assert begun.unended(1, 1) == begun.unended(0, 0) == []
-    (tmp_path / paths.flag(1, 0).name).write_text("5 6 0\nx")
-    assert begun.unended(1, 0) == [(5, 6, 0)]
-    with begun.reading(1, 0, (7, 8, 0)):
+    assert begun.unended(flag) == [(5, 6, 0)]
+    assert begun.unended(paths.flag(1, 1).name) == begun.unended(paths.reply(1, 0, "evaluate", 0).name) == []
+    (tmp_path / flag).write_text("5 6 0\nx")
+    assert begun.unended(flag) == [(5, 6, 0)]
+    with begun.reading(flag, (7, 8, 0)):
         pass
-    assert begun.unended(1, 0) == []
+    assert begun.unended(flag) == []
 
 
 # --- memory
@@ -126,7 +126,7 @@ PROGRAM = """
     from fccl.transports.exchange.server import ExchangeTransport
     from fccl.testing.processes import exchange_spec
     from fccl.testing.toy import ToyLearner, adapter, shard
-    from tests.transports.contract import task
+    from fccl.testing.transport import task
     from tests.transports.exchange_tools import named, replace
     from tests.transports.exchange.test_server_deaths import BOMBS, reads_nothing
 
@@ -145,7 +145,7 @@ PROGRAM = """
             found = {answer.client_id: answer for answer in exchange.ask(task(), (0, 1))}
             assert isinstance(found[0], ClientUpdate), found[0]
             assert "is not a safetensors file" in found[1].reason, found[1]
-            exchange._rounds_of("run").take_back(0, 0)
+            exchange.rounds_of("run").take_back(0, 0)
         reads_nothing(paths, "global_adapter", bomb)
         reads_nothing(paths, "reference", bomb)
         for name in ("global_sft.safetensors", "client_1_va.safetensors", "old.pt"):

@@ -11,10 +11,10 @@ from fccl.keys import client_keys, create_keys, server_keys
 from fccl.messages import ClientFailure, ClientUpdate
 from fccl.paths import KeyPaths
 from fccl.testing.toy import ToyLearner, adapter, shard
+from fccl.testing.transport import task
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.memory import Memory
 from fccl.transports.protocol import Listener, RunIdentity
-from tests.transports.contract import task
 from tests.transports.exchange.test_server_contract import client_threads
 from tests.transports.exchange_tools import answered, edit, finish, fit, replace, until
 
@@ -230,7 +230,7 @@ def test_started_again_before_every_round_it_goes_on_and_never_back(paths, trans
         with transport(server_keys(keys)) as exchange:
             opened(exchange, number, created, run_id)
             found.append(answer(remembering(paths, keys, tmp_path)))
-            exchange._rounds_of(run_id).take_back(1, number)
+            exchange.rounds_of(run_id).take_back(1, number)
     assert found == answered
 
 

@@ -18,9 +18,9 @@ from fccl.paths import KeyPaths
 from fccl.records.run import ClientStatus
 from fccl.storage.reading import identity
 from fccl.testing.toy import START, ToyLearner, adapter, federation
+from fccl.testing.transport import task
 from fccl.transports.exchange import quarantine
 from fccl.transports.exchange.original import in_memory
-from tests.transports.contract import task
 from tests.transports.exchange_tools import clients, finish, fit, until
 from tests.transports.obstacles import OBSTACLES, put
 

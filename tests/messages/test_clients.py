@@ -31,7 +31,7 @@ def test_an_update_answers_its_own_task_and_no_other():
 )
 def test_what_is_to_end_the_process_and_what_is_no_client_s_fault_is_no_answer(error):
     with pytest.raises(type(error)):
-        attempt(ToyLearner(errors={1: error}), TASK, 1, shard, lambda status: None)
+        attempt(ToyLearner(errors={1: error}).fit, TASK, 1, shard, lambda status: None)
 
 
 @pytest.mark.parametrize(
@@ -42,14 +42,14 @@ def test_a_shard_that_cannot_be_loaded_is_the_client_s_answer_too(error):
     def load(client_id):
         raise error
 
-    answer = attempt(ToyLearner(), TASK, 1, load, lambda status: None)
+    answer = attempt(ToyLearner().fit, TASK, 1, load, lambda status: None)
     assert isinstance(answer, ClientFailure)
     assert str(error) in answer.reason
 
 
 @given(st.text())
 def test_a_reason_is_one_line_that_can_be_shown(text):
-    answer = attempt(ToyLearner(errors={1: LookupError(text)}), TASK, 1, shard, lambda status: None)
+    answer = attempt(ToyLearner(errors={1: LookupError(text)}).fit, TASK, 1, shard, lambda status: None)
     assert answer.reason.startswith("LookupError")
     assert answer.reason.isprintable()
     assert len(answer.reason) <= 500

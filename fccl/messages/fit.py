@@ -1,26 +1,59 @@
-"""Messages between server and clients: a task down, an update or a failure up; and who does the work in between."""
+"""Requests of kind `fit`: a round of local training, its terms as JSON, and the update that answers it."""
 
 from __future__ import annotations
 
-import os
-import socket
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import ClassVar, Literal, Protocol, Self
+
+from pydantic import Field
 
 from fccl import phases
 from fccl.adapters.adapter import Adapter, Form
 from fccl.adapters.ranks import WithFrozen, leading, of_rank, rank_of
 from fccl.adapters.source import AdapterSource
-from fccl.data.shards import ClientShard
-from fccl.errors import AdapterError, FcclError, OutputError, StorageError, UpdateRejected
-from fccl.plain_text import printable
+from fccl.errors import AdapterError, UpdateRejected
+from fccl.messages.requests import Terms, only, read_terms, require_reference, status_now
 from fccl.records.run import ClientState, ClientStatus, Contribution, TrainingReport
-from fccl.specs import ModelSpec, Phase, TrainSpec, named_seed
+from fccl.specs import ModelSpec, Phase, Round, RunId, TrainSpec, Value, named_seed
 
-StatusListener = Callable[[ClientStatus], None]
+
+class FitSettings(Value):
+    """The part of a `FitTask` that says how to train. A new setting of local training is a field here or below it."""
+
+    model: ModelSpec
+    train: TrainSpec
+    seed: int = Field(ge=0)
+
+
+class FitTerms(FitSettings):
+    """A `FitTask` but for its adapters."""
+
+    kind: Literal["fit"]
+    step: Literal[0]
+    run_id: RunId
+    round: Round
+    phase: Phase
+
+
+class Corrections(Protocol):
+    """What SCAFFOLD's clients add to their gradients: c - c_i, of the adapter's form."""
+
+    def of(self, client_id: int) -> Adapter:
+        """The correction of one client."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class OwnCorrection:
+    """The correction of the one client that a task was sent to."""
+
+    adapter: Adapter
+
+    def of(self, client_id: int) -> Adapter:
+        """The correction, whatever number that client has."""
+        return self.adapter
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +68,11 @@ class FitTask:
     >>> task = FitTask("run", 0, "sft", adapter(1.0, 2.0, 3.0), None, MODEL, TRAIN, seed=7)
     >>> task.adapter.tensors["w"].tolist(), task.client_seed(0) != task.client_seed(1)
     ([1.0, 2.0, 3.0], True)
+
+    A transport sends `terms()`, which is JSON, and the adapters, and reads the task again at the client:
+
+    >>> FitTask.from_terms(task.terms(), task.adapters()).terms() == task.terms()
+    True
     """
 
     run_id: str
@@ -45,16 +83,54 @@ class FitTask:
     model: ModelSpec
     train: TrainSpec
     seed: int
-    corrections: Callable[[int], Adapter] | None = (
-        None  # c - c_i of a client (`fccl.aggregation.scaffold`), of the adapter's form
-    )
+    corrections: Corrections | None = None
+    kind: ClassVar[str] = "fit"
+    step: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
-        needs = phases.of(self.phase).takes_reference
-        if needs != (self.reference is not None):
-            raise ValueError(f"a {self.phase} task {'needs' if needs else 'has no'} reference adapter")
+        require_reference(self.phase, self.reference)
         if self.reference is not None:
             of_rank(self.adapter.form, rank_of(self.reference.form)).require(self.reference.form)
+
+    @property
+    def answered_by(self) -> type[ClientUpdate]:
+        """The type of an answer that is no failure."""
+        return ClientUpdate
+
+    def terms(self) -> Terms:
+        """The task as JSON, but for its adapters. A field that has its default is left out."""
+        said = FitTerms(
+            kind="fit",
+            step=0,
+            run_id=self.run_id,
+            round=self.round,
+            phase=self.phase,
+            model=self.model,
+            train=self.train,
+            seed=self.seed,
+        )
+        return said.model_dump(mode="json", exclude_defaults=True)
+
+    def adapters(self) -> Mapping[str, Adapter]:
+        """The adapters that every client gets: `adapter`, and in VA rounds `reference`."""
+        return {"adapter": self.adapter} | ({} if self.reference is None else {"reference": self.reference})
+
+    @classmethod
+    def from_terms(cls, terms: Terms, adapters: Mapping[str, Adapter]) -> Self:
+        """One client's task again, from its terms and its adapters; `correction` among them makes it one of SCAFFOLD.
+
+        Raises `UpdateRejected` unless they are just those of a task.
+        """
+        said = read_terms(terms, FitTerms, "the task")
+        wanted = {"adapter"} | ({"reference"} if phases.of(said.phase).takes_reference else set())
+        only(adapters, wanted | ({"correction"} & set(adapters)), "the task")
+        told = OwnCorrection(adapters["correction"]) if "correction" in adapters else None
+        reference = adapters.get("reference")
+        try:
+            settings = said.model, said.train, said.seed
+            return cls(said.run_id, said.round, said.phase, adapters["adapter"], reference, *settings, told)
+        except AdapterError as error:
+            raise UpdateRejected(f"the task's reference does not fit its adapter: {error}") from error
 
     @cached_property
     def trained(self) -> Adapter:
@@ -84,16 +160,7 @@ class FitTask:
 
     def status(self, client_id: int, state: ClientState) -> ClientStatus:
         """A heartbeat of one client of this process in this round, now."""
-        return ClientStatus(
-            client_id=client_id,
-            state=state,
-            run_id=self.run_id,
-            round=self.round,
-            phase=self.phase,
-            pid=os.getpid(),
-            host=socket.gethostname(),
-            time=time.time(),
-        )
+        return status_now(self, client_id, state)
 
     def client_seed(self, client_id: int) -> int:
         """The seed of one client's draws in this round."""
@@ -153,49 +220,3 @@ class ClientUpdate:
         Loads the update only where that was not measured before.
         """
         return self.adapter.load().distance(before) if self.change_norm is None else self.change_norm
-
-
-@dataclass(frozen=True)
-class ClientFailure:
-    """A client that has no usable update this round, and why."""
-
-    client_id: int
-    reason: str
-
-
-Answer = ClientUpdate | ClientFailure
-
-
-class Learner(Protocol):
-    """Turns a task and a shard into an update. Raises `FcclError` when it cannot."""
-
-    def fit(self, task: FitTask, shard: ClientShard, on_status: StatusListener) -> ClientUpdate:
-        """Train on one shard from `task.adapter`; call `on_status` now and then with a heartbeat."""
-        ...
-
-
-def attempt(
-    learner: Learner, task: FitTask, client_id: int, load_shard: Callable[[int], ClientShard], on_status: StatusListener
-) -> Answer:
-    """One client's update, or its failure: whatever goes wrong in its shard or its training is its answer, not the end
-    of the process.
-
-    Raises `StorageError` and `OutputError`: the disk, and who reads what is printed, are nobody's answer. What a user
-    or the system sends to end the process ends it.
-    """
-    try:
-        return learner.fit(task, load_shard(client_id), on_status)
-    except (StorageError, OutputError):
-        raise
-    except Exception as error:  # of data, of a model, of the libraries: no list of classes would be complete
-        return ClientFailure(client_id, _reason(error))
-
-
-def _reason(error: Exception) -> str:
-    """One line that can be shown.
-
-    An error that is not ours comes with its class, for its text alone may say nothing ('1', 'lm_head').
-    """
-    text = str(error).strip()
-    said = text if isinstance(error, FcclError) and text else f"{type(error).__name__}: {text}".removesuffix(": ")
-    return printable(said.splitlines()[0])

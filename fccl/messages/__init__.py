@@ -1,0 +1,44 @@
+"""Messages between a server and its clients: requests down, answers up, and the work in between."""
+
+from fccl.messages.clients import Learner, LoadShard, Service, StatusListener, Worker, attempt
+from fccl.messages.evaluate import ClientEvaluation, EvaluateTask
+from fccl.messages.fit import ClientUpdate, Corrections, FitSettings, FitTask, OwnCorrection
+from fccl.messages.requests import (
+    ClientFailure,
+    Given,
+    Reply,
+    ReplyType,
+    Request,
+    ServedRequest,
+    Terms,
+    read_terms,
+    status_now,
+)
+
+Answer = ClientUpdate | ClientFailure
+
+__all__ = [
+    "Answer",
+    "ClientEvaluation",
+    "ClientFailure",
+    "ClientUpdate",
+    "Corrections",
+    "EvaluateTask",
+    "FitSettings",
+    "FitTask",
+    "Given",
+    "Learner",
+    "LoadShard",
+    "OwnCorrection",
+    "Reply",
+    "ReplyType",
+    "Request",
+    "ServedRequest",
+    "Service",
+    "StatusListener",
+    "Terms",
+    "Worker",
+    "attempt",
+    "read_terms",
+    "status_now",
+]

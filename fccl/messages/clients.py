@@ -1,0 +1,96 @@
+"""Clients at work: a learner answers `fit`, a service any other kind, and a worker puts them together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from fccl.data.shards import ClientShard
+from fccl.errors import FcclError, OutputError, StorageError, UpdateRejected
+from fccl.messages.fit import ClientUpdate, FitTask
+from fccl.messages.requests import ClientFailure, Given, Reply, Request, ServedRequest
+from fccl.plain_text import printable
+from fccl.records.run import ClientStatus
+
+StatusListener = Callable[[ClientStatus], None]
+LoadShard = Callable[[int], ClientShard]
+Asked = TypeVar("Asked")
+
+
+class Learner(Protocol):
+    """Turns a task and a shard into an update. Raises `FcclError` when it cannot."""
+
+    def fit(self, task: FitTask, shard: ClientShard, on_status: StatusListener) -> ClientUpdate:
+        """Train on one shard from `task.adapter`; call `on_status` now and then with a heartbeat."""
+        ...
+
+
+class Service(Protocol):
+    """Answers requests of one class at a client: `evaluate`, or a step of an own kind."""
+
+    @property
+    def asked(self) -> type[ServedRequest[Any]]:
+        """The class of its requests: says kind and step, and reads them from their terms."""
+        ...
+
+    def answer(self, request: Any, shard: ClientShard, on_status: StatusListener) -> Reply:
+        """One client's reply. Raises `FcclError` when it has none."""
+        ...
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Does clients' work in this process: a learner, services for other kinds than `fit`, and the clients' shards."""
+
+    learner: Learner
+    load_shard: LoadShard
+    services: Sequence[Service] = ()
+
+    def answer(self, request: Request[Given], client_id: int, on_status: StatusListener) -> Given | ClientFailure:
+        """One client's answer; whatever goes wrong in its work is its failure, with the reason. Raises as `attempt`."""
+        try:
+            work: Callable[[Any, ClientShard, StatusListener], Any] = (
+                self.learner.fit if isinstance(request, FitTask) else self.service(request.kind, request.step).answer
+            )
+        except UpdateRejected as error:
+            return ClientFailure(client_id, str(error))
+        answer: Given | ClientFailure = attempt(work, request, client_id, self.load_shard, on_status)
+        return answer
+
+    def service(self, kind: str, step: int) -> Service:
+        """The service for these requests. Raises `UpdateRejected` when there is none."""
+        for service in self.services:
+            if (service.asked.kind, service.asked.step) == (kind, step):
+                return service
+        raise UpdateRejected(f"this client has no answer to requests of kind {printable(kind)!r}, step {step}")
+
+
+def attempt(
+    work: Callable[[Asked, ClientShard, StatusListener], Given],
+    request: Asked,
+    client_id: int,
+    load_shard: LoadShard,
+    on_status: StatusListener,
+) -> Given | ClientFailure:
+    """One client's answer, or its failure: an error of its shard or its work does not end the process.
+
+    Raises `StorageError` and `OutputError`: the disk, and the reader of what is printed, are not the client's doing.
+    What a user or the system sends to end the process ends it.
+    """
+    try:
+        return work(request, load_shard(client_id), on_status)
+    except (StorageError, OutputError):
+        raise
+    except Exception as error:  # of data, of a model, of the libraries: no list of classes would be complete
+        return ClientFailure(client_id, _reason(error))
+
+
+def _reason(error: Exception) -> str:
+    """One line that can be shown.
+
+    An error that is not ours comes with its class, for its text alone may say nothing ('1', 'lm_head').
+    """
+    text = str(error).strip()
+    said = text if isinstance(error, FcclError) and text else f"{type(error).__name__}: {text}".removesuffix(": ")
+    return printable(said.splitlines()[0])

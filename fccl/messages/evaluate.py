@@ -1,0 +1,100 @@
+"""Requests of kind `evaluate`: the loss of an adapter on every client's own shard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field
+
+from fccl import phases
+from fccl.adapters.adapter import Adapter
+from fccl.messages.requests import Reply, Terms, only, read_terms, require_reference, status_now
+from fccl.records.run import ClientState, ClientStatus
+from fccl.specs import Loss, ModelSpec, Phase, Round, RunId, Samples, Threads, Value
+
+
+class ClientEvaluation(Reply):
+    """One client's loss: nats per response token (SFT), or DPO loss in nats per pair (VA)."""
+
+    loss: Loss
+    units: Samples  # response tokens or pairs: the loss is the mean over so many
+    examples: Samples
+
+
+class EvaluateTerms(Value):
+    """An `EvaluateTask` but for its adapters."""
+
+    kind: Literal["evaluate"]
+    step: Literal[0]
+    run_id: RunId
+    round: Round
+    phase: Phase
+    model: ModelSpec
+    batch_size: int = Field(ge=1)
+    dpo_beta: float = Field(gt=0)
+    threads: Threads = 0
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluateTask:
+    """Asks for the loss of `adapter` on each client's shard of the phase; in VA rounds against `reference`.
+
+    losses = {answer.client_id: answer for answer in transport.ask(task, [0, 1, 2])}
+    """
+
+    run_id: str
+    round: int
+    phase: Phase
+    adapter: Adapter
+    reference: Adapter | None
+    model: ModelSpec
+    batch_size: int  # sequences in a forward pass
+    dpo_beta: float = 0.1
+    threads: int = 0  # 0: as many as torch takes
+    kind: ClassVar[str] = "evaluate"
+    step: ClassVar[int] = 0
+    answered_by: ClassVar[type[ClientEvaluation]] = ClientEvaluation
+
+    def __post_init__(self) -> None:
+        require_reference(self.phase, self.reference)
+
+    def terms(self) -> Terms:
+        """The task as JSON, but for its adapters."""
+        return EvaluateTerms(
+            kind="evaluate",
+            step=0,
+            run_id=self.run_id,
+            round=self.round,
+            phase=self.phase,
+            model=self.model,
+            batch_size=self.batch_size,
+            dpo_beta=self.dpo_beta,
+            threads=self.threads,
+        ).model_dump(mode="json", exclude_defaults=True)
+
+    def adapters(self) -> Mapping[str, Adapter]:
+        """`adapter`, and in VA rounds `reference`."""
+        return {"adapter": self.adapter} | ({} if self.reference is None else {"reference": self.reference})
+
+    @classmethod
+    def from_terms(cls, terms: Terms, adapters: Mapping[str, Adapter]) -> Self:
+        """The task again. Raises `UpdateRejected` unless terms and adapters are just those of one."""
+        said = read_terms(terms, EvaluateTerms, "the evaluate request")
+        only(adapters, {"adapter"} | ({"reference"} if phases.of(said.phase).takes_reference else set()), "the request")
+        return cls(
+            said.run_id,
+            said.round,
+            said.phase,
+            adapters["adapter"],
+            adapters.get("reference"),
+            said.model,
+            said.batch_size,
+            said.dpo_beta,
+            said.threads,
+        )
+
+    def status(self, client_id: int, state: ClientState) -> ClientStatus:
+        """A heartbeat of one client of this process, at work on this, now."""
+        return status_now(self, client_id, state)

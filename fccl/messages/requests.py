@@ -1,0 +1,122 @@
+"""Requests of every kind: their common part, and their one form as JSON.
+
+A request has a kind and a step of it. `fit` and `evaluate` have one step; a kind of several, such as a secure sum,
+asks with one request class for each. Every class names the type of its answers, so that `Transport.ask` is typed:
+`FitTask` is answered by `ClientUpdate`, `EvaluateTask` by `ClientEvaluation`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, Self, TypeVar
+
+from pydantic import JsonValue
+
+from fccl import phases
+from fccl.adapters.adapter import Adapter
+from fccl.errors import UpdateRejected
+from fccl.records.run import ClientState, ClientStatus
+from fccl.specs import ClientId, Phase, Value
+from fccl.storage.reading import parse
+
+Terms = dict[str, JsonValue]  # all that a request or a reply says beside its adapters; JSON
+Answered_co = TypeVar("Answered_co", covariant=True)
+Given = TypeVar("Given")  # an answer that is no failure
+Said = TypeVar("Said", bound=Value)
+
+
+@dataclass(frozen=True)
+class ClientFailure:
+    """A client that has no usable answer, and why."""
+
+    client_id: int
+    reason: str
+
+
+class Reply(Value):
+    """An answer that is a few figures: all of it travels as JSON. Answers to other kinds than `fit` derive from it."""
+
+    client_id: ClientId
+
+
+ReplyType = TypeVar("ReplyType", bound=Reply)
+Reply_co = TypeVar("Reply_co", bound=Reply, covariant=True)
+
+
+class Request(Protocol[Answered_co]):
+    """One question to clients, the same for all of them. `Answered_co` is the type of an answer that is no failure."""
+
+    kind: ClassVar[str]  # a word of small letters
+    step: ClassVar[int]  # 0 for the first
+
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def round(self) -> int: ...
+
+    @property
+    def phase(self) -> Phase: ...
+
+    @property
+    def answered_by(self) -> type[Answered_co]:
+        """The type of an answer."""
+        ...
+
+    def terms(self) -> Terms:
+        """The request as JSON, but for its adapters."""
+        ...
+
+    def adapters(self) -> Mapping[str, Adapter]:
+        """The adapters that it speaks of, by the name under which `from_terms` takes them."""
+        ...
+
+    @classmethod
+    def from_terms(cls, terms: Terms, adapters: Mapping[str, Adapter]) -> Self:
+        """The request again. Raises `UpdateRejected` when anything is missing, malformed or too much."""
+        ...
+
+
+class ServedRequest(Request[Reply_co], Protocol[Reply_co]):
+    """A request whose answers are `Reply`s: any transport carries it, whatever its kind."""
+
+
+def read_terms(terms: Terms, said: type[Said], what: str) -> Said:
+    """Terms as a value, read as strictly as a file. Raises `UpdateRejected` with the first problems."""
+    try:
+        content = json.dumps(terms, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise UpdateRejected(f"{what} is not JSON: {error}") from error
+    return parse(content, said, what)
+
+
+def only(adapters: Mapping[str, Adapter], names: set[str], what: str) -> None:
+    """Raises `UpdateRejected` unless the adapters have just these names."""
+    if set(adapters) != names:
+        raise UpdateRejected(f"{what} comes with adapters {sorted(adapters)}, not {sorted(names)}")
+
+
+def require_reference(phase: Phase, reference: Adapter | None) -> None:
+    """Raises `ValueError` unless a reference adapter is there exactly in the phase that takes one."""
+    needs = phases.of(phase).takes_reference
+    if needs != (reference is not None):
+        raise ValueError(f"a {phase} task {'needs' if needs else 'has no'} reference adapter")
+
+
+def status_now(request: Request[Any], client_id: int, state: ClientState) -> ClientStatus:
+    """A heartbeat of one client of this process, at work on this request, now."""
+    return ClientStatus(
+        client_id=client_id,
+        state=state,
+        run_id=request.run_id,
+        round=request.round,
+        phase=request.phase,
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        time=time.time(),
+    )

@@ -1,0 +1,103 @@
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fccl.errors import UpdateRejected
+from fccl.messages import EvaluateTask, FitTask, OwnCorrection
+from fccl.testing.toy import MODEL, TRAIN, adapter
+
+SFT = FitTask("run", 2, "sft", adapter(1.0, 2.0, 3.0), None, MODEL, TRAIN, 11)
+VA = FitTask("run", 3, "va", adapter(1.0, 2.0, 3.0), adapter(4.0, 5.0, 6.0), MODEL, TRAIN, 11)
+EVALUATE = EvaluateTask("run", 3, "va", adapter(1.0, 2.0, 3.0), adapter(4.0, 5.0, 6.0), MODEL, 4, 0.5, 2)
+REQUESTS = [SFT, VA, EVALUATE]
+
+
+def again(request, **changes):
+    """As it arrives: JSON, and the adapters."""
+    return type(request).from_terms(json.loads(json.dumps(request.terms())) | changes, request.adapters())
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_terms_and_adapters_are_the_whole_request(request_):
+    found = again(request_)
+    for field in dataclasses.fields(request_):
+        assert getattr(found, field.name) == getattr(request_, field.name), field.name
+    assert (found.kind, found.step) == (request_.kind, request_.step)
+
+
+def test_terms_name_every_field_but_the_adapters():
+    """A field that is added to a task and forgotten in its terms would be lost on the way."""
+    for kind in (FitTask, EvaluateTask):
+        fields = {field.name for field in dataclasses.fields(kind)} - {"adapter", "reference", "corrections"}
+        one = VA if kind is FitTask else EVALUATE
+        assert set(one.terms()) == fields | {"kind", "step"}
+
+
+def test_a_correction_is_that_of_the_client_that_the_task_was_sent_to():
+    asked = dataclasses.replace(SFT, corrections=OwnCorrection(adapter(7.0, 8.0, 9.0)))
+    assert asked.terms() == SFT.terms()
+    found = FitTask.from_terms(asked.terms(), {**asked.adapters(), "correction": asked.corrections.of(2)})
+    assert found.corrections.of(2).sha256 == adapter(7.0, 8.0, 9.0).sha256
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "other"},
+        {"kind": None},
+        {"step": 1},
+        {"round": "2"},
+        {"round": -1},
+        {"run_id": ""},
+        {"phase": "done"},
+        {"model": {}},
+        {"threads": True},
+        {"more": 1},
+        {"model": float("nan")},
+    ],
+)
+def test_terms_are_read_strictly(request_, changes):
+    with pytest.raises(UpdateRejected) as error:
+        type(request_).from_terms(request_.terms() | changes, request_.adapters())
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_a_missing_term_is_refused(request_):
+    for name in ("kind", "step", "run_id", "round", "phase", "model"):
+        terms = {key: value for key, value in request_.terms().items() if key != name}
+        with pytest.raises(UpdateRejected, match=name):
+            type(request_).from_terms(terms, request_.adapters())
+
+
+def test_adapters_are_just_those_of_the_phase():
+    for kind, terms, adapters in (
+        (FitTask, SFT.terms(), VA.adapters()),
+        (FitTask, VA.terms(), SFT.adapters()),
+        (FitTask, SFT.terms(), {}),
+        (FitTask, SFT.terms(), {**SFT.adapters(), "other": adapter()}),
+        (EvaluateTask, EVALUATE.terms(), SFT.adapters()),
+        (EvaluateTask, EVALUATE.terms(), {**EVALUATE.adapters(), "correction": adapter()}),
+    ):
+        with pytest.raises(UpdateRejected, match="comes with adapters"):
+            kind.from_terms(terms, adapters)
+
+
+def test_a_reference_of_another_form_is_refused():
+    adapters = {"adapter": adapter(1.0), "reference": adapter(1.0, 2.0)}
+    with pytest.raises(UpdateRejected, match="reference"):
+        FitTask.from_terms(VA.terms(), adapters)
+
+
+@given(
+    st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.dictionaries(st.text(), inner))
+)
+def test_whatever_is_said_a_request_is_read_or_refused(said):
+    terms = said if isinstance(said, dict) else {"said": said}
+    for request in REQUESTS:
+        with pytest.raises(UpdateRejected):
+            type(request).from_terms(terms, request.adapters())
