@@ -27,6 +27,9 @@ KINDS = {
     "reference": "reference policy",
     "correction": "correction (SCAFFOLD)",
     "control": "control variate (SCAFFOLD)",
+    "request": "request",
+    "adapter": "adapter of a request",
+    "reply": "reply",
     "status": "heartbeat",
 }
 SERVER, CLIENT = ("global_adapter", "task", "phase"), ("update", "contribution", "flag")  # each in the order of writing
