@@ -57,7 +57,7 @@ def by_ours(curvatures, centres, weights, selections):
     for chosen in selections:
         correction, shares, moved, sent = corrections(controls, adapter(x).form), weights(chosen), [], {}
         for i, share in zip(chosen, shares, strict=True):
-            y, control = local(x, curvatures[i], centres[i], vector(correction(i)))
+            y, control = local(x, curvatures[i], centres[i], vector(correction.of(i)))
             moved.append(share * (y - x))
             sent[i] = ClientControl(share, adapter(control))
         x, controls = x + np.sum(moved, axis=0), controls_after(controls, sent, len(curvatures))

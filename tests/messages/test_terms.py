@@ -93,11 +93,11 @@ def test_a_reference_of_another_form_is_refused():
         FitTask.from_terms(VA.terms(), adapters)
 
 
-@given(
-    st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.dictionaries(st.text(), inner))
-)
+SAID = st.none() | st.booleans() | st.floats() | st.text(max_size=5)
+
+
+@given(st.dictionaries(st.sampled_from(["kind", "step", "run_id", "round", "phase", "model", "train", "x"]), SAID))
 def test_whatever_is_said_a_request_is_read_or_refused(said):
-    terms = said if isinstance(said, dict) else {"said": said}
     for request in REQUESTS:
         with pytest.raises(UpdateRejected):
-            type(request).from_terms(terms, request.adapters())
+            type(request).from_terms(said, request.adapters())
