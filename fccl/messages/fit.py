@@ -38,7 +38,7 @@ class FitTerms(FitSettings):
 
 
 class Corrections(Protocol):
-    """What SCAFFOLD's clients add to their gradients: c - c_i, of the adapter's form."""
+    """The corrections that SCAFFOLD's clients add to their gradients: c - c_i, of the adapter's form."""
 
     def of(self, client_id: int) -> Adapter:
         """The correction of one client."""

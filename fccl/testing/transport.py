@@ -202,7 +202,7 @@ def _unheard(status: ClientStatus) -> None:
 
 
 class TransportContract:
-    """What every transport must do. Subclasses give the fixture `make`."""
+    """The duties of every transport. Subclasses give the fixture `make`."""
 
     @pytest.fixture
     def make(self) -> MakeTransport:

@@ -38,7 +38,7 @@ class Waiting:
         self.cause, self.reason = cause, reason
 
     def failure(self, client_id: int) -> ClientFailure:
-        """What is said of the client in the end."""
+        """The failure that stands in the place of its answer."""
         return ClientFailure(client_id, self.reason)
 
 

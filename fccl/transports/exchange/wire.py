@@ -82,7 +82,7 @@ class _Signed(Value):
 
     @property
     def content_sha256(self) -> str:
-        """What names the file, signed or not."""
+        """The SHA-256 of its signed content: the same with and without a signature."""
         return hashlib.sha256(self.signed_content()).hexdigest()
 
     def signed(self: Message, keys: Keys | None) -> Message:
@@ -111,7 +111,7 @@ class FitWork(FitSettings):
         return cls.model_validate({name: terms[name] for name in FitSettings.model_fields} | files)
 
     def settings(self) -> Terms:
-        """What of it stands in the task's terms."""
+        """The part of the work that stands in the task's terms."""
         return self.model_dump(mode="json", include=set(FitSettings.model_fields), exclude_defaults=True)
 
     @model_validator(mode="after")
