@@ -11,7 +11,6 @@ from fccl.errors import SettingsError
 EXTRAS: Mapping[str, Mapping[str, str]] = {
     "dashboard": {
         "altair": "altair",
-        "jinja2": "jinja2",
         "streamlit": "streamlit",
     },
     "testing": {"hypothesis": "hypothesis", "pytest": "pytest"},
@@ -19,7 +18,7 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
     "mlflow": {"mlflow": "mlflow-skinny", "sqlalchemy": "sqlalchemy", "alembic": "alembic"},
     "wandb": {"wandb": "wandb"},
 }
-REPORT = ("altair", "jinja2")  # modules of the extra `dashboard` that a page of a report needs
+REPORT = ("altair",)  # modules of the extra `dashboard` that a page of a report needs
 
 
 def install_hint(extra: str) -> str:

@@ -35,9 +35,9 @@ for command in (["dashboard"], ["report"], ["compare"], *trackers):
 SAID = """\
 error: the dashboard needs altair and streamlit, which are not installed
   hint: pip install "fccl[dashboard]"
-error: the report needs altair and jinja2, which are not installed
+error: the report needs altair, which is not installed
   hint: pip install "fccl[dashboard]"
-error: a comparison's page needs altair and jinja2, which are not installed
+error: a comparison's page needs altair, which is not installed
   hint: pip install "fccl[dashboard]"
 error: TRACK=tensorboard needs tensorboard, which is not installed
   hint: pip install "fccl[tensorboard]"
@@ -66,6 +66,6 @@ def test_without_any_extra_all_else_is_there_and_one_line_names_the_extra_that_a
 def test_of_an_extra_the_modules_that_are_named_are_looked_for(monkeypatch):
     monkeypatch.setitem(sys.modules, "streamlit", None)
     assert missing_packages("dashboard") == ["streamlit"]
-    require_extra("dashboard", "the report", ("jinja2",))
+    require_extra("dashboard", "the report", ("altair",))
     with pytest.raises(SettingsError, match="the page needs streamlit, which is not installed"):
         require_extra("dashboard", "the page")

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -239,32 +238,3 @@ def test_a_full_disk_ends_with_one_line_and_a_resumable_run(tmp_path):
         assert (disk / "logs" / "global_final.safetensors").read_bytes() == final_bytes(tmp_path)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
-
-
-def test_the_wheel_holds_only_the_package_and_works(tmp_path):
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)],
-        check=True,
-    )
-    wheel = next(tmp_path.glob("*.whl"))
-    names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names} == {
-        "fccl",
-        next(name for name in names if "dist-info" in name).split("/")[0],
-    }
-    assert {"fccl/assets/micro/model.safetensors", "fccl/assets/compose.yml"} <= set(names)
-    assert "fccl/data/builtin/world.toml" in names
-    target = tmp_path / "site"
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel)],
-        check=True,
-    )
-    code = f"""
-import sys
-sys.path.insert(0, {str(target)!r})
-import fccl
-from fccl.apps.main import main
-sys.exit(main(["prepare"]) if fccl.__file__.startswith({str(target)!r}) else "another fccl was imported")
-"""
-    subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, check=True, capture_output=True)
-    assert (tmp_path / "data" / "manifest.json").is_file()

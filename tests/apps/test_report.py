@@ -383,7 +383,7 @@ def test_what_cannot_be_is_one_line_with_the_way_out(tmp_path, monkeypatch, caps
 
 
 def test_without_its_libraries_it_says_what_installs_them(logs, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.setitem(sys.modules, "altair", None)
     logs.begin()
     assert main(["report", "--log-dir", str(logs.root)]) == 2
     assert capsys.readouterr().err.splitlines()[1] == '  hint: pip install "fccl[dashboard]"'
