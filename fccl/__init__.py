@@ -45,7 +45,7 @@ __all__ = [
     "prepare",
     "read_run",
 ]
-_HOMES = {
+HOMES = {
     "Adapter": "fccl.adapters.adapter",
     "Client": "fccl.library.client",
     "ClientUpdate": "fccl.messages",
@@ -66,11 +66,11 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """A name of `__all__`, loaded from its module at its first use (PEP 562)."""
-    if name not in _HOMES:
+    if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    globals()[name] = value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value = getattr(import_module(HOMES[name]), name)
     return value
 
 

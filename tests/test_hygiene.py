@@ -1,5 +1,5 @@
 """Rules of every file: no test reaches into a private member of a module that it does not test; no file is longer than
-400 lines.
+400 lines, no function of the package longer than 40.
 """
 
 from __future__ import annotations
@@ -81,6 +81,15 @@ def strangers(test: Path) -> list[str]:
     return [f"{name_of(test)}:{line} {name}" for line, name in reached(ast.parse(test.read_text())) if name in ours]
 
 
+def too_long(path: Path, most: int) -> Iterator[str]:
+    """The functions of a file that have more lines than that."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if lines > most:
+                yield f"{name_of(path)}:{node.lineno} {node.name} {lines}"
+
+
 def test_no_test_reaches_into_a_private_member_of_a_module_that_it_does_not_test() -> None:
     found = [line for test in TESTS for line in strangers(test)]
     assert not found, "\n".join(found)
@@ -89,4 +98,9 @@ def test_no_test_reaches_into_a_private_member_of_a_module_that_it_does_not_test
 def test_no_file_is_longer_than_400_lines() -> None:
     lengths = {name_of(path): len(path.read_text().splitlines()) for path in FILES}
     found = [f"{name} {lines}" for name, lines in lengths.items() if lines > 400]
+    assert not found, "\n".join(found)
+
+
+def test_no_function_is_longer_than_40_lines() -> None:
+    found = [line for path in MODULES for line in too_long(path, 40)]
     assert not found, "\n".join(found)

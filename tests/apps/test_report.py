@@ -147,7 +147,7 @@ def test_it_says_what_the_records_say(whole):
     assert clients[2][0] == "1 spoilt on purpose"
     assert clients[2][2:6] == [str(held["sft"][1]), str(held["va"][1]), "3", "1"]
     assert [row[0] for row in table(page, "Events")] == ["event", "started", "finished"]
-    assert ["SFT_LR", "0.02by default 0.004"] in table(page, "Training")
+    assert ["SFT_LR", "0.02 by default 0.004"] in table(page, "Training")
     assert table(page, "Measures")[0][1:] == ["base", "SFT", "FedVA"]
     assert "ab" * 32 not in page.top.text
     assert "ef" * 32 in section(page, "provenance").text

@@ -21,6 +21,11 @@ from fccl.view.values import ExchangeView, Glance, RunView
 from fccl.words import plain
 
 INFLUENCE = ("samples", "weight", "gain, points")
+CLIENT_HEAD = (
+    *("client", "state", "instructions", "pairs", "rounds", "excluded"),
+    *INFLUENCE,
+    *("loss, SFT", "loss, DPO", "tokens/s"),
+)
 MOST_CLIENTS = 12  # columns of the table of weights
 MOST_LINES = 200  # of exclusions, of clients
 TONES = {"finished": "good", "failed": "bad", "interrupted": "bad", "silent": "bad"}
@@ -220,24 +225,12 @@ def clients_table(view: RunView, found: Glance) -> Table | None:
         turns = (str(counted[client]), str(left_out[client]))
         speed = f"{speeds[client]:,.0f}" if client in speeds else DASH
         rows.append((name, standing.get(client, DASH), *samples, *turns, *_influence(shares.get(client)), *last, speed))
-    head = (
-        "client",
-        "state",
-        "instructions",
-        "pairs",
-        "rounds",
-        "excluded",
-        *INFLUENCE,
-        "loss, SFT",
-        "loss, DPO",
-        "tokens/s",
-    )
     note = (
         "Samples and weight: mean share over the rounds in which the client counted. Gain: weight minus samples. "
         "Loss: the last that it reported. "
     )
     note += thinned_note(len(rows), len(clients), "clients", "client_metrics.jsonl")
-    return Table("Who took part, and with what weight", head, tuple(rows), note.strip(), words=frozenset({1}))
+    return Table("Who took part, and with what weight", CLIENT_HEAD, tuple(rows), note.strip(), words=frozenset({1}))
 
 
 def _influence(shares: tuple[float, float] | None) -> tuple[str, str, str]:
