@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 export OMP_WAIT_POLICY ?= PASSIVE# waiting threads sleep: other processes may need the core
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-exchange bench-view settings-page lock clean
+.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-exchange bench-view mutants settings-page lock clean
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -51,6 +51,9 @@ bench-exchange: $(VENV)/.ready-dev ## milliseconds a round over the exchange dir
 bench-view: $(VENV)/.ready-dev ## the dashboard with 200 clients and 500 rounds: reading, first paint, one round more
 	$(RUN) benchmarks/bench_view.py
 	$(RUN) benchmarks/bench_dashboard.py
+
+mutants: $(VENV)/.ready-dev ## the share of one-line mutations of the arithmetic that the tests catch; MUTANTS=100
+	$(RUN) benchmarks/mutants.py --count $(or $(MUTANTS),100)
 
 settings-page: $(VENV)/.ready ## docs/settings.md, from the settings
 	$(RUN) scripts/settings_page.py
