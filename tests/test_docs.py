@@ -128,3 +128,14 @@ def test_no_docstring_of_the_package_begins_with_a_question():
                 if re.match(r"(What|Who|Whoever|How)\b", said):
                     asking.append(f"{path.relative_to(ROOT)}: {said.splitlines()[0]}")
     assert asking == []
+
+
+def test_prose_of_the_docs_is_no_wider_than_the_code():
+    """Tables, code and addresses may be."""
+    wide = []
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        if page.name in ("log.md", "protocol.md"):
+            continue
+        prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+        wide += [f"{page.name}: {line[:60]}" for line in prose.splitlines() if len(line) > 120 and "|" not in line[:3]]
+    assert wide == []
