@@ -15,7 +15,7 @@ from fccl.evaluation.bootstrap import Bootstrap, Floats
 from fccl.evaluation.comparison import difference, perplexity_ratio
 from fccl.evaluation.preference import preference
 from fccl.evaluation.suite import Evaluated
-from fccl.records.evaluation import ClientEvaluation, ClientMix, Difference, Estimate
+from fccl.records.evaluation import ClientMix, Difference, Estimate, UpdateEvaluation
 from fccl.specs import Phase
 
 Shares = Mapping[str, float]  # topic -> its share, or count, in a client's SFT data
@@ -32,9 +32,9 @@ def topic_weights(topics: Sequence[str], shares: Shares) -> Floats:
 
 def evaluate_client(
     client_id: int, phase: Phase, own: Evaluated, everyone: Evaluated, shares: Shares, boot: Bootstrap
-) -> ClientEvaluation:
+) -> UpdateEvaluation:
     """A client's own last update, and on its mix of topics the global model (`everyone`) beside it."""
-    return ClientEvaluation(
+    return UpdateEvaluation(
         client_id=client_id,
         phase=phase,
         perplexity=boot.perplexity(own.sft.nll, own.sft.tokens),

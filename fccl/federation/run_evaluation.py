@@ -20,7 +20,7 @@ from fccl.evaluation.suite import Evaluated, EvaluationSplit, evaluate_model, su
 from fccl.model.language_model import LanguageModel
 from fccl.model.scoring import Progress, no_progress
 from fccl.paths import DataPaths, LogPaths
-from fccl.records.evaluation import ClientEvaluation, EvaluationOptions, EvaluationReport
+from fccl.records.evaluation import EvaluationOptions, EvaluationReport, UpdateEvaluation
 from fccl.records.manifest import Manifest
 from fccl.records.run import RunInfo
 from fccl.specs import PHASES, Phase, named_seed
@@ -151,7 +151,7 @@ def _test_split(data: DataPaths, options: EvaluationOptions) -> EvaluationSplit:
 def _report(
     model_name: str,
     models: Sequence[Evaluated],
-    clients: Sequence[ClientEvaluation],
+    clients: Sequence[UpdateEvaluation],
     options: EvaluationOptions,
     boot: Bootstrap,
 ) -> EvaluationReport:

@@ -127,7 +127,7 @@ class ClientMix(Value):
     differences: tuple[Difference, ...]  # of the global model against the client's own
 
 
-class ClientEvaluation(Value):
+class UpdateEvaluation(Value):
     """A client's own last update on the whole test split, and on its own mix of topics where that is known."""
 
     client_id: int = Field(ge=0)
@@ -148,7 +148,7 @@ class EvaluationReport(Value):
     options: EvaluationOptions
     models: tuple[ModelEvaluation, ...] = Field(min_length=1)
     comparisons: tuple[ModelPair, ...] = ()
-    clients: tuple[ClientEvaluation, ...] = ()
+    clients: tuple[UpdateEvaluation, ...] = ()
 
 
 def verdict(estimate: Estimate, neutral: float, higher_is_better: bool) -> Verdict:

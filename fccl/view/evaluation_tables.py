@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 from fccl.records.evaluation import (
     FEWEST_FOR_A_VERDICT,
-    ClientEvaluation,
     ClientMix,
     Difference,
     Estimate,
     EvaluationReport,
     PreferenceResult,
+    UpdateEvaluation,
 )
 from fccl.tables import Cell, Table
 from fccl.words import DASH, plain
@@ -186,7 +186,7 @@ def _client(perplexity: Estimate, exact: Estimate | None, preference: Preference
     return _cell(perplexity, plain), _cell(exact, percent), _cell(preference.accuracy, percent)
 
 
-def _mix(client: ClientEvaluation, mix: ClientMix) -> Iterator[Cells]:
+def _mix(client: UpdateEvaluation, mix: ClientMix) -> Iterator[Cells]:
     verdicts = {difference.measure: difference.verdict for difference in mix.differences}
     covered = "" if mix.covered > 0.9995 else f"the test split covers {mix.covered:.0%}"
     figures = (

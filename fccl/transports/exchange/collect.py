@@ -42,7 +42,7 @@ class Waiting:
         return ClientFailure(client_id, self.reason)
 
 
-class Source(Protocol[Given_co]):
+class AnswerSource(Protocol[Given_co]):
     """The answers to one open request, as they lie in the directory."""
 
     @property
@@ -81,11 +81,11 @@ class Collector:
     watching: Watcher
     require_here: Callable[[], None]
 
-    def start(self, source: Source[Given], client_ids: Sequence[int]) -> dict[int, Waiting]:
+    def start(self, source: AnswerSource[Given], client_ids: Sequence[int]) -> dict[int, Waiting]:
         """The clients that are asked. An answer that ended an earlier process is refused unread."""
         return {client_id: self._asked(source, client_id) for client_id in client_ids}
 
-    def attempt(self, source: Source[Given], waiting: dict[int, Waiting]) -> Iterator[Given]:
+    def attempt(self, source: AnswerSource[Given], waiting: dict[int, Waiting]) -> Iterator[Given]:
         """Yield answers, and take their clients off `waiting`, until nobody is left whom it is worth to wait for."""
         self.liveness.forgive()
         deadline = time.monotonic() + self.spec.timeout_s
@@ -103,7 +103,7 @@ class Collector:
             source.uphold()
             self.watching.wait(left)
 
-    def _asked(self, source: Source[Given], client_id: int) -> Waiting:
+    def _asked(self, source: AnswerSource[Given], client_id: int) -> Waiting:
         ended = self.begun.unended(source.flag(client_id).name)
         client = Waiting()
         if ended and self._flag(source, client_id) == ended[-1]:
@@ -111,7 +111,7 @@ class Collector:
         client.refusals = len(ended)
         return client
 
-    def _look(self, source: Source[Given], client_id: int, client: Waiting) -> Given | None:
+    def _look(self, source: AnswerSource[Given], client_id: int, client: Waiting) -> Given | None:
         """A client's answer, if a good one is there.
 
         A bad one is refused; a silence that is too long becomes a reason.
@@ -133,7 +133,7 @@ class Collector:
             return None
         return answer
 
-    def _flag(self, source: Source[Given], client_id: int) -> tuple[int, int, int] | None:
+    def _flag(self, source: AnswerSource[Given], client_id: int) -> tuple[int, int, int] | None:
         """The identity of the file that commits an answer; what only has its name goes."""
         path = source.flag(client_id)
         found = identity(path)
@@ -141,7 +141,7 @@ class Collector:
             self.quarantine.clear_for_file(path, source.run_id, source.round, client_id)
         return found
 
-    def _refuse(self, source: Source[Given], client_id: int, client: Waiting, error: UpdateRejected) -> None:
+    def _refuse(self, source: AnswerSource[Given], client_id: int, client: Waiting, error: UpdateRejected) -> None:
         self.quarantine.refuse(source.files(client_id), str(error), source.run_id, source.round, client_id)
         self.listen.line(f"client {client_id}: refused: {error}")
         client.refusals, client.refused = client.refusals + 1, f"refused: {error}"
