@@ -1,0 +1,114 @@
+"""Sequences without padding: the tokens of a batch one after the other, each prompt once.
+
+Shapes: T tokens, N predicted tokens, B prompts with their responses, of at most L tokens together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fccl.model.encoding import Encoded
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """The tokens of a batch, and those that are predicted.
+
+    `ids` and `positions` (T,). `places` (T,) is where each token stands among B x L padded ones; `shape` is (B, L).
+    `rows` (N,) are the tokens whose last hidden state predicts `targets` (N,), and `owners` (N,) the numbers of their
+    responses. `mask` (B, 1, L, L) is true where a token may look; None is causal.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    places: Tensor
+    rows: Tensor
+    targets: Tensor
+    owners: Tensor
+    shape: tuple[int, int]
+    responses: int
+    mask: Tensor | None = None
+
+    def sums(self, per_token: Tensor) -> Tensor:
+        """The sum over each response's tokens, in float64 whatever comes in: (N,) -> (responses,)."""
+        zeros = torch.zeros(self.responses, dtype=torch.float64, device=per_token.device)
+        return zeros.index_add_(0, self.owners, per_token.double())
+
+
+def pack(prompts: Sequence[Sequence[Encoded]]) -> Packed:
+    """Pack responses by their prompts: each item holds one prompt's responses, and its prompt is kept once.
+
+    Responses are numbered in the order in which they come. They see their prompt and themselves, not each other, and
+    their positions go on from the prompt's end, so each is what it is alone.
+
+    >>> one = Encoded((5, 6, 7, 1), prompt_length=2, truncated=False)
+    >>> other = Encoded((5, 6, 8), prompt_length=2, truncated=False)
+    >>> packed = pack([[one, other]])
+    >>> packed.ids.tolist(), packed.positions.tolist()
+    ([5, 6, 7, 1, 8], [0, 1, 2, 3, 2])
+    >>> packed.rows.tolist(), packed.targets.tolist(), packed.owners.tolist()
+    ([1, 2, 1], [7, 1, 8], [0, 0, 1])
+    """
+    longest = max(map(_length, prompts))
+    plan = _Plan()
+    for number, responses in enumerate(prompts):
+        start = len(plan.ids)
+        plan.add(responses)
+        plan.places += range(number * longest, number * longest + len(plan.ids) - start)
+    mask = _mask(prompts, longest) if any(len(responses) > 1 for responses in prompts) else None
+    columns = (plan.ids, plan.positions, plan.places, plan.rows, plan.targets, plan.owners)
+    ids, positions, places, rows, targets, owners = (torch.tensor(column, dtype=torch.long) for column in columns)
+    return Packed(ids, positions, places, rows, targets, owners, (len(prompts), longest), plan.responses, mask)
+
+
+@dataclass
+class _Plan:
+    """The columns of a `Packed`, as they grow."""
+
+    ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    targets: list[int] = field(default_factory=list)
+    owners: list[int] = field(default_factory=list)
+    responses: int = 0
+
+    def add(self, responses: Sequence[Encoded]) -> None:
+        """One prompt with its responses."""
+        prompt = responses[0].ids[: responses[0].prompt_length]
+        self.ids += prompt
+        self.positions += range(len(prompt))
+        last = len(self.ids) - 1
+        for response in responses:
+            self._respond(response.ids[len(prompt) :], len(prompt), last)
+
+    def _respond(self, own: Sequence[int], prompt_length: int, last: int) -> None:
+        """One response after a prompt whose last token stands at `last`. Nothing predicts the first token of all."""
+        first = len(self.ids)
+        before, wanted = ([last], own) if prompt_length else ([], own[1:])
+        self.rows += [*before, *range(first, first + len(own) - 1)]
+        self.targets += wanted
+        self.owners += [self.responses] * len(wanted)
+        self.ids += own
+        self.positions += range(prompt_length, prompt_length + len(own))
+        self.responses += 1
+
+
+def _length(responses: Sequence[Encoded]) -> int:
+    shared = responses[0].prompt_length
+    return shared + sum(len(response.ids) - shared for response in responses)
+
+
+def _mask(prompts: Sequence[Sequence[Encoded]], longest: int) -> Tensor:
+    """Causal, but that no response sees the others of its prompt: (B, 1, L, L)."""
+    mask = torch.ones(longest, longest, dtype=torch.bool).tril().repeat(len(prompts), 1, 1)
+    for one, responses in zip(mask, prompts, strict=True):
+        prompt = start = responses[0].prompt_length
+        for response in responses:
+            one[start:, prompt:start] = False
+            start += len(response.ids) - prompt
+    return mask.unsqueeze(1)
