@@ -1,0 +1,195 @@
+"""One way to train GPT-2 with LoRA, in a process of its own: `bench_training.py` starts it and says when it may step.
+
+    python benchmarks/training_contestants.py NAME MODEL_FOLDER EXAMPLES.json
+
+Writes "ready" when it is, then for every line that it reads takes one step of the next eight examples and writes the
+seconds that it took. At the end of its input it writes its peak memory in bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+
+BATCH, RANK, ALPHA, RATE, BETA, MOST = 8, 8, 16.0, 1e-4, 0.1, 256
+Step = Callable[[], None]
+
+
+def ours(engine: str, phase: str) -> Callable[[str, list[dict[str, str]]], Iterator[None]]:
+    """This project's own loop over one of its engines: training as a client does it, step by step."""
+
+    def steps(folder: str, examples: list[dict[str, str]]) -> Iterator[None]:
+        from fccl.benchmarking import training_steps
+
+        yield from training_steps(engine, phase, folder, examples)
+
+    return steps
+
+
+def peft_model(folder: str) -> tuple[Any, Any]:
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return get_peft_model(base, lora_config()), AutoTokenizer.from_pretrained(folder)
+
+
+def lora_config() -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=RANK,
+        lora_alpha=ALPHA,
+        lora_dropout=0.0,
+        target_modules=["c_attn"],
+        fan_in_fan_out=True,
+        task_type="CAUSAL_LM",
+    )
+
+
+def plain_loop(folder: str, examples: list[dict[str, str]]) -> Iterator[None]:
+    """Forty lines that a careful person writes: packed rows, response rows before the head, one GELU kernel."""
+    import transformers.activations
+    from torch import nn
+
+    transformers.activations.ACT2CLS["gelu_new"] = lambda: nn.GELU(approximate="tanh")
+    model, tokenizer = peft_model(folder)
+    model.eval()
+    base = model.get_base_model()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE, fused=True)
+    rows = []
+    for example in examples:
+        prompt, answer = tokenizer(example["prompt"])["input_ids"], tokenizer(example["completion"])["input_ids"]
+        rows.append((prompt, [*answer, tokenizer.eos_token_id]))
+    for start in range(0, len(rows), BATCH):
+        batch = rows[start : start + BATCH]
+        ids = torch.tensor([[token for prompt, answer in batch for token in (*prompt, *answer)]])
+        lengths = torch.tensor([len(prompt) + len(answer) for prompt, answer in batch])
+        positions = torch.cat([torch.arange(int(length)) for length in lengths]).unsqueeze(0)
+        wanted = torch.tensor(
+            [flag for prompt, answer in batch for flag in [False] * len(prompt) + [True] * len(answer)]
+        )
+        owner = torch.repeat_interleave(torch.arange(len(batch)), lengths)
+        mask = (owner[:, None] == owner[None, :]).tril()[None, None]
+        hidden = base.transformer(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False)
+        rows_before = hidden.last_hidden_state[0, :-1][wanted[1:]]
+        loss = nn.functional.cross_entropy(base.lm_head(rows_before), ids[0, 1:][wanted[1:]])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        yield
+
+
+def trl(phase: str, best: bool) -> Callable[[str, list[dict[str, str]]], Iterator[None]]:
+    """TRL's trainer; a callback stops it before each step until it may go on."""
+
+    def steps(folder: str, examples: list[dict[str, str]]) -> Iterator[None]:
+        from datasets import Dataset
+        from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+        Config, Trainer = (SFTConfig, SFTTrainer) if phase == "sft" else (DPOConfig, DPOTrainer)
+        # bf16 is TRL's default, which a CPU without it must be told to leave; all else is as it comes
+        chosen: dict[str, Any] = {"bf16": False, "learning_rate": RATE, "max_length": MOST}
+        if best:
+            chosen |= {"gradient_checkpointing": False}
+            chosen |= (
+                {"padding_free": True, "max_length": None}  # no example is longer
+                if phase == "sft"
+                else {
+                    "precompute_ref_log_probs": True,
+                    "per_device_train_batch_size": 1,
+                    "gradient_accumulation_steps": BATCH,
+                }
+            )
+        chosen = {"per_device_train_batch_size": BATCH} | chosen
+        config = Config(
+            output_dir=os.environ["BENCH_SCRATCH"],
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            num_train_epochs=1,
+            train_sampling_strategy="sequential",
+            use_cpu=True,
+            **chosen,
+        )
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        trainer = Trainer(
+            model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
+            args=config,
+            train_dataset=Dataset.from_list(examples),
+            processing_class=AutoTokenizer.from_pretrained(folder),
+            peft_config=lora_config(),
+        )
+        yield from stopped_before_each_step(trainer)
+
+    return steps
+
+
+def stopped_before_each_step(trainer: Any) -> Iterator[None]:
+    """Train in a thread that waits before each step: one yield a step."""
+    import threading
+
+    from transformers import TrainerCallback
+
+    may, done = threading.Semaphore(0), threading.Semaphore(0)
+
+    class Gate(TrainerCallback):
+        def on_step_begin(self, *args: Any, **named: Any) -> None:
+            may.acquire()
+
+        def on_step_end(self, *args: Any, **named: Any) -> None:
+            done.release()
+
+    trainer.add_callback(Gate())
+    threading.Thread(target=trainer.train, daemon=True).start()
+    while True:
+        may.release()
+        done.acquire()
+        yield
+
+
+CONTESTANTS: dict[str, Callable[[str, list[dict[str, str]]], Iterator[None]]] = {
+    "gpt2-sft": ours("gpt2", "sft"),
+    "gpt2-va": ours("gpt2", "va"),
+    "generic-sft": ours("generic", "sft"),
+    "generic-va": ours("generic", "va"),
+    "trl-sft": trl("sft", best=False),
+    "trl-va": trl("va", best=False),
+    "trl-best-sft": trl("sft", best=True),
+    "trl-best-va": trl("va", best=True),
+    "loop-sft": plain_loop,
+}
+
+
+def main(name: str, folder: str, examples_file: str) -> None:
+    said, sys.stdout = sys.stdout, sys.stderr  # libraries print; only these lines are the protocol's
+    torch.set_num_threads(int(os.environ.get("BENCH_THREADS", os.cpu_count() or 1)))
+    examples = json.loads(Path(examples_file).read_text())
+    steps = CONTESTANTS[name](folder, examples)
+    next(steps)  # the first step loads, allocates and caches: not counted
+    print("ready", file=said, flush=True)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        next(steps)
+        print(time.perf_counter() - started, file=said, flush=True)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, file=said, flush=True)
+    os._exit(0)  # a trainer's thread may still wait
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])
