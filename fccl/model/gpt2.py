@@ -30,7 +30,7 @@ class Factors:
 
     a: Tensor
     b: Tensor
-    d_a: Tensor | None
+    d_a: Tensor
     d_b: Tensor
     scale: float
 
@@ -54,8 +54,7 @@ class Linear:
         def backward(d_y: Tensor) -> Tensor:
             d_low = (d_y @ lora.b).mul_(lora.scale)  # (T, r)
             lora.d_b.addmm_(d_y.T, low, alpha=lora.scale)  # (out, r)
-            if lora.d_a is not None:
-                lora.d_a.addmm_(d_low.T, x)  # (r, in)
+            lora.d_a.addmm_(d_low.T, x)  # (r, in)
             return (d_y @ self.weight.T).addmm_(d_low, lora.a)  # (T, in)
 
         return y.addmm_(low, lora.b.T, alpha=lora.scale), backward
