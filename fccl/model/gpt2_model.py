@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from fccl.errors import ModelError
+from fccl.model.encoding import Responses
 from fccl.model.gpt2 import Block, Factors, Gpt2, Linear, Norm
+from fccl.model.language_model import GPT2, Loss, LossAndGradient
+from fccl.model.packing import pack
+from fccl.model.peft_model import PeftLanguageModel, load_peft_model
+from fccl.specs import ModelSpec
 
+_MODULES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")  # that may carry LoRA
 _PLAIN = {"activation_function": "gelu_new", "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False}
 
 
@@ -41,6 +49,83 @@ class FlatFactors:
         sizes = [parameter.numel() for parameter in self.parameters.values()]
         parts = zip(self.parameters.items(), vector.split(sizes), strict=True)  # type: ignore[no-untyped-call]
         return {name: part.view(parameter.shape) for (name, parameter), part in parts}
+
+
+@dataclass(frozen=True)
+class Gpt2LanguageModel(PeftLanguageModel):
+    """GPT-2 whose training and scoring are written out: packed, without padding, logits or torch's graph.
+
+    Loading, generation and export are the generic engine's, over the same weights and factors in memory. Sums over a
+    response's tokens are float64: DPO takes small differences of large sums.
+    """
+
+    engine: str = GPT2
+
+    @cached_property
+    def flat(self) -> FlatFactors:
+        """All factors in one vector, and their gradients."""
+        return FlatFactors.of(self.factors)
+
+    @cached_property
+    def written_out(self) -> Gpt2:
+        """The forward and backward passes, over this model's own tensors."""
+        return gpt2_of(cast(GPT2LMHeadModel, self.base), self.flat, self.spec.lora_alpha / self.spec.lora_r)
+
+    @torch.no_grad()
+    def response_log_probs(self, examples: Sequence[Responses]) -> Tensor:
+        """log p(response | prompt) of every response: (n, k) float64."""
+        packed = pack(examples).to(self.device)
+        return packed.sums(self.written_out.log_probs(packed)).view(len(examples), -1)
+
+    @torch.no_grad()
+    def loss_and_gradient(
+        self, examples: Sequence[Responses], loss: Loss, factors: Collection[str] | None = None
+    ) -> LossAndGradient:
+        """`loss` of the batch's log-probabilities (n, k) and its gradient."""
+        packed, values = pack(examples).to(self.device), []
+
+        def slopes(log_probs: Tensor) -> Tensor:
+            value, per_response = _slopes(loss, packed.sums(log_probs).view(len(examples), -1))
+            values.append(value)
+            return per_response.reshape(-1)[packed.owners]
+
+        self.flat.gradient.zero_()
+        self.written_out.learn(packed, slopes)
+        gradient = self.flat.views(self.flat.gradient.clone())
+        return LossAndGradient(
+            values[0], {name: part for name, part in gradient.items() if factors is None or name in factors}
+        )
+
+
+@torch.enable_grad()
+def _slopes(loss: Loss, sums: Tensor) -> tuple[float, Tensor]:
+    """The loss of log-probabilities (n, k), and its slope in each."""
+    sums = sums.requires_grad_()
+    value = loss(sums)
+    (slope,) = torch.autograd.grad(value, sums, materialize_grads=True)
+    return float(value.detach()), slope
+
+
+def load_gpt2(spec: ModelSpec) -> Gpt2LanguageModel:
+    """Load a model for the written-out engine. Raises `ModelError` when it is no GPT-2, or cannot be had."""
+    loaded = load_peft_model(spec)
+    if not can_be_written_out(loaded):
+        hint = "ENGINE=generic trains any model; this engine takes GPT-2 with LoRA on its attention and MLP layers"
+        raise ModelError(f"ENGINE=gpt2: {spec.name} is not such a model", hint=hint)
+    return written_out(loaded)
+
+
+def written_out(model: PeftLanguageModel) -> Gpt2LanguageModel:
+    """The same model in memory under the written-out engine."""
+    shared = {field.name: getattr(model, field.name) for field in fields(PeftLanguageModel) if field.name != "engine"}
+    return Gpt2LanguageModel(**shared)
+
+
+def can_be_written_out(model: PeftLanguageModel) -> bool:
+    """Whether the written-out engine computes this model: a plain GPT-2 with LoRA where it has it."""
+    config = model.base.config
+    modules = {name.partition(".lora_")[0] for name in model.factors}
+    return is_plain_gpt2(config) and all(module.endswith(_MODULES) for module in modules)
 
 
 def is_plain_gpt2(config: GPT2Config) -> bool:

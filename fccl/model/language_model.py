@@ -24,7 +24,9 @@ from fccl.adapters.adapter import Adapter, Form
 from fccl.model.encoding import Responses
 from fccl.specs import ModelSpec
 
+AUTO = "auto"  # the fastest engine that computes the model
 GENERIC = "generic"  # the engine that serves any model, and the oracle of the others
+GPT2 = "gpt2"  # GPT-2, forward and backward written out
 Loss = Callable[[Tensor], Tensor]  # log-probabilities (n, k), float32, to a scalar; differentiable by torch
 Choose = Callable[[Tensor], Tensor]  # logits (n, V) to scores (n, V): the highest score is the next token
 

@@ -7,11 +7,23 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from fccl.errors import SettingsError
-from fccl.model.language_model import GENERIC, LanguageModel
+from fccl.model.gpt2_model import can_be_written_out, load_gpt2, written_out
+from fccl.model.language_model import AUTO, GENERIC, GPT2, LanguageModel
 from fccl.model.peft_model import load_peft_model
 from fccl.specs import ModelSpec
 
-ENGINES: Mapping[str, Callable[[ModelSpec], LanguageModel]] = {GENERIC: load_peft_model}
+
+def load_fastest(spec: ModelSpec) -> LanguageModel:
+    """Load a model with the fastest engine that computes it."""
+    model = load_peft_model(spec)
+    return written_out(model) if can_be_written_out(model) else model
+
+
+ENGINES: Mapping[str, Callable[[ModelSpec], LanguageModel]] = {
+    AUTO: load_fastest,
+    GENERIC: load_peft_model,
+    GPT2: load_gpt2,
+}
 
 
 @dataclass

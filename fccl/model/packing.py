@@ -6,12 +6,13 @@ Shapes: T tokens, N predicted tokens, B prompts with their responses, of at most
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fccl.model.encoding import Encoded
+from fccl.model.encoding import Responses
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,21 +34,31 @@ class Packed:
     responses: int
     mask: Tensor | None = None
 
+    def to(self, device: torch.device) -> Packed:
+        """The same on a device; itself where it is there."""
+        if self.ids.device == device:
+            return self
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
+
     def sums(self, per_token: Tensor) -> Tensor:
         """The sum over each response's tokens, in float64 whatever comes in: (N,) -> (responses,)."""
         zeros = torch.zeros(self.responses, dtype=torch.float64, device=per_token.device)
         return zeros.index_add_(0, self.owners, per_token.double())
 
 
-def pack(prompts: Sequence[Sequence[Encoded]]) -> Packed:
+def pack(prompts: Sequence[Responses]) -> Packed:
     """Pack responses by their prompts: each item holds one prompt's responses, and its prompt is kept once.
 
     Responses are numbered in the order in which they come. They see their prompt and themselves, not each other, and
     their positions go on from the prompt's end, so each is what it is alone.
 
+    >>> from fccl.model.encoding import Encoded
     >>> one = Encoded((5, 6, 7, 1), prompt_length=2, truncated=False)
     >>> other = Encoded((5, 6, 8), prompt_length=2, truncated=False)
-    >>> packed = pack([[one, other]])
+    >>> packed = pack([(one, other)])
     >>> packed.ids.tolist(), packed.positions.tolist()
     ([5, 6, 7, 1, 8], [0, 1, 2, 3, 2])
     >>> packed.rows.tolist(), packed.targets.tolist(), packed.owners.tolist()
@@ -77,7 +88,7 @@ class _Plan:
     owners: list[int] = field(default_factory=list)
     responses: int = 0
 
-    def add(self, responses: Sequence[Encoded]) -> None:
+    def add(self, responses: Responses) -> None:
         """One prompt with its responses."""
         prompt = responses[0].ids[: responses[0].prompt_length]
         self.ids += prompt
@@ -98,12 +109,12 @@ class _Plan:
         self.responses += 1
 
 
-def _length(responses: Sequence[Encoded]) -> int:
+def _length(responses: Responses) -> int:
     shared = responses[0].prompt_length
     return shared + sum(len(response.ids) - shared for response in responses)
 
 
-def _mask(prompts: Sequence[Sequence[Encoded]], longest: int) -> Tensor:
+def _mask(prompts: Sequence[Responses], longest: int) -> Tensor:
     """Causal, but that no response sees the others of its prompt: (B, 1, L, L)."""
     mask = torch.ones(longest, longest, dtype=torch.bool).tril().repeat(len(prompts), 1, 1)
     for one, responses in zip(mask, prompts, strict=True):

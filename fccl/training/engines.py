@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from fccl.messages import Learner
-from fccl.model.language_model import GENERIC
+from fccl.model.language_model import AUTO, GENERIC, GPT2
 from fccl.model.loading import Models
 from fccl.training.learner import GenericLearner
 from fccl.training.references import References
 
-LEARNERS: Mapping[str, Callable[[Models, Sequence[int], References], Learner]] = {GENERIC: GenericLearner}
+LEARNERS: Mapping[str, Callable[[Models, Sequence[int], References], Learner]] = {
+    AUTO: GenericLearner,
+    GENERIC: GenericLearner,
+    GPT2: GenericLearner,
+}
 
 
 def learner_for(models: Models, ranks: Sequence[int] = (), references: References | None = None) -> Learner:

@@ -39,7 +39,7 @@ def row(prompt, response, seed):
 
 def pair(prompt, chosen, rejected, seed):
     first, second = row(prompt, chosen, seed), row(prompt, rejected, seed + 1)
-    return [first, Encoded((*first.ids[:prompt], *second.ids[prompt:]), prompt, truncated=False)]
+    return (first, Encoded((*first.ids[:prompt], *second.ids[prompt:]), prompt, truncated=False))
 
 
 def alone(model, encoded):
@@ -84,7 +84,7 @@ def both(model, prompts, slopes):
 @pytest.mark.parametrize("targets", TARGETS)
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_log_probs_and_gradients_are_autograds(targets, dtype, limit):
-    prompts = [[row(3, 5, 1)], [row(40, 100, 2)], pair(30, 60, 40, 3), pair(1, 1, 2, 5), [row(0, 4, 7)]]
+    prompts = [(row(3, 5, 1),), (row(40, 100, 2),), pair(30, 60, 40, 3), pair(1, 1, 2, 5), (row(0, 4, 7),)]
     model = peft_model(targets, dtype)
     found, expected, mine, theirs = both(model, prompts, lambda log_probs: torch.cos(log_probs * 3))
     assert found.dtype == dtype
@@ -112,30 +112,30 @@ def test_packing_order_and_batch_splits_change_nothing_but_rounding(sizes, seed)
     model = peft_model("all")
     rows = [row(*size, seed + index) for index, size in enumerate(sizes)]
     whole, of_whole = engine(model)
-    whole.learn(pack([[one] for one in rows]), torch.ones_like)
+    whole.learn(pack([(one,) for one in rows]), torch.ones_like)
     parts, of_parts = engine(model)
     for one in reversed(rows):
-        parts.learn(pack([[one]]), torch.ones_like)
+        parts.learn(pack([(one,)]), torch.ones_like)
     assert far(gradients(of_parts), gradients(of_whole)) < 1e-12
 
 
 def test_scoring_gives_the_same_log_probs_as_learning():
     model = peft_model("all")
-    prompts, (gpt2, _) = [[row(3, 5, 1)], pair(30, 60, 40, 3)], engine(model)
+    prompts, (gpt2, _) = [(row(3, 5, 1),), pair(30, 60, 40, 3)], engine(model)
     assert torch.allclose(gpt2.log_probs(pack(prompts)), gpt2.learn(pack(prompts), torch.ones_like), atol=1e-13)
 
 
 def test_the_head_is_made_in_chunks_that_change_nothing(monkeypatch):
     model = peft_model("c_attn")
-    whole = both(model, [[row(10, 50, 1)]], torch.ones_like)
+    whole = both(model, [(row(10, 50, 1),)], torch.ones_like)
     monkeypatch.setattr("fccl.model.gpt2.LOGITS_AT_ONCE", 7 * VOCABULARY)
-    parts = both(model, [[row(10, 50, 1)]], torch.ones_like)
+    parts = both(model, [(row(10, 50, 1),)], torch.ones_like)
     assert torch.allclose(whole[0], parts[0], atol=1e-13)
     assert far(parts[2], whole[2]) < 1e-13
 
 
 def test_a_head_that_is_not_tied_is_used():
     model = peft_model("all", tie_word_embeddings=False)
-    found, expected, mine, theirs = both(model, [[row(3, 5, 1)]], torch.ones_like)
+    found, expected, mine, theirs = both(model, [(row(3, 5, 1),)], torch.ones_like)
     assert torch.allclose(found, expected, atol=1e-12)
     assert far(mine, theirs) < 1e-12
