@@ -27,7 +27,7 @@ from fccl.specs import ModelSpec
 AUTO = "auto"  # the fastest engine that computes the model
 GENERIC = "generic"  # the engine that serves any model, and the oracle of the others
 GPT2 = "gpt2"  # GPT-2, forward and backward written out
-Loss = Callable[[Tensor], Tensor]  # log-probabilities (n, k), float32, to a scalar; differentiable by torch
+Loss = Callable[[Tensor], Tensor]  # log-probabilities (n, k) to a scalar; differentiable by torch
 Choose = Callable[[Tensor], Tensor]  # logits (n, V) to scores (n, V): the highest score is the next token
 
 
@@ -97,7 +97,7 @@ class LanguageModel(Protocol):
         ...
 
     def response_log_probs(self, examples: Sequence[Responses]) -> Tensor:
-        """log p(response | prompt) of every response, in nats: (n, k) float32. One forward pass, without gradients."""
+        """log p(response | prompt) of every response, in nats: (n, k). One forward pass, no gradients."""
         ...
 
     def loss_and_gradient(

@@ -43,10 +43,10 @@ class ObjectiveUnderModel:
 def reference_log_probs(
     model: LanguageModel, reference: Adapter, examples: Sequence[Responses], batch_size: int
 ) -> Tensor:
-    """log π_ref of every response under the reference adapter: (n, k), on the model's device. Leaves it loaded."""
+    """log π_ref of every response under the reference adapter: (n, k) float64. Leaves `reference` loaded."""
     model.load(reference)
     batches = length_sorted_batches(token_counts(examples), batch_size)
     found = torch.cat([model.response_log_probs([examples[index] for index in indices]) for indices in batches])
     result = torch.empty_like(found)
     result[[index for indices in batches for index in indices]] = found
-    return result
+    return result.double()

@@ -22,8 +22,8 @@ from fccl.model.weights import arithmetic, weights_sha256
 from fccl.storage.cache import Cache
 from fccl.training.objective import reference_log_probs
 
-_VERSION = 1  # of the arithmetic in `reference_log_probs`: another way to compute it needs another number
-_NUMBERS = np.dtype("<f4")
+_VERSION = 2  # of the arithmetic in `reference_log_probs`: another way to compute it needs another number
+_NUMBERS = np.dtype("<f8")  # exact for float32 too
 
 
 @dataclass
@@ -61,7 +61,7 @@ def _read(content: bytes | None, count: int) -> Tensor | None:
     """The (count, 2) numbers of a cache entry."""
     if content is None or len(content) != 2 * count * _NUMBERS.itemsize:
         return None
-    return torch.from_numpy(np.frombuffer(content, _NUMBERS).astype(np.float32).reshape(count, 2))
+    return torch.from_numpy(np.frombuffer(content, _NUMBERS).reshape(count, 2).copy())
 
 
 def _plain(pairs: Sequence[Responses]) -> list[list[object]]:

@@ -174,12 +174,13 @@ def test_every_client_and_every_round_has_an_order_of_its_own(learner, tiny_mode
 
 @pytest.mark.parametrize("phase", ["sft", "va"])
 def test_it_trains_on_the_tasks_number_of_threads(learner, tiny_model, phase, monkeypatch):
-    seen, forward = set(), type(tiny_model).token_log_probs
-    monkeypatch.setattr(
-        type(tiny_model),
-        "token_log_probs",
-        lambda model, batch: seen.add(torch.get_num_threads()) or forward(model, batch),
-    )
+    seen, step = set(), type(tiny_model).loss_and_gradient
+
+    def watched(*arguments):
+        seen.add(torch.get_num_threads())
+        return step(*arguments)
+
+    monkeypatch.setattr(type(tiny_model), "loss_and_gradient", watched)
     before = torch.get_num_threads()
     for threads in (1, 2):
         seen.clear()
