@@ -105,7 +105,3 @@ def test_another_architecture_is_refused_by_name_and_auto_takes_the_generic_engi
 
 def test_auto_takes_the_written_out_engine_for_gpt2(tiny_model_path):
     assert load_model(spec_of(tiny_model_path, lora_targets="c_attn"), AUTO).engine == GPT2
-
-
-def test_lora_where_the_written_out_engine_has_none_is_generic(tiny_model_path):
-    assert load_model(spec_of(tiny_model_path, lora_targets="c_attn,lm_head"), AUTO).engine == GENERIC
