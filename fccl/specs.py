@@ -46,6 +46,9 @@ def exactly(version: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+Engine = Literal["generic", "gpt2", "auto"]
+
+
 class ModelSpec(Value):
     """The base model and its LoRA (Hu et al. 2021): update = (alpha / r) · B A on every target module."""
 
@@ -54,6 +57,7 @@ class ModelSpec(Value):
     lora_alpha: float = Field(gt=0)
     lora_targets: str = "auto"  # "auto" (PEFT's choice for the architecture), "all-linear", or module names with commas
     max_length: int = Field(ge=8)  # tokens, prompt and response together
+    engine: Engine = "generic"  # the code that computes it; two engines differ in float noise
 
     def of_rank(self, rank: int) -> Self:
         """The same with another rank; alpha / r stays the number that it is."""

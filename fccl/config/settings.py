@@ -20,7 +20,7 @@ from fccl.config.fields import knob, one_line_errors
 from fccl.config.rule_settings import RuleSettings
 from fccl.paths import is_usable
 from fccl.presets import PRESETS
-from fccl.specs import ExchangeSpec, ModelSpec, PartitionSpec, Phase, RoundPlan, TrainSpec
+from fccl.specs import Engine, ExchangeSpec, ModelSpec, PartitionSpec, Phase, RoundPlan, TrainSpec
 
 DOTENV = ".env"
 
@@ -80,6 +80,11 @@ class Settings(RuleSettings):
     )
 
     model_name: str = knob("model", "builtin:micro", "a hub name, a local folder, or builtin:micro", min_length=1)
+    engine: Engine = knob(
+        "model",
+        "generic",
+        "what computes it: generic (any model), gpt2 (GPT-2 written out, faster), or auto",
+    )
     max_length: int = knob(
         "model", 256, "tokens of prompt and response together; the prompt is cut from the left", ge=8
     )
@@ -215,6 +220,7 @@ class Settings(RuleSettings):
             lora_alpha=self.lora_alpha,
             lora_targets=self.lora_targets,
             max_length=self.max_length,
+            engine=self.engine,
         )
 
     def train_spec(self, phase: Phase) -> TrainSpec:

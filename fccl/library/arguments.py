@@ -41,6 +41,7 @@ class ModelArguments(TypedDict, total=False):
     """Settings of the group model."""
 
     model_name: str
+    engine: Literal["generic", "gpt2", "auto"]
     max_length: int
     lora_r: int
     lora_alpha: float

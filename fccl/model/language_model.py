@@ -24,7 +24,6 @@ from fccl.adapters.adapter import Adapter, Form
 from fccl.model.encoding import Responses
 from fccl.specs import ModelSpec
 
-AUTO = "auto"  # the fastest engine that computes the model
 GENERIC = "generic"  # the engine that serves any model, and the oracle of the others
 GPT2 = "gpt2"  # GPT-2, forward and backward written out
 Loss = Callable[[Tensor], Tensor]  # log-probabilities (n, k) to a scalar; differentiable by torch

@@ -8,7 +8,7 @@ from fccl.adapters.ranks import of_rank
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.errors import ModelError
 from fccl.model.encoding import encode
-from fccl.model.language_model import AUTO, GENERIC, GPT2
+from fccl.model.language_model import GENERIC, GPT2
 from fccl.model.loading import load_model
 from fccl.model.objectives import objective_for
 from fccl.specs import ModelSpec
@@ -26,7 +26,7 @@ def spec_of(path, **changes):
 @pytest.fixture(scope="module")
 def engines(tiny_model_path):
     """The same model under both engines."""
-    return load_model(spec_of(tiny_model_path), GENERIC), load_model(spec_of(tiny_model_path), GPT2)
+    return load_model(spec_of(tiny_model_path)), load_model(spec_of(tiny_model_path, engine=GPT2))
 
 
 def random_adapter(form, seed):
@@ -98,10 +98,10 @@ def test_what_an_optimiser_writes_to_the_factors_is_seen_by_both_forms(engines):
 
 def test_another_architecture_is_refused_by_name_and_auto_takes_the_generic_engine(llama_path):
     with pytest.raises(ModelError, match="ENGINE=gpt2") as error:
-        load_model(spec_of(llama_path), GPT2)
+        load_model(spec_of(llama_path, engine=GPT2))
     assert "ENGINE=generic" in error.value.hint
-    assert load_model(spec_of(llama_path), AUTO).engine == GENERIC
+    assert load_model(spec_of(llama_path, engine="auto")).engine == GENERIC
 
 
 def test_auto_takes_the_written_out_engine_for_gpt2(tiny_model_path):
-    assert load_model(spec_of(tiny_model_path, lora_targets="c_attn"), AUTO).engine == GPT2
+    assert load_model(spec_of(tiny_model_path, lora_targets="c_attn", engine="auto")).engine == GPT2

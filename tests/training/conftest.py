@@ -10,5 +10,5 @@ from fccl.specs import ModelSpec
 @pytest.fixture(scope="module", params=[GENERIC, GPT2])
 def tiny_model(request, tiny_model_path):
     """The tiny model, of each engine in turn."""
-    spec = ModelSpec(name=str(tiny_model_path), lora_r=4, lora_alpha=8.0, lora_targets="all-linear", max_length=128)
-    return load_model(spec, request.param)
+    targets = {"lora_r": 4, "lora_alpha": 8.0, "lora_targets": "all-linear"}
+    return load_model(ModelSpec(name=str(tiny_model_path), max_length=128, engine=request.param, **targets))
