@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 export OMP_WAIT_POLICY ?= PASSIVE# waiting threads sleep: other processes may need the core
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-exchange bench-view mutants settings-page lock clean
+.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-training bench-exchange bench-view mutants settings-page lock clean
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -43,6 +43,9 @@ screenshots: $(VENV)/.ready-dev ## docs/dashboard*.png, from a real run; needs C
 
 chaos: $(VENV)/.ready-dev ## kill orchestrator and clients at random moments, compare with the undisturbed run
 	$(RUN) scripts/chaos.py
+
+bench-training: $(VENV)/.ready-dev ## tokens a second of training, beside TRL and a plain loop, in one interleaved run
+	$(RUN) benchmarks/bench_training.py
 
 bench-exchange: $(VENV)/.ready-dev ## milliseconds a round over the exchange directory, memory and time of the aggregation, what waiting costs
 	$(RUN) benchmarks/bench_exchange.py

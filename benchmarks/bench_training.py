@@ -26,6 +26,10 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from fccl.data.examples import prompt_of  # noqa: E402
+
 PHASES = {
     "sft": ("gpt2-sft", "generic-sft", "loop-sft", "trl-best-sft", "trl-sft"),
     "va": ("gpt2-va", "generic-va", "trl-best-va", "trl-va"),
@@ -38,6 +42,7 @@ NAMES = {
     "trl": "TRL, defaults",
 }
 BATCH, MOST = 8, 256
+FRAME = 10  # tokens that the prompt has around the instruction
 WORDS = "the a red dog is and of in it on see day bird green river has was to no not small one two for from with that"
 
 
@@ -47,27 +52,31 @@ def length(draw: random.Random, mean: float) -> int:
 
 
 def examples(phase: str, count: int) -> list[dict[str, str]]:
-    """Texts of so many words, each of which the built-in tokenizer makes one token."""
+    """Texts of words that are one token each to the built-in tokenizer. `prompt` is `instruction`, framed."""
     draw, words = random.Random(7), WORDS.split()
 
     def text(tokens: int) -> str:
-        return "".join(" " + draw.choice(words) for _ in range(tokens))
+        return " ".join(draw.choice(words) for _ in range(tokens))
 
     made = []
     for _ in range(count):
-        prompt = min(length(draw, 35), MOST // 2)
-        answers = [min(length(draw, 63), MOST - prompt - 1) for _ in range(2)]
-        if phase == "sft":
-            made.append({"prompt": text(prompt), "completion": text(answers[0])})
-        else:
-            made.append({"prompt": text(prompt), "chosen": text(answers[0]), "rejected": text(answers[1])})
+        prompt = min(max(FRAME + 1, length(draw, 35)), MOST // 2)
+        answers = [" " + text(min(length(draw, 63), MOST - prompt - 1)) for _ in range(2)]
+        instruction = text(prompt - FRAME)
+        example = {"instruction": instruction, "prompt": prompt_of(instruction)}
+        example |= {"completion": answers[0]} if phase == "sft" else {"chosen": answers[0], "rejected": answers[1]}
+        made.append(example)
     return made
 
 
 def tokens(batch: list[dict[str, str]], phase: str) -> int:
     """Real tokens of a batch, end-of-text included; a pair has its prompt twice, however it is computed."""
     answers = ("completion",) if phase == "sft" else ("chosen", "rejected")
-    return sum(len(example["prompt"].split()) + len(example[name].split()) + 1 for example in batch for name in answers)
+    return sum(
+        FRAME + len(example["instruction"].split()) + len(example[name].split()) + 1
+        for example in batch
+        for name in answers
+    )
 
 
 @dataclass

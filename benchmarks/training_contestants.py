@@ -31,9 +31,36 @@ def ours(engine: str, phase: str) -> Callable[[str, list[dict[str, str]]], Itera
     """This project's own loop over one of its engines: training as a client does it, step by step."""
 
     def steps(folder: str, examples: list[dict[str, str]]) -> Iterator[None]:
-        from fccl.benchmarking import training_steps
+        from fccl.data.examples import PreferencePair, SftExample
+        from fccl.model.encoding import encode
+        from fccl.model.loading import load_model
+        from fccl.model.objectives import objective_for
+        from fccl.specs import ModelSpec
+        from fccl.training.objective import ObjectiveUnderModel, reference_log_probs
 
-        yield from training_steps(engine, phase, folder, examples)
+        spec = ModelSpec(
+            name=folder, lora_r=RANK, lora_alpha=ALPHA, lora_targets="c_attn", max_length=MOST, engine=engine
+        )
+        model = load_model(spec)
+        model.load(model.initial_adapter(0))
+        shard = [
+            SftExample(example["instruction"], example["completion"].strip())
+            if phase == "sft"
+            else PreferencePair(example["instruction"], example["chosen"].strip(), example["rejected"].strip())
+            for example in examples
+        ]
+        rows = encode(model.tokenizer, phase, shard, MOST)
+        reference = reference_log_probs(model, model.adapter(), rows, BATCH) if phase == "va" else None
+        objective = ObjectiveUnderModel(model, objective_for(phase, rows, reference, BETA))
+        factors = list(model.factors.items())
+        optimizer = torch.optim.AdamW([factor for _, factor in factors], lr=RATE, fused=True)
+        for start in range(0, len(rows), BATCH):
+            found = objective.at(range(start, start + BATCH))
+            for name, factor in factors:
+                factor.grad = found.gradient[name]
+            torch.nn.utils.clip_grad_norm_([factor for _, factor in factors], 1.0)
+            optimizer.step()
+            yield
 
     return steps
 
@@ -131,7 +158,7 @@ def trl(phase: str, best: bool) -> Callable[[str, list[dict[str, str]]], Iterato
         trainer = Trainer(
             model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
             args=config,
-            train_dataset=Dataset.from_list(examples),
+            train_dataset=Dataset.from_list(examples).remove_columns("instruction"),
             processing_class=AutoTokenizer.from_pretrained(folder),
             peft_config=lora_config(),
         )

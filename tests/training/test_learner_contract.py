@@ -36,7 +36,7 @@ TOY = Subject(
 )
 
 
-class TestGenericEngine(LearnerContract):
+class TestEngines(LearnerContract):
     @pytest.fixture(scope="class")
     def models(self, tiny_model):
         """One for the class: the models of lower ranks are loaded once."""
