@@ -1,20 +1,26 @@
-import pytest
+from typing import get_args
 
-from fccl.errors import SettingsError
-from fccl.model.loading import ENGINES, Models, load_model
-from fccl.training.engines import LEARNERS, learner_for
+import pytest
+from pydantic import ValidationError
+
+from fccl.model.loading import ENGINES, Models
+from fccl.specs import Engine
+from fccl.training.engines import learner_for
 from fccl.training.learner import GenericLearner
 
 
-def test_every_engine_has_a_model_and_a_learner():
-    assert ENGINES.keys() == LEARNERS.keys()
+def test_every_engine_that_a_spec_may_name_is_there():
+    assert ENGINES.keys() == set(get_args(Engine))
 
 
-def test_an_engine_that_is_not_there_is_one_line_that_names_those_that_are(tiny_model):
-    for ask in (lambda: Models("abacus"), lambda: load_model(tiny_model.spec, "abacus")):
-        with pytest.raises(SettingsError, match="'abacus' is no engine") as caught:
-            ask()
-        assert "generic" in caught.value.hint
+def test_a_spec_of_an_engine_that_is_not_there_cannot_be_built(tiny_model):
+    with pytest.raises(ValidationError, match="abacus"):
+        type(tiny_model.spec).model_validate(tiny_model.spec.model_dump() | {"engine": "abacus"})
+
+
+def test_a_model_computes_with_the_engine_that_its_spec_names(tiny_model):
+    other = tiny_model.spec.model_copy(update={"engine": "gpt2"})
+    assert Models().of(other).engine == "gpt2"
 
 
 def test_the_learner_trains_the_very_model_that_the_application_holds(tiny_model):
