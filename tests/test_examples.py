@@ -1,7 +1,7 @@
 """Every script in examples/ runs as it stands, here with little data."""
 
-import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -28,29 +28,33 @@ SAID = {
 }
 
 
-def run(script, folder, *arguments):
-    process = subprocess.run(
-        [sys.executable, str(script), *arguments],
-        cwd=folder,
-        env={**os.environ, **LITTLE},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+@pytest.fixture(autouse=True)
+def little_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, value in LITTLE.items():
+        monkeypatch.setenv(name, value)
+
+
+def said_by(name, capsys, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["federation.py", "own_rule.py", "own_data.py"])
+def test_the_script_runs(name, capsys, monkeypatch):
+    assert re.search(SAID[name], said_by(name, capsys, monkeypatch))
+
+
+def test_a_finished_run_is_read(small_run, capsys, monkeypatch):
+    assert re.search(SAID["read_run.py"], said_by("read_run.py", capsys, monkeypatch, str(small_run / "logs")))
+
+
+def test_clients_in_processes_of_their_own_take_part():
+    script = str(ROOT / "examples" / "own_process.py")
+    process = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=False)
     assert process.returncode == 0, process.stderr
-    return process.stdout
-
-
-@pytest.mark.parametrize(
-    "script", [script for script in SCRIPTS if script.name != "read_run.py"], ids=lambda it: it.name
-)
-def test_the_script_runs(script, tmp_path):
-    assert re.search(SAID[script.name], run(script, tmp_path))
-
-
-def test_a_finished_run_is_read(small_run, tmp_path):
-    assert re.search(SAID["read_run.py"], run(ROOT / "examples" / "read_run.py", tmp_path, str(small_run / "logs")))
+    assert re.search(SAID["own_process.py"], process.stdout)
 
 
 def test_each_is_short_and_in_the_index():
