@@ -1,12 +1,18 @@
 """`fccl.testing` is for third parties too: it says at once which library it lacks."""
 
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import fccl.testing
 from fccl.testing.toy import START, ToyLearner, federation, shard
 from fccl.transports.in_process import InProcessTransport
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.mark.parametrize("library", ["pytest", "hypothesis"])
@@ -27,3 +33,54 @@ def test_the_toy_federation_has_as_many_rounds_as_it_is_told():
     results = list(federation(clients=4, rounds=3, per_round=2).run(START, InProcessTransport(ToyLearner(), shard)))
     assert [result.record.phase for result in results] == ["sft"] * 3 + ["va"] * 3
     assert all(len(result.record.selected) == 2 for result in results)
+
+
+@pytest.mark.parametrize("name", fccl.testing.__all__)
+def test_every_suite_is_had_by_its_name_and_its_docstring_says_how(name):
+    suite = getattr(fccl.testing, name)
+    assert suite.__name__ == name
+    assert f"`{name}`" in fccl.testing.__doc__
+    assert [each for each in vars(suite) if each.startswith("test_")]
+
+
+def test_a_name_that_is_no_suite_is_said_as_python_says_it():
+    with pytest.raises(AttributeError, match=re.escape("module 'fccl.testing' has no attribute 'RuleContract'")):
+        fccl.testing.RuleContract  # noqa: B018
+
+
+AUTHORS = """
+from fccl import Weighing
+from fccl.testing import WeigherContract
+
+
+class Equal:
+    def weigh(self, task, updates):
+        return Weighing((1 / len(updates),) * len(updates), (1.0,) * len(updates))
+
+
+class FirstTakesAll:
+    def weigh(self, task, updates):
+        return Weighing((1.0, *(0.0,) * (len(updates) - 1)), (1.0,) * len(updates))
+
+
+class TestEqual(WeigherContract):
+    def rule(self, loss):
+        return Equal()
+
+
+class TestFirstTakesAll(WeigherContract):
+    def rule(self, loss):
+        return FirstTakesAll()
+"""
+
+
+def test_an_author_s_rule_passes_the_suite_and_one_that_breaks_the_contract_does_not(tmp_path):
+    (tmp_path / "test_rules.py").write_text(AUTHORS)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_rules.py"]
+    process = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    failed = set(re.findall(r"^FAILED test_rules.py::(\w+::\w+)", process.stdout, re.MULTILINE))
+    assert "TestFirstTakesAll::test_reordering_the_updates_reorders_the_weights" in failed, process.stdout
+    assert not [name for name in failed if name.startswith("TestEqual::")]
+    assert re.search(r"\d+ passed", process.stdout)
