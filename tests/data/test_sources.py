@@ -188,7 +188,10 @@ def test_an_unreadable_file_is_a_storage_error(tmp_path, monkeypatch):
 # ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("environment", [{"HF_ENDPOINT": "http://127.0.0.1:9"}, {"HF_HUB_OFFLINE": "1"}])
+@pytest.mark.parametrize(
+    "environment",
+    [{"HF_ENDPOINT": "http://127.0.0.1:9"}, pytest.param({"HF_HUB_OFFLINE": "1"}, marks=pytest.mark.slow)],
+)
 def test_a_hub_out_of_reach_is_one_error_with_the_ways_out(tmp_path, environment):
     command = [
         sys.executable,
