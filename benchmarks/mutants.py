@@ -75,7 +75,9 @@ def mutations(source: bytes, module: str = "") -> Iterator[Mutation]:
         for node in ast.walk(ast.parse(source))
         for spot, after in changes(node, lines)
     )
-    yield from sorted(set(found), key=lambda one: (one.line, one.start, one.end, one.after))
+    yield from sorted(
+        {one for one in found if one.before != one.after}, key=lambda one: (one.line, one.start, one.end, one.after)
+    )
 
 
 def changes(node: ast.AST, lines: list[bytes]) -> Iterator[tuple[Spot, str]]:

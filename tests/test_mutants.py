@@ -25,6 +25,7 @@ def changed(line):
         ("f(a)", {"pass"}),
         ("x += y", {"pass"}),
         ("x = a if b else c", {"x = a if (not (b)) else c"}),
+        ("def f(): return None", set()),
         ("def f(): return a", {"def f(): return None"}),
         ('x = "a + 1"', set()),
     ],
