@@ -18,5 +18,5 @@ def few(examples: int) -> int:
     return examples if ALL else max(examples // _SHARE, min(examples, _LEAST))
 
 
-settings.register_profile("few", max_examples=few(100))
+settings.register_profile("few", max_examples=few(100), deadline=None)  # a busy machine is no failure
 settings.load_profile("few")

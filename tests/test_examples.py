@@ -50,6 +50,7 @@ def test_a_finished_run_is_read(small_run, capsys, monkeypatch):
     assert re.search(SAID["read_run.py"], said_by("read_run.py", capsys, monkeypatch, str(small_run / "logs")))
 
 
+@pytest.mark.slow
 def test_clients_in_processes_of_their_own_take_part():
     script = str(ROOT / "examples" / "own_process.py")
     process = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=False)

@@ -117,6 +117,12 @@ def is_own_folder(path: Path) -> bool:
     return found is not None and stat.S_ISDIR(found.st_mode)
 
 
+def is_no_folder(path: Path) -> bool:
+    """Whether something has this name that is no folder. One look: a folder that is made meanwhile is none of it."""
+    found = _found(path)
+    return found is not None and not stat.S_ISDIR(found.st_mode)
+
+
 def _found(path: Path) -> os.stat_result | None:
     try:
         return os.lstat(path)

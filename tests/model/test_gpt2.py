@@ -96,7 +96,7 @@ def test_log_probs_and_gradients_are_autograds(targets, dtype, limit):
 lengths = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9))
 
 
-@settings(max_examples=few(100), deadline=None)
+@settings(max_examples=few(50), deadline=None)
 @given(pairs=st.lists(lengths, min_size=1, max_size=5), seed=st.integers(0, 99))
 def test_a_pair_that_shares_its_prompt_is_two_sequences(pairs, seed):
     model = peft_model("all")
@@ -106,7 +106,7 @@ def test_a_pair_that_shares_its_prompt_is_two_sequences(pairs, seed):
     assert far(mine, theirs) < 1e-12
 
 
-@settings(max_examples=few(100), deadline=None)
+@settings(max_examples=few(50), deadline=None)
 @given(sizes=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=2, max_size=6), seed=st.integers(0, 99))
 def test_packing_order_and_batch_splits_change_nothing_but_rounding(sizes, seed):
     model = peft_model("all")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fccl.errors import StorageError, UpdateRejected
-from fccl.storage.reading import NamedTwice, NotJson, json_value, read_bounded
+from fccl.storage.reading import NamedTwice, NotJson, is_no_folder, json_value, read_bounded
 
 
 def test_reading_is_bounded_and_follows_nothing(tmp_path):
@@ -95,3 +95,24 @@ def test_what_is_no_json_is_one_line(content):
         json_value(content)
     assert str(error.value).startswith("is n")
     assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_is_made_while_somebody_looks_is_not_in_the_way(tmp_path, monkeypatch):
+    """Two looks, absent at the first and there at the second, once took a peer's new folder for something else."""
+    folder, look = tmp_path / "bell", os.lstat
+
+    def made_after_the_first_look(path, **arguments):
+        try:
+            return look(path, **arguments)
+        finally:
+            folder.mkdir(exist_ok=True)
+
+    monkeypatch.setattr(os, "lstat", made_after_the_first_look)
+    assert not is_no_folder(folder)
+    assert not is_no_folder(folder)
+
+
+def test_anything_but_a_folder_is_in_a_folders_way(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert [is_no_folder(tmp_path / name) for name in ("file", "link", ".", "none")] == [True, True, False, False]

@@ -16,7 +16,7 @@ from fccl.paths import ExchangePaths
 from fccl.plain_text import printable
 from fccl.records.run import MAX_REJECTION_REASON, Rejection
 from fccl.storage.files import storage_errors, write_bytes, write_text
-from fccl.storage.reading import is_in_the_way, is_own_folder, is_there
+from fccl.storage.reading import is_in_the_way, is_no_folder, is_own_folder, is_there
 
 _TRIES = 10  # somebody may put the next thing in the way at once
 _CAME_BETWEEN = frozenset(
@@ -74,7 +74,7 @@ class Quarantine:
 
         Raises `StorageError`.
         """
-        if not is_own_folder(path) and is_there(path):
+        if is_no_folder(path):
             self.refuse([path], "something else where a folder belongs", "", 0)
 
     def write(
@@ -109,7 +109,7 @@ class Quarantine:
         directory."""
         folder, stamp = self.paths.rejected, f"{time.time_ns()}"
         aside = folder.with_name(f".{folder.name}.{stamp}.tmp")
-        moved = is_there(folder) and not is_own_folder(folder) and _moved(folder, aside)
+        moved = is_no_folder(folder) and _moved(folder, aside)
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         if moved:
