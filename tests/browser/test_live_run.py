@@ -76,6 +76,6 @@ def test_a_run_from_nothing_to_its_evaluation(processes, visit):
     here.open("Evaluation")
     measures = here.page.get_by_role("table", name="Measures of every model on the test split")
     measures.wait_for()
-    assert measures.get_by_role("columnheader").all_inner_texts() == ["", "base", "SFT", "FedVA"]
+    assert measures.get_by_role("columnheader").all_inner_texts() == ["measure", "base", "SFT", "FedVA"]
     assert measures.get_by_role("row", name="exact answers").count() == 1
     assert here.page.evaluate("() => window.said.length") >= len(said), "nothing has loaded the page anew"

@@ -194,8 +194,8 @@ def test_what_is_new_appears_and_the_reader_stays_where_he_is(running, visit):
     logs, url = running
     here = visit(url, height=400)
     here.open("Evaluation")
-    here.page.get_by_text("By topic", exact=True).click()
-    here.page.get_by_role("table", name="By topic").wait_for()
+    here.page.get_by_text("Response perplexity by topic", exact=True).click()
+    here.page.get_by_role("table", name="Response perplexity by topic").wait_for()
     here.page.locator("[data-testid=stMain]").evaluate("main => main.scrollTo(0, 700)")
     place = here.page.locator("[data-testid=stMain]").evaluate("main => main.scrollTop")
     assert place > 300
@@ -203,7 +203,7 @@ def test_what_is_new_appears_and_the_reader_stays_where_he_is(running, visit):
         logs.round(number)
         here.until_sentence(f"Round {number + 2} of 40")
     assert here.page.locator("[data-testid=stMain]").evaluate("main => main.scrollTop") == place
-    assert here.page.get_by_role("table", name="By topic").is_visible()
+    assert here.page.get_by_role("table", name="Response perplexity by topic").is_visible()
     here.open("Log")
     here.page.get_by_label("Filter").fill('"round":7,')
     here.page.get_by_label("Filter").press("Enter")
