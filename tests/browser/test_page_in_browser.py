@@ -194,7 +194,7 @@ def test_what_is_new_appears_and_the_reader_stays_where_he_is(running, visit):
     logs, url = running
     here = visit(url, height=400)
     here.open("Evaluation")
-    here.page.get_by_text("Response perplexity by topic", exact=True).click()
+    here.page.get_by_role("paragraph").filter(has_text="Response perplexity by topic").click()
     here.page.get_by_role("table", name="Response perplexity by topic").wait_for()
     here.page.locator("[data-testid=stMain]").evaluate("main => main.scrollTo(0, 700)")
     place = here.page.locator("[data-testid=stMain]").evaluate("main => main.scrollTop")
