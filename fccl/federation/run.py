@@ -80,9 +80,10 @@ class Run:
 
         Raises `FederationError` where there is nothing to resume, or a round has too few good updates.
         """
-        self.state = self._resumed() if resume else self._started()
-        transport.begin(self.identity, Listener(self._heard, self.listener.told))
-        with self._how_it_stopped():
+        self.state, announce = self._resumed() if resume else self._started()
+        with self._how_it_stopped():  # from here on there is a run that can say so
+            announce()
+            transport.begin(self.identity, Listener(self._heard, self.listener.told))
             for result in self._federation().run(self.state, transport):
                 self._commit(result)
                 yield result
@@ -129,8 +130,8 @@ class Run:
             keep_control=self.folder.keep_control,
         )
 
-    def _started(self) -> FederationState:
-        """Begin a new run; one that was here moves to `runs/`."""
+    def _started(self) -> tuple[FederationState, Callable[[], None]]:
+        """Begin a new run; one that was here moves to `runs/`. Returns its state, and what tells the listener of it."""
         if earlier := self.folder.archive():
             self.listener.told(f"The run that was here is kept in {self.folder.paths.archive / earlier}/.")
         adapter, validate = self.start(), self.federation.validate
@@ -140,12 +141,15 @@ class Run:
         if self.data is not None:
             write_bytes(self.folder.paths.manifest, self.data.manifest.read_bytes())
         state = self.folder.start(info, self.plan, adapter, self._record("started", validation=base))
-        self.listener.started(info, base)
-        self.listener.told(self._keeper.promise(adapter, self.plan))
-        return state
 
-    def _resumed(self) -> FederationState:
-        """Go on with the run that is here."""
+        def announce() -> None:
+            self.listener.started(info, base)
+            self.listener.told(self._keeper.promise(adapter, self.plan))
+
+        return state, announce
+
+    def _resumed(self) -> tuple[FederationState, Callable[[], None]]:
+        """Go on with the run that is here. Returns its state, and what tells the listener of it."""
         info = self.folder.info()
         if info is None or info.data_sha256 != self._data_sha256:
             raise FederationError(
@@ -157,8 +161,8 @@ class Run:
         self._keeper.tidy(state.next_round)
         self._event("resumed")
         past = list(rounds_so_far(self.folder.paths))
-        self.listener.resumed(info, base_so_far(self.folder.paths), past, state.next_round)
-        return state
+        base = base_so_far(self.folder.paths)
+        return state, lambda: self.listener.resumed(info, base, past, state.next_round)
 
     def _commit(self, result: RoundResult) -> None:
         """Everything of a round, and last that it is complete."""
