@@ -74,8 +74,9 @@ class Keeper:
 
     def _keep(self, result: RoundResult) -> None:
         paths, inputs = self.paths.kept_round(result.record.round), result.inputs
-        described = _described(inputs).model_dump_json(indent=2).encode() + b"\n"
-        length = len(described) + sum(map(file_length, _adapters(inputs))) + len(_server(inputs))
+        server = inputs.server.to_bytes() if inputs.server.tensors else b""
+        described = _described(inputs, server).model_dump_json(indent=2).encode() + b"\n"
+        length = len(described) + sum(map(file_length, _adapters(inputs))) + len(server)
         if length > self.most_mb * MB:
             takes = f"they take {length / MB:,.1f} MB, KEEP_UPDATES_MB is {self.most_mb:,}"
             self._once("size", f"The updates of round {result.record.round + 1} are not kept: {takes}.")
@@ -84,7 +85,7 @@ class Keeper:
             self._once("modes", warning)
         _remove(paths.root)
         self._make_room(length)
-        _put(paths, result, described)
+        _put(paths, result, described, server)
 
     def _make_room(self, length: int) -> None:
         """Remove the oldest rounds until there is room for one of this length."""
@@ -113,8 +114,8 @@ class Keeper:
             self.tell(line)
 
 
-def _described(inputs: RoundInputs) -> KeptInputs:
-    task, server = inputs.task, _server(inputs)
+def _described(inputs: RoundInputs, server: bytes) -> KeptInputs:
+    task = inputs.task
     return KeptInputs(
         run_id=task.run_id,
         round=task.round,
@@ -141,16 +142,16 @@ def _kept(update: ClientUpdate) -> KeptUpdate:
     )
 
 
-def _put(paths: KeptRoundPaths, result: RoundResult, described: bytes) -> None:
+def _put(paths: KeptRoundPaths, result: RoundResult, described: bytes, server: bytes) -> None:
     """The round in its place, whole."""
     with new_folder(paths.root) as new, storage_errors(paths.root):
         new.chmod(0o700)
-        _write(KeptRoundPaths(new), result, described)
+        _write(KeptRoundPaths(new), result, described, server)
         os.rename(new, paths.root)
     sync_folder(paths.root.parent)
 
 
-def _write(paths: KeptRoundPaths, result: RoundResult, described: bytes) -> None:
+def _write(paths: KeptRoundPaths, result: RoundResult, described: bytes, server: bytes) -> None:
     """All files of a round; the round's record has the hashes of the updates already."""
     inputs = result.inputs
     for update, hashes in zip(inputs.arrived, result.record.arrived, strict=True):
@@ -158,7 +159,7 @@ def _write(paths: KeptRoundPaths, result: RoundResult, described: bytes) -> None
         if update.control is not None:
             _save(update.control, paths.control(update.client_id, hashes.control_sha256))
     _save(inputs.task.adapter, paths.adapter)
-    if server := _server(inputs):
+    if server:
         write_bytes(paths.server_state, server, _PRIVATE)
     write_bytes(paths.inputs, described, _PRIVATE)
 
@@ -174,10 +175,6 @@ def _adapters(inputs: RoundInputs) -> Iterator[AdapterSource]:
         yield update.adapter
         if update.control is not None:
             yield update.control
-
-
-def _server(inputs: RoundInputs) -> bytes:
-    return inputs.server.to_bytes() if inputs.server.tensors else b""
 
 
 def _length_of(folder: Path) -> int:

@@ -99,11 +99,6 @@ def require_own_rank(settings: Settings) -> None:
         )
 
 
-def own_learner(settings: Settings, tell: Tell) -> Learner:
-    """Our own learner, with the client's cache in its private folder."""
-    return learner_for(Models(), settings.client_ranks, References(cache_of(settings, tell)))
-
-
 def cache_of(settings: Settings, tell: Tell) -> Cache:
     """The client's cache in its private folder."""
     folder = StatePaths(settings.state_dir).cache(settings.client_id)

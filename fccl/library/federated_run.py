@@ -50,7 +50,7 @@ class FederatedRun:
 
     Raises `SettingsError` for a setting that is unknown, out of range, without effect, or another than the data was
     prepared with or the resumed run has. The loop raises `DataError`, `ModelError`, `StorageError`, and
-    `FederationError` when a round has too few good updates. FedIT: Zhang et al. 2024; value alignment by DPO: Rafailov
+    `FederationError` when a round has too few good updates. FedIT: Zhang et al. 2023; value alignment by DPO: Rafailov
     et al. 2023.
 
     >>> import fccl

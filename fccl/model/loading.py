@@ -34,7 +34,6 @@ class Models:
 
         models = Models()
         learner, model = learner_for(models), models.of(spec)
-
     """
 
     _loaded: dict[ModelSpec, LanguageModel] = field(default_factory=dict)
