@@ -15,7 +15,7 @@ from fccl.testing.transport import task
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.wire import AdapterFile
 from fccl.transports.protocol import Listener, RunIdentity
-from tests.transports.exchange.test_server_contract import client_threads
+from tests.transports.exchange.test_server_contract import client_threads, finish_after
 
 
 def fit(transport, asked=(0, 1), number=0):
@@ -52,7 +52,7 @@ def clients(paths, learners, **changes):
 
 
 def finish(transport):
-    transport.finish("run", 99, adapter())
+    finish_after(transport, transport.rounds_of("run").paths)
 
 
 def answered(paths, transport, spoil, asked=(0, 1), keys=None, **spec):

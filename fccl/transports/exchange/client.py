@@ -109,7 +109,9 @@ class ExchangeClient:
                 self.remember(task.run_id)
                 if self.client_id not in task.work.clients:
                     self._complain(f"round {task.round + 1} ({task.phase}): not asked")
-                elif not self.is_answered(task):
+                elif (
+                    not self.is_answered(task) and self.newest() == task
+                ):  # else its answers may be cleared away by now
                     self.answer(task, task.work, heartbeat)
             self.reply(heartbeat)
             heartbeat.check()

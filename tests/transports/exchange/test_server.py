@@ -172,8 +172,24 @@ def test_a_restarted_client_does_not_repeat_what_it_has_committed(paths, transpo
         paths.phase(1).unlink()
         with clients(paths, {0: again}), clients(paths, {1: ToyLearner()}):
             fit(exchange)
-            finish(exchange)
+            exchange.finish("run", 1, adapter())
         assert again.calls == []
+
+
+def test_an_answer_that_was_cleared_away_with_its_round_is_not_computed_again(paths, transport):
+    """The run may end between the client's look at the round and its look at its own answer."""
+
+    class LooksLate(ExchangeClient):
+        def is_answered(self, task):
+            exchange.finish("run", 1, adapter())
+            return super().is_answered(task)
+
+    again = LooksLate(paths, 0, ToyLearner(), shard, grace_s=0.0)
+    with transport(keep_rounds=0) as exchange:
+        opened = exchange.open(task(), (0,))
+        ExchangeClient(paths, 0, ToyLearner(), shard).commit(opened, ToyLearner().fit(task(), shard(0), print))
+        again.run()
+    assert again.learner.calls == []
 
 
 @pytest.mark.parametrize("lost", ["phase", "task", "global_adapter", "update", "contribution", "flag"])
@@ -234,7 +250,7 @@ def test_a_new_run_clears_the_old_one_away(paths, transport):
         with client_threads(paths.root, {0: ToyLearner(), 1: ToyLearner()}, grace_s=10.0):
             running.join()
             assert TaskFile.model_validate_json(paths.task(0).read_text()).run_id == "another"
-            assert not paths.phase(99).exists()
+            assert not paths.phase(1).exists()
             exchange.finish("another", 1, adapter())
     assert results[0].record.excluded == ()
     assert (paths.root / "mine.txt").exists()
