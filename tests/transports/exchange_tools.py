@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 
 from fccl.records.run import Rejection
-from fccl.testing.toy import ToyLearner, adapter, shard
+from fccl.testing.toy import ToyLearner, shard
 from fccl.testing.transport import task
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.wire import AdapterFile
