@@ -109,9 +109,8 @@ class ExchangeClient:
                 self.remember(task.run_id)
                 if self.client_id not in task.work.clients:
                     self._complain(f"round {task.round + 1} ({task.phase}): not asked")
-                elif (
-                    not self.is_answered(task) and self.newest() == task
-                ):  # else its answers may be cleared away by now
+                # an answer may be gone because its round is over, so the round is looked at once more
+                elif not self.is_answered(task) and self.newest() == task:
                     self.answer(task, task.work, heartbeat)
             self.reply(heartbeat)
             heartbeat.check()
