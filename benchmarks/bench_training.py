@@ -1,11 +1,13 @@
 """Tokens a second of one client's training, beside its rivals, in one interleaved run.
 
-    python benchmarks/bench_training.py [--rounds 5] [--only sft] [--threads 2]
+    python benchmarks/bench_training.py [--rounds 5] [--only sft] [--full] [--threads 2] [--markdown]
 
 GPT-2 of the real shape with random weights, LoRA r = 8 on `c_attn`, float32, batches of 8. Lengths are like Alpaca's:
 prompts of 35 tokens in the mean, answers of 63, 256 at most. Every contestant has a process of its own and steps when
-it is told to, one after the other, on the same examples; what counts is the ratio within a round. `docs/performance.md`
-has a table that this has made.
+it is told to, one after the other, on the same examples; what counts is the ratio within a round. The machine's limit
+is such a contestant too: the step's matrix products alone. `--full` adds fixed lengths and other batches.
+
+`docs/performance.md` has a table that this has made (`--markdown`). A ratio below the least that it names is marked.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import math
 import os
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -31,42 +34,67 @@ sys.path.insert(0, str(ROOT))
 from fccl.data.examples import prompt_of  # noqa: E402
 
 PHASES = {
-    "sft": ("gpt2-sft", "generic-sft", "loop-sft", "trl-best-sft", "trl-sft"),
-    "va": ("gpt2-va", "generic-va", "trl-best-va", "trl-va"),
+    "sft": ("gpt2-sft", "generic-sft", "loop-sft", "trl-best-sft", "trl-sft", "products-sft"),
+    "va": ("gpt2-va", "generic-va", "trl-best-va", "trl-va", "products-va"),
 }
 NAMES = {
-    "gpt2": "ENGINE=gpt2",
-    "generic": "ENGINE=generic",
+    "gpt2": "`ENGINE=gpt2`",
+    "generic": "`ENGINE=generic`",
     "loop": "a plain loop of 40 lines",
     "trl-best": "TRL, best settings found",
     "trl": "TRL, defaults",
+    "products": "the step's matrix products alone",
 }
-BATCH, MOST = 8, 256
+PERFORMANCE = ROOT / "docs" / "performance.md"
+SECONDS = 75.0  # of one round of all contestants, about, on two cores, for 8 examples of 98 tokens and their start
 FRAME = 10  # tokens that the prompt has around the instruction
 WORDS = "the a red dog is and of in it on see day bird green river has was to no not small one two for from with that"
 
 
-def length(draw: random.Random, mean: float) -> int:
-    """Log-normal, as the lengths of instructions and answers are."""
-    return max(3, round(draw.lognormvariate(math.log(mean) - 0.32, 0.8)))
+@dataclass(frozen=True)
+class Case:
+    """A race: what is trained, on batches of which examples. Without a `length` they are like Alpaca's."""
 
+    phase: str
+    rounds: int
+    batch: int = 8
+    length: int | None = None
 
-def examples(phase: str, count: int) -> list[dict[str, str]]:
-    """Texts of words that are one token each to the built-in tokenizer. `prompt` is `instruction`, framed."""
-    draw, words = random.Random(7), WORDS.split()
+    @property
+    def title(self) -> str:
+        """The heading of its table."""
+        name = {"sft": "SFT", "va": "DPO"}[self.phase]
+        return name if self.length is None else f"{name}, {self.batch} × {self.length} tokens"
 
-    def text(tokens: int) -> str:
-        return " ".join(draw.choice(words) for _ in range(tokens))
+    @property
+    def most(self) -> int:
+        """The most tokens that an example has."""
+        return 256 if self.length is None else self.length
 
-    made = []
-    for _ in range(count):
-        prompt = min(max(FRAME + 1, length(draw, 35)), MOST // 2)
-        answers = [" " + text(min(length(draw, 63), MOST - prompt - 1)) for _ in range(2)]
-        instruction = text(prompt - FRAME)
+    def examples(self) -> list[dict[str, str]]:
+        """One batch more than there are rounds: the first step does not count."""
+        draw = random.Random(7)
+        return [self._example(draw) for _ in range(self.batch * (self.rounds + 1))]
+
+    def _example(self, draw: random.Random) -> dict[str, str]:
+        """Texts of words that are one token each to the built-in tokenizer. `prompt` is `instruction`, framed."""
+        prompt = min(max(FRAME + 1, self._draw(draw, 35)), self.most // 2)
+        answers = [" " + words(draw, min(self._draw(draw, 63), self.most - prompt - 1)) for _ in range(2)]
+        instruction = words(draw, prompt - FRAME)
         example = {"instruction": instruction, "prompt": prompt_of(instruction)}
-        example |= {"completion": answers[0]} if phase == "sft" else {"chosen": answers[0], "rejected": answers[1]}
-        made.append(example)
-    return made
+        return example | (
+            {"completion": answers[0]} if self.phase == "sft" else {"chosen": answers[0], "rejected": answers[1]}
+        )
+
+    def _draw(self, draw: random.Random, mean: float) -> int:
+        """Log-normal, as the lengths of instructions and answers are; or the mean's share of a fixed length."""
+        if self.length is not None:
+            return round(self.length * mean / 98) if mean < 50 else self.length
+        return max(3, round(draw.lognormvariate(math.log(mean) - 0.32, 0.8)))
+
+
+def words(draw: random.Random, tokens: int) -> str:
+    return " ".join(draw.choice(WORDS.split()) for _ in range(tokens))
 
 
 def tokens(batch: list[dict[str, str]], phase: str) -> int:
@@ -89,10 +117,17 @@ class Contestant:
     peak: float = 0.0
 
     @classmethod
-    def start(cls, name: str, folder: Path, data: Path, threads: int, scratch: Path) -> Contestant:
-        command = [sys.executable, str(ROOT / "benchmarks" / "training_contestants.py"), name, str(folder), str(data)]
+    def start(cls, name: str, case: Case, data: Path, threads: int, scratch: Path) -> Contestant:
+        command = [
+            sys.executable,
+            str(ROOT / "benchmarks" / "training_contestants.py"),
+            name,
+            str(scratch / "gpt2"),
+            str(data),
+        ]
         environment = os.environ | {"BENCH_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
         environment |= {"BENCH_SCRATCH": str(scratch), "OMP_WAIT_POLICY": "PASSIVE"}
+        environment |= {"BENCH_BATCH": str(case.batch), "BENCH_MOST": str(case.most)}
         with (scratch / f"{name}.log").open("w") as log:
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
@@ -122,68 +157,119 @@ class Contestant:
         return self.process.stdout.readline().strip()
 
 
-def gemm_rate(rows: int, threads: int) -> float:
-    """Floating-point operations a second of the step's largest product, in a fresh process with its own threads."""
-    code = (
-        f"import torch, time; torch.set_num_threads({threads})\n"
-        f"a, w = torch.randn({rows}, 768), torch.randn(768, 3072)\n"
-        "best = 9e9\n"
-        "for _ in range(12):\n t = time.perf_counter(); a @ w; best = min(best, time.perf_counter() - t)\n"
-        f"print(2 * {rows} * 768 * 3072 / best)"
-    )
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-
-
-def race(phase: str, rounds: int, threads: int, scratch: Path, console: Console) -> list[Contestant]:
+def race(case: Case, threads: int, scratch: Path, console: Console) -> list[Contestant]:
     """Every contestant steps once a round; the order turns, so that nobody always follows the same one."""
-    made = examples(phase, BATCH * (rounds + 1))
-    data = scratch / f"{phase}.json"
-    data.write_text(json.dumps(made))
+    data = scratch / "examples.json"
+    data.write_text(json.dumps(case.examples()))
     runners = []
-    for name in PHASES[phase]:
-        console.print(f"starting {name} ...")
-        runners.append(Contestant.start(name, scratch / "gpt2", data, threads, scratch))
-    for number in range(rounds):
-        turned = runners[number % len(runners) :] + runners[: number % len(runners)]
-        for runner in turned:
-            runner.step()
+    for name in PHASES[case.phase]:
+        with console.status(f"{case.title}: starting {name}"):
+            runners.append(Contestant.start(name, case, data, threads, scratch))
+    for number in range(case.rounds):
+        for runner in runners[number % len(runners) :] + runners[: number % len(runners)]:
+            with console.status(f"{case.title}: round {number + 1} of {case.rounds}, {runner.name}"):
+                runner.step()
         console.print(f"round {number + 1}: " + ", ".join(f"{one.name} {one.seconds[-1]:.2f} s" for one in runners))
     for runner in runners:
         runner.finish()
     return runners
 
 
-def show(phase: str, runners: list[Contestant], counts: list[int], console: Console) -> None:
-    """Tokens a second, and how many times the first contestant is the others, with the spread over rounds."""
-    table = Table(title={"sft": "SFT", "va": "DPO"}[phase])
-    for column in ("", "tokens/s", "gpt2 is … times it", "least, most", "peak memory"):
-        table.add_column(column, justify="left" if not column else "right")
-    for runner in runners:
-        rate = statistics.median(count / seconds for count, seconds in zip(counts, runner.seconds, strict=True))
-        ratios = [theirs / mine for mine, theirs in zip(runners[0].seconds, runner.seconds, strict=True)]
-        name = NAMES[runner.name.removesuffix(f"-{phase}")]
-        spread = f"{min(ratios):.2f}, {max(ratios):.2f}"
-        table.add_row(name, f"{rate:,.0f}", f"{statistics.median(ratios):.2f}", spread, f"{runner.peak / 1e9:.1f} GB")
+@dataclass(frozen=True)
+class Result:
+    """A contestant's line: tokens a second, how often the first contestant is that fast, peak memory in bytes."""
+
+    name: str
+    rate: float
+    ratios: list[float]
+    peak: float
+
+    @property
+    def ratio(self) -> float:
+        return statistics.median(self.ratios)
+
+    def cells(self) -> list[str]:
+        """As in `docs/performance.md`."""
+        spread = f"{min(self.ratios):.2f} to {max(self.ratios):.2f}"
+        return [self.name, f"{self.rate:,.0f}", f"{self.ratio:.2f}", spread, f"{self.peak / 1e9:.1f} GB"]
+
+
+def results(case: Case, runners: list[Contestant]) -> list[Result]:
+    made = case.examples()
+    counts = [
+        tokens(made[start : start + case.batch], case.phase) for start in range(case.batch, len(made), case.batch)
+    ]
+    return [
+        Result(
+            NAMES[runner.name.removesuffix(f"-{case.phase}")],
+            statistics.median(count / seconds for count, seconds in zip(counts, runner.seconds, strict=True)),
+            [theirs / mine for mine, theirs in zip(runners[0].seconds, runner.seconds, strict=True)],
+            runner.peak,
+        )
+        for runner in runners
+    ]
+
+
+COLUMNS = ("", "tokens/s", "ratio", "least to most", "peak memory")  # the ratio: how many times it `ENGINE=gpt2` is
+
+
+def show(case: Case, found: list[Result], console: Console, markdown: bool) -> None:
+    """The table of a race, and what is worse in it than in the table that was recorded."""
+    if markdown:
+        lines = [COLUMNS, ("---", *["---:"] * 4), *(result.cells() for result in found)]
+        console.print(f"### {case.title}\n", *(f"| {' | '.join(line)} |" for line in lines), sep="\n", soft_wrap=True)
+        return
+    table = Table(title=f"{case.title}: ENGINE=gpt2 is … times it")
+    for column in COLUMNS:
+        table.add_column(column.replace("`", ""), justify="right" if column else "left")
+    before = recorded(case.title)
+    for result in found:
+        name, *cells = result.cells()
+        worse = result.ratio < before.get(result.name, -math.inf)
+        table.add_row(name.replace("`", ""), *cells, style="red" if worse else "")
+        if worse:
+            console.print(
+                f"[red]worse than recorded:[/] {name}: {result.ratio:.2f}, at least {before[result.name]:.2f}"
+            )
     console.print(table)
+
+
+def recorded(title: str) -> dict[str, float]:
+    """The least ratio by contestant in the table of this heading in `docs/performance.md`."""
+    text = PERFORMANCE.read_text("utf-8") if PERFORMANCE.exists() else ""
+    _, _, section = text.partition(f"### {title}\n")
+    rows = re.findall(r"^\| (.+?) \| [^|]+ \| [\d.]+ \| ([\d.]+) to [\d.]+ \|", section.partition("\n#")[0], re.M)
+    return {name: float(least) for name, least in rows}
+
+
+def cases(arguments: argparse.Namespace) -> list[Case]:
+    phases = [arguments.only] if arguments.only else list(PHASES)
+    found = [Case(phase, arguments.rounds) for phase in phases]
+    if arguments.full:
+        shapes = [(8, 64), (8, 256), (8, 512), (1, 98), (8, 98), (32, 98)]
+        found += [Case(phase, 3, batch, length) for phase in phases for batch, length in shapes]
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=list(PHASES))
+    parser.add_argument("--full", action="store_true", default=os.environ.get("FULL") == "1")
+    parser.add_argument("--markdown", action="store_true", help="tables for docs/performance.md")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    arguments = parser.parse_args()
-    console = Console()
+    arguments, console = parser.parse_args(), Console()
+    races = cases(arguments)
+    work = sum(
+        (race.rounds + 1) * race.batch * (race.length or 98) / 784 * (2 if race.phase == "va" else 1) for race in races
+    )
+    console.print(f"{len(races)} races, about {work * SECONDS / 60:.0f} minutes on two cores")
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         script = ROOT / "scripts" / "make_random_gpt2.py"
         subprocess.run([sys.executable, str(script), str(scratch / "gpt2")], check=True, stdout=subprocess.DEVNULL)
-        for phase in [arguments.only] if arguments.only else list(PHASES):
-            runners = race(phase, arguments.rounds, arguments.threads, scratch, console)
-            made = examples(phase, BATCH * (arguments.rounds + 1))
-            counts = [tokens(made[start : start + BATCH], phase) for start in range(BATCH, len(made), BATCH)]
-            show(phase, runners, counts, console)
-            console.print(f"one matrix product of its size: {gemm_rate(784, arguments.threads) / 1e9:.0f} GFLOP/s")
+        for case in races:
+            show(case, results(case, race(case, arguments.threads, scratch, console)), console, arguments.markdown)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python benchmarks/training_contestants.py NAME MODEL_FOLDER EXAMPLES.json
 
-Writes "ready" when it is, then for every line that it reads takes one step of the next eight examples and writes the
-seconds that it took. At the end of its input it writes its peak memory in bytes.
+Writes "ready" when it is, then for every line that it reads takes one step of the next `BENCH_BATCH` examples and
+writes the seconds that it took. At the end of its input it writes its peak memory in bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-BATCH, RANK, ALPHA, RATE, BETA, MOST = 8, 8, 16.0, 1e-4, 0.1, 256
+BATCH, MOST = int(os.environ.get("BENCH_BATCH", "8")), int(os.environ.get("BENCH_MOST", "256"))
+RANK, ALPHA, RATE, BETA = 8, 16.0, 1e-4, 0.1
 Step = Callable[[], None]
 
 
@@ -31,8 +32,6 @@ def ours(engine: str, phase: str) -> Callable[[str, list[dict[str, str]]], Itera
     """This project's own loop over one of its engines: training as a client does it, step by step."""
 
     def steps(folder: str, examples: list[dict[str, str]]) -> Iterator[None]:
-        from fccl.data.examples import PreferencePair, SftExample
-        from fccl.model.encoding import encode
         from fccl.model.loading import load_model
         from fccl.model.objectives import objective_for
         from fccl.specs import ModelSpec
@@ -43,13 +42,7 @@ def ours(engine: str, phase: str) -> Callable[[str, list[dict[str, str]]], Itera
         )
         model = load_model(spec)
         model.load(model.initial_adapter(0))
-        shard = [
-            SftExample(example["instruction"], example["completion"].strip())
-            if phase == "sft"
-            else PreferencePair(example["instruction"], example["chosen"].strip(), example["rejected"].strip())
-            for example in examples
-        ]
-        rows = encode(model.tokenizer, phase, shard, MOST)
+        rows = encoded(model.tokenizer, phase, examples)
         reference = reference_log_probs(model, model.adapter(), rows, BATCH) if phase == "va" else None
         objective = ObjectiveUnderModel(model, objective_for(phase, rows, reference, BETA))
         factors = list(model.factors.items())
@@ -63,6 +56,55 @@ def ours(engine: str, phase: str) -> Callable[[str, list[dict[str, str]]], Itera
             yield
 
     return steps
+
+
+def encoded(tokenizer: Any, phase: str, examples: list[dict[str, str]]) -> Any:
+    """The examples as this project's clients encode theirs."""
+    from fccl.data.examples import PreferencePair, SftExample
+    from fccl.model.encoding import encode
+
+    shard = [
+        SftExample(example["instruction"], example["completion"].strip())
+        if phase == "sft"
+        else PreferencePair(example["instruction"], example["chosen"].strip(), example["rejected"].strip())
+        for example in examples
+    ]
+    return encode(tokenizer, phase, shard, MOST)
+
+
+def products(phase: str) -> Callable[[str, list[dict[str, str]]], Iterator[None]]:
+    """The machine's limit: the matrix products of a step alone, forward and to the input, and nothing between them.
+
+    No token is padded, a pair has its prompt once, and the last layer and the head see only tokens that predict.
+    """
+
+    def steps(folder: str, examples: list[dict[str, str]]) -> Iterator[None]:
+        from transformers import AutoConfig, AutoTokenizer
+
+        from fccl.model.packing import pack
+
+        config = AutoConfig.from_pretrained(folder)
+        rows = encoded(AutoTokenizer.from_pretrained(folder), phase, examples)
+        width, draw = config.n_embd, torch.Generator().manual_seed(0)
+        shapes = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
+        layers = [[torch.randn(shape, generator=draw) for shape in shapes] for _ in range(config.n_layer)]
+        head = torch.randn(config.vocab_size, width, generator=draw)
+        for start in range(0, len(rows), BATCH):
+            packed = pack(rows[start : start + BATCH])
+            for number, weights in enumerate(layers):
+                for place, weight in enumerate(weights):
+                    whole = number < len(layers) - 1 or place == 0
+                    both_ways(torch.randn(len(packed.ids) if whole else len(packed.rows), weight.shape[0]), weight)
+            for part in torch.randn(len(packed.rows), width).split(512):
+                both_ways(part, head.T)
+            yield
+
+    return steps
+
+
+def both_ways(x: torch.Tensor, weight: torch.Tensor) -> None:
+    """A product and the one of its gradient: x (T, in), weight (in, out)."""
+    (x @ weight) @ weight.T
 
 
 def peft_model(folder: str) -> tuple[Any, Any]:
@@ -191,6 +233,8 @@ def stopped_before_each_step(trainer: Any) -> Iterator[None]:
 
 
 CONTESTANTS: dict[str, Callable[[str, list[dict[str, str]]], Iterator[None]]] = {
+    "products-sft": products("sft"),
+    "products-va": products("va"),
     "gpt2-sft": ours("gpt2", "sft"),
     "gpt2-va": ours("gpt2", "va"),
     "generic-sft": ours("generic", "sft"),
