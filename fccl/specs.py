@@ -56,6 +56,7 @@ class ModelSpec(Value):
     lora_r: Rank
     lora_alpha: float = Field(gt=0)
     lora_targets: str = "auto"  # "auto" (PEFT's choice for the architecture), "all-linear", or module names with commas
+    lora_layers: Annotated[int, Field(ge=1)] | None = None  # so many layers carry LoRA, the top ones; None is all
     max_length: int = Field(ge=8)  # tokens, prompt and response together
     engine: Engine = "generic"  # the code that computes it; two engines differ in float noise
 

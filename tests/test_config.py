@@ -59,6 +59,10 @@ def test_the_preset_itself_may_stand_in_dotenv(empty_folder):
         ({"client_lora_r": "8,\N{ARABIC-INDIC DIGIT TWO}"}, "CLIENT_LORA_R=8,.: must be ranks"),
         ({"client_lora_r": "9" * 5000}, r"CLIENT_LORA_R=9{200}\.\.\.: must be ranks"),
         ({"lora_targets": ", "}, "LORA_TARGETS=, : names nothing; must be auto, all-linear, or module names"),
+        ({"lora_layers": "0"}, "LORA_LAYERS=0: must be all, or a whole number >= 1"),
+        ({"lora_layers": "some"}, "LORA_LAYERS=some: must be all"),
+        ({"lora_layers": ""}, "LORA_LAYERS=: must be all"),
+        ({"lora_layers": "\N{SUPERSCRIPT TWO}"}, "LORA_LAYERS=.: must be all"),
         ({"threads": "1025"}, "THREADS=1025: allowed is a whole number >= 0 and <= 1,024"),
         (
             {"bootstrap_samples": "1" + 12 * "0"},
@@ -81,6 +85,11 @@ def test_a_value_out_of_range_says_which_what_and_what_is_allowed(arguments, mes
     with pytest.raises(SettingsError, match=message) as caught:
         load_settings(arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("said", "layers"), [("all", None), ("4", 4), (4, 4), (" 2 ", 2)])
+def test_layers_that_carry_lora_are_all_or_a_number(said, layers):
+    assert load_settings({"lora_layers": said}).model_spec().lora_layers == layers
 
 
 def test_an_unknown_setting_names_the_nearest():

@@ -23,6 +23,7 @@ from fccl.presets import PRESETS
 from fccl.specs import Engine, ExchangeSpec, ModelSpec, PartitionSpec, Phase, RoundPlan, TrainSpec
 
 DOTENV = ".env"
+ALL_LAYERS = "all"  # of LORA_LAYERS
 
 _NUMBER = re.compile(r"\s*[0-9]{1,9}\s*")
 
@@ -92,6 +93,9 @@ class Settings(RuleSettings):
     lora_alpha: float = knob("model", 16.0, "LoRA scale: the update is alpha/r times B A", gt=0)
     lora_targets: str = knob(
         "model", "all-linear", "auto (PEFT's choice), all-linear, or module names with commas", min_length=1
+    )
+    lora_layers: str = knob(
+        "model", ALL_LAYERS, "layers that carry LoRA: all, or so many from the top; fewer train faster", min_length=1
     )
 
     batch_size: int = knob("training", 8, "examples (SFT) or pairs (VA) in a step", ge=1)
@@ -178,6 +182,14 @@ class Settings(RuleSettings):
             raise ValueError("names nothing; must be auto, all-linear, or module names with commas between")
         return text
 
+    @field_validator("lora_layers", mode="before")
+    @classmethod
+    def _counts_layers(cls, value: object) -> str:
+        text = str(value).strip()  # 4 and "4" alike
+        if text != ALL_LAYERS and not (_NUMBER.fullmatch(text) and int(text) > 0):
+            raise ValueError("must be all, or a whole number >= 1")
+        return text
+
     @field_validator("exchange_dir", "state_dir", "data_dir", "log_dir", mode="before")
     @classmethod
     def _names_a_folder(cls, value: str | Path) -> str | Path:
@@ -219,6 +231,7 @@ class Settings(RuleSettings):
             lora_r=self.lora_r,
             lora_alpha=self.lora_alpha,
             lora_targets=self.lora_targets,
+            lora_layers=None if self.lora_layers == ALL_LAYERS else int(self.lora_layers),
             max_length=self.max_length,
             engine=self.engine,
         )

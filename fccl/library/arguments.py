@@ -46,6 +46,7 @@ class ModelArguments(TypedDict, total=False):
     lora_r: int
     lora_alpha: float
     lora_targets: str
+    lora_layers: str
 
 
 class TrainingArguments(TypedDict, total=False):

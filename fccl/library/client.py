@@ -17,6 +17,7 @@ from fccl.library.data import Tell, quiet
 from fccl.library.given import ClientArguments, settings_from
 from fccl.library.places import require_apart
 from fccl.messages import Learner
+from fccl.model.activations import Activations
 from fccl.model.loading import Models
 from fccl.paths import DataPaths, ExchangePaths, KeyPaths, StatePaths
 from fccl.storage import temporary
@@ -72,14 +73,15 @@ class Client:
 def exchange_client(settings: Settings, listen: Listener, learner: Learner | None = None) -> Iterator[ExchangeClient]:
     """The client that these settings ask for, its private folder held while the block runs."""
     keys = client_keys(KeyPaths(Path(settings.keys_dir)), settings.client_id) if settings.keys_dir else None
-    models = Models()
+    cache = cache_of(settings, listen.line)
+    models = Models(activations=Activations(cache))
     with memory_of(StatePaths(settings.state_dir), settings.client_id, keys, listen.line) as memory:
         if keys and keys.warning:
             listen.line(keys.warning)
         yield ExchangeClient(
             ExchangePaths(settings.exchange_dir),
             settings.client_id,
-            learner or learner_for(models, settings.client_ranks, References(cache_of(settings, listen.line))),
+            learner or learner_for(models, settings.client_ranks, References(cache)),
             partial(own_shard, DataPaths(settings.data_dir)),
             keys=keys,
             memory=memory,

@@ -137,6 +137,11 @@ class Block:
 
         return inner.add_(middle), backward
 
+    @property
+    def has_lora(self) -> bool:
+        """Whether any of its linear maps carries LoRA."""
+        return any(linear.lora is not None for linear in (self.qkv, self.proj, self.up, self.down))
+
     def mlp(self, middle: Tensor) -> tuple[Tensor, Backward]:
         """down(gelu(up(norm x'))): (T, D) -> (T, D)."""
         normed, d_normed = self.norm_2(middle)
@@ -153,31 +158,43 @@ def _spread(d_rows: Tensor, rows: Tensor, tokens: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Gpt2:
-    """The whole model; tokens (V, D) are embeddings and output head alike, unless `head` (V, D) is another."""
+    """The whole model; tokens (V, D) are embeddings and output head alike, unless `head` (V, D) is another.
+
+    `frozen` are the layers below the lowest with LoRA: what enters `blocks`, the others, is the same for ever. A caller
+    may have it from before; without, it is computed.
+    """
 
     tokens: Tensor
     positions: Tensor
     blocks: Sequence[Block]
     norm: Norm
     head: Tensor
+    frozen: Sequence[Block] = ()
 
-    def log_probs(self, packed: Packed) -> Tensor:
+    def entering(self, packed: Packed) -> Tensor:
+        """The activations that enter the lowest layer with LoRA, (T, D)."""
+        x = self.tokens[packed.ids].add_(self.positions[packed.positions])
+        for block in self.frozen:
+            x, _ = block(x, packed, learn=False, rows=None)
+        return x
+
+    def log_probs(self, packed: Packed, entering: Tensor | None = None) -> Tensor:
         """log p of every target, (N,)."""
-        return log_probs(self._hidden(packed, learn=False)[0], self.head, packed.targets)
+        return log_probs(self._hidden(packed, entering, learn=False)[0], self.head, packed.targets)
 
-    def learn(self, packed: Packed, slopes: Callable[[Tensor], Tensor]) -> Tensor:
+    def learn(self, packed: Packed, slopes: Callable[[Tensor], Tensor], entering: Tensor | None = None) -> Tensor:
         """log p of every target, (N,), and in the factors' gradients what `slopes` makes of them.
 
         `slopes` takes the log-probabilities and gives dL/d log p, (N,). Gradients are added to what is there.
         """
-        hidden, backward = self._hidden(packed, learn=True)
+        hidden, backward = self._hidden(packed, entering, learn=True)
         found, jacobian = log_probs_with_jacobian(hidden, self.head, packed.targets)
         backward(jacobian.mul_(slopes(found).to(jacobian.dtype).unsqueeze(1)))
         return found
 
-    def _hidden(self, packed: Packed, learn: bool) -> tuple[Tensor, Callable[[Tensor], None]]:
+    def _hidden(self, packed: Packed, entering: Tensor | None, learn: bool) -> tuple[Tensor, Callable[[Tensor], None]]:
         """The last hidden state of the tokens that predict, (N, D)."""
-        x = self.tokens[packed.ids].add_(self.positions[packed.positions])
+        x = self.entering(packed) if entering is None else entering  # (T, D)
         steps: list[Backward] = []
         for block in self.blocks:
             x, step = block(x, packed, learn, packed.rows if block is self.blocks[-1] else None)

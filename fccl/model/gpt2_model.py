@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, cast
 
@@ -12,11 +12,14 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from fccl.errors import ModelError
+from fccl.model.activations import Activations
 from fccl.model.encoding import Responses
+from fccl.model.frozen_layers import FrozenLayers
 from fccl.model.gpt2 import Block, Factors, Gpt2, Linear, Norm
 from fccl.model.language_model import GPT2, Loss, LossAndGradient
 from fccl.model.packing import pack
 from fccl.model.peft_model import PeftLanguageModel, load_peft_model
+from fccl.model.weights import arithmetic
 from fccl.specs import ModelSpec
 
 _MODULES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")  # that may carry LoRA
@@ -56,10 +59,12 @@ class Gpt2LanguageModel(PeftLanguageModel):
     """GPT-2 whose training and scoring are written out: packed, without padding, logits or torch's graph.
 
     Loading, generation and export are the generic engine's, over the same weights and factors in memory. Sums over a
-    response's tokens are float64: DPO takes small differences of large sums.
+    response's tokens are float64: DPO takes small differences of large sums. `activations` keep what enters the lowest
+    layer with LoRA.
     """
 
     engine: str = GPT2
+    activations: Activations = field(default_factory=Activations)
 
     @cached_property
     def flat(self) -> FlatFactors:
@@ -75,7 +80,8 @@ class Gpt2LanguageModel(PeftLanguageModel):
     def response_log_probs(self, examples: Sequence[Responses]) -> Tensor:
         """log p(response | prompt) of every response: (n, k) float64."""
         packed = pack(examples).to(self.device)
-        return packed.sums(self.written_out.log_probs(packed)).view(len(examples), -1)
+        found = self.written_out.log_probs(packed, self._entering(examples))
+        return packed.sums(found).view(len(examples), -1)
 
     @torch.no_grad()
     def loss_and_gradient(
@@ -90,11 +96,19 @@ class Gpt2LanguageModel(PeftLanguageModel):
             return per_response.reshape(-1)[packed.owners]
 
         self.flat.gradient.zero_()
-        self.written_out.learn(packed, slopes)
+        self.written_out.learn(packed, slopes, self._entering(examples))
         gradient = self.flat.views(self.flat.gradient.clone())
         return LossAndGradient(
             values[0], {name: part for name, part in gradient.items() if factors is None or name in factors}
         )
+
+    @cached_property
+    def _frozen_layers(self) -> FrozenLayers:
+        return FrozenLayers(self.written_out, self.activations)
+
+    def _entering(self, examples: Sequence[Responses]) -> Tensor | None:
+        """What enters the lowest layer with LoRA, (T, D); None where no layer is below it."""
+        return self._frozen_layers.entering(examples, arithmetic(self)) if self.written_out.frozen else None
 
 
 @torch.enable_grad()
@@ -106,19 +120,19 @@ def _slopes(loss: Loss, sums: Tensor) -> tuple[float, Tensor]:
     return float(value.detach()), slope
 
 
-def load_gpt2(spec: ModelSpec) -> Gpt2LanguageModel:
+def load_gpt2(spec: ModelSpec, activations: Activations | None = None) -> Gpt2LanguageModel:
     """Load a model for the written-out engine. Raises `ModelError` when it is no GPT-2, or cannot be had."""
     loaded = load_peft_model(spec)
     if not can_be_written_out(loaded):
         hint = "ENGINE=generic trains any model; this engine takes GPT-2 with LoRA on its attention and MLP layers"
         raise ModelError(f"ENGINE=gpt2: {spec.name} is not such a model", hint=hint)
-    return written_out(loaded)
+    return written_out(loaded, activations)
 
 
-def written_out(model: PeftLanguageModel) -> Gpt2LanguageModel:
-    """The same model in memory under the written-out engine."""
-    shared = {field.name: getattr(model, field.name) for field in fields(PeftLanguageModel) if field.name != "engine"}
-    return Gpt2LanguageModel(**shared)
+def written_out(model: PeftLanguageModel, activations: Activations | None = None) -> Gpt2LanguageModel:
+    """The same model in memory under the written-out engine. `activations` may be shared by models of any kind."""
+    shared = {each.name: getattr(model, each.name) for each in fields(PeftLanguageModel) if each.name != "engine"}
+    return Gpt2LanguageModel(**shared, activations=Activations() if activations is None else activations)
 
 
 def can_be_written_out(model: PeftLanguageModel) -> bool:
@@ -159,10 +173,13 @@ def gpt2_of(base: GPT2LMHeadModel, factors: FlatFactors, scale: float) -> Gpt2:
         )
 
     body = base.transformer
+    blocks = [block(layer) for layer in body.h]
+    lowest = next((number for number, each in enumerate(blocks) if each.has_lora), 0)
     return Gpt2(
         tokens=body.wte.weight.detach(),
         positions=body.wpe.weight.detach(),
-        blocks=[block(layer) for layer in body.h],
+        frozen=blocks[:lowest],
+        blocks=blocks[lowest:],
         norm=_norm(body.ln_f),
         head=base.lm_head.weight.detach(),
     )

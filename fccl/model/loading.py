@@ -6,20 +6,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
+from fccl.model.activations import Activations
 from fccl.model.gpt2_model import can_be_written_out, load_gpt2, written_out
 from fccl.model.language_model import LanguageModel
 from fccl.model.peft_model import load_peft_model
 from fccl.specs import Engine, ModelSpec
 
 
-def load_fastest(spec: ModelSpec) -> LanguageModel:
+def load_fastest(spec: ModelSpec, activations: Activations) -> LanguageModel:
     """Load a model with the fastest engine that computes it."""
     model = load_peft_model(spec)
-    return written_out(model) if can_be_written_out(model) else model
+    return written_out(model, activations) if can_be_written_out(model) else model
 
 
-ENGINES: Mapping[Engine, Callable[[ModelSpec], LanguageModel]] = {
-    "generic": load_peft_model,
+ENGINES: Mapping[Engine, Callable[[ModelSpec, Activations], LanguageModel]] = {
+    "generic": lambda spec, _: load_peft_model(spec),
     "gpt2": load_gpt2,
     "auto": load_fastest,
 }
@@ -34,9 +35,12 @@ class Models:
 
         models = Models()
         learner, model = learner_for(models), models.of(spec)
+
+    They share `activations`, which may reach to the disk.
     """
 
     _loaded: dict[ModelSpec, LanguageModel] = field(default_factory=dict)
+    activations: Activations = field(default_factory=Activations)
 
     @classmethod
     def holding(cls, model: LanguageModel) -> Self:
@@ -46,7 +50,7 @@ class Models:
     def of(self, spec: ModelSpec) -> LanguageModel:
         """The model of this spec. Raises `ModelError` when it cannot be loaded."""
         if spec not in self._loaded:
-            self._loaded[spec] = ENGINES[spec.engine](spec)
+            self._loaded[spec] = ENGINES[spec.engine](spec, self.activations)
         return self._loaded[spec]
 
 

@@ -22,6 +22,7 @@ from fccl.errors import ModelError
 from fccl.specs import ModelSpec
 
 ALL, AUTO = "all-linear", "auto"
+TopLayers = tuple[list[int], str]  # their numbers, and the name of the list that holds all layers
 _FUSED = "belongs to experts that are fused into one tensor"
 _OTHER = "is not a plain linear layer everywhere"
 
@@ -52,6 +53,22 @@ def targets(spec: ModelSpec, base: PreTrainedModel) -> list[str]:
         if reasons[name]:
             raise ModelError(f"LORA_TARGETS={spec.lora_targets}: {name!r} of {spec.name} {reasons[name]}", hint=way)
     return wanted
+
+
+def top_layers(spec: ModelSpec, base: PreTrainedModel) -> TopLayers | None:
+    """`LORA_LAYERS`: the layers that carry LoRA; None for all. Raises `ModelError` for more than the model has."""
+    if spec.lora_layers is None:
+        return None
+    count = base.config.get_text_config().num_hidden_layers
+    lists = ((path, module) for path, module in base.named_modules() if isinstance(module, nn.ModuleList))
+    path = next((path for path, module in lists if len(module) == count), None)  # the outermost
+    if path is None:
+        line = f"LORA_LAYERS={spec.lora_layers}: {spec.name} does not keep its layers in one list"
+        raise ModelError(line, hint="use LORA_LAYERS=all")
+    if spec.lora_layers > count:
+        line = f"LORA_LAYERS={spec.lora_layers}: {spec.name} has {count} layers"
+        raise ModelError(line, hint=f"use 1 to {count}, or all")
+    return list(range(count - spec.lora_layers, count)), path.rpartition(".")[2]
 
 
 def linear_names(base: PreTrainedModel) -> Mapping[str, str]:

@@ -27,7 +27,7 @@ from fccl.model.base_model import first_line, load_base, public_name
 from fccl.model.encoding import Batch, Responses, collate
 from fccl.model.frozen_directions import FrozenDirections
 from fccl.model.language_model import GENERIC, Choose, Loss, LossAndGradient
-from fccl.model.lora_targets import linear_names, targets
+from fccl.model.lora_targets import linear_names, targets, top_layers
 from fccl.model.losses import sequence_log_probs, target_log_probs, target_log_probs_of
 from fccl.specs import ModelSpec
 from fccl.storage.files import write_text
@@ -232,10 +232,13 @@ def load_peft_model(spec: ModelSpec) -> PeftLanguageModel:
 
 def _with_lora(spec: ModelSpec, base: PreTrainedModel) -> PeftModel:
     """The model under PEFT. GPT-2's `Conv1D` keeps its weight as (in, out), which PEFT calls `fan_in_fan_out`."""
+    layers, pattern = top_layers(spec, base) or (None, None)
     config = LoraConfig(
         r=spec.lora_r,
         lora_alpha=spec.lora_alpha,
         target_modules=targets(spec, base),
+        layers_to_transform=layers,
+        layers_pattern=pattern,
         fan_in_fan_out=any(
             isinstance(module, Conv1D) for module in base.modules()
         ),  # the layers of one model are all of one kind

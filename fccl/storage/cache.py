@@ -37,6 +37,7 @@ class Cache:
     most_bytes: int
     tell: Callable[[str], None] = lambda line: None
     _told: bool = field(default=False, init=False)
+    _bytes: int = field(default=0, init=False)  # of all entries, or more where some were deleted by others
 
     def __post_init__(self) -> None:
         """Sweep what killed processes left, and go below the bound, which may be lower than it was."""
@@ -66,8 +67,10 @@ class Cache:
         try:
             private_folder(self.folder.parent)  # its owner's, which may have been deleted together with the cache
             private_folder(self.folder)
-            self._make_room(size)
+            if self._bytes + size > self.most_bytes:
+                self._make_room(size)
             write_bytes(self._path(key), _head(key, content) + content, mode=0o600)
+            self._bytes += size
         except StorageError as error:
             self._say(f"nothing is kept in the cache: {error}")
 
@@ -75,15 +78,15 @@ class Cache:
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()}{_SUFFIX}"
 
     def _make_room(self, size: int) -> None:
-        """Delete entries until so many more bytes fit."""
+        """Count the entries, and delete some until so many more bytes fit."""
         entries = sorted(self._entries())
-        total = sum(length for _, length, _ in entries)
+        self._bytes = sum(length for _, length, _ in entries)
         for _, length, path in entries:
-            if total + size <= self.most_bytes:
+            if self._bytes + size <= self.most_bytes:
                 return
             with suppress(OSError):
                 path.unlink()
-            total -= length
+            self._bytes -= length
 
     def _entries(self) -> Iterator[tuple[int, int, Path]]:
         """When each was last read or written, its length and its path."""

@@ -8,9 +8,11 @@ from fccl.apps.main import main
 from fccl.config import Settings
 from fccl.errors import FederationError, StorageError
 from fccl.keys import client_keys, create_keys
-from fccl.library.client import cache_of, memory_of
+from fccl.library.client import cache_of, exchange_client, memory_of
 from fccl.paths import KeyPaths, StatePaths
 from fccl.storage.locks import exclusive
+from fccl.training.learner import GenericLearner
+from fccl.transports.protocol import Listener
 
 
 @pytest.fixture
@@ -114,6 +116,15 @@ def test_a_state_folder_that_cannot_be_is_one_line_before_anything_is_written(
 def test_its_cache_is_in_its_private_folder_and_has_the_bound_of_the_settings(paths):
     cache = cache_of(Settings(state_dir=paths.root, client_id=1, cache_mb=3), print)
     assert (cache.folder, cache.most_bytes) == (paths.client(1) / "cache", 3_000_000)
+
+
+def test_what_the_models_and_the_learner_keep_on_the_disk_is_in_one_cache(paths, tmp_path):
+    settings = Settings(state_dir=paths.root, exchange_dir=tmp_path / "exchange", client_id=1, cache_mb=3)
+    with exchange_client(settings, Listener()) as client:
+        learner = client.learner
+        assert isinstance(learner, GenericLearner)
+        assert learner.models.activations.disk is learner.references.cache
+        assert learner.references.cache.folder == paths.client(1) / "cache"
 
 
 def test_another_clients_lock_file_is_no_lock_of_this_one(paths, keys):

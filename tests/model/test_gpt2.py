@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from fccl.model.activations import Activations
 from fccl.model.encoding import Encoded
+from fccl.model.frozen_layers import FrozenLayers
 from fccl.model.gpt2_model import FlatFactors, gpt2_of
 from fccl.model.packing import pack
 from tests.examples import few
@@ -16,7 +18,7 @@ VOCABULARY, CONTEXT, SCALE = 97, 160, 2.0
 TARGETS = {"c_attn": ["c_attn"], "all": ["c_attn", "c_proj", "c_fc"], "mlp": ["mlp.c_fc", "mlp.c_proj"]}
 
 
-def peft_model(targets, dtype=torch.float64, **changes):
+def peft_model(targets, dtype=torch.float64, layers=None, **changes):
     """A small random GPT-2 with LoRA whose B is not zero."""
     torch.manual_seed(0)
     shape = {"n_layer": 3, "n_embd": 24, "n_head": 3, "vocab_size": VOCABULARY, "n_positions": CONTEXT} | changes
@@ -24,6 +26,7 @@ def peft_model(targets, dtype=torch.float64, **changes):
         GPT2Config(resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, bos_token_id=0, eos_token_id=0, **shape)
     )
     config = LoraConfig(r=4, lora_alpha=4 * SCALE, target_modules=TARGETS[targets], fan_in_fan_out=True)
+    config.layers_to_transform = layers
     model = get_peft_model(base, config).eval().to(dtype)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
@@ -70,10 +73,10 @@ def far(found, expected):
     return (apart / sum(float(gradient.square().sum()) for gradient in expected.values())) ** 0.5
 
 
-def both(model, prompts, slopes):
+def both(model, prompts, slopes, entering=lambda gpt2: None):
     """Log-probabilities and gradients of the written-out model, and autograd's."""
     gpt2, flat = engine(model)
-    found = gpt2.learn(pack(prompts), slopes)
+    found = gpt2.learn(pack(prompts), slopes, entering(gpt2))
     expected = torch.cat([alone(model, encoded) for responses in prompts for encoded in responses])
     model.zero_grad()
     expected.backward(slopes(expected.detach()))
@@ -139,3 +142,22 @@ def test_a_head_that_is_not_tied_is_used():
     found, expected, mine, theirs = both(model, [(row(3, 5, 1),)], torch.ones_like)
     assert torch.allclose(found, expected, atol=1e-12)
     assert far(mine, theirs) < 1e-12
+
+
+@pytest.mark.parametrize("targets", TARGETS)
+@pytest.mark.parametrize("layers", [[1, 2], [2]])
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_kept_activations_below_the_top_layers_change_nothing(targets, layers, dtype, limit):
+    prompts = [(row(3, 5, 1),), (row(40, 100, 2),), pair(30, 60, 40, 3), (row(0, 4, 7),)]
+
+    def entering(gpt2):
+        lower = FrozenLayers(gpt2, Activations())
+        for part in (prompts[2:], prompts[:1], prompts):
+            found = lower.entering(part, {})
+        assert torch.allclose(found, gpt2.entering(pack(prompts)), rtol=0, atol=10 * limit)
+        return found
+
+    found, expected, mine, theirs = both(peft_model(targets, dtype, layers), prompts, torch.sin, entering)
+    assert len(theirs) == len(layers) * len(factors(peft_model(targets))) // 3
+    assert torch.allclose(found, expected, atol=10 * limit)
+    assert far(mine, theirs) < limit

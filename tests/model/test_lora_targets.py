@@ -2,6 +2,9 @@
 which targets work.
 """
 
+import json
+import re
+
 import pytest
 import torch
 import transformers
@@ -16,7 +19,7 @@ from fccl.messages import FitTask
 from fccl.model.encoding import collate, encode_sft
 from fccl.model.export import save_merged, save_peft
 from fccl.model.loading import Models, load_model
-from fccl.model.lora_targets import linear_names, targets
+from fccl.model.lora_targets import linear_names, targets, top_layers
 from fccl.specs import ModelSpec, TrainSpec
 from fccl.training.engines import learner_for
 
@@ -111,8 +114,8 @@ def folder_of(tmp_path, tiny_model_path):
     return make
 
 
-def spec(name, targets="all-linear"):
-    return ModelSpec(name=str(name), lora_r=2, lora_alpha=4, lora_targets=targets, max_length=64)
+def spec(name, targets="all-linear", layers=None):
+    return ModelSpec(name=str(name), lora_r=2, lora_alpha=4, lora_targets=targets, lora_layers=layers, max_length=64)
 
 
 def a_round(spec):
@@ -144,6 +147,11 @@ def test_a_round_its_export_and_its_merged_folder_say_the_same(name, folder_of, 
     model, adapter = a_round(spec(folder))
     assert {pair.a.split(".lora_A")[0].rsplit(".", 1)[-1] for pair in pairs(adapter.form)} == expected
     assert {pair.rank for pair in pairs(adapter.form)} == {2}
+    require_same_when_exported(model, adapter, folder, tmp_path)
+
+
+def require_same_when_exported(model, adapter, folder, tmp_path):
+    """PEFT's folder over the base model, and the merged folder, are this model with this adapter."""
     assert adapter.distance(model.initial_adapter(1)) > 0
     save_peft(model, adapter, tmp_path / "adapter", "card")
     save_merged(model, adapter, tmp_path / "merged", "card")
@@ -158,6 +166,40 @@ def test_a_round_its_export_and_its_merged_folder_say_the_same(name, folder_of, 
         AutoModelForCausalLM.from_pretrained(tmp_path / "merged"),
     ):
         torch.testing.assert_close(response_log_probs(theirs, batch), log_probs[mask], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", ["DeepseekV3", "Jamba", "OPT", "GPTBigCode", "Falcon"])
+def test_with_lora_on_the_top_layer_alone_a_round_and_its_exports_say_the_same_too(name, folder_of, tmp_path):
+    folder = folder_of(name, (MIXTURES | DENSE)[name][0])
+    model, adapter = a_round(spec(folder, layers=1))
+    every = set(load_model(spec(folder)).factors)
+    assert set(adapter.form.shapes) == {factor for factor in every if re.search(r"\.1\.", factor)} < every
+    require_same_when_exported(model, adapter, folder, tmp_path)
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["layers_to_transform"] == [1]
+
+
+@pytest.mark.parametrize("layers", [1, 2, None])
+def test_the_layers_that_carry_lora_are_the_top_ones(tiny_model_path, layers):
+    numbers = {
+        int(name.split(".h.")[1].split(".")[0]) for name in load_model(spec(tiny_model_path, "auto", layers)).factors
+    }
+    assert numbers == set(range(2 - (layers or 2), 2))
+
+
+def test_more_layers_than_the_model_has_are_refused_in_one_line(tiny_model_path):
+    with pytest.raises(ModelError, match=r"^LORA_LAYERS=3: .* has 2 layers\n") as caught:
+        load_model(spec(tiny_model_path, layers=3))
+    assert caught.value.hint == "use 1 to 2, or all"
+
+
+def test_layers_that_are_in_no_list_are_refused_in_one_line(tiny_model_path):
+    base = tiny("OPT", DENSE["OPT"][0], AutoTokenizer.from_pretrained(tiny_model_path))
+    base.config.num_hidden_layers = 7
+    with pytest.raises(ModelError, match=r"^LORA_LAYERS=1: m does not keep its layers in one list\n") as caught:
+        top_layers(spec("m", layers=1), base)
+    assert caught.value.hint == "use LORA_LAYERS=all"
 
 
 @pytest.mark.parametrize("name", MIXTURES)

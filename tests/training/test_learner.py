@@ -10,10 +10,13 @@ from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.shards import ClientShard
 from fccl.errors import AdapterError, TrainingError, UpdateRejected
 from fccl.messages import FitTask, OwnCorrection
+from fccl.model.activations import Activations
 from fccl.model.encoding import encode, encode_pairs, encode_sft
-from fccl.model.loading import Models
+from fccl.model.language_model import GPT2
+from fccl.model.loading import Models, load_model
 from fccl.model.objectives import objective_for
 from fccl.specs import TrainSpec
+from fccl.storage.cache import Cache
 from fccl.training import references
 from fccl.training.learner import GenericLearner
 from fccl.training.objective import ObjectiveUnderModel, reference_log_probs
@@ -305,3 +308,23 @@ def test_a_rank_that_the_federation_does_not_allow_is_an_error(tiny_model, rank,
     learner = GenericLearner(Only(tiny_model), (rank,))
     with pytest.raises(AdapterError, match=message):
         learner.fit(task(tiny_model, train=train), SHARD, lambda status: None)
+
+
+def test_rounds_with_kept_activations_have_the_bytes_of_a_process_started_anew_for_each(tiny_model, tmp_path):
+    """LoRA on the upper layer: its input is in memory, on the disk, or made again."""
+    spec = tiny_model.spec.model_copy(update={"lora_layers": 1})
+    start = load_model(spec).initial_adapter(1)
+
+    def rounds(models_of_round):
+        adapter = start
+        for number, phase in enumerate(["sft", "va"]):
+            reference = start if phase == "va" else None
+            asked = FitTask("r", number, phase, adapter, reference, spec, TRAIN, seed=5)
+            adapter = GenericLearner(models_of_round()).fit(asked, SHARD, lambda status: None).adapter
+        return adapter.sha256
+
+    one, cache = Models(), Cache(tmp_path / "cache", 10_000_000)
+    in_one_process = rounds(lambda: one)
+    assert in_one_process == rounds(Models)
+    assert in_one_process == rounds(lambda: Models(activations=Activations(cache, most_bytes=0)))
+    assert cache.folder.exists() == (spec.engine == GPT2)
