@@ -107,7 +107,7 @@ class Gpt2LanguageModel(PeftLanguageModel):
         return FrozenLayers(self.written_out, self.activations)
 
     def _entering(self, examples: Sequence[Responses]) -> Tensor | None:
-        """What enters the lowest layer with LoRA, (T, D); None where no layer is below it."""
+        """The activations that enter the lowest layer with LoRA, (T, D); None where no layer is below it."""
         return self._frozen_layers.entering(examples, arithmetic(self)) if self.written_out.frozen else None
 
 
