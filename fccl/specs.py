@@ -47,6 +47,7 @@ def exactly(version: int) -> BeforeValidator:
 
 
 Engine = Literal["generic", "gpt2", "auto"]
+BasePrecision = Literal["fp32", "bf16", "int8"]
 
 
 class ModelSpec(Value):
@@ -59,6 +60,7 @@ class ModelSpec(Value):
     lora_layers: Annotated[int, Field(ge=1)] | None = None  # so many layers carry LoRA, the top ones; None is all
     max_length: int = Field(ge=8)  # tokens, prompt and response together
     engine: Engine = "generic"  # the code that computes it; two engines differ in float noise
+    base_precision: BasePrecision = "fp32"  # of the frozen base's products; as in tasks and records that do not say it
 
     def of_rank(self, rank: int) -> Self:
         """The same with another rank; alpha / r stays the number that it is."""

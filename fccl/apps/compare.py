@@ -18,7 +18,7 @@ from rich.text import Text
 from fccl import __version__
 from fccl.aggregation.protocol import Aggregation
 from fccl.apps.compare_choice import Choice, chosen, refuse_decided, unread_line, with_defaults
-from fccl.apps.console import plain_console
+from fccl.apps.console import plain_console, telling
 from fccl.apps.output import terminate_as_interrupt
 from fccl.apps.terminal_tables import QUIET, print_table
 from fccl.compare import pictures
@@ -35,7 +35,7 @@ from fccl.contribution.protocol import Weigher
 from fccl.errors import FcclError
 from fccl.evaluation.validation import Validator
 from fccl.extras import REPORT, require_extra
-from fccl.library.narrow import aggregation_rule, data_spec, weigher
+from fccl.library.narrow import aggregation_rule, begun, data_spec, weigher
 from fccl.library.places import require_apart
 from fccl.model.language_model import LanguageModel
 from fccl.model.loading import load_model
@@ -57,7 +57,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     console = plain_console(None if sys.stdout.isatty() else ROOMY)
     require_extra("dashboard", "a comparison's page", REPORT)
     refuse_decided(options.given)
-    settings = with_defaults(settings, options.quick)
+    settings = begun(with_defaults(settings, options.quick), telling(console))
     choice = chosen(settings, options)
     if said := unread_line(options.given, choice):
         console.print(said, soft_wrap=True)

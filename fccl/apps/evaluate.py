@@ -6,11 +6,11 @@ import argparse
 
 from fccl.apps.console import plain_console
 from fccl.apps.evaluation_screen import EvaluationScreen, show_written
-from fccl.config import Settings, load_settings
+from fccl.config import Settings
 from fccl.errors import FederationError
 from fccl.federation.run_evaluation import evaluate_run, own_data, run_adapters, topic_counts, write_report
 from fccl.federation.run_folder import RunFolder
-from fccl.library.narrow import evaluation_options
+from fccl.library.narrow import evaluation_options, settings_of
 from fccl.model.loading import load_model
 from fccl.paths import DataPaths
 from fccl.records.evaluation import EvaluationOptions
@@ -25,7 +25,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         raise FederationError(
             f"{logs.root} holds no run to evaluate", hint="start one with `fccl run`, or name the folder with --log-dir"
         )
-    recorded = load_settings(info.settings)
+    recorded = settings_of(info)
     data = DataPaths(settings.data_dir if "data_dir" in settings.model_fields_set else recorded.data_dir)
     with in_use(data.lock, f"the data in {data.root}/"):
         shares, adapters = topic_counts(own_data(data, info)), run_adapters(logs)

@@ -72,7 +72,8 @@ def show(report: EvaluationReport, console: Console) -> None:
     names = tables.names(report)
     _show_generations(console, names, list(zip(*(model.generations for model in report.models), strict=True)))
     title = (
-        f"{report.model} on the test split: {report.sft_examples:,} instructions, {report.va_pairs:,} preference pairs"
+        f"{report.model} in {report.base_precision} on the test split: {report.sft_examples:,} instructions, "
+        f"{report.va_pairs:,} preference pairs"
     )
     measures = replace(tables.measures(report), title=title)
     for table in (tables.flaws(report), tables.clients(report), tables.client_mixes(report), measures):

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from fccl.adapters.adapter import adapter_file, load_adapter
 from fccl.apps.console import plain_console
-from fccl.config import Settings, load_settings
+from fccl.config import Settings
 from fccl.data.shards import read_manifest
 from fccl.errors import FederationError, SettingsError
 from fccl.federation.run_folder import RunFolder
 from fccl.library.export import require_new, write_adapter
+from fccl.library.narrow import settings_of
 from fccl.model.loading import Models
 from fccl.paths import LogPaths
 from fccl.records.journal import Journal
@@ -32,7 +33,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     source = paths.run if options.base else paths.global_sft if options.phase == "sft" else paths.global_final
     if info is None or not adapter_file(source).is_file():
         raise FederationError(f"{source} is not there", hint="it is written by `fccl run`, at the end of its phase")
-    adapter, recorded = None if options.base else load_adapter(source), load_settings(info.settings)
+    adapter, recorded = None if options.base else load_adapter(source), settings_of(info)
     write_adapter(recorded, Models().of(recorded.model_spec()), read_manifest(paths), adapter, out, options.merge)
     plain_console().print(f"Wrote {out}/: {_form(options)}.", soft_wrap=True)
     return 0

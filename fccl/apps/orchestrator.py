@@ -14,7 +14,7 @@ from fccl.apps.run_setup import conduct, shown_run
 from fccl.config import Settings
 from fccl.federation.run import new_run
 from fccl.federation.run_folder import RunFolder
-from fccl.library.narrow import recorded_settings, settled
+from fccl.library.narrow import begun, recorded_settings, settled
 from fccl.library.orchestrator import FOLDERS, awaited, exchange_transport, require_original_clients
 from fccl.library.places import require_apart
 from fccl.library.setup import workable
@@ -39,6 +39,8 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         return 0
     if resume := options.resume or here == "unfinished":
         settings = recorded_settings(folder, settings, options.given)
+    else:
+        settings = begun(settings, telling(console))
     require_original_clients(settings)
     exchange = exchange_transport(settings, folder, telling(console))
     tracker = workable(settings, folder)  # before anything is cleared away

@@ -9,7 +9,7 @@ from fccl.apps.output import terminate_as_interrupt
 from fccl.apps.run_setup import conduct, shown_run
 from fccl.config import Settings
 from fccl.federation.run_folder import RunFolder
-from fccl.library.narrow import recorded_settings, settled
+from fccl.library.narrow import begun, recorded_settings, settled
 from fccl.library.places import require_apart
 from fccl.library.setup import workable
 from fccl.model.loading import Models
@@ -23,7 +23,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     if options.resume:
         settings = recorded_settings(folder, settings, options.given)
     else:
-        settings = settled(settings, telling(console), options.given)
+        settings = begun(settled(settings, telling(console), options.given), telling(console))
     require_apart(settings, ("data_dir", "log_dir"))
     seen, tracker, models = folder.info(), workable(settings, folder), Models()
     learner, model = learner_for(models, settings.client_ranks), models.of(settings.model_spec())

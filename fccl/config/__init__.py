@@ -2,6 +2,6 @@
 
 from fccl.config.fields import GROUPS, allowed, group_of
 from fccl.config.loading import load_settings, nearest, set_elsewhere
-from fccl.config.settings import Settings
+from fccl.config.settings import AUTO, Settings
 
-__all__ = ["GROUPS", "Settings", "allowed", "group_of", "load_settings", "nearest", "set_elsewhere"]
+__all__ = ["AUTO", "GROUPS", "Settings", "allowed", "group_of", "load_settings", "nearest", "set_elsewhere"]

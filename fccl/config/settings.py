@@ -24,6 +24,7 @@ from fccl.specs import Engine, ExchangeSpec, ModelSpec, PartitionSpec, Phase, Ro
 
 DOTENV = ".env"
 ALL_LAYERS = "all"  # of LORA_LAYERS
+AUTO = "auto"  # of BASE_PRECISION
 
 _NUMBER = re.compile(r"\s*[0-9]{1,9}\s*")
 
@@ -85,6 +86,11 @@ class Settings(RuleSettings):
         "model",
         "generic",
         "what computes it: generic (any model), gpt2 (GPT-2 written out, faster), or auto",
+    )
+    base_precision: Literal["auto", "fp32", "bf16", "int8"] = knob(
+        "model",
+        AUTO,
+        "of the frozen base while training: auto is fp32 on a CPU, bf16 on a GPU; int8 needs the engine gpt2 and a CPU",
     )
     max_length: int = knob(
         "model", 256, "tokens of prompt and response together; the prompt is cut from the left", ge=8
@@ -234,6 +240,7 @@ class Settings(RuleSettings):
             lora_layers=None if self.lora_layers == ALL_LAYERS else int(self.lora_layers),
             max_length=self.max_length,
             engine=self.engine,
+            base_precision="fp32" if self.base_precision == AUTO else self.base_precision,  # a run decides before
         )
 
     def train_spec(self, phase: Phase) -> TrainSpec:

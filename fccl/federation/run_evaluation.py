@@ -23,7 +23,7 @@ from fccl.paths import DataPaths, LogPaths
 from fccl.records.evaluation import EvaluationOptions, EvaluationReport, UpdateEvaluation
 from fccl.records.manifest import Manifest
 from fccl.records.run import RunInfo
-from fccl.specs import PHASES, Phase, named_seed
+from fccl.specs import PHASES, ModelSpec, Phase, named_seed
 from fccl.storage.files import sha256_of, write_text
 from fccl.view.evaluation_markdown import to_markdown
 
@@ -107,7 +107,7 @@ def evaluate_run(
             name = f"client {client_id}"
             alone = evaluate_model(model, name, adapter, split, figures, listen(name))
             clients.append(evaluate_client(client_id, phase, alone, models[-1], topic_shares.get(client_id, {}), boot))
-    return _report(model.spec.name, models, clients, options, boot)
+    return _report(model.spec, models, clients, options, boot)
 
 
 def write_report(logs: LogPaths, report: EvaluationReport) -> None:
@@ -149,14 +149,15 @@ def _test_split(data: DataPaths, options: EvaluationOptions) -> EvaluationSplit:
 
 
 def _report(
-    model_name: str,
+    model: ModelSpec,
     models: Sequence[Evaluated],
     clients: Sequence[UpdateEvaluation],
     options: EvaluationOptions,
     boot: Bootstrap,
 ) -> EvaluationReport:
     return EvaluationReport(
-        model=model_name,
+        model=model.name,
+        base_precision=model.base_precision,
         sft_examples=len(models[0].split.sft),
         va_pairs=len(models[0].split.va),
         truncated=models[0].truncated,

@@ -42,6 +42,7 @@ class ModelArguments(TypedDict, total=False):
 
     model_name: str
     engine: Literal["generic", "gpt2", "auto"]
+    base_precision: Literal["auto", "fp32", "bf16", "int8"]
     max_length: int
     lora_r: int
     lora_alpha: float

@@ -18,7 +18,7 @@ from fccl.library.arguments import EvaluationArguments
 from fccl.library.data import Data, Tell, Telling, quiet
 from fccl.library.export import require_new, write_adapter
 from fccl.library.given import WholeRunArguments, settings_from
-from fccl.library.narrow import evaluation_options, recorded_settings, settled
+from fccl.library.narrow import begun, evaluation_options, recorded_settings, settled
 from fccl.library.places import require_apart
 from fccl.library.setup import PreparedRun, prepared_run, workable
 from fccl.library.standing import has_finished
@@ -85,7 +85,7 @@ class FederatedRun:
         self._folder, self._tell = RunFolder.at(asked.log_dir), tell
         fresh = asked if resume else settled(asked, tell, given)
         resume = resume or self._goes_on(fresh)
-        self.settings = recorded_settings(self._folder, asked, given) if resume else fresh
+        self.settings = recorded_settings(self._folder, asked, given) if resume else begun(fresh, tell)
         require_apart(self.settings, self._folders)
         self._tracker = workable(self.settings, self._folder)
         self._models = Models()

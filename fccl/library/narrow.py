@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from fccl.aggregation.protocol import Aggregation
 from fccl.aggregation.rules import aggregation, uses_weights
-from fccl.config import Settings, group_of, load_settings
+from fccl.config import AUTO, Settings, group_of, load_settings
 from fccl.contribution import rules as contribution
 from fccl.contribution.protocol import Weigher
 from fccl.errors import FederationError, SettingsError
@@ -14,7 +14,9 @@ from fccl.evaluation.validation import Validator, VerificationLoss
 from fccl.federation.run_folder import RunFolder
 from fccl.library.ignored import ignored_line, refuse_ignored
 from fccl.library.own_rules import require_named, require_unchanged
+from fccl.model.precision import int8_is_fast, usual_precision
 from fccl.records.evaluation import EvaluationOptions
+from fccl.records.run import RunInfo
 from fccl.specs import DataSpec
 
 # What a resumed run may be told anew: folders, what it keeps, and how it waits for its clients.
@@ -22,6 +24,9 @@ FREE_TO_CHANGE = frozenset(
     {"data_dir", "log_dir", "evaluate", "track", "keep_updates_mb"}
     | {name for name, field in Settings.model_fields.items() if group_of(field) == "exchange"}
 )
+
+# What records of earlier versions do not say, and their runs had. Nothing of today's environment may fill it in.
+ONCE = {"engine": "generic", "base_precision": "fp32"}
 
 
 def settled(settings: Settings, tell: Callable[[str], None], given: Mapping[str, object]) -> Settings:
@@ -43,6 +48,28 @@ def settled(settings: Settings, tell: Callable[[str], None], given: Mapping[str,
     return settings.model_copy(update={"contribution_mode": "uniform"})
 
 
+def begun(settings: Settings, tell: Callable[[str], None]) -> Settings:
+    """The settings that a new run is recorded with: what `auto` leaves to this machine is decided."""
+    if settings.base_precision == "int8" and not int8_is_fast():
+        tell("BASE_PRECISION=int8: this processor has no instructions for int8 products; expect fp32 to be faster.")
+    if settings.base_precision != AUTO:
+        return settings
+    return settings.model_copy(update={"base_precision": usual_precision()})
+
+
+def settings_of(info: RunInfo, **changes: str) -> Settings:
+    """The settings that a run was started with, but for these changes.
+
+    Raises `SettingsError` when this version cannot read them.
+    """
+    return load_settings({**ONCE, **info.settings, **changes})
+
+
+def leaves_open(name: str, value: object) -> bool:
+    """Whether this value lets a run keep what it has: `auto` is decided once, when a run starts."""
+    return name == "base_precision" and str(value) == AUTO
+
+
 def recorded_settings(folder: RunFolder, settings: Settings, given: Mapping[str, object]) -> Settings:
     """The settings that the run was started with.
 
@@ -56,14 +83,14 @@ def recorded_settings(folder: RunFolder, settings: Settings, given: Mapping[str,
             hint="start one with `fccl run`, or name the folder with --log-dir",
         )
     for name in given:
-        now = str(getattr(settings, name))
-        if name not in FREE_TO_CHANGE and info.settings.get(name) != now:
+        now, has = str(getattr(settings, name)), info.settings.get(name, ONCE.get(name))
+        if name not in FREE_TO_CHANGE and has != now and not leaves_open(name, now):
             raise SettingsError(
-                f"{name.upper()}={now}: the run to resume has {info.settings.get(name)}",
+                f"{name.upper()}={now}: the run to resume has {has}",
                 hint="a resumed run keeps its settings; leave it out",
             )
     require_named(info.settings, settings)
-    recorded = load_settings(info.settings | {name: str(getattr(settings, name)) for name in FREE_TO_CHANGE})
+    recorded = settings_of(info, **{name: str(getattr(settings, name)) for name in FREE_TO_CHANGE})
     require_unchanged(info.rules, recorded)
     refuse_ignored(recorded, given)
     return recorded

@@ -6,7 +6,7 @@ from typing import Literal
 
 from fccl.config import Settings
 from fccl.federation.run_folder import RunFolder
-from fccl.library.narrow import FREE_TO_CHANGE
+from fccl.library.narrow import FREE_TO_CHANGE, ONCE, leaves_open
 from fccl.paths import DataPaths
 from fccl.records.run import RunEvent
 from fccl.storage.files import sha256_of
@@ -19,7 +19,7 @@ def standing(folder: RunFolder, settings: Settings) -> Literal["finished", "unfi
     if info is None or folder.state() is None:
         return "other"
     same = all(
-        info.settings.get(name) == str(value)
+        info.settings.get(name, ONCE.get(name)) == str(value) or leaves_open(name, value)
         for name, value in settings.model_dump().items()
         if name not in FREE_TO_CHANGE
     )

@@ -107,7 +107,8 @@ class CardWriter:
             f"{plan.num_clients} clients, {plan.clients_per_round} a round, {plan.fed_rounds} rounds of instruction "
             "tuning (FedIT) and",
             f"{plan.fed_rounds} of value alignment (FedVA, DPO against the adapter after FedIT), aggregated by FCCL.",
-            f"Rank {model.lora_r}, alpha {model.lora_alpha:g}, seed {plan.seed}.",
+            f"Rank {model.lora_r}, alpha {model.lora_alpha:g}, seed {plan.seed}. "
+            f"Trained on the base model in {model.base_precision}.",
             "",
             *self._folded(),
             "Data:",

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fccl.model.frozen_weight import FrozenWeight
 from fccl.model.packing import Packed
 
 LOGITS_AT_ONCE = 1 << 23  # 32 MiB in float32: read again at once, so they should stay near the cores
@@ -37,17 +38,16 @@ class Factors:
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """y = x W + c + s (x Aᵀ) Bᵀ: W (in, out), c (out,)."""
+    """y = x W + c + s (x Aᵀ) Bᵀ: W (in, out) and c (out,) are `base`, at the precision that it has."""
 
-    weight: Tensor
-    bias: Tensor
+    base: FrozenWeight
     lora: Factors | None = None
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Backward]:
         """x (T, in) -> y (T, out)."""
-        y = torch.addmm(self.bias, x, self.weight)
+        y = self.base(x)
         if self.lora is None:
-            return y, lambda d_y: d_y @ self.weight.T
+            return y, self.base.back
         lora = self.lora
         low = x @ lora.a.T  # (T, r)
 
@@ -55,7 +55,7 @@ class Linear:
             d_low = (d_y @ lora.b).mul_(lora.scale)  # (T, r)
             lora.d_b.addmm_(d_y.T, low, alpha=lora.scale)  # (out, r)
             lora.d_a.addmm_(d_low.T, x)  # (r, in)
-            return (d_y @ self.weight.T).addmm_(d_low, lora.a)  # (T, in)
+            return self.base.back(d_y).addmm_(d_low, lora.a)  # (T, in)
 
         return y.addmm_(low, lora.b.T, alpha=lora.scale), backward
 

@@ -15,12 +15,14 @@ from fccl.errors import ModelError
 from fccl.model.activations import Activations
 from fccl.model.encoding import Responses
 from fccl.model.frozen_layers import FrozenLayers
+from fccl.model.frozen_weight import FROZEN
 from fccl.model.gpt2 import Block, Factors, Gpt2, Linear, Norm
 from fccl.model.language_model import GPT2, Loss, LossAndGradient
 from fccl.model.packing import pack
 from fccl.model.peft_model import PeftLanguageModel, load_peft_model
+from fccl.model.precision import require_int8
 from fccl.model.weights import arithmetic
-from fccl.specs import ModelSpec
+from fccl.specs import BasePrecision, ModelSpec
 
 _MODULES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")  # that may carry LoRA
 _PLAIN = {"activation_function": "gelu_new", "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False}
@@ -74,7 +76,8 @@ class Gpt2LanguageModel(PeftLanguageModel):
     @cached_property
     def written_out(self) -> Gpt2:
         """The forward and backward passes, over this model's own tensors."""
-        return gpt2_of(cast(GPT2LMHeadModel, self.base), self.flat, self.spec.lora_alpha / self.spec.lora_r)
+        scale = self.spec.lora_alpha / self.spec.lora_r
+        return gpt2_of(cast(GPT2LMHeadModel, self.base), self.flat, scale, self.spec.base_precision)
 
     @torch.no_grad()
     def response_log_probs(self, examples: Sequence[Responses]) -> Tensor:
@@ -122,6 +125,7 @@ def _slopes(loss: Loss, sums: Tensor) -> tuple[float, Tensor]:
 
 def load_gpt2(spec: ModelSpec, activations: Activations | None = None) -> Gpt2LanguageModel:
     """Load a model for the written-out engine. Raises `ModelError` when it is no GPT-2, or cannot be had."""
+    require_int8(spec)
     loaded = load_peft_model(spec)
     if not can_be_written_out(loaded):
         hint = "ENGINE=generic trains any model; this engine takes GPT-2 with LoRA on its attention and MLP layers"
@@ -148,42 +152,47 @@ def is_plain_gpt2(config: GPT2Config) -> bool:
     return config.model_type == "gpt2" and plain and not getattr(config, "add_cross_attention", False)
 
 
-def gpt2_of(base: GPT2LMHeadModel, factors: FlatFactors, scale: float) -> Gpt2:
-    """The written-out form of a transformers GPT-2 whose target modules PEFT has wrapped. `scale` is alpha / r."""
+def gpt2_of(base: GPT2LMHeadModel, factors: FlatFactors, scale: float, precision: BasePrecision = "fp32") -> Gpt2:
+    """The written-out form of a transformers GPT-2 whose target modules PEFT has wrapped. `scale` is alpha / r.
+
+    Only the linear layers have the `precision`; all else is of the factors' type, whatever the base is kept in.
+    """
+    kind, frozen = factors.values.dtype, FROZEN[precision]
     views, gradients = factors.views(factors.values), factors.views(factors.gradient)
     names = {id(parameter): name for name, parameter in factors.parameters.items()}
 
     def linear(module: Any) -> Linear:
         if not hasattr(module, "base_layer"):
-            return Linear(module.weight.detach(), module.bias.detach())
+            return Linear(frozen(module.weight.detach(), module.bias.detach().to(kind)))
         a, b = (names[id(part["default"].weight)] for part in (module.lora_A, module.lora_B))
         lora = Factors(views[a], views[b], gradients[a], gradients[b], scale)
-        return Linear(module.base_layer.weight.detach(), module.base_layer.bias.detach(), lora)
+        plain = module.base_layer
+        return Linear(frozen(plain.weight.detach(), plain.bias.detach().to(kind)), lora)
 
     def block(layer: Any) -> Block:
         attention, mlp = layer.attn, layer.mlp
         return Block(
-            norm_1=_norm(layer.ln_1),
+            norm_1=_norm(layer.ln_1, kind),
             qkv=linear(attention.c_attn),
             proj=linear(attention.c_proj),
-            norm_2=_norm(layer.ln_2),
+            norm_2=_norm(layer.ln_2, kind),
             up=linear(mlp.c_fc),
             down=linear(mlp.c_proj),
             heads=attention.num_heads,
         )
 
-    body = base.transformer
-    blocks = [block(layer) for layer in body.h]
+    body, tied = base.transformer, base.lm_head.weight is base.transformer.wte.weight
+    tokens, blocks = body.wte.weight.detach().to(kind), [block(layer) for layer in body.h]
     lowest = next((number for number, each in enumerate(blocks) if each.has_lora), 0)
     return Gpt2(
-        tokens=body.wte.weight.detach(),
-        positions=body.wpe.weight.detach(),
+        tokens=tokens,
+        positions=body.wpe.weight.detach().to(kind),
         frozen=blocks[:lowest],
         blocks=blocks[lowest:],
-        norm=_norm(body.ln_f),
-        head=base.lm_head.weight.detach(),
+        norm=_norm(body.ln_f, kind),
+        head=tokens if tied else base.lm_head.weight.detach().to(kind),
     )
 
 
-def _norm(module: nn.LayerNorm) -> Norm:
-    return Norm(module.weight.detach(), module.bias.detach(), module.eps)
+def _norm(module: nn.LayerNorm, kind: torch.dtype) -> Norm:
+    return Norm(module.weight.detach().to(kind), module.bias.detach().to(kind), module.eps)

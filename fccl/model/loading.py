@@ -10,17 +10,28 @@ from fccl.model.activations import Activations
 from fccl.model.gpt2_model import can_be_written_out, load_gpt2, written_out
 from fccl.model.language_model import LanguageModel
 from fccl.model.peft_model import load_peft_model
+from fccl.model.precision import refuse_int8, require_int8
 from fccl.specs import Engine, ModelSpec
 
 
 def load_fastest(spec: ModelSpec, activations: Activations) -> LanguageModel:
     """Load a model with the fastest engine that computes it."""
+    require_int8(spec)
     model = load_peft_model(spec)
-    return written_out(model, activations) if can_be_written_out(model) else model
+    if can_be_written_out(model):
+        return written_out(model, activations)
+    refuse_int8(spec)
+    return model
+
+
+def load_generic(spec: ModelSpec, activations: Activations) -> LanguageModel:
+    """Load any model; it keeps no activations. Raises `ModelError` when it cannot be had, or int8 is asked for."""
+    refuse_int8(spec)
+    return load_peft_model(spec)
 
 
 ENGINES: Mapping[Engine, Callable[[ModelSpec, Activations], LanguageModel]] = {
-    "generic": lambda spec, _: load_peft_model(spec),
+    "generic": load_generic,
     "gpt2": load_gpt2,
     "auto": load_fastest,
 }

@@ -29,6 +29,7 @@ from fccl.model.frozen_directions import FrozenDirections
 from fccl.model.language_model import GENERIC, Choose, Loss, LossAndGradient
 from fccl.model.lora_targets import linear_names, targets, top_layers
 from fccl.model.losses import sequence_log_probs, target_log_probs, target_log_probs_of
+from fccl.model.precision import DTYPES, float32_head, keep_in, own_device
 from fccl.specs import ModelSpec
 from fccl.storage.files import write_text
 
@@ -128,9 +129,8 @@ class PeftLanguageModel:
             hidden = getattr(self.base, self.base.base_model_prefix)(
                 input_ids=input_ids, use_cache=False
             ).last_hidden_state
-            found = target_log_probs_of(
-                self.base.get_output_embeddings(), hidden[:, :-1][mask], targets, self.base.config.vocab_size
-            )
+            head = float32_head(self.base.get_output_embeddings())
+            found = target_log_probs_of(head, hidden[:, :-1][mask], targets, self.base.config.vocab_size)
         else:
             found = target_log_probs(self.base(input_ids=input_ids, use_cache=False).logits[:, :-1][mask], targets)
         return torch.zeros(mask.shape, dtype=torch.float32, device=self.device).masked_scatter(mask, found), mask
@@ -199,7 +199,10 @@ class PeftLanguageModel:
         _name_base(folder / "adapter_config.json", public_name(self.made_of[0]) if len(self.made_of) == 1 else None)
 
     def write_merged(self, adapter: Adapter, folder: Path) -> None:
-        """Write base model and tokenizer, the adapter folded into the weights."""
+        """Write base model and tokenizer, the adapter folded into the weights, in float32 whatever this model is in."""
+        if DTYPES[self.spec.base_precision] != torch.float32:
+            load_peft_model(self.spec.model_copy(update={"base_precision": "fp32"})).write_merged(adapter, folder)
+            return
         self.load(adapter)
         self.model.merge_adapter()
         try:
@@ -213,13 +216,14 @@ class PeftLanguageModel:
 def load_peft_model(spec: ModelSpec) -> PeftLanguageModel:
     """Load the base model and put a fresh LoRA on it. Raises `ModelError`."""
     base = load_base(spec.name, spec.max_length)
+    keep_in(base.model, DTYPES[spec.base_precision])
     model = _with_lora(spec, base.model)
     factors = {
         name.replace(".default", ""): parameter.requires_grad_(True)
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = own_device()
     return PeftLanguageModel(
         spec=spec,
         model=model.to(device).eval(),

@@ -32,6 +32,7 @@ def arithmetic(model: LanguageModel) -> dict[str, str]:
         **_machine(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "engine": model.engine,
+        "precision": model.spec.base_precision,
         "dtype": " ".join(sorted({str(tensor.dtype) for tensor in model.weights().values()})),
         "threads": str(torch.get_num_threads()),
         "sizes": f"{TOKENS_AT_ONCE} {LOGITS_AT_ONCE}",

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from fccl.specs import Phase, Value
+from fccl.specs import BasePrecision, Phase, Value
 
 Verdict = Literal["better", "worse", "no significant difference", "too few examples"]
 # Of five pairs, all five differ in one direction by chance in one case of 16: no set of fewer than six can be
@@ -142,6 +142,7 @@ class EvaluationReport(Value):
     """The whole evaluation: every model in order, every two of them compared."""
 
     model: str
+    base_precision: BasePrecision = "fp32"  # that the run was trained with, and this was computed with
     sft_examples: int = Field(ge=1)
     va_pairs: int = Field(ge=1)
     truncated: int = Field(ge=0)  # examples and pairs of these that were cut to fit the context

@@ -13,8 +13,8 @@ def lead(report: EvaluationReport) -> str:
     """On what, and how."""
     cut = f" {report.truncated} of these were cut to fit the context." if report.truncated else ""
     return (
-        f"{one_line(report.model)} on the test split, which no client and no round has seen: "
-        f"{report.sft_examples:,} instructions with "
+        f"{one_line(report.model)} in {report.base_precision} on the test split, which no client and no round has "
+        f"seen: {report.sft_examples:,} instructions with "
         f"{report.models[0].tokens:,} response tokens, {report.va_pairs:,} preference pairs.{cut}"
     )
 

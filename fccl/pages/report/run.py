@@ -40,6 +40,7 @@ def facts(view: RunView) -> tuple[tuple[str, str], ...]:
     rounds, sources = said("fed_rounds", "?"), (said("sft_data", ""), said("va_data", ""))
     found = {
         "Model": said("model_name", ""),
+        "Base precision": said("base_precision", ""),
         "Clients": clients if per_round in ("0", clients) else f"{clients}, {per_round} in a round",
         "Rounds": f"{rounds} of FedIT (SFT), {rounds} of FedVA (DPO)",
         "Weights": weighing(view),

@@ -1,0 +1,135 @@
+"""A frozen linear map, y = x W + c and d_x = d_y Wᵀ, at one of three precisions (`BASE_PRECISION`).
+
+Whatever the precision, activations and gradients come in and go out as they are. `Plain` is the map itself, `Bfloat16`
+rounds W and what it meets to 8 bits of mantissa, `Int8` to whole numbers from -127 to 127 with a scale a channel.
+`docs/training.md` says what each costs.
+
+Shapes: T tokens, W (in, out), c (out,).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fccl.specs import BasePrecision
+
+_LEVELS = 127  # on both sides of zero
+_SMALLEST = 1e-30  # the scale of a row or channel of zeros
+
+
+class FrozenWeight(Protocol):
+    """One linear map of the base model, in both directions."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x W + c: (T, in) -> (T, out), a tensor that nobody else holds."""
+        ...
+
+    def back(self, d_y: Tensor) -> Tensor:
+        """d_y Wᵀ: (T, out) -> (T, in), a tensor that nobody else holds."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Plain:
+    """The products as torch computes them in W's own type."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x W + c."""
+        return torch.addmm(self.bias, x, self.weight)
+
+    def back(self, d_y: Tensor) -> Tensor:
+        """d_y Wᵀ."""
+        return d_y @ self.weight.T
+
+
+@dataclass(frozen=True, eq=False)
+class Bfloat16:
+    """W in bfloat16: products of rounded factors, summed in float32 by the kernel and rounded once. c is not rounded
+    further."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x W + c."""
+        return (x.bfloat16() @ self.weight).to(x.dtype).add_(self.bias)
+
+    def back(self, d_y: Tensor) -> Tensor:
+        """d_y Wᵀ."""
+        return (d_y.bfloat16() @ self.weight.T).to(d_y.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Packed8:
+    """A matrix M (k, n) as int8 with one scale a column, in the layout of oneDNN's kernel: x (T, k) -> x M (T, n)."""
+
+    numbers: Tensor  # in the kernel's own layout
+    scales: Tensor  # (n,)
+    zeros: Tensor  # (n,): no column has an offset
+
+    @classmethod
+    def of(cls, matrix: Tensor) -> Packed8:
+        """Quantise every column of (k, n) by its largest entry."""
+        columns = matrix.T.contiguous()  # (n, k)
+        numbers, scales = rows_to_int8(columns)
+        packed = torch.ops.onednn.qlinear_prepack(numbers, None)
+        return cls(packed, scales.reshape(-1), torch.zeros(len(scales), dtype=torch.int64))
+
+    def product(self, x: Tensor) -> Tensor:
+        """x M, every row of x quantised by its own largest entry: (T, k) -> (T, n)."""
+        numbers, scales = rows_to_int8(x)  # (T, k), (T, 1)
+        unscaled: Tensor = torch.ops.onednn.qlinear_pointwise(
+            *(numbers, 1.0, 0),  # x, whose scales are a row's and not the kernel's
+            *(self.numbers, self.scales, self.zeros),
+            *(None, 1.0, 0, torch.float32, "none", [], ""),  # no bias, no rounding of the result, no activation
+        )
+        return unscaled.mul_(scales)
+
+
+def rows_to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest multiples of a scale a row, largest / 127: (T, k) -> int8 (T, k), float32 (T, 1)."""
+    largest = torch.maximum(x.amax(1, keepdim=True), -x.amin(1, keepdim=True))  # faster than by |x| or aminmax
+    scales = largest.div_(_LEVELS).clamp_(min=_SMALLEST)
+    return torch.mul(x, scales.reciprocal()).round_().to(torch.int8), scales
+
+
+@dataclass(eq=False)
+class Int8:
+    """W as int8 twice: by output channel for x W, by input channel for d_y Wᵀ. The float32 W is only referred to.
+
+    W is quantised at the first product, and again after somebody has written to it: it takes in frozen directions.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    _packed: tuple[Packed8, Packed8] | None = field(default=None, init=False)
+    _version: int = field(default=-1, init=False)  # of the W that was packed
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x W + c."""
+        return self._both()[0].product(x).add_(self.bias)
+
+    def back(self, d_y: Tensor) -> Tensor:
+        """d_y Wᵀ."""
+        return self._both()[1].product(d_y)
+
+    def _both(self) -> tuple[Packed8, Packed8]:
+        """W and Wᵀ, of the W that is there now."""
+        if self._packed is None or self._version != self.weight._version:
+            self._packed, self._version = (Packed8.of(self.weight), Packed8.of(self.weight.T)), self.weight._version
+        return self._packed
+
+
+FROZEN: Mapping[BasePrecision, Callable[[Tensor, Tensor], FrozenWeight]] = {
+    "fp32": Plain,
+    "bf16": Bfloat16,
+    "int8": Int8,
+}
