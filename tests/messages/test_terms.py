@@ -101,3 +101,17 @@ def test_whatever_is_said_a_request_is_read_or_refused(said):
     for request in REQUESTS:
         with pytest.raises(UpdateRejected):
             type(request).from_terms(said, request.adapters())
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_a_task_carries_the_precision_of_the_base_and_means_fp32_where_it_says_none(request_):
+    assert "base_precision" not in request_.terms()["model"]
+    model = request_.model.model_copy(update={"base_precision": "int8"})
+    asked = dataclasses.replace(request_, model=model)
+    assert asked.terms()["model"]["base_precision"] == "int8"
+    assert (again(asked).model.base_precision, again(request_).model.base_precision) == ("int8", "fp32")
+
+
+def test_a_precision_that_this_version_does_not_know_is_refused():
+    with pytest.raises(UpdateRejected, match="base_precision"):
+        again(SFT, model=SFT.terms()["model"] | {"base_precision": "fp4"})

@@ -1,10 +1,14 @@
 from typing import get_args
 
 import pytest
+import torch
 from pydantic import ValidationError
 
+from fccl.data.examples import SftExample
+from fccl.data.shards import ClientShard
+from fccl.messages import ClientFailure, ClientUpdate, FitTask, Worker
 from fccl.model.loading import ENGINES, Models
-from fccl.specs import Engine
+from fccl.specs import Engine, TrainSpec
 from fccl.training.engines import learner_for
 from fccl.training.learner import GenericLearner
 
@@ -34,3 +38,31 @@ def test_a_model_is_loaded_once(tiny_model):
     models, narrow = Models.holding(tiny_model), tiny_model.spec.of_rank(1)
     assert models.of(narrow) is models.of(narrow)
     assert models.of(narrow) is not tiny_model
+
+
+SHARD = ClientShard(0, tuple(SftExample(f"What is {n}?", f"It is {n}.") for n in range(4)), ())
+TRAIN = TrainSpec(epochs=1, learning_rate=5e-3, batch_size=2, warmup=0, max_grad_norm=1.0, threads=1)
+
+
+def answer(model, models):
+    """What a client of these models says to a task of this model, with its adapter."""
+    spec = model.spec.model_copy(update={"engine": "gpt2", "base_precision": "int8"})
+    task = FitTask("run", 0, "sft", model.initial_adapter(1), None, spec, TRAIN, seed=7)
+    return Worker(learner_for(models), lambda client_id: SHARD).answer(task, 0, lambda status: None)
+
+
+def test_a_client_trains_at_the_precision_that_the_task_names_to_the_same_bytes(tiny_model):
+    first, second = answer(tiny_model, Models()), answer(tiny_model, Models())
+    exact = FitTask("run", 0, "sft", tiny_model.initial_adapter(1), None, tiny_model.spec, TRAIN, seed=7)
+    other = learner_for(Models.holding(tiny_model)).fit(exact, SHARD, lambda status: None)
+    assert isinstance(first, ClientUpdate)
+    assert first.adapter.sha256 == second.adapter.sha256 != other.adapter.sha256
+    assert first.contribution.avg_loss == pytest.approx(other.contribution.avg_loss, rel=0.01)
+
+
+def test_a_client_that_cannot_keep_to_the_precision_says_so_in_one_line(tiny_model, monkeypatch):
+    monkeypatch.setattr("fccl.model.precision.own_device", lambda: torch.device("cuda"))
+    said = answer(tiny_model, Models())
+    assert said == ClientFailure(
+        0, "BASE_PRECISION=int8: int8 products are computed on a CPU, and this process has a GPU"
+    )

@@ -1,0 +1,101 @@
+"""What a run decides once, when it starts, and keeps."""
+
+import pytest
+import torch
+
+from fccl.config import Settings, load_settings
+from fccl.errors import SettingsError
+from fccl.federation.run_folder import RunFolder
+from fccl.library.narrow import begun, recorded_settings, settings_of
+from fccl.library.standing import standing
+from fccl.records.run import RunInfo
+from fccl.testing.toy import START, federation
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def on(monkeypatch):
+    """Put this process on a device, as far as the choice of a precision can tell."""
+    return lambda device: monkeypatch.setattr("fccl.model.precision.own_device", lambda: device)
+
+
+def info_of(settings, *without):
+    said = {name: str(value) for name, value in settings.model_dump().items() if name not in without}
+    return RunInfo(run_id="run", created=1.0, settings=said, data_sha256="", versions={})
+
+
+def folder_of(settings, *without):
+    """A folder with a run that has begun with these settings, and no more."""
+    folder = RunFolder.at(settings.log_dir)
+    folder.paths.root.mkdir(parents=True, exist_ok=True)
+    folder.start(info_of(settings, *without), federation(rounds=3).plan, START.adapter)
+    return folder
+
+
+@pytest.mark.parametrize(("device", "precision"), [(CPU, "fp32"), (GPU, "bf16")])
+def test_auto_is_decided_by_the_machine_where_a_run_begins(on, device, precision):
+    on(device)
+    found = begun(load_settings(), print)
+    assert found.base_precision == precision
+    assert found.model_spec().base_precision == precision
+    assert begun(found, print) == found
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("device", [CPU, GPU])
+def test_a_precision_that_is_named_is_kept_everywhere(on, device, precision):
+    on(device)
+    asked = load_settings({"base_precision": precision})
+    assert begun(asked, print).model_spec().base_precision == precision
+
+
+def test_a_resumed_run_keeps_what_it_began_with_on_another_machine_too(on):
+    on(CPU)
+    folder = folder_of(begun(load_settings(), print))
+    on(GPU)
+    for given in ({}, {"base_precision": "auto"}):
+        assert standing(folder, load_settings(given)) == "unfinished"
+        assert recorded_settings(folder, load_settings(given), given).base_precision == "fp32"
+
+
+def test_a_resumed_run_refuses_another_precision_and_an_orchestrator_begins_another_run():
+    folder, given = folder_of(begun(load_settings({"base_precision": "int8"}), print)), {"base_precision": "bf16"}
+    with pytest.raises(SettingsError, match="BASE_PRECISION=bf16: the run to resume has int8") as error:
+        recorded_settings(folder, load_settings(given), given)
+    assert "leave it out" in error.value.hint
+    assert standing(folder, load_settings(given)) == "other"
+
+
+def test_the_environment_does_not_change_a_resumed_run(monkeypatch):
+    folder = folder_of(begun(load_settings({"base_precision": "int8"}), print))
+    monkeypatch.setenv("BASE_PRECISION", "bf16")
+    assert recorded_settings(folder, load_settings(), {}).base_precision == "int8"
+    assert settings_of(folder.info()).base_precision == "int8"
+
+
+@pytest.mark.parametrize(("name", "now", "once"), [("base_precision", "bf16", "fp32"), ("engine", "gpt2", "generic")])
+def test_a_record_that_does_not_say_it_means_what_its_version_did(monkeypatch, name, now, once):
+    folder = folder_of(begun(load_settings(), print), name)
+    monkeypatch.setenv(name.upper(), now)
+    assert getattr(settings_of(folder.info()), name) == once
+    assert getattr(recorded_settings(folder, load_settings(), {}), name) == once
+    with pytest.raises(SettingsError, match=f"the run to resume has {once}"):
+        recorded_settings(folder, load_settings(), {name: now})
+    assert standing(folder, load_settings({name: once})) == "unfinished"
+
+
+@pytest.mark.parametrize(("has", "lines"), [({"avx2": True}, 1), ({"avx512_vnni": True}, 0)])
+def test_int8_on_a_processor_without_its_instructions_is_said_once_and_not_refused(monkeypatch, has, lines):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
+    told = []
+    begun(load_settings({"base_precision": "int8"}), told.append)
+    begun(load_settings(), told.append)
+    assert [line.partition(":")[0] for line in told] == ["BASE_PRECISION=int8"] * lines
