@@ -8,7 +8,7 @@ import pytest
 import fccl
 from fccl.adapters.adapter import load_adapter
 from fccl.apps.main import main
-from fccl.errors import FederationError, SettingsError, StorageError
+from fccl.errors import FederationError, ModelError, SettingsError, StorageError
 from fccl.paths import LogPaths
 from fccl.records.run import RoundRecord, RunEvent
 from fccl.storage.reading import read_records
@@ -177,3 +177,20 @@ def test_one_s_own_learner_trains_in_the_place_of_ours():
     adapter = run.train()
     assert adapter.sha256 == load_adapter(LOGS.global_adapter(2)).sha256
     assert {record.update_norm for record in read_records(LOGS.progress, RoundRecord)} == {0.0}
+
+
+def test_a_run_in_int8_says_so_wherever_it_is_written_down(folder):
+    run = fccl.FederatedRun(**SMALL, engine="gpt2", base_precision="int8")
+    run.train()
+    assert fccl.read_run(run.log_dir).info.settings["base_precision"] == "int8"
+    report = run.evaluate(sft=6, va=6, gen_samples=0, skip_base=True)
+    assert report.base_precision == "int8"
+    assert "builtin:micro in int8 on the test split" in LOGS.evaluation_markdown.read_text()
+    assert "Trained on the base model in int8." in (LOGS.adapter / "README.md").read_text()
+    assert run.adapter.sha256 == fccl.FederatedRun(**SMALL, engine="gpt2", base_precision="int8").train().sha256
+
+
+def test_int8_without_the_engine_that_has_it_is_refused_before_anything_is_written():
+    with pytest.raises(ModelError, match="BASE_PRECISION=int8: the generic engine"):
+        fccl.FederatedRun(**SMALL, base_precision="int8").train()
+    assert not LOGS.run.exists()
