@@ -10,7 +10,7 @@ Shapes: T tokens, W (in, out), c (out,).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -110,8 +110,11 @@ class Int8:
 
     weight: Tensor
     bias: Tensor
-    _packed: tuple[Packed8, Packed8] | None = field(default=None, init=False)
-    _version: int = field(default=-1, init=False)  # of the W that was packed
+
+    def __post_init__(self) -> None:
+        # no fields: what the map is, and what hashes of it see, are W and c
+        self._packed: tuple[Packed8, Packed8] | None = None
+        self._version = -1  # of the W that was packed
 
     def __call__(self, x: Tensor) -> Tensor:
         """x W + c."""
