@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 export OMP_WAIT_POLICY ?= PASSIVE# waiting threads sleep: other processes may need the core
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-training bench-exchange bench-view mutants settings-page lock clean
+.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-training bench-layers bench-exchange bench-view mutants settings-page lock clean
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -46,6 +46,10 @@ chaos: $(VENV)/.ready-dev ## kill orchestrator and clients at random moments, co
 
 bench-training: $(VENV)/.ready-dev ## tokens a second of training, beside TRL and a plain loop, in one interleaved run
 	$(RUN) benchmarks/bench_training.py
+
+bench-layers: $(VENV)/.ready-dev ## LORA_LAYERS: the time that it gives on GPT-2's shape, the quality that it costs in the quickstart
+	$(RUN) benchmarks/bench_layers.py
+	$(RUN) benchmarks/bench_layers.py --quality
 
 bench-exchange: $(VENV)/.ready-dev ## milliseconds a round over the exchange directory, memory and time of the aggregation, what waiting costs
 	$(RUN) benchmarks/bench_exchange.py
