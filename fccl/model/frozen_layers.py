@@ -63,11 +63,12 @@ class FrozenLayers:
 
 
 def _content(value: object) -> Iterator[bytes | memoryview]:
-    """Everything that a value is made of, with the names and shapes that keep two values apart."""
+    """Everything that a value is made of, with the classes, names and shapes that keep two values apart."""
     if isinstance(value, Tensor):
         yield f"{value.dtype} {tuple(value.shape)};".encode()
         yield value.detach().cpu().contiguous().view(torch.uint8).numpy().data
     elif is_dataclass(value) and not isinstance(value, type):
+        yield f"{type(value).__name__} ".encode()  # two classes may compute otherwise with the same weights
         for each in fields(value):
             yield f"{each.name}=".encode()
             yield from _content(getattr(value, each.name))

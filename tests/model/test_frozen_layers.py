@@ -11,10 +11,12 @@ from fccl.adapters.ranks import of_rank
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.model.activations import Activations
 from fccl.model.encoding import encode
+from fccl.model.frozen_layers import FrozenLayers
 from fccl.model.gpt2 import Gpt2
 from fccl.model.gpt2_model import load_gpt2, written_out
 from fccl.model.language_model import GPT2, cpu_threads
 from fccl.model.loading import load_model
+from fccl.model.packing import pack
 from fccl.specs import ModelSpec
 from fccl.storage.cache import Cache
 from tests.examples import few
@@ -137,6 +139,25 @@ def test_models_of_other_ranks_share_what_is_kept_and_models_of_other_weights_do
     assert len(computed) == count
     assert learnt(loaded(other, kept), rows["sft"]) == learnt(loaded(other), rows["sft"])
     assert len(computed) == 3 * count, "one more for each"
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_another_precision_of_the_same_weights_shares_nothing(tiny_model_path, rows, computed, precision):
+    kept = Activations()
+    expected = learnt(loaded(tiny_model_path, base_precision=precision), rows["sft"])
+    learnt(loaded(tiny_model_path, kept), rows["sft"])
+    computed.clear()
+    assert learnt(loaded(tiny_model_path, kept, base_precision=precision), rows["sft"]) == expected
+    assert len(computed) == len(EXAMPLES)
+
+
+def test_two_ways_to_compute_with_the_same_weights_have_other_keys(tiny_model_path, rows):
+    """The machine's arithmetic said to be the same: the classes of the maps are part of a key."""
+    kept = Activations()
+    for precision in ("fp32", "int8"):
+        lower = FrozenLayers(loaded(tiny_model_path, base_precision=precision).written_out, kept)
+        found = lower.entering(rows["sft"][:1], {})
+        assert torch.equal(found, lower.gpt2.entering(pack(rows["sft"][:1])))
 
 
 def test_another_number_of_threads_is_another_arithmetic(tiny_model_path, rows, computed):
