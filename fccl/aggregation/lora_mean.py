@@ -20,7 +20,7 @@ nothing against those, so in P they count as if it had sent them back unchanged.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -49,6 +49,7 @@ class LoraMean(Stateless):
     ever have a gradient.
     """
 
+    is_mean: ClassVar[bool] = True
     name: Literal["svd", "exact"]
     lora_r: int = Field(ge=1)  # directions that clients train; one of less rank trains the first of them
     weighing: FedAvg | Krum | MultiKrum | GeometricMedian = FedAvg()  # which updates count how much

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from fccl.adapters.adapter import Adapter
-from fccl.aggregation.protocol import Aggregated, Aggregation, Parts
+from fccl.aggregation.protocol import Aggregated, Aggregation, Parts, is_mean
 from fccl.aggregation.state import ServerState
 from fccl.errors import FcclError, FederationError
 from fccl.registry import said
@@ -28,6 +29,11 @@ class OwnAggregation:
         """As its class says; true where it says nothing."""
         return bool(getattr(self.rule, "uses_weights", True))
 
+    @property
+    def is_mean(self) -> bool:
+        """As its class says; false where it says nothing."""
+        return is_mean(self.rule)
+
     def initial(self, adapter: Adapter) -> ServerState:
         """As the rule does."""
         return self._checked(lambda: self.rule.initial(adapter), ServerState)
@@ -41,9 +47,19 @@ class OwnAggregation:
         result = self._checked(lambda: self.rule.aggregate(before, parts, state), Aggregated)
         if result.adapter.form != before.form:
             raise FederationError(f"{self.name}: its adapter has another form than the one before", MEND, False)
-        if result.weights is not None and len(result.weights) != len(parts):
-            raise FederationError(f"{self.name}: {len(result.weights)} weights for {len(parts)} updates", MEND, False)
+        if result.weights is not None and (broken := self._broken(result.weights, len(parts))):
+            raise FederationError(f"{self.name}: {broken}", MEND, False)
         return result
+
+    def _broken(self, weights: Sequence[float], updates: int) -> str:
+        """The reason why the updates cannot have counted so much; empty when they can."""
+        if len(weights) != updates:
+            return f"{len(weights)} weights for {updates} updates"
+        if not (min(weights) >= 0 and (total := math.fsum(weights)) <= 1 + 1e-9):  # written so that a NaN fails it
+            return "its weights are not >= 0 with a sum of at most 1"
+        if self.is_mean and total < 1 - 1e-9:
+            return f"it is a mean, and its weights sum to {total:.6g}"
+        return ""
 
     def _checked(self, call: Callable[[], Result], kind: type[Result]) -> Result:
         try:

@@ -118,9 +118,11 @@ class Stateless(Value):
 
 
 class Reweighing(Stateless):
-    """A rule that is a weighted mean of the updates and only decides on the weights, so that any mean can stand at its
-    end (`fccl.aggregation.lora_mean`)."""
+    """A weighted mean of the updates; the rule decides on the weights alone, so any mean can stand at its end
+    (`fccl.aggregation.lora_mean`).
+    """
 
+    is_mean: ClassVar[bool] = True
     uses_weights: ClassVar[bool]
 
     @abstractmethod
@@ -131,6 +133,11 @@ class Reweighing(Stateless):
         parts.require_form(before.form)
         weights = self.weigh(before, parts)
         return Aggregated(weighted_mean(Parts(weights, parts.updates).counted()), state, weights)
+
+
+def is_mean(rule: Aggregation) -> bool:
+    """Whether the rule's adapter stands for the weighted mean of the updates: then its LoRA error can be measured."""
+    return bool(getattr(rule, "is_mean", False))
 
 
 def require_updates(updates: int, needed: int, rule: str, setting: str) -> None:

@@ -77,7 +77,7 @@ def _share(one: RoundSummary, bad: set[int]) -> float:
 
 
 def _weights(rounds: Sequence[RoundSummary], num_clients: int) -> tuple[tuple[float, ...], ...] | None:
-    """By round, then by client; 0 for a client that did not count."""
+    """By round, then by client; 0 for a client that was excluded."""
     if not rounds or any(one.weights is None for one in rounds):
         return None
     tables = [dict(zip(one.clients, one.weights or (), strict=False)) for one in rounds]

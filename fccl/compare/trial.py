@@ -24,7 +24,6 @@ from fccl.compare.update_cache import CachedLearner
 from fccl.compare.values import Participant, RoundSummary, TrialResult, TrialSpec
 from fccl.contribution.protocol import Weigher
 from fccl.contribution.reported import ContributionRule
-from fccl.data.examples import PreferencePair, SftExample, read_examples
 from fccl.data.shards import ClientShard, load_shard
 from fccl.errors import LOWER_RATE, AdapterError, FederationError
 from fccl.evaluation.validation import Validator
@@ -195,8 +194,8 @@ class TrialRun:
         )
 
     def federation(self, clients: Sequence[Participant], validated: bool = True) -> Iterator[RoundResult]:
-        """The rounds of the trial's phase among these clients. Who does not count in one is noted, and so is an end
-        before the last.
+        """The rounds of the trial's phase among these clients. Clients that are excluded from one are noted, and so is
+        an end before the last.
 
         `validated`: whether each has the loss on the server's validation split, which costs a pass over it.
         """
@@ -237,13 +236,8 @@ class TrialRun:
     @cached_property
     def validator(self) -> Validator:
         """The server's validation split."""
-        return Validator(
-            self.resources.model,
-            read_examples(self.data.server_split("validation", "sft"), SftExample),
-            read_examples(self.data.server_split("validation", "va"), PreferencePair),
-            beta=self.spec.train.dpo_beta,
-            batch_size=self.spec.eval_batch_size,
-        )
+        beta, batch_size = self.spec.train.dpo_beta, self.spec.eval_batch_size
+        return Validator.of(self.resources.model, self.data, beta=beta, batch_size=batch_size)
 
     @cached_property
     def test(self) -> TestSplit:

@@ -93,7 +93,7 @@ class TrialResult(Value):
     adapter_sha256: str = ""  # of the final adapter, to tell whether another run came to the same; empty for `alone`
     trouble: tuple[
         str, ...
-    ] = ()  # what went wrong: a client that did not count in a round, rounds that could not be run
+    ] = ()  # what went wrong: a client that was excluded from a round, rounds that could not be run
 
     @model_validator(mode="after")
     def _one_of_each_for_every_example(self) -> Self:

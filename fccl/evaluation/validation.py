@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -13,13 +14,14 @@ from torch import Tensor
 from fccl import phases
 from fccl.adapters.adapter import Adapter
 from fccl.adapters.ranks import with_frozen
-from fccl.data.examples import PreferencePair, SftExample
+from fccl.data.examples import PreferencePair, SftExample, read_examples
 from fccl.evaluation.preference import accuracy
 from fccl.messages import FitTask
 from fccl.model.encoding import Encoded, Responses, encode
 from fccl.model.language_model import LanguageModel, Loss, cpu_threads
 from fccl.model.objectives import Objective, objective_for
 from fccl.model.scoring import EncodedPair, PairScores, length_sorted_batches, score_pairs, score_sft
+from fccl.paths import DataPaths
 from fccl.records.run import Validation
 from fccl.specs import Phase, named_seed
 
@@ -44,6 +46,13 @@ class Validator:
         self.model, self.sft, self.va, self.beta, self.batch_size = model, sft, va, beta, batch_size
         self._encoded: dict[Phase, list[Responses]] = {}
         self._reference: tuple[str, PairScores] | None = None
+
+    @classmethod
+    def of(cls, model: LanguageModel, data: DataPaths, *, beta: float, batch_size: int) -> Self:
+        """The validator of the split that `fccl prepare` has put aside for the server. Raises `DataError`."""
+        sft = read_examples(data.server_split("validation", "sft"), SftExample)
+        va = read_examples(data.server_split("validation", "va"), PreferencePair)
+        return cls(model, sft, va, beta=beta, batch_size=batch_size)
 
     def __call__(self, phase: Phase, adapter: Adapter, reference: Adapter | None) -> Validation:
         """Leaves `adapter` loaded.

@@ -23,6 +23,7 @@ from fccl.federation.rounds import RoundInputs, RoundResult
 from fccl.messages import ClientUpdate
 from fccl.paths import KeptRoundPaths, LogPaths
 from fccl.records.kept_round import KeptInputs, KeptUpdate
+from fccl.records.run import KeptControl
 from fccl.specs import RoundPlan
 from fccl.storage.files import new_folder, storage_errors, sync_folder, write_bytes
 from fccl.storage.private import private_folder
@@ -125,9 +126,20 @@ def _described(inputs: RoundInputs, server: bytes) -> KeptInputs:
         adapter_sha256=file_sha256(task.adapter),
         reference_sha256=task.reference.sha256 if task.reference else "",
         server_sha256=hashlib.sha256(server).hexdigest() if server else "",
+        controls=_controls(inputs),
         norms=inputs.norms,
         examples=inputs.examples,
         updates=tuple(map(_kept, inputs.arrived)),
+    )
+
+
+def _controls(inputs: RoundInputs) -> tuple[KeptControl, ...] | None:
+    """By hash: each file is among the updates of the round that it came with."""
+    if inputs.task.corrections is None:
+        return None
+    return tuple(
+        KeptControl(client_id=client_id, sha256=file_sha256(control.adapter), share=control.share)
+        for client_id, control in inputs.controls.items()
     )
 
 

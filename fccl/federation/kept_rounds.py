@@ -21,12 +21,13 @@ from pathlib import Path
 from fccl.adapters.adapter import Adapter, adapter_from_bytes, load_adapter
 from fccl.adapters.ranks import leading, of_rank, rank_of
 from fccl.adapters.stored import AdapterReader, StoredAdapter
+from fccl.aggregation.scaffold import ClientControl, Controls, ServerCorrections, corrections
 from fccl.aggregation.state import ServerState, server_state_from_bytes
 from fccl.errors import FederationError
 from fccl.messages import ClientUpdate, FitTask
 from fccl.paths import KeptRoundPaths, LogPaths
 from fccl.records.kept_round import KeptInputs, KeptUpdate
-from fccl.records.run import ArrivedUpdate, RoundRecord
+from fccl.records.run import ArrivedUpdate, KeptControl, RoundRecord
 from fccl.storage.files import read_whole, storage_errors
 from fccl.storage.reading import read_records, read_value
 
@@ -54,7 +55,7 @@ def kept_round(paths: LogPaths, number: int) -> KeptRound:
     inputs, record = read_value(found.inputs, KeptInputs), _record(paths, number)
     if inputs is None or record is None or not _agree(inputs, record):
         raise FederationError(f"{found.inputs} is damaged, or not of the round that {paths.progress} speaks of")
-    return KeptRound(found, record, inputs, paths.global_sft)
+    return KeptRound(paths, record, inputs)
 
 
 def _record(paths: LogPaths, number: int) -> RoundRecord | None:
@@ -75,10 +76,14 @@ class KeptRound:
     checked: `AdapterError` when one is not what it was, `StorageError` when it is gone.
     """
 
-    paths: KeptRoundPaths
+    logs: LogPaths
     record: RoundRecord
     inputs: KeptInputs
-    global_sft: Path
+
+    @property
+    def paths(self) -> KeptRoundPaths:
+        """The files of the round."""
+        return self.logs.kept_round(self.record.round)
 
     @property
     def examples(self) -> tuple[int, ...]:
@@ -95,9 +100,9 @@ class KeptRound:
         """The reference of a VA round; None in SFT rounds."""
         if not self.inputs.reference_sha256:
             return None
-        found = load_adapter(self.global_sft)
+        found = load_adapter(self.logs.global_sft)
         if found.sha256 != self.inputs.reference_sha256:
-            raise FederationError(f"{self.global_sft} is not the reference that {self.paths.inputs} speaks of")
+            raise FederationError(f"{self.logs.global_sft} is not the reference that {self.paths.inputs} speaks of")
         return found
 
     @cached_property
@@ -109,12 +114,21 @@ class KeptRound:
         return server_state_from_bytes(_content(path, self.inputs.server_sha256), str(path))
 
     @cached_property
+    def controls(self) -> Controls:
+        """SCAFFOLD's c_i that the round began with.
+
+        Raises `FederationError` when one came with a round that is no longer kept.
+        """
+        return {kept.client_id: ClientControl(kept.share, self._control(kept)) for kept in self.inputs.controls or ()}
+
+    @cached_property
     def task(self) -> FitTask:
-        """The task that the clients answered, but for SCAFFOLD's corrections."""
+        """The task that the clients answered. SCAFFOLD's corrections are read when a client's is asked for."""
         kept, record = self.inputs, self.record
         return FitTask(
             *(record.run_id, record.round, record.phase, self.adapter, self.reference),
             *(kept.model, kept.train, kept.seed),
+            None if kept.controls is None else KeptCorrections(self),
         )
 
     def updates(self) -> tuple[ClientUpdate, ...]:
@@ -125,6 +139,15 @@ class KeptRound:
     def arrived(self) -> tuple[ClientUpdate, ...]:
         """All updates that answered the task, also those that were excluded later, in client order."""
         return tuple(map(self._update, self.inputs.updates, self.record.arrived))
+
+    def _control(self, kept: KeptControl) -> StoredAdapter:
+        """In the run's own folder, or in that of the round that it came with."""
+        places = [self.logs.control, *(self.logs.kept_round(number).control for number in kept_rounds(self.logs))]
+        for path in (place(kept.client_id, kept.sha256) for place in places):
+            if path.is_file():
+                return StoredAdapter(path, kept.sha256, AdapterReader.like(self.adapter))
+        told = f"client {kept.client_id}'s control variate of before round {self.record.round + 1}"
+        raise FederationError(f"{told} is in no kept round of {self.logs.kept}", hint=_HINT)
 
     def _update(self, kept: KeptUpdate, hashes: ArrivedUpdate) -> ClientUpdate:
         form = leading(self.adapter, self.inputs.model.lora_r).form
@@ -145,6 +168,23 @@ class KeptRound:
             change_norm=kept.change_norm,
             control_norm=kept.control_norm,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class KeptCorrections:
+    """SCAFFOLD's corrections of a kept round: its clients would train as they did. Weighing and aggregating need none,
+    so files are read when the first is asked for.
+    """
+
+    kept: KeptRound
+
+    def of(self, client_id: int) -> Adapter:
+        """c - c_i as the client was told. Raises `FederationError` when a c_i is no longer kept."""
+        return self._all.of(client_id)
+
+    @cached_property
+    def _all(self) -> ServerCorrections:
+        return corrections(self.kept.controls, self.kept.adapter.form)
 
 
 def _content(path: Path, sha256: str) -> bytearray:

@@ -15,8 +15,8 @@ from fccl.adapters.adapter import Adapter
 from fccl.adapters.ranks import distance
 from fccl.adapters.source import AdapterSource
 from fccl.aggregation.fedavg import FedAvg
-from fccl.aggregation.lora_mean import LoraMean, product_error, require_frozen_a
-from fccl.aggregation.protocol import Aggregated, Aggregation, Parts, Reweighing
+from fccl.aggregation.lora_mean import product_error, require_frozen_a
+from fccl.aggregation.protocol import Aggregated, Aggregation, Parts, is_mean
 from fccl.aggregation.scaffold import SCAFFOLD, ClientControl, Controls, controls_after, corrections
 from fccl.aggregation.state import ServerState
 from fccl.contribution.protocol import NO_LOSS, Weigher, Weighing
@@ -69,12 +69,13 @@ class _Settled:
 class RoundInputs:
     """All that a round's result follows from. With the weights of its record they give the next adapter again.
 
-    `server` and `norms` are those before the round, `arrived` the updates that answered the task, as they came and in
-    client order, `examples` the places in the validation split of those that the weights were made from.
+    `server`, `controls` and `norms` are those before the round. `arrived` has the updates that answered the task, as
+    they came and in client order; `examples` the places in the validation split that the weights were made from.
     """
 
     task: FitTask
     server: ServerState
+    controls: Controls
     norms: MedianNorms
     arrived: tuple[ClientUpdate, ...]
     examples: tuple[int, ...]
@@ -138,7 +139,7 @@ class Federation:
         updates, excluded = self._gather(task, selected, transport)
         far_out = too_long(updates, self.plan.max_update_ratio, state.norms)
         settled = self._settle(state, task, *self._exclude(updates, excluded, far_out))
-        inputs = RoundInputs(task, state.server, state.norms, tuple(updates), settled.weighing.examples)
+        inputs = _inputs(state, task, updates, settled.weighing)
         record = self._record(inputs, selected, settled, started)
         whole = tuple(update.with_frozen(task.adapter) for update in settled.updates)
         return RoundResult(record, settled.aggregated.weights, whole, self._state_after(state, settled), inputs)
@@ -325,11 +326,7 @@ class Federation:
 
         It costs about 15 ms a client for an adapter of GPT-2's size: beyond `MEASURED_CLIENTS` it is left out.
         """
-        if (
-            aggregated.weights is None
-            or len(parts) > MEASURED_CLIENTS
-            or not isinstance(self.aggregation, Reweighing | LoraMean)
-        ):
+        if aggregated.weights is None or len(parts) > MEASURED_CLIENTS or not is_mean(self.aggregation):
             return None
         return product_error(before, Parts(aggregated.weights, parts.updates), aggregated.adapter)
 
@@ -360,6 +357,10 @@ class Federation:
             controls=self._controls_after(state, settled.updates, settled.weighing.weights),
             norms=medians(settled.updates, state.norms),
         )
+
+
+def _inputs(state: FederationState, task: FitTask, updates: Sequence[ClientUpdate], weighing: Weighing) -> RoundInputs:
+    return RoundInputs(task, state.server, state.controls, state.norms, tuple(updates), weighing.examples)
 
 
 def select_clients(plan: RoundPlan, round_number: int) -> tuple[int, ...]:

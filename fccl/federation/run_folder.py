@@ -6,7 +6,6 @@ moment leaves the state before or after a round, never one in between.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from fccl.adapters.stored import AdapterReader, StoredAdapter
 from fccl.aggregation.scaffold import ClientControl, Controls
 from fccl.aggregation.state import ServerState, server_state_from_bytes
 from fccl.errors import AdapterError, FederationError, StorageError
+from fccl.federation.arrived import file_sha256
 from fccl.federation.rounds import FederationState, RoundResult
 from fccl.messages import ClientUpdate
 from fccl.paths import LogPaths, of_earlier_versions
@@ -140,13 +140,15 @@ class RunFolder:
         self._prune(result.state.next_round, result.state.controls)
 
     def keep_control(self, update: ClientUpdate) -> StoredAdapter | None:
-        """Put SCAFFOLD's c_i of an update on the disk. It counts once a round is committed whose state names it."""
+        """Put SCAFFOLD's c_i of an update on the disk, as it arrived: its kept round names it by the same hash.
+
+        It counts once a round is committed whose state names it.
+        """
         if update.control is None:
             return None
-        content = update.control.load().to_bytes()
-        sha256 = hashlib.sha256(content).hexdigest()
+        sha256 = file_sha256(update.control)
         path = self.paths.control(update.client_id, sha256)
-        write_bytes(path, content)
+        update.control.save(path)
         return StoredAdapter(path, sha256, AdapterReader(update.control.form))
 
     def resume(self, plan: RoundPlan) -> FederationState:

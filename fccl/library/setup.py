@@ -15,7 +15,6 @@ import torch
 from fccl.adapters.adapter import Adapter
 from fccl.config import Settings
 from fccl.data import in_use
-from fccl.data.examples import PreferencePair, SftExample, read_examples
 from fccl.data.shards import ClientShard, load_shard, require_unchanged
 from fccl.evaluation.validation import Validator
 from fccl.federation.rounds import Federation
@@ -122,13 +121,7 @@ def workable(settings: Settings, folder: RunFolder) -> Tracker:
 
 def federation_of(settings: Settings, model: LanguageModel, data: DataPaths, manifest: Manifest) -> Federation:
     """The federation that the settings ask for, validated on the server's own split."""
-    validator = Validator(
-        model,
-        read_examples(data.server_split("validation", "sft"), SftExample),
-        read_examples(data.server_split("validation", "va"), PreferencePair),
-        beta=settings.dpo_beta,
-        batch_size=settings.eval_batch_size,
-    )
+    validator = Validator.of(model, data, beta=settings.dpo_beta, batch_size=settings.eval_batch_size)
     return Federation(
         run_id="",
         plan=settings.round_plan(),

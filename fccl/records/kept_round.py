@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from fccl.records.run import Contribution, MedianNorms, TrainingReport
+from fccl.records.run import Contribution, KeptControl, MedianNorms, TrainingReport
 from fccl.specs import ModelSpec, TrainSpec, Value
 
 
@@ -33,6 +33,7 @@ class KeptInputs(Value):
     adapter_sha256: str  # of the file: the adapter that the round began with
     reference_sha256: str = ""  # `Adapter.sha256` of the reference, in VA rounds
     server_sha256: str = ""  # of the file: the aggregation rule's state before; empty when it carried none
+    controls: tuple[KeptControl, ...] | None = None  # SCAFFOLD's c_i before the round; None under other rules
     norms: MedianNorms  # before the round
     examples: tuple[int, ...] = ()  # places in the validation split of those that the weights were made from
     updates: tuple[KeptUpdate, ...]

@@ -56,7 +56,7 @@ SHARES = {
     # how much the update counted in the end; NaN where the aggregation took the weights as they are
     "counted": "float64",
 }
-# One row for every client that was asked and did not count.
+# One row for each client that was excluded from a round.
 EXCLUSIONS = {"round": "int64", "phase": "str", "client": "int64", "reason": "str"}
 # One row for every line of client_metrics.jsonl.
 METRICS = {

@@ -17,6 +17,7 @@ from fccl.errors import FcclError, FederationError
 from fccl.federation import keeper as keeper_module
 from fccl.federation.keeper import MB, Keeper
 from fccl.federation.kept_rounds import kept_round, kept_rounds
+from fccl.federation.rounds import FederationState
 from fccl.federation.run import Run
 from fccl.federation.run_folder import RunFolder
 from fccl.paths import ExchangePaths, LogPaths
@@ -156,6 +157,56 @@ def test_kept_files_are_their_owners_alone(tmp_path):
     modes = {stat.S_IMODE(path.stat().st_mode) for path in kept.rglob("*") if path.is_file()}
     assert modes == {0o600}
     assert {stat.S_IMODE(path.stat().st_mode) for path in (kept, *kept.glob("round_*"))} == {0o700}
+
+
+# --- SCAFFOLD
+
+
+def scaffold_run(root, how="in_process"):
+    """Two of four clients a round, so most c_i are older than the last round."""
+    fed = federation(rounds=3, aggregation=aggregation("scaffold"), per_round=2)
+    return fed, conduct(root, fed, how=how)
+
+
+@pytest.mark.parametrize("how", ["in_process", "exchange"])
+def test_clients_that_get_a_kept_task_train_as_they_did(tmp_path, how):
+    _, results = scaffold_run(tmp_path, how)
+    for number, result in enumerate(results):
+        kept = kept_round(LogPaths(tmp_path / "logs"), number)
+        assert {client: one.share for client, one in kept.controls.items()} == {
+            client: one.share for client, one in result.inputs.controls.items()
+        }
+        for update in kept.arrived():
+            again = ToyLearner().fit(kept.task, shard(update.client_id), lambda status: None)
+            assert again.adapter.to_bytes() == update.adapter.load().to_bytes()
+            assert again.control.to_bytes() == update.control.load().to_bytes()
+
+
+def test_a_federation_that_goes_on_from_a_kept_round_ends_as_it_did(tmp_path):
+    fed, results = scaffold_run(tmp_path)
+    for number in range(len(results)):
+        kept = kept_round(LogPaths(tmp_path / "logs"), number)
+        state = FederationState(number, kept.adapter, kept.reference, kept.server, kept.controls, kept.inputs.norms)
+        *_, last = fed.run(state, InProcessTransport(ToyLearner(), shard))
+        assert last.state.adapter.to_bytes() == results[-1].state.adapter.to_bytes()
+
+
+def test_a_control_variate_of_a_round_that_is_gone_is_one_line_where_it_is_needed(tmp_path):
+    _, results = scaffold_run(tmp_path)
+    logs = LogPaths(tmp_path / "logs")
+    held = next(n for n in range(3) if results[n].inputs.controls)
+    shutil.rmtree(logs.kept_round(0).root)
+    kept = kept_round(logs, held)
+    assert again(kept, aggregation("scaffold")).sha256 == kept.record.adapter_sha256
+    with pytest.raises(FederationError, match=rf"control variate of before round {held + 1} is in no kept") as error:
+        kept.task.corrections.of(0)
+    assert "KEEP_UPDATES_MB" in error.value.hint
+
+
+def test_other_rules_have_no_corrections(tmp_path):
+    conduct(tmp_path)
+    kept = kept_round(LogPaths(tmp_path / "logs"), 1)
+    assert (kept.task.corrections, kept.inputs.controls, kept.controls) == (None, None, {})
 
 
 # --- how much is kept

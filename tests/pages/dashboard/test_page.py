@@ -34,7 +34,7 @@ def began(monkeypatch):
 
 @pytest.fixture
 def logs(tmp_path):
-    """Three clients, three of four rounds complete; client 2 did not count in the second."""
+    """Three clients, three of four rounds complete; client 2 was excluded from the second."""
     logs = Logs(tmp_path / "logs").begin(
         contribution_mode="cognitive", contribution_source="data_size", contribution_temperature=1.0
     )
