@@ -3,7 +3,12 @@
 RULES = '''
 from typing import ClassVar
 
-from fccl.aggregation.protocol import Reweighing
+import torch
+
+from fccl.aggregation.mean import weighted_mean
+from fccl.aggregation.protocol import Aggregated, Reweighing
+from fccl.aggregation.state import ServerState
+from fccl.aggregation.vectors import flat, size, unflat
 from fccl.contribution.protocol import Weighing
 
 
@@ -34,6 +39,23 @@ class First(Reweighing):
 
     def weigh(self, before, parts):
         return (1.0,) + (0.0,) * (len(parts) - 1)
+
+
+class Rolling:
+    """Half of the way to the weighted mean, and half as far as last time again: it carries a state."""
+
+    name = "rolling"
+
+    def initial(self, adapter):
+        return ServerState({"moved": torch.zeros(size(adapter.form), dtype=torch.float64)})
+
+    def require(self, updates): ...
+
+    def aggregate(self, before, parts, state):
+        start = flat(before).double()
+        mean = flat(weighted_mean(parts.counted())).double()
+        moved = 0.5 * (mean - start) + 0.5 * state.vector("moved", len(start))
+        return Aggregated(unflat(start + moved, before.form, self.name), ServerState({"moved": moved}), None)
 
 
 class Needs:

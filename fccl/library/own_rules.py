@@ -24,17 +24,17 @@ def own_rules(settings: Settings) -> dict[str, str]:
 
 
 def require_named(recorded: Mapping[str, str], now: Settings) -> None:
-    """Raises `SettingsError` when the recorded settings name a class that those of this command do not.
+    """Raises `SettingsError` when the recorded settings name classes that those of this command do not.
 
     A record may be anybody's, and to import a class is to run it.
     """
-    for name in CHOOSING:
-        path = recorded.get(name, "")
-        if is_own(path) and getattr(now, name) != path:
-            raise SettingsError(
-                f"the run to resume needs the class {printable(path)} as its {name.upper()}",
-                hint=f"name it again if you trust it: --{name.replace('_', '-')} {printable(path)}",
-            )
+    found = {name: recorded.get(name, "") for name in CHOOSING}
+    lacking = {name: path for name, path in found.items() if is_own(path) and getattr(now, name) != path}
+    if lacking:
+        needed = " and ".join(f"the class {printable(path)} as its {name.upper()}" for name, path in lacking.items())
+        options = " ".join(f"--{name.replace('_', '-')} {printable(path)}" for name, path in lacking.items())
+        it = "it" if len(lacking) == 1 else "them"
+        raise SettingsError(f"the run to resume needs {needed}", hint=f"name {it} again if you trust {it}: {options}")
 
 
 def require_unchanged(recorded: Mapping[str, str], settings: Settings) -> None:

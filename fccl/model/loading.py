@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
@@ -35,14 +36,17 @@ ENGINES: Mapping[Engine, Callable[[ModelSpec, Activations], LanguageModel]] = {
     "gpt2": load_gpt2,
     "auto": load_fastest,
 }
+# One model at a time in a process: transformers keeps the state of a loading in globals, and where two threads load at
+# once one finds weights missing.
+_LOADING = threading.Lock()
 
 
 @dataclass
 class Models:
     """The models of a process, each loaded at its first use: one a spec, so one a rank of its LoRA.
 
-    An application makes one and hands it to the learner (`fccl.training.engines.learner_for`), to the validator and to
-    everything else that needs the model, so that they all use the same weights in memory:
+    An application makes one and hands it to all that needs the model: the learner
+    (`fccl.training.engines.learner_for`), the validator, the evaluation. They all use the same weights in memory:
 
         models = Models()
         learner, model = learner_for(models), models.of(spec)
@@ -60,9 +64,10 @@ class Models:
 
     def of(self, spec: ModelSpec) -> LanguageModel:
         """The model of this spec. Raises `ModelError` when it cannot be loaded."""
-        if spec not in self._loaded:
-            self._loaded[spec] = ENGINES[spec.engine](spec, self.activations)
-        return self._loaded[spec]
+        with _LOADING:
+            if spec not in self._loaded:
+                self._loaded[spec] = ENGINES[spec.engine](spec, self.activations)
+            return self._loaded[spec]
 
 
 def load_model(spec: ModelSpec) -> LanguageModel:
