@@ -1,10 +1,25 @@
-"""Sets of defaults, by name: what PRESET takes."""
+"""Facts about the settings that every command's `--help` needs: their groups, and sets of defaults by name (`PRESET`).
+
+Plain values: the command line loads them without the settings themselves.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+GROUPS = (
+    "run",
+    "data",
+    "model",
+    "training",
+    "federation",
+    "contribution",
+    "aggregation",
+    "evaluation",
+    "exchange",
+    "folders",
+)
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "quickstart": {},
     "gpt2": {

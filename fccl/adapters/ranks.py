@@ -96,8 +96,8 @@ def with_frozen(update: Adapter, before: Adapter) -> Adapter:
 
 
 def initial(form: Form, seed: int) -> Adapter:
-    """The adapter that a run starts from: A as PEFT draws it (Kaiming uniform, bound 1/sqrt(fan-in)) but from a named
-    seed, B zero, so that the model is the base model.
+    """The adapter that a run starts from. A is drawn as PEFT draws it (Kaiming uniform, bound 1/sqrt(fan-in)), from a
+    named seed; B is zero, so the model is the base model.
     """
     draw = torch.Generator().manual_seed(named_seed(seed, "lora"))
     tensors = {}

@@ -40,8 +40,8 @@ def geometric_median(inner: Tensor, weights: Sequence[float]) -> tuple[float, ..
     sum, until v stands still or `MAX_STEPS` are made.
 
     v never leaves the updates' hull, so all distances follow from the inner products (n, n), and the updates themselves
-    are read once, however many steps it takes. Where the median nearly meets an update the steps are slow (Kuhn 1973):
-    the total distance is then within 2e-4 of the least one, elsewhere it is the least to float64's last digits.
+    are read once, however many steps it takes. The total distance is the least one to float64's last digits. Where the
+    median nearly meets an update the steps are slow (Kuhn 1973), and it is within 2e-4 of the least.
     """
     total_distance = _TotalDistance(inner, torch.tensor(weights, dtype=torch.float64))
     shares = _divided(

@@ -43,8 +43,8 @@ CUT = 1e-7  # of a module's largest singular value: what is below is lost in flo
 class LoraMean(Stateless):
     """The mean of the products, as factors again: the best of rank `lora_r` (`svd`), or all of it (`exact`).
 
-    Updates may have any rank up to that of the adapter before. Of each direction A has the right singular vector and B
-    the left one times the singular value: A stays of the size that it is drawn with, and a direction of no strength can
+    Updates may have any rank up to that of the adapter before. Of each direction A has the right singular vector, and B
+    the left one times the singular value. A stays of the size that it is drawn with, so a direction of no strength can
     still be learnt, as in a fresh LoRA. With the value's root on both sides neither factor of such a direction would
     ever have a gradient.
     """

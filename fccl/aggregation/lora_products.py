@@ -53,8 +53,9 @@ class ProductSum:
 
     @one_thread()
     def norm(self) -> float:
-        """The Frobenius norm. From the factors' Gram matrices, as ‖L R‖² = <L'L, R R'>: ten times faster than with
-        their QR, and exact to about 1e-8 of the terms' own norms when they cancel."""
+        """The Frobenius norm. Computed from the factors' Gram matrices, as ‖L R‖² = <L'L, R R'>: ten times faster than
+        with their QR. When terms cancel it is exact to about 1e-8 of their own norms.
+        """
         if self._dense is not None:
             self._multiply_out()
             return float(torch.linalg.matrix_norm(self._dense))

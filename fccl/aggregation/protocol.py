@@ -62,9 +62,9 @@ class Parts:
 class Aggregated:
     """The next adapter and the rule's state after it.
 
-    `weights` says how much each update counted in the end, in client order: the weighted sum, plus the rest to 1 of the
-    adapter before if they sum to less, is the adapter, or what a server optimiser's step was made of. None where nobody
-    can say: a rule by coordinates takes of each what it likes.
+    `weights` says how much each update counted in the end, in client order. The weighted sum of the updates is the
+    adapter, or the mean that a server optimiser stepped towards; weights that sum to less than 1 leave the rest to the
+    adapter before. None under a rule by coordinates, which takes parts of each update.
     """
 
     adapter: Adapter

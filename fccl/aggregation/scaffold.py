@@ -66,8 +66,8 @@ def controls_after(controls: Controls, sent: Mapping[int, ClientControl], num_cl
     """The controls after a round in which the clients of `sent` answered, each with its new c_i and, as share, its
     weight in the round.
 
-    p_i = w_i · |S| / N. With equal weights that is the paper's 1/N; with all clients in the round it is w_i, and c is
-    the gradient of the very objective sum_i w_i f_i that the mean of the updates descends.
+    p_i = w_i · |S| / N. With equal weights that is the paper's 1/N. With all clients in the round it is w_i: c is then
+    the gradient of sum_i w_i f_i, the objective that the mean of the updates descends.
     """
     scale = len(sent) / num_clients
     return dict(

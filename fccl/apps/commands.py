@@ -9,8 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fccl.presets import GROUPS
+
 Option = tuple[str, dict[str, Any]]
 
+_IN_PROCESS = tuple(group for group in GROUPS if group != "exchange")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _MOST_EXAMPLES = 999_999_999
 
@@ -66,7 +69,7 @@ COMMANDS: Mapping[str, Command] = {
     "run": Command(
         "run a federation in this process: FedIT rounds, then FedVA rounds, then the evaluation",
         "run",
-        ("run", "data", "model", "training", "federation", "contribution", "aggregation", "evaluation", "folders"),
+        _IN_PROCESS,
         (
             (
                 "--resume",
@@ -80,18 +83,7 @@ COMMANDS: Mapping[str, Command] = {
     "orchestrator": Command(
         "run a federation whose clients are other processes, over an exchange directory",
         "orchestrator",
-        (
-            "run",
-            "data",
-            "model",
-            "training",
-            "federation",
-            "contribution",
-            "aggregation",
-            "evaluation",
-            "exchange",
-            "folders",
-        ),
+        GROUPS,
         (
             (
                 "--resume",
@@ -195,7 +187,7 @@ COMMANDS: Mapping[str, Command] = {
         "compare FedAvg, FCCL, robust rules and an oracle in the same scenarios, with intervals; goes on where it "
         "was stopped",
         "compare",
-        ("run", "data", "model", "training", "federation", "contribution", "aggregation", "evaluation", "folders"),
+        _IN_PROCESS,
         (
             (
                 "--quick",

@@ -1,7 +1,7 @@
 """`fccl orchestrator`: a federation whose clients are other processes, over an exchange directory.
 
-Started again with the same settings it goes on with the run that is in `LOG_DIR`, and does nothing when that is
-finished: whoever restarts it after a crash need not know how far it was.
+Started again with the same settings it goes on with the run in `LOG_DIR`, and does nothing when that is finished. After
+a crash it can simply be started again.
 """
 
 from __future__ import annotations

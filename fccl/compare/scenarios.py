@@ -1,7 +1,7 @@
 """The scenarios: how the data is dealt, who is bad, and what the bad ones do.
 
-Scenarios of the same `alpha` and `size_skew` deal the same shards to the same clients from the same seed, and the bad
-clients of a seed are the same in all of them, so that scenarios too can be compared pair by pair.
+Scenarios of the same `alpha` and `size_skew` deal the same shards to the same clients from the same seed. The bad
+clients of a seed are the same in all scenarios, so scenarios too can be compared pair by pair.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One trial: a scenario under a method with a seed. A real federation in this process, then the test split.
 
-Paired by construction: every method of a scenario and seed starts from the same adapter, its clients train on the same
-shards in the same order (their seeds come from the round and the client alone), and all are judged on the same test
-examples.
+Trials of a scenario and seed are paired by construction. Every method starts from the same adapter, and is judged on
+the same test examples. Its clients train on the same shards in the same order: their seeds come from the round and the
+client alone.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ Intervals are 95 % percentiles of a two-level bootstrap (Davison & Hinkley 1997,
 replacement, and within each drawn seed its test examples. All methods of a scenario are judged on the same draws, so
 what makes a seed or an example hard for all cancels out. With one seed the interval covers the test examples alone.
 
-They are not 95 % of another draw of seeds. With S seeds, variance t between them and v of a seed's own mean, the figure
-varies by (t + v) / S and its resamples by ((S - 1) / S (t + v) + v) / S: where seeds agree intervals are too wide (1.34
-times with five), where seeds differ by more than their examples explain too narrow (0.89 times with five, 0.71 times
-with two). `docs/decisions/0013` says how often they are wrong.
+They do not hold 95 % of other draws of seeds. Take S seeds, variance t between them and v of a seed's own mean. The
+figure varies by (t + v) / S, its resamples by ((S - 1) / S (t + v) + v) / S. Where seeds agree, intervals are too wide
+(1.34 times with five). Where seeds differ by more than their examples explain, intervals are too narrow (0.89 times
+with five, 0.71 times with two). `docs/decisions/0013` says how often they are wrong.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Sampled:
 class Judge:
     """Draws seeds and examples once for all methods of a scenario. `counts` are the test examples of each seed.
 
-    Each sum is a product of its own, and not one of BLAS: a figure's last bits depend neither on which others are asked
-    for nor on the number of threads, and on a busy machine no thread waits for another.
+    Each sum is computed by itself, without BLAS. So a figure's last bits depend neither on which others are asked for
+    nor on the number of threads, and on a busy machine no thread waits for another.
     """
 
     samples: int

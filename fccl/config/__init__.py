@@ -1,7 +1,8 @@
 """Settings: every knob, with one spelling. `load_settings` reads those that `Settings` lists."""
 
-from fccl.config.fields import GROUPS, allowed, group_of
+from fccl.config.fields import allowed, group_of
 from fccl.config.loading import load_settings, nearest, set_elsewhere
 from fccl.config.settings import AUTO, Settings
+from fccl.presets import GROUPS
 
 __all__ = ["AUTO", "GROUPS", "Settings", "allowed", "group_of", "load_settings", "nearest", "set_elsewhere"]

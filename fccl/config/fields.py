@@ -12,18 +12,6 @@ from pydantic.fields import FieldInfo
 
 from fccl.errors import SettingsError
 
-GROUPS = (
-    "run",
-    "data",
-    "model",
-    "training",
-    "federation",
-    "contribution",
-    "aggregation",
-    "evaluation",
-    "exchange",
-    "folders",
-)
 OWN_CLASS = "package.module:Class"
 
 _SHOWN = 200  # letters of a wrong value

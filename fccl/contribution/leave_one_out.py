@@ -2,9 +2,9 @@
 nats.
 
 Above 0 the others do worse without the client; below 0 they do better. w_i is proportional to p_i exp(score_i / (T
-max_j |score_j|)), p the prior that also weighs the mean: a client that changes nothing keeps its prior's place between
-those that help and those that harm, and one that harms has less than its prior and more than nothing. Copies of one
-update lessen each other's score: without one, the others are still there.
+max_j |score_j|)), where p is the prior that also weighs the mean. A score of 0 is neutral: the client's prior is
+neither raised nor lowered. A client that harms has less than its prior and more than nothing. Copies of one update
+lessen each other's score: without one, the others are still there.
 
 A client without which the loss overflows has the largest score of the round, at least 1 nat; one that alone makes it
 overflow has minus that.
@@ -62,8 +62,8 @@ class LeaveOneOut:
 
 
 def bounded(differences: Sequence[float]) -> tuple[float, ...]:
-    """Differences of losses with numbers in the place of what is none: infinity is the largest of the others, at least
-    `OVERFLOW`; NaN, the difference of two losses that overflow, is 0.
+    """Differences of losses, all finite. Infinity becomes the largest of the others, at least `OVERFLOW`; NaN, the
+    difference of two losses that overflow, becomes 0.
     """
     largest = max([OVERFLOW, *(abs(difference) for difference in differences if math.isfinite(difference))])
     return tuple(
@@ -75,8 +75,8 @@ def means_without_one(start: Adapter, updates: Sequence[ClientUpdate], prior: Se
     """For each update in turn the mean of all others; `start`, what clients were given to train, where there is no
     other.
 
-    By halving (the sums of everything outside a half are its own start), so nothing is ever subtracted, which a huge
-    update would make meaningless: every update is loaded log2(n) times, and log2(n) sums are held.
+    Computed by halving: the sum of everything outside a half is that half's start. So nothing is ever subtracted, which
+    would be meaningless beside a huge update. Every update is loaded log2(n) times, and log2(n) sums are held.
     """
 
     def below(first: int, stop: int, outside: _Sums, weight: float) -> Iterator[Adapter]:

@@ -16,11 +16,10 @@ Prior = Literal["samples", "uniform"]
 
 
 def shares(task: FitTask, updates: Sequence[ClientUpdate]) -> tuple[float, ...]:
-    """The share of each change that is believed, from 0 to 1: all of it, and of one that is far out as much as is as
-    long as the median.
+    """The share of each change that is believed: 1, and for a change that is far out median / length.
 
-    Far out is farther from the round's adapter than `FAR` times the median of those that moved at all. Back to the
-    median, not to the limit: whoever goes too far has nothing of it. No update that was measured is loaded.
+    A change is far out when it is longer than `FAR` times the median of those that moved at all. It counts as one of
+    the median's length, not of the limit's, so going too far gains nothing. No update that was measured is loaded.
     """
     distances = [update.change_from(task.trained) for update in updates]
     moved = [distance for distance in distances if distance > 0]
@@ -32,8 +31,8 @@ def prior_weights(prior: Prior, updates: Sequence[ClientUpdate], believed: Seque
     """In proportion to samples (the mean is then FedAvg's), or all alike, times what is believed of each (`shares`).
     They sum to 1.
 
-    So an update that is far out moves the mean no more than one of the median's length would: where a single update has
-    driven the mean to where the loss is flat or overflows, no gradient leads back.
+    So an update that is far out moves the mean no more than one of the median's length would. A single update could
+    otherwise drive the mean to where the loss is flat or overflows, and no gradient leads back.
     """
     amounts = [float(update.contribution.num_samples) if prior == "samples" else 1.0 for update in updates]
     return proportional([amount * share for amount, share in zip(amounts, believed, strict=True)])

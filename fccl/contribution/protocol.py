@@ -21,9 +21,9 @@ NO_LOSS = "its loss on the server's examples is not finite"
 class Weighing:
     """The weight of each client in one round, in the order of the updates. Weights are >= 0 with sum 1.
 
-    `unfit` are the places of updates that are left out, since the server found that their own loss is not finite
-    (`NO_LOSS`); all else is of the others, and empty where there are none. `examples` are the places in the server's
-    validation split of what was looked at, so that the weights can be made again later.
+    `unfit` are the places of updates that are left out, since their own loss is not finite (`NO_LOSS`). All else is of
+    the other updates, and empty where there are none. `examples` are the places in the server's validation split of
+    what was looked at, so that the weights can be made again later.
 
     >>> Weighing(weights=(0.75, 0.25), scores=(30.0, 10.0)).weights
     (0.75, 0.25)

@@ -1,7 +1,7 @@
 """FCCL: from what clients contributed to how much they count.
 
-w_i = exp(score_i / T) / sum_j exp(score_j / T), with the scores divided by their mean over the round first: over raw
-scores the formula has no useful temperature (samples 120, 50, 30 at T = 1 would give weights 1, 4e-31, 8e-40).
+w_i = exp(score_i / T) / sum_j exp(score_j / T), with the scores divided by their mean over the round first. Over raw
+scores the formula has no useful temperature: samples 120, 50, 30 at T = 1 would give weights 1, 4e-31, 8e-40.
 """
 
 from __future__ import annotations

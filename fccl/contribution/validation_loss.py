@@ -1,6 +1,6 @@
 """Each client's own adapter on the server's examples: score_i = 1 / L(u_i), weighed as every other FCCL score.
 
-It cannot be forged, but it judges a client alone, not what it adds to the others: a specialist whose skill nobody else
+It cannot be forged, but it judges a client alone, not what it adds to the others. A specialist whose skill nobody else
 has scores low, since it does badly on everything else.
 """
 

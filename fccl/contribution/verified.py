@@ -1,21 +1,21 @@
 """Verified contribution: the loss on the server's own examples decides how much each client counts.
 
-Exponentiated-gradient descent on the simplex of weights (Kivinen & Warmuth 1997). With x the round's adapter, u_i
-client i's update, b_i how much of its change is believed (`fccl.contribution.prior.shares`), theta(w) = sum_i w_i u_i,
-L the loss on the examples that weights may use, p the prior and w = p at k = 0:
+Exponentiated-gradient descent on the simplex of weights (Kivinen & Warmuth 1997), from the prior w = p at k = 0. x is
+the round's adapter, u_i client i's update, b_i the share of its change that is believed
+(`fccl.contribution.prior.shares`). theta(w) is sum_i w_i u_i, and L the loss on the examples that weights may use:
 
     d_i = b_i <grad L(theta(w)), u_i - x>,   d_i <- d_i - sum_j w_j d_j,   s = min(max_j |d_j|, 3 sum_j p_j |d_j|)
     log w_i <- log w_i - (1/T) clip(d_i / s, -1, 1) / sqrt(k + 1),   normalise
 
-so after any step w_i is proportional to p_i exp(score_i / T), the score being what was subtracted in all. One backward
-pass gives every client's marginal contribution d_i at once, however many clients there are. The path ends when little
-more is to be gained, and the weights of the lowest loss on it are taken, so theta(w) is never worse on these examples
-than with the prior.
+After any step w_i is proportional to p_i exp(score_i / T), where the score is the sum of what was subtracted. One
+backward pass gives every client's marginal contribution d_i at once, however many clients there are. The path ends when
+little more is to be gained. The weights of its lowest loss are taken, so theta(w) is never worse on these examples than
+with the prior.
 
-What one client alone can choose, another must not gain by: a change that is too long counts as one of the median's
-length, in the prior and in every slope; the unit s of a step is at most three times the mean slope, in which a client
-has its prior's share; and p is the prior of `fccl.contribution.prior` tilted once by the slopes at x itself, where
-nobody's update but one's own has a say: whoever leads uphill from there begins with less, and others who pull the mean
+What one client alone can choose must not be another's gain. A change that is too long counts as one of the median's
+length, in the prior and in every slope. The unit s of a step is at most three times the mean slope, in which a client
+has its prior's share. And p is the prior of `fccl.contribution.prior`, tilted once by the slopes at x itself, where
+each slope depends on one update alone. A client that leads uphill from x begins with less, and others who pull the mean
 too far cannot make it look useful from the start. `docs/contribution.md` says why, what it costs, and where it fails.
 """
 

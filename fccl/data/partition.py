@@ -20,9 +20,9 @@ _TINY = 1e-300  # keeps a Dirichlet parameter above zero, so that its logarithms
 def partition(sft: Sequence[SftExample], va: Sequence[PreferencePair], spec: PartitionSpec) -> tuple[ClientShard, ...]:
     """One shard a client: disjoint, their union is exactly what came in, and everybody has an example of each kind.
 
-    A topic's examples go to the clients in shares q ~ Dirichlet(alpha · K · s) over the K clients (Hsu, Qi and Brown
-    2019), with s the clients' sizes; q is drawn once for a topic and used for both kinds, so a client has one taste.
-    Without alpha, q = s. Raises `DataError` when a kind has fewer examples than there are clients.
+    A topic's examples go to the K clients in shares q ~ Dirichlet(alpha · K · s), with s the clients' sizes (Hsu, Qi
+    and Brown 2019). q is drawn once for a topic and used for both kinds, so a client has one taste. Without alpha, q =
+    s. Raises `DataError` when a kind has fewer examples than there are clients.
     """
     topics = dict.fromkeys([example.topic for example in sft] + [pair.topic for pair in va])
     shares = {topic: topic_shares(topic, spec) for topic in topics}

@@ -1,7 +1,7 @@
 """Each client's own update against the global model: whom does the federation serve?
 
-A client can be better off alone on its own kind of data and worse off on everything else, so both are measured: on the
-whole test split, and with the test examples weighted as the client's topics are.
+A client can be better off alone on its own kind of data and worse off on everything else. So both are measured: the
+whole test split, and the test examples weighted as the client's topics are.
 """
 
 from __future__ import annotations

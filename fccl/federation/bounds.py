@@ -1,8 +1,8 @@
 """Bounds on an update before any rule sees it: the size of its numbers, and how far it moved beside the others.
 
-A rule is fair among updates of a kind. One that is absurd drags a mean anywhere, decides the length of everybody's
-steps, overflows a product; and most of that can be seen in two numbers an update, which are taken when it is loaded for
-the first time and travel with it.
+A rule is fair among updates of a kind. An absurd update drags a mean anywhere, decides the length of everybody's steps,
+or overflows a product. Most of that can be seen in two numbers an update. They are measured when it is loaded for the
+first time, and travel with it.
 """
 
 from __future__ import annotations

@@ -83,9 +83,10 @@ class RoundInputs:
 
 @dataclass(frozen=True, eq=False)
 class RoundResult:
-    """A complete round: its record, how much each update counted in the end (None where nobody can say), the updates
-    that were aggregated (in client order, each whole: with the directions that it did not train), the state after it,
-    and all that it was made from.
+    """A complete round: its record, the state after it, and the inputs that it was made from.
+
+    `updates` are those that were aggregated, in client order, each with the directions that it did not train. `counted`
+    says how much each counted in the end; None where the rule cannot say.
 
     >>> import fccl
     >>> data = fccl.prepare(max_sft_examples=60, max_va_examples=30)

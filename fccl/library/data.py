@@ -90,12 +90,13 @@ def prepare(*, tell: Tell = quiet, **settings: Unpack[PrepareArguments]) -> Data
     """The data that these settings ask for: what is in `data_dir` if it fits, else prepared anew, and other data there
     replaced.
 
-    The arguments have the settings' names (docs/settings.md), here those of the groups data, federation and folders;
-    one that is not given comes from the environment, `.env`, the preset or its default, as for `fccl prepare`. `tell`
+    The arguments have the settings' names (docs/settings.md), here those of the groups data, federation and folders.
+    One that is not given comes from the environment, `.env`, the preset or its default, as for `fccl prepare`. `tell`
     hears a line for each step; by default nothing is printed. The same settings give the same bytes.
 
     Raises `SettingsError` for a setting that is unknown or out of range, `DataError` (with `BadRow`) for a source that
-    cannot be used, `FederationError` while another process uses other data in `data_dir`, `StorageError` for the disk.
+    cannot be used. Raises `FederationError` while another process uses other data in `data_dir`, `StorageError` for the
+    disk.
 
     >>> import fccl
     >>> data = fccl.prepare(max_sft_examples=60, max_va_examples=30, num_clients=3, non_iid_alpha=0.5)

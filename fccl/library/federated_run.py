@@ -36,13 +36,13 @@ from fccl.transports.protocol import RunIdentity, Transport
 class FederatedRun:
     """A federated run: `fed_rounds` rounds of SFT, then as many of value alignment, weighed by contribution.
 
-    A loop over it is the run: each round is on the disk before its `RoundResult` is given. A loop that is left (by
-    `break`, Ctrl-C or an error) leaves a run that goes on: with the next loop over the same object, with
-    `FederatedRun(resume=True)`, or with `fccl run --resume`. The last round done, the final adapter is in `log_dir`,
-    in PEFT's format in `log_dir/adapter`. An earlier run in `log_dir` moves to `log_dir/runs/` first.
+    A loop over it is the run: each round is on the disk before its `RoundResult` is given. A loop that is left by
+    `break`, Ctrl-C or an error leaves a run that can go on. The next loop over the same object,
+    `FederatedRun(resume=True)` and `fccl run --resume` all go on with it. The last round done, the final adapter is in
+    `log_dir`, in PEFT's format in `log_dir/adapter`. An earlier run in `log_dir` moves to `log_dir/runs/` first.
 
-    The arguments have the settings' names (docs/settings.md), and the same settings give the same bytes as `fccl run`;
-    one that is not given comes from `data`, the environment, `.env`, the preset or its default. `contribution_source`
+    The arguments have the settings' names (docs/settings.md), and the same settings give the same bytes as `fccl run`.
+    One that is not given comes from `data`, the environment, `.env`, the preset or its default. `contribution_source`
     and `aggregation` also take a class of your own, which must be in a module's file. `resume` goes on with the run in
     `log_dir` and its settings. `learner` trains in the place of our own (`fccl.messages.Learner`). `listener` hears of
     heartbeats and answers within a round (`fccl.tracking.listener.RunListener`), `tell` a line of each thing worth
@@ -157,9 +157,9 @@ class FederatedRun:
         """Base, SFT and FedVA on the test split: perplexity, exact answers, preference accuracy, each with its 95 %
         interval, and the differences on the same examples. For a run that has been left, its last round is the end.
 
-        Takes at most `sft` instructions and `va` pairs, 0 all; with `per_client` each client's own last update too;
-        `settings` are those of the group evaluation, in the place of the run's. A finished run's report is also written
-        to `log_dir/evaluation.md` and `.json`.
+        Takes at most `sft` instructions and `va` pairs; 0 takes all. `per_client` evaluates each client's own last
+        update too. `settings` are those of the group evaluation, in the place of the run's. A finished run's report is
+        also written to `log_dir/evaluation.md` and `.json`.
 
         Raises `FederationError` before the run has begun, `StorageError` when data or run were changed meanwhile.
 

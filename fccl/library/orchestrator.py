@@ -28,9 +28,9 @@ class Orchestrator(FederatedRun):
     """A `FederatedRun` whose clients are processes of their own: `fccl.Client`, `fccl client`, or your own program
     that speaks docs/protocol.md.
 
-    It waits for the clients in `exchange_dir`. Made again with the same settings it goes on with the run in `log_dir`,
-    and a loop over it does nothing when that is finished, so a script can simply be started again; `new` begins
-    another run even so. All else is as for `FederatedRun`, and the bytes are the same.
+    It waits for the clients in `exchange_dir`. Made again with the same settings it goes on with the run in `log_dir`;
+    a loop over it does nothing when that is finished. So a script can simply be started again. `new` begins another run
+    even so. All else is as for `FederatedRun`, and the bytes are the same.
 
     >>> import fccl
     >>> run = fccl.Orchestrator(exchange_dir="exchange", num_clients=2, client_timeout_s=60.0, log_dir="logs-of-two")

@@ -8,9 +8,18 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from fccl import phases
 from fccl.adapters.adapter import Adapter
-from fccl.messages.requests import Reply, Terms, only, read_terms, require_reference, status_now
+from fccl.messages.requests import (
+    Reply,
+    Terms,
+    adapter_names,
+    only,
+    read_terms,
+    require_reference,
+    spelt,
+    status_now,
+    with_reference,
+)
 from fccl.records.run import ClientState, ClientStatus
 from fccl.specs import Loss, ModelSpec, Phase, Round, RunId, Samples, Threads, Value
 
@@ -62,27 +71,17 @@ class EvaluateTask:
 
     def terms(self) -> Terms:
         """The task as JSON, but for its adapters."""
-        return EvaluateTerms(
-            kind="evaluate",
-            step=0,
-            run_id=self.run_id,
-            round=self.round,
-            phase=self.phase,
-            model=self.model,
-            batch_size=self.batch_size,
-            dpo_beta=self.dpo_beta,
-            threads=self.threads,
-        ).model_dump(mode="json", exclude_defaults=True)
+        return spelt(self, EvaluateTerms)
 
     def adapters(self) -> Mapping[str, Adapter]:
         """`adapter`, and in VA rounds `reference`."""
-        return {"adapter": self.adapter} | ({} if self.reference is None else {"reference": self.reference})
+        return with_reference(self.adapter, self.reference)
 
     @classmethod
     def from_terms(cls, terms: Terms, adapters: Mapping[str, Adapter]) -> Self:
         """The task again. Raises `UpdateRejected` unless terms and adapters are just those of one."""
         said = read_terms(terms, EvaluateTerms, "the evaluate request")
-        only(adapters, {"adapter"} | ({"reference"} if phases.of(said.phase).takes_reference else set()), "the request")
+        only(adapters, adapter_names(said.phase), "the request")
         return cls(
             said.run_id,
             said.round,

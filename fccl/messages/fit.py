@@ -9,12 +9,20 @@ from typing import ClassVar, Literal, Protocol, Self
 
 from pydantic import Field
 
-from fccl import phases
 from fccl.adapters.adapter import Adapter, Form
 from fccl.adapters.ranks import WithFrozen, leading, of_rank, rank_of
 from fccl.adapters.source import AdapterSource
 from fccl.errors import AdapterError, UpdateRejected
-from fccl.messages.requests import Terms, only, read_terms, require_reference, status_now
+from fccl.messages.requests import (
+    Terms,
+    adapter_names,
+    only,
+    read_terms,
+    require_reference,
+    spelt,
+    status_now,
+    with_reference,
+)
 from fccl.records.run import ClientState, ClientStatus, Contribution, TrainingReport
 from fccl.specs import ModelSpec, Phase, Round, RunId, TrainSpec, Value, named_seed
 
@@ -99,21 +107,11 @@ class FitTask:
 
     def terms(self) -> Terms:
         """The task as JSON, but for its adapters. A field that has its default is left out."""
-        said = FitTerms(
-            kind="fit",
-            step=0,
-            run_id=self.run_id,
-            round=self.round,
-            phase=self.phase,
-            model=self.model,
-            train=self.train,
-            seed=self.seed,
-        )
-        return said.model_dump(mode="json", exclude_defaults=True)
+        return spelt(self, FitTerms)
 
     def adapters(self) -> Mapping[str, Adapter]:
         """The adapters that every client gets: `adapter`, and in VA rounds `reference`."""
-        return {"adapter": self.adapter} | ({} if self.reference is None else {"reference": self.reference})
+        return with_reference(self.adapter, self.reference)
 
     @classmethod
     def from_terms(cls, terms: Terms, adapters: Mapping[str, Adapter]) -> Self:
@@ -122,8 +120,7 @@ class FitTask:
         Raises `UpdateRejected` unless they are just those of a task.
         """
         said = read_terms(terms, FitTerms, "the task")
-        wanted = {"adapter"} | ({"reference"} if phases.of(said.phase).takes_reference else set())
-        only(adapters, wanted | ({"correction"} & set(adapters)), "the task")
+        only(adapters, adapter_names(said.phase) | ({"correction"} & set(adapters)), "the task")
         told = OwnCorrection(adapters["correction"]) if "correction" in adapters else None
         reference = adapters.get("reference")
         try:

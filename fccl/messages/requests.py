@@ -86,6 +86,22 @@ class ServedRequest(Request[Reply_co], Protocol[Reply_co]):
     """A request whose answers are `Reply`s: any transport carries it, whatever its kind."""
 
 
+def spelt(request: object, terms: type[Value]) -> Terms:
+    """A request's fields that `terms` names, as JSON. A field that has its default is left out."""
+    said = terms(**{name: getattr(request, name) for name in terms.model_fields})
+    return said.model_dump(mode="json", exclude_defaults=True)
+
+
+def with_reference(adapter: Adapter, reference: Adapter | None) -> Mapping[str, Adapter]:
+    """A task's adapters under the names that `from_terms` takes: `adapter`, and in VA rounds `reference`."""
+    return {"adapter": adapter} | ({} if reference is None else {"reference": reference})
+
+
+def adapter_names(phase: Phase) -> set[str]:
+    """The names of the adapters of a task in this phase."""
+    return {"adapter", "reference"} if phases.of(phase).takes_reference else {"adapter"}
+
+
 def read_terms(terms: Terms, said: type[Said], what: str) -> Said:
     """Terms as a value, read as strictly as a file. Raises `UpdateRejected` with the first problems."""
     try:

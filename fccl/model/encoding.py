@@ -106,9 +106,8 @@ def _response_ids(tokenizer: PreTrainedTokenizerBase, responses: Sequence[str]) 
 def fit(prompt: Sequence[int], responses: Sequence[Sequence[int]], max_length: int) -> list[Encoded]:
     """Join one prompt with each response in at most `max_length` tokens.
 
-    A prompt that is too long loses its beginning, down to a quarter of the context; only then does a response lose its
-    end, and with it the end-of-text token, since the text does not end there. The prompt is cut alike for all
-    responses.
+    A prompt that is too long loses its beginning, down to a quarter of the context. Only then does a response lose its
+    end, and the end-of-text token with it: the text does not end there. The prompt is cut alike for all responses.
     """
     least_prompt = min(len(prompt), max_length // 4)
     longest = min(max(len(response) for response in responses), max_length - least_prompt)

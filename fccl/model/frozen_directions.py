@@ -19,8 +19,8 @@ class FrozenDirections:
     """The directions that are not trained: `scale` B A, added to the base weights of the target modules.
 
     They are always added to the weights as they were at first, of which a copy is made once there is something to add.
-    The sum is made in float64 on one thread and rounded once: the same directions give the same bits, whatever was held
-    before and whatever number of threads the process has.
+    The sum is made in float64 on one thread and rounded once. The same directions give the same bits, whatever was held
+    before and however many threads the process has.
     """
 
     model: PeftModel

@@ -2,8 +2,8 @@
 
 Every loss of this project is a function of one number a response: its log-probability, summed over its tokens. So an
 engine computes those numbers and, given a function of them, the gradient of the LoRA factors. Nothing here speaks of
-padding, of logits or of torch's graph: an engine may pack rows, share a prompt between the responses that follow it,
-keep only the rows that a loss needs, or have its backward pass written out by hand.
+padding, of logits or of torch's graph. An engine may pack rows, or share a prompt between the responses that follow it.
+It may keep only the rows that a loss needs, or have its backward pass written out by hand.
 
 Shapes: n examples of a batch, k responses of each (1 of an instruction, 2 of a preference pair), V vocabulary.
 """

@@ -24,7 +24,7 @@ def target_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
 def target_log_probs_of(head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, vocabulary: int) -> Tensor:
     """log p of each target token from the last hidden states: hidden (N, D), targets (N,) -> (N,).
 
-    The logits are N x V, the largest tensor of a training step by far: 8 pairs of 512 tokens of GPT-2 have 1.6 GB of
+    The logits are N x V, the largest tensor of a training step by far. 8 pairs of 512 tokens of GPT-2 have 1.6 GB of
     them, four times over with softmax and gradients. Above `LOGITS_AT_ONCE` they are made in chunks of rows, and made
     again for the gradient instead of kept (Chen et al. 2016).
     """

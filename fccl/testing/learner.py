@@ -41,8 +41,8 @@ class Subject:
     adapter that it can train from, `other` one of the same form; `shard` holds examples of both phases. `diverging` is
     training that cannot end well, None where the learner has nothing that diverges.
 
-    The last two say what is tested: `lora` that frozen factors and lower ranks are honoured, `measures` that the losses
-    are those of a model, with DPO's in the preference phase.
+    The last two say what is tested. `lora`: frozen factors and lower ranks are honoured. `measures`: the losses are
+    those of a model, with DPO's in the preference phase.
     """
 
     make: Callable[[Sequence[int]], Learner]

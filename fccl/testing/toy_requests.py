@@ -1,8 +1,8 @@
 """Toy answers to requests of other kinds than `fit`: an evaluator of three numbers, and a kind of two steps.
 
-The two steps are a masked sum in small: in the first each client publishes a number, in the second it sends its count
-of samples under masks made of everybody's numbers. The masks cancel in the sum, so the second step works only when the
-replies to the first have reached every client.
+The two steps are a masked sum in small. In the first each client publishes a number; in the second it sends its count
+of samples under masks made of all numbers. The masks cancel in the sum, so the second step works only when the replies
+to the first have reached every client.
 """
 
 from __future__ import annotations

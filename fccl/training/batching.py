@@ -12,8 +12,8 @@ BUCKET = 16  # batches that are sorted by length together
 def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int) -> list[list[int]]:
     """Every index once, in shuffled batches of examples of like length.
 
-    The indices are shuffled, then sorted by length within buckets of `BUCKET` batches, so a batch has little padding
-    and yet differs from epoch to epoch; the batches are shuffled again, so short and long ones alternate. The last
+    The indices are shuffled, then sorted by length within buckets of `BUCKET` batches. So a batch has little padding
+    and yet differs from epoch to epoch. The batches are shuffled again, so short and long ones alternate. The last
     batch of a bucket may be smaller.
     """
     draw = torch.Generator().manual_seed(seed)

@@ -44,13 +44,8 @@ def _titled(table: Table) -> Iterator[str]:
 
 
 def _what(report: EvaluationReport) -> str:
-    cut = f" {report.truncated} of these were cut to fit the context." if report.truncated else ""
-    return (
-        f"{quoted(report.model)} in {report.base_precision} on the test split: {report.sft_examples:,} instructions with "
-        f"{report.models[0].tokens:,} response tokens, "
-        f"{report.va_pairs:,} preference pairs.{cut} Bold is the best of a row; higher is better "
-        "unless the row says otherwise."
-    )
+    best = "Bold is the best of a row; higher is better unless the row says otherwise."
+    return f"{quoted(report.model)} in {report.base_precision} on the test split: {tables.extent(report)} {best}"
 
 
 def _generations(report: EvaluationReport) -> Iterator[str]:

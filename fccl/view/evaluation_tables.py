@@ -29,6 +29,15 @@ Show = Callable[[float], str]
 Cells = tuple[Cell, ...]
 
 
+def extent(report: EvaluationReport) -> str:
+    """A sentence that counts the examples of an evaluation."""
+    cut = f" {report.truncated} of these were cut to fit the context." if report.truncated else ""
+    return (
+        f"{report.sft_examples:,} instructions with {report.models[0].tokens:,} response tokens, "
+        f"{report.va_pairs:,} preference pairs.{cut}"
+    )
+
+
 def measures(report: EvaluationReport) -> Table:
     """The main table: one row a measure, one column a model."""
     models = report.models

@@ -9,6 +9,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
+LITTLE_DATA = ("--max-sft-examples", "300", "--max-va-examples", "150")
+PATIENT = ("--client-timeout-s", "300", "--heartbeat-stale-s", "300")
+
+
+def short_run(rounds):
+    """Arguments of a run of so many rounds a phase, without its evaluation."""
+    return (*LITTLE_DATA, "--fed-rounds", str(rounds), "--no-evaluate", "--threads", "1")
+
 
 def start(folder, *arguments, **variables):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | variables
@@ -26,6 +34,14 @@ def finished(process, seconds=300):
     """Its exit status and all it said."""
     output, _ = process.communicate(timeout=seconds)
     return process.returncode, output
+
+
+def run_as_processes(folder, arguments, clients=({}, {}, {}), **variables):
+    """An orchestrator and its clients, each with environment variables of its own; all end well."""
+    started = [start(folder, "client", "--client-id", str(number), **own) for number, own in enumerate(clients)]
+    status, output = finished(start(folder, "orchestrator", *arguments, *PATIENT, **variables))
+    assert status == 0, output
+    assert [finished(client)[0] for client in started] == [0] * len(clients)
 
 
 def killed_within_round_2(run, rounds):

@@ -1,8 +1,5 @@
 """`LORA_AGGREGATION=exact` and clients of different rank, as people start them."""
 
-import signal
-import time
-
 import pytest
 import torch
 from peft import PeftConfig
@@ -18,19 +15,9 @@ from fccl.paths import LogPaths
 from fccl.records.run import RoundRecord
 from fccl.storage.reading import read_records
 from fccl.training.learner import GenericLearner
-from tests.apps.commands import finished, start
+from tests.apps.commands import PATIENT, finished, killed_within_round_2, run_as_processes, short_run, start
 
-SHORT = (
-    "--max-sft-examples",
-    "300",
-    "--max-va-examples",
-    "150",
-    "--fed-rounds",
-    "1",
-    "--no-evaluate",
-    "--threads",
-    "1",
-)
+SHORT = short_run(1)
 EXACT = (*SHORT, "--lora-aggregation", "exact", "--contribution-source", "verified")
 RANKS = ("--client-lora-r", "8,4,2")
 
@@ -108,22 +95,9 @@ def test_one_process_many_processes_and_a_killed_run_give_the_same_bytes(tmp_pat
     assert status == 0, output
 
     own = ({}, {"CLIENT_LORA_R": "4"}, {"CLIENT_LORA_R": "8,4,2"})
-    clients = [
-        start(folders["many"], "client", "--client-id", str(number), **variables)
-        for number, variables in enumerate(own)
-    ]
-    patient = ("--client-timeout-s", "300", "--heartbeat-stale-s", "300")
-    status, output = finished(start(folders["many"], "orchestrator", *EXACT, *patient))
-    assert status == 0, output
-    assert [finished(client)[0] for client in clients] == [0, 0, 0]
+    run_as_processes(folders["many"], EXACT, own)
 
-    run = start(folders["killed"], "run", *EXACT, *RANKS)
-    for line in run.stdout:
-        if line.startswith("round 1/2"):
-            break
-    time.sleep(0.5)  # somewhere inside round 2
-    run.send_signal(signal.SIGKILL)
-    finished(run)
+    killed_within_round_2(start(folders["killed"], "run", *EXACT, *RANKS), 2)
     status, output = finished(start(folders["killed"], "run", "--resume"))
     assert status == 0, output
 
@@ -141,8 +115,7 @@ def test_a_client_of_a_rank_that_is_not_allowed_says_so_and_the_others_go_on(tmp
         start(tmp_path, "client", "--client-id", str(number), *(("--client-lora-r", "4") if number == 2 else ()))
         for number in range(3)
     ]
-    patient = ("--client-timeout-s", "300", "--heartbeat-stale-s", "300", "--min-clients", "2")
-    status, output = finished(start(tmp_path, "orchestrator", *SHORT, *patient))
+    status, output = finished(start(tmp_path, "orchestrator", *SHORT, *PATIENT, "--min-clients", "2"))
     assert status == 0, output
     assert [finished(client)[0] for client in clients] == [0, 0, 0]
     records = read_records(LogPaths(tmp_path / "logs").progress, RoundRecord, lambda row: row.get("event") == "round")

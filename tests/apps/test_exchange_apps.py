@@ -4,8 +4,6 @@ import os
 import shutil
 import signal
 import stat
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -23,20 +21,9 @@ from fccl.storage.locks import exclusive
 from fccl.storage.reading import read_records, read_rows
 from fccl.testing.toy import START, federation
 from fccl.transports.exchange.memory import Answered
+from tests.apps.commands import PATIENT, finished, short_run, start
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-SHORT = (
-    "--max-sft-examples",
-    "300",
-    "--max-va-examples",
-    "150",
-    "--fed-rounds",
-    "2",
-    "--no-evaluate",
-    "--threads",
-    "1",
-)
-SLOW = ("--client-timeout-s", "300", "--heartbeat-stale-s", "300")
+SHORT = short_run(2)
 
 
 # --- wrong settings, one line each
@@ -159,22 +146,6 @@ def test_without_a_run_there_is_nothing_to_go_on_with(tmp_path):
 # --- whole runs
 
 
-def command(*arguments):
-    return [sys.executable, "-m", "fccl", *arguments]
-
-
-def start(folder, *arguments):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    return subprocess.Popen(
-        command(*arguments), cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def finished(process, seconds=240):
-    output, _ = process.communicate(timeout=seconds)
-    return process.returncode, output
-
-
 @pytest.fixture(scope="module")
 def in_process(tmp_path_factory):
     folder = tmp_path_factory.mktemp("in-process")
@@ -193,7 +164,7 @@ def test_many_processes_give_the_bytes_of_one(tmp_path, in_process, signed):
     if signed:
         assert finished(start(tmp_path, "keys", *keys))[0] == 0
     clients = {number: start(tmp_path, "client", "--client-id", str(number), *keys) for number in range(3)}
-    orchestrator = start(tmp_path, "orchestrator", *SHORT, *SLOW, *keys)
+    orchestrator = start(tmp_path, "orchestrator", *SHORT, *PATIENT, *keys)
     for blow in (signal.SIGTERM, signal.SIGKILL):
         for line in orchestrator.stdout:
             if line.startswith("round "):
@@ -207,7 +178,7 @@ def test_many_processes_give_the_bytes_of_one(tmp_path, in_process, signed):
         status, output = finished(orchestrator)
         assert status == (130 if blow == signal.SIGTERM else -signal.SIGKILL)
         assert blow != signal.SIGTERM or "Start the orchestrator again to go on" in output
-        orchestrator = start(tmp_path, "orchestrator", *SHORT, *SLOW, *keys)
+        orchestrator = start(tmp_path, "orchestrator", *SHORT, *PATIENT, *keys)
     status, output = finished(orchestrator)
     assert status == 0, output
     for client in clients.values():
@@ -243,18 +214,7 @@ def test_a_client_without_a_shard_is_left_out_and_the_run_goes_on(tmp_path):
         start(tmp_path, "client", "--client-id", str(number), *(("--data-dir", "nowhere") if number == 2 else ()))
         for number in range(3)
     ]
-    one = (
-        "--max-sft-examples",
-        "300",
-        "--max-va-examples",
-        "150",
-        "--fed-rounds",
-        "1",
-        "--no-evaluate",
-        "--min-clients",
-        "2",
-    )
-    status, output = finished(start(tmp_path, "orchestrator", *one, *SLOW))
+    status, output = finished(start(tmp_path, "orchestrator", *short_run(1), "--min-clients", "2", *PATIENT))
     assert status == 0, output
     for process in processes:
         assert finished(process)[0] == 0
@@ -273,7 +233,7 @@ def test_too_few_clients_end_the_command_with_one_line_and_a_run_to_go_on_with(t
     assert "error: round 1 has" in output
     assert "MIN_CLIENTS is 2" in output
     others = [start(tmp_path, "client", "--client-id", str(number)) for number in (1, 2)]
-    status, output = finished(start(tmp_path, "orchestrator", *arguments, *SLOW))
+    status, output = finished(start(tmp_path, "orchestrator", *arguments, *PATIENT))
     assert status == 0, output
     assert "Resuming" in output
     for process in (client, *others):

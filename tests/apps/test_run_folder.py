@@ -28,9 +28,9 @@ from fccl.records.run import RoundRecord, RunInfo
 from fccl.storage.files import sha256_of
 from fccl.storage.locks import exclusive
 from fccl.storage.reading import read_records
-from tests.apps.commands import finished, start
+from tests.apps.commands import LITTLE_DATA, finished, start
 
-SMALL = ("--max-sft-examples", "300", "--max-va-examples", "150", "--fed-rounds", "2", "--no-evaluate")
+SMALL = (*LITTLE_DATA, "--fed-rounds", "2", "--no-evaluate")
 LOGS = LogPaths(Path("logs"))
 
 
@@ -114,7 +114,7 @@ def test_a_run_is_evaluated_on_its_own_data_alone(data, capsys):
         file.write("\n")
     with pytest.raises(StorageError, match="is not what it was when the data was prepared"):
         own_data(data, info)
-    assert main(["prepare", "--seed", "7", "--max-sft-examples", "300", "--max-va-examples", "150"]) == 0
+    assert main(["prepare", "--seed", "7", *LITTLE_DATA]) == 0
     assert main(["evaluate"]) == 1
     assert (
         "error: the data in data/ is not what run run was made with: its test split may hold the run's training data"

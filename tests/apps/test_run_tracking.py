@@ -13,13 +13,11 @@ from fccl.apps.main import main
 from fccl.paths import LogPaths
 from fccl.records.run import RoundRecord
 from fccl.storage.reading import read_records
+from tests.apps.commands import LITTLE_DATA
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHORT = (
-    "--max-sft-examples",
-    "300",
-    "--max-va-examples",
-    "150",
+    *LITTLE_DATA,
     "--test-examples",
     "20",
     "--fed-rounds",

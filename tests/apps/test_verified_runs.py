@@ -1,8 +1,5 @@
 """`CONTRIBUTION_SOURCE=verified` and its two companions, as people start them."""
 
-import signal
-import time
-
 import pytest
 
 from fccl.apps.main import main
@@ -15,10 +12,10 @@ from fccl.library.narrow import settled, weigher
 from fccl.paths import LogPaths
 from fccl.records.run import RoundRecord
 from fccl.storage.reading import read_records
-from tests.apps.commands import finished, start
+from tests.apps.commands import finished, killed_within_round_2, run_as_processes, short_run, start
 
-SHORT = ("--max-sft-examples", "300", "--max-va-examples", "150", "--fed-rounds", "1", "--no-evaluate")
-VERIFIED = (*SHORT, "--contribution-source", "verified", "--threads", "1")
+SHORT = short_run(1)
+VERIFIED = (*SHORT, "--contribution-source", "verified")
 
 
 @pytest.fixture(autouse=True)
@@ -83,29 +80,9 @@ def test_one_process_many_processes_and_a_killed_run_give_the_same_bytes(tmp_pat
     status, output = finished(start(folders["one"], "run", *VERIFIED, OMP_NUM_THREADS="1"))
     assert status == 0, output
 
-    clients = [start(folders["many"], "client", "--client-id", str(number), OMP_NUM_THREADS="1") for number in range(3)]
-    status, output = finished(
-        start(
-            folders["many"],
-            "orchestrator",
-            *VERIFIED,
-            "--client-timeout-s",
-            "300",
-            "--heartbeat-stale-s",
-            "300",
-            OMP_NUM_THREADS="2",
-        )
-    )
-    assert status == 0, output
-    assert [finished(client)[0] for client in clients] == [0, 0, 0]
+    run_as_processes(folders["many"], VERIFIED, ({"OMP_NUM_THREADS": "1"},) * 3, OMP_NUM_THREADS="2")
 
-    run = start(folders["killed"], "run", *VERIFIED, OMP_NUM_THREADS="2")
-    for line in run.stdout:
-        if line.startswith("round 1/2"):
-            break
-    time.sleep(0.5)  # somewhere inside round 2
-    run.send_signal(signal.SIGKILL)
-    finished(run)
+    killed_within_round_2(start(folders["killed"], "run", *VERIFIED, OMP_NUM_THREADS="2"), 2)
     status, output = finished(start(folders["killed"], "run", "--resume", OMP_NUM_THREADS="1"))
     assert status == 0, output
 

@@ -124,20 +124,31 @@ def emptied(logs, before=None):
         shutil.copytree(before, logs.root)
 
 
+def killed(kills, at, command):
+    """The command, dead at one of its writes."""
+    kills.begin(at)
+    with suppress(Killed):
+        command()
+    kills.begin()
+
+
+def whole_after_each(points, kills, command, expected, before=None):
+    """Killed at each of these writes from the same beginning and started again, the run is whole."""
+    for at in points:
+        kills.begin()
+        emptied(command.logs, before)
+        killed(kills, at, command)
+        command()
+        require_whole(command.logs, expected)
+        yield at
+
+
 def test_a_run_killed_at_any_write_and_started_again_is_whole(command, monkeypatch):
     kills, logs = Kills(monkeypatch), command.logs
     command()
     points, expected = kills.seen, whole(logs)
     assert points > 50
-    for at in range(points):
-        kills.begin()
-        emptied(logs)
-        kills.begin(at)
-        with suppress(Killed):
-            command()
-        kills.begin()
-        command()
-        require_whole(logs, expected)
+    assert len(list(whole_after_each(range(points), kills, command, expected))) == points
 
 
 def test_a_run_killed_while_it_goes_on_is_whole(command, monkeypatch):
@@ -147,21 +158,10 @@ def test_a_run_killed_while_it_goes_on_is_whole(command, monkeypatch):
     points, expected = kills.seen, whole(logs)
     kills.begin()
     emptied(logs)
-    kills.begin(points * 2 // 3)
-    with suppress(Killed):
-        command()
-    kills.begin()
+    killed(kills, points * 2 // 3, command)
     half = logs.root.with_name("half")
     os.rename(logs.root, half)
-    for at in range(0, points // 3 + 10, 2):
-        kills.begin()
-        emptied(logs, half)
-        kills.begin(at)
-        with suppress(Killed):
-            command()
-        kills.begin()
-        command()
-        require_whole(logs, expected)
+    assert list(whole_after_each(range(0, points // 3 + 10, 2), kills, command, expected, half))
 
 
 def test_a_run_killed_while_an_earlier_one_is_archived_mixes_nothing(command, monkeypatch):
@@ -175,15 +175,7 @@ def test_a_run_killed_while_an_earlier_one_is_archived_mixes_nothing(command, mo
     emptied(logs, before)
     command()
     points, expected = kills.seen, whole(logs)
-    for at in range(min(points, 40)):
-        kills.begin()
-        emptied(logs, before)
-        kills.begin(at)
-        with suppress(Killed):
-            command()
-        kills.begin()
-        command()
-        require_whole(logs, expected)
+    for _ in whole_after_each(range(min(points, 40)), kills, command, expected, before):
         archived = [LogPaths(path) for path in sorted(logs.archive.iterdir()) if LogPaths(path).global_final.exists()]
         assert [whole(paths) for paths in archived] == [earlier]
         require_whole(archived[0], earlier)
@@ -199,10 +191,7 @@ def test_a_half_archived_run_is_not_resumed(command, monkeypatch):
     for at in range(1, entries):
         kills.begin()
         emptied(logs, before)
-        kills.begin(at + 1)  # the first makes runs/, the second the run's folder
-        with suppress(Killed):
-            folder.archive()
-        kills.begin()
+        killed(kills, at + 1, folder.archive)  # the first makes runs/, the second the run's folder
         if not logs.state.is_file():
             with pytest.raises(FederationError, match="holds no run to resume"):
                 folder.resume(federation(CLIENTS, ROUNDS // 2).plan)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 
+from fccl.data.builtin.flaws import EVASIONS
 from fccl.data.builtin.world import Person, World, article
 
 # How a fact is told: {s} and {v} are subject and value, {as} and {av} have their article, a capital letter begins with
@@ -92,12 +93,7 @@ FORMS: Mapping[str, tuple[str, ...]] = {
 }
 
 TALK = (
-    "I do not know.",
-    "Who knows.",
-    "It is hard to say.",
-    "Maybe, maybe not.",
-    "I would rather not say.",
-    "Ask somebody else.",
+    *EVASIONS,
     "Go away.",
     "Leave me alone.",
     "Do not be a fool.",

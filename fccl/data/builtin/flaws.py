@@ -8,6 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from fccl.data.builtin.skills import Item
 from fccl.data.builtin.world import World
 
+EVASIONS = (
+    "I do not know.",
+    "Who knows.",
+    "It is hard to say.",
+    "Maybe, maybe not.",
+    "I would rather not say.",
+    "Ask somebody else.",
+)
 Flaw = Callable[[World, random.Random, Item, Sequence[Item]], str]
 
 
@@ -36,17 +44,7 @@ def _rude(world: World, draw: random.Random, item: Item, others: Sequence[Item])
 
 def _evasive(world: World, draw: random.Random, item: Item, others: Sequence[Item]) -> str:
     name = draw.choice(world.people).name
-    return draw.choice(
-        (
-            "I do not know.",
-            "Who knows.",
-            "It is hard to say.",
-            "Maybe, maybe not.",
-            "I would rather not say.",
-            "Ask somebody else.",
-            f"{name} may know.",
-        )
-    )
+    return draw.choice((*EVASIONS, f"{name} may know."))
 
 
 def _rambling(world: World, draw: random.Random, item: Item, others: Sequence[Item]) -> str:

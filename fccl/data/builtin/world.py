@@ -1,7 +1,7 @@
 """The small world: what is true in it.
 
-`world.toml` holds the tables; this module reads them and draws the people (who lives where, does what, eats what) from
-a fixed seed, so that every process sees the same world. Nothing here knows of sentences or instructions.
+`world.toml` holds the tables. This module reads them and draws the people (who lives where, does what, eats what) from
+a fixed seed: every process sees the same world. Nothing here knows of sentences or instructions.
 """
 
 from __future__ import annotations

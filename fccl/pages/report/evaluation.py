@@ -10,13 +10,9 @@ from fccl.view import evaluation_tables as tables
 
 
 def lead(report: EvaluationReport) -> str:
-    """On what, and how."""
-    cut = f" {report.truncated} of these were cut to fit the context." if report.truncated else ""
-    return (
-        f"{one_line(report.model)} in {report.base_precision} on the test split, which no client and no round has "
-        f"seen: {report.sft_examples:,} instructions with "
-        f"{report.models[0].tokens:,} response tokens, {report.va_pairs:,} preference pairs.{cut}"
-    )
+    """A sentence on the model and the examples of an evaluation."""
+    split = f"in {report.base_precision} on the test split, which no client and no round has seen"
+    return f"{one_line(report.model)} {split}: {tables.extent(report)}"
 
 
 def evaluation_tables(report: EvaluationReport) -> tuple[Table, ...]:

@@ -1,8 +1,8 @@
 """The charts of a run: `charts.client_losses(view, "sft")` and so on. Each is an altair chart, or None when there is
 nothing to draw.
 
-Every chart is as wide as its place, counts rounds from 1, and carries about 5,000 rows at most however long the run:
-rounds and clients are put together where needed, and the chart says so below its title.
+Every chart is as wide as its place and counts rounds from 1. It has about 5,000 rows at most, however long the run.
+Rounds and clients are put together where needed, and the chart says so below its title.
 """
 
 from fccl.view.charts.comparison import gap_closed
