@@ -1,10 +1,11 @@
 """Rules of every file: no test reaches into a private member of a module that it does not test; no file is longer than
-400 lines, no function of the package longer than 40.
+400 lines, no function of the package longer than 40; no sentence of a public docstring has more than 30 words.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,8 @@ FILES = [
     *(path for folder in ("benchmarks", "scripts", "examples") for path in (ROOT / folder).glob("**/*.py")),
 ]
 OWN = ("self", "cls")
+MOST_WORDS = 30  # of a sentence
+_NO_PROSE = re.compile(r"^(>>>|\.\.\.|\||- | {4})|\S {3,}\S")  # examples, lists, formulas, tables
 
 
 def name_of(path: Path) -> str:
@@ -104,3 +107,39 @@ def test_no_file_is_longer_than_400_lines() -> None:
 def test_no_function_is_longer_than_40_lines() -> None:
     found = [line for path in MODULES for line in too_long(path, 40)]
     assert not found, "\n".join(found)
+
+
+def public_docstrings(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
+    """The docstrings of a module, of its public functions and classes, and of their public methods."""
+    yield ast.get_docstring(node) or ""
+    for inner in node.body:
+        if isinstance(inner, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not is_private(inner.name):
+            yield from public_docstrings(inner)
+
+
+def sentences(docstring: str) -> Iterator[str]:
+    """The sentences of a docstring's prose, without examples, formulas and tables."""
+    for paragraph in re.split(r"\n\s*\n", docstring):
+        if not any(map(_NO_PROSE.search, paragraph.splitlines())):
+            yield from re.split(r"(?<=[.!?])\s+", " ".join(paragraph.split()))
+
+
+def words(sentence: str) -> int:
+    """The number of words, names of the code and signs of a formula not among them."""
+    return sum(re.search(r"[A-Za-z]", word) is not None for word in re.sub(r"`[^`]*`", "", sentence).split())
+
+
+def test_no_sentence_of_a_public_docstring_has_more_than_30_words() -> None:
+    found = [
+        f"{name_of(path)} {words(sentence)}: {sentence}"
+        for path in MODULES
+        for docstring in public_docstrings(ast.parse(path.read_text()))
+        for sentence in sentences(docstring)
+        if words(sentence) > MOST_WORDS
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_sentences_are_counted_as_a_reader_counts_them() -> None:
+    docstring = "Reads `a_name` whole. It is\nlong.\n\n    x = 1\n\nA table\none   two\n\n>>> f()\n3"
+    assert [(one, words(one)) for one in sentences(docstring)] == [("Reads `a_name` whole.", 2), ("It is long.", 3)]

@@ -63,7 +63,7 @@ class Aggregated:
     """The next adapter and the rule's state after it.
 
     `weights` says how much each update counted in the end, in client order. The weighted sum of the updates is the
-    adapter, or the mean that a server optimiser stepped towards; weights that sum to less than 1 leave the rest to the
+    adapter, or the mean that a server optimiser stepped towards. Weights that sum to less than 1 leave the rest to the
     adapter before. None under a rule by coordinates, which takes parts of each update.
     """
 

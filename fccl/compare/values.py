@@ -2,8 +2,8 @@
 `fccl.records.comparison`. Imports no torch.
 
 Conventions. A trial is one scenario, one method, one seed. Its `losses` and `units` run over the test examples: the
-test loss is sum(losses) / sum(units), in SFT scenarios nats per response token, in VA scenarios the DPO loss (nats)
-per pair. Lower is better.
+test loss is sum(losses) / sum(units). In SFT scenarios it is nats per response token, in VA scenarios the DPO loss
+(nats) per pair. Lower is better.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ _DOTENV_BYTES = 2**20
 def load_settings(arguments: Mapping[str, Any] | None = None) -> Settings:
     """Settings from arguments, environment, `.env`, preset and defaults, in this order of precedence.
 
-    Raises `SettingsError` for a value that is out of range and for a misspelt name in `.env` or in `arguments`; also
-    for a `.env` that is not text or that names a class of one's own.
+    Raises `SettingsError` for a value that is out of range and for a misspelt name in `.env` or in `arguments`. A
+    `.env` that is not text or that names a class of one's own is refused too.
 
     >>> load_settings({"fed_rounds": 5}).fed_rounds
     5

@@ -1,8 +1,8 @@
 """The base model and its tokenizer: found, checked, loaded, the adapters of a LoRA checkpoint folded in.
 
 A checkpoint that PEFT has written (`adapter_config.json`) is its base model with the adapter merged, so that its loss
-is the checkpoint's. A model that would be loaded as something else than it is ends in a `ModelError` with a hint:
-quantised weights, missing weights, token ids that the model does not embed.
+is the checkpoint's. A model that would be loaded as something else than it is ends in a `ModelError` with a hint. Such
+are quantised weights, missing weights, token ids that the model does not embed.
 """
 
 from __future__ import annotations

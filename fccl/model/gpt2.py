@@ -4,8 +4,8 @@ The base model is frozen: the only gradients are those of the LoRA factors, and 
 Every part is a function `x -> (y, backward)`, where `backward` turns dL/dy into dL/dx and adds to the gradients of its
 factors. What it needs of the forward pass lives in it, and goes with it. `docs/training.md` has the derivations.
 
-Shapes: T tokens of a batch in B sequences of at most L, H heads of C channels, D = H C the width, F the MLP's width,
-V the vocabulary, r the rank, N predicted tokens. Activations are packed, (T, D): only attention sees sequences.
+Shapes: T tokens of a batch in B sequences of at most L, of which N are predicted; H heads of C channels. D = H C is the
+width, F the MLP's width, V the vocabulary, r the rank. Activations are packed, (T, D): only attention sees sequences.
 """
 
 from __future__ import annotations

@@ -52,8 +52,9 @@ def exclusive(path: Path, what: str, needed: bool = True) -> Iterator[None]:
 def in_use(path: Path, what: str) -> Iterator[None]:
     """Hold a shared lock while the block runs: any number of processes can, but then none has it alone.
 
-    The block runs without a lock where the file system has none, or where the lock file can be neither made nor read: a
-    read-only folder, a container that sees two files of it. Raises `FederationError` when a process has it alone.
+    The block runs without a lock where the file system has none, or where the lock file can be neither made nor read.
+    So it is in a read-only folder, and in a container that sees two files of it. Raises `FederationError` when a
+    process has it alone.
     """
     descriptor = _readable(path)
     if descriptor is None:

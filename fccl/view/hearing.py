@@ -1,10 +1,10 @@
-"""When a file last changed, by the reader's own clock: the times that are written in it, and often its own, are by
-other machines' clocks.
+"""`Hearing`: the time of a file's last change by the reader's own clock. Times that are written in a file, and often
+the file's own, are by other machines' clocks.
 
-On this machine's file system a file's time is by this machine's clock. Elsewhere the two clocks differ by nobody knows
-how much: no file was written after it was seen, so the youngest file bounds the difference, and the better the longer
-files are watched. So what is dead may look alive until it was watched for as long as a heartbeat may be old; what lives
-is never taken for dead.
+On this machine's file system a file's time is by this machine's clock. Elsewhere the two clocks differ by an unknown
+time. No file was written after it was seen, so the youngest file bounds the difference; the bound gets better the
+longer files are watched. A dead client may look alive until it was watched for as long as a heartbeat may be old. A
+live one is never taken for dead.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Colours, dashes and shapes of the charts.
 
 Every colour has a contrast of at least 3 : 1 on white and on a dark page (#0e1117). Those of the clients and `GLOBAL`
-also stay apart for readers with protanopia, deuteranopia or tritanopia: the CIE76 distance of every two is at least 24,
-by the model of Machado, Oliveira & Fernandes (2009). Still nothing is told by colour alone: lines differ by dash,
+also stay apart for readers with protanopia, deuteranopia or tritanopia. By the model of Machado, Oliveira & Fernandes
+(2009) the CIE76 distance of every two is at least 24. Still nothing is told by colour alone: lines differ by dash,
 points by shape, and stacked areas bear their number.
 """
 
