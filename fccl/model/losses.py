@@ -17,8 +17,9 @@ LOGITS_AT_ONCE = 1 << 25  # 128 MiB in float32
 
 
 def target_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
-    """log p of each target token: logits (N, V), targets (N,) int64 -> (N,)."""
-    return -functional.cross_entropy(logits.float(), targets, reduction="none")
+    """log p of each target token, in float32 at least: logits (N, V), targets (N,) int64 -> (N,)."""
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return -functional.cross_entropy(wide, targets, reduction="none")
 
 
 def target_log_probs_of(head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, vocabulary: int) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,7 @@ class Packed:
     """The tokens of a batch, and those that are predicted.
 
     `ids` and `positions` (T,). `places` (T,) is where each token stands among B x L padded ones; `shape` is (B, L).
+    `starts` (B + 1,) int32 is where each prompt begins among the T tokens, and last T.
     `rows` (N,) are the tokens whose last hidden state predicts `targets` (N,), and `owners` (N,) the numbers of their
     responses. `mask` (B, 1, L, L) is true where a token may look; None is causal.
     """
@@ -27,6 +29,7 @@ class Packed:
     ids: Tensor
     positions: Tensor
     places: Tensor
+    starts: Tensor
     rows: Tensor
     targets: Tensor
     owners: Tensor
@@ -68,12 +71,19 @@ def pack(prompts: Sequence[Responses]) -> Packed:
     plan = _Plan()
     for number, responses in enumerate(prompts):
         start = len(plan.ids)
+        plan.starts.append(start)
         plan.add(responses)
         plan.places += range(number * longest, number * longest + len(plan.ids) - start)
+    starts = torch.tensor([*plan.starts, len(plan.ids)], dtype=torch.int32)
     mask = _mask(prompts, longest) if any(len(responses) > 1 for responses in prompts) else None
     columns = (plan.ids, plan.positions, plan.places, plan.rows, plan.targets, plan.owners)
-    ids, positions, places, rows, targets, owners = (torch.tensor(column, dtype=torch.long) for column in columns)
-    return Packed(ids, positions, places, rows, targets, owners, (len(prompts), longest), plan.responses, mask)
+    ids, positions, places, rows, targets, owners = map(_column, columns)
+    return Packed(ids, positions, places, starts, rows, targets, owners, (len(prompts), longest), plan.responses, mask)
+
+
+def _column(values: Sequence[int]) -> Tensor:
+    # by way of numpy, which reads a list several times faster than torch
+    return torch.from_numpy(np.array(values, dtype=np.int64))
 
 
 @dataclass
@@ -83,6 +93,7 @@ class _Plan:
     ids: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
     targets: list[int] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 import transformers
 
+from fccl.model import gpt2, losses
 from fccl.model.language_model import LanguageModel
-from fccl.model.losses import LOGITS_AT_ONCE
 from fccl.model.scoring import TOKENS_AT_ONCE
 
 
@@ -35,7 +35,7 @@ def arithmetic(model: LanguageModel) -> dict[str, str]:
         "precision": model.spec.base_precision,
         "dtype": " ".join(sorted({str(tensor.dtype) for tensor in model.weights().values()})),
         "threads": str(torch.get_num_threads()),
-        "sizes": f"{TOKENS_AT_ONCE} {LOGITS_AT_ONCE}",
+        "sizes": f"{TOKENS_AT_ONCE} {losses.LOGITS_AT_ONCE} {gpt2.LOGITS_AT_ONCE}",
     }
 
 

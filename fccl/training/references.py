@@ -22,7 +22,7 @@ from fccl.model.weights import arithmetic, weights_sha256
 from fccl.storage.cache import Cache
 from fccl.training.objective import reference_log_probs
 
-_VERSION = 2  # of the arithmetic in `reference_log_probs`: another way to compute it needs another number
+_VERSION = 3  # of the arithmetic in `reference_log_probs`: another way to compute it needs another number
 _NUMBERS = np.dtype("<f8")  # exact for float32 too
 
 

@@ -149,13 +149,10 @@ def test_twice_is_the_same_to_the_bit_whatever_was_loaded_or_how_many_threads_th
 
 def test_the_task_s_number_of_threads_is_used(tiny_model, loss, task, clients, monkeypatch):
     seen = []
-    forward = type(tiny_model).token_log_probs
-
-    def watched(self, batch):
-        seen.append(torch.get_num_threads())
-        return forward(self, batch)
-
-    monkeypatch.setattr(type(tiny_model), "token_log_probs", watched)
+    for name in ("response_log_probs", "loss_and_gradient"):
+        method = getattr(type(tiny_model), name)
+        watched = lambda self, *given, method=method: seen.append(torch.get_num_threads()) or method(self, *given)  # noqa: E731
+        monkeypatch.setattr(type(tiny_model), name, watched)
     for threads in (1, 2):
         loss.loss(task("sft", threads=threads), clients[0])
         loss.slopes(task("sft", threads=threads), clients[0], clients)
