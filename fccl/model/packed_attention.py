@@ -3,8 +3,8 @@
 transformers lets an attention function be registered by name. Ours is put in for one forward pass and taken out again,
 so generation keeps the library's own. Everything else in a layer works token by token and does not see the packing.
 
-Shapes: T tokens of a batch in B sequences of at most L, N predicted tokens, D the width; H heads of C channels for the
-queries, G for keys and values (grouped-query attention: G divides H).
+Shapes: T tokens of a batch in B sequences of at most L, N predicted tokens, D the width. Queries have H heads of C
+channels, keys and values G of them: G divides H, and is less in grouped-query attention.
 """
 
 from __future__ import annotations
