@@ -84,8 +84,8 @@ class Settings(RuleSettings):
     model_name: str = knob("model", "builtin:micro", "a hub name, a local folder, or builtin:micro", min_length=1)
     engine: Engine = knob(
         "model",
-        "generic",
-        "what computes it: generic (any model), gpt2 (GPT-2 written out, faster), or auto",
+        "auto",
+        "what computes it: generic (any model), gpt2 (GPT-2 written out, faster), auto: the fastest that can",
     )
     base_precision: Literal["auto", "fp32", "bf16", "int8"] = knob(
         "model",

@@ -192,5 +192,5 @@ def test_a_run_in_int8_says_so_wherever_it_is_written_down(folder):
 
 def test_int8_without_the_engine_that_has_it_is_refused_before_anything_is_written():
     with pytest.raises(ModelError, match="BASE_PRECISION=int8: the generic engine"):
-        fccl.FederatedRun(**SMALL, base_precision="int8").train()
+        fccl.FederatedRun(**SMALL, engine="generic", base_precision="int8").train()
     assert not LOGS.run.exists()
