@@ -107,7 +107,7 @@ class CardWriter:
             f"{plan.num_clients} clients, {plan.clients_per_round} a round, {plan.fed_rounds} rounds of instruction "
             "tuning (FedIT) and",
             f"{plan.fed_rounds} of value alignment (FedVA, DPO against the adapter after FedIT), aggregated by FCCL.",
-            f"Rank {model.lora_r}, alpha {model.lora_alpha:g}, seed {plan.seed}. "
+            f"Rank {model.lora_r}, alpha {model.lora_alpha:g}{_layers(model)}, seed {plan.seed}. "
             f"Trained on the base model in {model.base_precision}.",
             "",
             *self._folded(),
@@ -148,6 +148,13 @@ class CardWriter:
 def _shown(name: str) -> str:
     """A model's public name, or the last part of its folder's path: what else stands in it is nobody's business."""
     return printable(public_name(name) or Path(name).resolve().name, 200)
+
+
+def _layers(model: ModelSpec) -> str:
+    """Where the LoRA is, if not on all layers."""
+    if model.lora_layers is None:
+        return ""
+    return ", on the top layer alone" if model.lora_layers == 1 else f", on the top {model.lora_layers} layers"
 
 
 def _source(source: SourceReport) -> str:

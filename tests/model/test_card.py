@@ -1,6 +1,7 @@
 """What a card says of the base model: a name that others can load, or how to get it; nothing of the machine's
 folders."""
 
+import dataclasses
 import re
 
 import pytest
@@ -66,6 +67,16 @@ def test_a_hub_model_is_named_in_the_metadata_and_in_the_code():
     assert "4 clients, 3 a round" in card
     assert "Rank 2, alpha 4, seed 5" in card
     assert ADAPTER.sha256 in card
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [(None, "alpha 4, seed"), (1, "alpha 4, on the top layer alone, seed"), (3, "alpha 4, on the top 3 layers, seed")],
+)
+def test_the_layers_that_carry_lora_are_said_where_they_are_not_all(layers, said):
+    writer = cards("org/model")
+    model = writer.model.model_copy(update={"lora_layers": layers})
+    assert said in dataclasses.replace(writer, model=model).adapter(ADAPTER)
 
 
 @pytest.mark.parametrize(
