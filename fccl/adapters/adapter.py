@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from pathlib import Path
+from types import MappingProxyType
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from fccl.adapters.tensor_files import MAX_HEADER_BYTES, header_of, read_tensors, to_bytes
-from fccl.adapters.tensors import settled, sha256_of
+from fccl.adapters.tensors import settled, sha256_of, size_of
 from fccl.adapters.torch_files import read_torch_file
 from fccl.errors import AdapterError
 from fccl.paths import of_earlier_versions
@@ -57,11 +60,31 @@ class Adapter:
     """
 
     tensors: Mapping[str, Tensor]
+    largest: float = field(init=False, repr=False)  # the size of its largest number
 
     def __post_init__(self) -> None:
         if not self.tensors:
             raise AdapterError("an adapter needs at least one tensor")
-        object.__setattr__(self, "tensors", settled(self.tensors, torch.float32))
+        self._set(*settled(self.tensors, torch.float32))
+
+    @classmethod
+    def of_vector(cls, vector: Tensor, form: Form) -> Self:
+        """The adapter of this form whose numbers lie in a vector, in the order of their names; it shares the memory.
+
+        The same as one of its pieces, checked in one pass. `form` must be that of another adapter.
+        """
+        shapes = sorted(form.shapes.items())
+        pieces = torch.split_with_sizes(vector, [prod(shape) for _, shape in shapes])
+        tensors = {name: piece.view(shape) for (name, shape), piece in zip(shapes, pieces, strict=True)}
+        if not math.isfinite(largest := size_of(vector)):
+            return cls(tensors)  # which says where
+        adapter = object.__new__(cls)
+        adapter._set(MappingProxyType(tensors), largest)
+        return adapter
+
+    def _set(self, tensors: Mapping[str, Tensor], largest: float) -> None:
+        object.__setattr__(self, "tensors", tensors)
+        object.__setattr__(self, "largest", largest)
 
     @cached_property
     def sha256(self) -> str:
@@ -84,12 +107,7 @@ class Adapter:
     def distance(self, other: Adapter) -> float:
         """The L2 norm of the difference, over all tensors."""
         self.require_same_form(other)
-        return math.sqrt(
-            sum(
-                float((tensor.double() - other.tensors[name].double()).square().sum())
-                for name, tensor in self.tensors.items()
-            )
-        )
+        return math.sqrt(sum(_squared_distance(tensor, other.tensors[name]) for name, tensor in self.tensors.items()))
 
     def to_bytes(self) -> bytes:
         """The bytes of a safetensors file: the same for equal adapters, whatever the file is called."""
@@ -138,6 +156,12 @@ def _adapter(tensors: Mapping[str, Tensor], source: str, form: Form | None = Non
         return Adapter(tensors)
     except AdapterError as error:
         raise AdapterError(f"{source}: {printable(str(error))}") from error
+
+
+def _squared_distance(one: Tensor, other: Tensor) -> float:
+    """In float64, with one temporary tensor of this size."""
+    difference = one.double()
+    return float(difference.sub_(other).square_().sum())
 
 
 def _few(names: list[str]) -> str:

@@ -8,7 +8,9 @@ place in it was found right.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import os
+import stat
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -17,10 +19,11 @@ from typing import Self
 from torch import Tensor
 
 from fccl.adapters.adapter import HEADER_SLACK_BYTES, Adapter, Form, adapter_from_bytes
+from fccl.adapters.recent import Checked, Recent
 from fccl.adapters.tensor_files import header_of, numbers_at
 from fccl.errors import AdapterError
 from fccl.plain_text import printable
-from fccl.storage.files import read_whole, write_bytes
+from fccl.storage.files import flush_file, read_whole, write_bytes
 
 _FLOAT32 = 4  # bytes
 
@@ -61,7 +64,7 @@ class AdapterReader:
         if not self.is_as_written_here(content):
             return adapter_from_bytes(content, source, self.form)
         try:
-            return Adapter(self._numbers(content))
+            return Adapter.of_vector(self._numbers(content), self.form)
         except AdapterError as error:
             raise AdapterError(f"{source}: {printable(str(error))}") from error
 
@@ -69,21 +72,22 @@ class AdapterReader:
         """Whether nothing but the numbers can differ from what this program writes."""
         return len(content) == self.length and content.startswith(self.header)
 
-    def _numbers(self, content: bytearray) -> dict[str, Tensor]:
-        found, place = {}, len(self.header)
-        for name in sorted(self.form.shapes):
-            found[name] = numbers_at(content, place, self.form.shapes[name])
-            place += found[name].nbytes
-        return found
+    def _numbers(self, content: bytearray) -> Tensor:
+        """All numbers of the file, one tensor after the other; they share its memory."""
+        return numbers_at(content, len(self.header), ((self.length - len(self.header)) // _FLOAT32,))
 
 
 @dataclass(frozen=True)
 class StoredAdapter:
-    """An adapter in a file, known by the hash of the file's bytes. It takes no memory until it is loaded."""
+    """An adapter in a file, known by the hash of the file's bytes. It takes no memory until it is loaded.
+
+    With `recent` a file that was checked a moment ago is not read again.
+    """
 
     path: Path
     file_sha256: str
     reader: AdapterReader
+    recent: Recent | None = field(default=None, compare=False, repr=False)
 
     @property
     def form(self) -> Form:
@@ -97,13 +101,39 @@ class StoredAdapter:
 
     def load(self) -> Adapter:
         """Read and check it. Raises `AdapterError` when the file is not what it was, `StorageError` when it is gone."""
-        return self.reader.read(self._content(), str(self.path))
+        held = self._held()
+        return held.adapter if held else self.reader.read(self._content(), str(self.path))
 
     def save(self, path: Path) -> None:
         """Write the same bytes to another file. Raises as `load` does."""
         write_bytes(path, self._content())
 
+    def share(self, path: Path, mode: int) -> None:
+        """See that a new file holds the same bytes, with this mode, on the disk. Raises as `load` does.
+
+        It is another name of the same file where that has this mode and the file system has such names: then no byte
+        is written twice.
+        """
+        content = self._content()
+        if not self._linked(path, mode):
+            write_bytes(path, content, mode)
+
+    def _linked(self, path: Path, mode: int) -> bool:
+        try:
+            if stat.S_IMODE(os.stat(self.path).st_mode) != mode:
+                return False
+            os.link(self.path, path)
+        except OSError:
+            return False
+        flush_file(path)
+        return True
+
+    def _held(self) -> Checked | None:
+        return self.recent.find(self.path) if self.recent else None
+
     def _content(self) -> bytearray:
+        if held := self._held():
+            return held.content
         content = read_whole(self.path)
         if hashlib.sha256(content).hexdigest() != self.file_sha256:
             raise AdapterError(f"{self.path} was changed after it was checked")

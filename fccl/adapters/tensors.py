@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,14 +15,31 @@ from fccl.adapters.tensor_files import METADATA
 from fccl.errors import AdapterError
 
 
-def settled(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Mapping[str, Tensor]:
-    """The tensors sorted by name, contiguous, without a graph, in a mapping that nobody can write to.
+class Settled(NamedTuple):
+    """Tensors sorted by name, in a mapping that nobody can write to, and the size of the largest number in them."""
+
+    tensors: Mapping[str, Tensor]
+    largest: float
+
+
+def settled(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Settled:
+    """The tensors contiguous and without a graph; the check finds their largest number on its way.
 
     Raises `AdapterError` unless each has a printable name, is dense and finite, and of this type on the CPU.
     """
-    for name, tensor in tensors.items():
-        _check(name, tensor, dtype)
-    return MappingProxyType({name: tensors[name].detach().contiguous() for name in sorted(tensors)})
+    largest = max((_checked(name, tensor, dtype) for name, tensor in tensors.items()), default=0.0)
+    return Settled(MappingProxyType({name: tensors[name].detach().contiguous() for name in sorted(tensors)}), largest)
+
+
+def size_of(tensor: Tensor) -> float:
+    """The size of a tensor's largest number; not finite where any number is not.
+
+    One pass and no copy: a NaN anywhere makes both the least and the greatest value NaN.
+    """
+    if tensor.numel() == 0:
+        return 0.0
+    least, greatest = map(float, torch.aminmax(tensor.detach()))
+    return max(-least, greatest)
 
 
 def sha256_of(tensors: Mapping[str, Tensor]) -> str:
@@ -33,17 +51,14 @@ def sha256_of(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _check(name: object, tensor: object, dtype: torch.dtype) -> None:
+def _checked(name: object, tensor: object, dtype: torch.dtype) -> float:
+    """The size of a good tensor's largest number."""
     if not isinstance(name, str) or name == METADATA or not name.isprintable():
         raise AdapterError(f"{name!r} is no name of a tensor")
     if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
         raise AdapterError(f"{name} is not a dense tensor")
     if tensor.dtype != dtype or tensor.device.type != "cpu":
         raise AdapterError(f"{name} is {tensor.dtype} on {tensor.device}, expected {dtype} on the CPU")
-    if not _finite(tensor):
+    if not math.isfinite(size := size_of(tensor)):
         raise AdapterError(f"{name} has values that are not finite")
-
-
-def _finite(tensor: Tensor) -> bool:
-    """One pass and no copy: a NaN anywhere makes both the least and the greatest value NaN."""
-    return tensor.numel() == 0 or all(math.isfinite(value) for value in map(float, torch.aminmax(tensor.detach())))
+    return size

@@ -27,7 +27,7 @@ class ServerState:
 
     def __post_init__(self) -> None:
         try:
-            object.__setattr__(self, "tensors", settled(self.tensors, torch.float64))
+            object.__setattr__(self, "tensors", settled(self.tensors, torch.float64).tensors)
         except AdapterError as error:
             raise FederationError(f"the server state: {error}") from error
 

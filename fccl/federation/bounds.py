@@ -51,14 +51,8 @@ def measured(update: ClientUpdate, adapter: Adapter, start: Adapter) -> ClientUp
 
 def require_sizes(adapter: Adapter, what: str) -> None:
     """Raises `UpdateRejected` when a number is larger than `LARGEST`, in either direction."""
-    found = largest(adapter)
-    if found > LARGEST:
-        raise UpdateRejected(f"{what} has a number of size {found:.3g}, more than {LARGEST:,.0f}")
-
-
-def largest(adapter: Adapter) -> float:
-    """The size of the largest number."""
-    return max((float(tensor.abs().max()) for tensor in adapter.tensors.values() if tensor.numel()), default=0.0)
+    if adapter.largest > LARGEST:
+        raise UpdateRejected(f"{what} has a number of size {adapter.largest:.3g}, more than {LARGEST:,.0f}")
 
 
 def norm(adapter: Adapter) -> float:

@@ -16,6 +16,7 @@ from pathlib import Path
 from fccl.adapters.adapter import Adapter
 from fccl.adapters.ranks import rank_of
 from fccl.adapters.source import AdapterSource
+from fccl.adapters.stored import StoredAdapter
 from fccl.errors import StorageError
 from fccl.federation.arrived import file_length, file_sha256
 from fccl.federation.kept_rounds import kept_rounds
@@ -177,8 +178,12 @@ def _write(paths: KeptRoundPaths, result: RoundResult, described: bytes, server:
 
 
 def _save(adapter: AdapterSource, path: Path) -> None:
-    adapter.save(path)
-    path.chmod(_PRIVATE)
+    """An update over the exchange directory is in a file already, and nothing writes to that file again."""
+    if isinstance(adapter, StoredAdapter):
+        adapter.share(path, _PRIVATE)
+    else:
+        adapter.save(path)
+        path.chmod(_PRIVATE)
 
 
 def _adapters(inputs: RoundInputs) -> Iterator[AdapterSource]:

@@ -23,7 +23,7 @@ from fccl.contribution.protocol import NO_LOSS, Weigher, Weighing
 from fccl.contribution.reported import effective_clients
 from fccl.errors import DIVERGED, LOWER_RATE, AdapterError, BadAggregate, FederationError, UpdateRejected
 from fccl.federation.arrived import arrived
-from fccl.federation.bounds import LARGEST, farthest, largest, measured, medians, too_long
+from fccl.federation.bounds import LARGEST, farthest, measured, medians, too_long
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask
 from fccl.records.run import ExcludedClient, MedianNorms, RoundRecord, Validation
 from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec, named_seed
@@ -316,7 +316,7 @@ class Federation:
     def _aggregate(self, state: FederationState, parts: Parts) -> Aggregated:
         """Raises `BadAggregate` when no client could start from it."""
         aggregated = self.aggregation.aggregate(state.adapter, parts, state.server)
-        if (found := largest(aggregated.adapter)) > LARGEST:
+        if (found := aggregated.adapter.largest) > LARGEST:
             raise BadAggregate(
                 f"AGGREGATION={self.aggregation.name}: the aggregated adapter has a number of size {found:.3g}"
             )

@@ -117,6 +117,16 @@ def flush(descriptor: int) -> None:
             raise
 
 
+def flush_file(path: Path) -> None:
+    """Flush a file that is there already to the disk. Raises `StorageError`."""
+    with storage_errors(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            flush(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's entries to the disk, where the file system can: some let nobody open a folder, many have no
     fsync of it.

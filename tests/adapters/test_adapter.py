@@ -33,6 +33,32 @@ def test_order_of_names_does_not_matter(mapping):
     assert Adapter(dict(reversed(mapping.items()))).sha256 == Adapter(mapping).sha256
 
 
+@given(mappings)
+def test_of_one_vector_it_is_the_same_adapter_with_the_same_largest_number(mapping):
+    pieces = Adapter(mapping)
+    vector = torch.cat([tensor.reshape(-1) for tensor in pieces.tensors.values()])
+    whole = Adapter.of_vector(vector, pieces.form)
+    assert (whole.sha256, whole.form, whole.to_bytes()) == (pieces.sha256, pieces.form, pieces.to_bytes())
+    assert whole.largest == pieces.largest == float(vector.abs().max()) if len(vector) else whole.largest == 0
+    with pytest.raises(TypeError):
+        whole.tensors["another"] = vector
+
+
+def test_of_a_vector_that_is_not_finite_it_is_not_built_and_the_error_names_the_tensor():
+    form = Adapter({"a": torch.zeros(2), "b": torch.zeros(1, 2)}).form
+    with pytest.raises(AdapterError, match="b has values that are not finite"):
+        Adapter.of_vector(torch.tensor([0.0, 0.0, math.nan, 0.0]), form)
+
+
+@given(mappings, st.integers(0, 100))
+def test_the_distance_is_that_of_all_numbers_in_float64(mapping, seed):
+    one, draw = Adapter(mapping), torch.Generator().manual_seed(seed)
+    other = Adapter({name: torch.randn(tensor.shape, generator=draw) for name, tensor in one.tensors.items()})
+    numbers = [torch.cat([each.reshape(-1) for each in it.tensors.values()]).double() for it in (one, other)]
+    assert one.distance(other) == pytest.approx(float(torch.linalg.vector_norm(numbers[0] - numbers[1])), rel=1e-12)
+    assert one.distance(one) == 0
+
+
 def test_one_flipped_bit_is_another_hash():
     assert Adapter({"a": torch.tensor([0.0])}).sha256 != Adapter({"a": torch.tensor([-0.0])}).sha256
 

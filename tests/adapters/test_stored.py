@@ -1,5 +1,8 @@
+import errno
 import hashlib
 import json
+import os
+import stat
 
 import pytest
 import safetensors.torch
@@ -8,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fccl.adapters.adapter import Adapter, load_adapter
+from fccl.adapters.recent import Checked, Recent
 from fccl.adapters.stored import AdapterReader, StoredAdapter
 from fccl.adapters.torch_files import torch_bytes
 from fccl.errors import AdapterError, StorageError
@@ -111,3 +115,54 @@ def test_a_stored_adapter_is_the_file_as_it_was_checked(tmp_path):
     path.unlink()
     with pytest.raises(StorageError, match="does not exist"):
         stored.save(tmp_path / "copy.safetensors")
+
+
+def stored_in(path, mode=0o600, recent=None):
+    path.write_bytes(LIKE.to_bytes())
+    path.chmod(mode)
+    return StoredAdapter(path, hashlib.sha256(LIKE.to_bytes()).hexdigest(), READER, recent)
+
+
+def test_a_shared_file_is_another_name_of_the_same_one(tmp_path):
+    stored_in(tmp_path / "one").share(tmp_path / "two", 0o600)
+    assert (tmp_path / "one").samefile(tmp_path / "two")
+
+
+def test_a_file_of_another_mode_is_shared_as_a_copy_with_the_mode_that_was_asked_for(tmp_path):
+    stored_in(tmp_path / "one", mode=0o644).share(tmp_path / "two", 0o600)
+    assert not (tmp_path / "one").samefile(tmp_path / "two")
+    assert (tmp_path / "two").read_bytes() == LIKE.to_bytes()
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("one", "two")] == [0o644, 0o600]
+
+
+def test_where_the_file_system_has_no_second_names_a_copy_is_made(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise PermissionError(errno.EPERM, "not here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    stored_in(tmp_path / "one").share(tmp_path / "two", 0o600)
+    assert (tmp_path / "two").read_bytes() == LIKE.to_bytes()
+    assert stat.S_IMODE((tmp_path / "two").stat().st_mode) == 0o600
+
+
+def test_a_file_that_was_changed_is_not_shared(tmp_path):
+    stored = stored_in(tmp_path / "one")
+    (tmp_path / "one").write_bytes(LIKE.to_bytes()[:-1] + b"x")
+    with pytest.raises(AdapterError, match="was changed after it was checked"):
+        stored.share(tmp_path / "two", 0o600)
+    assert not (tmp_path / "two").exists()
+
+
+def test_what_was_checked_a_moment_ago_is_used_without_reading_it_and_read_when_the_file_is_another(tmp_path):
+    recent, path = Recent(), tmp_path / "one"
+    stored = stored_in(path, recent=recent)
+    recent.note(path, Checked(bytearray(LIKE.to_bytes()), LIKE))
+    assert stored.load() is LIKE
+    stored.save(tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == LIKE.to_bytes()
+    path.write_bytes(LIKE.to_bytes() + b"x")
+    with pytest.raises(AdapterError, match="was changed after it was checked"):
+        stored.load()
+    path.unlink()
+    with pytest.raises(StorageError, match="does not exist"):
+        stored.load()

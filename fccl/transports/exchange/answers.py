@@ -7,6 +7,7 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+from fccl.adapters.recent import Checked
 from fccl.adapters.stored import AdapterReader
 from fccl.errors import AdapterError, ForeignAnswer, UpdateRejected
 from fccl.keys import PublicKeys
@@ -33,9 +34,9 @@ _NEVER_ORIGINAL = frozenset(
 
 @dataclass(frozen=True)
 class GoodFile:
-    """An adapter's file that was checked: its bytes, their SHA-256, and what read them."""
+    """An adapter's file that was checked: its bytes and the adapter in them, their SHA-256, and what read them."""
 
-    content: bytearray
+    checked: Checked
     sha256: str
     reader: AdapterReader
 
@@ -121,10 +122,11 @@ class AnswerReader:
         seconds = self._since_published(client_id)
         path, reader = self.paths.original_update(client_id, self.task.round), OriginalReader(self.adapters.form)
         try:
-            content = reader.read(read_bounded(path, reader.max_bytes), path.name).to_bytes()
+            adapter = reader.read(read_bounded(path, reader.max_bytes), path.name)
         except AdapterError as error:
             raise UpdateRejected(str(error)) from error
-        update = GoodFile(bytearray(content), hashlib.sha256(content).hexdigest(), self.adapters)
+        content = bytearray(adapter.to_bytes())
+        update = GoodFile(Checked(content, adapter), hashlib.sha256(content).hexdigest(), self.adapters)
         contribution = said.contribution(seconds)
         return GoodAnswer(update, None, contribution, TrainingReport(tokens=0, tokens_per_second=0, steps=0))
 
@@ -163,10 +165,10 @@ def _adapter(path: Path, file: AdapterFile, reader: AdapterReader) -> GoodFile:
         raise UpdateRejected(f"{path.name} has {file.length:,} bytes, at most {reader.max_bytes:,} are possible")
     content = read_named(path, file, "its contribution")
     try:
-        reader.read(content, path.name)
+        adapter = reader.read(content, path.name)
     except AdapterError as error:
         raise UpdateRejected(str(error)) from error
-    return GoodFile(content, file.sha256, reader)
+    return GoodFile(Checked(content, adapter), file.sha256, reader)
 
 
 def read_named(path: Path, file: AdapterFile, by: str) -> bytearray:

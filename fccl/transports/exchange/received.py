@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from fccl.adapters.recent import Recent
 from fccl.adapters.stored import StoredAdapter
 from fccl.messages import ClientFailure, ClientUpdate
 from fccl.plain_text import printable
@@ -24,13 +25,21 @@ class Received:
 
     folder: Path
     begun: BegunReadings  # whose notes lie in it too
+    recent: Recent = field(default_factory=Recent)  # those of the open round that were checked a moment ago
 
     def keep(self, name: str, file: GoodFile) -> StoredAdapter:
-        """Write a file that was checked. Raises `StorageError`."""
+        """Write a file that was checked, always a new one: an older one of this name may have other names too.
+
+        Raises `StorageError`.
+        """
         path = self.folder / name
         with storage_errors(path):
-            path.write_bytes(file.content)  # not flushed to the disk: after a crash it is received again
-        return StoredAdapter(path, file.sha256, file.reader)
+            path.unlink(missing_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "wb") as new:
+                new.write(file.checked.content)  # not flushed to the disk: after a crash it is received again
+        self.recent.note(path, file.checked)
+        return StoredAdapter(path, file.sha256, file.reader, self.recent)
 
     def make(self) -> None:
         """See that the folder is there. Anything else in its place, or with folders in it, is moved aside."""
@@ -44,6 +53,7 @@ class Received:
     def empty(self, round_number: int | None = None) -> None:
         """Remove what was received before, but for the notes of readings that this round has begun."""
         self.make()
+        self.recent.clear()
         with storage_errors(self.folder):
             for path in self.folder.iterdir():
                 if round_number is None or not self.begun.is_of(path, round_number):

@@ -90,7 +90,7 @@ def test_control_whatever_the_numbers_are(reader, numbers, loss, samples):
         {"base.lora_A.weight": torch.tensor(numbers[:6]).view(2, 3), "base.lora_B.weight": torch.tensor(numbers[6:])}
     ).to_bytes()
     found = judge(reader, as_json(contribution(content, avg_loss=loss, num_samples=samples)), content)
-    assert bytes(found.update.content) == content
+    assert bytes(found.update.checked.content) == content
 
 
 # --- contributions
@@ -226,7 +226,7 @@ def test_a_byte_changed_in_the_header_never_changes_what_is_read(reader, data):
     content[data.draw(st.integers(0, len(READER.header) - 1))] ^= data.draw(st.integers(1, 255))
     found = sent(reader, bytes(content))
     if found is not None:
-        assert READER.read(found.update.content, "it").sha256 == LIKE.sha256
+        assert READER.read(found.update.checked.content, "it").sha256 == LIKE.sha256
 
 
 ENTRIES = json.loads(READER.header[8:])
