@@ -45,7 +45,7 @@ class Recent:
             self._first.update(self._last)
 
     def find(self, path: Path) -> Checked | None:
-        """What is in the file, where it is held and the file is still the same."""
+        """The content of the file, where it is held and the file is still the same."""
         held = self._last.get(path) or self._first.get(path)
         return held.checked if held and held.file == identity(path) else None
 
