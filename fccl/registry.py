@@ -124,7 +124,7 @@ def built(registered: Registered, settings: Mapping[str, object], **given: objec
         return registered.build(settings, **given)
     except FcclError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SettingsError(
             f"{registered.path}: its constructor raised {said(error)}", hint="mend the class, or the settings it reads"
         ) from error
@@ -141,12 +141,15 @@ def source_sha256(path: str) -> str:
 
 
 def said(error: BaseException) -> str:
-    """An exception in one line: its kind and what it says."""
-    text = printable(" ".join(str(error).split()))
+    """An exception in one line: its kind and what it says, where it says anything."""
+    try:
+        text = printable(" ".join(str(error).split()))
+    except Exception:  # of somebody else's class, whose `__str__` may raise
+        text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _classes(module: object) -> str:
     name = getattr(module, "__name__", "")
     found = [key for key, value in vars(module).items() if isinstance(value, type) and value.__module__ == name]
-    return printable("its classes: " + ", ".join(found[:10])) if found else "it has no class of its own"
+    return printable("its classes: " + ", ".join(found[:10])) if found else "name a module that holds one"

@@ -104,11 +104,11 @@ class RoundPlan(Value):
     def _samples_fit(self) -> Self:
         if self.clients_per_round > self.num_clients:
             raise ValueError(
-                f"clients_per_round ({self.clients_per_round}) is more than num_clients ({self.num_clients})"
+                f"CLIENTS_PER_ROUND={self.clients_per_round} is more than NUM_CLIENTS={self.num_clients}"
             )
         if self.min_clients > self.clients_per_round:
             raise ValueError(
-                f"min_clients ({self.min_clients}) is more than clients_per_round ({self.clients_per_round})"
+                f"MIN_CLIENTS={self.min_clients} is more than the {self.clients_per_round} clients of a round"
             )
         return self
 

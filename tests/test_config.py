@@ -123,9 +123,9 @@ def test_a_dotenv_that_is_no_text_is_named(empty_folder):
 
 
 def test_client_numbers_that_contradict_each_other():
-    with pytest.raises(SettingsError, match=r"clients_per_round \(5\) is more than num_clients \(3\)"):
+    with pytest.raises(SettingsError, match=r"CLIENTS_PER_ROUND=5 is more than NUM_CLIENTS=3"):
         load_settings({"clients_per_round": "5"}).round_plan()
-    with pytest.raises(SettingsError, match=r"min_clients \(9\)"):
+    with pytest.raises(SettingsError, match=r"MIN_CLIENTS=9 is more than the 3 clients of a round"):
         load_settings({"min_clients": "9"}).round_plan()
 
 

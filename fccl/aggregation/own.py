@@ -45,13 +45,22 @@ class OwnAggregation:
     def aggregate(self, before: Adapter, parts: Parts, state: ServerState) -> Aggregated:
         """As the rule does; the adapter has the form of the one before."""
         result = self._checked(lambda: self.rule.aggregate(before, parts, state), Aggregated)
-        if result.adapter.form != before.form:
-            raise FederationError(f"{self.name}: its adapter has another form than the one before", MEND, False)
-        if result.weights is not None and (broken := self._broken(result.weights, len(parts))):
+        if broken := self._broken(result, before, len(parts)):
             raise FederationError(f"{self.name}: {broken}", MEND, False)
         return result
 
-    def _broken(self, weights: Sequence[float], updates: int) -> str:
+    def _broken(self, result: Aggregated, before: Adapter, updates: int) -> str:
+        """In what way this is nothing to go on with; empty when it is."""
+        if not isinstance(result.adapter, Adapter) or not isinstance(result.state, ServerState):
+            return "its adapter is no Adapter, or its state no ServerState"
+        if result.adapter.form != before.form:
+            return "its adapter has another form than the one before"
+        try:
+            return "" if result.weights is None else self._broken_weights(result.weights, updates)
+        except (TypeError, ValueError, OverflowError, RuntimeError):  # the last is torch's, of more than one number
+            return "its weights are not a tuple of numbers"
+
+    def _broken_weights(self, weights: Sequence[float], updates: int) -> str:
         """The reason why the updates cannot have counted so much; empty when they can."""
         if len(weights) != updates:
             return f"{len(weights)} weights for {updates} updates"
@@ -66,7 +75,7 @@ class OwnAggregation:
             result = call()
         except FcclError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise FederationError(f"{self.name} raised {said(error)}", hint=MEND, resumable=False) from error
         if not isinstance(result, kind):
             raise FederationError(f"{self.name} returned {type(result).__name__}, not {kind.__name__}", MEND, False)

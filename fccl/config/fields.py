@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from fccl.errors import SettingsError
+from fccl.plain_text import printable
 
 OWN_CLASS = "package.module:Class"
 
@@ -96,7 +97,7 @@ def _explain(problem: Mapping[str, Any], fields: Mapping[str, FieldInfo]) -> str
     if not problem["loc"]:
         return str(message)
     name = str(problem["loc"][0])
-    value = str(problem["input"])
+    value = printable(str(problem["input"]), _SHOWN + 1)
     came = f"{name.upper()}={value if len(value) <= _SHOWN else value[:_SHOWN] + '...'}"
     field = fields.get(name)
     if field is None or problem["type"] == "value_error":

@@ -79,7 +79,7 @@ class RuleSettings(BaseSettings):
         "",
         "rank that clients train, at most LORA_R; one for all, or with commas one for each; empty: LORA_R",
     )
-    prox_mu: float = knob("aggregation", 0.01, "how hard clients are pulled back to the global adapter", gt=0)
+    prox_mu: float = knob("aggregation", 0.01, "how hard clients are pulled back to the global adapter", gt=0, le=1e9)
     server_lr: float = knob(
         "aggregation", 0.0, "the server's learning rate; 0: 1 for fedavgm, 0.03 for the others", ge=0
     )

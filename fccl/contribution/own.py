@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fccl.contribution.protocol import Weigher, Weighing
 from fccl.errors import FcclError, FederationError
+from fccl.records.run import Verification
 from fccl.registry import said
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class OwnWeigher:
             weighing = self.weigher.weigh(task, updates)
         except FcclError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise FederationError(f"{self.path} raised {said(error)}", hint=MEND, resumable=False) from error
         if broken := broken_promise(weighing, len(updates)):
             raise FederationError(f"{self.path}: {broken}", hint=MEND, resumable=False)
@@ -45,6 +46,14 @@ def broken_promise(weighing: object, updates: int) -> str:
     """
     if not isinstance(weighing, Weighing):
         return f"weigh returned {type(weighing).__name__}, not Weighing"
+    try:
+        return _broken_field(weighing, updates)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last is torch's, of more than one number
+        return "its weights, scores or unfit are not tuples of numbers"
+
+
+def _broken_field(weighing: Weighing, updates: int) -> str:
+    """As `broken_promise`. Raises whatever counting and adding of what are no numbers raise."""
     counted = updates - len(set(weighing.unfit))
     if not set(weighing.unfit) <= set(range(updates)):
         return f"unfit is {weighing.unfit}, and there are {updates} updates"
@@ -54,4 +63,8 @@ def broken_promise(weighing: object, updates: int) -> str:
         return "a weight or a score is not finite"
     if counted and (min(weighing.weights) < 0 or abs(math.fsum(weighing.weights) - 1) > 1e-9):
         return "its weights are not >= 0 with sum 1"
+    if not isinstance(weighing.verification, Verification | None):
+        return f"verification is {type(weighing.verification).__name__}, not Verification"
+    if not all(isinstance(place, int) and place >= 0 for place in weighing.examples):
+        return "examples are not places in the validation split"
     return ""

@@ -350,6 +350,11 @@ def _require_embedded(base: Base, name: str) -> None:
         raise ModelError(
             f"{name}: its tokenizer has no end-of-text token", hint="use a causal language model's own tokenizer"
         )
+    if len(tokenizer.get_vocab()) <= len(set(tokenizer.all_special_ids)):  # as transformers makes one of no files
+        raise ModelError(
+            f"{name}: its tokenizer has no token but {tokenizer.eos_token}, so all text would be nothing",
+            hint="save the tokenizer's files beside the model's: tokenizer.save_pretrained(folder)",
+        )
     ends: Sequence[Any] = (base.model.get_input_embeddings(), base.model.get_output_embeddings())
     rows = min(int(module.weight.shape[0]) for module in ends if module is not None)
     ids = {*tokenizer.get_vocab().values(), *(special for special in tokenizer.all_special_ids if special is not None)}

@@ -24,7 +24,7 @@ class Says(FedAvg):
     said: object = None
 
     def aggregate(self, before, parts, state):
-        if isinstance(self.said, Exception):
+        if isinstance(self.said, BaseException):
             raise self.said
         return self.said
 
@@ -47,7 +47,12 @@ def test_a_rule_is_passed_on_and_named_as_it_is_chosen():
         (Aggregated(START, ServerState(), (1.5, -0.5)), "its weights are not >= 0 with a sum of at most 1"),
         (Aggregated(START, ServerState(), (0.5, float("nan"))), "its weights are not >= 0 with a sum of at most 1"),
         (Aggregated(START, ServerState(), (0.5, 0.25)), "it is a mean, and its weights sum to 0.75"),
+        (Aggregated(None, ServerState(), None), "its adapter is no Adapter, or its state no ServerState"),
+        (Aggregated(START, None, None), "its adapter is no Adapter, or its state no ServerState"),
+        (Aggregated(START, ServerState(), ("a", "b")), "its weights are not a tuple of numbers"),
+        (Aggregated(START, ServerState(), 0.5), "its weights are not a tuple of numbers"),
         (KeyError("b"), "mine:Rule raised KeyError: 'b'"),
+        (SystemExit(0), "mine:Rule raised SystemExit: 0"),
     ],
 )
 def test_a_broken_promise_is_one_line(said, line):

@@ -1,10 +1,18 @@
 import pytest
+import torch
 
 from fccl.contribution.own import OwnWeigher, broken_promise
 from fccl.contribution.protocol import Weighing
 from fccl.errors import FederationError
 from fccl.testing.toy import START, ToyLearner, federation, shard
 from fccl.transports.in_process import InProcessTransport
+
+
+class Mute(Exception):
+    """An error that cannot be said."""
+
+    def __str__(self):
+        raise ValueError
 
 
 class Says:
@@ -14,7 +22,7 @@ class Says:
         self.said = said
 
     def weigh(self, task, updates):
-        if isinstance(self.said, Exception):
+        if isinstance(self.said, BaseException):
             raise self.said
         return self.said
 
@@ -42,11 +50,19 @@ def test_a_weighing_is_passed_on():
         (Weighing((float("nan"), 1.0), (0.0, 0.0)), "mine:Rule: a weight or a score is not finite"),
         (Weighing((0.5, 0.5), (0.0, float("inf"))), "mine:Rule: a weight or a score is not finite"),
         (Weighing((1.0,), (1.0,), unfit=(7,)), r"mine:Rule: unfit is \(7,\), and there are 2 updates"),
+        (Weighing(("a", "b"), (0.0, 0.0)), "mine:Rule: its weights, scores or unfit are not tuples of numbers"),
+        (Weighing((0.5, 0.5), (1, 10**400)), "mine:Rule: its weights, scores or unfit are not tuples of numbers"),
+        (Weighing((torch.ones(2), 0), (0, 0)), "mine:Rule: its weights, scores or unfit are not tuples of numbers"),
+        (Weighing(None, (0.0, 0.0)), "mine:Rule: its weights, scores or unfit are not tuples of numbers"),
+        (Weighing((0.5, 0.5), (0.0, 0.0), "seen"), "mine:Rule: verification is str, not Verification"),
+        (Weighing((0.5, 0.5), (0.0, 0.0), None, (), (-1,)), "mine:Rule: examples are not places"),
         (ZeroDivisionError("by\nzero"), "mine:Rule raised ZeroDivisionError: by zero"),
+        (Mute(), "mine:Rule raised Mute"),
+        (SystemExit(0), "mine:Rule raised SystemExit: 0"),
     ],
 )
 def test_a_broken_promise_is_one_line(said, line):
-    with pytest.raises(FederationError, match=rf"^{line}(\n|$)") as caught:
+    with pytest.raises(FederationError, match=rf"^{line}") as caught:
         weighed(said)
     assert "WeigherContract" in caught.value.hint
     assert not caught.value.resumable

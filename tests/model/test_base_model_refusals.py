@@ -171,6 +171,13 @@ def test_a_tokenizer_without_an_end_is_refused_and_without_padding_pads_with_the
     assert "no end-of-text token" in refusal(folder)
 
 
+def test_a_model_without_a_tokenizer_s_files_is_refused_though_transformers_makes_it_an_empty_one(tiny_model_path, tmp_path):
+    folder = copy_of(tiny_model_path, tmp_path / "model")
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    assert "no token but <|endoftext|>, so all text would be nothing" in refusal(folder)
+
+
 @pytest.mark.parametrize("length", [129, 4096])
 def test_a_context_that_is_too_short_is_named_under_an_adapter_too(lora_path, length):
     assert f"MAX_LENGTH={length} is more than the 128 positions" in refusal(lora_path, max_length=length)
