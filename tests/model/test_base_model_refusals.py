@@ -171,7 +171,7 @@ def test_a_tokenizer_without_an_end_is_refused_and_without_padding_pads_with_the
     assert "no end-of-text token" in refusal(folder)
 
 
-def test_a_model_without_a_tokenizer_s_files_is_refused_though_transformers_makes_it_an_empty_one(tiny_model_path, tmp_path):
+def test_a_model_without_a_tokenizer_s_files_is_refused(tiny_model_path, tmp_path):
     folder = copy_of(tiny_model_path, tmp_path / "model")
     for file in folder.glob("tokenizer*"):
         file.unlink()
