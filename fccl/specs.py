@@ -103,9 +103,7 @@ class RoundPlan(Value):
     @model_validator(mode="after")
     def _samples_fit(self) -> Self:
         if self.clients_per_round > self.num_clients:
-            raise ValueError(
-                f"CLIENTS_PER_ROUND={self.clients_per_round} is more than NUM_CLIENTS={self.num_clients}"
-            )
+            raise ValueError(f"CLIENTS_PER_ROUND={self.clients_per_round} is more than NUM_CLIENTS={self.num_clients}")
         if self.min_clients > self.clients_per_round:
             raise ValueError(
                 f"MIN_CLIENTS={self.min_clients} is more than the {self.clients_per_round} clients of a round"
