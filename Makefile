@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 export OMP_WAIT_POLICY ?= PASSIVE# waiting threads sleep: other processes may need the core
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-training bench-layers bench-exchange bench-view mutants settings-page lock clean
+.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-training bench-layers bench-exchange bench-federation bench-view mutants settings-page lock clean
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -54,6 +54,9 @@ bench-layers: $(VENV)/.ready-dev ## LORA_LAYERS: the time that it gives on GPT-2
 bench-exchange: $(VENV)/.ready-dev ## milliseconds a round over the exchange directory, memory and time of the aggregation, what waiting costs
 	$(RUN) benchmarks/bench_exchange.py
 	$(RUN) benchmarks/bench_idle.py
+
+bench-federation: $(VENV)/.ready-dev ## a whole federation beside a loop around TRL and Flower's simulation; hours; FAST=1 in a minute
+	$(RUN) benchmarks/bench_federation.py
 
 bench-view: $(VENV)/.ready-dev ## the dashboard with 200 clients and 500 rounds: reading, first paint, one round more
 	$(RUN) benchmarks/bench_view.py
