@@ -34,28 +34,13 @@ def view(clients: int = 3, rounds: int = 6, per_round: int = 0, seed: int = 0, r
     """A run of `rounds` rounds, the first half SFT. `per_round` clients are drawn for each; 0 takes all."""
     draw = np.random.default_rng(seed)
     size = draw.integers(20, 400, clients)
-    shares, totals = [], []
+    parts, totals = [], []
     for number in range(rounds):
         chosen = np.sort(draw.choice(clients, per_round or clients, replace=False))
         weights = draw.dirichlet(1 + 5 * size[chosen] / size.max())
         phase = "sft" if number < (rounds + 1) // 2 else "va"
         loss = (3.0 if phase == "sft" else 0.7) / (1 + number / rounds) + 0.2 * draw.random(len(chosen))
-        shares.append(
-            pd.DataFrame(
-                {
-                    "round": number,
-                    "phase": phase,
-                    "client": chosen,
-                    "weight": weights,
-                    "sample_share": size[chosen] / size[chosen].sum(),
-                    "score": size[chosen] / loss,
-                    "avg_loss": loss,
-                    "num_samples": size[chosen],
-                    "prior": size[chosen] / size[chosen].sum(),
-                    "counted": np.nan,
-                }
-            )
-        )
+        parts.append((np.full(len(chosen), number), chosen, weights, size[chosen] / size[chosen].sum(), loss))
         accuracy = np.nan if phase == "sft" else 0.6 + 0.3 * number / rounds
         effective, validation = 1 / float((weights**2).sum()), float(loss.mean())
         known = (
@@ -73,12 +58,9 @@ def view(clients: int = 3, rounds: int = 6, per_round: int = 0, seed: int = 0, r
             f"{number:064x}",
         )
         totals.append((*known, "fedavg", 0.4 / (1 + number), 32.0, 0.5, 1.25 * validation, validation))
-    metrics = [
-        table.assign(
-            time=1000.0, seconds=2.0, tokens=900, tokens_per_second=450.0, steps=8, truncated=0, update_norm=2.0
-        )
-        for table in shares
-    ]
+    shares = _shares(parts, size, (rounds + 1) // 2) if parts else empty(SHARES)
+    of_training = {"time": 1000.0, "seconds": 2.0, "tokens": 900, "tokens_per_second": 450.0, "steps": 8}
+    metrics = shares.assign(**of_training, truncated=0, update_norm=2.0)
     return RunView(
         paths=LogPaths(Path("logs")),
         run_id=run_id if rounds else "",
@@ -90,15 +72,33 @@ def view(clients: int = 3, rounds: int = 6, per_round: int = 0, seed: int = 0, r
         ),
         events=(),
         rounds=pd.DataFrame(totals, columns=list(ROUNDS)).astype(ROUNDS),
-        shares=pd.concat(shares, ignore_index=True).astype(SHARES) if shares else empty(SHARES),
+        shares=shares,
         exclusions=empty(EXCLUSIONS),
-        metrics=pd.concat(metrics, ignore_index=True)[list(METRICS)].astype(METRICS) if metrics else empty(METRICS),
+        metrics=metrics[list(METRICS)].astype(METRICS),
         statuses=(),
         evaluation=None,
         manifest=None,
         unreadable=0,
         base=Validation(loss=6.5, examples=96),
     )
+
+
+def _shares(parts: list[tuple[np.ndarray, ...]], size: np.ndarray, sft_rounds: int) -> pd.DataFrame:
+    """One table of all rounds' shares; a table a round would take seconds for a long run."""
+    number, client, weight, share, loss = (np.concatenate(column) for column in zip(*parts, strict=True))
+    columns = {
+        "round": number,
+        "phase": np.where(number < sft_rounds, "sft", "va"),
+        "client": client,
+        "weight": weight,
+        "sample_share": share,
+        "score": size[client] / loss,
+        "avg_loss": loss,
+        "num_samples": size[client],
+        "prior": share,
+        "counted": np.nan,
+    }
+    return pd.DataFrame(columns).astype(SHARES)
 
 
 def manifest(
