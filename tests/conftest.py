@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,14 @@ SENTENCES = (
     "### Instruction:\nAdd seven and five.\n\n### Response: Seven and five are twelve.",
     "Copy these words: the small bird sings in the old tree. I do not know. Go away, you fool.",
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_flush_to_the_disk() -> Iterator[None]:
+    """A flush guards against a power cut, which no test makes; the tens of thousands of a suite take minutes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # a descriptor that is not open is an error still
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -76,11 +76,17 @@ def mirrored(test: Path) -> Path | None:
     return next((path for path in candidates if path.exists()), None)
 
 
+@cache
+def private_members() -> frozenset[str]:
+    """Those of all modules of the package."""
+    return frozenset().union(*map(defined, MODULES))
+
+
 def strangers(test: Path) -> list[str]:
     """The private members of other modules of the package that a test names."""
     module = mirrored(test)
     known = defined(test) | (defined(module) if module else frozenset())
-    ours = frozenset().union(*map(defined, MODULES)) - known
+    ours = private_members() - known
     return [f"{name_of(test)}:{line} {name}" for line, name in reached(ast.parse(test.read_text())) if name in ours]
 
 

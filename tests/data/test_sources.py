@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fccl.apps.main import main
 from fccl.data import sources
 from fccl.data.json_files import Unreadable
 from fccl.data.sources import kind_of, open_source
@@ -188,11 +189,17 @@ def test_an_unreadable_file_is_a_storage_error(tmp_path, monkeypatch):
 # ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "environment",
-    [{"HF_ENDPOINT": "http://127.0.0.1:9"}, pytest.param({"HF_HUB_OFFLINE": "1"}, marks=pytest.mark.slow)],
-)
-def test_a_hub_out_of_reach_is_one_error_with_the_ways_out(tmp_path, environment):
+def test_a_hub_out_of_reach_is_one_error_with_the_ways_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert main(["prepare", "--sft-data", "tatsu-lab/alpaca", "--data-dir", str(tmp_path / "data")]) == 1
+    said = capsys.readouterr().err
+    assert all(word in said for word in ("tatsu-lab/alpaca", "local", "builtin", "HF_HUB_OFFLINE"))
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("environment", [{"HF_ENDPOINT": "http://127.0.0.1:9"}, {"HF_HUB_OFFLINE": "1"}])
+def test_a_hub_that_the_environment_puts_out_of_reach_is_the_same_error(tmp_path, environment):
     command = [
         sys.executable,
         "-m",

@@ -48,6 +48,12 @@ def test_a_name_that_is_no_suite_is_said_as_python_says_it():
         fccl.testing.RuleContract  # noqa: B018
 
 
+QUICK = """
+from hypothesis import Phase, settings
+
+settings.register_profile("quick", max_examples=20, phases=[phase for phase in Phase if phase is not Phase.explain])
+settings.load_profile("quick")
+"""
 AUTHORS = """
 from fccl import Weighing
 from fccl.testing import WeigherContract
@@ -75,6 +81,7 @@ class TestFirstTakesAll(WeigherContract):
 
 
 def test_an_author_s_rule_passes_the_suite_and_one_that_breaks_the_contract_does_not(tmp_path):
+    (tmp_path / "conftest.py").write_text(QUICK)
     (tmp_path / "test_rules.py").write_text(AUTHORS)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_rules.py"]
     process = subprocess.run(

@@ -3,19 +3,24 @@
 import shutil
 
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import Metric
 
 from fccl.tracking.figures import base_figures, evaluation_figures, round_figures, step_of
 from fccl.tracking.tracker import GuardedTracker, tracker_for
 from tests.view.logs import BASE
 
 
+def store_at(uri):
+    """MLflow's own client. It is imported here: collecting the tests need not wait for it."""
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)
+
+
 @pytest.fixture(scope="module")
 def new_store(tmp_path_factory):
     """A store that has just been made: its dozens of migrations take seconds."""
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
+    store_at(f"sqlite:///{path}").search_experiments()
     return path
 
 
@@ -34,7 +39,7 @@ def stored(told, new_store):
 
 
 def client(told):
-    return MlflowClient(f"sqlite:///{(told.paths.mlflow / 'mlflow.db').resolve()}")
+    return store_at(f"sqlite:///{(told.paths.mlflow / 'mlflow.db').resolve()}")
 
 
 def runs(told, experiment="fccl"):
@@ -105,6 +110,8 @@ def test_a_resumed_run_goes_on_in_the_same_run(stored, end, status):
 
 
 def test_a_round_that_was_cut_off_is_written_once(stored):
+    from mlflow.entities import Metric
+
     first = tracker_for("mlflow", stored.paths)
     stored.tell(first, until=2)
     (run,) = runs(stored)
@@ -138,13 +145,14 @@ def test_two_runs_share_a_store_and_an_experiment(stored):
     assert sorted(run.data.tags["fccl.run_id"] for run in runs(stored)) == ["20260101-101010-abcd", "another"]
 
 
-def test_the_environment_names_store_and_experiment(stored, tmp_path, monkeypatch):
+def test_the_environment_names_store_and_experiment(stored, new_store, tmp_path, monkeypatch):
+    shutil.copy(new_store, tmp_path / "elsewhere.db")
     uri = f"sqlite:///{tmp_path / 'elsewhere.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     monkeypatch.chdir(tmp_path)
     stored.tell(tracker_for("mlflow", stored.paths), until=1)
-    assert MlflowClient(uri).get_experiment_by_name("mine")
+    assert store_at(uri).get_experiment_by_name("mine")
     assert not stored.paths.mlflow.joinpath("artifacts").exists()
 
 

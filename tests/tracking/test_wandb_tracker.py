@@ -5,7 +5,6 @@ import struct
 import time
 
 import pytest
-from wandb.proto import wandb_internal_pb2
 
 from fccl.tracking.figures import base_figures, evaluation_figures, round_figures, step_of
 from fccl.tracking.tracker import tracker_for
@@ -39,6 +38,8 @@ def records(told, sessions=1):
 
 
 def there(told):
+    from wandb.proto import wandb_internal_pb2  # here: collecting the tests need not wait for it
+
     for file in sorted(told.paths.root.glob("wandb/offline-run-*/run-*.wandb")):
         for data in log_records(file.read_bytes()):
             record = wandb_internal_pb2.Record()

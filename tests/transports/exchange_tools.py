@@ -56,9 +56,12 @@ def finish(transport):
 
 
 def answered(paths, transport, spoil, asked=(0, 1), keys=None, **spec):
-    """The answers to a round in which client 1's committed files are spoilt before the server looks."""
+    """The answers to a round in which client 1's committed files are spoilt before the server looks.
+
+    All is there before the first look, and a look comes before the deadline is: it can be short.
+    """
     told = []
-    with transport(**({"timeout_s": 0.5} | spec)) as exchange:
+    with transport(**({"timeout_s": 0.1} | spec)) as exchange:
         exchange.begin(RunIdentity("run"), Listener(line=told.append))
         opened = exchange.open(task(), asked)
         learner = ToyLearner()

@@ -11,6 +11,7 @@ from fccl.testing.processes import client_processes, exchange_spec
 from fccl.testing.toy import adapter, shard
 from fccl.testing.toy_requests import toy_services
 from fccl.testing.transport import CLIENTS, TransportContract, toy_learner
+from fccl.transports.exchange import watch
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.server import ExchangeTransport
 
@@ -68,6 +69,10 @@ class TestThreads(TransportContract):
 
 class TestPolling(TestThreads):
     watch = "poll"
+
+    @pytest.fixture(autouse=True)
+    def _often(self, monkeypatch):
+        monkeypatch.setattr(watch, "POLL_S", 0.02)
 
 
 class TestSigned(TestThreads):
