@@ -17,7 +17,7 @@ from torch import Tensor
 from fccl.adapters.tensor_files import MAX_HEADER_BYTES, header_of, read_tensors, to_bytes
 from fccl.adapters.tensors import settled, sha256_of, size_of
 from fccl.adapters.torch_files import read_torch_file
-from fccl.errors import AdapterError
+from fccl.errors import AdapterError, StorageError
 from fccl.paths import of_earlier_versions
 from fccl.plain_text import printable
 from fccl.storage.files import read_whole, write_bytes
@@ -128,6 +128,8 @@ def load_adapter(path: Path | str) -> Adapter:
     {torch.float32}
     """
     path = Path(path)
+    if (inside := path / "adapter_model.safetensors").is_file():  # PEFT's folder of an adapter
+        raise StorageError(f"cannot read {path}: it is a folder", hint=f"name the file in it: {inside}")
     found = adapter_file(path)
     if found != path:
         return _adapter(read_torch_file(read_whole(found), str(found)), str(found))

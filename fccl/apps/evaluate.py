@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 
 from fccl.apps.console import plain_console
-from fccl.apps.evaluation_screen import EvaluationScreen, show_written
+from fccl.apps.evaluation_screen import EvaluationScreen, say_written
 from fccl.config import Settings
-from fccl.errors import FederationError
 from fccl.federation.run_evaluation import evaluate_run, own_data, run_adapters, topic_counts, write_report
 from fccl.federation.run_folder import RunFolder
 from fccl.library.narrow import evaluation_options, settings_of
@@ -20,11 +19,7 @@ from fccl.storage.locks import in_use
 def main(settings: Settings, options: argparse.Namespace) -> int:
     """Evaluate the run in `LOG_DIR`, with the model that it was run with. Returns the exit status."""
     folder, console = RunFolder.at(settings.log_dir), plain_console()
-    logs, info = folder.paths, folder.info()
-    if info is None:
-        raise FederationError(
-            f"{logs.root} holds no run to evaluate", hint="start one with `fccl run`, or name the folder with --log-dir"
-        )
+    logs, info = folder.paths, folder.recorded("evaluate")
     recorded = settings_of(info)
     data = DataPaths(settings.data_dir if "data_dir" in settings.model_fields_set else recorded.data_dir)
     with in_use(data.lock, f"the data in {data.root}/"):
@@ -33,7 +28,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         report = evaluate_run(model, adapters, data, logs, wanted, shares, EvaluationScreen(console))
         folder.require_here(info.run_id)
         write_report(logs, report)
-    show_written(report, logs, console)
+    say_written(logs, console)
     return 0
 
 

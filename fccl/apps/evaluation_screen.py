@@ -53,14 +53,16 @@ class EvaluationScreen(EvaluationListener):
     def told(self, line: str) -> None:
         self.console.print(Text(line, "yellow"), soft_wrap=True)
 
+    def evaluated(self, report: EvaluationReport) -> None:
+        show(report, self.console)
+
     def _announce(self, name: str) -> Listener:
         self.console.print(Text(f"evaluating {name}"), soft_wrap=True)
         return lambda done, total: None
 
 
-def show_written(report: EvaluationReport, logs: LogPaths, console: Console) -> None:
-    """The report, and where it is."""
-    show(report, console)
+def say_written(logs: LogPaths, console: Console) -> None:
+    """Where the report is."""
     console.print(f"Written to {logs.evaluation_markdown} and {logs.evaluation_json}.", soft_wrap=True)
 
 

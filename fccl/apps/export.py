@@ -29,10 +29,10 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
             "--merge writes base model and adapter as one, --base the base model alone", hint="leave one of them out"
         )
     require_new(settings, out)
-    info = RunFolder(paths, Journal(paths)).info()
     source = paths.run if options.base else paths.global_sft if options.phase == "sft" else paths.global_final
-    if info is None or not adapter_file(source).is_file():
+    if not adapter_file(source).is_file():
         raise FederationError(f"{source} is not there", hint="it is written by `fccl run`, at the end of its phase")
+    info = RunFolder(paths, Journal(paths)).recorded("export")
     adapter, recorded = None if options.base else load_adapter(source), settings_of(info)
     write_adapter(recorded, Models().of(recorded.model_spec()), read_manifest(paths), adapter, out, options.merge)
     plain_console().print(f"Wrote {out}/: {_form(options)}.", soft_wrap=True)

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, closing
 from rich.console import Console
 
 from fccl.apps.data_screen import DataScreen
-from fccl.apps.evaluation_screen import EvaluationScreen, show_written
+from fccl.apps.evaluation_screen import EvaluationScreen, say_written
 from fccl.apps.progress import screen_for
 from fccl.config import Settings
 from fccl.federation.run_folder import RunFolder
@@ -42,8 +42,8 @@ def conduct(prepared: PreparedRun, transport: Transport, resume: bool, console: 
             pass
     run.finish(transport)
     if settings.evaluate:
-        report = prepared.evaluate(evaluation_options(settings, settings.seed), EvaluationScreen(console))
-        show_written(report, run.folder.paths, console)
+        prepared.evaluate(evaluation_options(settings, settings.seed), EvaluationScreen(console))
+        say_written(run.folder.paths, console)
         run.require_here()
     where = f"Results: {run.folder.paths.root}/ (adapter/ in PEFT's format, progress.jsonl, client_metrics.jsonl)"
     console.print(f"{where}; {run.plan.total_rounds} rounds.", soft_wrap=True)

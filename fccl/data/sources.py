@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import re
 import threading
 from collections.abc import Iterable, Sequence
@@ -145,8 +146,10 @@ def _file_rows(path: Path) -> Iterable[tuple[int, Any]]:
 
 def _read_parquet(path: Path) -> Dataset:
     from datasets import Dataset, disable_progress_bars
+    from datasets.utils.logging import set_verbosity
 
     disable_progress_bars()
+    set_verbosity(logging.CRITICAL)  # what it says of a damaged file is said once, by the error
     with (
         storage_errors(path, "read"),
         TemporaryDirectory() as cache,
@@ -157,7 +160,8 @@ def _read_parquet(path: Path) -> Dataset:
             raise
         except Exception as error:  # pyarrow's and datasets' errors share no base
             raise DataError(
-                f"{path} is not a readable parquet file: {_first_line(error.__cause__ or error)}"
+                f"{path} is not a readable parquet file: {_first_line(error.__cause__ or error)}",
+                hint="fetch or save it again",
             ) from error
 
 

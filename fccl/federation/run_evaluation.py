@@ -41,6 +41,9 @@ class EvaluationListener:
     def told(self, line: str) -> None:
         """A line that a person should read."""
 
+    def evaluated(self, report: EvaluationReport) -> None:
+        """The report, before it is written: a disk that refuses it then does not lose it."""
+
 
 SILENT = EvaluationListener()
 
@@ -107,7 +110,9 @@ def evaluate_run(
             name = f"client {client_id}"
             alone = evaluate_model(model, name, adapter, split, figures, listen(name))
             clients.append(evaluate_client(client_id, phase, alone, models[-1], topic_shares.get(client_id, {}), boot))
-    return _report(model.spec, models, clients, options, boot)
+    report = _report(model.spec, models, clients, options, boot)
+    listener.evaluated(report)
+    return report
 
 
 def write_report(logs: LogPaths, report: EvaluationReport) -> None:

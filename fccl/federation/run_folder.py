@@ -28,7 +28,7 @@ from fccl.records.run import KeptControl, RunEvent, RunInfo, RunState
 from fccl.specs import RoundPlan
 from fccl.storage.files import read_whole, recover_folder, storage_errors, write_bytes, write_text
 from fccl.storage.locks import exclusive
-from fccl.storage.reading import read_value
+from fccl.storage.reading import is_there, read_value
 from fccl.storage.temporary import sweep
 
 KEPT_ROUNDS = 2
@@ -68,6 +68,28 @@ class RunFolder:
     def state(self) -> RunState | None:
         """The state of the run, if one is here."""
         return read_value(self.paths.state, RunState)
+
+    def recorded(self, to: str) -> RunInfo:
+        """The run that is here, to be resumed, evaluated or exported.
+
+        Raises `FederationError` when there is none, or its record is damaged.
+        """
+        info = self.info()
+        if info is None:
+            self._refuse_damaged(self.paths.run)
+            raise FederationError(
+                f"{self.paths.root} holds no run to {to}",
+                hint="start one with `fccl run`, or name the folder with --log-dir",
+            )
+        return info
+
+    def _refuse_damaged(self, path: Path) -> None:
+        """Raises `FederationError` when something is at a record's place: it has just been found to be none."""
+        if is_there(path):
+            raise FederationError(
+                f"{path} is damaged: it is not the record that a run writes",
+                hint=f"put a copy of it back; `fccl run` begins another run and keeps this one in {self.paths.archive}",
+            )
 
     def archive(self) -> str | None:
         """Move the run that is here, finished or not, to `runs/<run id>`. Returns its id; None when there is none.
@@ -155,6 +177,7 @@ class RunFolder:
         """The state after the last complete round. Raises `FederationError` when the folder does not hold it."""
         state = self.state()
         if state is None:
+            self._refuse_damaged(self.paths.state)
             raise FederationError(f"{self.paths.root} holds no run to resume", hint="start one with `fccl run`")
         adapter = self._adapter(self.paths.global_adapter(state.next_round), state.adapter_sha256)
         reference = (

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args, overload
 
 from fccl.data.examples import PreferencePair, SftExample, read_examples
 from fccl.data.in_use import Silent, data_in_use
 from fccl.data.shards import ClientShard, load_shard, require_unchanged
-from fccl.library.given import PrepareArguments, settings_from
+from fccl.errors import DataError
+from fccl.library.given import PrepareArguments, require_one_of, settings_from
 from fccl.library.narrow import data_spec
 from fccl.library.places import require_apart
 from fccl.paths import DataPaths
 from fccl.records.manifest import Manifest
-from fccl.specs import DataSpec, Phase
+from fccl.specs import PHASES, DataSpec, Phase
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +45,11 @@ class Data:
     paths: DataPaths
     manifest: Manifest
 
+    def __repr__(self) -> str:
+        """Folder, clients and examples: what a notebook shows of it. `manifest` has the rest."""
+        counts = "; ".join(f"{split} {of['sft']} SFT, {of['va']} VA" for split, of in self.manifest.counts.items())
+        return f"<Data in {self.paths.root}/: {self.manifest.spec.partition.num_clients} clients; {counts}>"
+
     def shard(self, client_id: int) -> ClientShard:
         """One client's examples: `.sft` and `.va`, tuples of `SftExample` and `PreferencePair`.
 
@@ -53,6 +59,9 @@ class Data:
         >>> len(shard.sft), shard.sft[0].instruction
         (18, 'What is the opposite of dull?')
         """
+        clients = self.manifest.spec.partition.num_clients
+        if client_id not in range(clients):
+            raise DataError(f"there is no client {client_id!r}", hint=f"clients are 0 to {clients - 1}")
         return load_shard(self.paths, client_id, self.manifest)
 
     @overload
@@ -69,6 +78,8 @@ class Data:
         >>> len(prepare(max_sft_examples=60, max_va_examples=30).examples("validation", "va"))
         3
         """
+        require_one_of("split", split, get_args(Split))
+        require_one_of("phase", phase, PHASES)
         file = self.paths.server_split(split, phase)
         require_unchanged(self.paths, self.manifest, [file])
         return tuple(read_examples(file, SftExample)) if phase == "sft" else tuple(read_examples(file, PreferencePair))
@@ -81,6 +92,7 @@ class Data:
         """
         import pandas as pd
 
+        require_one_of("phase", phase, PHASES)
         table = self.manifest.topics_by_client[phase]
         frame = pd.DataFrame(dict(enumerate(table)), index=pd.Index(self.manifest.topics, name="topic"))
         return frame.rename_axis(columns="client")

@@ -17,7 +17,7 @@ from fccl.federation.run_folder import RunFolder
 from fccl.library.arguments import EvaluationArguments
 from fccl.library.data import Data, Tell, Telling, quiet
 from fccl.library.export import require_new, write_adapter
-from fccl.library.given import WholeRunArguments, settings_from
+from fccl.library.given import WholeRunArguments, require_count, settings_from
 from fccl.library.narrow import begun, evaluation_options, recorded_settings, settled
 from fccl.library.places import require_apart
 from fccl.library.setup import PreparedRun, prepared_run, workable
@@ -95,6 +95,13 @@ class FederatedRun:
         self._identity = RunIdentity(info.run_id, info.created) if info else None  # None: it has not begun
         self._finished = info is not None and has_finished(self._folder)
 
+    def __repr__(self) -> str:
+        """Folder and rounds: what a notebook shows of it."""
+        state = self._folder.state() if self._identity is not None else None
+        return (
+            f"<{self._name} in {self.log_dir}/: {state.next_round if state else 0} of {self.plan.total_rounds} rounds>"
+        )
+
     @property
     def log_dir(self) -> Path:
         """The folder of everything that the run writes; `fccl.read_run(run.log_dir)` reads it."""
@@ -167,6 +174,8 @@ class FederatedRun:
         >>> [model.name for model in report.models]
         ['base', 'SFT', 'FedVA']
         """
+        require_count("sft", sft)
+        require_count("va", va)
         clients = tuple(range(self.settings.num_clients)) if per_client else ()
         wanted = {"max_sft": sft, "max_va": va, "skip_base": skip_base, "per_client": clients}
         asked = settings_from(f"{self._name}.evaluate", settings, EvaluationArguments)
@@ -245,6 +254,10 @@ class FederatedRun:
 
     def _given(self, data: Data | None, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments with those that the data was prepared with. Raises `SettingsError` where they differ."""
+        if data is not None and not isinstance(data, Data):
+            raise SettingsError(
+                f"{self._name} takes prepared data, not {type(data).__name__}", hint="data = fccl.prepare(…)"
+            )
         prepared = data.arguments if data else {}
         for name in sorted(prepared.keys() & settings.keys()):
             if prepared[name] != settings[name]:

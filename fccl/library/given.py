@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fccl.config import Settings, load_settings
@@ -61,6 +61,18 @@ def settings_from(who: str, given: Mapping[str, Any], kind: type) -> Settings:
     if strange := sorted(set(given) - set(kind.__annotations__) | set(given) & set(METHODS)):
         raise SettingsError(f"{who} does not read {strange[0]}", hint=METHODS.get(strange[0], "leave it out"))
     return settings
+
+
+def require_count(name: str, value: object) -> None:
+    """Raises `SettingsError` unless this is a whole number >= 0."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise SettingsError(f"{name}={value!r}: allowed is a whole number >= 0", hint="0 takes all")
+
+
+def require_one_of(name: str, value: object, allowed: Iterable[str]) -> None:
+    """Raises `SettingsError` unless this is one of the names."""
+    if value not in tuple(allowed):
+        raise SettingsError(f"{name}={value!r}: allowed is one of {', '.join(allowed)}")
 
 
 def _spelt(value: Any) -> Any:

@@ -9,7 +9,7 @@ from fccl.aggregation.rules import aggregation, uses_weights
 from fccl.config import AUTO, Settings, group_of, load_settings
 from fccl.contribution import rules as contribution
 from fccl.contribution.protocol import Weigher
-from fccl.errors import FederationError, SettingsError
+from fccl.errors import SettingsError
 from fccl.evaluation.validation import Validator, VerificationLoss
 from fccl.federation.run_folder import RunFolder
 from fccl.library.ignored import ignored_line, refuse_ignored
@@ -76,12 +76,7 @@ def recorded_settings(folder: RunFolder, settings: Settings, given: Mapping[str,
     Raises `SettingsError` when an argument contradicts them or has no effect under them, and when the run uses a class
     that this command does not name, or that has changed.
     """
-    info = folder.info()
-    if info is None:
-        raise FederationError(
-            f"{folder.paths.root} holds no run to resume",
-            hint="start one with `fccl run`, or name the folder with --log-dir",
-        )
+    info = folder.recorded("resume")
     for name in given:
         now, has = str(getattr(settings, name)), info.settings.get(name, ONCE.get(name))
         if name not in FREE_TO_CHANGE and has != now and not leaves_open(name, now):

@@ -131,3 +131,11 @@ def test_what_is_no_file_is_one_line(tmp_path, what):
         os.mkfifo(path) if what == "a pipe" else path.mkdir()
     with pytest.raises(StorageError, match="cannot read"):
         load_adapter(path)
+
+
+def test_for_peft_s_folder_the_hint_names_the_file_in_it(tmp_path):
+    file = tmp_path / "adapter_model.safetensors"
+    Adapter({"a": torch.ones(1)}).save(file)
+    with pytest.raises(StorageError, match="it is a folder") as caught:
+        load_adapter(tmp_path)
+    assert caught.value.hint == f"name the file in it: {file}"

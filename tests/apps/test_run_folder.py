@@ -151,6 +151,32 @@ def test_the_base_model_is_exported_as_it_is(data, capsys):
     assert "error: logs/global_final.safetensors is not there" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", [b"", b"null", b'{"run_id": 3}', b"\xff\x00"])
+def test_a_damaged_record_of_a_run_is_named_as_what_it_is(data, capsys, content):
+    begun(load_settings({}), data)
+    LOGS.global_final.write_bytes(b"an adapter")
+    kept = LOGS.run.read_bytes()
+    LOGS.run.write_bytes(content)
+    for command in (["evaluate"], ["export", "out"], ["run", "--resume"]):
+        assert main(command) == 1
+        assert "error: logs/run.json is damaged: it is not the record that a run writes" in capsys.readouterr().err
+    LOGS.run.write_bytes(kept)
+    LOGS.state.write_bytes(content)
+    with pytest.raises(FederationError, match=r"^logs/state\.json is damaged"):
+        RunFolder.at(LOGS.root).resume(load_settings({}).round_plan())
+
+
+def test_an_evaluation_that_the_disk_refuses_is_on_the_screen(data, monkeypatch, capsys):
+    assert main(["run", *SMALL[:-3], "--fed-rounds", "1", "--no-evaluate"]) == 0
+    LOGS.evaluation_markdown.mkdir()
+    capsys.readouterr()
+    assert main(["evaluate", "--sft", "6", "--va", "6", "--gen-samples", "0"]) == 1
+    captured = capsys.readouterr()
+    assert "response perplexity" in captured.out
+    assert "Written" not in captured.out
+    assert "error: cannot write logs/evaluation.md: it is a folder" in captured.err
+
+
 def test_data_that_is_in_use_is_not_prepared_anew_and_the_same_data_is_used_side_by_side(data, capsys):
     before = data.manifest.read_bytes()
     settings = load_settings({"max_sft_examples": "300", "max_va_examples": "150"})

@@ -157,6 +157,14 @@ def test_names_that_are_no_source(tmp_path, monkeypatch, name, message):
         open_source(name, "sft")
 
 
+def test_a_damaged_parquet_file_is_said_once(tmp_path, capfd):
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(DataError, match="is not a readable parquet file") as caught:
+        list(open_source(str(tmp_path / "rows.parquet"), "sft").rows)
+    assert caught.value.hint
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_file_of_unknown_ending(tmp_path):
     (tmp_path / "rows.csv").write_text("instruction,response\n")
     with pytest.raises(DataError, match="unknown ending") as caught:

@@ -8,7 +8,7 @@ import pytest
 import fccl
 from fccl.adapters.adapter import load_adapter
 from fccl.apps.main import main
-from fccl.errors import FederationError, ModelError, SettingsError, StorageError
+from fccl.errors import DataError, FederationError, ModelError, SettingsError, StorageError
 from fccl.paths import LogPaths
 from fccl.records.run import RoundRecord, RunEvent
 from fccl.storage.reading import read_records
@@ -194,3 +194,31 @@ def test_int8_without_the_engine_that_has_it_is_refused_before_anything_is_writt
     with pytest.raises(ModelError, match="BASE_PRECISION=int8: the generic engine"):
         fccl.FederatedRun(**SMALL, engine="generic", base_precision="int8").train()
     assert not LOGS.run.exists()
+
+
+def test_a_wrong_argument_that_is_no_setting_is_one_line_with_the_values_that_there_are():
+    data = fccl.prepare(**{name: SMALL[name] for name in ("max_sft_examples", "max_va_examples")})
+    with pytest.raises(SettingsError, match=r"^phase='dpo': allowed is one of sft, va"):
+        data.topics("dpo")
+    with pytest.raises(SettingsError, match=r"^split='train': allowed is one of validation, test"):
+        data.examples("train", "sft")
+    for client in (-1, 3, "a"):
+        with pytest.raises(DataError, match=f"there is no client {client!r}"):
+            data.shard(client)
+    with pytest.raises(SettingsError, match=r"^fccl.FederatedRun takes prepared data, not dict"):
+        fccl.FederatedRun({"num_clients": 3})
+    for count in (-1, "all", 2.5, True):
+        with pytest.raises(SettingsError, match="allowed is a whole number >= 0"):
+            fccl.FederatedRun(**SMALL).evaluate(sft=count)
+        with pytest.raises(SettingsError, match="allowed is a whole number >= 0"):
+            fccl.FederatedRun(**SMALL).evaluate(va=count)
+
+
+def test_a_notebook_shows_data_and_run_in_one_line():
+    run = fccl.FederatedRun(**SMALL)
+    assert repr(run) == "<fccl.FederatedRun in logs/: 0 of 2 rounds>"
+    for _ in run:
+        break
+    assert repr(run) == "<fccl.FederatedRun in logs/: 1 of 2 rounds>"
+    data = repr(fccl.prepare(max_sft_examples=60, max_va_examples=30))
+    assert data == "<Data in data/: 3 clients; train 42 SFT, 21 VA; validation 6 SFT, 3 VA; test 12 SFT, 6 VA>"
