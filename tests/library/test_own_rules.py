@@ -44,7 +44,7 @@ def run_with(settings, rules=None):
         versions={},
         rules=own_rules(settings) if rules is None else rules,
     )
-    return SimpleNamespace(info=lambda: info, paths=SimpleNamespace(root="logs"))
+    return SimpleNamespace(info=lambda: info, recorded=lambda to: info, paths=SimpleNamespace(root="logs"))
 
 
 @pytest.mark.parametrize("setting", ["contribution_source", "aggregation"])
