@@ -1,8 +1,8 @@
 """A frozen linear map, y = x W + c and d_x = d_y Wᵀ, at one of three precisions (`BASE_PRECISION`).
 
 Whatever the precision, activations and gradients come in and go out as they are. `Plain` is the map itself, `Bfloat16`
-rounds W and what it meets to 8 bits of mantissa, `Int8` to whole numbers from -127 to 127 with a scale a channel.
-`docs/training.md` says what each costs.
+rounds W and what it meets to 8 bits of mantissa, `Int8` to whole numbers from -127 to 127 with a scale a channel of W
+and a row of x. `docs/training.md` says what each costs.
 
 Shapes: T tokens, W (in, out), c (out,).
 """
@@ -84,20 +84,39 @@ class Packed8:
         return cls(packed, scales.reshape(-1), torch.zeros(len(scales), dtype=torch.int64))
 
     def product(self, x: Tensor) -> Tensor:
-        """x M, every row of x quantised by its own largest entry: (T, k) -> (T, n)."""
+        """x M, every row of x rounded to one digit: (T, k) -> (T, n)."""
         numbers, scales = rows_to_int8(x)  # (T, k), (T, 1)
-        unscaled: Tensor = torch.ops.onednn.qlinear_pointwise(
-            *(numbers, 1.0, 0),  # x, whose scales are a row's and not the kernel's
-            *(self.numbers, self.scales, self.zeros),
+        return self._unscaled(numbers).mul_(scales)
+
+    def fine_product(self, x: Tensor) -> Tensor:
+        """x M, every row of x rounded to two digits, the second of which counts 1 / 254: (T, k) -> (T, n)."""
+        scales = row_scales(x)  # (T, 1)
+        scaled = torch.mul(x, scales.reciprocal())
+        first = scaled.round()
+        digits = torch.empty(2 * len(x), x.shape[1], dtype=torch.int8)
+        digits[: len(x)] = first
+        digits[len(x) :] = scaled.sub_(first).mul_(2 * _LEVELS).round_()
+        found, rest = self._unscaled(digits).split(len(x))  # each (T, n)
+        return found.add_(rest, alpha=1 / (2 * _LEVELS)).mul_(scales)
+
+    def _unscaled(self, numbers: Tensor) -> Tensor:
+        """Whole numbers (T, k) times M: (T, n). Their scales are a row's, which the kernel does not know."""
+        found: Tensor = torch.ops.onednn.qlinear_pointwise(
+            *(numbers, 1.0, 0, self.numbers, self.scales, self.zeros),
             *(None, 1.0, 0, torch.float32, "none", [], ""),  # no bias, no rounding of the result, no activation
         )
-        return unscaled.mul_(scales)
+        return found
+
+
+def row_scales(x: Tensor) -> Tensor:
+    """The largest |entry| of every row over 127: (T, k) -> (T, 1)."""
+    largest = torch.maximum(x.amax(1, keepdim=True), -x.amin(1, keepdim=True))  # faster than by |x| or aminmax
+    return largest.div_(_LEVELS).clamp_(min=_SMALLEST)
 
 
 def rows_to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest multiples of a scale a row, largest / 127: (T, k) -> int8 (T, k), float32 (T, 1)."""
-    largest = torch.maximum(x.amax(1, keepdim=True), -x.amin(1, keepdim=True))  # faster than by |x| or aminmax
-    scales = largest.div_(_LEVELS).clamp_(min=_SMALLEST)
+    """The nearest multiples of each row's scale: (T, k) -> int8 (T, k), float32 (T, 1)."""
+    scales = row_scales(x)
     return torch.mul(x, scales.reciprocal()).round_().to(torch.int8), scales
 
 
@@ -105,6 +124,7 @@ def rows_to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
 class Int8:
     """W as int8 twice: by output channel for x W, by input channel for d_y Wᵀ. The float32 W is only referred to.
 
+    x has two digits and d_y one: activations have outliers, which leave one digit too coarse for the others of a row.
     W is quantised at the first product, and again after somebody has written to it: it takes in frozen directions.
     """
 
@@ -118,7 +138,7 @@ class Int8:
 
     def __call__(self, x: Tensor) -> Tensor:
         """x W + c."""
-        return self._both()[0].product(x).add_(self.bias)
+        return self._both()[0].fine_product(x).add_(self.bias)
 
     def back(self, d_y: Tensor) -> Tensor:
         """d_y Wᵀ."""

@@ -22,7 +22,7 @@ from fccl.specs import ModelSpec
 EXAMPLES = [SftExample(f"What is {n}?", "It is " + "and so " * n + "on.") for n in range(5)]
 PAIRS = [PreferencePair(f"What is {n}?", "It is " + "and so " * n + "on.", "Go away. " * (5 - n)) for n in range(5)]
 LESS = [("generic", "bf16"), ("gpt2", "bf16"), ("gpt2", "int8")]
-COSINE = {"bf16": 0.9995, "int8": 0.999}  # of the gradient with float32's, at the least
+COSINE = {"bf16": 0.9995, "int8": 0.9995}  # of the gradient with float32's, at the least
 
 
 def spec_of(path, **changes):
