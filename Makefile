@@ -5,7 +5,11 @@ RUN := $(VENV)/bin/python
 export OMP_WAIT_POLICY ?= PASSIVE# waiting threads sleep: other processes may need the core
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
+<<<<<<< HEAD
 .PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-training bench-layers bench-exchange bench-federation bench-view mutants settings-page lock clean
+=======
+.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-training bench-precision bench-layers bench-exchange bench-view mutants settings-page lock clean
+>>>>>>> 00fc731 (BASE_PRECISION: derivation, decision 30, make bench-precision)
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -50,6 +54,9 @@ bench-training: $(VENV)/.ready-dev ## tokens a second of training, beside TRL an
 bench-layers: $(VENV)/.ready-dev ## LORA_LAYERS: the time that it gives on GPT-2's shape, the quality that it costs in the quickstart
 	$(RUN) benchmarks/bench_layers.py
 	$(RUN) benchmarks/bench_layers.py --quality
+
+bench-precision: $(VENV)/.ready-dev ## the frozen base in bf16 and int8 beside fp32: speed of products and steps, gradients, quickstarts (QUICKSTART=1)
+	$(RUN) benchmarks/bench_precision.py $(if $(QUICKSTART),--quickstart)
 
 bench-exchange: $(VENV)/.ready-dev ## milliseconds a round over the exchange directory, memory and time of the aggregation, what waiting costs
 	$(RUN) benchmarks/bench_exchange.py
