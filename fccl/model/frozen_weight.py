@@ -96,7 +96,7 @@ class Packed8:
         digits = torch.empty(2 * len(x), x.shape[1], dtype=torch.int8)
         digits[: len(x)] = first
         digits[len(x) :] = scaled.sub_(first).mul_(2 * _LEVELS).round_()
-        found, rest = self._unscaled(digits).split(len(x))  # each (T, n)
+        found, rest = self._unscaled(digits).view(2, len(x), -1)  # each (T, n)
         return found.add_(rest, alpha=1 / (2 * _LEVELS)).mul_(scales)
 
     def _unscaled(self, numbers: Tensor) -> Tensor:
