@@ -5,11 +5,7 @@ RUN := $(VENV)/bin/python
 export OMP_WAIT_POLICY ?= PASSIVE# waiting threads sleep: other processes may need the core
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-<<<<<<< HEAD
-.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-training bench-layers bench-exchange bench-federation bench-view mutants settings-page lock clean
-=======
-.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-training bench-precision bench-layers bench-exchange bench-view mutants settings-page lock clean
->>>>>>> 00fc731 (BASE_PRECISION: derivation, decision 30, make bench-precision)
+.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-training bench-precision bench-layers bench-exchange bench-federation bench-view mutants settings-page lock clean
 .DEFAULT_GOAL := help
 
 help:            ## list the targets

@@ -1,8 +1,8 @@
 """A frozen linear map, y = x W + c and d_x = d_y Wᵀ, at one of three precisions (`BASE_PRECISION`).
 
-Whatever the precision, activations and gradients come in and go out as they are. `Plain` is the map itself, `Bfloat16`
-rounds W and what it meets to 8 bits of mantissa, `Int8` to whole numbers from -127 to 127 with a scale a channel of W
-and a row of x. `docs/training.md` says what each costs.
+Whatever the precision, activations and gradients come in and go out as they are. `Plain` is the map itself. `Bfloat16`
+rounds W and what it meets to 8 bits of mantissa. `Int8` rounds both to whole numbers from -127 to 127, with a scale for
+each channel of W and each row of x. `docs/training.md` says what each costs.
 
 Shapes: T tokens, W (in, out), c (out,).
 """
@@ -96,8 +96,8 @@ class Packed8:
         digits = torch.empty(2 * len(x), x.shape[1], dtype=torch.int8)
         digits[: len(x)] = first
         digits[len(x) :] = scaled.sub_(first).mul_(2 * _LEVELS).round_()
-        found, rest = self._unscaled(digits).view(2, len(x), -1)  # each (T, n)
-        return found.add_(rest, alpha=1 / (2 * _LEVELS)).mul_(scales)
+        both = self._unscaled(digits)  # (2 T, n)
+        return both[: len(x)].add_(both[len(x) :], alpha=1 / (2 * _LEVELS)).mul_(scales)
 
     def _unscaled(self, numbers: Tensor) -> Tensor:
         """Whole numbers (T, k) times M: (T, n). Their scales are a row's, which the kernel does not know."""
