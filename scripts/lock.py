@@ -16,7 +16,8 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NEIGHBOURS = ("flwr==1.41.*", "dp-accounting")
+# Flower allows no uvicorn that websockets 17 works with behind a proxy; Streamlit warns at every start
+NEIGHBOURS = ("flwr==1.41.*", "dp-accounting", "websockets<17")
 NOT_OURS = ("fccl", "pip", "setuptools", "wheel")
 HEADER = "# Made by `make lock` from {}; edit that file, not this one.\n"
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fccl.adapters.stored import AdapterReader, StoredAdapter
 from fccl.contribution.prior import FAR, prior_weights, shares
-from fccl.contribution.verified import ENOUGH, MOST, UPHILL, Verified, mean_of
+from fccl.contribution.verified import ENOUGH, MOST, ROUNDING, UPHILL, Verified, mean_of
 from fccl.federation.rounds import FederationState
 from fccl.storage.files import sha256_of
 from fccl.testing.quadratic import Quadratic, flat, task, update, updates
@@ -43,9 +43,10 @@ def by_numpy(rule, given_updates):
         theta = (weights @ matrix).astype(np.float32).astype(np.float64)
         path.append((weights, scores, 0.5 * np.sum(curvature * (theta - target) ** 2)))
         slopes = believed * (matrix @ (curvature * (theta - target)))
-        slopes = slopes - weights @ slopes
+        centred = slopes - weights @ slopes
+        slopes = centred if np.abs(centred).max() > ROUNDING * np.abs(slopes).max() else 0 * centred
         gaps.append(-slopes.min())
-        if step == rule.steps or -slopes.min() <= 0.1 * gaps[0] + 1e-12:
+        if step == rule.steps or gaps[-1] <= 0.1 * gaps[0]:
             break
         scale = min(np.abs(slopes).max(), MOST * prior @ np.abs(slopes)) or np.abs(slopes).max()
         scores = scores - np.clip(slopes / scale, -1, 1) / np.sqrt(step + 1)
