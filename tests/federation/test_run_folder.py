@@ -210,7 +210,7 @@ def test_nothing_to_resume(folder):
     with pytest.raises(FederationError, match="holds no run"):
         folder.resume(federation().plan)
     write_text(folder.paths.state, "{")
-    with pytest.raises(FederationError, match="holds no run"):
+    with pytest.raises(FederationError, match="is damaged"):
         folder.resume(federation().plan)
 
 
