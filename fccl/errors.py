@@ -22,6 +22,8 @@ boundary each.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 DIVERGED = "training diverged"  # a reason that begins so would come back if the run went on with the same settings
 LOWER_RATE = (
     "a lower learning rate (--sft-lr, --va-lr) is the usual cure; a run keeps its settings, so it takes a new run"
@@ -108,3 +110,9 @@ class StorageError(FcclError):
 
 class OutputError(FcclError):
     """Nobody takes what the command prints: its reader is gone, or the disk that it goes to is full."""
+
+
+def no_run(folder: Path, to: str) -> FederationError:
+    """The error where a run was to be resumed, evaluated, exported or reported, and none is there."""
+    hint = "start one with `fccl run`, or name the folder with --log-dir"
+    return FederationError(f"{folder} holds no run to {to}", hint=hint)

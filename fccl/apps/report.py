@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fccl.apps.console import say
 from fccl.config import Settings, nearest
-from fccl.errors import FederationError, SettingsError
+from fccl.errors import FederationError, SettingsError, no_run
 from fccl.extras import REPORT, require_extra
 from fccl.library.places import require_apart
 from fccl.paths import ExchangePaths, LogPaths
@@ -45,9 +45,7 @@ def report_of(log_dir: Path, exchange_dir: Path, run_id: str = "") -> str:
 
     runs = list_runs(log_dir)
     if not runs:
-        raise FederationError(
-            f"{log_dir} holds no run to report", hint="start one with `fccl run`, or name the folder with --log-dir"
-        )
+        raise no_run(log_dir, "report")
     entry = next((entry for entry in runs if entry.run_id == run_id), None) if run_id else runs[0]
     if entry is None:
         guess = nearest(run_id, [entry.run_id for entry in runs])

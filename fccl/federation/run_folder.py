@@ -18,7 +18,7 @@ from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.adapters.stored import AdapterReader, StoredAdapter
 from fccl.aggregation.scaffold import ClientControl, Controls
 from fccl.aggregation.state import ServerState, server_state_from_bytes
-from fccl.errors import AdapterError, FederationError, StorageError
+from fccl.errors import AdapterError, FederationError, StorageError, no_run
 from fccl.federation.arrived import file_sha256
 from fccl.federation.rounds import FederationState, RoundResult
 from fccl.messages import ClientUpdate
@@ -76,20 +76,17 @@ class RunFolder:
         """
         info = self.info()
         if info is None:
-            self._refuse_damaged(self.paths.run)
-            raise FederationError(
-                f"{self.paths.root} holds no run to {to}",
-                hint="start one with `fccl run`, or name the folder with --log-dir",
-            )
+            raise self._without(self.paths.run, to)
         return info
 
-    def _refuse_damaged(self, path: Path) -> None:
-        """Raises `FederationError` when something is at a record's place: it has just been found to be none."""
-        if is_there(path):
-            raise FederationError(
-                f"{path} is damaged: it is not the record that a run writes",
+    def _without(self, record: Path, to: str) -> FederationError:
+        """The error of a run whose record was not found: there is none, or something else in its place."""
+        if is_there(record):
+            return FederationError(
+                f"{record} is damaged: it is not the record that a run writes",
                 hint=f"put a copy of it back; `fccl run` begins another run and keeps this one in {self.paths.archive}",
             )
+        return no_run(self.paths.root, to)
 
     def archive(self) -> str | None:
         """Move the run that is here, finished or not, to `runs/<run id>`. Returns its id; None when there is none.
@@ -177,8 +174,7 @@ class RunFolder:
         """The state after the last complete round. Raises `FederationError` when the folder does not hold it."""
         state = self.state()
         if state is None:
-            self._refuse_damaged(self.paths.state)
-            raise FederationError(f"{self.paths.root} holds no run to resume", hint="start one with `fccl run`")
+            raise self._without(self.paths.state, "resume")
         adapter = self._adapter(self.paths.global_adapter(state.next_round), state.adapter_sha256)
         reference = (
             self._adapter(self.paths.global_sft, state.reference_sha256)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from fccl.config import Settings, load_settings
@@ -69,9 +69,9 @@ def require_count(name: str, value: object) -> None:
         raise SettingsError(f"{name}={value!r}: allowed is a whole number >= 0", hint="0 takes all")
 
 
-def require_one_of(name: str, value: object, allowed: Iterable[str]) -> None:
+def require_one_of(name: str, value: object, allowed: Collection[str]) -> None:
     """Raises `SettingsError` unless this is one of the names."""
-    if value not in tuple(allowed):
+    if value not in allowed:
         raise SettingsError(f"{name}={value!r}: allowed is one of {', '.join(allowed)}")
 
 

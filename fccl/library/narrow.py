@@ -66,8 +66,8 @@ def settings_of(info: RunInfo, **changes: str) -> Settings:
 
 
 def leaves_open(name: str, value: object) -> bool:
-    """Whether this value lets a run keep what it has: `auto` is decided once, when a run starts."""
-    return name == "base_precision" and str(value) == AUTO
+    """Whether this value lets a run keep what it has: `auto`, of what is chosen once, when a run starts."""
+    return name in ONCE and str(value) == AUTO
 
 
 def recorded_settings(folder: RunFolder, settings: Settings, given: Mapping[str, object]) -> Settings:

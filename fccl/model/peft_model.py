@@ -6,7 +6,7 @@ transformers and PEFT enter the package in this folder and nowhere else.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -137,8 +137,12 @@ class PeftLanguageModel:
 
     def _head_log_probs(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """log p of each target from the hidden state before it: (N, D), (N,) -> (N,)."""
-        head = float32_head(self.base.get_output_embeddings())
-        return target_log_probs_of(head, hidden, targets, self.base.config.vocab_size)
+        return target_log_probs_of(self._head, hidden, targets, self.base.config.vocab_size)
+
+    @cached_property
+    def _head(self) -> Callable[[Tensor], Tensor]:
+        """The output head. Under bf16 it has a float32 copy of the weights, made once."""
+        return float32_head(self.base.get_output_embeddings())
 
     def token_log_probs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """log p of every response token given the tokens before it, from padded rows.

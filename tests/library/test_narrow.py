@@ -89,7 +89,9 @@ def test_a_record_that_does_not_say_it_means_what_its_version_did(monkeypatch, n
     assert getattr(recorded_settings(folder, load_settings(), {}), name) == once
     with pytest.raises(SettingsError, match=f"the run to resume has {once}"):
         recorded_settings(folder, load_settings(), {name: now})
-    assert standing(folder, load_settings({name: once})) == "unfinished"
+    for value in (once, "auto"):
+        assert standing(folder, load_settings({name: value})) == "unfinished"
+        assert getattr(recorded_settings(folder, load_settings({name: value}), {name: value}), name) == once
 
 
 @pytest.mark.parametrize(("has", "lines"), [({"avx2": True}, 1), ({"avx512_vnni": True}, 0)])
