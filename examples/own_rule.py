@@ -14,9 +14,9 @@ import fccl
 
 class HalvingLoss:
     """A client's weight doubles for every `contribution_temperature` nats that its adapter alone lowers the loss on the
-    server's validation split.
+    server's learn split.
 
-    The constructor's arguments are settings, by their names; `loss` is the validation loss of any adapter.
+    The constructor's arguments are settings, by their names; `loss` is the loss of any adapter on that split.
     """
 
     def __init__(self, loss, contribution_temperature: float = 1.0) -> None:

@@ -38,7 +38,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "max_sft_examples": 12_000,
         "max_va_examples": 6_000,
         "test_examples": 500,
-        "validation_examples": 128,
+        "learn_examples": 64,
+        "validation_examples": 64,
         "gen_tokens": 64,
     },
 }

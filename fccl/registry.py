@@ -21,7 +21,7 @@ from fccl.errors import FcclError, SettingsError
 from fccl.plain_text import printable
 from fccl.storage.files import sha256_of
 
-LOSS = "loss"  # the argument of a weighing rule that is no setting: the loss on the server's validation split
+LOSS = "loss"  # the argument of a weighing rule that is no setting: the loss on the server's learn split
 INSTALLED_OR_HERE = "the module must be installed, or lie in the folder where the command is started"
 _OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _LONGEST_NAME = 200

@@ -172,7 +172,8 @@ class DataSpec(Value):
     max_sft_examples: int = Field(default=0, ge=0)  # 0 takes all
     max_va_examples: int = Field(default=0, ge=0)
     test_examples: int = Field(ge=1)  # at most so many of each kind, and never more than a fifth
-    validation_examples: int = Field(ge=1)  # likewise, never more than a tenth
+    learn_examples: int = Field(default=0, ge=0)  # likewise, a twentieth; 0 in manifests of earlier versions
+    validation_examples: int = Field(ge=1)  # likewise, a twentieth
     skip_bad_rows: bool = False
     partition: PartitionSpec
     noisy_clients: tuple[int, ...] = ()

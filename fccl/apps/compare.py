@@ -32,6 +32,7 @@ from fccl.compare.values import TrialResult
 from fccl.compare.workers import run_all
 from fccl.config import Settings
 from fccl.contribution.protocol import Weigher
+from fccl.data.split import SPLITS
 from fccl.errors import FcclError
 from fccl.evaluation.validation import Validator
 from fccl.extras import REPORT, require_extra
@@ -135,9 +136,9 @@ def resources(settings: Settings, paths: ComparePaths) -> Resources:
     )
 
 
-def weigher_of(settings: Settings, chosen: MethodSettings, validator: Validator) -> Weigher:
+def weigher_of(settings: Settings, chosen: MethodSettings, learn: Validator) -> Weigher:
     """Weights as `fccl run` makes them of these settings."""
-    return weigher(settings.model_copy(update=dict(chosen)), validator)
+    return weigher(settings.model_copy(update=dict(chosen)), learn)
 
 
 def aggregation_of(settings: Settings, chosen: MethodSettings) -> Aggregation:
@@ -213,11 +214,7 @@ def compared(settings: Settings, planner: Planner, choice: Choice, trials: Seque
     clients = planner.design.plan.num_clients
     manifest = planner.manifest(choice.scenarios[0].data_spec(planner.design.data, choice.seeds[0]))
     names: dict[Phase, str] = {"sft": "instructions", "va": "preference pairs"}
-    examples = {
-        f"{names[phase]}, {split}": manifest.counts[split][phase]
-        for phase in PHASES
-        for split in ("train", "validation", "test")
-    }
+    examples = {f"{names[phase]}, {split}": manifest.counts[split][phase] for phase in PHASES for split in SPLITS}
     return Comparison(
         model=settings.model_name,
         settings={name: str(value) for name, value in settings.model_dump().items()},

@@ -66,7 +66,7 @@ def show_manifest(manifest: Manifest, paths: DataPaths, console: Console) -> Non
     print_table(console, split_table(manifest))
     for line in (
         *_remarks(manifest),
-        f"Shards, validation and test splits, manifest: {paths.root}/",
+        f"Shards, learn, validation and test splits, manifest: {paths.root}/",
         f"The tables as a picture: {paths.picture}",
     ):
         console.print(line, highlight=False, soft_wrap=True)

@@ -48,6 +48,11 @@ class Method:
         return tuple(sorted(frozenset().union(*(rule.settings for rule in self.rules)) - DECIDED_HERE))
 
     @property
+    def uses_learn(self) -> bool:
+        """Whether the server's learn split has a part in it."""
+        return any(rule.takes_loss for rule in self.rules)
+
+    @property
     def own(self) -> tuple[str, ...]:
         """The classes of one's own that it uses."""
         return tuple(rule.path for rule in self.rules if is_own(self.name))

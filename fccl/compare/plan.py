@@ -117,6 +117,7 @@ class Planner:
             settings=settings,
             validation=files[f"server/validation_{phase}.jsonl"],
             test=files[f"server/test_{phase}.jsonl"],
+            learn=files[f"server/learn_{phase}.jsonl"] if method.uses_learn else "",
             eval_batch_size=design.eval_batch_size,
             rules={path: source_sha256(path) for path in method.own},
             formula=FORMULA if settings.get("contribution_source") in ("verified", "leave_one_out") else 1,

@@ -26,7 +26,7 @@ from fccl.contribution.protocol import Weigher
 from fccl.contribution.reported import ContributionRule
 from fccl.data.shards import ClientShard, load_shard
 from fccl.errors import LOWER_RATE, AdapterError, FederationError
-from fccl.evaluation.validation import Validator
+from fccl.evaluation.validation import ServerSplit, Validator
 from fccl.federation.rounds import Federation, FederationState, RoundResult
 from fccl.messages import ClientFailure, Given, Learner, Request
 from fccl.model.language_model import LanguageModel, cpu_threads
@@ -236,8 +236,16 @@ class TrialRun:
     @cached_property
     def validator(self) -> Validator:
         """The server's validation split."""
+        return self._on_split("validation")
+
+    @cached_property
+    def learn(self) -> Validator:
+        """The server's learn split: what weights may use."""
+        return self._on_split("learn")
+
+    def _on_split(self, split: ServerSplit) -> Validator:
         beta, batch_size = self.spec.train.dpo_beta, self.spec.eval_batch_size
-        return Validator.of(self.resources.model, self.data, beta=beta, batch_size=batch_size)
+        return Validator.of(self.resources.model, self.data, split, beta=beta, batch_size=batch_size)
 
     @cached_property
     def test(self) -> TestSplit:
@@ -262,7 +270,7 @@ class TrialRun:
 
     def _weigher(self) -> Weigher:
         return (
-            self.resources.weigher(self.spec.settings, self.validator)
+            self.resources.weigher(self.spec.settings, self.learn)
             if self.spec.settings
             else ContributionRule(mode="fedavg")
         )

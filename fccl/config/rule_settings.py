@@ -42,7 +42,7 @@ class RuleSettings(BaseSettings):
     contribution_source: str = knob(
         "contribution",
         "verified",
-        "the score: what the server's validation split says; 1/loss, samples, samples/loss as clients report them; "
+        "the score: what the server's learn split says; 1/loss, samples, samples/loss as clients report them; "
         "or a class of your own",
         choices=SOURCES,
     )
@@ -53,9 +53,7 @@ class RuleSettings(BaseSettings):
         "contribution", "mean", "divide scores by the round's mean first; none is the raw formula"
     )
     verify_steps: int = knob("contribution", 5, "steps of exponentiated gradient, each a pass over the examples", ge=1)
-    verify_examples: int = knob(
-        "contribution", 32, "examples of the validation split drawn for a round; 0 takes all", ge=0
-    )
+    verify_examples: int = knob("contribution", 32, "examples of the learn split drawn for a round; 0 takes all", ge=0)
     verify_temperature: float = knob(
         "contribution", 0.5, "softmax temperature of the server's scores; large keeps the prior's weights", gt=0
     )

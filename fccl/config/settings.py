@@ -62,8 +62,19 @@ class Settings(RuleSettings):
     test_examples: int = knob(
         "data", 300, "at most so many of each kind go to the test split (never more than a fifth of the data)", ge=1
     )
+    learn_examples: int = knob(
+        "data",
+        48,
+        "at most so many of each kind go to the server's learn split, which weights and server learning may use (never "
+        "more than a twentieth)",
+        ge=1,
+    )
     validation_examples: int = knob(
-        "data", 96, "at most so many of each kind go to the server's validation split (never more than a tenth)", ge=1
+        "data",
+        48,
+        "at most so many of each kind go to the server's validation split, by which a run is watched (never more than a "
+        "twentieth)",
+        ge=1,
     )
     non_iid_alpha: float = knob(
         "data", 0.5, "Dirichlet concentration per topic: small is non-IID, inf is IID", gt=0, allow_inf_nan=True
@@ -166,7 +177,9 @@ class Settings(RuleSettings):
         "exchange", "auto", "wait by notifications, by looking now and then, or find out which works"
     )
 
-    data_dir: Path = knob("folders", Path("data"), "shards, validation and test splits, and the manifest")
+    data_dir: Path = knob(
+        "folders", Path("data"), "shards, the server's learn, validation and test splits, and the manifest"
+    )
     log_dir: Path = knob("folders", Path("logs"), "records, adapters, evaluation")
 
     @field_validator("*", mode="before")

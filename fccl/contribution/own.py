@@ -66,5 +66,5 @@ def _broken_field(weighing: Weighing, updates: int) -> str:
     if not isinstance(weighing.verification, Verification | None):
         return f"verification is {type(weighing.verification).__name__}, not Verification"
     if not all(isinstance(place, int) and place >= 0 for place in weighing.examples):
-        return "examples are not places in the validation split"
+        return "examples are not places in the learn split"
     return ""

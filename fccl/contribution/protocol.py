@@ -22,7 +22,7 @@ class Weighing:
     """The weight of each client in one round, in the order of the updates. Weights are >= 0 with sum 1.
 
     `unfit` are the places of updates that are left out, since their own loss is not finite (`NO_LOSS`). All else is of
-    the other updates, and empty where there are none. `examples` are the places in the server's validation split of
+    the other updates, and empty where there are none. `examples` are the places in the server's learn split of
     what was looked at, so that the weights can be made again later.
 
     >>> Weighing(weights=(0.75, 0.25), scores=(30.0, 10.0)).weights
@@ -57,7 +57,7 @@ class Weigher(Protocol):
 
 
 class LearnLoss(Protocol):
-    """The loss L of any adapter on the examples that weights may learn from: the server's validation split.
+    """The loss L of any adapter on the examples that weights may learn from: the server's learn split.
 
     In an SFT round nats per response token, in a VA round the DPO loss per pair.
     """
@@ -67,7 +67,7 @@ class LearnLoss(Protocol):
         ...
 
     def drawn(self, task: FitTask) -> tuple[int, ...]:
-        """Which of the validation split they are in this round: their places in it."""
+        """Which of the learn split they are in this round: their places in it."""
         ...
 
     def loss(self, task: FitTask, adapter: Adapter) -> float:

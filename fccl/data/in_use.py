@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import Protocol
 
 from fccl.data.prepare import manifest_matches, prepare
-from fccl.data.shards import read_manifest
+from fccl.data.shards import has_learn_split, read_manifest
 from fccl.errors import DataError, FederationError
 from fccl.paths import DataPaths
 from fccl.records.manifest import Manifest
@@ -107,8 +107,10 @@ def is_prepared(spec: DataSpec, paths: DataPaths, witness: Witness) -> bool:
         return False
     if is_ready(spec, paths, witness):
         return True
-    anew = f"remove {paths.manifest}, and the data is prepared anew"
-    if others := _as_settings(read_manifest(paths).spec) - _as_settings(spec):
+    anew, manifest = f"remove {paths.manifest}, and the data is prepared anew", read_manifest(paths)
+    if not has_learn_split(manifest):
+        raise DataError(f"the data in {paths.root}/ is of an earlier version, without a learn split", hint=anew)
+    if others := _as_settings(manifest.spec) - _as_settings(spec):
         raise DataError(
             f"the data in {paths.root}/ was prepared with {', '.join(sorted(others))}",
             hint=f"use these settings, or {anew}",

@@ -16,7 +16,15 @@ from fccl.data.formats import Parsed, parse_sft, parse_va
 from fccl.data.noise import check_noisy_clients, spoil
 from fccl.data.partition import partition
 from fccl.data.picture import draw_picture
-from fccl.data.shards import ClientShard, Examples, commit, is_complete, read_manifest, write_prepared
+from fccl.data.shards import (
+    ClientShard,
+    Examples,
+    commit,
+    has_learn_split,
+    is_complete,
+    read_manifest,
+    write_prepared,
+)
 from fccl.data.sources import BUILTIN, builtin_examples, digest_of, fingerprint, open_source
 from fccl.data.split import SERVER_SPLITS, SPLITS, Split, split_by_instruction
 from fccl.data.synthetic import synthetic_pairs
@@ -74,7 +82,7 @@ def _with_vetted_splits(split: Split[SftExample]) -> Split[SftExample]:
     def vetted(examples: Sequence[SftExample]) -> tuple[SftExample, ...]:
         return tuple(replace(example, response=example.answer) for example in examples)
 
-    return Split(split.train, vetted(split.validation), vetted(split.test))
+    return Split(split.train, *(vetted(getattr(split, name)) for name in SERVER_SPLITS))
 
 
 def manifest_matches(paths: DataPaths, spec: DataSpec) -> bool:
@@ -87,7 +95,7 @@ def manifest_matches(paths: DataPaths, spec: DataSpec) -> bool:
         manifest = read_manifest(paths)
     except DataError:
         return False
-    if manifest.spec != spec or not is_complete(paths, manifest):
+    if manifest.spec != spec or not has_learn_split(manifest) or not is_complete(paths, manifest):
         return False
     kept = [(fingerprint(report.name, report.phase), report) for report in manifest.sources if report.kind != SYNTHETIC]
     return all(now is None or now == report.sha256 for now, report in kept)

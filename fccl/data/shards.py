@@ -1,4 +1,4 @@
-"""The prepared folder: one client's shard, the validation and test files, and the manifest that makes them complete."""
+"""The prepared folder: one client's shard, the server's files, and the manifest that makes them complete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fccl.storage.temporary import is_temporary, sweep
 
 Examples = Sequence[SftExample] | Sequence[PreferencePair]
 _PREPARED = re.compile(
-    "(client_[0-9]+|validation|test)_(sft|va)[.]jsonl"
+    "(client_[0-9]+|learn|validation|test)_(sft|va)[.]jsonl"
 )  # what `write_prepared` writes into the two folders
 
 
@@ -88,6 +88,11 @@ def is_complete(paths: DataPaths, manifest: Manifest) -> bool:
         (paths.root / name).is_file() and sha256_of(paths.root / name) == digest
         for name, digest in manifest.files.items()
     )
+
+
+def has_learn_split(manifest: Manifest) -> bool:
+    """Whether the data has examples that weights may use; that of version 0.1 has none."""
+    return "learn" in manifest.counts
 
 
 def write_prepared(

@@ -1,5 +1,5 @@
-"""Train, server validation and test: by instruction, so that no instruction is on both sides, neither within SFT or VA
-nor across.
+"""Training, learn, validation and test splits: by instruction, so that no instruction is in two of them, neither within
+SFT or VA nor across.
 """
 
 from __future__ import annotations
@@ -13,15 +13,20 @@ from fccl.data.examples import Example, PreferencePair, SftExample
 from fccl.errors import DataError
 from fccl.specs import DataSpec, Phase, named_seed
 
-SERVER_SPLITS = ("validation", "test")
+SERVER_SPLITS = ("learn", "validation", "test")
 SPLITS = ("train", *SERVER_SPLITS)
 
 
 @dataclass(frozen=True)
 class Split(Generic[Example]):
-    """The examples of one kind. `train` goes to the clients, `validation` to the server, `test` to the evaluation."""
+    """The examples of one kind. `train` is dealt to the clients, the others stay with the server.
+
+    Weights and server learning may use `learn`. A run is watched and stopped by `validation`, to which nothing is ever
+    fitted. `test` is read once, at the end.
+    """
 
     train: tuple[Example, ...] = ()
+    learn: tuple[Example, ...] = ()
     validation: tuple[Example, ...] = ()
     test: tuple[Example, ...] = ()
 
@@ -43,9 +48,9 @@ def split_by_instruction(
     of rank. The other follows it where they share an instruction and fills up from the rest. The sizes are exact to one
     example when no kind has an instruction twice: the second kind's quotas are not smaller, so what it must follow
     fits. A repeated instruction stays in one split, in training when there are more of it
-    than the validation and test splits still want.
+    than the server's splits still want.
 
-    `va` may be empty (pairs made later). Raises `DataError` when there are too few distinct instructions for three
+    `va` may be empty (pairs made later). Raises `DataError` when there are too few distinct instructions for four
     splits.
     """
     counts: dict[Phase, Counter[str]] = {"sft": _count(sft), "va": _count(va)}
@@ -71,9 +76,10 @@ def _place(counts: Counter[str], known: Mapping[str, str], spec: DataSpec) -> di
     total = counts.total()
     quotas = {
         "test": max(1, min(spec.test_examples, total // 5)),
-        "validation": max(1, min(spec.validation_examples, total // 10)),
+        "learn": max(1, min(spec.learn_examples, total // 20)),
+        "validation": max(1, min(spec.validation_examples, total // 20)),
     }
-    for split in ("test", "validation", "train"):  # first, one group to each that has none
+    for split in (*quotas, "train"):  # first, one group to each that has none
         if free and split not in places.values():
             group = _first(free, counts, quotas.get(split))
             places[group] = split
@@ -86,9 +92,9 @@ def _place(counts: Counter[str], known: Mapping[str, str], spec: DataSpec) -> di
 
 
 def _first(ranked: Sequence[str], counts: Mapping[str, int], quota: int | None) -> str:
-    """The first group that fits into the quota, else a smallest one; without a quota, a largest one."""
+    """The first group that fits into the quota, else a smallest one; without a quota, the last of the largest."""
     if quota is None:
-        return max(ranked, key=lambda group: counts[group])
+        return max(reversed(ranked), key=lambda group: counts[group])
     return next((group for group in ranked if counts[group] <= quota), min(ranked, key=lambda group: counts[group]))
 
 
@@ -105,9 +111,9 @@ def _fill(ranked: Sequence[str], counts: Mapping[str, int], quota: int) -> list[
 def _check(phase: Phase, counts: Counter[str], places: Mapping[str, str]) -> None:
     if {places[group] for group in counts} != set(SPLITS):
         raise DataError(
-            f"{len(counts)} distinct instructions ({phase.upper()}) are too few for a training, a validation and a "
-            "test split",
-            hint="at least three are needed; bring more data",
+            f"{len(counts)} distinct instructions ({phase.upper()}) are too few for a training, a learn, a "
+            "validation and a test split",
+            hint="at least four are needed; bring more data",
         )
 
 

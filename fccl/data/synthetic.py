@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, pairwise
 
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.split import Split
@@ -33,15 +34,17 @@ Flaw = Callable[
 def synthetic_pairs(sft: Split[SftExample], max_examples: int, seed: int) -> Split[PreferencePair]:
     """A pair for each example, each split from its own examples only.
 
-    With a maximum, every split is sampled down alike.
+    With a maximum every split is sampled down alike, to one example, and all of them together to the maximum. None is
+    left empty.
     """
-    total = sum(len(part) for part in sft.parts().values())
-    share = min(1.0, max_examples / total) if max_examples else 1.0
-    return Split(*(make_pairs(_sample(part, share, seed, name), seed) for name, part in sft.parts().items()))
+    ends = [0, *accumulate(len(part) for part in sft.parts().values())]
+    share = min(1.0, max_examples / ends[-1]) if max_examples else 1.0
+    counts = [max(1, round(end * share) - round(start * share)) for start, end in pairwise(ends)]
+    parts = zip(sft.parts().items(), counts, strict=True)
+    return Split(*(make_pairs(_sample(part, count, seed, name), seed) for (name, part), count in parts))
 
 
-def _sample(examples: Sequence[SftExample], share: float, seed: int, name: str) -> Sequence[SftExample]:
-    count = max(1, round(len(examples) * share))
+def _sample(examples: Sequence[SftExample], count: int, seed: int, name: str) -> Sequence[SftExample]:
     if count >= len(examples):
         return examples
     kept = random.Random(named_seed(seed, "synthetic-sample", name)).sample(range(len(examples)), count)

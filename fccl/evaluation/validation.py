@@ -1,4 +1,6 @@
-"""The server's validation split: the loss of the global adapter after a round, and of any adapter before it ends."""
+"""The server's own examples: the loss of the global adapter on the validation split after a round, and of any adapter on
+the learn split before it ends.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -25,10 +27,12 @@ from fccl.paths import DataPaths
 from fccl.records.run import Validation
 from fccl.specs import Phase, named_seed
 
+ServerSplit = Literal["learn", "validation"]
+
 
 class Validator:
-    """Scores the global adapter on the validation split. Called with a round's phase, its new adapter and, in phases
-    that take one, the reference adapter.
+    """One of the server's splits under its model. Called with a phase, an adapter and, in phases that take one, the
+    reference adapter, it scores the adapter on the examples of that phase.
 
     The encoded examples are kept, and so are the reference policy's log-probabilities, as long as the reference is the
     same.
@@ -48,10 +52,10 @@ class Validator:
         self._reference: tuple[str, PairScores] | None = None
 
     @classmethod
-    def of(cls, model: LanguageModel, data: DataPaths, *, beta: float, batch_size: int) -> Self:
-        """The validator of the split that `fccl prepare` has put aside for the server. Raises `DataError`."""
-        sft = read_examples(data.server_split("validation", "sft"), SftExample)
-        va = read_examples(data.server_split("validation", "va"), PreferencePair)
+    def of(cls, model: LanguageModel, data: DataPaths, split: ServerSplit, *, beta: float, batch_size: int) -> Self:
+        """The validator of a split that `fccl prepare` has put aside for the server. Raises `DataError`."""
+        sft = read_examples(data.server_split(split, "sft"), SftExample)
+        va = read_examples(data.server_split(split, "va"), PreferencePair)
         return cls(model, sft, va, beta=beta, batch_size=batch_size)
 
     def __call__(self, phase: Phase, adapter: Adapter, reference: Adapter | None) -> Validation:
@@ -120,7 +124,7 @@ _VALIDATION: Mapping[Phase, Callable[[Validator, Phase, Adapter, Adapter | None]
 
 
 class VerificationLoss:
-    """The loss of any adapter on at most `examples` examples of the split (0: all of it), and its slopes along
+    """The loss of any adapter on at most `examples` examples of the learn split (0: all of it), and its slopes along
     adapters.
 
     In SFT rounds nats per response token, in VA rounds the DPO loss per pair against the task's reference. An adapter
@@ -129,8 +133,8 @@ class VerificationLoss:
     of threads: the weights of a round depend on the last bits of what is computed here.
     """
 
-    def __init__(self, validator: Validator, examples: int) -> None:
-        self._split, self._examples = validator, examples
+    def __init__(self, learn: Validator, examples: int) -> None:
+        self._split, self._examples = learn, examples
 
     def examples(self, phase: Phase) -> int:
         """The number of examples that the loss is the mean of."""

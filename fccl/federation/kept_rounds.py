@@ -87,7 +87,7 @@ class KeptRound:
 
     @property
     def examples(self) -> tuple[int, ...]:
-        """The places in the validation split of the examples that the weights were made from."""
+        """The places in the learn split of the examples that the weights were made from."""
         return self.inputs.examples
 
     @cached_property

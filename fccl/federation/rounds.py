@@ -70,7 +70,7 @@ class RoundInputs:
     """All that a round's result follows from. With the weights of its record they give the next adapter again.
 
     `server`, `controls` and `norms` are those before the round. `arrived` has the updates that answered the task, as
-    they came and in client order; `examples` the places in the validation split that the weights were made from.
+    they came and in client order; `examples` the places in the learn split that the weights were made from.
     """
 
     task: FitTask

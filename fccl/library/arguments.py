@@ -27,6 +27,7 @@ class DataArguments(TypedDict, total=False):
     max_sft_examples: int
     max_va_examples: int
     test_examples: int
+    learn_examples: int
     validation_examples: int
     non_iid_alpha: float
     size_skew: float

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Tell = Callable[[str], None]
-Split = Literal["validation", "test"]  # the server's
+Split = Literal["learn", "validation", "test"]  # the server's
 
 
 def quiet(line: str) -> None:
@@ -31,7 +31,8 @@ def quiet(line: str) -> None:
 
 @dataclass(frozen=True)
 class Data:
-    """Prepared data: a shard for each client, a validation and a test split for the server, and where each came from.
+    """Prepared data: a shard for each client, a learn, a validation and a test split for the server, and where each
+    came from.
 
     Made by `fccl.prepare`. `arguments` are the settings that it was asked for with; a `Run` that is given the data
     takes them over. `manifest` has the sources, their hashes and the counts.
@@ -71,12 +72,14 @@ class Data:
     def examples(self, split: Split, phase: Literal["va"]) -> tuple[PreferencePair, ...]: ...
 
     def examples(self, split: Split, phase: Phase) -> tuple[SftExample, ...] | tuple[PreferencePair, ...]:
-        """The server's examples of one split, `sft` or `va`. The test split is read once, at the end.
+        """The server's examples of one split, `sft` or `va`.
+
+        Weights and server learning may use `learn`; `validation` watches a run; `test` is read once, at the end.
 
         Raises `StorageError` when the file was changed.
 
-        >>> len(prepare(max_sft_examples=60, max_va_examples=30).examples("validation", "va"))
-        3
+        >>> len(prepare(max_sft_examples=60, max_va_examples=30).examples("learn", "va"))
+        1
         """
         require_one_of("split", split, get_args(Split))
         require_one_of("phase", phase, PHASES)

@@ -77,6 +77,7 @@ def recorded_settings(folder: RunFolder, settings: Settings, given: Mapping[str,
     that this command does not name, or that has changed.
     """
     info = folder.recorded("resume")
+    _require_learn_split(folder, info)
     for name in given:
         now, has = str(getattr(settings, name)), info.settings.get(name, ONCE.get(name))
         if name not in FREE_TO_CHANGE and has != now and not leaves_open(name, now):
@@ -91,13 +92,22 @@ def recorded_settings(folder: RunFolder, settings: Settings, given: Mapping[str,
     return recorded
 
 
-def weigher(settings: Settings, validator: Validator) -> Weigher:
-    """FCCL as the settings ask for it."""
+def _require_learn_split(folder: RunFolder, info: RunInfo) -> None:
+    """Raises `SettingsError` for a run of version 0.1: its data cannot be prepared any more."""
+    if "learn_examples" not in info.settings:
+        raise SettingsError(
+            f"the run in {folder.paths.root} was begun by an earlier version, whose data has no learn split",
+            hint="begin another one without resuming it; this one is kept in runs/",
+        )
+
+
+def weigher(settings: Settings, learn: Validator) -> Weigher:
+    """FCCL as the settings ask for it; `learn` has the examples that weights may use."""
     return contribution.weigher(
         settings.contribution_mode,
         settings.contribution_source,
         settings.model_dump(),
-        lambda: VerificationLoss(validator, settings.verify_examples),
+        lambda: VerificationLoss(learn, settings.verify_examples),
     )
 
 
@@ -136,6 +146,7 @@ def data_spec(settings: Settings) -> DataSpec:
         max_sft_examples=settings.max_sft_examples,
         max_va_examples=settings.max_va_examples,
         test_examples=settings.test_examples,
+        learn_examples=settings.learn_examples,
         validation_examples=settings.validation_examples,
         skip_bad_rows=settings.skip_bad_rows,
         partition=settings.partition_spec(),

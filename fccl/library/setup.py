@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -120,16 +121,16 @@ def workable(settings: Settings, folder: RunFolder) -> Tracker:
 
 
 def federation_of(settings: Settings, model: LanguageModel, data: DataPaths, manifest: Manifest) -> Federation:
-    """The federation that the settings ask for, validated on the server's own split."""
-    validator = Validator.of(model, data, beta=settings.dpo_beta, batch_size=settings.eval_batch_size)
+    """The federation that the settings ask for: weighed by the server's learn split, watched by its validation split."""
+    on_split = partial(Validator.of, model, data, beta=settings.dpo_beta, batch_size=settings.eval_batch_size)
     return Federation(
         run_id="",
         plan=settings.round_plan(),
         model=settings.model_spec(),
         train={phase: _train_spec(settings, phase) for phase in PHASES},
-        rule=weigher(settings, validator),
+        rule=weigher(settings, on_split("learn")),
         aggregation=aggregation_rule(settings),
-        validate=validator,
+        validate=on_split("validation"),
         known_samples=manifest.samples_by_client(),
     )
 

@@ -42,7 +42,7 @@ class DataPaths:
         return self.clients / f"client_{client_id}_{phase}.jsonl"
 
     def server_split(self, split: str, phase: str) -> Path:
-        """`split` is `validation` or `test`."""
+        """`split` is `learn`, `validation` or `test`."""
         return self.server / f"{split}_{phase}.jsonl"
 
 

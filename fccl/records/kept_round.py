@@ -35,5 +35,5 @@ class KeptInputs(Value):
     server_sha256: str = ""  # of the file: the aggregation rule's state before; empty when it carried none
     controls: tuple[KeptControl, ...] | None = None  # SCAFFOLD's c_i before the round; None under other rules
     norms: MedianNorms  # before the round
-    examples: tuple[int, ...] = ()  # places in the validation split of those that the weights were made from
+    examples: tuple[int, ...] = ()  # places in the learn split of those that the weights were made from
     updates: tuple[KeptUpdate, ...]

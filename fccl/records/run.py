@@ -103,7 +103,7 @@ class Verification(Value):
     |score|. `validation_loss` has no prior.
     """
 
-    examples: int = Field(ge=1)  # of the server's validation split
+    examples: int = Field(ge=1)  # of the server's learn split; of its validation split in records of version 0.1
     prior: tuple[float, ...] = ()  # the weights before
     loss_prior: float | None = (
         None  # of the mean with the prior's weights; SFT: nats per response token, VA: DPO loss per pair

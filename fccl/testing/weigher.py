@@ -49,7 +49,7 @@ class WeigherContract:
     """A subclass says how the rule is built; pytest finds the tests in it."""
 
     def rule(self, loss: LearnLoss) -> Weigher:
-        """The rule under test; `loss` is the loss on the server's validation split, which it may leave alone."""
+        """The rule under test; `loss` is the loss on the server's learn split, which it may leave alone."""
         raise NotImplementedError("say which rule to test")
 
     @_settings

@@ -42,8 +42,8 @@ def first_round(tmp_path_factory):
     settings, paths = load_settings(arguments), DataPaths(data)
     model = load_model(settings.model_spec())
     sft, va = (
-        read_examples(paths.server_split("validation", "sft"), SftExample),
-        read_examples(paths.server_split("validation", "va"), PreferencePair),
+        read_examples(paths.server_split("learn", "sft"), SftExample),
+        read_examples(paths.server_split("learn", "va"), PreferencePair),
     )
     rule = Verified(
         VerificationLoss(Validator(model, sft, va, beta=settings.dpo_beta, batch_size=settings.eval_batch_size), 32)

@@ -1,5 +1,6 @@
 """Prepared data is shared: made once, and not exchanged while somebody reads it."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Barrier
@@ -10,6 +11,7 @@ from fccl.data.in_use import data_in_use, prepare_anew
 from fccl.data.shards import read_manifest
 from fccl.errors import DataError, FederationError
 from fccl.paths import DataPaths
+from fccl.records.manifest import Manifest
 from fccl.specs import DataSpec, PartitionSpec
 
 
@@ -20,7 +22,8 @@ def spec(seed=0, clients=2):
         max_sft_examples=60,
         max_va_examples=30,
         test_examples=20,
-        validation_examples=10,
+        learn_examples=5,
+        validation_examples=5,
         partition=PartitionSpec(num_clients=clients, alpha=None, seed=seed),
     )
 
@@ -77,3 +80,28 @@ def test_data_to_be_kept_is_never_replaced_and_the_error_names_the_other_setting
     with pytest.raises(DataError, match="was prepared with NUM_CLIENTS=2"):
         prepare_anew(spec(clients=3), paths, keep=True)
     assert read_manifest(paths).spec == spec(clients=2)
+
+
+def of_version_0_1(paths):
+    """Prepared data whose manifest knows no learn split."""
+    prepare_anew(spec(), paths)
+    said = json.loads(paths.manifest.read_text())
+    del said["spec"]["learn_examples"], said["counts"]["learn"]
+    said["files"] = {name: digest for name, digest in said["files"].items() if "learn" not in name}
+    paths.manifest.write_text(json.dumps(said))
+    for path in paths.server.glob("learn_*"):
+        path.unlink()
+    return Manifest.model_validate(said)
+
+
+def test_data_without_a_learn_split_is_refused_where_it_is_to_be_kept_and_else_prepared_anew(paths):
+    old, before = of_version_0_1(paths), paths.manifest.read_bytes()
+    with pytest.raises(DataError, match="is of an earlier version, without a learn split") as caught:
+        prepare_anew(old.spec, paths, keep=True)
+    assert "remove" in caught.value.hint and "prepared anew" in caught.value.hint
+    assert paths.manifest.read_bytes() == before
+    for wanted, size in ((old.spec, 1), (spec(), 3)):
+        of_version_0_1(paths)
+        with data_in_use(wanted, paths) as manifest:
+            assert manifest.counts["learn"] == {"sft": size, "va": 1}
+            assert paths.server_split("learn", "sft").is_file()

@@ -12,6 +12,7 @@ from fccl.data import prepare as prepare_module
 from fccl.data.examples import PreferencePair, SftExample, read_examples
 from fccl.data.prepare import prepare
 from fccl.data.shards import load_shard, read_manifest
+from fccl.data.split import SERVER_SPLITS
 from fccl.errors import DataError
 from fccl.paths import DataPaths
 from fccl.specs import DataSpec, PartitionSpec
@@ -50,7 +51,7 @@ def prepared(folder, sft_data, va_data="synthetic"):
         paths,
     )
     held = {
-        kind: [one for split in ("validation", "test") for one in read_examples(paths.server_split(split, phase), kind)]
+        kind: [one for split in SERVER_SPLITS for one in read_examples(paths.server_split(split, phase), kind)]
         for phase, kind in KINDS
     }
     shards = [load_shard(paths, client) for client in range(2)]

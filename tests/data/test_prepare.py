@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from fccl.data.examples import PreferencePair, SftExample, read_examples
 from fccl.data.prepare import manifest_matches, prepare
 from fccl.data.shards import load_shard, read_manifest
 from fccl.data.sources import builtin_examples
-from fccl.data.split import group_key
+from fccl.data.split import SERVER_SPLITS, SPLITS, group_key
 from fccl.errors import BadRow, DataError, SettingsError
 from fccl.paths import DataPaths
 from fccl.specs import PHASES, DataSpec, PartitionSpec
@@ -27,7 +28,8 @@ def spec_of(sft_data, va_data, clients=2, alpha=0.5, column="", seed=7, **more):
             "sft_data": str(sft_data),
             "va_data": str(va_data),
             "test_examples": 300,
-            "validation_examples": 96,
+            "learn_examples": 48,
+            "validation_examples": 48,
             "partition": partition,
             **more,
         }
@@ -77,15 +79,13 @@ def check(paths, manifest):
     clients = manifest.spec.partition.num_clients
     held = {
         (split, phase): read_examples(paths.server_split(split, phase), KIND[phase])
-        for split in ("validation", "test")
+        for split in SERVER_SPLITS
         for phase in PHASES
     }
     for phase in PHASES:
         counts = manifest.counts
-        assert [len(held[split, phase]) for split in ("validation", "test")] == [
-            counts["validation"][phase],
-            counts["test"][phase],
-        ]
+        assert list(counts) == list(SPLITS)
+        assert [len(held[split, phase]) for split in SERVER_SPLITS] == [counts[split][phase] for split in SERVER_SPLITS]
         assert len(training(paths, clients, phase)) == counts["train"][phase]
         rows = [Counter(example.topic for example in load_shard(paths, client).of(phase)) for client in range(clients)]
         assert [[row[topic] for topic in manifest.topics] for row in rows] == [
@@ -94,11 +94,11 @@ def check(paths, manifest):
         assert manifest.samples_by_client()[phase] == {client: sum(row.values()) for client, row in enumerate(rows)}
     keys = {
         split: {group_key(example.instruction) for phase in PHASES for example in held[split, phase]}
-        for split in ("validation", "test")
+        for split in SERVER_SPLITS
     }
     trained = {group_key(example.instruction) for phase in PHASES for example in training(paths, clients, phase)}
-    assert not keys["validation"] & keys["test"]
-    assert not trained & (keys["validation"] | keys["test"])
+    assert not any(keys[one] & keys[other] for one, other in combinations(SERVER_SPLITS, 2))
+    assert not trained & set().union(*keys.values())
     assert sum(sum(report.examples for report in manifest.sources if report.phase == phase) for phase in PHASES) == sum(
         counts[phase] for counts in manifest.counts.values() for phase in PHASES
     )
@@ -116,11 +116,7 @@ def test_small_files_whole(small, tmp_path):
     assert paths.picture.read_bytes().startswith(b"\x89PNG")
     everything = [
         *training(paths, 2, "va"),
-        *(
-            pair
-            for split in ("validation", "test")
-            for pair in read_examples(paths.server_split(split, "va"), PreferencePair)
-        ),
+        *(pair for split in SERVER_SPLITS for pair in read_examples(paths.server_split(split, "va"), PreferencePair)),
     ]
     assert Counter((pair.preferred, pair.dispreferred) for pair in everything) == Counter(
         (f"good {n}", f"bad {n}") for n in range(30, 70)
@@ -148,10 +144,10 @@ def test_real_texts(tmp_path):
 
 
 @pytest.mark.usefixtures("without_picture")
-def test_builtin_validation_and_test_responses_are_vetted_and_some_demonstrations_are_not(tmp_path):
+def test_builtin_responses_of_the_server_are_vetted_and_some_demonstrations_are_not(tmp_path):
     paths = DataPaths(tmp_path)
     prepare(spec_of("builtin", "builtin", clients=3), paths)
-    for split in ("validation", "test"):
+    for split in SERVER_SPLITS:
         assert all(
             example.response == example.answer
             for example in read_examples(paths.server_split(split, "sft"), SftExample)
@@ -299,7 +295,9 @@ def test_wrong_settings_are_found_before_any_file_is_read(tmp_path):
         prepare(spec_of("synthetic", "builtin"), DataPaths(tmp_path))
 
 
-def test_two_instructions_cannot_be_split(tmp_path):
-    (tmp_path / "sft.jsonl").write_text('{"instruction": "a", "output": "A"}\n{"instruction": "b", "output": "B"}\n')
-    with pytest.raises(DataError, match="too few for a training, a validation and a test split"):
+def test_three_instructions_cannot_be_split(tmp_path):
+    (tmp_path / "sft.jsonl").write_text(
+        '{"instruction": "a", "output": "A"}\n{"instruction": "b", "output": "B"}\n{"instruction": "c", "output": "C"}\n'
+    )
+    with pytest.raises(DataError, match="too few for a training, a learn, a validation and a test split"):
         prepare(spec_of(tmp_path / "sft.jsonl", "synthetic"), DataPaths(tmp_path / "data"))

@@ -8,6 +8,7 @@ import pytest
 from fccl.data import shards as shards_module
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.shards import ClientShard, commit, is_complete, load_shard, read_manifest, write_prepared
+from fccl.data.split import SERVER_SPLITS
 from fccl.errors import DataError, StorageError
 from fccl.paths import DataPaths
 from fccl.records.manifest import Manifest, SourceReport
@@ -31,7 +32,7 @@ def server_splits(mark=""):
         (split, phase): [SftExample(f"H{split}{mark}", "A")]
         if phase == "sft"
         else [PreferencePair(f"H{split}{mark}", "A", "B")]
-        for split in ("validation", "test")
+        for split in SERVER_SPLITS
         for phase in ("sft", "va")
     }
 
@@ -51,6 +52,7 @@ def manifest_of(digests, clients):
         ),
         counts={
             "train": {"sft": clients, "va": clients},
+            "learn": {"sft": 1, "va": 1},
             "validation": {"sft": 1, "va": 1},
             "test": {"sft": 1, "va": 1},
         },
@@ -123,7 +125,7 @@ def test_the_manifest_comes_back_and_notices_every_change(tmp_path):
     paths = prepared(tmp_path, 2)
     manifest = read_manifest(paths)
     assert manifest.samples_by_client() == {"sft": {0: 1, 1: 1}, "va": {0: 1, 1: 1}}
-    assert len(manifest.files) == 8
+    assert len(manifest.files) == 10
     assert is_complete(paths, manifest)
     for name in manifest.files:
         content = (tmp_path / name).read_bytes()

@@ -9,15 +9,16 @@ from hypothesis import strategies as st
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.split import SPLITS, group_key, split_by_instruction
 from fccl.errors import DataError
-from fccl.specs import DataSpec, PartitionSpec
+from fccl.specs import DataSpec, PartitionSpec, named_seed
 from tests.examples import few
 
 
-def spec_of(test=300, validation=96, seed=0):
+def spec_of(test=300, learn=48, validation=48, seed=0):
     return DataSpec(
         sft_data="a",
         va_data="b",
         test_examples=test,
+        learn_examples=learn,
         validation_examples=validation,
         partition=PartitionSpec(num_clients=2, alpha=1, seed=seed),
     )
@@ -39,14 +40,16 @@ def keys(examples):
 
 # Few names in several spellings, so that instructions come twice within a kind and across the two.
 INSTRUCTIONS = st.lists(
-    st.builds("{}{}".format, st.sampled_from(["q", "Q", " q ", "q  "]), st.integers(0, 25)), min_size=3, max_size=60
-).filter(lambda names: len(set(map(group_key, names))) >= 3)
+    st.builds("{}{}".format, st.sampled_from(["q", "Q", " q ", "q  "]), st.integers(0, 25)), min_size=4, max_size=60
+).filter(lambda names: len(set(map(group_key, names))) >= 4)
 
 
-@given(INSTRUCTIONS, INSTRUCTIONS, st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32))
+@given(INSTRUCTIONS, INSTRUCTIONS, *[st.integers(1, 40)] * 3, st.integers(0, 2**32))
 @settings(deadline=None, max_examples=few(40))
-def test_an_instruction_of_a_server_split_is_in_the_same_split_of_the_other_kind(sft, va, test, validation, seed):
-    both = split_by_instruction(sft_of(sft), va_of(va), spec_of(test, validation, seed))
+def test_an_instruction_of_a_server_split_is_in_the_same_split_of_the_other_kind(
+    sft, va, test, learn, validation, seed
+):
+    both = split_by_instruction(sft_of(sft), va_of(va), spec_of(test, learn, validation, seed))
     for name in SPLITS:
         for other in SPLITS:
             if name != other:
@@ -58,16 +61,19 @@ def test_an_instruction_of_a_server_split_is_in_the_same_split_of_the_other_kind
         assert all(split.parts().values())
 
 
-@given(st.data(), st.integers(3, 400), st.integers(3, 400), st.integers(1, 100), st.integers(1, 100))
+@given(st.data(), *[st.integers(4, 400)] * 2, *[st.integers(1, 100)] * 3)
 @settings(deadline=None, max_examples=few(40))
-def test_sizes_are_exact_to_one_when_no_instruction_comes_twice_within_a_kind(data, n_sft, n_va, test, validation):
+def test_sizes_are_exact_to_one_when_no_instruction_comes_twice_within_a_kind(
+    data, n_sft, n_va, test, learn, validation
+):
     shared = data.draw(st.integers(0, min(n_sft, n_va)))
     sft, va = [f"q{index}" for index in range(n_sft)], [f"q{index + n_sft - shared}" for index in range(n_va)]
     for split, count in zip(
-        split_by_instruction(sft_of(sft), va_of(va), spec_of(test, validation)), (n_sft, n_va), strict=True
+        split_by_instruction(sft_of(sft), va_of(va), spec_of(test, learn, validation)), (n_sft, n_va), strict=True
     ):
-        wanted = max(1, min(test, count // 5)), max(1, min(validation, count // 10))
-        found = len(split.test), len(split.validation)
+        quotas = (test, count // 5), (learn, count // 20), (validation, count // 20)
+        wanted = [max(1, min(most, share)) for most, share in quotas]
+        found = len(split.test), len(split.learn), len(split.validation)
         assert all(size <= most for size, most in zip(found, wanted, strict=True))
         assert sum(found) >= sum(wanted) - 1
 
@@ -81,24 +87,35 @@ def test_the_split_depends_on_the_seed_and_not_on_the_order_of_the_rows():
     assert one.train == turned.train[::-1]
 
 
+@given(st.integers(20, 300), st.integers(1, 100), st.integers(0, 2**32))
+@settings(deadline=None, max_examples=few(20))
+def test_the_test_split_is_that_of_version_0_1_so_that_its_results_can_be_compared(count, test, seed):
+    """Which had a test and a validation split, and gave the first of the ranking to one each, the next to training."""
+    names = [f"q{index}" for index in range(count)]
+    ranked = sorted(names, key=lambda name: (named_seed(seed, "split", name), name))
+    size = max(1, min(test, count // 5))
+    split, _ = split_by_instruction(sft_of(names), [], spec_of(test, seed=seed))
+    assert keys(split.test) == {ranked[0], *ranked[3 : size + 2]}
+
+
 def test_pairs_may_be_made_later():
     sft, va = split_by_instruction(sft_of("abcdef"), [], spec_of())
-    assert (len(sft.test), len(sft.validation), len(sft.train)) == (1, 1, 4)
+    assert [len(part) for part in sft.parts().values()] == [3, 1, 1, 1]
     assert not any(va.parts().values())
 
 
 def test_a_large_group_goes_to_training():
     split, _ = split_by_instruction(sft_of(["same"] * 50 + [f"q{index}" for index in range(50)]), [], spec_of())
     assert keys(split.train) >= {"same"}
-    assert (len(split.test), len(split.validation)) == (20, 10)
+    assert (len(split.test), len(split.learn), len(split.validation)) == (20, 5, 5)
 
 
 def test_when_every_group_is_too_large_a_smallest_one_goes_to_the_server():
-    split, _ = split_by_instruction(sft_of(["a"] * 2 + ["b"] * 3 + ["c"] * 2), [], spec_of())
+    split, _ = split_by_instruction(sft_of(["a"] * 2 + ["b"] * 3 + ["c"] * 2 + ["d"] * 2), [], spec_of())
     assert keys(split.train) == {"b"}
 
 
-@pytest.mark.parametrize("instructions", [["a"], ["a", "b"], ["a", "A", " a"]])
+@pytest.mark.parametrize("instructions", [["a"], ["a", "b", "c"], ["a", "A", " a", "a "]])
 def test_too_few_instructions(instructions):
-    with pytest.raises(DataError, match="too few for a training, a validation and a test split"):
+    with pytest.raises(DataError, match="too few for a training, a learn, a validation and a test split"):
         split_by_instruction(sft_of(instructions), [], spec_of())

@@ -58,17 +58,19 @@ def test_texts_without_words(instructions):
 def test_both_kinds_share_their_topics_and_examples_of_every_split_have_one():
     sft = Split(
         tuple(SftExample(text, "A") for subject in WORDS for text in texts(subject, 20)),
-        (SftExample("bake bread", "A"),),
-        (SftExample("rocket star", "A"),),
+        learn=(SftExample("oven flour", "A"),),
+        validation=(SftExample("bake bread", "A"),),
+        test=(SftExample("rocket star", "A"),),
     )
     va = Split(
         tuple(PreferencePair(text, "A", "B") for text in texts("law", 20, seed=5)),
-        (PreferencePair("judge court", "A", "B"),),
+        validation=(PreferencePair("judge court", "A", "B"),),
     )
     labelled_sft, labelled_va = with_topics(sft, va, 3, seed=0)
     law = {example.topic for example in labelled_sft.train[40:]}
     assert law == {pair.topic for pair in (*labelled_va.train, *labelled_va.validation)}
     assert labelled_sft.validation[0].topic == labelled_sft.train[0].topic
+    assert labelled_sft.learn[0].topic == labelled_sft.train[0].topic
     assert labelled_sft.test[0].topic == labelled_sft.train[20].topic
 
 

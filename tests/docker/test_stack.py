@@ -87,7 +87,7 @@ def test_anybody_can_run_it():
     limits = ("--user", "4321:4321", "--network", "none", "--read-only", "--tmpfs", "/tmp")
     few = ("--data-dir", "/tmp/data", "--max-sft-examples", "50", "--max-va-examples", "50")
     printed = run("docker", "run", "--rm", *limits, IMAGE, "prepare", *few).stdout
-    assert "Shards, validation and test splits, manifest: /tmp/data/" in printed
+    assert "Shards, learn, validation and test splits, manifest: /tmp/data/" in printed
     assert "warning" not in printed.lower()
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from fccl.config import load_settings
-from fccl.errors import FederationError
+from fccl.errors import FederationError, SettingsError
 from fccl.federation.kept_rounds import kept_round, kept_rounds
 from fccl.federation.run import Run
 from fccl.federation.run_folder import RunFolder
-from fccl.library.narrow import recorded_settings
+from fccl.library.narrow import recorded_settings, settings_of
 from fccl.records.run import RoundRecord
 from fccl.storage.reading import read_records
 from fccl.testing.toy import START, ToyLearner, federation, shard
@@ -54,9 +54,15 @@ def test_of_its_rounds_none_is_kept_but_those_of_today(folder):
 
 
 def test_its_settings_are_those_that_it_was_started_with(folder):
-    assert "keep_updates_mb" not in folder.info().settings
-    recorded = recorded_settings(folder, load_settings({"keep_updates_mb": "7"}), {"keep_updates_mb": "7"})
+    assert not {"keep_updates_mb", "learn_examples"} & set(folder.info().settings)
+    recorded = settings_of(folder.info(), keep_updates_mb="7")
     assert (recorded.num_clients, recorded.fed_rounds, recorded.keep_updates_mb) == (2, 2, 7)
+
+
+def test_a_command_does_not_resume_it_since_its_data_has_no_learn_split(folder):
+    with pytest.raises(SettingsError, match="begun by an earlier version, whose data has no learn split") as caught:
+        recorded_settings(folder, load_settings(), {})
+    assert "begin another one" in caught.value.hint
 
 
 def test_it_is_shown_as_before(folder):

@@ -200,7 +200,7 @@ def test_a_wrong_argument_that_is_no_setting_is_one_line_with_the_values_that_th
     data = fccl.prepare(**{name: SMALL[name] for name in ("max_sft_examples", "max_va_examples")})
     with pytest.raises(SettingsError, match=r"^phase='dpo': allowed is one of sft, va"):
         data.topics("dpo")
-    with pytest.raises(SettingsError, match=r"^split='train': allowed is one of validation, test"):
+    with pytest.raises(SettingsError, match=r"^split='train': allowed is one of learn, validation, test"):
         data.examples("train", "sft")
     for client in (-1, 3, "a"):
         with pytest.raises(DataError, match=f"there is no client {client!r}"):
@@ -221,4 +221,7 @@ def test_a_notebook_shows_data_and_run_in_one_line():
         break
     assert repr(run) == "<fccl.FederatedRun in logs/: 1 of 2 rounds>"
     data = repr(fccl.prepare(max_sft_examples=60, max_va_examples=30))
-    assert data == "<Data in data/: 3 clients; train 42 SFT, 21 VA; validation 6 SFT, 3 VA; test 12 SFT, 6 VA>"
+    assert (
+        data
+        == "<Data in data/: 3 clients; train 42 SFT, 22 VA; learn 3 SFT, 1 VA; validation 3 SFT, 1 VA; test 12 SFT, 6 VA>"
+    )

@@ -45,7 +45,7 @@ def empty_folder(tmp_path, monkeypatch):
 
 
 class Split:
-    """As many validation examples as anybody draws."""
+    """As many examples as anybody draws."""
 
     @staticmethod
     def split(phase):

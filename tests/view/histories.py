@@ -110,6 +110,7 @@ def manifest(
         sft_data="builtin",
         va_data="builtin",
         test_examples=9,
+        learn_examples=9,
         validation_examples=9,
         partition=PartitionSpec(num_clients=clients, alpha=0.5, seed=1),
         noisy_clients=noisy,
@@ -121,7 +122,8 @@ def manifest(
         SourceReport(phase=phase, name="builtin", kind="builtin", sha256="ef" * 32, rows_read=900, examples=900)
         for phase in ("sft", "va")
     )
-    splits = {"train": {"sft": 700, "va": 500}, "validation": {"sft": 96, "va": 96}, "test": {"sft": 104, "va": 104}}
+    splits = {"train": {"sft": 700, "va": 500}, "learn": {"sft": 48, "va": 48}}
+    splits |= {"validation": {"sft": 48, "va": 48}, "test": {"sft": 104, "va": 104}}
     return Manifest(
         spec=spec, sources=sources, counts=splits, topics=topics, topics_by_client=counts, noisy_clients=noisy, files={}
     )

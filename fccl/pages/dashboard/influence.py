@@ -17,9 +17,9 @@ SOURCES = {
     "data_size": "samples",
     "loss_inverse": "1 / loss, as the clients report it",
     "data_loss_combined": "samples / loss, as the clients report it",
-    "verified": "how much each update lowers the loss on the server's validation split",
-    "validation_loss": "1 / loss of each update on the server's validation split",
-    "leave_one_out": "what the server's validation loss gains by each update",
+    "verified": "how much each update lowers the loss on the server's own examples",
+    "validation_loss": "1 / loss of each update on the server's own examples",
+    "leave_one_out": "what the loss on the server's own examples gains by each update",
 }
 
 VERIFIED = {
@@ -148,13 +148,10 @@ def verification(hub: Hub, view: RunView) -> None:
 
 def verified_how(view: RunView, examples: int) -> str:
     """The server's use of its examples, by the source of the contributions."""
-    source = view.info.settings.get("contribution_source", "") if view.info else ""
-    did = VERIFIED.get(source, "and weighs the clients by it")
-    return (
-        f"In every round the server measures the loss on {words.plural(examples, 'example')} of its validation "
-        "split "
-        f"{did}."
-    )
+    settings = view.info.settings if view.info else {}
+    did = VERIFIED.get(settings.get("contribution_source", ""), "and weighs the clients by it")
+    split = "learn" if "learn_examples" in settings else "validation"  # as runs of version 0.1 did
+    return f"In every round the server measures the loss on {words.plural(examples, 'example')} of its {split} split {did}."
 
 
 def averaging(hub: Hub, view: RunView) -> None:

@@ -14,7 +14,11 @@ from fccl.tables import Cell, Table
 from fccl.view.values import RunView
 
 MOST_TOPICS, MOST_CLIENTS = 30, 12
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "learn", "validation", "test")
+WHAT_FOR = (
+    "No client sees the last three. Weights and server learning may use learn; validation watches the run; test is read "
+    "once, at the end."
+)
 
 
 def split_sentence(manifest: Manifest) -> str:
@@ -61,9 +65,12 @@ def _source(source: SourceReport) -> tuple[Cell | str, ...]:
 def splits_table(manifest: Manifest) -> Table:
     """The number of examples in each split."""
     rows = tuple(
-        (split, *(f"{manifest.counts.get(split, {}).get(phase, 0):,}" for phase in PHASES)) for split in SPLITS
+        (split, *(f"{manifest.counts[split].get(phase, 0):,}" for phase in PHASES))
+        for split in SPLITS
+        if split in manifest.counts  # runs of earlier versions have no learn split
     )
-    return Table("Splits", ("split", "instructions", "preference pairs"), rows, "No client sees validation and test.")
+    note = WHAT_FOR if "learn" in manifest.counts else "No client sees validation and test."
+    return Table("Splits", ("split", "instructions", "preference pairs"), rows, note)
 
 
 def topics_tables(manifest: Manifest) -> tuple[Table, ...]:

@@ -9,10 +9,10 @@ from tests.view.logs import Logs
 VERIFIED = Verification(examples=32, prior=(0.2, 0.3, 0.5), loss_prior=0.5, loss_weights=0.4, seconds=2.5)
 
 
-def run(tmp_path, source, **changes):
+def run(tmp_path, source, settings=(("learn_examples", 48),), **changes):
     """A run of three complete rounds whose records say `changes`."""
     logs = Logs(tmp_path / "logs").begin(
-        contribution_mode="cognitive", contribution_source=source, verify_temperature=0.5
+        contribution_mode="cognitive", contribution_source=source, verify_temperature=0.5, **dict(settings)
     )
     for number in range(3):
         logs.append(logs.paths.progress, logs.record(number).model_copy(update=changes))
@@ -25,8 +25,8 @@ def test_what_the_server_verified_stands_beside_the_prior(page, tmp_path):
     assert charts(page) == 5 + 3
     said = texts(page)
     assert (
-        "In every round the server measures the loss on 32 examples of its validation split and moves the weights "
-        "from the prior" in said
+        "In every round the server measures the loss on 32 examples of its learn split and moves the weights from "
+        "the prior" in said
     )
     assert (
         "Round 3: 0.500 with the prior, 0.400 with the verified weights (nats per pair); verifying took 2.5 s of its "
@@ -47,8 +47,8 @@ def test_a_prior_without_a_finite_loss_says_so(page, tmp_path):
     assert charts(page) == 5 + 2
 
 
-def test_a_source_without_a_prior_shows_what_it_took(page, tmp_path):
-    run(tmp_path, "validation_loss", verification=Verification(examples=7, seconds=0.25))
+def test_a_source_without_a_prior_shows_what_it_took_in_a_run_of_version_0_1_too(page, tmp_path):
+    run(tmp_path, "validation_loss", (), verification=Verification(examples=7, seconds=0.25))
     said = texts(shown(page, "Influence"))
     assert charts(page) == 5 + 1
     assert "the loss on 7 examples of its validation split of each update on its own" in said
