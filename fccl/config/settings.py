@@ -65,15 +65,15 @@ class Settings(RuleSettings):
     learn_examples: int = knob(
         "data",
         48,
-        "at most so many of each kind go to the server's learn split, which weights and server learning may use (never "
-        "more than a twentieth)",
+        "at most so many of each kind go to the server's learn split, which weights and server learning may use "
+        "(never more than a twentieth)",
         ge=1,
     )
     validation_examples: int = knob(
         "data",
         48,
-        "at most so many of each kind go to the server's validation split, by which a run is watched (never more than a "
-        "twentieth)",
+        "at most so many of each kind go to the server's validation split, by which a run is watched "
+        "(never more than a twentieth)",
         ge=1,
     )
     non_iid_alpha: float = knob(
@@ -177,9 +177,7 @@ class Settings(RuleSettings):
         "exchange", "auto", "wait by notifications, by looking now and then, or find out which works"
     )
 
-    data_dir: Path = knob(
-        "folders", Path("data"), "shards, the server's learn, validation and test splits, and the manifest"
-    )
+    data_dir: Path = knob("folders", Path("data"), "shards, the server's splits, and the manifest")
     log_dir: Path = knob("folders", Path("logs"), "records, adapters, evaluation")
 
     @field_validator("*", mode="before")

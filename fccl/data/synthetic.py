@@ -34,8 +34,8 @@ Flaw = Callable[
 def synthetic_pairs(sft: Split[SftExample], max_examples: int, seed: int) -> Split[PreferencePair]:
     """A pair for each example, each split from its own examples only.
 
-    With a maximum every split is sampled down alike, to one example, and all of them together to the maximum. None is
-    left empty.
+    With a maximum every split is sampled down alike, to one example, and all of them together to the maximum. A split
+    that would be empty keeps one.
     """
     ends = [0, *accumulate(len(part) for part in sft.parts().values())]
     share = min(1.0, max_examples / ends[-1]) if max_examples else 1.0

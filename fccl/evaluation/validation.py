@@ -1,5 +1,5 @@
-"""The server's own examples: the loss of the global adapter on the validation split after a round, and of any adapter on
-the learn split before it ends.
+"""The server's own examples: the loss of the global adapter on the validation split after a round, and of any adapter
+on the learn split before it ends.
 """
 
 from __future__ import annotations

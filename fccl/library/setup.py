@@ -121,7 +121,7 @@ def workable(settings: Settings, folder: RunFolder) -> Tracker:
 
 
 def federation_of(settings: Settings, model: LanguageModel, data: DataPaths, manifest: Manifest) -> Federation:
-    """The federation that the settings ask for: weighed by the server's learn split, watched by its validation split."""
+    """The federation that the settings ask for, weighed by the server's learn split and watched by its validation."""
     on_split = partial(Validator.of, model, data, beta=settings.dpo_beta, batch_size=settings.eval_batch_size)
     return Federation(
         run_id="",

@@ -37,12 +37,7 @@ def test_methods_of_a_scenario_see_the_same_shards_and_the_same_start(planner):
     assert len({work.clients for work in works}) == 1
     assert len({(work.test, work.validation, work.plan, work.train, work.start) for work in works}) == 1
     assert len({work.key for work in works}) == 4
-    assert [bool(work.learn) for work in works] == [
-        False,
-        True,
-        False,
-        False,
-    ]  # of another learn split FedAvg is the same
+    assert [bool(work.learn) for work in works] == [False, True, False, False]  # nobody else is run anew for another
 
 
 def test_scenarios_that_a_method_cannot_tell_apart_share_the_result(planner):

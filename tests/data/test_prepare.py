@@ -296,8 +296,7 @@ def test_wrong_settings_are_found_before_any_file_is_read(tmp_path):
 
 
 def test_three_instructions_cannot_be_split(tmp_path):
-    (tmp_path / "sft.jsonl").write_text(
-        '{"instruction": "a", "output": "A"}\n{"instruction": "b", "output": "B"}\n{"instruction": "c", "output": "C"}\n'
-    )
+    rows = [{"instruction": letter, "output": letter.upper()} for letter in "abc"]
+    (tmp_path / "sft.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(DataError, match="too few for a training, a learn, a validation and a test split"):
         prepare(spec_of(tmp_path / "sft.jsonl", "synthetic"), DataPaths(tmp_path / "data"))

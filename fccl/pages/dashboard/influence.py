@@ -151,7 +151,8 @@ def verified_how(view: RunView, examples: int) -> str:
     settings = view.info.settings if view.info else {}
     did = VERIFIED.get(settings.get("contribution_source", ""), "and weighs the clients by it")
     split = "learn" if "learn_examples" in settings else "validation"  # as runs of version 0.1 did
-    return f"In every round the server measures the loss on {words.plural(examples, 'example')} of its {split} split {did}."
+    drawn = f"{words.plural(examples, 'example')} of its {split} split"
+    return f"In every round the server measures the loss on {drawn} {did}."
 
 
 def averaging(hub: Hub, view: RunView) -> None:

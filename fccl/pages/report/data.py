@@ -16,8 +16,8 @@ from fccl.view.values import RunView
 MOST_TOPICS, MOST_CLIENTS = 30, 12
 SPLITS = ("train", "learn", "validation", "test")
 WHAT_FOR = (
-    "No client sees the last three. Weights and server learning may use learn; validation watches the run; test is read "
-    "once, at the end."
+    "No client sees the last three. Weights and server learning may use learn; validation watches the run; test is "
+    "read once, at the end."
 )
 
 
