@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
@@ -62,6 +61,18 @@ class Processes:
         """Run a command to its end."""
         assert self.start(*arguments).wait(timeout=300) == 0, self.said()
 
+    def halt(self, process: subprocess.Popen[bytes], after: Path) -> None:
+        """Stop a process once this file is there, until `go_on`."""
+        until = time.monotonic() + PATIENCE_S
+        while not after.exists():
+            assert time.monotonic() < until, f"{after.name} has not come\n{self.said()}"
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGSTOP)
+
+    def go_on(self, process: subprocess.Popen[bytes]) -> None:
+        """Let a halted process go on."""
+        os.kill(process.pid, signal.SIGCONT)
+
     def said(self) -> str:
         return "\n".join(
             f"--- {path.name}\n{path.read_text(errors='replace')[-2000:]}" for path in sorted(self.folder.glob("*.log"))
@@ -85,7 +96,7 @@ class Processes:
             try:
                 urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=5).close()
                 return f"http://127.0.0.1:{port}"
-            except (URLError, ConnectionError):
+            except OSError:  # not there yet, or busy
                 time.sleep(0.2)
         raise AssertionError(self.said())
 
@@ -189,6 +200,7 @@ def visit(browser: Browser) -> Iterator[object]:
 
     def visit(url: str, width: int = 1280, height: int = 800, **options: object) -> Visit:
         page = browser.new_context(viewport={"width": width, "height": height}, **options).new_page()  # type: ignore[arg-type]
+        page.set_default_timeout(1000 * PATIENCE_S)
         visits.append(seen := Visit(page))
         page.route("**/static/**", lambda route: route.fulfill(response=route.fetch(max_retries=FETCH_RETRIES)))
         page.on("console", lambda message: seen.note(f"console: {message.text}") if message.type == "error" else None)

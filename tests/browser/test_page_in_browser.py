@@ -25,6 +25,8 @@ HOSTILE = (
 )
 NARROW = {"width": 390, "height": 844}
 PANEL = "[role=tabpanel]"
+DAY_S = 86_400.0  # nobody is late or dead before that, however long the tests take
+ATTEMPTS = 5  # a page that draws all the time draws in each; what a busy machine draws late is in the first ones
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +47,14 @@ def place(tmp_path_factory):
 
 
 def hostile(folder):
-    logs = Logs(folder / "logs", fed_rounds=3, run_id=HOSTILE[:100]).begin(
-        model_name=HOSTILE
-    )  # a heartbeat's run id has no more
+    logs = Logs(folder / "logs", fed_rounds=3, run_id=HOSTILE[:100])  # a heartbeat's run id has no more
+    logs.begin(model_name=HOSTILE, heartbeat_stale_s=DAY_S, client_timeout_s=DAY_S)
     for number in range(2):
         record = logs.record(number, excluded=(2,))
         logs.append(
             logs.paths.progress, record.model_copy(update={"excluded": (ExcludedClient(client_id=2, reason=HOSTILE),)})
         )
-        logs.append(logs.paths.client_metrics, logs.metrics(number, 0))
+        logs.append(logs.paths.client_metrics, logs.metrics(number, 0, training_s=DAY_S))
     logs.commit(2)
     logs.beat(0, "training", 2, time.time(), host=HOSTILE, step=3, steps=8)
     write_text(
@@ -124,10 +125,9 @@ def test_the_first_screen_says_how_it_is_going(place, visit):
 
 
 def test_light_and_dark_follow_the_browser(place, visit):
-    here = visit(place, color_scheme="light")
-    ground = "() => getComputedStyle(document.querySelector('.stApp')).backgroundColor"
-    assert here.page.evaluate(ground) == "rgb(255, 255, 255)"
-    assert visit(place, color_scheme="dark").page.evaluate(ground) == "rgb(20, 24, 29)"
+    ground = "colour => getComputedStyle(document.querySelector('.stApp')).backgroundColor === colour"
+    visit(place, color_scheme="light").until(ground, "rgb(255, 255, 255)")
+    visit(place, color_scheme="dark").until(ground, "rgb(20, 24, 29)")
 
 
 def test_every_control_and_every_picture_has_a_name_and_the_headings_are_in_order(place, visit):
@@ -155,6 +155,7 @@ def test_every_control_and_every_picture_has_a_name_and_the_headings_are_in_orde
 
 def test_the_tabs_are_reached_and_changed_with_the_keyboard(place, visit):
     here = visit(place)
+    here.page.get_by_role("tab", name="Log", exact=True).wait_for()
     for _ in range(40):
         here.page.keyboard.press("Tab")
         if here.page.evaluate("() => document.activeElement.getAttribute('role') === 'tab'"):
@@ -245,7 +246,6 @@ def test_nothing_is_drawn_anew_when_there_is_nothing_new(processes, visit):
         "() => document.querySelectorAll('[data-testid=stVegaLiteChart] svg').length === 4 && "
         "document.querySelector('[role=gridcell]')"
     )
-    here.until_news(10)  # what is loaded late is there
     here.page.evaluate(
         """() => {
             window.drawn = [];
@@ -254,7 +254,11 @@ def test_nothing_is_drawn_anew_when_there_is_nothing_new(processes, visit):
                 new MutationObserver(note).observe(part, {subtree: true, childList: true, characterData: true});
         }"""
     )
-    here.until_news(20)
-    assert here.page.evaluate("() => window.drawn") == []
+    drawn = ["what is loaded late"]
+    for _ in range(ATTEMPTS):
+        here.until_news(20)
+        if not (drawn := here.page.evaluate("() => window.drawn.splice(0)")):
+            break
+    assert drawn == []
     logs.event("failed", logs_module.BEGAN + 500, round=4)
     here.until("() => window.drawn.length > 0")

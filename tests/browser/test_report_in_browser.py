@@ -7,6 +7,7 @@ import pytest
 from fccl.apps.main import main
 from fccl.config import load_settings
 from fccl.storage.files import write_text
+from tests.browser.conftest import PATIENCE_S
 from tests.view.histories import evaluation, manifest
 from tests.view.logs import BEGAN, Logs
 
@@ -70,6 +71,7 @@ def open_report(browser):
 
     def open_report(path, width, scheme):
         page = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme).new_page()
+        page.set_default_timeout(1000 * PATIENCE_S)
         pages.append(page)
         page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
