@@ -1,7 +1,10 @@
+import time
+
 import pytest
 
 from fccl.paths import ExchangePaths
 from fccl.testing.processes import exchange_spec
+from fccl.transports.exchange import collect, liveness, watch
 from fccl.transports.exchange.server import ExchangeTransport
 
 
@@ -15,6 +18,28 @@ def transport(paths, tmp_path):
     """Not entered; the tests give it a spec."""
 
     def made(keys=None, **spec):
-        return ExchangeTransport(paths, exchange_spec(4, **({"timeout_s": 5.0} | spec)), tmp_path / "received", keys)
+        return ExchangeTransport(paths, exchange_spec(4, **({"timeout_s": 60.0} | spec)), tmp_path / "received", keys)
 
     return made
+
+
+class Clock:
+    """The clock by which a server judges its clients: the real one, and as far ahead as a test puts it.
+
+    So limits are minutes, which no busy machine exceeds, and pass at the event that a test names.
+    """
+
+    def __init__(self):
+        self.ahead = 0.0
+
+    def monotonic(self):
+        return time.monotonic() + self.ahead
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    for module in (collect, liveness):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(watch, "RESCAN_S", 0.02)  # a server that waits by the real clock sees the other one change
+    return clock

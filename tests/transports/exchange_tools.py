@@ -22,27 +22,12 @@ def fit(transport, asked=(0, 1), number=0):
     return {answer.client_id: answer for answer in transport.ask(task(number), asked)}
 
 
-def until(happened, seconds=10):
+def until(happened, seconds=60):
+    """Wait for what happens in another thread; an error where it does not."""
     end = time.monotonic() + seconds
-    while not happened() and time.monotonic() < end:
+    while not happened():
+        assert time.monotonic() < end, "it has not happened"
         time.sleep(0.01)
-
-
-class Slow(ToyLearner):
-    """Client 1 takes its time."""
-
-    seconds = 0.0
-
-    def fit(self, task, shard, on_status):
-        update = super().fit(task, shard, on_status)
-        time.sleep(self.seconds if shard.client_id == 1 else 0)
-        return update
-
-
-def slow(seconds):
-    learner = Slow()
-    learner.seconds = seconds
-    return learner
 
 
 @contextmanager

@@ -1,5 +1,4 @@
 import json
-import time
 
 import pytest
 
@@ -13,12 +12,12 @@ def paths(tmp_path):
     return ExchangePaths(tmp_path)
 
 
-def test_pulses_know_who_lives(paths):
+def test_pulses_know_who_lives(paths, clock):
     heard = []
-    liveness = Liveness(paths, 0.3, heard.append)
+    liveness = Liveness(paths, 90.0, heard.append)
     status = {"client_id": 1, "state": "training", "run_id": "run", "round": 2, "phase": "sft", "step": 3, "steps": 5}
     liveness.look(1)
-    time.sleep(0.4)
+    clock.ahead += 91.0
     assert not liveness.is_dead(1), "who was never heard cannot be judged"
     assert liveness.last_word(1) == "it was never seen"
     write_text(paths.status(1), json.dumps(status))
@@ -26,13 +25,13 @@ def test_pulses_know_who_lives(paths):
     liveness.look(1)
     assert [one.step for one in heard] == [3]
     assert not liveness.is_dead(1)
-    time.sleep(0.4)
+    clock.ahead += 91.0
     liveness.look(1)
     assert liveness.is_dead(1)
     assert liveness.last_word(1) == "it was last seen training round 2 step 3 of 5"
     liveness.forgive()
     assert not liveness.is_dead(1)
-    time.sleep(0.4)
+    clock.ahead += 91.0
     write_text(paths.status(1), json.dumps(status | {"state": "idle"}))
     liveness.look(1)
     assert not liveness.is_dead(1)
@@ -41,9 +40,9 @@ def test_pulses_know_who_lives(paths):
 @pytest.mark.parametrize(
     "text", ["", "{", '{"client": 1, "state": "training", "ts": 1}', '{"client_id": 2}', "[" * 10_000]
 )
-def test_a_status_of_another_kind_judges_nobody(paths, text):
-    liveness = Liveness(paths, 0.1, lambda status: None)
+def test_a_status_of_another_kind_judges_nobody(paths, clock, text):
+    liveness = Liveness(paths, 90.0, lambda status: None)
     paths.status(1).write_text(text)
     liveness.look(1)
-    time.sleep(0.2)
+    clock.ahead += 91.0
     assert not liveness.is_dead(1)

@@ -43,7 +43,7 @@ def replying(paths, number, **changes):
     """A thread that waits for a request and has the client reply."""
 
     def work():
-        until(paths.request.exists, 20)
+        until(paths.request.exists)
         client(paths, number, **changes).reply(Quiet())
 
     thread = threading.Thread(target=work)
@@ -107,7 +107,7 @@ def test_a_reply_that_is_no_good_is_refused_with_its_reason(paths, transport, sp
 
 
 def test_a_refused_reply_goes_to_the_quarantine_and_its_client_is_left_out(paths, transport):
-    with transport(timeout_s=20.0) as exchange:
+    with transport(timeout_s=60.0) as exchange:
         OpenRequest.publish(evaluation(), (1,), exchange.rounds_of("run"))
         client(paths, 1).reply(Quiet())
         edited(reply={"client_id": 0, "loss": 1.0, "units": 1, "examples": 1})(paths.reply(1, 0, "evaluate", 0))
@@ -118,7 +118,7 @@ def test_a_refused_reply_goes_to_the_quarantine_and_its_client_is_left_out(paths
 
 
 def test_a_client_whose_reply_was_refused_as_foreign_may_reply_again(paths, transport):
-    with transport(timeout_s=20.0) as exchange:
+    with transport(timeout_s=60.0) as exchange:
         OpenRequest.publish(evaluation(), (1,), exchange.rounds_of("run"))
         client(paths, 1).reply(Quiet())
         path = paths.reply(1, 0, "evaluate", 0)
@@ -127,9 +127,9 @@ def test_a_client_whose_reply_was_refused_as_foreign_may_reply_again(paths, tran
         exchange.rounds_of("run").close_request()
 
         def work():
-            until(paths.request.exists, 20)
+            until(paths.request.exists)
             write_text(path, foreign)
-            until(lambda: reasons(paths), 20)
+            until(lambda: reasons(paths))
             client(paths, 1).reply(Quiet())
 
         thread = threading.Thread(target=work)
@@ -221,7 +221,7 @@ def test_peers_of_the_original_protocol_are_asked_to_fit_only(paths, transport):
 
 
 def test_a_client_without_the_service_says_so_at_once(paths, transport):
-    with transport(timeout_s=20.0) as exchange:
+    with transport(timeout_s=60.0) as exchange:
         thread = replying(paths, 1, services=())
         found = asked(exchange, evaluation(), (1,))
         thread.join()
@@ -237,7 +237,7 @@ def test_a_request_that_nobody_could_read_is_one_line(paths, transport):
 
 @pytest.mark.parametrize("obstacle", OBSTACLES)
 def test_what_is_in_the_way_of_a_request_and_its_reply_is_moved(paths, transport, obstacle):
-    with transport(timeout_s=20.0) as exchange:
+    with transport(timeout_s=60.0) as exchange:
         put(paths.request, obstacle)
         put(paths.reply(1, 0, "evaluate", 0), obstacle)
         thread = threading.Thread(target=run_until_done, args=(client(paths, 1),))
@@ -253,7 +253,7 @@ def run_until_done(one):
 
 
 def test_a_request_that_is_changed_while_it_is_open_is_written_again(paths, transport):
-    with transport(timeout_s=20.0) as exchange:
+    with transport(timeout_s=60.0) as exchange:
         opened = OpenRequest.publish(evaluation(), (1,), exchange.rounds_of("run"))
         written = paths.request.read_bytes()
         adapter_file = next(paths.root.glob("adapter_*"))
@@ -265,7 +265,7 @@ def test_a_request_that_is_changed_while_it_is_open_is_written_again(paths, tran
 
 
 def test_adapters_of_requests_go_with_the_next_round(paths, transport):
-    with transport(timeout_s=20.0) as exchange:
+    with transport(timeout_s=60.0) as exchange:
         thread = threading.Thread(target=run_until_done, args=(client(paths, 1),))
         thread.start()
         asked(exchange, evaluation(), (1,))

@@ -12,81 +12,116 @@ from fccl.storage.files import write_text
 from fccl.testing.toy import START, ToyLearner, adapter, federation, shard
 from fccl.testing.transport import task
 from fccl.transports.exchange import watch as watch_module
+from fccl.transports.exchange.answers import AnswerReader
 from fccl.transports.exchange.client import ExchangeClient
 from fccl.transports.exchange.quarantine import Quarantine
+from fccl.transports.exchange.received import FitAnswers
 from fccl.transports.exchange.wire import TaskFile
 from fccl.transports.in_process import InProcessTransport
 from fccl.transports.protocol import Listener, RunIdentity
 from tests.transports.exchange.test_server_contract import client_threads
-from tests.transports.exchange_tools import clients, finish, fit, slow, until
+from tests.transports.exchange_tools import clients, finish, fit, until
 
 # --- late, dead, never there
 
 
-def test_a_client_that_never_comes_is_given_up_at_the_deadline(paths, transport):
-    with transport(timeout_s=1.5) as exchange, clients(paths, {0: ToyLearner()}):
-        found = fit(exchange)
+def test_a_client_that_never_comes_is_given_up_at_the_deadline(paths, transport, clock):
+    with transport(timeout_s=90.0) as exchange, clients(paths, {0: ToyLearner()}):
+        answers = exchange.ask(task(), (0, 1))
+        assert isinstance(next(answers), ClientUpdate)
+        clock.ahead = 90.0
+        assert list(answers) == [ClientFailure(1, "no answer within 90 s; it was never seen")]
         finish(exchange)
-    assert isinstance(found[0], ClientUpdate)
-    assert found[1] == ClientFailure(1, "no answer within 1.5 s; it was never seen")
 
 
-def test_a_client_that_died_is_given_up_before_the_deadline(paths, transport):
-    with transport(timeout_s=60.0, stale_s=0.5) as exchange, clients(paths, {0: ToyLearner()}):
-        dead = {"client_id": 1, "state": "training", "run_id": "run", "round": 0, "phase": "sft", "step": 3, "steps": 9}
-        opened = threading.Timer(0.3, write_text, (paths.status(1), json.dumps(dead)))  # one beat, and no other
-        opened.start()
-        found = fit(exchange)
+def test_a_client_that_died_is_given_up_before_the_deadline(paths, transport, clock):
+    dead = {"client_id": 1, "state": "training", "run_id": "run", "round": 0, "phase": "sft", "step": 3, "steps": 9}
+    with transport(timeout_s=600.0, stale_s=90.0) as exchange, clients(paths, {0: ToyLearner()}):
+        exchange.begin(RunIdentity("run"))
+        write_text(paths.status(1), json.dumps(dead))  # one beat, and no other
+        answers = exchange.ask(task(), (1, 0))
+        assert isinstance(next(answers), ClientUpdate)
+        clock.ahead = 91.0
+        reason = "no heartbeat for 90 s; it was last seen training round 0 step 3 of 9"
+        assert list(answers) == [ClientFailure(1, reason)]
         finish(exchange)
-    assert found[1].reason == "no heartbeat for 0.5 s; it was last seen training round 0 step 3 of 9"
 
 
-def test_a_slow_client_that_lives_has_until_the_deadline(paths, transport):
+def test_a_slow_client_that_lives_has_until_the_deadline(paths, transport, clock):
     """Its heartbeat goes on while it trains, so it is not taken for dead."""
+    heard = threading.Event()
+
+    class Lasting(ToyLearner):
+        def fit(self, task, shard, on_status):
+            update = super().fit(task, shard, on_status)
+            for _ in range(5):
+                heard.clear()
+                assert heard.wait(60)
+                clock.ahead += 30.0
+            return update
+
     with (
-        transport(timeout_s=30.0, stale_s=1.5) as exchange,
-        clients(paths, {0: ToyLearner(), 1: slow(2.5)}, heartbeat_s=0.1),
+        transport(timeout_s=600.0, stale_s=90.0) as exchange,
+        clients(paths, {1: Lasting()}, heartbeat_s=0.05),
     ):
-        found = fit(exchange)
+        exchange.begin(RunIdentity("run"), Listener(heartbeat=lambda status: heard.set()))
+        found = fit(exchange, (1,))
         finish(exchange)
-    assert all(isinstance(answer, ClientUpdate) for answer in found.values())
+    assert isinstance(found[1], ClientUpdate)
+    assert clock.ahead == 150.0
 
 
-def test_a_client_that_is_late_joins_the_next_round(paths, transport):
-    with transport(timeout_s=1.0) as exchange, clients(paths, {0: ToyLearner(), 1: slow(1.5)}) as (_, late):
+def test_a_client_that_is_late_joins_the_next_round(paths, transport, clock):
+    class Late(ToyLearner):
+        def fit(self, task, shard, on_status):
+            until(paths.phase(1).exists)
+            return super().fit(task, shard, on_status)
+
+    with transport(timeout_s=90.0) as exchange, clients(paths, {0: ToyLearner(), 1: Late()}) as (_, late):
         told = []
         late.listen = Listener(line=told.append)
-        assert isinstance(fit(exchange)[1], ClientFailure)
-        late.learner.seconds = 0.0
-        exchange._spec = exchange._spec.model_copy(update={"timeout_s": 20.0})
+        answers = exchange.ask(task(), (0, 1))
+        assert isinstance(next(answers), ClientUpdate)
+        until(lambda: "round 1 (sft): training" in told)
+        clock.ahead = 90.0
+        assert isinstance(next(answers), ClientFailure)
         assert isinstance(fit(exchange, number=1)[1], ClientUpdate)
         finish(exchange)
     assert any("too late" in line for line in told)
 
 
-def test_a_client_that_returns_joins_the_current_round(paths, transport):
+def test_a_client_that_returns_joins_the_current_round(paths, transport, clock):
     """It is given up as dead, and comes back while the round waits for another."""
-    told = []
+    told, dead = [], {"client_id": 0, "state": "idle", "run_id": "run", "round": 0, "phase": "sft"}
 
     class AfterTheOther(ToyLearner):
         def fit(self, task, shard, on_status):
-            until(lambda: told, seconds=30)
-            thread.start()
-            until(paths.flag(0, 0).exists, seconds=30)
+            until(paths.flag(0, 0).exists)
             return super().fit(task, shard, on_status)
 
-    with transport(timeout_s=60.0, stale_s=2.0) as exchange:
-        exchange.begin(RunIdentity("run"), Listener(line=told.append))
-        dead = {"client_id": 0, "state": "idle", "run_id": "run", "round": 0, "phase": "sft"}
-        threading.Timer(0.1, write_text, (paths.status(0), json.dumps(dead))).start()
-        back = ExchangeClient(paths, 0, ToyLearner(), shard, grace_s=0.0, heartbeat_s=0.2)
-        thread = threading.Thread(target=back.run)
-        with clients(paths, {1: AfterTheOther()}, heartbeat_s=0.2):
-            found = fit(exchange)
-            finish(exchange)
-        thread.join()
+    threads = [
+        threading.Thread(target=ExchangeClient(paths, number, learner, shard, grace_s=0.0, heartbeat_s=0.2).run)
+        for number, learner in enumerate((ToyLearner(), AfterTheOther()))
+    ]
+
+    def hear(line):
+        if not told:
+            for thread in threads:
+                thread.start()
+        told.append(line)
+
+    def pass_by(status):
+        clock.ahead += 0.0 if told else 91.0
+
+    with transport(timeout_s=600.0, stale_s=90.0) as exchange:
+        exchange.begin(RunIdentity("run"), Listener(line=hear, heartbeat=pass_by))
+        write_text(paths.status(0), json.dumps(dead))
+        found = fit(exchange)
+        finish(exchange)
+        for thread in threads:
+            thread.join()
     assert all(isinstance(answer, ClientUpdate) for answer in found.values())
-    assert told[0] == "client 0: no heartbeat for 2 s; it was last seen idle"
+    assert told[0] == "client 0: no heartbeat for 90 s; it was last seen idle"
 
 
 def test_below_the_quorum_the_round_is_tried_again(paths, transport):
@@ -107,32 +142,47 @@ def test_below_the_quorum_the_round_is_tried_again(paths, transport):
     assert first.learner.calls == [(0, 0)], "who has answered is not asked again"
 
 
-def test_a_client_that_failed_and_is_started_again_may_still_answer(paths, transport):
+def test_a_client_that_failed_and_is_started_again_may_still_answer(paths, transport, monkeypatch):
     """While the round waits for another."""
+    seen, read = threading.Event(), AnswerReader.read
+
+    def reading(reader, number):
+        answer = read(reader, number)
+        seen.set()
+        return answer
 
     class AfterTheOther(ToyLearner):
         def fit(self, task, shard, on_status):
-            until(lambda: back.is_answered(opened), seconds=30)
-            time.sleep(0.2)  # so that the server does not see both at one look
+            assert seen.wait(60), "the server has read the failure"
+            thread.start()
+            until(lambda: back.is_answered(opened))
             return super().fit(task, shard, on_status)
 
-    with transport(timeout_s=60.0) as exchange:
+    monkeypatch.setattr(AnswerReader, "read", reading)
+    with transport() as exchange:
         failing = ExchangeClient(paths, 0, ToyLearner(broken=frozenset({0})), shard)
         opened = exchange.open(task(), (0, 1))
         failing.commit(opened, ClientFailure(0, "no memory"))
         back = ExchangeClient(paths, 0, ToyLearner(), shard, grace_s=0.0)
-        thread = threading.Timer(0.4, back.run)
+        thread = threading.Thread(target=back.run)
         with clients(paths, {1: AfterTheOther()}):
-            thread.start()
             found = fit(exchange)
             finish(exchange)
         thread.join()
     assert all(isinstance(answer, ClientUpdate) for answer in found.values())
 
 
-def test_below_the_quorum_for_good_the_run_ends_resumable(paths, transport):
-    fed = federation(2, rounds=1, min_clients=2)
-    with transport(quorum=2, retries=1, timeout_s=1.0) as exchange, clients(paths, {0: ToyLearner()}):
+def test_below_the_quorum_for_good_the_run_ends_resumable(paths, transport, clock, monkeypatch):
+    """Each attempt ends at its deadline, which is over when the server has read what there is."""
+    fed, uphold = federation(2, rounds=1, min_clients=2), FitAnswers.uphold
+    received = paths.root.parent / "received"
+
+    def waiting_in_vain(source):
+        uphold(source)
+        clock.ahead += 90.0 if any(received.glob("client_0_*")) else 0.0
+
+    monkeypatch.setattr(FitAnswers, "uphold", waiting_in_vain)
+    with transport(quorum=2, retries=1, timeout_s=90.0) as exchange, clients(paths, {0: ToyLearner()}):
         with pytest.raises(FederationError, match="round 1 has 1 good update, MIN_CLIENTS is 2"):
             fed.run_round(START, exchange)
         finish(exchange)
@@ -163,7 +213,7 @@ def test_a_restarted_orchestrator_computes_nothing_twice(paths, transport):
 
 
 def test_a_restarted_client_does_not_repeat_what_it_has_committed(paths, transport):
-    with transport(timeout_s=20.0) as exchange:
+    with transport(timeout_s=60.0) as exchange:
         with clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
             fit(exchange)
             exchange.finish("run", 1, adapter())
@@ -195,7 +245,7 @@ def test_an_answer_that_was_cleared_away_with_its_round_is_not_computed_again(pa
 @pytest.mark.parametrize("lost", ["phase", "task", "global_adapter", "update", "contribution", "flag"])
 def test_whatever_file_a_crash_has_lost_the_round_comes_out_the_same(paths, transport, lost):
     fed = federation(2, rounds=1)
-    with transport(timeout_s=20.0) as exchange, clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
+    with transport(timeout_s=60.0) as exchange, clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
         first = fed.run_round(START, exchange).record
         number = (0,) if lost in ("phase", "task", "global_adapter") else (1, 0)
         getattr(paths, lost)(*number).unlink()
@@ -243,7 +293,7 @@ def test_a_new_run_clears_the_old_one_away(paths, transport):
     (paths.root / "mine.txt").write_text("not the protocol's")
     fed = federation(2, rounds=1)
     object.__setattr__(fed, "run_id", "another")
-    with transport(timeout_s=20.0) as exchange:
+    with transport(timeout_s=60.0) as exchange:
         running = threading.Thread(target=lambda: results.append(fed.run_round(START, exchange)))
         results = []
         running.start()
@@ -268,7 +318,7 @@ def test_a_new_run_takes_the_old_end_away_before_it_is_ready(paths, transport):
     """A client without any patience, started while the server is still loading its model, takes part in the new run."""
     with transport() as exchange:
         finish(exchange)
-    with transport(timeout_s=20.0) as exchange:
+    with transport(timeout_s=60.0) as exchange:
         exchange.begin(RunIdentity("next"))
         with clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
             time.sleep(1.0)  # time enough to leave
@@ -279,7 +329,7 @@ def test_a_new_run_takes_the_old_end_away_before_it_is_ready(paths, transport):
 
 def test_old_rounds_are_pruned_and_the_current_one_never(paths, transport):
     fed = federation(2, rounds=3)
-    with transport(keep_rounds=1, timeout_s=20.0) as exchange, clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
+    with transport(keep_rounds=1, timeout_s=60.0) as exchange, clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
         for result in fed.run(START, exchange):
             number = result.record.round
             rounds = {
@@ -294,7 +344,7 @@ def test_old_rounds_are_pruned_and_the_current_one_never(paths, transport):
 
 def test_rounds_after_the_current_one_are_cleared_away(paths, transport):
     """A server that was restored from an older state opens its round again, and clients see that one as the newest."""
-    with transport(timeout_s=20.0) as exchange, clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
+    with transport(timeout_s=60.0) as exchange, clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
         for number in (0, 1, 2, 1):
             assert all(isinstance(answer, ClientUpdate) for answer in fit(exchange, number=number).values())
             assert not paths.phase(number + 1).exists()
@@ -324,13 +374,13 @@ def test_a_full_disk_is_one_error_and_the_round_comes_out_the_same_afterwards(pa
             monkeypatch.setattr(Quarantine, "write", failing)
             state = START
             try:
-                with transport(timeout_s=20.0) as exchange:
+                with transport(timeout_s=60.0) as exchange:
                     for result in fed.run(state, exchange):
                         state = result.state
             except StorageError:
                 pass
             monkeypatch.setattr(Quarantine, "write", real)
-            with transport(timeout_s=20.0) as exchange:
+            with transport(timeout_s=60.0) as exchange:
                 for result in fed.run(state, exchange):
                     state = result.state
                 assert state.adapter.sha256 == expected[-1]
@@ -364,7 +414,7 @@ def test_a_lost_notification_hangs_nothing(paths, transport, monkeypatch):
     monkeypatch.setattr(watch_module, "RESCAN_S", 0.02)
     fed = federation(2, rounds=1)
     with (
-        transport(watch="notify", timeout_s=20.0) as exchange,
+        transport(watch="notify", timeout_s=60.0) as exchange,
         clients(paths, {0: ToyLearner(), 1: ToyLearner()}, watch="notify"),
     ):
         results = list(fed.run(START, exchange))

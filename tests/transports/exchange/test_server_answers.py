@@ -123,7 +123,7 @@ def test_an_answer_to_something_else_counts_for_nothing_and_the_clients_own_may_
 
 def answered_and_finished(paths, transport, spoil):
     """As `answered`; the real client is there and answers when its flag is gone."""
-    with transport(timeout_s=20.0) as exchange:
+    with transport(timeout_s=60.0) as exchange:
         opened = exchange.open(task(), (0,))
         learner = ToyLearner()
         ExchangeClient(paths, 1, learner, shard).commit(opened, learner.fit(task(), shard(1), lambda status: None))

@@ -35,7 +35,7 @@ def client_threads(root, learners, keys=None, **changes):
         thread.start()
     yield clients
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
 
 

@@ -58,7 +58,7 @@ def end(paths, transport, monkeypatch, error=Killed, answers=(1,), asked=(1,)):
 
 def test_an_answer_that_ends_the_server_is_not_read_again_and_its_client_answers_anew(paths, transport, monkeypatch):
     end(paths, transport, monkeypatch, answers=(0, 1), asked=(0, 1))
-    with transport(timeout_s=20.0) as exchange, clients(paths, {0: ToyLearner(), 1: ToyLearner()}) as (first, second):
+    with transport(timeout_s=60.0) as exchange, clients(paths, {0: ToyLearner(), 1: ToyLearner()}) as (first, second):
         found = fit(exchange)
         finish(exchange)
     assert all(isinstance(answer, ClientUpdate) for answer in found.values())
@@ -76,7 +76,7 @@ def test_a_client_whose_answers_end_the_server_three_times_is_passed_over(paths,
         assert "the server ended while it read this answer" in fit(exchange, (1,))[1].reason
         commit(exchange, paths, 1)
         assert isinstance(fit(exchange, (1,))[1], ClientFailure)
-    with transport(timeout_s=20.0) as exchange, clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
+    with transport(timeout_s=60.0) as exchange, clients(paths, {0: ToyLearner(), 1: ToyLearner()}):
         assert all(isinstance(answer, ClientUpdate) for answer in fit(exchange, number=1).values()), (
             "of this round alone"
         )

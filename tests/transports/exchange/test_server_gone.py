@@ -43,7 +43,7 @@ def test_a_server_whose_directory_goes_ends_with_one_error(paths, transport, fat
         thread.start()
         until(paths.phase(0).exists)
         gone(paths.root, fate)
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive()
         assert len(errors) == 1
         with pytest.raises(StorageError, match="was removed or replaced while this process was at work in it"):
@@ -65,7 +65,7 @@ def test_a_client_whose_directory_goes_ends_with_one_error(paths, fate):
     until(paths.status(0).exists)
     until(paths.bell.exists)
     gone(paths.root, fate)
-    thread.join(30)
+    thread.join(60)
     assert not thread.is_alive()
     assert len(errors) == 1
 

@@ -21,6 +21,7 @@ from fccl.testing.toy import START, ToyLearner, adapter, federation
 from fccl.testing.transport import task
 from fccl.transports.exchange import quarantine
 from fccl.transports.exchange.original import in_memory
+from fccl.transports.protocol import Listener, RunIdentity
 from tests.transports.exchange_tools import clients, finish, fit, until
 from tests.transports.obstacles import OBSTACLES, put
 
@@ -86,7 +87,7 @@ def judged(paths, transport, update=GOOD, keys=None, originals=ORIGINALS, put=No
 
 @pytest.mark.parametrize("names", [{}, SAVED_NAMES], ids=["in memory", "as saved"])
 def test_a_peer_takes_part_in_either_dialect_and_its_update_is_kept_in_our_container(paths, transport, tmp_path, names):
-    with transport(timeout_s=20.0, originals=ORIGINALS) as exchange, clients(paths, {0: ToyLearner()}):
+    with transport(timeout_s=60.0, originals=ORIGINALS) as exchange, clients(paths, {0: ToyLearner()}):
         with a_peer(paths, names=names, training_time=1.5):
             update = fit(exchange)[1]
         assert isinstance(update.adapter, StoredAdapter)
@@ -98,7 +99,7 @@ def test_a_peer_takes_part_in_either_dialect_and_its_update_is_kept_in_our_conta
 
 
 def test_its_training_time_is_taken_from_its_files_when_it_does_not_say(paths, transport):
-    with transport(timeout_s=20.0, originals=ORIGINALS) as exchange, a_peer(paths):
+    with transport(timeout_s=60.0, originals=ORIGINALS) as exchange, a_peer(paths):
         seconds = fit(exchange, (1,))[1].contribution.seconds
     assert 0 <= seconds < 20
 
@@ -157,7 +158,7 @@ def test_what_lies_where_its_file_belongs_is_moved_and_it_takes_part(paths, tran
     paths.root.mkdir(exist_ok=True)
     if when == "before":
         put(paths.original_global(0), kind)
-    with transport(timeout_s=20.0, originals=ORIGINALS) as exchange:
+    with transport(timeout_s=60.0, originals=ORIGINALS) as exchange:
         thread = threading.Thread(target=spoil_and_answer, daemon=True)
         thread.start()
         found = fit(exchange, (1,))[1]
@@ -206,20 +207,27 @@ def test_with_keys_its_answer_is_nobodys(paths, transport, tmp_path):
 
 
 def test_a_client_of_ours_may_have_its_number(paths, transport):
-    with transport(timeout_s=20.0, originals=ORIGINALS) as exchange, clients(paths, {1: ToyLearner()}):
+    with transport(timeout_s=60.0, originals=ORIGINALS) as exchange, clients(paths, {1: ToyLearner()}):
         assert isinstance(fit(exchange, (1,))[1], ClientUpdate)
         finish(exchange)
 
 
-def test_it_is_not_dead_for_want_of_a_heartbeat(paths, transport):
+def test_it_is_not_dead_for_want_of_a_heartbeat(paths, transport, clock):
     """The one that is there is of a client of ours that had the number before."""
-    with transport(timeout_s=0.6, stale_s=0.1, originals=ORIGINALS) as exchange:
+
+    def pass_by(seconds):
+        clock.ahead += seconds
+
+    with transport(timeout_s=600.0, stale_s=90.0, originals=ORIGINALS) as exchange:
+        # 91 seconds after each heartbeat; when client 0 is given up, all the time that there is
+        listener = Listener(heartbeat=lambda status: pass_by(91.0), line=lambda line: pass_by(600.0))
+        exchange.begin(RunIdentity("run"), listener)
         beat = ClientStatus(client_id=1, state="idle", run_id="run", round=0, phase="sft", time=time.time())
         paths.status(1).write_text(beat.model_dump_json())
         paths.status(0).write_text(beat.model_copy(update={"client_id": 0}).model_dump_json())
-        found = fit(exchange)
-    assert found[0].reason.startswith("no heartbeat for 0.1 s")
-    assert found[1].reason.startswith("no answer within 0.6 s")
+        found = fit(exchange, (1, 0))
+    assert found[0].reason.startswith("no heartbeat for 90 s")
+    assert found[1].reason.startswith("no answer within 600 s")
 
 
 # --- what is read of it
@@ -293,7 +301,7 @@ def test_an_update_that_is_no_such_adapter_is_refused_with_its_reason_and_moved(
 
 def test_the_others_count_all_the_same(paths, transport):
     with (
-        transport(timeout_s=20.0, originals=ORIGINALS) as exchange,
+        transport(timeout_s=60.0, originals=ORIGINALS) as exchange,
         clients(paths, {0: ToyLearner()}),
         a_peer(paths, names={"w.default": "v"}),
     ):
