@@ -169,6 +169,13 @@ class Visit:
             "words => document.querySelector('h1.fccl-sentence')?.textContent.includes(words)", words, patience_s
         )
 
+    def until_words(self, selector: str, words: str) -> None:
+        """Wait until an element of this kind has these words in it."""
+        self.until(
+            "([selector, words]) => [...document.querySelectorAll(selector)].some(each => each.textContent.includes(words))",
+            [selector, words],
+        )
+
     def until_cell(self, table: str, row: int, text: str) -> None:
         """Wait until a row of a table has a cell with this text.
 

@@ -88,13 +88,13 @@ def test_hostile_words_stay_words(place, visit):
         )
         assert here.page.locator(markup).count() == 0, tab
     here.open("Evaluation")
-    assert HOSTILE in here.page.locator(".fccl-table").first.inner_text()
+    here.until_words(".fccl-table", HOSTILE)
     here.open("Two runs")
-    assert f"earlier {HOSTILE}" in here.page.locator(".fccl-table").first.inner_text()
+    here.until_words(".fccl-table", f"earlier {HOSTILE}")
     here.open("Clients")
     here.until_cell("Clients excluded from a round, and why", 0, HOSTILE)
-    assert HOSTILE in here.page.locator(".fccl-under").inner_text()
-    assert f"! Client 2 was excluded from round 2: {HOSTILE}" in here.page.locator(".fccl-alert").all_inner_texts()
+    here.until_words(".fccl-under", HOSTILE)
+    here.until_words(".fccl-alert", f"! Client 2 was excluded from round 2: {HOSTILE}")
 
 
 @pytest.mark.parametrize("size", [NARROW, {"width": 1280, "height": 800}], ids=["phone", "desktop"])
@@ -102,11 +102,10 @@ def test_no_tab_scrolls_sideways(place, visit, size):
     here = visit(place, **size)
     for tab in TABS:
         here.open(tab)
-        wider = here.page.evaluate(
+        here.until(
             """() => [document.documentElement, ...document.querySelectorAll('[data-testid=stMain], .stMainBlockContainer')]
-                .filter(element => element.scrollWidth > element.clientWidth + 1).map(element => element.className)"""
+                .every(element => element.scrollWidth <= element.clientWidth + 1)"""
         )
-        assert wider == [], tab
 
 
 def test_the_first_screen_says_how_it_is_going(place, visit):
@@ -119,9 +118,13 @@ def test_the_first_screen_says_how_it_is_going(place, visit):
         "[role=tablist]",
         "[data-testid=stVegaLiteChart]",
     ):
-        here.page.locator(part).first.wait_for()
-        box = here.page.locator(part).first.bounding_box()
-        assert box["y"] + min(box["height"], 250) <= 800, part
+        here.until(
+            """part => {
+                const box = document.querySelector(part)?.getBoundingClientRect();
+                return box?.height > 0 && box.top + Math.min(box.height, 250) <= 800;
+            }""",
+            part,
+        )
 
 
 def test_light_and_dark_follow_the_browser(place, visit):
