@@ -49,6 +49,7 @@ RULES: Mapping[str, Registered] = {
     "krum": _rule("krum", "krum:Krum", "max_bad_clients"),
     "multi_krum": _rule("multi_krum", "krum:MultiKrum", "max_bad_clients", "krum_keep"),
     "geometric_median": _rule("geometric_median", "geometric_median:GeometricMedian"),
+    "fedexp": _rule("fedexp", "fedexp:FedExp", "fedexp_epsilon"),
     "norm_clipping": _rule("norm_clipping", "norm_clipping:NormClipping", "clip_norm"),
 }
 UNWEIGHED = frozenset({"median", "trimmed_mean", "krum", "multi_krum"})  # treat all updates alike

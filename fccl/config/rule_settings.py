@@ -14,7 +14,22 @@ from pydantic_settings import BaseSettings
 from fccl.config.fields import allowed, choices_of, knob
 from fccl.registry import is_own
 
-SOURCES = ("loss_inverse", "data_size", "data_loss_combined", "verified", "validation_loss", "leave_one_out")
+SOURCES = (
+    "loss_inverse",
+    "data_size",
+    "data_loss_combined",
+    "verified",
+    "validation_loss",
+    "leave_one_out",
+    "shapley",
+    "fltrust",
+    "fedlaw",
+    "fedlaw_gamma",
+    "greedy_soup",
+    "lorahub",
+    "line_search",
+    "fedawa",
+)
 AGGREGATIONS = (
     "fedavg",
     "fedprox",
@@ -28,6 +43,7 @@ AGGREGATIONS = (
     "krum",
     "multi_krum",
     "geometric_median",
+    "fedexp",
     "norm_clipping",
 )
 _RANK = re.compile(r"\s*[0-9]{1,9}\s*")
@@ -58,6 +74,11 @@ class RuleSettings(BaseSettings):
         "contribution", 0.5, "softmax temperature of the server's scores; large keeps the prior's weights", gt=0
     )
     verify_prior: Literal["samples", "uniform"] = knob("contribution", "samples", "the weights before the server looks")
+    fltrust_lr: float = knob("contribution", 1.0, "how far the server goes along the mean that it trusts", gt=0)
+    fedlaw_lr: float = knob("contribution", 0.3, "Adam's learning rate for the logits of the weights", gt=0)
+    lorahub_steps: int = knob("contribution", 40, "losses that the search may ask for", ge=1)
+    lorahub_penalty: float = knob("contribution", 0.05, "what a coefficient of size 1 costs, in the loss's unit", ge=0)
+    fedawa_lr: float = knob("contribution", 0.1, "Adam's learning rate for the logits of the weights", gt=0)
 
     aggregation: str = knob(
         "aggregation",
@@ -88,6 +109,9 @@ class RuleSettings(BaseSettings):
     server_tau: float = knob("aggregation", 1e-3, "the smaller, the more adaptive", gt=0)
     max_bad_clients: int = knob("aggregation", 1, "bad clients in a round that the rule must withstand", ge=0)
     krum_keep: int = knob("aggregation", 0, "updates to keep; 0: all but MAX_BAD_CLIENTS", ge=0)
+    fedexp_epsilon: float = knob(
+        "aggregation", 1e-3, "bounds the step where the clients' changes cancel each other", gt=0
+    )
     clip_norm: float = knob("aggregation", 0.0, "the largest norm of an update's change; 0: the round's median", ge=0)
 
     @field_validator("contribution_source", "aggregation")

@@ -63,6 +63,10 @@ def _broken_field(weighing: Weighing, updates: int) -> str:
         return "a weight or a score is not finite"
     if counted and (min(weighing.weights) < 0 or abs(math.fsum(weighing.weights) - 1) > 1e-9):
         return "its weights are not >= 0 with sum 1"
+    if weighing.stretch and len(weighing.stretch) != counted:
+        return f"{len(weighing.stretch)} factors of stretch for {counted} updates"
+    if not all(map(math.isfinite, weighing.stretch)):
+        return "a factor of stretch is not finite"
     if not isinstance(weighing.verification, Verification | None):
         return f"verification is {type(weighing.verification).__name__}, not Verification"
     if not all(isinstance(place, int) and place >= 0 for place in weighing.examples):

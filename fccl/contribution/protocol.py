@@ -25,6 +25,9 @@ class Weighing:
     the other updates, and empty where there are none. `examples` are the places in the server's learn split of
     what was looked at, so that the weights can be made again later.
 
+    `stretch` are the factors on the updates' changes, for rules that leave the means: the aggregation is given
+    x + stretch_i (u_i - x) in the place of u_i (`fccl.contribution.stretch`). Empty: all 1.
+
     >>> Weighing(weights=(0.75, 0.25), scores=(30.0, 10.0)).weights
     (0.75, 0.25)
     """
@@ -34,6 +37,7 @@ class Weighing:
     verification: Verification | None = None
     unfit: tuple[int, ...] = ()
     examples: tuple[int, ...] = ()
+    stretch: tuple[float, ...] = ()
 
 
 class Weigher(Protocol):
@@ -78,5 +82,12 @@ class LearnLoss(Protocol):
         """L(adapter), and for each direction u the inner product of the gradient there with u.
 
         Where L is not finite neither need be.
+        """
+        ...
+
+    def learnt(self, task: FitTask) -> ClientUpdate:
+        """The server's own answer to the task: one epoch of a client's training, on all examples that weights may use.
+
+        Raises `TrainingError` when it diverges.
         """
         ...

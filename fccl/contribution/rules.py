@@ -20,6 +20,12 @@ _TILTED = {"verify_temperature": "temperature", "verify_prior": "prior"}
 _EXAMPLES = ("verify_examples",)  # of the loss, which is not the rule's to make
 METHODS = ("weigh",)  # of the protocol
 
+
+def _fedlaw(shrinks: bool) -> Registered:
+    reads = {"verify_steps": "steps", "fedlaw_lr": "rate"}
+    return Registered("fccl.contribution.fedlaw:FedLaw", reads, {"shrinks": shrinks}, _EXAMPLES, takes_loss=True)
+
+
 MODES: Mapping[str, Registered] = {name: Registered(_REPORTED, fixed={"mode": name}) for name in ("uniform", "fedavg")}
 RULES: Mapping[str, Registered] = {
     **{
@@ -35,6 +41,19 @@ RULES: Mapping[str, Registered] = {
     "leave_one_out": Registered(
         "fccl.contribution.leave_one_out:LeaveOneOut", _TILTED, also=_EXAMPLES, takes_loss=True
     ),
+    "shapley": Registered("fccl.contribution.shapley:Shapley", _TILTED, also=_EXAMPLES, takes_loss=True),
+    "fltrust": Registered("fccl.contribution.fltrust:FLTrust", {"fltrust_lr": "step"}, takes_loss=True),
+    "fedlaw": _fedlaw(shrinks=False),
+    "fedlaw_gamma": _fedlaw(shrinks=True),
+    "greedy_soup": Registered("fccl.contribution.greedy_soup:GreedySoup", also=_EXAMPLES, takes_loss=True),
+    "lorahub": Registered(
+        "fccl.contribution.lorahub:LoraHub",
+        {"lorahub_steps": "steps", "lorahub_penalty": "penalty"},
+        also=_EXAMPLES,
+        takes_loss=True,
+    ),
+    "line_search": Registered("fccl.contribution.line_search:LineSearch", also=_EXAMPLES, takes_loss=True),
+    "fedawa": Registered("fccl.contribution.fedawa:FedAwa", {"fedawa_lr": "rate"}),
 }
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Literal, Self
 
 import torch
@@ -17,8 +18,9 @@ from fccl import phases
 from fccl.adapters.adapter import Adapter
 from fccl.adapters.ranks import with_frozen
 from fccl.data.examples import PreferencePair, SftExample, read_examples
+from fccl.data.shards import ClientShard
 from fccl.evaluation.preference import accuracy
-from fccl.messages import FitTask
+from fccl.messages import ClientUpdate, FitTask, Learner
 from fccl.model.encoding import Encoded, Responses, encode
 from fccl.model.language_model import LanguageModel, Loss, cpu_threads
 from fccl.model.objectives import Objective, objective_for
@@ -28,6 +30,7 @@ from fccl.records.run import Validation
 from fccl.specs import Phase, named_seed
 
 ServerSplit = Literal["learn", "validation"]
+SERVER = 999_999_999  # the client number under which the server trains; no federation has so many
 
 
 class Validator:
@@ -133,8 +136,10 @@ class VerificationLoss:
     of threads: the weights of a round depend on the last bits of what is computed here.
     """
 
-    def __init__(self, learn: Validator, examples: int) -> None:
-        self._split, self._examples = learn, examples
+    def __init__(
+        self, learn: Validator, examples: int, learner: Callable[[LanguageModel], Learner] | None = None
+    ) -> None:
+        self._split, self._examples, self._learner_of = learn, examples, learner
 
     def examples(self, phase: Phase) -> int:
         """The number of examples that the loss is the mean of."""
@@ -170,6 +175,22 @@ class VerificationLoss:
                 for name, part in found.gradient.items():
                     gradient[name].add_(part.double().cpu())
             return _finite(loss), tuple(_inner_product(gradient, direction) for direction in directions)
+
+    def learnt(self, task: FitTask) -> ClientUpdate:
+        """One epoch of the task's training on the whole split. Leaves the result loaded.
+
+        Raises `TrainingError` when it diverges, `ValueError` when this loss was made without a learner.
+        """
+        shard = ClientShard(SERVER, tuple(self._split.sft), tuple(self._split.va))
+        one_epoch = replace(task, train=task.train.model_copy(update={"epochs": 1}), corrections=None)
+        return self._learner.fit(one_epoch, shard, lambda status: None)
+
+    @cached_property
+    def _learner(self) -> Learner:
+        """One for the whole run: it remembers the reference's log-probabilities."""
+        if self._learner_of is None:
+            raise ValueError("this loss can judge adapters, and was given no learner to train one")
+        return self._learner_of(self._split.model)
 
     def _batches(self, task: FitTask, adapter: Adapter) -> Iterator[tuple[list[Responses], Loss]]:
         """Batches with as much memory as a training step, each with its share in the mean. Loads `adapter`."""

@@ -21,6 +21,7 @@ from fccl.aggregation.scaffold import SCAFFOLD, ClientControl, Controls, control
 from fccl.aggregation.state import ServerState
 from fccl.contribution.protocol import NO_LOSS, Weigher, Weighing
 from fccl.contribution.reported import effective_clients
+from fccl.contribution.stretch import as_weighed
 from fccl.errors import DIVERGED, LOWER_RATE, AdapterError, BadAggregate, FederationError, UpdateRejected
 from fccl.federation.arrived import arrived
 from fccl.federation.bounds import LARGEST, farthest, measured, medians, too_long
@@ -163,6 +164,7 @@ class Federation:
             weights=weighing.weights,
             scores=weighing.scores,
             contributions=tuple(update.contribution for update in settled.updates),
+            stretch=weighing.stretch,
             excluded=tuple(
                 ExcludedClient(client_id=failure.client_id, reason=failure.reason) for failure in settled.excluded
             ),
@@ -263,7 +265,7 @@ class Federation:
                 )
                 self._require_quorum(task, updates, excluded)
             try:
-                parts = Parts(weighing.weights, [update.adapter for update in updates])
+                parts = Parts(weighing.weights, as_weighed(task, updates, weighing.stretch))
                 aggregated = self._aggregate(state, parts)
                 validation = self._validated(task, aggregated.adapter)
                 return _Settled(tuple(updates), tuple(excluded), weighing, parts, aggregated, validation)

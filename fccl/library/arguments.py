@@ -88,6 +88,11 @@ class ContributionArguments(TypedDict, total=False):
     verify_examples: int
     verify_temperature: float
     verify_prior: Literal["samples", "uniform"]
+    fltrust_lr: float
+    fedlaw_lr: float
+    lorahub_steps: int
+    lorahub_penalty: float
+    fedawa_lr: float
 
 
 class AggregationArguments(TypedDict, total=False):
@@ -103,6 +108,7 @@ class AggregationArguments(TypedDict, total=False):
     server_tau: float
     max_bad_clients: int
     krum_keep: int
+    fedexp_epsilon: float
     clip_norm: float
 
 

@@ -14,10 +14,12 @@ from fccl.evaluation.validation import Validator, VerificationLoss
 from fccl.federation.run_folder import RunFolder
 from fccl.library.ignored import ignored_line, refuse_ignored
 from fccl.library.own_rules import require_named, require_unchanged
+from fccl.model.loading import Models
 from fccl.model.precision import int8_is_fast, usual_precision
 from fccl.records.evaluation import EvaluationOptions
 from fccl.records.run import RunInfo
 from fccl.specs import DataSpec
+from fccl.training.engines import learner_for
 
 # What a resumed run may be told anew: folders, what it keeps, and how it waits for its clients.
 FREE_TO_CHANGE = frozenset(
@@ -107,7 +109,7 @@ def weigher(settings: Settings, learn: Validator) -> Weigher:
         settings.contribution_mode,
         settings.contribution_source,
         settings.model_dump(),
-        lambda: VerificationLoss(learn, settings.verify_examples),
+        lambda: VerificationLoss(learn, settings.verify_examples, lambda model: learner_for(Models.holding(model))),
     )
 
 

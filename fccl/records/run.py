@@ -113,8 +113,9 @@ class Verification(Value):
         float, ...
         # `verified`, at the prior: how fast the loss rises as the client's weight grows at the cost of all; < 0 helps
     ] = ()
-    path: tuple[float | None, ...] = ()  # `verified`: the loss before the first step and after each
-    taken: int = Field(default=0, ge=0)  # `verified`: which of the path the weights are, the lowest
+    path: tuple[float | None, ...] = ()  # of a search: the loss before its first step and after each that it kept
+    taken: int = Field(default=0, ge=0)  # which of the path the weights are; of `verified` the lowest
+    passes: int = Field(default=0, ge=0)  # over the examples, forward alone or with a backward pass; 0: not counted
     seconds: float = Field(default=0.0, ge=0)
 
 
@@ -131,6 +132,8 @@ class RoundRecord(Value):
     weights: tuple[float, ...]
     scores: tuple[float, ...]  # what the weights were made of: docs/contribution.md has each source's formula
     contributions: tuple[Contribution, ...]
+    # by how much each change was stretched before it was aggregated (`fccl.contribution.stretch`); empty: none was
+    stretch: tuple[float, ...] = ()
     excluded: tuple[ExcludedClient, ...] = ()
     arrived: tuple[ArrivedUpdate, ...] = ()  # all that answered the task, also if excluded later; not in old records
     effective_clients: float = Field(ge=1)  # 1 / sum of squared weights

@@ -17,13 +17,16 @@ from fccl.aggregation.mean import weighted_mean
 from fccl.contribution.leave_one_out import LeaveOneOut
 from fccl.contribution.validation_loss import ValidationLoss
 from fccl.contribution.verified import Verified
+from fccl.data.shards import ClientShard
 from fccl.evaluation.suite import EvaluationSplit
-from fccl.evaluation.validation import Validator, VerificationLoss, proportional_draw
+from fccl.evaluation.validation import SERVER, Validator, VerificationLoss, proportional_draw
 from fccl.messages import ClientUpdate, FitTask
+from fccl.model.loading import Models
 from fccl.model.objectives import objective_for
 from fccl.model.scoring import score_pairs, score_sft
 from fccl.records.run import Contribution, TrainingReport
 from fccl.specs import TrainSpec, named_seed
+from fccl.training.engines import learner_for
 from fccl.training.loop import train
 from fccl.training.objective import ObjectiveUnderModel, reference_log_probs
 
@@ -373,3 +376,23 @@ def test_sources_weigh_updates_of_different_ranks_under_a_wider_adapter(tiny_mod
     weighing = source(loss).weigh(wide, updates)
     assert sum(weighing.weights) == pytest.approx(1)
     assert all(map(math.isfinite, weighing.scores))
+
+
+@pytest.mark.parametrize("phase", ["sft", "va"])
+def test_what_the_server_learns_is_a_client_s_answer_of_one_epoch_over_the_whole_split(tiny_model, split, task, phase):
+    def learner(model):
+        return learner_for(Models.holding(model))
+
+    validator = Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=4)
+    asked = task(phase)
+    longer = dataclasses.replace(asked, train=asked.train.model_copy(update={"epochs": 3}))
+    found = VerificationLoss(validator, 2, learner).learnt(longer)
+    shard = ClientShard(SERVER, tuple(split.sft), tuple(split.va))
+    expected = learner(tiny_model).fit(asked, shard, lambda status: None)
+    assert found.adapter.load().sha256 == expected.adapter.load().sha256 != asked.adapter.sha256
+    assert found.contribution.num_samples == len(validator.split(phase))
+
+
+def test_a_loss_without_a_learner_says_that_it_can_only_judge(loss, task):
+    with pytest.raises(ValueError, match="no learner"):
+        loss.learnt(task("sft"))

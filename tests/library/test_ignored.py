@@ -8,6 +8,7 @@ from fccl.aggregation import rules as aggregation
 from fccl.config import Settings, load_settings
 from fccl.config.rule_settings import AGGREGATIONS, SOURCES
 from fccl.contribution import rules as contribution
+from fccl.contribution.fltrust import FLTrust
 from fccl.errors import SettingsError
 from fccl.library.ignored import ignored, ignored_line, read_by, readers, refuse_ignored
 from fccl.library.narrow import aggregation_rule, require_client_ranks, weigher
@@ -24,6 +25,12 @@ OTHER = {
     "verify_examples": 2,
     "verify_temperature": 0.75,
     "verify_prior": "uniform",
+    "fltrust_lr": 0.75,
+    "fedlaw_lr": 0.75,
+    "lorahub_steps": 3,
+    "lorahub_penalty": 0.75,
+    "fedawa_lr": 0.75,
+    "fedexp_epsilon": 0.75,
     "prox_mu": 0.5,
     "server_lr": 0.5,
     "server_momentum": 0.5,
@@ -63,7 +70,7 @@ def made_of(settings):
         ranks = settings.client_ranks if settings.lower_ranks else ()
     except SettingsError:
         ranks = ()
-    examples = loss.examples("sft") if loss else None
+    examples = loss.examples("sft") if loss and not isinstance(rule, FLTrust) else None  # which learns from all
     return (type(rule), told, examples, aggregation_rule(settings), settings.train_spec("sft"), ranks)
 
 
@@ -76,7 +83,8 @@ def goes_together(name, lora):
 
 
 CHOICES = [
-    *itertools.product(MODES, SOURCES, ["fedavg", "median"], ["factors"]),
+    *itertools.product(["cognitive"], SOURCES, ["fedavg"], ["factors"]),
+    *itertools.product(MODES, ["verified", "data_size", "fedawa"], ["fedavg", "median"], ["factors"]),
     *(pair for pair in itertools.product(["cognitive"], ["verified"], AGGREGATIONS, LORA) if goes_together(*pair[2:])),
 ]
 
@@ -140,7 +148,7 @@ def test_the_registry_says_of_each_rule_whether_it_takes_the_weights(name):
         (
             {"aggregation": "median", "verify_steps": "3"},
             "--verify-steps has no effect under AGGREGATION=median, which treats all updates alike",
-            "leave it out; it is read under CONTRIBUTION_SOURCE=verified",
+            "leave it out; it is read under CONTRIBUTION_SOURCE=verified, fedlaw, fedlaw_gamma",
         ),
         (
             {"aggregation": "median", "contribution_mode": "cognitive"},
