@@ -209,8 +209,8 @@ COMMANDS: Mapping[str, Command] = {
                 {
                     "metavar": "X,Y",
                     "default": "",
-                    "help": "only these methods, and FedAvg (default all; an unknown name lists them); "
-                    "package.module:Class puts a rule of your own beside them",
+                    "help": "only these methods, and FedAvg (default all; an unknown name lists them); fedadam@0.1 "
+                    "is one with its knob at that value; package.module:Class puts a rule of your own beside them",
                 },
             ),
             (

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fccl.compare import methods, scenarios
+from fccl.compare.grids import tuned
 from fccl.compare.methods import METHODS, Method, own_method
 from fccl.compare.scenarios import SCENARIOS, Scenario
-from fccl.config import Settings, nearest, set_elsewhere
+from fccl.config import Settings, load_settings, nearest, set_elsewhere
 from fccl.errors import SettingsError
 from fccl.library.ignored import readers
 from fccl.records.comparison import FEDAVG
@@ -38,7 +39,6 @@ UNUSED = {
     "gen_samples",
     "gen_tokens",
     "gen_temperature",
-    "lora_aggregation",
     "client_lora_r",
 }
 
@@ -114,10 +114,17 @@ def unread_line(given: Mapping[str, object], choice: Choice) -> str:
     return f"Settings that none of these methods reads: {', '.join(unread)}." if unread else ""
 
 
+def _value(setting: str, text: str) -> float:
+    """A setting's value from its text. Raises `SettingsError` for one that it does not allow."""
+    return float(getattr(load_settings({setting: text}), setting))
+
+
 def with_own(text: str, settings: Settings) -> Mapping[str, Method]:
-    """Our methods, and after them the classes of one's own that the argument --methods names.
+    """Our methods, and after them what else the argument --methods names: methods with a value of their knob
+    (`fedadam@0.1`), and classes of one's own.
 
     Raises `SettingsError` for one that cannot be had.
     """
-    own = [name.strip() for name in text.split(",") if is_own(name.strip())]
-    return {**METHODS, **{name: own_method(name, settings.model_dump()) for name in own}}
+    names = [name.strip() for name in text.split(",")]
+    valued = {name: method for name in names if (method := tuned(name, _value)) is not None}
+    return {**METHODS, **valued, **{name: own_method(name, settings.model_dump()) for name in names if is_own(name)}}

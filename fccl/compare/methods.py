@@ -22,7 +22,14 @@ MethodSettings = Mapping[str, str | int | float]
 
 _MEAN: MethodSettings = {"contribution_mode": "fedavg", "aggregation": "fedavg"}
 DECIDED_HERE = frozenset(
-    {"contribution_mode", "contribution_source", "aggregation", "max_bad_clients", "max_update_ratio"}
+    {
+        "contribution_mode",
+        "contribution_source",
+        "aggregation",
+        "lora_aggregation",
+        "max_bad_clients",
+        "max_update_ratio",
+    }
 )  # no person sets them
 
 
@@ -45,7 +52,8 @@ class Method:
     @cached_property
     def reads(self) -> tuple[str, ...]:
         """The settings that its rules read and the method itself does not decide."""
-        return tuple(sorted(frozenset().union(*(rule.settings for rule in self.rules)) - DECIDED_HERE))
+        read = frozenset().union(*(rule.settings for rule in self.rules))
+        return tuple(sorted(read - DECIDED_HERE - set(self.settings)))
 
     @property
     def uses_learn(self) -> bool:
@@ -79,6 +87,11 @@ def _peer(name: str, title: str, tolerates: str = "", needs: tuple[int, int] = (
     """Another `AGGREGATION`, with FedAvg's weights where it takes weights."""
     settings, rules = {**_MEAN, "aggregation": name}, (aggregation.RULES[name],)
     return Method(name.replace("_", "-"), title, settings=settings, rules=rules, tolerates=tolerates, needs=needs)
+
+
+def _by_products(name: str, title: str) -> Method:
+    """FedAvg with another `LORA_AGGREGATION`."""
+    return Method(name.replace("_", "-"), title, settings={**_MEAN, "lora_aggregation": name})
 
 
 def own_method(path: str, known: Mapping[str, object]) -> Method:
@@ -122,6 +135,7 @@ _BOUNDED = (
     _fccl("data_loss_combined", "FCCL, samples/loss", believes=True),
     _fccl("validation_loss", "FCCL, validation loss"),
     _fccl("leave_one_out", "FCCL, leave one out"),
+    _fccl("shapley", "FCCL, exact Shapley"),
     _fccl("verified", "FCCL, verified"),
     _fccl("verified", "FCCL, verified, with SCAFFOLD", aggregated="scaffold"),
     _peer("median", "coordinate median"),
@@ -130,6 +144,17 @@ _BOUNDED = (
     _peer("multi_krum", "multi-Krum", tolerates="max_bad_clients", needs=(2, 3)),
     _peer("geometric_median", "geometric median"),
     _peer("norm_clipping", "norm clipping"),
+    _peer("fedexp", "FedExP"),
+    _fccl("fedawa", "FedAWA"),
+    _fccl("fltrust", "FLTrust"),
+    _fccl("fedlaw", "FedLAW, weights"),
+    _fccl("fedlaw_gamma", "FedLAW, weights and shrinking"),
+    _fccl("greedy_soup", "greedy soup"),
+    _fccl("lorahub", "LoraHub's search"),
+    _fccl("line_search", "FedAvg, line search"),
+    _by_products("svd", "FedAvg of products, rank r (svd)"),
+    _by_products("exact", "FedAvg of products, exact"),
+    _by_products("freeze_a", "FedAvg of B alone (freeze_a)"),
     Method(ORACLE, "oracle (no bad clients)", settings=_MEAN, without_bad=True),
 )
 _ROBUST = ("median", "trimmed-mean", "krum", "multi-krum", "geometric-median", "norm-clipping")

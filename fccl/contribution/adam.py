@@ -23,7 +23,7 @@ class Adam:
     _square: Numbers = field(default_factory=lambda: np.zeros(1))
 
     def step(self, gradient: Numbers) -> Numbers:
-        """What to add to the numbers whose gradient this is: of its shape."""
+        """The change of the numbers whose gradient this is: of its shape."""
         self.steps += 1
         self._mean = self.beta1 * self._mean + (1 - self.beta1) * gradient
         self._square = self.beta2 * self._square + (1 - self.beta2) * gradient**2

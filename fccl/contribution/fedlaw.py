@@ -7,7 +7,7 @@ from a = log p (FedAvg's weights p) and b = 0, by Adam with β = (0.5, 0.999) as
 taken. With d_i = <grad L, u_i - x>: dL/da_i = gamma λ_i (d_i - sum_j λ_j d_j), dL/db = gamma sum_j λ_j d_j.
 
 The paper's gamma shrinks the whole parameter vector. Here the base is frozen and only the adapter is sent, so gamma is
-a factor on the round's change: the paper's formula with x as the origin, and the same to the letter where x is 0.
+a factor on the round's change. That is the paper's formula with x as the origin.
 """
 
 from __future__ import annotations

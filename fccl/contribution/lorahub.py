@@ -7,7 +7,7 @@ The paper searches with Nevergrad's NGOpt. Here it is a (1+1) evolution strategy
 1.5^(1/4). It starts from FedAvg's weights; the paper starts from 0, which is the round's adapter here. Draws have the
 task's seed.
 
-The paper combines whole LoRA modules; here the origin is x, and where x is 0 the formula is the same to the letter.
+The paper combines whole LoRA modules, so its origin is 0; here it is x.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Exact Shapley values of a round's updates (Shapley 1953; in federated learning Wang et al. 2020), for few clients.
 
-The value of a coalition S is v(S) = L(x) - L(θ_S), where θ_S is the mean of its updates by their samples and v of
-nobody is 0: by how much S lowers the loss on the server's examples.
+The value of a coalition S is v(S) = L(x) - L(θ_S): by how much it lowers the loss on the server's examples. θ_S is the
+mean of its updates by their samples, and v of nobody is 0.
 
     φ_i = sum over S without i of |S|! (n - |S| - 1)! / n! · (v(S and i) - v(S))
 

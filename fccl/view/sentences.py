@@ -14,7 +14,17 @@ from fccl.words import DASH, MINUS, about, duration, loss, missing, plural
 PRIOR_SOURCES = (
     "verified",
     "leave_one_out",
+    "shapley",
 )  # they move weights that are there before, with a temperature of their own
+NO_SOFTMAX = {  # sources that have no temperature, in words
+    "fltrust": "the cosine of each update with what the server learns from its own examples, all cut to its length",
+    "fedlaw": "gradient steps on the server's examples",
+    "fedlaw_gamma": "gradient steps on the server's examples, and with them the length of the whole step",
+    "greedy_soup": "the greedy soup: the clients whose plain mean the server's examples like best",
+    "lorahub": "a search over coefficients on the server's examples",
+    "line_search": "samples, and the length of the step by a search on the server's examples",
+    "fedawa": "how well the updates agree with their mean",
+}
 LONGEST_REASON = 240  # characters
 CLIENT_WORDS: dict[ClientStanding, str] = {
     "training": "▶ training",

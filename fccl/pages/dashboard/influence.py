@@ -20,6 +20,7 @@ SOURCES = {
     "verified": "how much each update lowers the loss on the server's own examples",
     "validation_loss": "1 / loss of each update on the server's own examples",
     "leave_one_out": "what the loss on the server's own examples gains by each update",
+    "shapley": "the exact Shapley value of each update, of the loss on the server's own examples",
 }
 
 VERIFIED = {
@@ -115,6 +116,8 @@ def weighing(view: RunView) -> str:
         case "fedavg":
             return "Weights in proportion to samples (CONTRIBUTION_MODE=fedavg)."
     source = settings.get("contribution_source", "")
+    if source in sentences.NO_SOFTMAX:
+        return f"Weights by {sentences.NO_SOFTMAX[source]} (CONTRIBUTION_SOURCE={source})."
     heat = settings.get(sentences.temperature_of(source), words.DASH)
     scores = f"{SOURCES.get(source, source)} (CONTRIBUTION_SOURCE={source})"
     return f"FCCL: the weights are the softmax of the scores, at temperature {heat}. Scores: {scores}."

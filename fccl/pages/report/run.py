@@ -58,6 +58,8 @@ def weighing(view: RunView) -> str:
     if mode != "cognitive":
         return {"uniform": "equal for all", "fedavg": "by samples (FedAvg)"}.get(mode, mode)
     source = given.get("contribution_source", "?")
+    if source in sentences.NO_SOFTMAX:
+        return source
     return f"FCCL, {source}, T = {given.get(sentences.temperature_of(source), '?')}"
 
 

@@ -2,7 +2,10 @@
 
 import pytest
 
+from fccl.contribution.rules import RULES
+from fccl.pages.dashboard import influence
 from fccl.records.run import Verification
+from fccl.view import sentences
 from tests.pages.script import charts, shown, table, texts
 from tests.view.logs import Logs
 
@@ -89,3 +92,12 @@ def test_before_the_first_round_it_only_waits(page, tmp_path):
     said = texts(shown(page, "Influence"))
     assert charts(page) == 0
     assert "Verified by the server" not in said
+
+
+@pytest.mark.parametrize("source", RULES)
+def test_every_source_is_told_in_words_and_a_temperature_only_where_it_has_one(source):
+    has_temperature = {"contribution_temperature", "verify_temperature"} & RULES[source].settings
+    assert (source in sentences.NO_SOFTMAX) != (source in influence.SOURCES)
+    assert (source in sentences.NO_SOFTMAX) == (not has_temperature)
+    if has_temperature:
+        assert sentences.temperature_of(source) in has_temperature
