@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -43,6 +44,7 @@ NAMES = {
 }
 NEEDS = {"auto": (), "generic": (), "trl": ("trl",), "flower": ("trl", "flwr", "ray")}
 STEPS = 10  # of a client in a round
+MICRO_STEPS = 220  # of all clients in a round of the built-in data: SFT about 320, DPO 118
 SERVER_SHARE = 1.25  # of the clients' examples: the server's validation and test splits come on top
 # seconds of an SFT step and of a DPO step on two cores: what the time told first is made of
 STEP_S = {
@@ -70,10 +72,10 @@ def lacking(name: str) -> list[str]:
     return [package for package in NEEDS[name] if importlib.util.find_spec(package) is None]
 
 
-def expected_seconds(size: str, name: str, clients: int, rounds: int, steps: int) -> float:
+def expected_seconds(size: str, name: str, clients: int, rounds: int, steps: int, batch: int = BATCH) -> float:
     """A guess: Flower's is that of the loop which it stands around."""
     known = STEP_S[size, "trl" if name == "flower" else name]
-    return sum(known) * clients * rounds * steps
+    return sum(known) * clients * rounds * steps * batch / BATCH
 
 
 def prepared(job: Job) -> Job:
@@ -95,24 +97,32 @@ def write_texts(folder: Path, phase: str, count: int) -> Path:
     return path
 
 
-def micro(folder: Path, clients: int, rounds: int, steps: int | None, threads: int) -> Job:
-    """The built-in model and data; with `steps`, so few examples that a client has about that many."""
+def micro(folder: Path, options: argparse.Namespace) -> Job:
+    """The built-in model and data; with FAST, so few examples that a client has about `--steps` steps."""
     name = str(base_path(BUILTIN_MODEL))
-    most = round(SERVER_SHARE * clients * (steps or 0) * BATCH)  # 0 is all
+    most = round(SERVER_SHARE * options.clients * options.steps * options.batch) if options.fast else 0  # 0 is all
     settings = {"max_sft_examples": most, "max_va_examples": most}
     data = str(folder / "data")
-    return prepared(Job(BUILTIN_MODEL, name, data, settings, clients, rounds, "all-linear", threads))
+    return job_of(options, BUILTIN_MODEL, name, data, settings, "all-linear")
 
 
-def gpt2(folder: Path, clients: int, rounds: int, steps: int | None, threads: int) -> Job:
+def gpt2(folder: Path, options: argparse.Namespace) -> Job:
     """GPT-2's shape, random weights, `steps` steps a client and round."""
     script = ROOT / "scripts" / "make_random_gpt2.py"
     subprocess.run([sys.executable, str(script), str(folder / "gpt2")], check=True, stdout=subprocess.DEVNULL)
-    count = round(SERVER_SHARE * clients * (steps or STEPS) * BATCH)
+    count = round(SERVER_SHARE * options.clients * options.steps * options.batch)
     sft, va = (write_texts(folder, phase, count) for phase in ("sft", "va"))
     settings = {"sft_data": str(sft), "va_data": str(va), "topic_column": "topic", "non_iid_alpha": 1000.0}
     model, data = str(folder / "gpt2"), str(folder / "data")
-    return prepared(Job(model, model, data, settings, clients, rounds, "c_attn", threads))
+    return job_of(options, model, model, data, settings, "c_attn")
+
+
+def job_of(
+    options: argparse.Namespace, model: str, folder: str, data: str, settings: dict[str, Any], targets: str
+) -> Job:
+    """The job of a size, its data prepared."""
+    job = Job(model, folder, data, settings, options.clients, options.rounds, targets, options.threads, options.batch)
+    return prepared(job)
 
 
 def compete(name: str, job: Job, folder: Path) -> Outcome:
@@ -153,13 +163,13 @@ def bench(size: str, options: argparse.Namespace, console: Console) -> None:
     able = [name for name in options.only if not lacking(name)]
     for name in set(options.only) - set(able):
         console.print(f"{NAMES[name]}: skipped, not installed: {', '.join(lacking(name))}")
-    steps = options.steps if size == "gpt2" or options.fast else None
-    guess = sum(expected_seconds(size, name, options.clients, options.rounds, steps or 30) for name in able)
+    steps = options.steps if size == "gpt2" or options.fast else MICRO_STEPS // options.clients
+    work = options.clients, options.rounds, steps, options.batch
+    guess = sum(expected_seconds(size, name, *work) for name in able)
     console.print(f"{size}: about {duration(guess)} on two idle cores", highlight=False)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make = micro if size == "micro" else gpt2
-        job = make(folder, options.clients, options.rounds, steps, options.threads)
+        job = (micro if size == "micro" else gpt2)(folder, options)
         console.print(table_of(size, [compete(name, job, folder) for name in able]))
 
 
@@ -174,6 +184,7 @@ def read_options(arguments: Sequence[str], fast: bool) -> argparse.Namespace:
     parser.add_argument(
         "--steps", type=int, default=2 if fast else STEPS, help="of a client in a round, at GPT-2's size"
     )
+    parser.add_argument("--batch", type=int, default=BATCH, help="examples or pairs in a step")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args(arguments)
     options.fast = fast

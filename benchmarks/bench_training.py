@@ -1,11 +1,15 @@
 """Tokens a second of one client's training, beside its rivals, in one interleaved run.
 
     python benchmarks/bench_training.py [--rounds 5] [--only sft] [--full] [--threads 2] [--markdown]
+    python benchmarks/bench_training.py --model $(python benchmarks/pretrained.py) [--targets all-linear]
 
 GPT-2 of the real shape with random weights, LoRA r = 8 on `c_attn`, float32, batches of 8. Lengths are like Alpaca's:
 prompts of 35 tokens in the mean, answers of 63, 256 at most. Every contestant has a process of its own and steps when
 it is told to, one after the other, on the same examples; what counts is the ratio within a round. The machine's limit
-is such a contestant too: the step's matrix products alone. `--full` adds fixed lengths and other batches.
+is such a contestant too: the step's matrix products alone. `--full` adds fixed lengths and other batches. `--with
+compile` adds the plain loop under torch.compile, which takes a C++ compiler. `--model` is any other causal language
+model in a folder; the generic engine is then the first. Tokens a second are by the built-in tokenizer, which is GPT-2's
+in kind; the ratios are of seconds. All contestants are in memory at once: `--batch` and `--without` make that less.
 
 `docs/performance.md` has a table that this has made (`--markdown`). A ratio below the least that it names is marked.
 """
@@ -22,6 +26,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,19 +40,23 @@ sys.path.insert(0, str(ROOT))
 from fccl.data.examples import prompt_of  # noqa: E402
 
 PHASES = {
-    "sft": ("gpt2-sft", "generic-sft", "loop-sft", "trl-best-sft", "trl-sft", "products-sft"),
-    "va": ("gpt2-va", "generic-va", "trl-best-va", "trl-va", "products-va"),
+    "sft": ("gpt2", "generic", "loop", "compile", "trl-best", "trl", "products"),
+    "va": ("gpt2", "generic", "trl-best", "trl", "products"),
 }
+OPTIONAL = ("compile",)
+OF_GPT2 = ("gpt2", "products")
 NAMES = {
     "gpt2": "`ENGINE=gpt2`",
     "generic": "`ENGINE=generic`",
     "loop": "a plain loop of 40 lines",
+    "compile": "the same loop under torch.compile",
     "trl-best": "TRL, best settings found",
     "trl": "TRL, defaults",
     "products": "the step's matrix products alone",
 }
 PERFORMANCE = ROOT / "docs" / "performance.md"
 SECONDS = 45.0  # of one round of all contestants, about, on two cores, for 8 examples of 98 tokens and their start
+BATCH = 8
 FRAME = 10  # tokens that the prompt has around the instruction
 WORDS = "the a red dog is and of in it on see day bird green river has was to no not small one two for from with that"
 
@@ -57,14 +67,16 @@ class Case:
 
     phase: str
     rounds: int
-    batch: int = 8
+    batch: int = BATCH
     length: int | None = None
 
     @property
     def title(self) -> str:
         """The heading of its table."""
         name = {"sft": "SFT", "va": "DPO"}[self.phase]
-        return name if self.length is None else f"{name}, {self.batch} × {self.length} tokens"
+        if self.length is not None:
+            return f"{name}, {self.batch} × {self.length} tokens"
+        return name if self.batch == BATCH else f"{name}, batches of {self.batch}"
 
     @property
     def most(self) -> int:
@@ -107,6 +119,32 @@ def tokens(batch: list[dict[str, str]], phase: str) -> int:
     )
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What all races share: the model's folder, where LoRA is, who takes part, and where they write."""
+
+    folder: Path
+    targets: str
+    threads: int
+    scratch: Path
+    absent: frozenset[str]
+    model: str = ""  # its name, unless it is the usual one
+
+    def names(self, phase: str) -> list[str]:
+        """Who races in a phase; the first is the yardstick."""
+        return [f"{name}-{phase}" for name in PHASES[phase] if name not in self.absent]
+
+    def title(self, case: Case) -> str:
+        """The heading of a race's table."""
+        return f"{case.title}, {self.model}" if self.model else case.title
+
+    def environment(self, case: Case) -> dict[str, str]:
+        """The environment of each contestant."""
+        bench = {"THREADS": self.threads, "SCRATCH": self.scratch, "BATCH": case.batch, "MOST": case.most}
+        found = {f"BENCH_{name}": str(value) for name, value in (bench | {"TARGETS": self.targets}).items()}
+        return {**os.environ, **found, "OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+
+
 @dataclass
 class Contestant:
     """A process that takes one step whenever it is told to."""
@@ -117,24 +155,20 @@ class Contestant:
     peak: float = 0.0
 
     @classmethod
-    def start(cls, name: str, case: Case, data: Path, threads: int, scratch: Path) -> Contestant:
-        command = [
-            sys.executable,
-            str(ROOT / "benchmarks" / "training_contestants.py"),
-            name,
-            str(scratch / "gpt2"),
-            str(data),
-        ]
-        environment = os.environ | {"BENCH_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
-        environment |= {"BENCH_SCRATCH": str(scratch), "OMP_WAIT_POLICY": "PASSIVE"}
-        environment |= {"BENCH_BATCH": str(case.batch), "BENCH_MOST": str(case.most)}
-        with (scratch / f"{name}.log").open("w") as log:
+    def start(cls, name: str, case: Case, data: Path, setup: Setup) -> Contestant:
+        script = str(ROOT / "benchmarks" / "training_contestants.py")
+        with (setup.scratch / f"{name}.log").open("w") as log:
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+                [sys.executable, script, name, str(setup.folder), str(data)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=setup.environment(case),
             )
         contestant = cls(name, process)
         if contestant._answer() != "ready":
-            raise SystemExit(f"{name} did not start:\n{(scratch / f'{name}.log').read_text()[-2000:]}")
+            raise SystemExit(f"{name} did not start:\n{(setup.scratch / f'{name}.log').read_text()[-2000:]}")
         return contestant
 
     def step(self) -> None:
@@ -157,14 +191,17 @@ class Contestant:
         return self.process.stdout.readline().strip()
 
 
-def race(case: Case, threads: int, scratch: Path, console: Console) -> list[Contestant]:
+def race(case: Case, setup: Setup, console: Console) -> list[Contestant]:
     """Every contestant steps once a round; the order turns, so that nobody always follows the same one."""
-    data = scratch / "examples.json"
+    data = setup.scratch / "examples.json"
     data.write_text(json.dumps(case.examples()))
-    runners = []
-    for name in PHASES[case.phase]:
+    runners, ready = [], []
+    for name in setup.names(case.phase):
+        started = time.perf_counter()
         with console.status(f"{case.title}: starting {name}"):
-            runners.append(Contestant.start(name, case, data, threads, scratch))
+            runners.append(Contestant.start(name, case, data, setup))
+        ready.append(f"{name} {time.perf_counter() - started:.0f} s")
+    console.print(f"loaded, one step taken: {', '.join(ready)}", highlight=False)
     for number in range(case.rounds):
         for runner in runners[number % len(runners) :] + runners[: number % len(runners)]:
             with console.status(f"{case.title}: round {number + 1} of {case.rounds}, {runner.name}"):
@@ -210,19 +247,19 @@ def results(case: Case, runners: list[Contestant]) -> list[Result]:
     ]
 
 
-COLUMNS = ("", "tokens/s", "ratio", "least to most", "peak memory")  # the ratio: how many times it `ENGINE=gpt2` is
+COLUMNS = ("", "tokens/s", "ratio", "least to most", "peak memory")  # the ratio: how many times it the first one is
 
 
-def show(case: Case, found: list[Result], console: Console, markdown: bool) -> None:
+def show(title: str, found: list[Result], console: Console, markdown: bool) -> None:
     """The table of a race, and what is worse in it than in the table that was recorded."""
     if markdown:
         lines = [COLUMNS, ("---", *["---:"] * 4), *(result.cells() for result in found)]
-        console.print(f"### {case.title}\n", *(f"| {' | '.join(line)} |" for line in lines), sep="\n", soft_wrap=True)
+        console.print(f"### {title}\n", *(f"| {' | '.join(line)} |" for line in lines), sep="\n", soft_wrap=True)
         return
-    table = Table(title=f"{case.title}: ENGINE=gpt2 is … times it")
+    table = Table(title=f"{title}: {found[0].name.replace('`', '')} is … times it")
     for column in COLUMNS:
         table.add_column(column.replace("`", ""), justify="right" if column else "left")
-    before = recorded(case.title)
+    before = recorded(title)
     for result in found:
         name, *cells = result.cells()
         worse = result.ratio < before.get(result.name, -math.inf)
@@ -244,32 +281,51 @@ def recorded(title: str) -> dict[str, float]:
 
 def cases(arguments: argparse.Namespace) -> list[Case]:
     phases = [arguments.only] if arguments.only else list(PHASES)
-    found = [Case(phase, arguments.rounds) for phase in phases]
+    found = [Case(phase, arguments.rounds, arguments.batch) for phase in phases]
     if arguments.full:
         shapes = [(8, 64), (8, 256), (8, 512), (1, 98), (8, 98), (32, 98)]
         found += [Case(phase, 3, batch, length) for phase in phases for batch, length in shapes]
     return found
 
 
-def main() -> None:
+def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=list(PHASES))
     parser.add_argument("--full", action="store_true", default=os.environ.get("FULL") == "1")
     parser.add_argument("--markdown", action="store_true", help="tables for docs/performance.md")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    arguments, console = parser.parse_args(), Console()
-    races = cases(arguments)
+    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--with", dest="added", nargs="*", choices=OPTIONAL, default=[], help="take part too")
+    parser.add_argument("--without", nargs="*", choices=list(NAMES), default=[], help="do not take part")
+    parser.add_argument("--model", type=Path, help="the folder of another model than a random GPT-2")
+    parser.add_argument("--targets", help="of LoRA: c_attn for GPT-2, all-linear for another model")
+    return parser.parse_args(arguments)
+
+
+def setup_of(options: argparse.Namespace, scratch: Path) -> Setup:
+    """The races' setup; makes a random GPT-2 where no model is named."""
+    absent = {*options.without, *OPTIONAL} - set(options.added)
+    if options.model:
+        targets, absent = options.targets or "all-linear", absent | set(OF_GPT2)
+        return Setup(options.model, targets, options.threads, scratch, frozenset(absent), options.model.name)
+    folder, script = scratch / "gpt2", ROOT / "scripts" / "make_random_gpt2.py"
+    subprocess.run([sys.executable, str(script), str(folder)], check=True, stdout=subprocess.DEVNULL)
+    return Setup(folder, options.targets or "c_attn", options.threads, scratch, frozenset(absent))
+
+
+def main() -> None:
+    options, console = read_options(), Console()
+    races = cases(options)
     work = sum(
         (race.rounds + 1) * race.batch * (race.length or 98) / 784 * (2 if race.phase == "va" else 1) for race in races
     )
     console.print(f"{len(races)} races, about {work * SECONDS / 60:.0f} minutes on two cores")
     with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
-        script = ROOT / "scripts" / "make_random_gpt2.py"
-        subprocess.run([sys.executable, str(script), str(scratch / "gpt2")], check=True, stdout=subprocess.DEVNULL)
+        setup = setup_of(options, Path(name))
         for case in races:
-            show(case, results(case, race(case, arguments.threads, scratch, console)), console, arguments.markdown)
+            found = results(case, race(case, setup, console))
+            show(setup.title(case), found, console, options.markdown)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ class Job:
     rounds: int  # of each phase
     targets: str  # of LoRA
     threads: int
+    batch: int = BATCH
 
 
 def peak() -> float:
@@ -77,7 +78,7 @@ def ours(engine: str) -> Callable[[Job], Split]:
                 lora_alpha=ALPHA,
                 lora_targets=job.targets,
                 max_length=MOST,
-                batch_size=BATCH,
+                batch_size=job.batch,
                 sft_lr=RATES["sft"],
                 va_lr=RATES["va"],
                 dpo_beta=BETA,
@@ -145,7 +146,7 @@ def trl_fit(job: Job, client: int, phase: str, start: State | None, reference: S
             disable_tqdm=True,
             max_length=MOST,
             learning_rate=RATES[phase],
-            per_device_train_batch_size=BATCH,
+            per_device_train_batch_size=job.batch,
             num_train_epochs=1,
             **({"beta": BETA} if phase == "va" else {}),
         )

@@ -1,4 +1,4 @@
-"""One way to train GPT-2 with LoRA, in a process of its own: `bench_training.py` starts it and says when it may step.
+"""One way to train a model with LoRA, in a process of its own: `bench_training.py` starts it and says when it may step.
 
     python benchmarks/training_contestants.py NAME MODEL_FOLDER EXAMPLES.json
 
@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 BATCH, MOST = int(os.environ.get("BENCH_BATCH", "8")), int(os.environ.get("BENCH_MOST", "256"))
+TARGETS = os.environ.get("BENCH_TARGETS", "c_attn")
 RANK, ALPHA, RATE, BETA = 8, 16.0, 1e-4, 0.1
 Step = Callable[[], None]
 
@@ -38,7 +39,7 @@ def ours(engine: str, phase: str) -> Callable[[str, list[dict[str, str]]], Itera
         from fccl.training.objective import ObjectiveUnderModel, reference_log_probs
 
         spec = ModelSpec(
-            name=folder, lora_r=RANK, lora_alpha=ALPHA, lora_targets="c_attn", max_length=MOST, engine=engine
+            name=folder, lora_r=RANK, lora_alpha=ALPHA, lora_targets=TARGETS, max_length=MOST, engine=engine
         )
         model = load_model(spec)
         model.load(model.initial_adapter(0))
@@ -122,44 +123,60 @@ def lora_config() -> Any:
         r=RANK,
         lora_alpha=ALPHA,
         lora_dropout=0.0,
-        target_modules=["c_attn"],
-        fan_in_fan_out=True,
+        target_modules=TARGETS if TARGETS == "all-linear" else TARGETS.split(","),
+        fan_in_fan_out=TARGETS == "c_attn",  # GPT-2's layers keep their weights the other way round
         task_type="CAUSAL_LM",
     )
 
 
-def plain_loop(folder: str, examples: list[dict[str, str]]) -> Iterator[None]:
-    """Forty lines that a careful person writes: packed rows, response rows before the head, one GELU kernel."""
-    import transformers.activations
-    from torch import nn
+def plain_loop(compiled: bool) -> Callable[[str, list[dict[str, str]]], Iterator[None]]:
+    """Forty lines that a careful person writes: packed rows, response rows before the head, one GELU kernel.
 
-    transformers.activations.ACT2CLS["gelu_new"] = lambda: nn.GELU(approximate="tanh")
-    model, tokenizer = peft_model(folder)
-    model.eval()
-    base = model.get_base_model()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE, fused=True)
-    rows = []
-    for example in examples:
-        prompt, answer = tokenizer(example["prompt"])["input_ids"], tokenizer(example["completion"])["input_ids"]
-        rows.append((prompt, [*answer, tokenizer.eos_token_id]))
-    for start in range(0, len(rows), BATCH):
-        batch = rows[start : start + BATCH]
-        ids = torch.tensor([[token for prompt, answer in batch for token in (*prompt, *answer)]])
-        lengths = torch.tensor([len(prompt) + len(answer) for prompt, answer in batch])
-        positions = torch.cat([torch.arange(int(length)) for length in lengths]).unsqueeze(0)
-        wanted = torch.tensor(
-            [flag for prompt, answer in batch for flag in [False] * len(prompt) + [True] * len(answer)]
-        )
-        owner = torch.repeat_interleave(torch.arange(len(batch)), lengths)
-        mask = (owner[:, None] == owner[None, :]).tril()[None, None]
-        hidden = base.transformer(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False)
-        rows_before = hidden.last_hidden_state[0, :-1][wanted[1:]]
-        loss = nn.functional.cross_entropy(base.lm_head(rows_before), ids[0, 1:][wanted[1:]])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        yield
+    `compiled`: forward, loss and backward by `torch.compile`, for any number of tokens.
+    """
+
+    def steps(folder: str, examples: list[dict[str, str]]) -> Iterator[None]:
+        import transformers.activations
+        from torch import nn
+
+        transformers.activations.ACT2CLS["gelu_new"] = lambda: nn.GELU(approximate="tanh")
+        model, tokenizer = peft_model(folder)
+        model.eval()
+        base = model.get_base_model()
+        body = getattr(base, base.base_model_prefix)
+        factors = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(factors, lr=RATE, fused=True)
+
+        def loss_of(ids: Any, positions: Any, mask: Any, rows: Any, targets: Any) -> torch.Tensor:
+            hidden = body(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False)
+            return nn.functional.cross_entropy(base.lm_head(hidden.last_hidden_state[0, rows]), targets)
+
+        measure = torch.compile(loss_of, dynamic=True) if compiled else loss_of
+        for start in range(0, len(examples), BATCH):
+            loss = measure(*packed_by_hand(tokenizer, examples[start : start + BATCH]))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(factors, 1.0)
+            optimizer.step()
+            yield
+
+    return steps
+
+
+def packed_by_hand(tokenizer: Any, examples: list[dict[str, str]]) -> tuple[torch.Tensor, ...]:
+    """A batch in one row: ids and positions (1, T), mask (1, 1, T, T), the N rows that predict, their targets (N,)."""
+    pairs = [
+        (tokenizer(each["prompt"])["input_ids"], [*tokenizer(each["completion"])["input_ids"], tokenizer.eos_token_id])
+        for each in examples
+    ]
+    ids = torch.tensor([[token for prompt, answer in pairs for token in (*prompt, *answer)]])
+    lengths = torch.tensor([len(prompt) + len(answer) for prompt, answer in pairs])
+    positions = torch.cat([torch.arange(int(length)) for length in lengths]).unsqueeze(0)
+    wanted = torch.tensor([flag for prompt, answer in pairs for flag in [False] * len(prompt) + [True] * len(answer)])
+    owner = torch.repeat_interleave(torch.arange(len(pairs)), lengths)
+    mask = (owner[:, None] == owner[None, :]).tril()[None, None]
+    rows = wanted.nonzero().squeeze(1) - 1
+    return ids, positions, mask, rows, ids[0, rows + 1]
 
 
 def trl(phase: str, best: bool) -> Callable[[str, list[dict[str, str]]], Iterator[None]]:
@@ -243,7 +260,8 @@ CONTESTANTS: dict[str, Callable[[str, list[dict[str, str]]], Iterator[None]]] = 
     "trl-va": trl("va", best=False),
     "trl-best-sft": trl("sft", best=True),
     "trl-best-va": trl("va", best=True),
-    "loop-sft": plain_loop,
+    "loop-sft": plain_loop(compiled=False),
+    "compile-sft": plain_loop(compiled=True),
 }
 
 

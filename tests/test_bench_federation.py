@@ -82,6 +82,7 @@ def test_fast_is_small_and_can_be_widened():
         "clients": 2,
         "rounds": 1,
         "steps": 2,
+        "batch": 8,
         "threads": 0,
         "fast": True,
     }

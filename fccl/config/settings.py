@@ -101,7 +101,7 @@ class Settings(RuleSettings):
     base_precision: Literal["auto", "fp32", "bf16", "int8"] = knob(
         "model",
         AUTO,
-        "of the frozen base while training: auto is fp32 on a CPU, bf16 on a GPU; int8 needs the engine gpt2 and a CPU",
+        "of the frozen base while training: auto is fp32 on a CPU, bf16 on a GPU; int8 needs a CPU",
     )
     max_length: int = knob(
         "model", 256, "tokens of prompt and response together; the prompt is cut from the left", ge=8

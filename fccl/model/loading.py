@@ -9,26 +9,30 @@ from typing import Self
 
 from fccl.model.activations import Activations
 from fccl.model.gpt2_model import can_be_written_out, load_gpt2, written_out
+from fccl.model.int8_layers import compute_in_int8
 from fccl.model.language_model import LanguageModel
-from fccl.model.peft_model import load_peft_model
-from fccl.model.precision import refuse_int8, require_int8
+from fccl.model.peft_model import PeftLanguageModel, load_peft_model
+from fccl.model.precision import require_int8
 from fccl.specs import Engine, ModelSpec
 
 
 def load_fastest(spec: ModelSpec, activations: Activations) -> LanguageModel:
-    """Load a model with the fastest engine that computes it."""
+    """Load a model with the fastest engine that computes it. Raises `ModelError`."""
     require_int8(spec)
     model = load_peft_model(spec)
-    if can_be_written_out(model):
-        return written_out(model, activations)
-    refuse_int8(spec)
-    return model
+    return written_out(model, activations) if can_be_written_out(model) else _generic(model)
 
 
 def load_generic(spec: ModelSpec, activations: Activations) -> LanguageModel:
-    """Load any model; it keeps no activations. Raises `ModelError` when it cannot be had, or int8 is asked for."""
-    refuse_int8(spec)
-    return load_peft_model(spec)
+    """Load any model; it keeps no activations. Raises `ModelError` when it cannot be had or computed."""
+    require_int8(spec)
+    return _generic(load_peft_model(spec))
+
+
+def _generic(model: PeftLanguageModel) -> PeftLanguageModel:
+    if model.spec.base_precision == "int8":
+        compute_in_int8(model.base)
+    return model
 
 
 ENGINES: Mapping[Engine, Callable[[ModelSpec, Activations], LanguageModel]] = {

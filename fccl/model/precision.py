@@ -34,13 +34,6 @@ def require_int8(spec: ModelSpec) -> None:
         raise ModelError(f"BASE_PRECISION=int8: {reason}", hint=hint)
 
 
-def refuse_int8(spec: ModelSpec) -> None:
-    """Raises `ModelError` when int8 is asked of the generic engine."""
-    if spec.base_precision == "int8":
-        hint = "int8 takes a GPT-2 with ENGINE=gpt2 or auto; any model takes BASE_PRECISION=bf16"
-        raise ModelError(f"BASE_PRECISION=int8: the generic engine, which computes {spec.name}, has no int8", hint=hint)
-
-
 def _why_no_int8(device: str) -> str:
     """The reason why this process has no int8 products, or nothing."""
     if device != "cpu":

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import fccl
 from fccl.adapters.adapter import load_adapter
@@ -190,9 +191,10 @@ def test_a_run_in_int8_says_so_wherever_it_is_written_down(folder):
     assert run.adapter.sha256 == fccl.FederatedRun(**SMALL, engine="gpt2", base_precision="int8").train().sha256
 
 
-def test_int8_without_the_engine_that_has_it_is_refused_before_anything_is_written():
-    with pytest.raises(ModelError, match="BASE_PRECISION=int8: the generic engine"):
-        fccl.FederatedRun(**SMALL, engine="generic", base_precision="int8").train()
+def test_int8_on_a_gpu_is_refused_before_anything_is_written(monkeypatch):
+    monkeypatch.setattr("fccl.model.precision.own_device", lambda: torch.device("cuda"))
+    with pytest.raises(ModelError, match=r"BASE_PRECISION=int8: .* this process has a GPU"):
+        fccl.FederatedRun(**SMALL, base_precision="int8").train()
     assert not LOGS.run.exists()
 
 

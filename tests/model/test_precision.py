@@ -21,7 +21,7 @@ from fccl.specs import ModelSpec
 
 EXAMPLES = [SftExample(f"What is {n}?", "It is " + "and so " * n + "on.") for n in range(5)]
 PAIRS = [PreferencePair(f"What is {n}?", "It is " + "and so " * n + "on.", "Go away. " * (5 - n)) for n in range(5)]
-LESS = [("generic", "bf16"), ("gpt2", "bf16"), ("gpt2", "int8")]
+LESS = [("generic", "bf16"), ("generic", "int8"), ("gpt2", "bf16"), ("gpt2", "int8")]
 COSINE = {"bf16": 0.9995, "int8": 0.9995}  # of the gradient with float32's, at the least
 
 
@@ -116,13 +116,13 @@ def test_an_adapter_export_has_the_bytes_of_a_float32_run(exact, less, tmp_path)
 
 
 def test_continuations_are_made_at_every_precision(exact, less):
-    """int8 generates with the float32 weights, bf16 with its own."""
+    """The written-out engine generates with the float32 weights under int8; all else with its own products."""
     prompts = [row[0].ids[:5] for row in encode(exact.tokenizer, "sft", EXAMPLES, 128)]
     for model in (exact, less):
         model.load(random_adapter(model.form, seed=3))
     found = less.continuations(prompts, 6)
     assert [len(row) for row in found] == [6] * len(prompts)
-    if less.spec.base_precision == "int8":
+    if (less.engine, less.spec.base_precision) == ("gpt2", "int8"):
         assert found == exact.continuations(prompts, 6)
 
 
@@ -134,28 +134,22 @@ def test_kept_log_probabilities_of_one_precision_are_not_those_of_another(exact,
         assert weights_sha256(less) == weights_sha256(exact)
 
 
-@pytest.mark.parametrize("engine", ["generic", "auto", "gpt2"])
-def test_int8_of_another_architecture_is_refused_by_name(llama_path, engine):
-    with pytest.raises(ModelError) as error:
-        load_model(spec_of(llama_path, engine=engine, base_precision="int8"))
-    assert "\n" not in str(error.value)
-    assert ("ENGINE=gpt2" if engine == "gpt2" else "BASE_PRECISION=int8: the generic engine") in str(error.value)
-    assert "ENGINE=" in error.value.hint
-
-
-def test_int8_of_a_gpt2_under_the_generic_engine_is_refused_with_the_way_out(tiny_model_path):
-    with pytest.raises(ModelError, match="BASE_PRECISION=int8: the generic engine") as error:
-        load_model(spec_of(tiny_model_path, base_precision="int8"))
-    assert "ENGINE=gpt2 or auto" in error.value.hint
-
-
-def test_bf16_computes_any_architecture(llama_path):
-    exact, less = (load_model(spec_of(llama_path, base_precision=name)) for name in ("fp32", "bf16"))
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+@pytest.mark.parametrize("engine", ["generic", "auto"])
+def test_any_architecture_is_computed_in_fewer_bits(llama_path, engine, precision):
+    exact, less = (load_model(spec_of(llama_path, engine=engine, base_precision=name)) for name in ("fp32", precision))
     adapter = random_adapter(exact.form, seed=2)
     theirs, mine = learned(exact, "sft", adapter), learned(less, "sft", adapter)
     one, other = flat(mine.gradient), flat(theirs.gradient)
-    assert float(one @ other / (one.norm() * other.norm())) > COSINE["bf16"]
+    assert float(one @ other / (one.norm() * other.norm())) > COSINE[precision]
     assert mine.loss == pytest.approx(theirs.loss, rel=5e-3)
+    assert mine.loss != theirs.loss
+
+
+def test_the_written_out_engine_refuses_another_architecture_in_int8_too(llama_path):
+    with pytest.raises(ModelError, match="ENGINE=gpt2") as error:
+        load_model(spec_of(llama_path, engine="gpt2", base_precision="int8"))
+    assert "ENGINE=generic" in error.value.hint
 
 
 @pytest.fixture
@@ -173,7 +167,7 @@ def test_auto_is_bfloat16_on_a_gpu(gpu):
     assert usual_precision() == "bf16"
 
 
-@pytest.mark.parametrize("engine", ["gpt2", "auto"])
+@pytest.mark.parametrize("engine", ["gpt2", "auto", "generic"])
 def test_int8_on_a_gpu_is_refused_before_anything_is_loaded(gpu, tiny_model_path, engine):
     with pytest.raises(ModelError, match=r"BASE_PRECISION=int8: .* this process has a GPU") as error:
         load_model(spec_of("/no/such/folder", engine=engine, base_precision="int8"))
