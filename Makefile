@@ -2,10 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+SFT_DATA ?= builtin
+VA_DATA ?= builtin
 export OMP_WAIT_POLICY ?= PASSIVE# waiting threads sleep: other processes may need the core
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-training bench-precision bench-layers bench-exchange bench-federation bench-view mutants settings-page lock clean
+.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-training bench-precision bench-pretrained bench-layers bench-exchange bench-federation bench-view mutants settings-page lock clean
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -51,8 +53,15 @@ bench-layers: $(VENV)/.ready-dev ## LORA_LAYERS: the time that it gives on GPT-2
 	$(RUN) benchmarks/bench_layers.py
 	$(RUN) benchmarks/bench_layers.py --quality
 
-bench-precision: $(VENV)/.ready-dev ## the frozen base in bf16 and int8 beside fp32: speed of products and steps, gradients, quickstarts (QUICKSTART=1)
+bench-precision: $(VENV)/.ready-dev ## the frozen base in bf16 and int8 beside fp32: speed and gradients; or QUICKSTART=1: quickstarts of five seeds
 	$(RUN) benchmarks/bench_precision.py $(if $(QUICKSTART),--quickstart)
+
+bench-pretrained: $(VENV)/.ready-dev ## a pretrained model (90 MB, once): speed beside TRL and torch.compile, precisions, a federation; SFT_DATA=file VA_DATA=file
+	MODEL=$$($(RUN) benchmarks/pretrained.py) && \
+	$(RUN) benchmarks/bench_training.py --model $$MODEL --only sft --with compile && \
+	$(RUN) benchmarks/bench_precision.py --model $$MODEL --sft-data $(SFT_DATA) && \
+	$(RUN) -m fccl compare --model-name $$MODEL --sft-data $(SFT_DATA) --va-data $(VA_DATA) --num-clients 4 --fed-rounds 2 \
+	  --batch-size 4 --sft-lr 1e-3 --scenarios shuffled --methods base,fedavg,verified,oracle --seeds 1
 
 bench-exchange: $(VENV)/.ready-dev ## milliseconds a round over the exchange directory, memory and time of the aggregation, what waiting costs
 	$(RUN) benchmarks/bench_exchange.py

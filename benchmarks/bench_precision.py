@@ -1,24 +1,28 @@
 """The precisions of the frozen base (`BASE_PRECISION`): how fast, how near to float32, and what a run makes of it.
 
-    python benchmarks/bench_precision.py [--repeats 15] [--threads 1,2] [--quickstart]
+    python benchmarks/bench_precision.py [--repeats 15] [--threads 1,2]
+    python benchmarks/bench_precision.py --quickstart [--seeds 42,1,2,3,4]
+    python benchmarks/bench_precision.py --model $(python benchmarks/pretrained.py) --sft-data FILE [--examples 80]
 
-Three parts. The products of GPT-2's four linear layers with about 800 tokens, forward and backward, beside float32's.
-The number of tokens is another in every repeat, as batches have it; its first product is not timed, since twelve layers
-share what a library prepares for it. A whole step of training at GPT-2's shape with random weights: its time, and the
-cosine of its gradient with float32's. With --quickstart also quickstarts at every precision, some minutes each. The
-first of them is made again with two threads: so far apart are runs that differ in float noise alone. All times are
-interleaved; what counts is the ratio within a repeat.
+Without arguments: the products of GPT-2's four linear layers with about 800 tokens, forward and backward, beside
+float32's. The number of tokens is another in every repeat, as batches have it; its first product is not timed, since
+twelve layers share what a library prepares for it. Then whole steps of training at GPT-2's shape with random weights:
+their time, and the cosine of their gradient with float32's. All times are interleaved; what counts is the ratio within
+a repeat. `--quickstart`: quickstarts of each seed at every precision, a minute or two each, and in float32 with two
+threads: so far apart are runs that differ in float noise alone. `--model`: one client's round on a model of one's own
+at every precision, and the loss on held-out texts.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -28,24 +32,28 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 from peft import LoraConfig, get_peft_model  # noqa: E402
+from scipy import stats  # noqa: E402
 from torch import Tensor  # noqa: E402
 from transformers import GPT2Config, GPT2LMHeadModel  # noqa: E402
 
 import fccl  # noqa: E402
-from fccl.adapters.adapter import load_adapter  # noqa: E402
+from fccl.adapters.adapter import Adapter, load_adapter  # noqa: E402
 from fccl.config import load_settings  # noqa: E402
 from fccl.data.examples import PreferencePair, SftExample, read_examples  # noqa: E402
+from fccl.data.shards import ClientShard, load_shard  # noqa: E402
 from fccl.evaluation.validation import Validator  # noqa: E402
+from fccl.messages import FitTask  # noqa: E402
 from fccl.model.encoding import Encoded, Responses  # noqa: E402
 from fccl.model.frozen_weight import FROZEN  # noqa: E402
 from fccl.model.gpt2 import Gpt2  # noqa: E402
 from fccl.model.gpt2_model import FlatFactors, gpt2_of  # noqa: E402
-from fccl.model.language_model import cpu_threads  # noqa: E402
-from fccl.model.loading import load_model  # noqa: E402
+from fccl.model.language_model import LanguageModel, cpu_threads  # noqa: E402
+from fccl.model.loading import Models, load_model  # noqa: E402
 from fccl.model.packing import pack  # noqa: E402
 from fccl.model.precision import DTYPES, int8_is_fast, keep_in  # noqa: E402
 from fccl.paths import DataPaths, LogPaths  # noqa: E402
-from fccl.specs import BasePrecision  # noqa: E402
+from fccl.specs import BasePrecision, ModelSpec, TrainSpec  # noqa: E402
+from fccl.training.engines import learner_for  # noqa: E402
 
 TOKENS = 800  # about, of a batch of eight
 SHAPES = ((768, 2304), (768, 768), (768, 3072), (3072, 768))  # of GPT-2's linear layers
@@ -59,15 +67,23 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--quickstart", action="store_true")
+    parser.add_argument("--seeds", default="42,1,2,3,4", help="of the quickstarts")
+    parser.add_argument("--model", help="a model's folder")
+    parser.add_argument("--sft-data", default="builtin", help="what that model is trained and judged on")
+    parser.add_argument("--examples", type=int, default=80, help="of these, so many; a fifth is held out")
+    parser.add_argument("--precisions", nargs="*", choices=PRECISIONS, default=PRECISIONS)
     options = parser.parse_args()
     print(f"{torch.cpu.get_capabilities().get('cpu_name', 'CPU')}, torch {torch.__version__}, ", end="")
     print("int8 instructions" if int8_is_fast() else "no int8 instructions: int8 is slower than fp32 here")
-    for threads in map(int, options.threads.split(",")):
-        with cpu_threads(threads):
-            products(threads, options.repeats)
-            steps(threads, options.repeats)
-    if options.quickstart:
-        quickstarts()
+    if options.model:
+        one_client(options)
+    elif options.quickstart:
+        quickstarts([int(seed) for seed in options.seeds.split(",")], options.precisions)
+    else:
+        for threads in map(int, options.threads.split(",")):
+            with cpu_threads(threads):
+                products(threads, options.repeats)
+                steps(threads, options.repeats)
     return 0
 
 
@@ -166,28 +182,55 @@ def batch(draw: random.Random) -> list[Responses]:
     return [(row(),) for _ in range(8)]
 
 
-def quickstarts() -> None:
-    """The quickstart at every precision with FedAvg's weights, and again with two threads."""
+def quickstarts(seeds: Sequence[int], precisions: Sequence[BasePrecision]) -> None:
+    """The quickstart at every precision with FedAvg's weights, and again with two threads; then how far apart they are.
+
+    The loss that a run ends with is always judged in float32, so that only training differs.
+    """
     print("\nQuickstarts under ENGINE=gpt2 and CONTRIBUTION_MODE=fedavg on the test split, in nats\n")
-    print(
-        "| base, threads | SFT, in fp32 | DPO, in fp32 | SFT, as trained | DPO, as trained |\n|---|---:|---:|---:|---:|"
+    print("| seed | base, threads | SFT, in fp32 | DPO, in fp32 | SFT, as trained | DPO, as trained |")
+    print("|---|---|---:|---:|---:|---:|")
+    found: dict[str, list[tuple[float, float]]] = {}
+    for seed in seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, threads in (*((name, 1) for name in precisions), ("fp32", 2)):
+                data, logs = Path(folder) / "data", Path(folder) / f"{name}-{threads}"
+                quickstart(data, logs, seed, name, threads)
+                plain, own = losses(data, logs, "fp32"), losses(data, logs, name)
+                found.setdefault(f"{name}, {threads}", []).append(plain)
+                figures = " | ".join(f"{loss:.4f}" for loss in (*plain, *own))
+                print(f"| {seed} | {name}, {threads} | {figures} |", flush=True)
+    print("\n| base, threads | SFT, times fp32's | DPO, times fp32's |\n|---|---:|---:|")
+    first, *others = found
+    for name in others:
+        pairs = zip(found[name], found[first], strict=True)
+        sft, va = zip(*((mine[0] / theirs[0], mine[1] / theirs[1]) for mine, theirs in pairs), strict=True)
+        print(f"| {name} | {times(sft)} | {times(va)} |")
+
+
+def times(ratios: Sequence[float]) -> str:
+    """The geometric mean of ratios, with Student's 95 % interval where there are several."""
+    logs = [math.log(ratio) for ratio in ratios]
+    middle = statistics.mean(logs)
+    if len(logs) < 2:
+        return f"{math.exp(middle):.4f}"
+    wide = stats.t.ppf(0.975, len(logs) - 1) * statistics.stdev(logs) / len(logs) ** 0.5
+    return f"{math.exp(middle):.4f} [{math.exp(middle - wide):.4f}, {math.exp(middle + wide):.4f}]"
+
+
+def quickstart(data: Path, logs: Path, seed: int, precision: BasePrecision, threads: int) -> None:
+    """One run without its evaluation."""
+    run = fccl.FederatedRun(
+        seed=seed,
+        data_dir=data,
+        log_dir=logs,
+        threads=threads,
+        engine="gpt2",
+        base_precision=precision,
+        contribution_mode="fedavg",
+        evaluate=False,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "data"
-        for name, threads in (*((name, 1) for name in PRECISIONS), ("fp32", 2)):
-            logs = Path(folder) / f"{name}-{threads}"
-            run = fccl.FederatedRun(
-                data_dir=data,
-                log_dir=logs,
-                threads=threads,
-                engine="gpt2",
-                base_precision=name,
-                contribution_mode="fedavg",
-                evaluate=False,
-            )
-            run.train()
-            figures = (*losses(data, logs, "fp32"), *losses(data, logs, name))
-            print(f"| {name}, {threads} | " + " | ".join(f"{loss:.4f}" for loss in figures) + " |", flush=True)
+    run.train()
 
 
 def losses(data_dir: Path, log_dir: Path, precision: BasePrecision) -> tuple[float, float]:
@@ -199,6 +242,41 @@ def losses(data_dir: Path, log_dir: Path, precision: BasePrecision) -> tuple[flo
     judge = Validator(model, sft, pairs, beta=settings.dpo_beta, batch_size=settings.eval_batch_size)
     first, last = load_adapter(logs.global_sft), load_adapter(logs.global_final)
     return judge("sft", first, None).loss, judge("va", last, first).loss
+
+
+def one_client(options: argparse.Namespace) -> None:
+    """A round of one client on a model in a folder, at every precision, from the same adapter on the same examples."""
+    print(
+        f"\n{Path(options.model).name}, one epoch of one client in batches of 4, loss on held-out texts, nats/token\n"
+    )
+    print("| base | before | after, as trained | after, in fp32 | times fp32's |\n|---|---:|---:|---:|---:|")
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {"sft_data": options.sft_data, "va_data": "synthetic", "max_sft_examples": options.examples}
+        fccl.prepare(data_dir=folder, num_clients=1, max_va_examples=20, **settings)
+        data, first = DataPaths(Path(folder)), None
+        test = read_examples(data.server_split("test", "sft"), SftExample)
+        exact = judge_of(options, "fp32", test)
+        for name in options.precisions:
+            judge = exact if name == "fp32" else judge_of(options, name, test)
+            start = judge.model.initial_adapter(SEED)
+            before, end = judge("sft", start, None).loss, trained(judge.model, start, load_shard(data, 0))
+            after, plain = judge("sft", end, None).loss, exact("sft", end, None).loss
+            first = first or plain
+            print(f"| {name} | {before:.4f} | {after:.4f} | {plain:.4f} | {plain / first:.4f} |", flush=True)
+
+
+def judge_of(options: argparse.Namespace, precision: BasePrecision, test: Sequence[SftExample]) -> Validator:
+    """The model at a precision, and its loss on held-out texts."""
+    spec = ModelSpec(name=options.model, lora_r=8, lora_alpha=16, lora_targets="all-linear", max_length=128)
+    model = load_model(spec.model_copy(update={"engine": "auto", "base_precision": precision}))
+    return Validator(model, test, [], beta=0.1, batch_size=8)
+
+
+def trained(model: LanguageModel, start: Adapter, shard: ClientShard) -> Adapter:
+    """What a client sends back of this shard."""
+    train = TrainSpec(epochs=1, learning_rate=1e-3, batch_size=4, warmup=0.1, schedule="constant", max_grad_norm=1.0)
+    task = FitTask("bench", 0, "sft", start, None, model.spec, train, seed=SEED)
+    return learner_for(Models.holding(model)).fit(task, shard, lambda status: None).adapter
 
 
 if __name__ == "__main__":

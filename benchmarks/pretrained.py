@@ -105,7 +105,9 @@ def require_hash(path: Path) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != SHA256:
-        raise ModelError(f"{path.name}: its SHA-256 is {found}, not {SHA256}", hint="the package has changed: report this")
+        raise ModelError(
+            f"{path.name}: its SHA-256 is {found}, not {SHA256}", hint="the package has changed: report this"
+        )
 
 
 def convert(model: Path, reader: Path, plain: Path) -> None:

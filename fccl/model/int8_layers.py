@@ -33,7 +33,7 @@ def compute_in_int8(model: PreTrainedModel) -> int:
         if type(layer) in (nn.Linear, Conv1D) and layer is not kept and not layer.weight.requires_grad
     ]
     for layer in layers:
-        layer.forward = partial(_forward, _frozen(layer))  # type: ignore[arg-type]  # one of the two above
+        layer.forward = partial(_forward, _frozen(layer))
     return len(layers)
 
 

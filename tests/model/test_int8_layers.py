@@ -46,7 +46,9 @@ def learned(layer, x, slopes):
     return out.detach(), gradient
 
 
-@pytest.mark.parametrize("make", [lambda: nn.Linear(24, 40, bias=False), lambda: nn.Linear(24, 40), lambda: Conv1D(40, 24)])
+@pytest.mark.parametrize(
+    "make", [lambda: nn.Linear(24, 40, bias=False), lambda: nn.Linear(24, 40), lambda: Conv1D(40, 24)]
+)
 def test_answer_and_gradient_are_the_products_of_the_frozen_map_for_any_leading_shape(seeded, make):
     layer = frozen(make())
     matrix = layer.weight.clone() if isinstance(layer, Conv1D) else layer.weight.T.clone()
