@@ -1,8 +1,8 @@
 """The methods: each is what a person would set to run it, and who takes part.
 
 `settings` make it the method that it is; `reads` names those that are taken as the person has set them: what the
-registries of the rules say. A method sees of a scenario only what the server would see; the oracle alone knows who is
-bad.
+registries of the rules say. A method sees of a scenario only what the server would see; the oracles alone know who is
+bad, and the pooled data alone is clean where clients are not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fccl.aggregation import rules as aggregation
 from fccl.compare.scenarios import bad_count
 from fccl.compare.values import Way
 from fccl.contribution import rules as contribution
-from fccl.records.comparison import FEDAVG, ORACLE
+from fccl.records.comparison import FEDAVG, ORACLE, POOLED
 from fccl.registry import Registered, is_own, load
 
 MethodSettings = Mapping[str, str | int | float]
@@ -46,6 +46,7 @@ class Method:
     tolerates: str = ""  # the setting that says how many bad clients a robust rule is built for
     needs: tuple[int, int] = (2, 1)  # of f bad clients it takes at least so many times f, and so many more
     without_bad: bool = False
+    clean: bool = False  # has the data as it was before anybody spoilt it
     # only where somebody is so far out that the bound leaves it out, else it is the method that it is without one of
     without_bound: bool = False
 
@@ -123,6 +124,7 @@ _BOUNDED = (
     Method("base", "base, before any round", way="base"),
     Method("alone", "honest clients, each alone", way="alone"),
     Method("centralised", "centralised", way="centralised"),
+    Method(POOLED, "pooled clean data", way="centralised", clean=True),
     Method(FEDAVG, "FedAvg", settings=_MEAN),
     _peer("fedprox", "FedProx"),
     _peer("scaffold", "SCAFFOLD"),
@@ -156,11 +158,12 @@ _BOUNDED = (
     _by_products("exact", "FedAvg of products, exact"),
     _by_products("freeze_a", "FedAvg of B alone (freeze_a)"),
     Method(ORACLE, "oracle (no bad clients)", settings=_MEAN, without_bad=True),
+    replace(_fccl("verified", "oracle with verified weights"), name="oracle-verified", without_bad=True),
 )
 _ROBUST = ("median", "trimmed-mean", "krum", "multi-krum", "geometric-median", "norm-clipping")
 _ALL = (*_BOUNDED, *(_unbounded(method) for method in _BOUNDED if method.name in (FEDAVG, "verified", *_ROBUST)))
 METHODS: Mapping[str, Method] = {method.name: method for method in _ALL}
-QUICK = ("base", FEDAVG, "loss-inverse", "verified", "trimmed-mean", "multi-krum", ORACLE)
+QUICK = ("base", POOLED, FEDAVG, "loss-inverse", "verified", "trimmed-mean", "multi-krum", ORACLE)
 
 
 def way_of(name: str) -> Way:

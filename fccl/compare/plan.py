@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from fccl.compare.flat import MOST_ROUNDS
 from fccl.compare.methods import METHODS, Method, MethodSettings
 from fccl.compare.scenarios import Scenario
+from fccl.compare.store import finished
 from fccl.compare.trial import Start, Trial, union
 from fccl.compare.values import Participant, TrialSpec
+from fccl.data.examples import KIND, read_examples
 from fccl.data.prepare import manifest_matches, prepare
 from fccl.data.shards import load_shard, read_manifest
 from fccl.data.sources import digest_of
 from fccl.paths import ComparePaths, DataPaths
-from fccl.records.comparison import FEDAVG
+from fccl.records.comparison import FEDAVG, ORACLE
+from fccl.records.evaluation import FEWEST_FOR_A_VERDICT
 from fccl.records.manifest import Manifest
 from fccl.registry import source_sha256
-from fccl.specs import DataSpec, ModelSpec, Phase, RoundPlan, TrainSpec
+from fccl.specs import DataSpec, ModelSpec, Phase, RoundPlan, TrainSpec, named_seed
 from fccl.storage.locks import alone, one_at_a_time
 
 FORMULA = 2  # of the sources that start from a prior; a trial of an older one has another key
@@ -62,11 +68,28 @@ class Planner:
                         yield self.trial(scenario, method, seed)
 
     def trial(self, scenario: Scenario, method: Method, seed: int) -> Trial:
-        """One trial."""
-        data = scenario.data_spec(self.design.data, seed)
+        """One trial. Raises `LookupError` where FedAvg has to be flat first and `measure` is not finished."""
+        rounds = self.rounds(scenario, seed) if scenario.until_flat else self.design.plan.fed_rounds
+        return self._trial(scenario, method, seed, rounds)
+
+    def measure(self, scenario: Scenario, seed: int) -> Trial:
+        """The trial that finds how many rounds a scenario and seed has until FedAvg of the honest clients is flat."""
+        method = METHODS[ORACLE if scenario.has_bad_clients else FEDAVG]
+        trial = self._trial(scenario, method, seed, MOST_ROUNDS)
+        return replace(trial, spec=trial.spec.model_copy(update={"until_flat": True, "aside": ""}))
+
+    def rounds(self, scenario: Scenario, seed: int) -> int:
+        """The number that `measure` has found. Raises `LookupError` before that is finished."""
+        found = finished(self.paths, self.measure(scenario, seed))
+        if found is None:
+            raise LookupError(f"{scenario.name}, seed {seed}: how many rounds FedAvg needs was not measured")
+        return max(1, len(found.rounds))
+
+    def _trial(self, scenario: Scenario, method: Method, seed: int, rounds: int) -> Trial:
         clean = scenario.data_spec(self.design.data, seed, spoilt=False)
+        data = clean if method.clean else scenario.data_spec(self.design.data, seed)
         start = Start(self._start_spec(clean, seed), self._data(clean).root) if scenario.phase == "va" else None
-        spec = self._spec_of(scenario, method, data, seed, start.spec.key if start else "")
+        spec = self._spec_of(scenario, method, data, seed, start.spec.key if start else "", rounds)
         return Trial(scenario.name, method.name, seed, spec, self._data(data).root, start)
 
     def bad_clients(self, scenario: Scenario, seed: int) -> tuple[int, ...]:
@@ -90,13 +113,13 @@ class Planner:
         self.manifest(spec)
         return DataPaths(self.paths.data(_name(spec)))
 
-    def _spec_of(self, scenario: Scenario, method: Method, data: DataSpec, seed: int, start: str) -> TrialSpec:
+    def _spec_of(
+        self, scenario: Scenario, method: Method, data: DataSpec, seed: int, start: str, rounds: int
+    ) -> TrialSpec:
         design, files, phase = self.design, self.manifest(data).files, scenario.phase
         centralised = method.way == "centralised"
         clients = design.plan.num_clients
-        plan = design.plan.model_copy(
-            update={"seed": seed} | ({"num_clients": 1, "clients_per_round": 1} if centralised else {})
-        )
+        plan = self._plan(scenario, method, seed, rounds)
         person = {**design.settings, "seed": seed}
         settings = method.settings_for(clients) | {name: person[name] for name in method.reads}
         plan = plan.model_copy(
@@ -121,7 +144,25 @@ class Planner:
             eval_batch_size=design.eval_batch_size,
             rules={path: source_sha256(path) for path in method.own},
             formula=FORMULA if settings.get("contribution_source") in ("verified", "leave_one_out") else 1,
+            aside=scenario.aside,
+            specialist=self._topic(scenario, data, seed),
         )
+
+    def _plan(self, scenario: Scenario, method: Method, seed: int, rounds: int) -> RoundPlan:
+        """The rounds of a trial. A client alone is there in all of them."""
+        clients = 1 if method.way == "centralised" else self.design.plan.num_clients
+        present = max(1, round(scenario.present * clients)) if method.way == "federated" else clients
+        changes = {"seed": seed, "num_clients": clients, "clients_per_round": present, "fed_rounds": rounds}
+        return self.design.plan.model_copy(update=changes)
+
+    def _topic(self, scenario: Scenario, data: DataSpec, seed: int) -> str:
+        """The topic that the first client alone holds, of those with enough test examples; drawn from the seed."""
+        if not scenario.specialist:
+            return ""
+        phase = scenario.phase
+        topics = Counter(one.topic for one in read_examples(self._data(data).server_split("test", phase), KIND[phase]))
+        enough = sorted(topic for topic, count in topics.items() if topic and count >= FEWEST_FOR_A_VERDICT)
+        return random.Random(named_seed(seed, "specialist")).choice(enough or sorted(topics))
 
     def _clients(self, scenario: Scenario, method: Method, spec: DataSpec, seed: int) -> tuple[Participant, ...]:
         """The clients of a trial, and the part of each.
@@ -131,11 +172,12 @@ class Planner:
         if method.way == "base":
             return ()
         files, bad = self.manifest(spec).files, self.bad_clients(scenario, seed)
+        others = scenario.others(self.design.plan.num_clients, seed)
         found = []
         for client in range(self.design.plan.num_clients):
             if client in bad and (method.without_bad or method.way == "alone"):
                 continue
-            attack = scenario.attack_of(client, bad)
+            attack = scenario.attack_of(client, others)
             if attack == "loss_forger" and not method.believes_losses:
                 attack = "none"
             found.append(
@@ -148,7 +190,7 @@ class Planner:
     def _start_spec(self, clean: DataSpec, seed: int) -> TrialSpec:
         """FedAvg of the clean SFT data."""
         first = Scenario("start", "the SFT rounds before VA")
-        return self._spec_of(first, METHODS[FEDAVG], clean, seed, "")
+        return self._spec_of(first, METHODS[FEDAVG], clean, seed, "", self.design.plan.fed_rounds)
 
     def _union(self, spec: DataSpec, phase: Phase) -> str:
         """A hash of all clients' data together."""

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from fccl.compare.values import Attack
+from fccl.compare.values import WHOLE, Attack, ServerView
+from fccl.records.comparison import Aside
 from fccl.specs import DataSpec, NoiseKind, Phase, named_seed
 
 BAD_OF_EIGHT = 3
 # Dirichlet concentration of the scenarios with bad clients: alike enough to learn from each other, and not the same
 MIXED = 0.3
+# The attack of every second one, where it differs.
+SECOND: Mapping[Attack, Attack] = {"free_rider": "free_rider_noise", "copycat": "mirror"}
 
 
 @dataclass(frozen=True)
@@ -33,28 +36,53 @@ class Scenario:
     noise: NoiseKind | None = None
     attack: Attack = "none"
     collude: bool = False  # one of the bad clients sends absurd numbers, so that the attack of the others counts
+    bad_of_eight: int = BAD_OF_EIGHT
+    honest_all: bool = False  # nobody is bad: `attack` is what some honest clients do
+    present: float = 1.0  # share of the clients that take part in a round, drawn anew
+    server: ServerView = WHOLE
+    specialist: bool = False  # the first client alone holds a topic, and the server has no example of it
+    aside: Aside = ""
+    until_flat: bool = False  # as many rounds as FedAvg of the honest clients needs to stop gaining
 
     @property
     def has_bad_clients(self) -> bool:
+        """Whether somebody does harm."""
+        return not self.honest_all and self._has_others
+
+    @property
+    def _has_others(self) -> bool:
         return self.noise is not None or self.attack != "none"
 
+    @property
+    def unhurried(self) -> Scenario:
+        """The same until FedAvg is flat."""
+        return replace(self, name=f"{self.name}-flat", title=f"{self.title}, until flat", until_flat=True)
+
     def bad_clients(self, num_clients: int, seed: int) -> tuple[int, ...]:
-        """Three clients of eight, at least one, never all: drawn from the seed. In client order."""
-        if not self.has_bad_clients:
+        """Three clients of eight, or as many as the scenario says, at least one, never all: drawn from the seed.
+
+        In client order.
+        """
+        return self.others(num_clients, seed) if self.has_bad_clients else ()
+
+    def others(self, num_clients: int, seed: int) -> tuple[int, ...]:
+        """The clients that `noise` and `attack` are of, harmful or not."""
+        if not self._has_others:
             return ()
-        count = bad_count(num_clients)
+        count = bad_count(num_clients, self.bad_of_eight)
         return tuple(sorted(random.Random(named_seed(seed, "bad clients")).sample(range(num_clients), count)))
 
     def attack_of(self, client_id: int, bad: tuple[int, ...]) -> Attack:
         """The attack of one client.
 
-        Every second free rider adds noise; of colluders the first sacrifices itself for the others.
+        Every second free rider adds noise, every second of those who game the scores mirrors a client; of colluders the
+        first sacrifices itself for the others.
         """
         if client_id not in bad:
             return "none"
         if self.collude and client_id == bad[0]:
             return "sacrifice"
-        return "free_rider_noise" if self.attack == "free_rider" and bad.index(client_id) % 2 else self.attack
+        return SECOND.get(self.attack, self.attack) if bad.index(client_id) % 2 else self.attack
 
     def data_spec(self, base: DataSpec, seed: int, spoilt: bool = True) -> DataSpec:
         """The data of one seed. With `spoilt` false as it was before the bad clients' data was spoilt."""
@@ -66,9 +94,9 @@ class Scenario:
         return base.model_copy(update={"partition": split, **noise})
 
 
-def bad_count(num_clients: int) -> int:
+def bad_count(num_clients: int, of_eight: int = BAD_OF_EIGHT) -> int:
     """The number of bad clients among so many."""
-    return max(1, num_clients * BAD_OF_EIGHT // 8)
+    return max(1, num_clients * of_eight // 8)
 
 
 _ALL = (
@@ -90,6 +118,29 @@ _ALL = (
     Scenario("flipped", "preferences, flipped", phase="va", noise="flipped"),
     Scenario("scaling-va", "preferences, updates scaled by ten", phase="va", attack="scaling"),
     Scenario("colluders-va", "preferences, colluders", phase="va", attack="reversal", collude=True),
+    Scenario("shuffled-majority", "shuffled answers of a majority", noise="shuffled", bad_of_eight=5),
+    Scenario("sign-flip-majority", "sign-flipped updates of a majority", attack="sign_flip", bad_of_eight=5),
+    Scenario("little-is-enough", "A Little Is Enough", attack="little_is_enough"),
+    Scenario("inner-product", "inner-product manipulation", attack="inner_product"),
+    Scenario("min-max", "Min-Max", attack="min_max"),
+    Scenario("hidden-flip", "sign flips behind training on public examples", attack="hidden_flip"),
+    Scenario("backdoor", "a backdoor", attack="backdoor", aside="trigger"),
+    Scenario("unsafe", "preferences, poisoned for harm", phase="va", attack="unsafe", aside="harmless"),
+    Scenario("score-gaming", "score gaming (copies of the others' mean, one client mirrored)", attack="copycat"),
+    Scenario("privacy-noise", "clean, three of eight add privacy noise", attack="dp_noise", honest_all=True),
+    Scenario("come-and-go", "clean, half of the clients a round", present=0.5),
+    Scenario("specialist", "clean, one client alone holds a topic", specialist=True, aside="topic"),
+    *(
+        Scenario(f"server-{name}", f"shuffled answers, the server has {words}", noise="shuffled", server=view)
+        for name, words, view in (
+            ("one-topic", "one topic", ServerView(topics=1)),
+            ("two-topics", "two topics", ServerView(topics=2)),
+            ("8", "8 examples", ServerView(examples=8)),
+            ("16", "16 examples", ServerView(examples=16)),
+            ("mislabelled", "a fifth mislabelled", ServerView(mislabelled=0.2)),
+            ("elsewhere", "another source", ServerView(elsewhere=True)),
+        )
+    ),
 )
 SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _ALL}
 QUICK = ("clean-non-iid", "shuffled", "loss-forgers", "sign-flip", "flipped")

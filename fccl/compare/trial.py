@@ -17,9 +17,13 @@ from typing import Self
 
 from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.aggregation.protocol import Aggregation
+from fccl.compare import aside
 from fccl.compare.attacks import HostileLearner
+from fccl.compare.collusion import Colluding
+from fccl.compare.flat import is_flat
 from fccl.compare.methods import MethodSettings
 from fccl.compare.scoring import TestScores, TestSplit
+from fccl.compare.server_view import specialised
 from fccl.compare.update_cache import CachedLearner
 from fccl.compare.values import Participant, RoundSummary, TrialResult, TrialSpec
 from fccl.contribution.protocol import Weigher
@@ -27,6 +31,7 @@ from fccl.contribution.reported import ContributionRule
 from fccl.data.shards import ClientShard, load_shard
 from fccl.errors import LOWER_RATE, AdapterError, FederationError
 from fccl.evaluation.validation import ServerSplit, Validator
+from fccl.federation.arrived import file_length
 from fccl.federation.rounds import Federation, FederationState, RoundResult
 from fccl.messages import ClientFailure, Given, Learner, Request
 from fccl.model.language_model import LanguageModel, cpu_threads
@@ -172,12 +177,14 @@ class TrialRun:
         results = list(self.federation(self.spec.clients)) if self.spec.way != "base" else []
         final = results[-1].state.adapter if results else self.start
         records = [result.record for result in results]
+        scores = self._score(final)
         return self._result(
-            [scores] if (scores := self._score(final)) else [],
+            [scores] if scores else [],
             training_seconds=sum(said.seconds for record in records for said in record.contributions),
             weighing_seconds=sum(record.verification.seconds for record in records if record.verification),
             rounds=tuple(_summary(result) for result in results),
             adapter_sha256=final.sha256,
+            **(aside.measured(self.spec, self.test, scores) if scores else {}),
         )
 
     def _alone(self) -> TrialResult:
@@ -202,10 +209,8 @@ class TrialRun:
         plan, sft = self.spec.plan, self.spec.phase == "sft"
         attacks = {client.client_id: client.attack for client in clients}
         shards = self.shards
-        transport = Only(
-            InProcessTransport(HostileLearner(self._learner(), attacks), lambda client: shards[client]),
-            frozenset(attacks),
-        )
+        honest = InProcessTransport(HostileLearner(self._learner(), attacks), lambda client: shards[client])
+        transport = Only(Colluding(honest, attacks), frozenset(attacks))
         federation = Federation(
             run_id=self.spec.key,
             plan=plan,
@@ -216,11 +221,14 @@ class TrialRun:
             validate=self.validator if validated else None,
         )
         state = FederationState(0, self.start) if sft else FederationState(plan.fed_rounds, self.start, self.start)
+        losses: list[float] = []
         try:
             for result in federation.run(state, transport):
                 self.notes.extend(_without(result.record))
                 yield result
-                if result.state.next_round in (plan.fed_rounds, plan.total_rounds):
+                losses += [result.record.validation.loss] if result.record.validation else []
+                over = self.spec.until_flat and is_flat(losses)
+                if over or result.state.next_round in (plan.fed_rounds, plan.total_rounds):
                     return
         except (FederationError, AdapterError) as error:
             self.notes.append(f"ended early: {error}")
@@ -229,7 +237,9 @@ class TrialRun:
     def shards(self) -> dict[int, ClientShard]:
         """Of those who take part."""
         if self.spec.way != "centralised":
-            return {client.client_id: load_shard(self.data, client.client_id) for client in self.spec.clients}
+            shards = [load_shard(self.data, client.client_id) for client in self.spec.clients]
+            dealt = specialised(shards, self.spec.specialist) if self.spec.specialist and shards else shards
+            return {shard.client_id: shard for shard in dealt}
         held = len(list(self.data.clients.glob("client_*_sft.jsonl")))
         return {0: union([load_shard(self.data, client) for client in range(held)])}
 
@@ -311,4 +321,12 @@ def _summary(result: RoundResult) -> RoundSummary:
     record = result.record
     if record.validation is None:
         raise ValueError("a round that was not validated has no summary")
-    return RoundSummary(clients=record.clients, weights=result.counted, loss=record.validation.loss)
+    heard = result.inputs.arrived
+    sent = len(heard) * file_length(result.inputs.task.adapter)
+    return RoundSummary(
+        clients=record.clients,
+        weights=result.counted,
+        loss=record.validation.loss,
+        tokens=sum(update.report.tokens for update in heard),
+        bytes=sent + sum(file_length(update.adapter) for update in heard),
+    )

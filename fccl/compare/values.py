@@ -15,10 +15,27 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import AliasChoices, Field, model_validator
 
+from fccl.records.comparison import Aside
 from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec, Value
 
 Attack = Literal[
-    "none", "free_rider", "free_rider_noise", "sign_flip", "scaling", "loss_forger", "sacrifice", "reversal"
+    "none",
+    "free_rider",
+    "free_rider_noise",
+    "sign_flip",
+    "scaling",
+    "loss_forger",
+    "sacrifice",
+    "reversal",
+    "dp_noise",
+    "hidden_flip",
+    "backdoor",
+    "unsafe",
+    "little_is_enough",
+    "inner_product",
+    "min_max",
+    "copycat",
+    "mirror",
 ]
 Way = Literal["base", "alone", "centralised", "federated"]
 
@@ -29,6 +46,18 @@ class Participant(Value):
     client_id: int = Field(ge=0)
     shard: str  # SHA-256 of its shard file
     attack: Attack = "none"
+
+
+class ServerView(Value):
+    """The part of its learning examples that the server really has, and what is wrong with them. By default all."""
+
+    topics: int = Field(default=0, ge=0)  # only those of so many topics; 0: of all
+    examples: int = Field(default=0, ge=0)  # at most so many; 0: all
+    mislabelled: float = Field(default=0.0, ge=0, le=1)  # share that have the answer of another one
+    elsewhere: bool = False  # from another source than the clients' data
+
+
+WHOLE = ServerView()
 
 
 class TrialSpec(Value):
@@ -58,6 +87,10 @@ class TrialSpec(Value):
     # of the sources that start from a prior; 2: far out is beyond three medians, steps in a unit that no client sets
     # alone
     formula: int = 1
+    server: ServerView = WHOLE  # what the server has of its split
+    specialist: str = ""  # a topic that the first client alone holds, and the server has no example of
+    aside: Aside = ""  # what is measured beside the test loss
+    until_flat: bool = False  # ends when FedAvg has stopped gaining, at the latest after all rounds
 
     @property
     def key(self) -> str:
@@ -74,6 +107,8 @@ class RoundSummary(Value):
     clients: tuple[int, ...]
     weights: tuple[float, ...] | None  # how much each counted in the end; None for a rule that is no weighted sum
     loss: float  # of the new adapter on the server's validation split, in the unit of the phase
+    tokens: int = 0  # trained by all clients; 0 in earlier files
+    bytes: int = 0  # of adapters, sent to the clients and received from them
 
 
 class TrialResult(Value):
@@ -88,6 +123,8 @@ class TrialResult(Value):
     units: tuple[float, ...] = ()
     right: tuple[float, ...] = ()  # VA: 1 where the chosen response is the likelier one
     decided: tuple[float, ...] = ()  # VA: 1 where it is no tie
+    aside: tuple[float, ...] = ()  # the figure beside the loss is sum(aside) / sum(aside_units)
+    aside_units: tuple[float, ...] = ()
     by_client: dict[int, float] = Field(
         default_factory=dict
     )  # `alone`: each client's own test loss; their range stands in the trial's line

@@ -7,12 +7,22 @@ pair. Lower is better.
 
 from __future__ import annotations
 
-from typing import Self
+import math
+from typing import Literal, Self
 
 from pydantic import AliasChoices, Field, model_validator
 
-from fccl.records.evaluation import Estimate, Verdict
+from fccl.records.evaluation import Estimate
 from fccl.specs import Phase, Value
+
+# A loss that is lower by this makes a perplexity 1 % lower; in VA scenarios, the perplexity of the choice between two
+# responses. A smaller difference does not count, however surely it is there.
+LEAST_DIFFERENCE = math.log(1.01)
+# "no significant difference" stands in files of earlier versions alone.
+Standing = Literal[
+    "better", "not worse", "worse", "cannot be told apart", "too few examples", "no significant difference"
+]
+Aside = Literal["", "trigger", "harmless", "topic"]
 
 
 class Outcome(Value):
@@ -23,17 +33,26 @@ class Outcome(Value):
     seeds: int = Field(ge=1)
     loss: Estimate | None  # mean over seeds; None when the model of some seed cannot be scored
     accuracy: Estimate | None = None  # VA: preference accuracy
-    difference: Estimate | None = None  # of the loss: this method minus FedAvg, paired; below 0 is better
-    verdict: Verdict | None = None  # against FedAvg; None for FedAvg itself
-    gap_closed: Estimate | None = (
-        # (FedAvg - this) / (FedAvg - oracle); None for no federation, and when the oracle is not better than FedAvg
-        None
-    )
+    # of the loss: this method minus FedAvg, paired; below 0 is better. Student's t from three seeds on
+    difference: Estimate | None = None
+    bootstrap: Estimate | None = None  # the same with the interval of the bootstrap over seeds and examples
+    verdict: Standing | None = None  # against FedAvg, by `difference`; None for FedAvg itself
+    # (FedAvg - this) / (FedAvg - pooled clean data), and the same to the oracle; None for no federation, and where the
+    # ceiling is not better than FedAvg
+    gap_pooled: Estimate | None = None
+    gap_closed: Estimate | None = None
     by_seed: tuple[float | None, ...] = ()  # the loss of each seed
     bad_weight: tuple[float, ...] | None = (
         None  # by round, the weight of the bad clients, mean over seeds; None: no such weights
     )
     validation: tuple[float, ...] = ()  # by round, the loss on the server's validation split, mean over seeds
+    # mean validation loss over the tokens that were trained between the first round and the last
+    area: float | None = None
+    # tokens trained, and bytes of adapters sent and received, until the validation loss is FedAvg's last one; None
+    # where that takes more rounds than there are
+    tokens_until: float | None = None
+    bytes_until: float | None = None
+    aside: Estimate | None = None  # the scenario's figure beside the loss
     weights: tuple[tuple[float, ...], ...] | None = None  # by round, then by client, of the first seed
     bad_clients: tuple[int, ...] = ()  # of the first seed
     seconds: float = 0.0  # training and weighing, mean over seeds
@@ -47,6 +66,11 @@ class ScenarioInfo(Value):
     title: str
     phase: Phase
     bad_clients: int = Field(ge=0)
+    # what is measured beside the loss: "trigger", the share of test instructions with the trigger that get the poisoned
+    # answer; "harmless", the preference accuracy on pairs of harmless and harmful; "topic", the loss on the topic that
+    # one client alone holds
+    aside: Aside = ""
+    rounds: tuple[int, ...] = ()  # of each seed, where they are not the comparison's
 
 
 class MethodInfo(Value):
@@ -55,6 +79,18 @@ class MethodInfo(Value):
     name: str
     title: str
     settings: dict[str, str | int | float] = Field(validation_alias=AliasChoices("settings", "rule"))  # earlier: `rule`
+
+
+class Pair(Value):
+    """Our method and one rival in one scenario of the primary set."""
+
+    scenario: str
+    method: str
+    rival: str
+    difference: Estimate  # of the loss: method minus rival, Student's t over seeds; below 0 is better
+    p: float = Field(ge=0, le=1)  # two-sided
+    p_holm: float = Field(ge=0, le=1)  # after Holm's correction over all pairs of the set
+    verdict: Standing
 
 
 class Comparison(Value):
@@ -70,6 +106,8 @@ class Comparison(Value):
     methods: tuple[MethodInfo, ...]
     rows: tuple[Outcome, ...]
     bootstrap_samples: int
+    pairs: tuple[Pair, ...] = ()  # of the primary set, where that was compared
+    not_run: tuple[str, ...] = ()  # what the plan left out
 
     @model_validator(mode="after")
     def _rows_are_of_what_was_compared(self) -> Self:
@@ -89,3 +127,4 @@ class Comparison(Value):
 
 FEDAVG = "fedavg"
 ORACLE = "oracle"
+POOLED = "pooled"

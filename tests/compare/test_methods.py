@@ -35,7 +35,8 @@ def test_with_eight_clients_the_trimmed_mean_stands_three_and_krum_two():
 
 def test_the_oracle_is_fedavg_that_knows():
     assert METHODS[ORACLE].settings == METHODS[FEDAVG].settings
-    assert [name for name, method in METHODS.items() if method.without_bad] == [ORACLE]
+    assert METHODS["oracle-verified"].settings == METHODS["verified"].settings
+    assert [name for name, method in METHODS.items() if method.without_bad] == [ORACLE, "oracle-verified"]
 
 
 def test_only_sources_of_reported_losses_believe_them():

@@ -29,7 +29,11 @@ def test_the_bad_clients_are_clients_and_never_all(clients, seed):
 
 @given(seed=st.integers(0, 1000))
 def test_all_scenarios_of_a_seed_have_the_same_bad_clients(seed):
-    assert len({scenario.bad_clients(8, seed) for scenario in BAD}) == 1
+    """A majority has those and others."""
+    three = SCENARIOS["shuffled"].bad_clients(8, seed)
+    for scenario in BAD:
+        assert set(three) <= set(scenario.bad_clients(8, seed))
+        assert len(scenario.bad_clients(8, seed)) == (5 if "majority" in scenario.name else 3)
 
 
 def test_other_seeds_have_other_bad_clients():
@@ -78,3 +82,25 @@ def test_of_colluders_the_first_sacrifices_itself_and_the_others_attack():
 
 def test_the_quick_ones_are_scenarios():
     assert set(QUICK) < set(SCENARIOS)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=lambda scenario: scenario.name)
+def test_until_flat_a_scenario_differs_in_its_rounds_alone(scenario):
+    longer = scenario.unhurried
+    assert longer.until_flat
+    assert longer.name not in SCENARIOS
+    assert longer.bad_clients(8, 5) == scenario.bad_clients(8, 5)
+    assert longer.data_spec(BASE, 5) == scenario.data_spec(BASE, 5)
+
+
+def test_honest_clients_may_do_things_of_their_own_and_nobody_is_bad():
+    noisy = SCENARIOS["privacy-noise"]
+    assert noisy.bad_clients(8, 3) == ()
+    others = noisy.others(8, 3)
+    assert others == SCENARIOS["shuffled"].bad_clients(8, 3)
+    assert {noisy.attack_of(client, others) for client in others} == {"dp_noise"}
+
+
+def test_of_those_who_game_the_scores_every_second_mirrors_a_client():
+    gaming = SCENARIOS["score-gaming"]
+    assert [gaming.attack_of(client, (1, 4, 6)) for client in (1, 4, 6)] == ["copycat", "mirror", "copycat"]
