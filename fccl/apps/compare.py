@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -18,10 +18,12 @@ from rich.text import Text
 from fccl import __version__
 from fccl.aggregation.protocol import Aggregation
 from fccl.apps.compare_choice import Choice, chosen, refuse_decided, unread_line, with_defaults
+from fccl.apps.compare_plan import to_run
 from fccl.apps.console import plain_console, telling
 from fccl.apps.output import terminate_as_interrupt
 from fccl.apps.terminal_tables import QUIET, print_table
-from fccl.compare import pictures
+from fccl.compare import evidence, pictures
+from fccl.compare.cost import Fit
 from fccl.compare.methods import MethodSettings
 from fccl.compare.plan import Design, Planner
 from fccl.compare.scenarios import Scenario
@@ -50,6 +52,7 @@ from fccl.storage.locks import sweep_locks
 from fccl.storage.temporary import sweep
 from fccl.view import comparison_tables as tables
 
+Found = dict[str, dict[str, list[tuple[Trial, TrialResult]]]]  # by scenario, then by method: one a seed
 ROOMY = 132  # columns of a terminal that has room for intervals beside figures
 
 
@@ -72,8 +75,9 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     )
     with terminate_as_interrupt():
         try:
-            trials = list(planner.trials(choice.scenarios, choice.methods, choice.seeds))
-            run_trials(console, paths, trials, partial(resources, settings, paths), choice.jobs)
+            run = partial(run_trials, console, paths, partial(resources, settings, paths), choice.jobs)
+            fit = to_run(console, planner, choice, run)
+            run(fit.trials)
         except (KeyboardInterrupt, FcclError):
             if paths.trials.is_dir():
                 console.print(
@@ -82,7 +86,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
                 )
             raise
     console.print(Text("drawing", "dim"))
-    comparison = compared(settings, planner, choice, trials)
+    comparison = compared(settings, planner, choice, fit)
     write(paths, comparison)
     show(console, comparison)
     console.print(
@@ -147,9 +151,11 @@ def aggregation_of(settings: Settings, chosen: MethodSettings) -> Aggregation:
 
 
 def run_trials(
-    console: Console, paths: ComparePaths, trials: Sequence[Trial], make_resources: partial[Resources], jobs: int
+    console: Console, paths: ComparePaths, make_resources: partial[Resources], jobs: int, trials: Sequence[Trial]
 ) -> None:
     """Run the trials that are not finished, and say how far it is."""
+    if not trials:
+        return
     left = to_do(paths, trials)
     different = len({trial.spec.key for trial in trials})
     console.print(
@@ -203,14 +209,15 @@ def _progress(console: Console, count: int) -> Iterator[Callable[[Trial, TrialRe
         yield tell
 
 
-def compared(settings: Settings, planner: Planner, choice: Choice, trials: Sequence[Trial]) -> Comparison:
+def compared(settings: Settings, planner: Planner, choice: Choice, fit: Fit) -> Comparison:
     """All rows, from the finished trials."""
     judging = Options(planner.design.plan.num_clients, settings.bootstrap_samples, settings.seed)
-    found: dict[str, dict[str, list[tuple[Trial, TrialResult]]]] = {}
-    for trial in trials:
+    found: Found = {}
+    for trial in fit.trials:
         result = finished(planner.paths, trial)
         if result is not None:
             found.setdefault(trial.scenario, {}).setdefault(trial.method, []).append((trial, result))
+    scenarios = [scenario for scenario in choice.scenarios if scenario.name in found]
     clients = planner.design.plan.num_clients
     manifest = planner.manifest(choice.scenarios[0].data_spec(planner.design.data, choice.seeds[0]))
     names: dict[Phase, str] = {"sft": "instructions", "va": "preference pairs"}
@@ -222,22 +229,36 @@ def compared(settings: Settings, planner: Planner, choice: Choice, trials: Seque
         num_clients=clients,
         rounds=planner.design.plan.fed_rounds,
         examples=examples,
-        scenarios=tuple(_info(scenario, clients, choice.seeds[0]) for scenario in choice.scenarios),
+        scenarios=tuple(_info(planner, scenario, found[scenario.name]) for scenario in scenarios),
         methods=tuple(
             MethodInfo(name=method.name, title=method.title, settings=method.settings_for(clients))
             for method in choice.methods
         ),
-        rows=tuple(row for scenario in choice.scenarios for row in rows(scenario, found[scenario.name], judging)),
+        rows=tuple(row for scenario in scenarios for row in rows(scenario, found[scenario.name], judging)),
         bootstrap_samples=settings.bootstrap_samples,
+        pairs=evidence.pairs(_results(found)) if choice.primary else (),
+        not_run=fit.left_out,
     )
 
 
-def _info(scenario: Scenario, clients: int, seed: int) -> ScenarioInfo:
+def _results(found: Found) -> dict[str, dict[str, list[TrialResult]]]:
+    return {
+        scenario: {method: [result for _, result in pairs] for method, pairs in methods.items()}
+        for scenario, methods in found.items()
+    }
+
+
+def _info(
+    planner: Planner, scenario: Scenario, found: Mapping[str, Sequence[tuple[Trial, TrialResult]]]
+) -> ScenarioInfo:
+    trials = [trial for trial, _ in next(iter(found.values()))]
     return ScenarioInfo(
         name=scenario.name,
         title=scenario.title,
         phase=scenario.phase,
-        bad_clients=len(scenario.bad_clients(clients, seed)),
+        bad_clients=len(planner.bad_clients(scenario, trials[0].seed)),
+        aside=scenario.aside,
+        rounds=tuple(trial.spec.plan.fed_rounds for trial in trials) if scenario.until_flat else (),
     )
 
 

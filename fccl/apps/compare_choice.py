@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from fccl.compare import methods, scenarios
+from fccl.compare import evidence, methods, scenarios
 from fccl.compare.grids import tuned
 from fccl.compare.methods import METHODS, Method, own_method
 from fccl.compare.scenarios import SCENARIOS, Scenario
@@ -53,6 +53,7 @@ class Choice:
     methods: tuple[Method, ...]
     seeds: tuple[int, ...]
     jobs: int
+    primary: bool = False  # the set that the claim rests on, within its budget
 
 
 def with_defaults(settings: Settings, quick: bool) -> Settings:
@@ -67,6 +68,10 @@ def chosen(settings: Settings, options: argparse.Namespace) -> Choice:
 
     FedAvg, the yardstick, is always there. Raises `SettingsError`.
     """
+    jobs = options.jobs or max(1, min(MOST_JOBS, os.cpu_count() or 1))
+    if options.set:
+        _refuse_beside_set(options)
+        return Choice(evidence.scenarios(), evidence.methods(), evidence.JUDGING_SEEDS, jobs, primary=True)
     wanted = _named(options.scenarios, SCENARIOS, "scenario", scenarios.QUICK if options.quick else tuple(SCENARIOS))
     known = with_own(options.methods, settings)
     ways = _named(options.methods, known, "method", methods.QUICK if options.quick else tuple(METHODS))
@@ -74,8 +79,19 @@ def chosen(settings: Settings, options: argparse.Namespace) -> Choice:
     if settings.num_clients < 2:
         raise SettingsError(f"NUM_CLIENTS={settings.num_clients}: a comparison needs at least 2 clients")
     count = options.seeds or (QUICK_SEEDS if options.quick else FULL_SEEDS)
-    jobs = options.jobs or max(1, min(MOST_JOBS, os.cpu_count() or 1))
+    if options.until_flat:
+        wanted = tuple(each for scenario in wanted for each in (scenario, scenario.unhurried))
     return Choice(wanted, ways, tuple(range(settings.seed, settings.seed + count)), jobs)
+
+
+def _refuse_beside_set(options: argparse.Namespace) -> None:
+    """Raises `SettingsError` for an argument that the primary set decides, so that nobody chooses after the fact."""
+    beside = ("scenarios", "methods", "seeds", "quick", "until_flat")
+    for flag in (f"--{name}".replace("_", "-") for name in beside if getattr(options, name)):
+        raise SettingsError(
+            f"{flag} beside --set {options.set}: its scenarios, methods and seeds are fixed",
+            hint="leave one of the two out",
+        )
 
 
 def _named(text: str, known: Mapping[str, Named], what: str, default: Sequence[str]) -> tuple[Named, ...]:

@@ -61,11 +61,13 @@ class Planner:
         """
         for seed in seeds:
             for scenario in scenarios:
-                for method in methods:
-                    if (scenario.has_bad_clients or not method.without_bad) and (
-                        scenario.collude or not method.without_bound
-                    ):
-                        yield self.trial(scenario, method, seed)
+                yield from (self.trial(scenario, method, seed) for method in methods if _applies(method, scenario))
+
+    def longest(self, scenario: Scenario, methods: Sequence[Method], seeds: Sequence[int]) -> Iterator[Trial]:
+        """The trials of one scenario with as many rounds as there can be: what they cost at most."""
+        rounds = MOST_ROUNDS if scenario.until_flat else self.design.plan.fed_rounds
+        for seed in seeds:
+            yield from (self._trial(scenario, method, seed, rounds) for method in methods if _applies(method, scenario))
 
     def trial(self, scenario: Scenario, method: Method, seed: int) -> Trial:
         """One trial. Raises `LookupError` where FedAvg has to be flat first and `measure` is not finished."""
@@ -199,6 +201,11 @@ class Planner:
             shards = [load_shard(self._data(spec), client) for client in range(spec.partition.num_clients)]
             self._unions[name] = digest_of(union(shards).of(phase))
         return self._unions[name]
+
+
+def _applies(method: Method, scenario: Scenario) -> bool:
+    """No oracle where nobody is bad; no method without the bound where nobody is out of bounds."""
+    return (scenario.has_bad_clients or not method.without_bad) and (scenario.collude or not method.without_bound)
 
 
 def _name(spec: DataSpec) -> str:

@@ -9,10 +9,11 @@ import numpy as np
 
 from fccl.compare.methods import way_of
 from fccl.compare.scenarios import Scenario
+from fccl.compare.speed import area, spent_until
 from fccl.compare.trial import Trial
 from fccl.compare.values import RoundSummary, TrialResult
 from fccl.compare.verdicts import Judgement, judge
-from fccl.records.comparison import FEDAVG, ORACLE, Outcome
+from fccl.records.comparison import FEDAVG, Outcome
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,23 @@ def rows(
         {name: [result for _, result in pairs] for name, pairs in found.items()},
         options.bootstrap_samples,
         options.seed,
-        FEDAVG,
-        ORACLE,
     )
-    return tuple(_row(scenario, name, pairs, judged[name], options) for name, pairs in found.items())
+    ends = _ends([result for _, result in found.get(FEDAVG, ())])
+    return tuple(_row(scenario, name, pairs, judged[name], options, ends) for name, pairs in found.items())
 
 
 def _row(
-    scenario: Scenario, method: str, pairs: Sequence[tuple[Trial, TrialResult]], judged: Judgement, options: Options
+    scenario: Scenario,
+    method: str,
+    pairs: Sequence[tuple[Trial, TrialResult]],
+    judged: Judgement,
+    options: Options,
+    ends: Sequence[float],
 ) -> Outcome:
     results = [result for _, result in pairs]
     bad = [scenario.bad_clients(options.num_clients, trial.seed) for trial, _ in pairs]
     first, weighed = results[0], way_of(method) == "federated"
+    until = _spent([result.rounds for result in results], ends) if weighed else None
     return Outcome(
         scenario=scenario.name,
         method=method,
@@ -51,13 +57,19 @@ def _row(
         loss=judged.loss,
         accuracy=judged.accuracy,
         difference=judged.difference,
+        bootstrap=judged.bootstrap,
         verdict=judged.verdict,
+        gap_pooled=judged.gap_pooled if weighed else None,
         gap_closed=judged.gap_closed if weighed else None,
         by_seed=tuple(result.loss for result in results),
         bad_weight=bad_weight([result.rounds for result in results], bad)
         if scenario.has_bad_clients and weighed
         else None,
         validation=_by_round([[one.loss for one in result.rounds] for result in results]),
+        area=_mean([area(result.rounds) for result in results]) if weighed else None,
+        tokens_until=until[0] if until else None,
+        bytes_until=until[1] if until else None,
+        aside=judged.aside,
         weights=_weights(first.rounds, options.num_clients) if weighed else None,
         bad_clients=bad[0],
         seconds=float(np.mean([result.training_seconds + result.weighing_seconds for result in results])),
@@ -87,3 +99,28 @@ def _weights(rounds: Sequence[RoundSummary], num_clients: int) -> tuple[tuple[fl
 def _by_round(many: Sequence[Sequence[float]]) -> tuple[float, ...]:
     """The mean over seeds of the rounds that all seeds have."""
     return tuple(float(np.mean(values)) for values in zip(*many, strict=False))
+
+
+def _ends(fedavg: Sequence[TrialResult]) -> list[float]:
+    """FedAvg's last validation loss in each seed; empty where it has none in some seed."""
+    return [result.rounds[-1].loss for result in fedavg] if all(result.rounds for result in fedavg) else []
+
+
+def _spent(runs: Sequence[Sequence[RoundSummary]], ends: Sequence[float]) -> tuple[float, float] | None:
+    """Tokens and bytes until each seed's loss is as low as FedAvg's end, means over seeds.
+
+    None where it never is in some seed.
+    """
+    if len(ends) != len(runs):
+        return None
+    spent = [spent_until(rounds, end) for rounds, end in zip(runs, ends, strict=True)]
+    reached = [one for one in spent if one is not None]
+    if not reached or len(reached) < len(spent):
+        return None
+    return float(np.mean([tokens for tokens, _ in reached])), float(np.mean([count for _, count in reached]))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None where one is missing."""
+    found = [value for value in values if value is not None]
+    return float(np.mean(found)) if found and len(found) == len(values) else None

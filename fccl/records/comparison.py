@@ -87,9 +87,10 @@ class Pair(Value):
     scenario: str
     method: str
     rival: str
-    difference: Estimate  # of the loss: method minus rival, Student's t over seeds; below 0 is better
-    p: float = Field(ge=0, le=1)  # two-sided
-    p_holm: float = Field(ge=0, le=1)  # after Holm's correction over all pairs of the set
+    # of the loss: method minus rival, Student's t over seeds; below 0 is better. None where a model cannot be scored
+    difference: Estimate | None = None
+    p: float | None = Field(default=None, ge=0, le=1)  # two-sided
+    p_holm: float | None = Field(default=None, ge=0, le=1)  # after Holm's correction over all pairs of the set
     verdict: Standing
 
 

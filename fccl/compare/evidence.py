@@ -1,0 +1,94 @@
+"""The primary set: what the claim rests on, fixed before it is run.
+
+Eight scenarios in two regimes, our method against six rivals that a person could run instead, five seeds. Verdicts over
+its pairs are corrected by Holm's procedure; everything else that a comparison shows is secondary. Seeds that somebody
+tunes a setting on are never among those that judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from fccl.compare.methods import METHODS, Method
+from fccl.compare.scenarios import SCENARIOS, Scenario
+from fccl.compare.values import TrialResult
+from fccl.compare.verdicts import standing
+from fccl.evaluation.student import FEWEST_SEEDS, holm, p_value, student
+from fccl.records.comparison import FEDAVG, ORACLE, POOLED, Pair
+from fccl.records.evaluation import Estimate
+
+PRIMARY = (
+    "clean-non-iid",
+    "shuffled",
+    "sign-flip",
+    "min-max",
+    "shuffled-majority",
+    "server-two-topics",
+    "clean-va",
+    "flipped",
+)
+OURS = "verified"
+RIVALS = (FEDAVG, "leave-one-out", "validation-loss", "median", "multi-krum", "geometric-median")
+CEILINGS = (POOLED, ORACLE)
+TUNING_SEEDS = (7, 8)  # and 42 to 46, on which the rules were made
+JUDGING_SEEDS = (101, 102, 103, 104, 105)
+LEVEL = 0.05  # of the family of all pairs
+HOURS, CORES = 12.0, 2  # that the set may take
+
+
+def scenarios() -> tuple[Scenario, ...]:
+    """The eight, each in both regimes."""
+    return tuple(each for name in PRIMARY for each in (SCENARIOS[name], SCENARIOS[name].unhurried))
+
+
+def methods() -> tuple[Method, ...]:
+    """Ours, the rivals and the ceilings, in the order of the tables."""
+    return tuple(method for name, method in METHODS.items() if name in {OURS, *RIVALS, *CEILINGS})
+
+
+def pairs(found: Mapping[str, Mapping[str, Sequence[TrialResult]]]) -> tuple[Pair, ...]:
+    """Every pair of the set by scenario, then by method: one result a seed, in the same order for all methods.
+
+    Pairs of fewer than three seeds are left out, and so is what was not run. A model that cannot be scored decides its
+    pair without a test, outside of the correction.
+    """
+    made = [
+        _pair(scenario, rival, results[OURS], results[rival])
+        for scenario, results in found.items()
+        for rival in RIVALS
+        if OURS in results and rival in results and len(results[OURS]) >= FEWEST_SEEDS
+    ]
+    tested = [place for place, pair in enumerate(made) if pair.p is not None]
+    corrected = holm([pair.p for pair in made if pair.p is not None])
+    for place, p_holm in zip(tested, corrected, strict=True):
+        made[place] = _corrected(made[place], p_holm)
+    return tuple(made)
+
+
+def _pair(scenario: str, rival: str, ours: Sequence[TrialResult], theirs: Sequence[TrialResult]) -> Pair:
+    mine, other = ([result.loss for result in results] for results in (ours, theirs))
+    names = {"scenario": scenario, "method": OURS, "rival": rival}
+    if None in mine or None in other:
+        verdict = "cannot be told apart" if None in mine and None in other else "worse" if None in mine else "better"
+        return Pair.model_validate(names | {"verdict": verdict})
+    differences = [a - b for a, b in zip(mine, other, strict=True) if a is not None and b is not None]
+    return Pair(**names, difference=student(differences), p=p_value(differences), verdict="cannot be told apart")
+
+
+def _corrected(pair: Pair, p_holm: float) -> Pair:
+    """The pair with its verdict: better or worse only where the corrected p-value is below the level.
+
+    Not worse needs no correction: it is read off the pair's own interval, whose upper end lies below a difference that
+    counts.
+    """
+    if pair.difference is None:
+        return pair
+    verdict = standing(pair.difference)
+    if verdict in ("better", "worse") and p_holm >= LEVEL:
+        verdict = standing(_without_zero_left_out(pair.difference))
+    return pair.model_copy(update={"p_holm": p_holm, "verdict": verdict})
+
+
+def _without_zero_left_out(difference: Estimate) -> Estimate:
+    """The interval widened to 0, which the correction does not leave out."""
+    return difference.model_copy(update={"low": min(difference.low, 0.0), "high": max(difference.high, 0.0)})
