@@ -12,7 +12,10 @@ from fccl.words import DASH
 
 MOST_OPEN_ROWS = 24  # longer tables are folded
 # A verdict is a word with a sign, never a colour alone.
-SIGNS = {"better": "▲", "worse": "▼", "no significant difference": "≈", "no difference": "≈"}
+SIGNS = {"better": "▲", "worse": "▼", "no significant difference": "≈", "no difference": "≈", "not worse": "≈"} | {
+    "cannot be told apart": "?",
+    "not told apart": "?",
+}
 
 
 @dataclass(frozen=True)

@@ -285,7 +285,8 @@ def _command() -> str:
 
 def show(console: Console, comparison: Comparison) -> None:
     """A table for every scenario, then all of them beside each other."""
-    for table in (*tables.scenario_tables(comparison), tables.matrix(comparison)):
+    scenarios = (table.without_empty_columns() for table in tables.scenario_tables(comparison))
+    for table in (*scenarios, tables.matrix(comparison), *tables.pair_tables(comparison)):
         print_table(console, table, stacked=console.width < ROOMY)
     for line in (*tables.lead(comparison), *tables.notes(comparison)):
         console.print(Text(one_line(line), QUIET))

@@ -23,6 +23,7 @@ it away (a forger's loss alone is its own).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -105,7 +106,7 @@ def _moved(start: Adapter, update: Adapter, factor: float) -> Adapter:
 
 
 def _norm(adapter: Adapter) -> float:
-    return sum(float(tensor.double().square().sum()) for tensor in adapter.tensors.values()) ** 0.5
+    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in adapter.tensors.values()))
 
 
 def _with_noise(adapter: Adapter, norm: float, seed: int) -> Adapter:
@@ -114,7 +115,7 @@ def _with_noise(adapter: Adapter, norm: float, seed: int) -> Adapter:
     noise = {
         name: torch.randn(each.shape, generator=draw, dtype=torch.float64) for name, each in adapter.tensors.items()
     }
-    size = sum(float(part.square().sum()) for part in noise.values()) ** 0.5
+    size = math.sqrt(sum(float(part.square().sum()) for part in noise.values()))
     return Adapter(
         {name: (each.double() + norm / size * noise[name]).float() for name, each in adapter.tensors.items()}
     )

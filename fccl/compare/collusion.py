@@ -64,7 +64,7 @@ class Colluding:
             return answers
         found = list(answers)
         agreed = together(request, [one for one in found if isinstance(one, ClientUpdate)], self.attacks)
-        return (agreed.get(one.client_id, one) for one in found)  # type: ignore[misc]
+        return (agreed.get(one.client_id, one) for one in found)
 
     def finish(self, run_id: str, next_round: int, adapter: Adapter) -> None:
         self.transport.finish(run_id, next_round, adapter)

@@ -15,14 +15,14 @@ from typing import Any
 from fccl.compare.methods import way_of
 from fccl.compare.styles import BAD, LINE, STRONG, style, styled
 from fccl.png import INK, below, distinct, fixed, png
-from fccl.records.comparison import FEDAVG, ORACLE, Comparison, Outcome, ScenarioInfo
+from fccl.records.comparison import CEILINGS, FEDAVG, Comparison, Outcome, ScenarioInfo
+from fccl.tables import SIGNS
 from fccl.view.comparison_tables import figure as main_figure
 from fccl.view.comparison_tables import heading
 
 GAP_LOW, GAP_HIGH = -1.0, 2.2  # shares of the gap that fit into the picture
 FULL = 0.4  # a loss so much above or below FedAvg's, as a logarithm, has the full colour
 _SCALE = 1.6  # pixels to a unit
-_SIGNS = {"better": "▲", "worse": "▼", "no significant difference": "≈"}
 _STEPS = {"sft": "nats per response token", "va": "DPO loss, nats per pair"}
 _BEYOND = {-1: "triangle-left", 1: "triangle-right"}
 Values = list[dict[str, Any]]
@@ -55,8 +55,8 @@ def summary(comparison: Comparison, wide: bool = True) -> bytes:
     width = (92 if wide else 66) * len(comparison.scenarios)
     seeds = f"{len(comparison.seeds)} seed{'s' * (len(comparison.seeds) > 1)}"
     words = (
-        f"Test perplexity (preferences: DPO loss), mean of {seeds}. ▲ better, ▼ worse, ≈ no significant difference to "
-        "FedAvg (paired bootstrap, 95 %). Blue: below FedAvg's loss, orange: above it."
+        f"Test perplexity (preferences: DPO loss), mean of {seeds}. ▲ better, ▼ worse, ≈ not worse than "
+        "FedAvg, ? cannot be told apart (95 %). Blue: below FedAvg's loss, orange: above it."
     )
     quiet = {"title": None, "ticks": False, "domain": False}
     room = 6 + 12 * _headings(comparison)[0].count("\n")
@@ -109,7 +109,7 @@ def _cells(comparison: Comparison) -> Values:
     for method in comparison.methods:
         for scenario, column in zip(comparison.scenarios, headings, strict=True):
             row = comparison.row(scenario.name, method.name)
-            sign = _SIGNS.get(row.verdict or "", "") if row else ""
+            sign = SIGNS.get(row.verdict or "", "") if row else ""
             cells.append(
                 {
                     "method": titles[method.name],
@@ -139,7 +139,7 @@ def shade(row: Outcome | None, base: Outcome | None) -> float:
 
 
 def gaps(comparison: Comparison, wide: bool = True) -> bytes | None:
-    """The share of the gap from FedAvg to the oracle that each method closes, with intervals, in the scenarios that
+    """The share of the gap from FedAvg to the ceiling that each method closes, with intervals, in the scenarios that
     have one. None when none has.
     """
     values = _shares(comparison)
@@ -148,6 +148,7 @@ def gaps(comparison: Comparison, wide: bool = True) -> bytes | None:
     shown = {value["method"] for value in values}
     names = [method.name for method in comparison.methods if _titles(comparison)[method.name] in shown]
     words = "share of the gap in test loss that is closed, 95 % intervals; arrows: beyond the picture"
+    across = _across(CEILINGS[comparison.ceiling])
     return png(
         {
             "data": {"values": values},
@@ -155,30 +156,31 @@ def gaps(comparison: Comparison, wide: bool = True) -> bytes | None:
             "width": 430 if wide else 210,
             "height": len({value["scenario"] for value in values}) * max(62, 8 * len(names)),
             "layer": [
-                _upright(0.0, INK, LINE),
-                _upright(1.0, style(ORACLE)[0], style(ORACLE)[2]),
-                *_intervals(comparison, names, wide),
+                _upright(0.0, INK, LINE, across),
+                _upright(1.0, style(comparison.ceiling)[0], style(comparison.ceiling)[2], across),
+                *_intervals(comparison, names, across, wide),
             ],
         },
         _SCALE,
     )
 
 
-_ACROSS = {
-    "field": "at",
-    "type": "quantitative",
-    "scale": {"domain": [GAP_LOW - 0.05, GAP_HIGH + 0.05], "nice": False},
-    "axis": {
-        "values": [-1, 0, 1, 2],
-        "labelExpr": "datum.value == 0 ? ['0 %', 'FedAvg'] : datum.value == 1 ? ['100 %', 'oracle'] : "
-        "100 * datum.value + ' %'",
-        "title": None,
-        "grid": False,
-    },
-}
+def _across(ceiling: str) -> dict[str, Any]:
+    """The axis of shares, with the names of both ends of the gap."""
+    ends = (
+        f"datum.value == 0 ? ['0 %', 'FedAvg'] : datum.value == 1 ? ['100 %', '{ceiling}'] : 100 * datum.value + ' %'"
+    )
+    return {
+        "field": "at",
+        "type": "quantitative",
+        "scale": {"domain": [GAP_LOW - 0.05, GAP_HIGH + 0.05], "nice": False},
+        "axis": {"values": [-1, 0, 1, 2], "labelExpr": ends, "title": None, "grid": False},
+    }
 
 
-def _intervals(comparison: Comparison, names: Sequence[str], wide: bool) -> Iterator[dict[str, Any]]:
+def _intervals(
+    comparison: Comparison, names: Sequence[str], across: dict[str, Any], wide: bool
+) -> Iterator[dict[str, Any]]:
     """The layers of intervals, of points, and of the arrows at the edges."""
     titles = [_titles(comparison)[name] for name in names]
     lines = {**_IN_LINES, "labelOffset": _IN_THE_MIDDLE, "title": None, "ticks": False, "domain": False}
@@ -191,7 +193,7 @@ def _intervals(comparison: Comparison, names: Sequence[str], wide: bool) -> Iter
     yield {
         "transform": [{"filter": "datum.low < datum.high"}],
         "mark": {"type": "rule", "strokeCap": "round"},
-        "encoding": {**where, "x": _ACROSS | {"field": "low"}, "x2": {"field": "high"}, "strokeWidth": thick},
+        "encoding": {**where, "x": across | {"field": "low"}, "x2": {"field": "high"}, "strokeWidth": thick},
     }
     point = {"type": "point", "filled": True, "opacity": 1, "stroke": "white", "strokeWidth": 0.5}
     size = {"field": "size", "type": "quantitative", "scale": None}
@@ -199,24 +201,24 @@ def _intervals(comparison: Comparison, names: Sequence[str], wide: bool) -> Iter
     yield {
         "transform": [{"filter": "datum.beyond == 0"}],
         "mark": point,
-        "encoding": {**where, "x": _ACROSS, "size": size, "shape": shapes},
+        "encoding": {**where, "x": across, "size": size, "shape": shapes},
     }
     for side, shape in _BEYOND.items():
         yield {
             "transform": [{"filter": f"datum.beyond == {side}"}],
             "mark": {**point, "shape": shape},
-            "encoding": {**where, "x": _ACROSS, "size": size},
+            "encoding": {**where, "x": across, "size": size},
         }
 
 
 def _shares(comparison: Comparison) -> Values:
     """A value for each share of a gap; an interval is cut to the picture, a point beyond it stands at its edge."""
-    titles, values = _titles(comparison), []
+    titles, values, ceiling = _titles(comparison), [], comparison.ceiling
     for scenario in comparison.scenarios:
         for row in comparison.rows:
-            found = row.gap_closed
-            if row.scenario != scenario.name or found is None or row.method == ORACLE:
-                continue  # the oracle's own share is always 1
+            found = row.share(ceiling)
+            if row.scenario != scenario.name or found is None or row.method == ceiling:
+                continue  # the ceiling's own share is always 1
             low, at, high = (min(max(value, GAP_LOW), GAP_HIGH) for value in (found.low, found.value, found.high))
             strong = row.method in STRONG
             values.append(
@@ -234,10 +236,10 @@ def _shares(comparison: Comparison) -> Values:
     return values
 
 
-def _upright(level: float, colour: str, dash: Sequence[float]) -> dict[str, Any]:
+def _upright(level: float, colour: str, dash: Sequence[float], across: dict[str, Any]) -> dict[str, Any]:
     """A line from the top to the bottom of the picture."""
     mark = {"type": "rule", "color": colour, "strokeDash": list(dash), "strokeWidth": 1.2}
-    return {"data": {"values": [{"at": level}]}, "mark": mark, "encoding": {"x": _ACROSS}}
+    return {"data": {"values": [{"at": level}]}, "mark": mark, "encoding": {"x": across}}
 
 
 def weights(comparison: Comparison, scenario: ScenarioInfo, wide: bool = True) -> bytes | None:

@@ -14,7 +14,7 @@ from fccl.compare.scenarios import Scenario
 from fccl.compare.store import finished
 from fccl.compare.trial import Start, Trial, union
 from fccl.compare.values import Participant, TrialSpec
-from fccl.data.examples import KIND, read_examples
+from fccl.data.examples import SftExample, read_examples
 from fccl.data.prepare import manifest_matches, prepare
 from fccl.data.shards import load_shard, read_manifest
 from fccl.data.sources import digest_of
@@ -161,8 +161,8 @@ class Planner:
         """The topic that the first client alone holds, of those with enough test examples; drawn from the seed."""
         if not scenario.specialist:
             return ""
-        phase = scenario.phase
-        topics = Counter(one.topic for one in read_examples(self._data(data).server_split("test", phase), KIND[phase]))
+        examples = read_examples(self._data(data).server_split("test", "sft"), SftExample)
+        topics = Counter(example.topic for example in examples)
         enough = sorted(topic for topic, count in topics.items() if topic and count >= FEWEST_FOR_A_VERDICT)
         return random.Random(named_seed(seed, "specialist")).choice(enough or sorted(topics))
 

@@ -5,7 +5,7 @@ source; and a topic that one client alone holds.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from fccl.compare.values import ServerView
@@ -16,6 +16,7 @@ from fccl.data.noise import deranged
 from fccl.data.shards import ClientShard
 from fccl.specs import named_seed
 
+ANSWERS: Mapping[type, tuple[str, ...]] = {SftExample: ("response",), PreferencePair: ("preferred", "dispreferred")}
 SHORTEST = 4  # words of a sentence that is halved
 
 
@@ -68,13 +69,11 @@ def _mislabelled(examples: list[Example], share: float, draw: random.Random) -> 
 
 
 def _answer(example: SftExample | PreferencePair) -> tuple[str, ...]:
-    return (example.response,) if isinstance(example, SftExample) else (example.preferred, example.dispreferred)
+    return tuple(getattr(example, name) for name in ANSWERS[type(example)])
 
 
 def _with_answer(example: Example, answer: tuple[str, ...]) -> Example:
-    if isinstance(example, SftExample):
-        return replace(example, response=answer[0])
-    return replace(example, preferred=answer[0], dispreferred=answer[1])
+    return replace(example, **dict(zip(ANSWERS[type(example)], answer, strict=True)))
 
 
 def specialised(shards: Sequence[ClientShard], topic: str) -> tuple[ClientShard, ...]:
@@ -88,8 +87,8 @@ def specialised(shards: Sequence[ClientShard], topic: str) -> tuple[ClientShard,
 
 
 def _only(shard: ClientShard, topic: str) -> ClientShard:
-    kept = [tuple(one for one in shard.sft if one.topic == topic), tuple(one for one in shard.va if one.topic == topic)]
-    return replace(shard, sft=kept[0], va=kept[1])
+    sft = tuple(one for one in shard.sft if one.topic == topic)
+    return replace(shard, sft=sft, va=tuple(one for one in shard.va if one.topic == topic))
 
 
 def _without(shard: ClientShard, topic: str) -> ClientShard:

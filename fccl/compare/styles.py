@@ -7,7 +7,7 @@ from typing import Any
 
 from fccl.compare.methods import METHODS
 from fccl.png import INK, fixed
-from fccl.records.comparison import FEDAVG, ORACLE
+from fccl.records.comparison import FEDAVG, ORACLE, POOLED
 
 BAD, GOOD = "#d55e00", "#0072b2"  # apart for colour-blind readers; bad clients have a "!" too
 _EX = "M-1,-.6L-.6,-1L0,-.4L.6,-1L1,-.6L.4,0L1,.6L.6,1L0,.4L-.6,1L-1,.6L-.4,0Z"
@@ -20,6 +20,7 @@ LINE, _DASHED, _DOTTED = (1, 0), (6, 4), (2, 3)
 _STRONG_STYLES = {  # of those that the claim is about; the others differ by colour, marker and dash
     FEDAVG: (INK, "circle", LINE, 2.2),
     "verified": (GOOD, "diamond", LINE, 2.4),
+    POOLED: ("#7f6fb0", "triangle-up", _DASHED, 2.0),
     ORACLE: ("#009e73", "square", _DASHED, 2.0),
 }
 _OTHERS = ("#cc79a7", "#e69f00", "#56b4e9", "#d55e00", "#7f6fb0", "#999933", "#aa4466")

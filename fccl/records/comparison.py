@@ -15,6 +15,10 @@ from pydantic import AliasChoices, Field, model_validator
 from fccl.records.evaluation import Estimate
 from fccl.specs import Phase, Value
 
+FEDAVG = "fedavg"
+ORACLE = "oracle"
+POOLED = "pooled"
+CEILINGS = {POOLED: "pooled data", ORACLE: "oracle"}
 # A loss that is lower by this makes a perplexity 1 % lower; in VA scenarios, the perplexity of the choice between two
 # responses. A smaller difference does not count, however surely it is there.
 LEAST_DIFFERENCE = math.log(1.01)
@@ -57,6 +61,10 @@ class Outcome(Value):
     bad_clients: tuple[int, ...] = ()  # of the first seed
     seconds: float = 0.0  # training and weighing, mean over seeds
     trouble: tuple[str, ...] = ()  # what went wrong with a seed
+
+    def share(self, ceiling: str) -> Estimate | None:
+        """The share of the gap from FedAvg to `POOLED` or `ORACLE` that is closed."""
+        return self.gap_pooled if ceiling == POOLED else self.gap_closed
 
 
 class ScenarioInfo(Value):
@@ -125,7 +133,7 @@ class Comparison(Value):
         """The row of one scenario and one method, if it is there."""
         return next((row for row in self.rows if (row.scenario, row.method) == (scenario, method)), None)
 
-
-FEDAVG = "fedavg"
-ORACLE = "oracle"
-POOLED = "pooled"
+    @property
+    def ceiling(self) -> str:
+        """What pictures draw shares of a gap against: the pooled data where that was compared, else the oracle."""
+        return POOLED if any(row.gap_pooled is not None for row in self.rows) else ORACLE

@@ -1,7 +1,7 @@
 """A comparison whose figures are made up, so that every kind of cell is there."""
 
 from fccl.compare.methods import METHODS
-from fccl.records.comparison import Comparison, MethodInfo, Outcome, ScenarioInfo
+from fccl.records.comparison import Comparison, MethodInfo, Outcome, Pair, ScenarioInfo
 from fccl.records.evaluation import Estimate
 
 
@@ -20,6 +20,29 @@ def row(scenario, method, loss, **more):
     )
 
 
+PAIRS = (
+    Pair(
+        scenario="shuffled",
+        method="verified",
+        rival="fedavg",
+        difference=estimate(-0.4),
+        p=0.001,
+        p_holm=0.002,
+        verdict="better",
+    ),
+    Pair(scenario="shuffled", method="verified", rival="median", verdict="better"),
+    Pair(
+        scenario="flipped",
+        method="verified",
+        rival="fedavg",
+        difference=estimate(0.0001),
+        p=0.9,
+        p_holm=0.9,
+        verdict="cannot be told apart",
+    ),
+)
+
+
 def comparison(**changes):
     names = ("base", "fedavg", "verified", "median", "oracle")
     shares = ((0.2, 0.3, 0.1, 0.4), (0.5, 0.5, 0.0, 0.0))
@@ -35,7 +58,12 @@ def comparison(**changes):
             0.6,
             difference=estimate(-0.4),
             verdict="better",
+            bootstrap=estimate(-0.4, 0.02),
+            gap_pooled=estimate(0.5),
             gap_closed=estimate(0.8),
+            area=1.25,
+            tokens_until=12_000.0,
+            bytes_until=3.5e6,
             validation=(1.8, 0.7),
             **heard,
         ),
@@ -57,7 +85,8 @@ def comparison(**changes):
             "verified",
             0.7001,
             difference=estimate(0.0001),
-            verdict="no significant difference",
+            verdict="not worse",
+            aside=estimate(0.75),
             accuracy=estimate(0.91),
         ),
     )
@@ -70,7 +99,7 @@ def comparison(**changes):
         "examples": {"instructions, train": 10},
         "scenarios": (
             ScenarioInfo(name="shuffled", title="shuffled answers", phase="sft", bad_clients=2),
-            ScenarioInfo(name="flipped", title="preferences, flipped", phase="va", bad_clients=2),
+            ScenarioInfo(name="flipped", title="preferences, flipped", phase="va", bad_clients=2, aside="harmless"),
         ),
         "methods": tuple(MethodInfo(name=name, title=METHODS[name].title, settings={}) for name in names),
         "rows": rows,

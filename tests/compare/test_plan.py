@@ -4,9 +4,12 @@ from dataclasses import replace
 import pytest
 
 from fccl.apps.compare import design
+from fccl.compare.flat import MOST_ROUNDS
 from fccl.compare.methods import METHODS, own_method
 from fccl.compare.plan import Planner
 from fccl.compare.scenarios import SCENARIOS
+from fccl.compare.store import keep
+from fccl.compare.values import RoundSummary, TrialResult
 from fccl.config import load_settings
 from fccl.paths import ComparePaths
 from fccl.storage.files import sha256_of
@@ -125,3 +128,59 @@ def test_a_trial_of_an_own_class_is_another_when_its_file_changes(planner, tmp_p
     write(tmp_path, "own_rules_of_a_plan", RULES + "# changed")
     assert planner.trial(SCENARIOS["shuffled"], method, 42).spec.key != before.key
     assert trial(planner, "shuffled", "fedavg").spec.rules == {}
+
+
+def test_the_pooled_data_is_clean_whatever_the_clients_hold(planner):
+    assert trial(planner, "shuffled", "pooled").spec == trial(planner, "clean-iid", "centralised").spec
+    assert trial(planner, "shuffled", "pooled").spec != trial(planner, "shuffled", "centralised").spec
+    assert trial(planner, "shuffled", "pooled").data == trial(planner, "sign-flip", "fedavg").data
+
+
+def test_an_oracle_with_verified_weights_hears_the_same_clients_as_the_oracle(planner):
+    oracle, verified = (trial(planner, "shuffled", name).spec for name in ("oracle", "oracle-verified"))
+    assert verified.clients == oracle.clients
+    assert verified.settings == trial(planner, "shuffled", "verified").spec.settings
+
+
+def test_half_of_the_clients_are_there_in_a_round_and_a_client_alone_in_all(planner):
+    assert trial(planner, "come-and-go", "fedavg").spec.plan.clients_per_round == 2
+    assert trial(planner, "come-and-go", "alone").spec.plan.clients_per_round == 4
+    assert trial(planner, "come-and-go", "pooled").spec.plan.clients_per_round == 1
+
+
+def test_honest_clients_that_add_noise_are_heard_by_everybody(planner):
+    work = trial(planner, "privacy-noise", "fedavg").spec
+    assert [client.attack for client in work.clients].count("dp_noise") == 1
+    assert [one.method for one in planner.trials([SCENARIOS["privacy-noise"]], [METHODS["oracle"]], [42])] == []
+
+
+def test_the_specialists_topic_is_one_of_the_test_split(planner):
+    assert trial(planner, "specialist", "fedavg").spec.specialist in {"a", "b"}
+    assert trial(planner, "shuffled", "fedavg").spec.specialist == ""
+
+
+def test_rounds_until_flat_are_measured_once_by_the_honest_clients_fedavg(planner):
+    flat, sign = (SCENARIOS[name].unhurried for name in ("shuffled", "sign-flip"))
+    measure = planner.measure(flat, 42)
+    assert measure.spec == planner.measure(sign, 42).spec
+    assert measure.spec.until_flat
+    assert measure.spec.plan.fed_rounds == MOST_ROUNDS
+    assert measure.spec.clients == trial(planner, "shuffled", "oracle").spec.clients
+    assert planner.measure(SCENARIOS["clean-iid"].unhurried, 42).method == "fedavg"
+    with pytest.raises(LookupError, match="was not measured"):
+        planner.trial(flat, METHODS["fedavg"], 42)
+
+
+def test_all_methods_have_as_many_rounds_as_were_measured(planner):
+    flat = SCENARIOS["shuffled"].unhurried
+    rounds = tuple(RoundSummary(clients=(0,), weights=None, loss=1.0) for _ in range(7))
+    measure = planner.measure(flat, 42)
+    keep(
+        planner.paths,
+        TrialResult(spec=measure.spec, seconds=1, training_seconds=1, weighing_seconds=0, rounds=rounds),
+    )
+    for name in ("fedavg", "verified", "pooled", "oracle"):
+        assert planner.trial(flat, METHODS[name], 42).spec.plan.fed_rounds == 7
+        assert trial(planner, "shuffled", name).spec.plan.fed_rounds == 2
+    longest = planner.longest(flat, [METHODS["fedavg"]], [42])
+    assert [one.spec.plan.fed_rounds for one in longest] == [MOST_ROUNDS]

@@ -11,7 +11,7 @@ from fccl.compare.methods import METHODS
 from fccl.compare.styles import style
 from fccl.records.comparison import ScenarioInfo
 from fccl.view import comparison_tables as tables
-from tests.compare.made_up import comparison, row
+from tests.compare.made_up import PAIRS, comparison, row
 
 
 def shown(table, cell):
@@ -32,6 +32,7 @@ def test_a_row_says_figure_interval_verdict_gap_and_weight():
         "1.822",
         "0.670 [0.664, 0.677]",
         "2/2 ▲ better",
+        "50% [49%, 51%]",
         "80% [79%, 81%]",
         "0.50 → 0.00",
         "0",
@@ -39,8 +40,8 @@ def test_a_row_says_figure_interval_verdict_gap_and_weight():
     assert found["FedAvg"][2] == "(yardstick)"
     assert found["coordinate median"][0] == "not finite"
     assert found["coordinate median"][2] == "0/2 ▼ worse"
-    assert lines(va)["FCCL, verified"][:3] == ("0.7001", "+0.0001 [-0.0099, +0.0101]", "0/2 ≈ no difference")
-    assert lines(va)["FCCL, verified"][-1] == "91.0% [90.0%, 92.0%]"
+    assert lines(va)["FCCL, verified"][:3] == ("0.7001", "+0.0001 [-0.0099, +0.0101]", "0/2 ≈ not worse")
+    assert lines(va)["FCCL, verified"][-2:] == ("91.0% [90.0%, 92.0%]", "75% [74%, 76%]")
     assert all(len(line) == len(table.head) for table in (sft, va) for line in table.rows)
 
 
@@ -57,8 +58,9 @@ def test_seeds_in_which_a_method_is_better_are_counted_one_by_one():
 def test_columns_that_say_nothing_are_left_out():
     sft, va = (table.without_empty_columns() for table in tables.scenario_tables(comparison()))
     assert sft == tables.scenario_tables(comparison())[0]
-    assert va.head == ("method", "DPO loss", "minus FedAvg's [95 %]", "seeds, verdict", "seconds", "accuracy")
-    assert lines(va)["FCCL, verified"][1:3] == ("+0.0001 [-0.0099, +0.0101]", "0/2 ≈ no difference")
+    assert va.head[1:-1] == ("DPO loss", "minus FedAvg's [95 %]", "seeds, verdict", "seconds", "accuracy")
+    assert va.head[-1] == "harmless preferred"
+    assert lines(va)["FCCL, verified"][1:3] == ("+0.0001 [-0.0099, +0.0101]", "0/2 ≈ not worse")
 
 
 def test_the_matrix_has_every_scenario_and_leaves_holes_where_nothing_was_run():
@@ -68,12 +70,45 @@ def test_the_matrix_has_every_scenario_and_leaves_holes_where_nothing_was_run():
     assert lines(whole)["oracle (no bad clients)"] == ("1.649 ▲", tables.DASH)
 
 
+def test_how_fast_a_method_is_stands_apart_from_where_it_ends():
+    (table,) = tables.speed_tables(comparison())
+    assert lines(table) == {
+        "FCCL, verified": ("0.670 [0.657, 0.684]", tables.perplexity(1.25), "12,000", "3.5"),
+    }
+
+
+def test_the_primary_set_is_ours_against_every_rival():
+    (table,) = tables.pair_tables(comparison(pairs=PAIRS))
+    assert table.head == ("scenario", "FedAvg", "coordinate median")
+    assert lines(table) == {
+        "shuffled answers, 2 of 4 clients": ("0.670 [0.664, 0.677] ▲ better", "not finite ▲ better"),
+        "preferences, flipped, 2 of 4 clients": ("+0.0001 [-0.0099, +0.0101] ? not told apart", tables.DASH),
+    }
+    assert "all 3 pairs" in table.note
+    assert tables.pair_tables(comparison()) == []
+
+
+def test_what_was_not_run_is_named():
+    text = tables.to_markdown(comparison(not_run=("shuffled-flat, seed 105: 1.20 core hours more",)))
+    assert "not run: shuffled-flat, seed 105" in text
+
+
+def test_pictures_draw_against_the_pooled_data_where_it_was_compared():
+    assert comparison().ceiling == "pooled"
+    assert comparison(rows=(row("shuffled", "fedavg", 1.0),)).ceiling == "oracle"
+
+
+def test_rounds_until_flat_are_said():
+    info = ScenarioInfo(name="shuffled", title="shuffled", phase="sft", bad_clients=2, rounds=(7, 12))
+    assert tables.scenario_table(comparison(), info).note.endswith("by seed: 7, 12.")
+
+
 def test_markdown_tables_are_tables():
     text = tables.to_markdown(comparison(), "fccl compare --quick")
     assert "fccl compare --quick" in text
     assert "round 2 has 0 good updates" in text
     blocks = [block for block in text.split("\n\n") if block.startswith("|")]
-    assert len(blocks) == 3
+    assert len(blocks) == 4  # all beside each other, two scenarios, how fast one of them is learnt
     for block in blocks:
         assert len({line.count("|") for line in block.splitlines()}) == 1
 
@@ -84,7 +119,7 @@ def test_one_seed_is_said_to_be_one():
 
 
 @pytest.mark.parametrize(
-    ("count", "these", "differ"), [(1, True, False), (2, True, True), (4, True, True), (5, False, True)]
+    ("count", "these", "differ"), [(1, True, False), (2, True, True), (3, False, False), (5, False, False)]
 )
 def test_a_verdict_over_few_seeds_is_said_to_be_of_these(count, these, differ):
     says = " ".join(tables.notes(comparison(seeds=tuple(range(count)))))
@@ -97,7 +132,7 @@ def test_a_dash_in_the_gaps_has_its_reasons():
     for reason in (
         "FedAvg itself",
         "base, alone, centralised",
-        "no oracle",
+        "no ceiling",
         "not significantly better",
         "cannot be scored",
     ):
@@ -160,7 +195,7 @@ def test_the_page_holds_everything_and_asks_the_network_for_nothing():
     assert "&lt;script&gt;" in html
     assert html.count("data:image/png;base64,") == 10
     assert "http" not in html.replace("http-equiv", "")
-    for words in ("▲ better", "▼ worse", "≈ no difference", "0.50 → 0.00", "round 2 has 0 good updates"):
+    for words in ("▲ better", "▼ worse", "≈ not worse", "0.50 → 0.00", "round 2 has 0 good updates"):
         assert words in html
 
 

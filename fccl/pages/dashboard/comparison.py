@@ -11,13 +11,13 @@ from fccl import words
 from fccl.pages.dashboard.readers import Hub
 from fccl.pages.dashboard.widgets import chart, element, heading, html_table, note
 from fccl.plain_text import one_line
-from fccl.records.comparison import Comparison, ScenarioInfo
+from fccl.records.comparison import CEILINGS, Comparison, ScenarioInfo
 from fccl.view import charts
 from fccl.view import comparison_tables as tables
 from fccl.view.values import RunView
 
 NO_BAD = "No client is bad in this scenario, so there is no oracle without bad clients and no gap to close."
-NO_GAP = "The oracle is not significantly better than FedAvg in this scenario, so there is no gap to close."
+NO_GAP = "No ceiling is significantly better than FedAvg in this scenario, so there is no gap to close."
 
 
 def show(hub: Hub, view: RunView) -> None:
@@ -35,7 +35,8 @@ def show(hub: Hub, view: RunView) -> None:
     note(matrix.note)
     scenario = chosen(results)
     heading(tables.heading(scenario, results.num_clients))
-    says = f"Share of the gap between FedAvg and the oracle that each method closes, {one_line(scenario.title)}"
+    ceiling = CEILINGS[results.ceiling]
+    says = f"Share of the gap between FedAvg and the {ceiling} that each method closes, {one_line(scenario.title)}"
     no_gap = NO_GAP if scenario.bad_clients else NO_BAD
     chart(
         hub,
@@ -56,7 +57,7 @@ def show(hub: Hub, view: RunView) -> None:
 def chosen(results: Comparison) -> ScenarioInfo:
     """The scenario that is looked at: at first one with a gap to close, if there is any."""
     named = {scenario.name: scenario for scenario in results.scenarios}
-    first = next((row.scenario for row in results.rows if row.gap_closed is not None), next(iter(named)))
+    first = next((row.scenario for row in results.rows if row.share(results.ceiling) is not None), next(iter(named)))
     choice = st.selectbox(
         "Scenario",
         list(named),

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import base64
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from markupsafe import Markup
 
 from fccl import __version__
 from fccl.compare.pictures import Drawn
-from fccl.pages.report.figures import Figures, gaps
+from fccl.pages.report.figures import CEILING_WORDS, Figures, gaps
 from fccl.pages.report.parts import Figure, Report, Section, Tile
 from fccl.pages.report.render import render
 from fccl.plain_text import one_line
-from fccl.records.comparison import ORACLE, Comparison, Outcome, ScenarioInfo
+from fccl.records.comparison import CEILINGS, ORACLE, Comparison, Outcome, ScenarioInfo
 from fccl.tables import Table
 from fccl.view import comparison_tables as tables
 from fccl.words import DASH
@@ -34,8 +35,9 @@ def page(comparison: Comparison, wide: Drawn, narrow: Drawn, command: str = "") 
             tone="good",
             sentence=one_line(" ".join(tables.lead(comparison))),
             facts=tuple((name, one_line(text)) for name, text in _facts(comparison, command)),
-            notices=tuple(
-                one_line(f"{row.scenario}, {row.method}: {what}") for row in comparison.rows for what in row.trouble
+            notices=(
+                *(one_line(f"{row.scenario}, {row.method}: {what}") for row in comparison.rows for what in row.trouble),
+                *(one_line(f"not run: {line}") for line in comparison.not_run),
             ),
             tiles=_tiles(comparison),
             sections=(
@@ -68,7 +70,7 @@ def _tiles(comparison: Comparison) -> tuple[Tile, ...]:
     )
     gaps = [row.gap_closed.value for row in bad if row.gap_closed is not None]
     weight = [row.bad_weight[-1] for row in bad if row.bad_weight]
-    found = []
+    found = _pooled_tiles(bad + clean)
     if gaps:
         closed = sum(gap >= ENOUGH for gap in gaps)
         found.append(
@@ -92,15 +94,31 @@ def _tiles(comparison: Comparison) -> tuple[Tile, ...]:
     return tuple(found)
 
 
+def _pooled_tiles(mine: Sequence[Outcome]) -> list[Tile]:
+    """The share of the gap to the pooled data, and what a trigger does: what a sceptic asks for first."""
+    shares = [row.gap_pooled.value for row in mine if row.gap_pooled is not None]
+    hits = [row.aside.value for row in mine if row.aside is not None and row.scenario.startswith("backdoor")]
+    found = []
+    if shares:
+        says = f"mean of {len(shares)} scenarios"
+        found.append(
+            Tile("of the gap to the pooled clean data verified closes", f"{sum(shares) / len(shares):.0%}", says)
+        )
+    if hits:
+        found.append(Tile("the backdoor's trigger succeeds under verified", f"{max(hits):.0%}", "of test instructions"))
+    return found
+
+
 def _whole(comparison: Comparison, wide: Drawn, narrow: Drawn) -> Section:
-    says = "0 % is FedAvg, 100 % is FedAvg without the bad clients; beyond it a method is better than that."
-    figures = _figures("The gap to the oracle", says, wide.gaps, narrow.gaps)
+    words = CEILING_WORDS[comparison.ceiling]
+    says = f"0 % is FedAvg, 100 % is {words}; beyond it a method is better than that."
+    figures = _figures(f"The gap to the {CEILINGS[comparison.ceiling]}", says, wide.gaps, narrow.gaps)
     return Section(
         "all",
         "All scenarios",
         " ".join(tables.notes(comparison)),
         figures,
-        (tables.matrix(comparison),),
+        (*tables.pair_tables(comparison), tables.matrix(comparison)),
     )
 
 
@@ -118,7 +136,9 @@ def _scenario(comparison: Comparison, scenario: ScenarioInfo, wide: Drawn, narro
         *_figures("Weights by round", _weight_words(comparison, scenario), wide.weights[name], narrow.weights[name]),
         *_figures("Validation loss by round", losses, wide.losses[name], narrow.losses[name]),
     )
-    return Section(name, table.title, figures=found, tables=(table,))
+    beside = tables.speed_table(comparison, scenario)
+    every = (table.without_empty_columns(), *([beside] if beside.rows else []))
+    return Section(name, table.title, figures=found, tables=every)
 
 
 def _weight_words(comparison: Comparison, scenario: ScenarioInfo) -> str:

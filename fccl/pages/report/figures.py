@@ -12,7 +12,7 @@ from fccl import words
 from fccl.pages.report.parts import Figure
 from fccl.pages.report.svg import to_svg
 from fccl.plain_text import one_line
-from fccl.records.comparison import Comparison
+from fccl.records.comparison import ORACLE, POOLED, Comparison
 from fccl.records.evaluation import Estimate, EvaluationReport, ModelEvaluation
 from fccl.records.manifest import Manifest
 from fccl.specs import PHASES, Phase
@@ -25,6 +25,10 @@ from fccl.words import plain
 LORA_ERROR = (
     "How far the new adapter's products B·A are from the weighted mean of the clients', as a share of its norm."
 )
+CEILING_WORDS = {
+    POOLED: "all clients' data in one place, before anybody spoilt it",
+    ORACLE: "FedAvg without the bad clients",
+}
 WIDE, NARROW = 540, 326  # pixels: half of a wide page, or a phone's
 
 
@@ -92,7 +96,7 @@ def gaps(figures: Figures, comparison: Comparison) -> tuple[Figure, ...]:
         for scenario in comparison.scenarios
         for figure in figures.draw(
             charts.gap_closed(comparison, scenario),
-            "0 % is FedAvg, 100 % FedAvg without the bad clients; 95 % intervals.",
+            f"0 % is FedAvg, 100 % {CEILING_WORDS[comparison.ceiling]}; 95 % intervals.",
         )
     )
 

@@ -1,4 +1,4 @@
-"""The share of the gap between FedAvg and the oracle that each method closes."""
+"""The share of the gap between FedAvg and a ceiling that each method closes: the pooled data, or the oracle."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 
 from fccl.plain_text import one_line
-from fccl.records.comparison import Comparison, ScenarioInfo
+from fccl.records.comparison import CEILINGS, Comparison, ScenarioInfo
 from fccl.view.charts import palette
 from fccl.view.charts.parts import Picture, legend, tip, titled, unchecked
 
@@ -15,6 +15,8 @@ ROW = 34  # pixels
 KINDS = {  # by verdict against FedAvg
     "better": ("triangle-up", palette.GAIN),
     "worse": ("triangle-down", palette.LOSS),
+    "not worse": ("circle", palette.NEUTRAL),
+    "cannot be told apart": ("square", palette.NEUTRAL),
     "no significant difference": ("circle", palette.NEUTRAL),
     "too few examples": ("cross", palette.NEUTRAL),
 }
@@ -22,7 +24,7 @@ KINDS = {  # by verdict against FedAvg
 
 @unchecked
 def gap_closed(comparison: Comparison, scenario: ScenarioInfo) -> Picture | None:
-    """Every method's share of the gap with its 95 % interval: 0 % is FedAvg, 100 % the oracle.
+    """Every method's share of the gap with its 95 % interval: 0 % is FedAvg, 100 % the ceiling.
 
     None where the scenario has no such gap.
     """
@@ -47,7 +49,7 @@ def gap_closed(comparison: Comparison, scenario: ScenarioInfo) -> Picture | None
     base = alt.Chart(table)
     middle = alt.X("at:Q")
     layers = [
-        *_marks(),
+        *_marks(CEILINGS[comparison.ceiling]),
         base.mark_rule(strokeWidth=2.5).encode(y=y, x=x, x2=alt.X2("high:Q"), color=colour, tooltip=tips),
         base.mark_point(filled=True, size=100, opacity=1).encode(
             y=y, x=middle, color=colour, shape=alt.Shape("verdict:N", scale=shapes, legend=key), tooltip=tips
@@ -65,12 +67,12 @@ def _shares(comparison: Comparison, scenario: ScenarioInfo) -> pd.DataFrame:
     rows = []
     for method in comparison.methods:
         row = comparison.row(scenario.name, method.name)
-        if row is None or row.gap_closed is None:
+        found = row.share(comparison.ceiling) if row else None
+        if row is None or found is None:
             continue
-        found = row.gap_closed
         low, at, high = (min(max(value, LOW), HIGH) for value in (found.low, found.value, found.high))
         words = f"{found.value:.0%}", f"{found.low:.0%} to {found.high:.0%}"
-        label = words[0] if found.low < found.high else ""  # the oracle's own, which stands on its line
+        label = words[0] if found.low < found.high else ""  # the ceiling's own, which stands on its line
         beyond = (low, at, high) != (found.low, found.value, found.high)
         rows.append(
             (one_line(method.title), low, at, high, *words, label, row.verdict or "no significant difference", beyond)
@@ -80,9 +82,9 @@ def _shares(comparison: Comparison, scenario: ScenarioInfo) -> pd.DataFrame:
     )
 
 
-def _marks() -> list[alt.Chart]:
-    """Lines at FedAvg and at the oracle, with their names above the plot."""
-    chart = alt.Chart(pd.DataFrame({"level": [0.0, 1.0], "text": ["FedAvg", "oracle"]}))
+def _marks(ceiling: str) -> list[alt.Chart]:
+    """Lines at FedAvg and at the ceiling, with their names above the plot."""
+    chart = alt.Chart(pd.DataFrame({"level": [0.0, 1.0], "text": ["FedAvg", ceiling]}))
     above = alt.YValue(0)  # type: ignore[no-untyped-call]
     return [
         chart.mark_rule(strokeDash=[4, 4], color=palette.NEUTRAL, strokeWidth=1.5).encode(x=alt.X("level:Q")),
