@@ -1,4 +1,4 @@
-"""What a comparison costs before it is run: cells times seconds, and what does not fit.
+"""The cost of a comparison, before it is run: cells times seconds, and what does not fit.
 
 A cell is a trial that is run once, whatever number of scenarios share it. Its seconds are its rounds times the seconds
 that a round of its method took in cells that are finished. Scenarios are kept or left out whole for a seed, so that all

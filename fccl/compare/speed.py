@@ -1,4 +1,4 @@
-"""How fast a method learns, apart from where it ends: its validation loss against what was spent so far.
+"""Speed, apart from where a method ends: its validation loss against what was spent so far.
 
 Of round r = 1 … R: L_r its validation loss, t_r the tokens that were trained until its end. Bytes are counted likewise.
 

@@ -135,5 +135,5 @@ class Comparison(Value):
 
     @property
     def ceiling(self) -> str:
-        """What pictures draw shares of a gap against: the pooled data where that was compared, else the oracle."""
+        """The end of the gap that pictures show shares of: the pooled data where that was compared, else the oracle."""
         return POOLED if any(row.gap_pooled is not None for row in self.rows) else ORACLE

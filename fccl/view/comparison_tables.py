@@ -47,7 +47,7 @@ def scenario_table(comparison: Comparison, scenario: ScenarioInfo) -> Table:
 
 
 def _rounds(scenario: ScenarioInfo) -> str:
-    """How many rounds a scenario has that goes on until FedAvg is flat."""
+    """The rounds of a scenario that goes on until FedAvg is flat."""
     if not scenario.rounds:
         return ""
     return f"Rounds until FedAvg of the honest clients is flat, by seed: {', '.join(map(str, scenario.rounds))}."
@@ -102,7 +102,7 @@ def _pair(pair: Pair | None, scenario: ScenarioInfo) -> Cell:
 
 
 def speed_tables(comparison: Comparison) -> list[Table]:
-    """How fast each method learns, apart from where it ends: a table for each scenario that has such figures."""
+    """The speed of each method, apart from where it ends: a table for each scenario that has such figures."""
     found = (speed_table(comparison, scenario) for scenario in comparison.scenarios)
     return [table for table in found if table.rows]
 

@@ -7,10 +7,14 @@ import pytest
 import torch
 
 from fccl.adapters.adapter import Adapter
+from fccl.adapters.stored import AdapterReader
 from fccl.compare import scoring as scores
 from fccl.compare import trial as trials
+from fccl.compare.collusion import EPSILON
+from fccl.compare.flat import PATIENCE
 from fccl.compare.methods import METHODS
 from fccl.compare.scenarios import SCENARIOS
+from fccl.compare.store import keep
 from fccl.compare.trial import LEFT_OUT, Only, run_trial, start_adapter, union
 from fccl.compare.values import TrialResult
 from fccl.config import load_settings
@@ -20,6 +24,7 @@ from fccl.data.shards import load_shard
 from fccl.errors import FederationError, TrainingError
 from fccl.federation.rounds import Federation, FederationState
 from fccl.library.narrow import aggregation_rule
+from fccl.messages import FitTask
 from fccl.model.encoding import encode_pairs, encode_sft
 from fccl.model.loading import Models
 from fccl.model.scoring import score_pairs, score_sft
@@ -46,6 +51,9 @@ def test_a_trial_is_a_federation_judged_on_the_test_split(workshop, tiny_model):
     assert all(sum(each.weights) == pytest.approx(1) for each in result.rounds)
     assert result.weighing_seconds > 0
     assert not result.trouble
+    size = AdapterReader(tiny_model.form).length
+    assert [each.bytes for each in result.rounds] == [2 * 4 * size] * 2
+    assert all(each.tokens > 0 for each in result.rounds)
     examples = read_examples(DataPaths(one.data).server_split("test", "sft"), SftExample)
     assert len(result.losses) == len(result.units) == len(examples)
     rows = encode_sft(tiny_model.tokenizer, examples, 128)
@@ -82,6 +90,39 @@ def test_methods_train_the_same_first_round(workshop, monkeypatch):
     assert len(seen) == 3
     assert len({tuple(each) for each in seen.values()}) == 1
     assert len(list(shop.paths.updates.glob("*.safetensors"))) == 4
+
+
+def test_a_run_until_flat_ends_when_nothing_is_gained_and_is_the_run_of_so_many_rounds(workshop):
+    """At a rate that teaches nothing: after the first round and three that bring nothing more."""
+    shop = workshop(sft_lr=1e-9)
+    flat = SCENARIOS["clean-iid"].unhurried
+    measured = run_trial(shop.resources, shop.planner.measure(flat, 42))
+    keep(shop.paths, measured)
+    assert len(measured.rounds) == 1 + PATIENCE
+    again = run_trial(shop.resources, shop.planner.trial(flat, METHODS["fedavg"], 42))
+    assert again.adapter_sha256 == measured.adapter_sha256
+
+
+def test_who_colludes_looks_at_the_others_before_anything_is_aggregated(workshop, tiny_model):
+    """Against the mean of what honest training sends, the bad client's step replaced by the formula."""
+    shop = workshop(fed_rounds=1)
+    one, result = run(shop, "inner-product", "fedavg")
+    final, start = flat(tiny_model.adapter()), flat(tiny_model.initial_adapter(42))
+    (bad,) = shop.planner.bad_clients(SCENARIOS["inner-product"], 42)
+    steps = {client: sent - start for client, sent in honestly_trained(shop, one).items()}
+    steps[bad] = -EPSILON * np.mean([steps[client] for client in steps if client != bad], axis=0)
+    mean = sum(weight * steps[client] for client, weight in enumerate(result.rounds[0].weights))
+    assert np.allclose(final, start + mean, atol=1e-6)
+
+
+def honestly_trained(shop, one):
+    """What each client honestly trains from the start, as vectors."""
+    learner = GenericLearner(Models.holding(shop.resources.model))
+    start = shop.resources.model.initial_adapter(42)
+    task = FitTask("by hand", 0, "sft", start, None, one.spec.model, one.spec.train, 42)
+    shards = (load_shard(DataPaths(one.data), client) for client in range(4))
+    updates = [learner.fit(task, each, lambda status: None) for each in shards]
+    return {update.client_id: flat(update.adapter.load()) for update in updates}
 
 
 def test_the_oracle_hears_the_honest_clients_alone(workshop):
