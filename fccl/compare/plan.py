@@ -13,7 +13,7 @@ from fccl.compare.methods import METHODS, Method, MethodSettings
 from fccl.compare.scenarios import Scenario
 from fccl.compare.store import finished
 from fccl.compare.trial import Start, Trial, union
-from fccl.compare.values import Participant, TrialSpec
+from fccl.compare.values import WHOLE, Participant, TrialSpec
 from fccl.data.examples import SftExample, read_examples
 from fccl.data.prepare import manifest_matches, prepare
 from fccl.data.shards import load_shard, read_manifest
@@ -146,6 +146,7 @@ class Planner:
             eval_batch_size=design.eval_batch_size,
             rules={path: source_sha256(path) for path in method.own},
             formula=FORMULA if settings.get("contribution_source") in ("verified", "leave_one_out") else 1,
+            server=scenario.server if method.uses_learn else WHOLE,
             aside=scenario.aside,
             specialist=self._topic(scenario, data, seed),
         )

@@ -8,12 +8,13 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from fccl.compare.values import ServerView
+from fccl.compare.values import WHOLE, ServerView, TrialSpec
 from fccl.data.builtin.corpus import documents
 from fccl.data.builtin.world import load_world
 from fccl.data.examples import Example, PreferencePair, SftExample
 from fccl.data.noise import deranged
 from fccl.data.shards import ClientShard
+from fccl.evaluation.validation import Validator
 from fccl.specs import named_seed
 
 ANSWERS: Mapping[type, tuple[str, ...]] = {SftExample: ("response",), PreferencePair: ("preferred", "dispreferred")}
@@ -74,6 +75,15 @@ def _answer(example: SftExample | PreferencePair) -> tuple[str, ...]:
 
 def _with_answer(example: Example, answer: tuple[str, ...]) -> Example:
     return replace(example, **dict(zip(ANSWERS[type(example)], answer, strict=True)))
+
+
+def known_to_server(learn: Validator, spec: TrialSpec) -> Validator:
+    """The learn split as far as the server has it in this trial."""
+    view, seed, unknown = spec.server, spec.plan.seed, spec.specialist
+    if view == WHOLE and not unknown:
+        return learn
+    sft, va = seen_instructions(learn.sft, view, seed, unknown), seen(learn.va, view, seed, unknown)
+    return Validator(learn.model, sft, va, beta=learn.beta, batch_size=learn.batch_size)
 
 
 def specialised(shards: Sequence[ClientShard], topic: str) -> tuple[ClientShard, ...]:

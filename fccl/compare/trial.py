@@ -23,7 +23,7 @@ from fccl.compare.collusion import Colluding
 from fccl.compare.flat import is_flat
 from fccl.compare.methods import MethodSettings
 from fccl.compare.scoring import TestScores, TestSplit
-from fccl.compare.server_view import specialised
+from fccl.compare.server_view import known_to_server, specialised
 from fccl.compare.update_cache import CachedLearner
 from fccl.compare.values import Participant, RoundSummary, TrialResult, TrialSpec
 from fccl.contribution.protocol import Weigher
@@ -250,8 +250,8 @@ class TrialRun:
 
     @cached_property
     def learn(self) -> Validator:
-        """The server's learn split: what weights may use."""
-        return self._on_split("learn")
+        """The server's learn split as far as the scenario leaves it: what weights may use."""
+        return known_to_server(self._on_split("learn"), self.spec)
 
     def _on_split(self, split: ServerSplit) -> Validator:
         beta, batch_size = self.spec.train.dpo_beta, self.spec.eval_batch_size

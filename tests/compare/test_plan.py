@@ -184,3 +184,10 @@ def test_all_methods_have_as_many_rounds_as_were_measured(planner):
         assert trial(planner, "shuffled", name).spec.plan.fed_rounds == 2
     longest = planner.longest(flat, [METHODS["fedavg"]], [42])
     assert [one.spec.plan.fed_rounds for one in longest] == [MOST_ROUNDS]
+
+
+def test_what_the_server_has_matters_to_who_uses_it_alone(planner):
+    for name in ("server-two-topics", "server-8", "server-mislabelled", "server-elsewhere"):
+        assert trial(planner, name, "fedavg").spec == trial(planner, "shuffled", "fedavg").spec
+        assert trial(planner, name, "verified").spec.server == SCENARIOS[name].server
+        assert trial(planner, name, "verified").spec.key != trial(planner, "shuffled", "verified").spec.key

@@ -125,6 +125,14 @@ def honestly_trained(shop, one):
     return {update.client_id: flat(update.adapter.load()) for update in updates}
 
 
+def test_weights_use_what_the_server_has_and_validation_stays_whole(workshop):
+    shop = workshop()
+    one = shop.planner.trial(SCENARIOS["server-one-topic"], METHODS["verified"], 42)
+    work = trials.TrialRun(shop.resources, one.spec, DataPaths(one.data), shop.resources.model.initial_adapter(42))
+    assert len({example.topic for example in work.learn.sft}) == len({pair.topic for pair in work.learn.va}) == 1
+    assert len({example.topic for example in work.validator.sft}) == 2
+
+
 def test_the_oracle_hears_the_honest_clients_alone(workshop):
     shop = workshop()
     bad = shop.planner.bad_clients(SCENARIOS["sign-flip"], 42)
