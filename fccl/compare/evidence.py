@@ -28,7 +28,7 @@ PRIMARY = (
     "flipped",
 )
 OURS = "verified"
-RIVALS = (FEDAVG, "leave-one-out", "validation-loss", "median", "multi-krum", "geometric-median")
+RIVALS = (FEDAVG, "fltrust", "fedlaw", "greedy-soup", "lorahub", "multi-krum")
 CEILINGS = (POOLED, ORACLE)
 TUNING_SEEDS = (7, 8)  # and 42 to 46, on which the rules were made
 JUDGING_SEEDS = (101, 102, 103, 104, 105)
