@@ -80,11 +80,11 @@ def test_a_difference_that_the_correction_takes_back_is_no_verdict():
 
 def test_a_model_that_cannot_be_scored_decides_its_pair_and_is_not_tested():
     found = world(fedavg=0.3)
-    found["median"] = [*found["median"][:-1], trial(())]
+    found["multi-krum"] = [*found["multi-krum"][:-1], trial(())]
     said = {pair.rival: pair for pair in pairs({"shuffled": found})}
-    assert (said["median"].verdict, said["median"].p, said["median"].difference) == ("better", None, None)
+    assert (said["multi-krum"].verdict, said["multi-krum"].p, said["multi-krum"].difference) == ("better", None, None)
     assert said["fedavg"].p_holm == pytest.approx(5 * said["fedavg"].p)
-    broken = pairs({"shuffled": {OURS: [trial(())] * 5, "median": results(0.0)}})
+    broken = pairs({"shuffled": {OURS: [trial(())] * 5, "multi-krum": results(0.0)}})
     assert [pair.verdict for pair in broken] == ["worse"]
 
 
