@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fccl.adapters.tensor_files import MAX_HEADER_BYTES, header_of, read_tensors, to_bytes
-from fccl.adapters.tensors import settled, sha256_of, size_of
+from fccl.adapters.tensors import settled, sha256_of, size_of, squared_distance
 from fccl.adapters.torch_files import read_torch_file
 from fccl.errors import AdapterError, StorageError
 from fccl.paths import of_earlier_versions
@@ -37,6 +37,8 @@ class Form:
 
     def require(self, other: Form) -> None:
         """Raises `AdapterError` unless `other` has the same names and shapes."""
+        if self is other:
+            return
         mine, theirs = self.shapes, other.shapes
         if mine.keys() != theirs.keys():
             missing, extra = sorted(mine.keys() - theirs.keys()), sorted(theirs.keys() - mine.keys())
@@ -61,6 +63,7 @@ class Adapter:
 
     tensors: Mapping[str, Tensor]
     largest: float = field(init=False, repr=False)  # the size of its largest number
+    _vector: Tensor | None = field(init=False, repr=False)  # all numbers, where they lie in one vector
 
     def __post_init__(self) -> None:
         if not self.tensors:
@@ -79,12 +82,23 @@ class Adapter:
         if not math.isfinite(largest := size_of(vector)):
             return cls(tensors)  # which says where
         adapter = object.__new__(cls)
-        adapter._set(MappingProxyType(tensors), largest)
+        adapter.__dict__["form"] = form  # which need not be made again of the tensors
+        adapter._set(MappingProxyType(tensors), largest, vector)
         return adapter
 
-    def _set(self, tensors: Mapping[str, Tensor], largest: float) -> None:
+    def _set(self, tensors: Mapping[str, Tensor], largest: float, vector: Tensor | None = None) -> None:
         object.__setattr__(self, "tensors", tensors)
         object.__setattr__(self, "largest", largest)
+        object.__setattr__(self, "_vector", vector)
+
+    @property
+    def vector(self) -> Tensor:
+        """All numbers, tensor after tensor in the order of their names: (d,), not to be written to. A copy, unless they
+        lie so in memory.
+        """
+        if self._vector is not None:
+            return self._vector
+        return torch.cat([tensor.reshape(-1) for tensor in self.tensors.values()])
 
     @cached_property
     def sha256(self) -> str:
@@ -107,7 +121,7 @@ class Adapter:
     def distance(self, other: Adapter) -> float:
         """The L2 norm of the difference, over all tensors."""
         self.require_same_form(other)
-        return math.sqrt(sum(_squared_distance(tensor, other.tensors[name]) for name, tensor in self.tensors.items()))
+        return math.sqrt(squared_distance(self.vector, other.vector))
 
     def to_bytes(self) -> bytes:
         """The bytes of a safetensors file: the same for equal adapters, whatever the file is called."""
@@ -158,12 +172,6 @@ def _adapter(tensors: Mapping[str, Tensor], source: str, form: Form | None = Non
         return Adapter(tensors)
     except AdapterError as error:
         raise AdapterError(f"{source}: {printable(str(error))}") from error
-
-
-def _squared_distance(one: Tensor, other: Tensor) -> float:
-    """In float64, with one temporary tensor of this size."""
-    difference = one.double()
-    return float(difference.sub_(other).square_().sum())
 
 
 def _few(names: list[str]) -> str:

@@ -23,7 +23,7 @@ from fccl.adapters.recent import Checked, Recent
 from fccl.adapters.tensor_files import header_of, numbers_at
 from fccl.errors import AdapterError
 from fccl.plain_text import printable
-from fccl.storage.files import flush_file, read_whole, write_bytes
+from fccl.storage.files import flush_file, read_whole, storage_errors, write_bytes
 
 _FLOAT32 = 4  # bytes
 
@@ -81,7 +81,7 @@ class AdapterReader:
 class StoredAdapter:
     """An adapter in a file, known by the hash of the file's bytes. It takes no memory until it is loaded.
 
-    With `recent` a file that was checked a moment ago is not read again.
+    With `recent` the bytes may be held there instead: then the file is neither read nor needed.
     """
 
     path: Path
@@ -93,6 +93,14 @@ class StoredAdapter:
     def form(self) -> Form:
         """Names and shapes."""
         return self.reader.form
+
+    @property
+    def length(self) -> int:
+        """The number of bytes of the file. Raises `StorageError` when it is gone."""
+        if held := self._held():
+            return len(held.content)
+        with storage_errors(self.path, "read"):
+            return self.path.stat().st_size
 
     @cached_property
     def sha256(self) -> str:
@@ -111,11 +119,11 @@ class StoredAdapter:
     def share(self, path: Path, mode: int) -> None:
         """See that a new file holds the same bytes, with this mode, on the disk. Raises as `load` does.
 
-        It is another name of the same file where that has this mode and the file system has such names: then no byte
-        is written twice.
+        It is another name of the same file where there is one of this mode and the file system has such names: then no
+        byte is written twice.
         """
-        content = self._content()
-        if not self._linked(path, mode):
+        held, content = self._held(), self._content()
+        if held or not self._linked(path, mode):
             write_bytes(path, content, mode)
 
     def _linked(self, path: Path, mode: int) -> bool:
@@ -129,7 +137,7 @@ class StoredAdapter:
         return True
 
     def _held(self) -> Checked | None:
-        return self.recent.find(self.path) if self.recent else None
+        return self.recent.find(self.file_sha256) if self.recent else None
 
     def _content(self) -> bytearray:
         if held := self._held():

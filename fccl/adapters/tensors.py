@@ -14,6 +14,8 @@ from torch import Tensor
 from fccl.adapters.tensor_files import METADATA
 from fccl.errors import AdapterError
 
+TILE = 32_768  # numbers of a vector that are turned to float64 together: they stay near the core, and on one thread
+
 
 class Settled(NamedTuple):
     """Tensors sorted by name, in a mapping that nobody can write to, and the size of the largest number in them."""
@@ -42,12 +44,20 @@ def size_of(tensor: Tensor) -> float:
     return max(-least, greatest)
 
 
+def squared_distance(one: Tensor, other: Tensor) -> float:
+    """‖one - other‖² of two vectors (d,), in float64; the same bits whatever number of threads torch has."""
+    total, room = 0.0, torch.empty(min(TILE, len(one)), dtype=torch.float64)
+    for mine, theirs in zip(one.split(TILE), other.split(TILE), strict=True):
+        total += float(room[: len(mine)].copy_(mine).sub_(theirs).square_().sum())
+    return total
+
+
 def sha256_of(tensors: Mapping[str, Tensor]) -> str:
     """A hash of names, shapes and bits: equal exactly when the settled tensors are. It is no hash of a file."""
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
         digest.update(f"{name}:{tuple(tensor.shape)};".encode())
-        digest.update(tensor.numpy().tobytes())
+        digest.update(tensor.numpy().reshape(-1).view("u1").data)
     return digest.hexdigest()
 
 

@@ -93,9 +93,8 @@ def product_error(before: Adapter, parts: Parts, after: Adapter) -> float | None
         return None
     error, norm = 0.0, 0.0
     for pair, product in mean_products(before, parts):
-        norm += product.norm() ** 2
-        product.add(-1.0, after.tensors[pair.b], after.tensors[pair.a])
-        error += product.norm() ** 2
+        whole, apart = product.norm_and_distance(after.tensors[pair.b], after.tensors[pair.a])
+        norm, error = norm + whole**2, error + apart**2
     return math.sqrt(error / norm) if norm > 0 else None
 
 

@@ -59,8 +59,28 @@ class ProductSum:
         if self._dense is not None:
             self._multiply_out()
             return float(torch.linalg.matrix_norm(self._dense))
+        return _root(self._gram())
+
+    @one_thread()
+    def norm_and_distance(self, b: Tensor, a: Tensor) -> tuple[float, float]:
+        """The norm, and that of the difference to B A, which is then a part of the sum: B (fan_out, k), A (k, fan_in).
+
+        Exact as `norm` is. One Gram matrix holds both: that of the difference has the sum's in its corner.
+        """
+        if self._dense is not None:
+            norm = self.norm()
+            self.add(-1.0, b, a)
+            return norm, self.norm()
+        own = sum(map(len, self._right))
+        self._left.append(-b.double())
+        self._right.append(a.double())
+        gram = self._gram()
+        return _root(gram[:own, :own]), _root(gram)
+
+    def _gram(self) -> Tensor:
+        """The inner products of the directions l_i r_i that the sum is made of: (k, k)."""
         left, right = torch.cat(self._left, dim=1), torch.cat(self._right)
-        return math.sqrt(max(0.0, float(((left.T @ left) * (right @ right.T)).sum())))
+        return (left.T @ left).mul_(right @ right.T)
 
     def _core(self) -> tuple[Tensor | None, Tensor, Tensor | None]:
         """Q, M, Q' with the sum = Q M Q': orthonormal around a small matrix, or nothing around the dense one."""
@@ -76,6 +96,11 @@ class ProductSum:
             product = torch.cat(self._left, dim=1) @ torch.cat(self._right)
             self._dense = product if self._dense is None else self._dense.add_(product)
             self._left, self._right = [], []
+
+
+def _root(gram: Tensor) -> float:
+    """The norm of the sum of directions with these inner products; rounding may have made its square negative."""
+    return math.sqrt(max(0.0, float(gram.sum())))
 
 
 def mean_products(before: Adapter, parts: Parts) -> Iterator[tuple[Pair, ProductSum]]:

@@ -35,8 +35,8 @@ def one_thread() -> Iterator[None]:
 
 
 def flat(adapter: Adapter) -> Tensor:
-    """All values, tensor after tensor in the order of their names: (d,) float32."""
-    return torch.cat([tensor.reshape(-1) for tensor in adapter.tensors.values()])
+    """All values, tensor after tensor in the order of their names: (d,) float32, not to be written to."""
+    return adapter.vector
 
 
 def unflat(vector: Tensor, form: Form, rule: str) -> Adapter:

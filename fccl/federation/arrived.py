@@ -8,7 +8,6 @@ from fccl.adapters.source import AdapterSource
 from fccl.adapters.stored import AdapterReader, StoredAdapter
 from fccl.messages import ClientUpdate
 from fccl.records.run import ArrivedUpdate
-from fccl.storage.files import storage_errors
 
 
 def arrived(update: ClientUpdate) -> ArrivedUpdate:
@@ -26,7 +25,4 @@ def file_sha256(adapter: AdapterSource) -> str:
 
 def file_length(adapter: AdapterSource) -> int:
     """The number of bytes of that file. Raises `StorageError` when it is gone."""
-    if not isinstance(adapter, StoredAdapter):
-        return AdapterReader(adapter.form).length
-    with storage_errors(adapter.path, "read"):
-        return adapter.path.stat().st_size
+    return adapter.length if isinstance(adapter, StoredAdapter) else AdapterReader(adapter.form).length

@@ -79,8 +79,10 @@ def read_bounded(path: Path, limit: int, length: int | None = None) -> bytearray
         if not stat.S_ISREG(os.lstat(path).st_mode):  # a device may do something when it is opened
             raise NotAFile(f"{path.name} {_what_it_is(path)}")
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb", buffering=0) as file:
-            return _read_regular(file.fileno(), path.name, limit, length)
+        try:
+            return _read_regular(descriptor, path.name, limit, length)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         reason = _NOT_READABLE.get(error.errno or 0)
         if reason is None:

@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as arrays
 from fccl.adapters.adapter import Adapter, adapter_from_bytes, load_adapter
 from fccl.adapters.torch_files import torch_bytes
 from fccl.errors import AdapterError, StorageError
+from fccl.model.language_model import cpu_threads
 
 floats = st.floats(min_value=-1e6, max_value=1e6, width=32)
 shapes = arrays.array_shapes(max_dims=2, max_side=4)
@@ -31,6 +32,29 @@ def test_bytes_and_back_is_the_same_adapter(mapping):
 @given(mappings)
 def test_order_of_names_does_not_matter(mapping):
     assert Adapter(dict(reversed(mapping.items()))).sha256 == Adapter(mapping).sha256
+
+
+@given(mappings)
+def test_its_vector_has_all_numbers_and_is_no_copy_where_it_was_made_of_one(mapping):
+    pieces = Adapter(mapping)
+    expected = torch.cat([mapping[name].reshape(-1) for name in sorted(mapping)])
+    assert torch.equal(pieces.vector, expected)
+    whole = Adapter.of_vector(expected, pieces.form)
+    assert whole.vector is expected
+    assert whole.form == pieces.form
+
+
+def test_the_distance_of_many_numbers_is_the_same_however_they_lie_and_however_many_threads_there_are():
+    draw = torch.Generator().manual_seed(0)
+    numbers = [torch.randn(100_003, generator=draw) for _ in range(2)]
+    form = Adapter({"a": numbers[0][:70_000], "b": numbers[0][70_000:]}).form
+    pieces = [Adapter({"a": each[:70_000], "b": each[70_000:]}) for each in numbers]
+    whole = [Adapter.of_vector(each, form) for each in numbers]
+    with cpu_threads(2):
+        two_threads = whole[0].distance(whole[1])
+    with cpu_threads(1):
+        assert {pieces[0].distance(pieces[1]), pieces[0].distance(whole[1])} == {two_threads}
+    assert two_threads == pytest.approx(math.sqrt(float((numbers[0].double() - numbers[1]).square().sum())), rel=1e-12)
 
 
 @given(mappings)

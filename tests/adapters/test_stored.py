@@ -153,16 +153,19 @@ def test_a_file_that_was_changed_is_not_shared(tmp_path):
     assert not (tmp_path / "two").exists()
 
 
-def test_what_was_checked_a_moment_ago_is_used_without_reading_it_and_read_when_the_file_is_another(tmp_path):
+def test_what_is_held_in_memory_is_used_without_its_file_and_the_file_is_read_again_afterwards(tmp_path):
     recent, path = Recent(), tmp_path / "one"
     stored = stored_in(path, recent=recent)
-    recent.note(path, Checked(bytearray(LIKE.to_bytes()), LIKE))
+    recent.hold(stored.file_sha256, Checked(bytearray(LIKE.to_bytes()), LIKE))
+    path.unlink()
     assert stored.load() is LIKE
     stored.save(tmp_path / "copy")
-    assert (tmp_path / "copy").read_bytes() == LIKE.to_bytes()
+    stored.share(tmp_path / "shared", 0o600)
+    assert (tmp_path / "copy").read_bytes() == (tmp_path / "shared").read_bytes() == LIKE.to_bytes()
+    assert stored.length == len(LIKE.to_bytes())
+    recent.clear()
+    with pytest.raises(StorageError, match="does not exist"):
+        stored.load()
     path.write_bytes(LIKE.to_bytes() + b"x")
     with pytest.raises(AdapterError, match="was changed after it was checked"):
-        stored.load()
-    path.unlink()
-    with pytest.raises(StorageError, match="does not exist"):
         stored.load()

@@ -245,6 +245,10 @@ def test_the_sum_is_the_same_side_by_side_and_multiplied_out(seed, count):
     np.testing.assert_allclose((left * values @ right).numpy(), expected, atol=1e-12)
     np.testing.assert_allclose(values, np.linalg.svd(expected, compute_uv=False)[: len(values)], atol=1e-12)
     assert total.norm() == pytest.approx(np.linalg.norm(expected), abs=1e-12)
+    b, a = torch.from_numpy(draw.normal(size=(7, 2))), torch.from_numpy(draw.normal(size=(2, 5)))
+    norm, distance = total.norm_and_distance(b, a)
+    assert norm == pytest.approx(np.linalg.norm(expected), rel=1e-9, abs=1e-12)
+    assert distance == pytest.approx(np.linalg.norm(expected - b.numpy() @ a.numpy()), rel=1e-9)
 
 
 def test_more_passes_change_nothing(monkeypatch):

@@ -5,6 +5,7 @@ An answer that ends the process is then not read again when the server starts an
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -35,8 +36,12 @@ class BegunReadings:
         What ends the process in the block, or is not an error of ours, leaves the note.
         """
         note = self.folder / name
-        with storage_errors(note), open(note, "a", encoding="ascii") as file:
-            file.write(" ".join(map(str, flag)) + "\n")
+        with storage_errors(note):
+            descriptor = os.open(note, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            try:
+                os.write(descriptor, " ".join(map(str, flag)).encode() + b"\n")
+            finally:
+                os.close(descriptor)
         try:
             yield
         except (FcclError, KeyboardInterrupt):  # the answer is not to blame, or the caller deals with it

@@ -104,9 +104,9 @@ class Collector:
             self.watching.wait(left)
 
     def _asked(self, source: AnswerSource[Given], client_id: int) -> Waiting:
-        ended = self.begun.unended(source.flag(client_id).name)
-        client = Waiting()
-        if ended and self._flag(source, client_id) == ended[-1]:
+        path, client = source.flag(client_id), Waiting()
+        ended = self.begun.unended(path.name)
+        if ended and self._flag(source, client_id, path) == ended[-1]:
             self._refuse(source, client_id, client, ForeignAnswer("the server ended while it read this answer"))
         client.refusals = len(ended)
         return client
@@ -117,13 +117,14 @@ class Collector:
         A bad one is refused; a silence that is too long becomes a reason.
         """
         self.liveness.look(client_id)
-        flag = self._flag(source, client_id)
+        path = source.flag(client_id)
+        flag = self._flag(source, client_id, path)
         if flag is None or flag == client.flag or client.refusals >= _REFUSALS:
             self._judge_silence(client_id, client)
             return None
         client.flag = flag
         try:
-            with self.begun.reading(source.flag(client_id).name, flag):
+            with self.begun.reading(path.name, flag):
                 answer = source.read(client_id)
         except UpdateRejected as error:
             self._refuse(source, client_id, client, error)
@@ -133,9 +134,8 @@ class Collector:
             return None
         return answer
 
-    def _flag(self, source: AnswerSource[Given], client_id: int) -> tuple[int, int, int] | None:
-        """The identity of the file that commits an answer; what only has its name goes."""
-        path = source.flag(client_id)
+    def _flag(self, source: AnswerSource[Given], client_id: int, path: Path) -> tuple[int, int, int] | None:
+        """The identity of the file that commits an answer, at its path; what only has its name goes."""
         found = identity(path)
         if found is None:
             self.quarantine.clear_for_file(path, source.run_id, source.round, client_id)

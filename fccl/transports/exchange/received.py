@@ -1,4 +1,4 @@
-"""`LOG_DIR/received/`: updates as they were when they were checked, in a folder that only the server writes."""
+"""Updates as they were when they were checked: in memory, or in `LOG_DIR/received/`, which only the server writes."""
 
 from __future__ import annotations
 
@@ -25,20 +25,15 @@ class Received:
 
     folder: Path
     begun: BegunReadings  # whose notes lie in it too
-    recent: Recent = field(default_factory=Recent)  # those of the open round that were checked a moment ago
+    recent: Recent = field(default_factory=Recent)  # those of the open round that are in memory
 
     def keep(self, name: str, file: GoodFile) -> StoredAdapter:
-        """Write a file that was checked, always a new one: an older one of this name may have other names too.
-
-        Raises `StorageError`.
-        """
+        """Hold a file that was checked: in memory, and beyond its bound in a new file. Raises `StorageError`."""
         path = self.folder / name
         with storage_errors(path):
-            path.unlink(missing_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with open(descriptor, "wb") as new:
-                new.write(file.checked.content)  # not flushed to the disk: after a crash it is received again
-        self.recent.note(path, file.checked)
+            if not self.recent.hold(file.sha256, file.checked):
+                path.unlink(missing_ok=True)  # an older one of this name may have other names too
+                _write_new(path, file.checked.content)
         return StoredAdapter(path, file.sha256, file.reader, self.recent)
 
     def make(self) -> None:
@@ -58,6 +53,13 @@ class Received:
             for path in self.folder.iterdir():
                 if round_number is None or not self.begun.is_of(path, round_number):
                     path.unlink()
+
+
+def _write_new(path: Path, content: bytearray) -> None:
+    """Not flushed to the disk: after a crash it is received again. Raises `OSError`."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as new:
+        new.write(content)
 
 
 @dataclass(frozen=True)

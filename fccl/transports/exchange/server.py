@@ -34,6 +34,7 @@ from fccl.transports.exchange.watch import Watcher, watcher
 from fccl.transports.exchange.wire import FitWork, TaskFile
 from fccl.transports.protocol import SILENT, Listener, RunIdentity
 
+COMMITTING = ("done_", "reply_")  # how files begin that commit an answer
 _ORIGINAL = "knows only the original files, which have no requests of kind {!r}"
 
 
@@ -63,7 +64,7 @@ class ExchangeTransport:
             self._require_here = held.enter_context(in_sight(self._paths.root))
             sweep(self._paths.root, self._paths.is_half_written)
             sweep(self._paths.rejected)
-            self._watcher = held.enter_context(watcher(self._paths.root, self._spec.watch))
+            self._watcher = held.enter_context(watcher(self._paths.root, self._spec.watch, COMMITTING))
             self._held = held.pop_all()
         return self
 

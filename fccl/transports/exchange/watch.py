@@ -31,7 +31,9 @@ from fccl.storage.mounts import is_remote
 RESCAN_S = 1.0  # the longest wait without a look when notifications work
 POLL_S = 0.2  # when they do not
 _SELF_TEST_S = 0.5
-_NEWS = (FileCreatedEvent, FileModifiedEvent, FileMovedEvent, DirCreatedEvent)  # reading a file is none
+_PROBE = ".probe."
+_NEW_NAMES = (FileCreatedEvent, FileMovedEvent, DirCreatedEvent)  # a name that was not there, or is another file's now
+_NEWS = (*_NEW_NAMES, FileModifiedEvent)  # reading a file is none
 
 
 class Watcher(Protocol):
@@ -48,16 +50,16 @@ class Watcher(Protocol):
         ...
 
 
-def watcher(folder: Path, how: Literal["auto", "notify", "poll"]) -> Watcher:
+def watcher(folder: Path, how: Literal["auto", "notify", "poll"], heed: tuple[str, ...] = ()) -> Watcher:
     """`auto` takes notifications where a file written here is notified and nobody else's machine is behind the file
-    system.
+    system. With `heed` only new names that begin so are news: the others' files are seen at the next look.
     """
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if how == "poll" or (how == "auto" and is_remote(folder)):
         return Polling()
     try:
-        notified = Notified(folder)
+        notified = Notified(folder, heed)
     except (OSError, RuntimeError):  # no notifications here, or no more of them; no thread to be had
         return Polling()
     if how == "notify" or notified.works():
@@ -83,12 +85,15 @@ class Polling:
 
 
 class Notified(FileSystemEventHandler):
-    """Wakes when the file system says that something changed in the folder."""
+    """Wakes when the file system says that something changed in the folder: anything, or new names that begin as
+    `heed` says.
+    """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, heed: tuple[str, ...] = ()) -> None:
         self._folder, self._news = folder, threading.Event()
+        self._heed = (*heed, _PROBE) if heed else ()
         self._observer = Observer()
-        self._observer.schedule(self, str(folder), event_filter=[*_NEWS])
+        self._observer.schedule(self, str(folder), event_filter=[*(_NEW_NAMES if heed else _NEWS)])
         self._observer.start()
 
     def __enter__(self) -> Self:
@@ -105,7 +110,9 @@ class Notified(FileSystemEventHandler):
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """The observer's thread calls this."""
-        self._news.set()
+        path = os.fsdecode(event.dest_path or event.src_path)
+        if not self._heed or os.path.basename(path).startswith(self._heed):
+            self._news.set()
 
     def wait(self, timeout_s: float) -> bool:
         return self._heard(min(timeout_s, RESCAN_S))
@@ -113,7 +120,7 @@ class Notified(FileSystemEventHandler):
     def works(self) -> bool:
         """Whether a file written now is notified within a moment."""
         with storage_errors(self._folder):
-            descriptor, probe = tempfile.mkstemp(dir=self._folder, prefix=".probe.", suffix=".tmp")
+            descriptor, probe = tempfile.mkstemp(dir=self._folder, prefix=_PROBE, suffix=".tmp")
             os.close(descriptor)
         try:
             return self._heard(_SELF_TEST_S)

@@ -92,8 +92,8 @@ def test_a_peer_takes_part_in_either_dialect_and_its_update_is_kept_in_our_conta
             update = fit(exchange)[1]
         assert isinstance(update.adapter, StoredAdapter)
         assert update.adapter.load().sha256 == adapter(2.0, 3.0, 4.0).sha256
-        assert update.adapter.path.read_bytes() == adapter(2.0, 3.0, 4.0).to_bytes()
-        assert [path.name for path in (tmp_path / "received").glob("client_1_*")] == [paths.update(1, 0).name]
+        update.adapter.share(tmp_path / "kept", 0o600)
+        assert (tmp_path / "kept").read_bytes() == adapter(2.0, 3.0, 4.0).to_bytes()
         finish(exchange)
     assert (update.contribution.avg_loss, update.contribution.num_samples, update.contribution.seconds) == (2.5, 2, 1.5)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from fccl.storage.files import write_bytes
 from fccl.storage.mounts import is_remote
 from fccl.transports.exchange import watch
 from fccl.transports.exchange.watch import Notified, Polling, ring, watcher
@@ -33,6 +34,19 @@ def test_a_change_ends_the_waiting(tmp_path):
 def test_a_change_before_the_waiting_ends_it_at_once(tmp_path):
     with watcher(tmp_path, "notify") as waiting:
         (tmp_path / "file").touch()
+        assert waiting.wait(60)
+
+
+@pytest.mark.usefixtures("no_rescan")
+def test_only_names_that_are_heeded_end_the_waiting(tmp_path):
+    with watcher(tmp_path, "auto", ("done_",)) as waiting:
+        assert isinstance(waiting, Notified) != is_remote(tmp_path), "its own probe is heeded"
+        (tmp_path / "status_0.json").write_text("x")
+        write_bytes(tmp_path / "status_0.json", b"y")
+        assert not waiting.wait(0.2)
+        write_bytes(tmp_path / "done_0_0.flag", b"")
+        assert waiting.wait(60)
+        (tmp_path / "done_1_0.flag").touch()
         assert waiting.wait(60)
 
 
