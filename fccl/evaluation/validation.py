@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Literal, Self
@@ -31,6 +31,9 @@ from fccl.specs import Phase, named_seed
 
 ServerSplit = Literal["learn", "validation"]
 SERVER = 999_999_999  # the client number under which the server trains; no federation has so many
+
+SHORT_TOKENS = 1024  # of a batch, padding included: less memory than a usual training step of GPT-2 takes
+_Share = tuple[list[Responses], Loss]  # a batch, and its part of the mean loss
 
 
 class Validator:
@@ -140,6 +143,7 @@ class VerificationLoss:
         self, learn: Validator, examples: int, learner: Callable[[LanguageModel], Learner] | None = None
     ) -> None:
         self._split, self._examples, self._learner_of = learn, examples, learner
+        self._prepared: tuple[FitTask, Sequence[_Share]] | None = None  # of the task that was asked about last
 
     def examples(self, phase: Phase) -> int:
         """The number of examples that the loss is the mean of."""
@@ -192,24 +196,42 @@ class VerificationLoss:
             raise ValueError("this loss can judge adapters, and was given no learner to train one")
         return self._learner_of(self._split.model)
 
-    def _batches(self, task: FitTask, adapter: Adapter) -> Iterator[tuple[list[Responses], Loss]]:
-        """Batches with as much memory as a training step, each with its share in the mean. Loads `adapter`."""
-        objective = self._objective(task)
-        examples, size = objective.examples, [_padded_tokens(responses) for responses in objective.examples]
-        count = objective.count(range(len(examples)))
+    def _batches(self, task: FitTask, adapter: Adapter) -> Sequence[_Share]:
+        """The task's examples in batches. Loads `adapter`."""
+        if self._prepared is None or self._prepared[0] is not task:
+            self._prepared = task, _shares(self._objective(task), task.train.batch_size)
         self._split.model.load(with_frozen(adapter, task.adapter))
-        for indices in length_sorted_batches(size, task.train.batch_size):
-            yield [examples[index] for index in indices], partial(_share, objective, indices, count)
+        return self._prepared[1]
 
     def _objective(self, task: FitTask) -> Objective:
         """The task's loss over the examples that are drawn for it. May leave the reference loaded."""
-        drawn, split = list(self.drawn(task)), self._split.examples(task.phase)
-        reference = None
+        drawn, split, reference = self.drawn(task), self._split.examples(task.phase), None
         if phases.of(task.phase).takes_reference:
             if task.reference is None:
                 raise ValueError("a VA round is verified against its reference adapter")
-            reference = self._split.reference_scores(task.reference).log_probs[drawn]
+            reference = self._reference_of(task.reference, drawn)
         return objective_for(task.phase, [split[index] for index in drawn], reference, task.train.dpo_beta)
+
+    def _reference_of(self, reference: Adapter, drawn: Sequence[int]) -> Tensor:
+        """log π_ref of the pairs that are drawn, (n, 2). What earlier rounds have drawn does not change a bit of it."""
+        split, pairs = self._split, self._split.pairs
+        if len(drawn) == len(pairs):
+            return split.reference_scores(reference).log_probs
+        split.model.load(reference)
+        return score_pairs(split.model, [pairs[index] for index in drawn], split.batch_size).log_probs
+
+
+def _shares(objective: Objective, batch_size: int) -> list[_Share]:
+    """The mean of an objective in batches: as many examples as a training step has, or more of them while they are
+    short.
+    """
+    examples, sizes = objective.examples, [_padded_tokens(responses) for responses in objective.examples]
+    count = objective.count(range(len(examples)))
+    most = max(batch_size, SHORT_TOKENS // max(sizes))
+    return [
+        ([examples[index] for index in indices], partial(_share, objective, indices, count))
+        for indices in length_sorted_batches(sizes, most)
+    ]
 
 
 def _share(objective: Objective, indices: Sequence[int], count: int, log_probs: Tensor) -> Tensor:

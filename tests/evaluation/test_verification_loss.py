@@ -163,23 +163,26 @@ def test_the_task_s_number_of_threads_is_used(tiny_model, loss, task, clients, m
         seen.clear()
 
 
-def test_the_reference_is_scored_once_and_shared_with_the_validation(tiny_model, split, task, clients, monkeypatch):
+def test_the_reference_is_scored_once_a_round_for_the_pairs_that_are_drawn(
+    tiny_model, split, task, clients, monkeypatch
+):
     from fccl.evaluation import validation
 
-    loaded = []
+    scored = []
     monkeypatch.setattr(
         validation,
         "score_pairs",
-        lambda *arguments: loaded.append(tiny_model.adapter().sha256) or score_pairs(*arguments),
+        lambda model, pairs, size: scored.append(len(pairs)) or score_pairs(model, pairs, size),
     )
-    validator = Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=4)
-    loss = VerificationLoss(validator, 4)
-    for number in (3, 4):
-        loss.slopes(task("va", number), clients[0], clients)
-        loss.loss(task("va", number), clients[1])
-    assert loaded == [task("va").reference.sha256]
-    validator("va", clients[0], task("va").reference)
-    assert loaded == [task("va").reference.sha256, clients[0].sha256]
+    loss = VerificationLoss(Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=4), 4)
+    rounds = {number: task("va", number) for number in (3, 4)}
+    found = {}
+    for number, asked in rounds.items():
+        found[number] = loss.slopes(asked, clients[0], clients), loss.loss(asked, clients[1])
+    assert scored == [4, 4]
+    alone = VerificationLoss(Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=4), 4)
+    again = alone.slopes(rounds[4], clients[0], clients), alone.loss(rounds[4], clients[1])
+    assert again == found[4], "a run that was killed has the bits of one that was not"
 
 
 def test_a_loss_that_is_not_finite_is_infinite(loss, task, an_adapter):
