@@ -1,18 +1,22 @@
-"""What verified contribution costs: seconds of verification and of training per round, at the quickstart's defaults.
+"""The shares of a round with verified contribution: training, verification, validation and all else, in processor time.
 
-    python benchmarks/bench_verified.py            # or any settings of `fccl run`, such as --num-clients 8
-    --noisy-clients 0,1,2
+    python benchmarks/bench_verified.py [--beside CHECKOUT] [--runs 1] [settings of `fccl run`, such as --num-clients 8]
 
-Runs a federation with CONTRIBUTION_SOURCE=verified in a folder of its own and reads what its records say.
+Runs the quickstart with CONTRIBUTION_SOURCE=verified in a process and a folder of its own. With `--beside` another
+checkout of this project runs in turn with this one, and both tables are printed. A share is of the clients' training,
+all of them together: in one process they train one after the other.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
@@ -24,55 +28,98 @@ from fccl.records.run import RoundRecord, Verification  # noqa: E402
 from fccl.storage.reading import read_records  # noqa: E402
 
 LIMIT = 0.10  # of the training time of a phase
+# A whole `fccl run` whose clock is the process's own, so that what else the machine does is not counted.
+RUN = """
+import json, sys, time
+time.monotonic = time.process_time
+from fccl.evaluation.validation import Validator
+validate, taken = Validator.__call__, []
+def timed(*given):
+    started = time.process_time()
+    found = validate(*given)
+    taken.append(time.process_time() - started)
+    return found
+Validator.__call__ = timed
+from fccl.apps.main import main
+status = main(sys.argv[1:])
+open("validation.json", "w").write(json.dumps(taken))
+sys.exit(status)
+"""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """One round in seconds of processor time."""
+
+    phase: str
+    passes: int
+    training: float
+    verification: float
+    validation: float
+    rest: float
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the table. Returns 1 when a phase's verification takes more than `LIMIT` of its training."""
-    with tempfile.TemporaryDirectory() as folder:
-        records = run(Path(folder), arguments)
-    print(
-        "| round | phase | examples | passes | verification, s | training, s | ratio "
-        "|\n|---:|---|---:|---|---:|---:|---:|"
-    )
-    for record in records:
-        print(line(record, verification_of(record)))
-    shares = {phase: share([record for record in records if record.phase == phase]) for phase in ("sft", "va")}
-    print("\n" + "; ".join(f"{phase}: {ratio:.1%} of the training time" for phase, ratio in shares.items()))
-    return int(max(shares.values()) > LIMIT)
+    """Print the tables. Returns 1 when this checkout's verification takes more than `LIMIT` of a phase's training."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--beside", type=Path, help="another checkout, which runs in turn with this one")
+    parser.add_argument("--runs", type=int, default=1, help="runs of each, one after the other")
+    options, settings = parser.parse_known_args(arguments)
+    roots = [ROOT, *([options.beside] if options.beside else [])]
+    found: dict[Path, list[Shares]] = {root: [] for root in roots}
+    for _ in range(options.runs):
+        for root in roots:
+            found[root] += run(root.resolve(), settings)
+    for root in roots:
+        print(f"\n{root}\n{table(found[root])}", flush=True)
+    return int(max(share(found[ROOT], phase, "verification") for phase in ("sft", "va")) > LIMIT)
 
 
-def run(folder: Path, arguments: Sequence[str]) -> list[RoundRecord]:
-    """The records of a whole run."""
-    command = [sys.executable, "-m", "fccl", "run", "--contribution-source", "verified", "--no-evaluate", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
-    return read_records(LogPaths(folder / "logs").progress, RoundRecord, lambda row: row.get("event") == "round")
+def run(root: Path, settings: Sequence[str]) -> list[Shares]:
+    """The rounds of a whole run of the checkout in `root`."""
+    command = ["run", "--contribution-source", "verified", "--no-evaluate", *settings]
+    with tempfile.TemporaryDirectory() as name:
+        environment = os.environ | {"PYTHONPATH": str(root)}
+        subprocess.run(
+            [sys.executable, "-c", RUN, *command], cwd=name, env=environment, check=True, stdout=subprocess.DEVNULL
+        )
+        taken = json.loads(Path(name, "validation.json").read_text())[1:]  # the first is the base model's
+        rounds = LogPaths(Path(name, "logs")).progress
+        records = read_records(rounds, RoundRecord, lambda row: row.get("event") == "round")
+    return [shares(record, seconds) for record, seconds in zip(records, taken, strict=True)]
+
+
+def shares(record: RoundRecord, validation: float) -> Shares:
+    """The parts of one round."""
+    trained, found = sum(said.seconds for said in record.contributions), verification_of(record)
+    rest = record.seconds - trained - found.seconds - validation
+    return Shares(record.phase, len(found.path), trained, found.seconds, validation, rest)
 
 
 def verification_of(record: RoundRecord) -> Verification:
-    """What the server found. Raises `ValueError` for a record without it."""
+    """The server's findings. Raises `ValueError` for a record without them."""
     if record.verification is None:
         raise ValueError(f"round {record.round} was not verified")
     return record.verification
 
 
-def line(record: RoundRecord, found: Verification) -> str:
-    """One row of the table. A step that was the last one allowed is looked at without its gradient."""
-    trained, passes = training(record), len(found.path)
-    return (
-        f"| {record.round} | {record.phase} | {found.examples} | {passes} | {found.seconds:.2f} | {trained:.2f} | "
-        f"{found.seconds / trained:.1%} |"
-    )
+def table(rounds: Sequence[Shares]) -> str:
+    """A row a phase, in Markdown. A path's last point, where all steps were taken, is looked at without a gradient."""
+    rows = ["| phase | rounds | points of the path | training, s | verification | validation | all else |"]
+    rows.append("|---|---:|---:|---:|---:|---:|---:|")
+    for phase in ("sft", "va"):
+        mine = [each for each in rounds if each.phase == phase]
+        parts = " | ".join(f"{share(rounds, phase, part):.1%}" for part in ("verification", "validation", "rest"))
+        trained, points = mean(each.training for each in mine), mean(each.passes for each in mine)
+        rows.append(f"| {phase} | {len(mine)} | {points:.1f} | {trained:.2f} | {parts} |")
+    return "\n".join(rows)
 
 
-def training(record: RoundRecord) -> float:
-    """Seconds of local training in a round, all clients together: in one process they train one after the other."""
-    return sum(said.seconds for said in record.contributions)
-
-
-def share(records: Sequence[RoundRecord]) -> float:
-    """Verification over training, as means over a phase's rounds."""
-    return mean(verification_of(record).seconds for record in records) / mean(map(training, records))
+def share(rounds: Sequence[Shares], phase: str, part: str) -> float:
+    """A part over the training, as sums over a phase's rounds."""
+    mine = [each for each in rounds if each.phase == phase]
+    whole: float = sum(getattr(each, part) for each in mine) / sum(each.training for each in mine)
+    return whole
 
 
 if __name__ == "__main__":

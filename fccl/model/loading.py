@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
@@ -11,7 +10,7 @@ from fccl.model.activations import Activations
 from fccl.model.gpt2_model import can_be_written_out, load_gpt2, written_out
 from fccl.model.int8_layers import compute_in_int8
 from fccl.model.language_model import LanguageModel
-from fccl.model.peft_model import PeftLanguageModel, load_peft_model
+from fccl.model.peft_model import LOADING, PeftLanguageModel, load_peft_model
 from fccl.model.precision import require_int8
 from fccl.specs import Engine, ModelSpec
 
@@ -40,9 +39,6 @@ ENGINES: Mapping[Engine, Callable[[ModelSpec, Activations], LanguageModel]] = {
     "gpt2": load_gpt2,
     "auto": load_fastest,
 }
-# One model at a time in a process: transformers keeps the state of a loading in globals, and where two threads load at
-# once one finds weights missing.
-_LOADING = threading.Lock()
 
 
 @dataclass
@@ -68,7 +64,7 @@ class Models:
 
     def of(self, spec: ModelSpec) -> LanguageModel:
         """The model of this spec. Raises `ModelError` when it cannot be loaded."""
-        with _LOADING:
+        with LOADING:
             if spec not in self._loaded:
                 self._loaded[spec] = ENGINES[spec.engine](spec, self.activations)
             return self._loaded[spec]

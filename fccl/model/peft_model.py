@@ -6,6 +6,7 @@ transformers and PEFT enter the package in this folder and nowhere else.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -35,6 +36,9 @@ from fccl.model.precision import DTYPES, float32_head, keep_in, own_device
 from fccl.specs import ModelSpec
 from fccl.storage.files import write_text
 
+# One model at a time in a process: transformers keeps the state of a loading in globals, and where two threads load at
+# once one finds weights missing.
+LOADING = threading.RLock()
 # Models whose logits are exactly the output embeddings times the last hidden state: these need logits only where a loss
 # does.
 _PLAIN_HEADS = frozenset({"gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "opt", "phi", "qwen2", "qwen3"})
@@ -226,10 +230,10 @@ class PeftLanguageModel:
 
     def write_merged(self, adapter: Adapter, folder: Path) -> None:
         """Write base model and tokenizer, the adapter folded into the weights, in float32 whatever this model is in."""
+        self.load(adapter)
         if DTYPES[self.spec.base_precision] != torch.float32:
             load_peft_model(self.spec.model_copy(update={"base_precision": "fp32"})).write_merged(adapter, folder)
             return
-        self.load(adapter)
         self.model.merge_adapter()
         try:
             state = {name.replace(".base_layer", ""): tensor for name, tensor in self.weights().items()}
@@ -240,11 +244,12 @@ class PeftLanguageModel:
 
 
 def load_peft_model(spec: ModelSpec) -> PeftLanguageModel:
-    """Load the base model and put a fresh LoRA on it. Raises `ModelError`."""
-    base = load_base(spec.name, spec.max_length)
-    keep_in(base.model, DTYPES[spec.base_precision])
-    fuse_activations(base.model)
-    model = _with_lora(spec, base.model)
+    """Load the base model and put a fresh LoRA on it; waits while another thread loads one. Raises `ModelError`."""
+    with LOADING:
+        base = load_base(spec.name, spec.max_length)
+        keep_in(base.model, DTYPES[spec.base_precision])
+        fuse_activations(base.model)
+        model = _with_lora(spec, base.model)
     factors = {
         name.replace(".default", ""): parameter.requires_grad_(True)
         for name, parameter in model.named_parameters()

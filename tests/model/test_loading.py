@@ -1,10 +1,12 @@
 import threading
 
-from fccl.model import loading
+from fccl.model import loading, peft_model
+from fccl.model.base_model import load_base
 from fccl.model.loading import Models
 from fccl.specs import ModelSpec
 
 SPEC = ModelSpec(name="one", lora_r=1, lora_alpha=1, max_length=8)
+MICRO = ModelSpec(name="builtin:micro", lora_r=1, lora_alpha=1, max_length=8, engine="generic")
 OTHER = SPEC.model_copy(update={"name": "other"})
 
 
@@ -50,3 +52,23 @@ def test_no_two_models_are_loaded_at_a_time(monkeypatch):
     engine = Engine(monkeypatch)
     in_threads([lambda spec=spec: Models().of(spec) for spec in (SPEC, OTHER, SPEC, OTHER)])
     assert (len(engine.loaded), engine.most_at_work) == (4, 1)
+
+
+def test_a_merged_export_in_bfloat16_loads_its_float32_model_while_no_other_is_loaded(tmp_path, monkeypatch):
+    narrow = MICRO.model_copy(update={"base_precision": "bf16"})
+    model, at_work, most = Models().of(narrow), 0, 0
+
+    def watched(name, max_length):
+        nonlocal at_work, most
+        at_work, most = at_work + 1, max(most, at_work + 1)
+        threading.Event().wait(0.05)  # others come meanwhile
+        base = load_base(name, max_length)
+        at_work -= 1
+        return base
+
+    monkeypatch.setattr(peft_model, "load_base", watched)
+    adapter = model.initial_adapter(1)
+    in_threads([lambda: model.write_merged(adapter, tmp_path), lambda: Models().of(MICRO)])
+    assert most == 1
+    assert (tmp_path / "model.safetensors").is_file()
+    assert model.adapter().sha256 == adapter.sha256
