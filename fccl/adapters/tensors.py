@@ -47,7 +47,7 @@ def size_of(tensor: Tensor) -> float:
 def squared_distance(one: Tensor, other: Tensor) -> float:
     """‖one - other‖² of two vectors (d,), in float64; the same bits whatever number of threads torch has."""
     total, room = 0.0, torch.empty(min(TILE, len(one)), dtype=torch.float64)
-    for mine, theirs in zip(one.split(TILE), other.split(TILE), strict=True):
+    for mine, theirs in zip(torch.split(one, TILE), torch.split(other, TILE), strict=True):
         total += float(room[: len(mine)].copy_(mine).sub_(theirs).square_().sum())
     return total
 

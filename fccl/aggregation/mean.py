@@ -25,7 +25,7 @@ def weighted_mean(parts: Iterable[tuple[float, Adapter]]) -> Adapter:
             form = adapter.form
             total = torch.zeros(adapter.vector.shape, dtype=torch.float64)  # (d,)
         form.require(adapter.form)
-        for sums, numbers in zip(total.split(TILE), adapter.vector.split(TILE), strict=True):
+        for sums, numbers in zip(torch.split(total, TILE), torch.split(adapter.vector, TILE), strict=True):
             sums.add_(numbers, alpha=weight)  # widened to float64 first
         weights.append(weight)
     if form is None or not (min(weights) >= 0 and abs(math.fsum(weights) - 1) <= 1e-9):  # so that a NaN fails it

@@ -176,13 +176,11 @@ def test_the_reference_is_scored_once_a_round_for_the_pairs_that_are_drawn(
     )
     loss = VerificationLoss(Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=4), 4)
     rounds = {number: task("va", number) for number in (3, 4)}
-    found = {}
-    for number, asked in rounds.items():
-        found[number] = loss.slopes(asked, clients[0], clients), loss.loss(asked, clients[1])
+    found = [(loss.slopes(asked, clients[0], clients), loss.loss(asked, clients[1])) for asked in rounds.values()]
     assert scored == [4, 4]
     alone = VerificationLoss(Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=4), 4)
     again = alone.slopes(rounds[4], clients[0], clients), alone.loss(rounds[4], clients[1])
-    assert again == found[4], "a run that was killed has the bits of one that was not"
+    assert again == found[1], "a run that was killed has the bits of one that was not"
 
 
 def test_a_loss_that_is_not_finite_is_infinite(loss, task, an_adapter):
