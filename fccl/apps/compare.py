@@ -38,7 +38,7 @@ from fccl.data.split import SPLITS
 from fccl.errors import FcclError
 from fccl.evaluation.validation import Validator
 from fccl.extras import REPORT, require_extra
-from fccl.library.narrow import aggregation_rule, begun, data_spec, weigher
+from fccl.library.narrow import aggregation_rule, begun, data_spec, each_alone, weigher
 from fccl.library.places import require_apart
 from fccl.model.language_model import LanguageModel
 from fccl.model.loading import load_model
@@ -61,6 +61,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     console = plain_console(None if sys.stdout.isatty() else ROOMY)
     require_extra("dashboard", "a comparison's page", REPORT)
     refuse_decided(options.given)
+    settings = each_alone(settings, options.given, "a comparison trains its clients one after another")
     settings = begun(with_defaults(settings, options.quick), telling(console))
     choice = chosen(settings, options)
     if said := unread_line(options.given, choice):

@@ -14,8 +14,14 @@ from fccl.apps.run_setup import conduct, shown_run
 from fccl.config import Settings
 from fccl.federation.run import new_run
 from fccl.federation.run_folder import RunFolder
-from fccl.library.narrow import begun, recorded_settings, settled
-from fccl.library.orchestrator import FOLDERS, awaited, exchange_transport, require_original_clients
+from fccl.library.narrow import begun, each_alone, recorded_settings, settled
+from fccl.library.orchestrator import (
+    FOLDERS,
+    OTHER_PROCESSES,
+    awaited,
+    exchange_transport,
+    require_original_clients,
+)
 from fccl.library.places import require_apart
 from fccl.library.setup import workable
 from fccl.library.standing import standing
@@ -26,7 +32,7 @@ from fccl.transports.protocol import RunIdentity
 def main(settings: Settings, options: argparse.Namespace) -> int:
     """Run, or go on with the run that is here; then evaluate. Returns the exit status."""
     console = plain_console()
-    settings = settled(settings, telling(console), options.given)
+    settings = each_alone(settled(settings, telling(console), options.given), options.given, OTHER_PROCESSES)
     folder = RunFolder.at(settings.log_dir)
     require_apart(settings, FOLDERS)
     seen, here = folder.info(), "other" if options.new else standing(folder, settings)

@@ -32,7 +32,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         folder.held(seen),
         shown_run(settings, folder, model, tracker, console, way_on) as prepared,
         terminate_as_interrupt(),
-        InProcessTransport(learner, prepared.shard) as transport,
+        InProcessTransport(learner, prepared.shard, at_once=settings.at_once) as transport,
     ):
         conduct(prepared, transport, options.resume, console)
     return 0

@@ -24,7 +24,8 @@ from fccl.specs import Engine, ExchangeSpec, ModelSpec, PartitionSpec, Phase, Ro
 
 DOTENV = ".env"
 ALL_LAYERS = "all"  # of LORA_LAYERS
-AUTO = "auto"  # of BASE_PRECISION
+AUTO = "auto"  # of BASE_PRECISION and CLIENTS_AT_ONCE
+MOST_AT_ONCE = 64  # clients in one batch: its LoRA products grow with the square of their number
 
 _NUMBER = re.compile(r"\s*[0-9]{1,9}\s*")
 
@@ -127,6 +128,12 @@ class Settings(RuleSettings):
     )
     weight_decay: float = knob("training", 0.0, "AdamW's decoupled weight decay", ge=0)
     max_grad_norm: float = knob("training", 1.0, "gradients are clipped to this L2 norm", gt=0)
+    clients_at_once: str = knob(
+        "training",
+        AUTO,
+        "clients of `fccl run` that train in one batch, each as if alone: auto is 8 on a GPU (engine gpt2), 1 on a CPU",
+        min_length=1,
+    )
 
     num_clients: int = knob("federation", 3, "clients that hold a shard", ge=1, le=100_000)
     clients_per_round: int = knob("federation", 0, "clients drawn for each round; 0 takes all", ge=0)
@@ -207,6 +214,14 @@ class Settings(RuleSettings):
             raise ValueError("must be all, or a whole number >= 1")
         return text
 
+    @field_validator("clients_at_once", mode="before")
+    @classmethod
+    def _counts_clients(cls, value: object) -> str:
+        text = str(value).strip()  # 4 and "4" alike
+        if text != AUTO and not (_NUMBER.fullmatch(text) and 1 <= int(text) <= MOST_AT_ONCE):
+            raise ValueError(f"must be auto, or a whole number from 1 to {MOST_AT_ONCE}")
+        return text
+
     @field_validator("exchange_dir", "state_dir", "data_dir", "log_dir", mode="before")
     @classmethod
     def _names_a_folder(cls, value: str | Path) -> str | Path:
@@ -253,6 +268,11 @@ class Settings(RuleSettings):
             engine=self.engine,
             base_precision="fp32" if self.base_precision == AUTO else self.base_precision,  # a run decides before
         )
+
+    @property
+    def at_once(self) -> int:
+        """How many clients train in one batch. A run decides before what auto is."""
+        return 1 if self.clients_at_once == AUTO else int(self.clients_at_once)
 
     def train_spec(self, phase: Phase) -> TrainSpec:
         sft = phase == "sft"

@@ -64,6 +64,7 @@ class TrainingArguments(TypedDict, total=False):
     lr_schedule: Literal["constant", "linear", "cosine"]
     weight_decay: float
     max_grad_norm: float
+    clients_at_once: str
 
 
 class FederationArguments(TypedDict, total=False):

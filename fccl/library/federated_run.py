@@ -18,11 +18,11 @@ from fccl.library.arguments import EvaluationArguments
 from fccl.library.data import Data, Tell, Telling, quiet
 from fccl.library.export import require_new, write_adapter
 from fccl.library.given import WholeRunArguments, require_count, settings_from
-from fccl.library.narrow import begun, evaluation_options, recorded_settings, settled
+from fccl.library.narrow import begun, each_alone, evaluation_options, recorded_settings, settled
 from fccl.library.places import require_apart
 from fccl.library.setup import PreparedRun, prepared_run, workable
 from fccl.library.standing import has_finished
-from fccl.messages import Learner
+from fccl.messages import Learner, SeveralAtOnce
 from fccl.model.loading import Models
 from fccl.records.evaluation import EvaluationReport
 from fccl.records.run import RunInfo, RunState
@@ -82,6 +82,8 @@ class FederatedRun:
     ) -> None:
         given = self._given(data, settings)
         asked = settings_from(self._name, given, self._arguments)
+        if why := self._each_alone(learner):
+            asked = each_alone(asked, given, why)
         self._folder, self._tell = RunFolder.at(asked.log_dir), tell
         fresh = asked if resume else settled(asked, tell, given)
         resume = resume or self._goes_on(fresh)
@@ -224,7 +226,13 @@ class FederatedRun:
             yield work
 
     def _transport(self) -> Transport:
-        return InProcessTransport(self._learner, lambda client_id: self._work.shard(client_id))
+        at_once = self.settings.at_once
+        return InProcessTransport(self._learner, lambda client_id: self._work.shard(client_id), at_once=at_once)
+
+    def _each_alone(self, learner: Learner | None) -> str:
+        """Why clients cannot train in one batch, if they cannot."""
+        takes_several = learner is None or isinstance(learner, SeveralAtOnce)
+        return "" if takes_several else f"{type(learner).__name__} has no fit_together, so it trains one at a time"
 
     def _seen(self) -> RunInfo | None:
         """The run in the folder. Raises `FederationError` when this one has begun and another is there now."""

@@ -14,8 +14,9 @@ from fccl.evaluation.validation import Validator, VerificationLoss
 from fccl.federation.run_folder import RunFolder
 from fccl.library.ignored import ignored_line, refuse_ignored
 from fccl.library.own_rules import require_named, require_unchanged
+from fccl.model.language_model import GENERIC
 from fccl.model.loading import Models
-from fccl.model.precision import int8_is_fast, usual_precision
+from fccl.model.precision import int8_is_fast, usual_at_once, usual_precision
 from fccl.records.evaluation import EvaluationOptions
 from fccl.records.run import RunInfo
 from fccl.specs import DataSpec
@@ -28,7 +29,7 @@ FREE_TO_CHANGE = frozenset(
 )
 
 # What records of earlier versions do not say, and their runs had. Nothing of today's environment may fill it in.
-ONCE = {"engine": "generic", "base_precision": "fp32"}
+ONCE = {"engine": "generic", "base_precision": "fp32", "clients_at_once": "1"}
 
 
 def settled(settings: Settings, tell: Callable[[str], None], given: Mapping[str, object]) -> Settings:
@@ -51,12 +52,35 @@ def settled(settings: Settings, tell: Callable[[str], None], given: Mapping[str,
 
 
 def begun(settings: Settings, tell: Callable[[str], None]) -> Settings:
-    """The settings that a new run is recorded with: what `auto` leaves to this machine is decided."""
+    """The settings that a new run is recorded with: what `auto` leaves to this machine is decided.
+
+    Raises `SettingsError` when the engine cannot do what they ask for.
+    """
     if settings.base_precision == "int8" and not int8_is_fast():
         tell("BASE_PRECISION=int8: this processor has no instructions for int8 products; expect fp32 to be faster.")
-    if settings.base_precision != AUTO:
-        return settings
-    return settings.model_copy(update={"base_precision": usual_precision()})
+    if settings.at_once > 1 and settings.engine == GENERIC:
+        raise SettingsError(
+            f"CLIENTS_AT_ONCE={settings.clients_at_once}: ENGINE=generic trains one client at a time",
+            hint="ENGINE=gpt2 and auto train several clients of a GPT-2 in one batch; or leave CLIENTS_AT_ONCE out",
+        )
+    decided: dict[str, str] = {}
+    if settings.base_precision == AUTO:
+        decided["base_precision"] = usual_precision()
+    if settings.clients_at_once == AUTO:
+        decided["clients_at_once"] = str(1 if settings.engine == GENERIC else usual_at_once())
+    return settings.model_copy(update=decided)
+
+
+def each_alone(settings: Settings, given: Mapping[str, object], why: str) -> Settings:
+    """The settings where clients cannot train in one batch, for the reason given.
+
+    Raises `SettingsError` for an argument that asks for it.
+    """
+    if "clients_at_once" in given and settings.at_once > 1:
+        raise SettingsError(
+            f"CLIENTS_AT_ONCE={settings.clients_at_once}: {why}", hint="leave it out; `fccl run` reads it"
+        )
+    return settings.model_copy(update={"clients_at_once": "1"})
 
 
 def settings_of(info: RunInfo, **changes: str) -> Settings:

@@ -16,11 +16,13 @@ from fccl.library.federated_run import FederatedRun
 from fccl.library.given import OrchestratorArguments
 from fccl.library.setup import PreparedRun
 from fccl.library.standing import standing
+from fccl.messages import Learner
 from fccl.paths import ExchangePaths, KeyPaths
 from fccl.tracking.listener import RunListener
 from fccl.transports.exchange.server import ExchangeTransport
 from fccl.transports.protocol import Transport
 
+OTHER_PROCESSES = "the clients are other processes, and each trains alone"
 FOLDERS = ("data_dir", "log_dir", "exchange_dir", "keys_dir")
 
 
@@ -58,6 +60,9 @@ class Orchestrator(FederatedRun):
 
     def _goes_on(self, settings: Settings) -> bool:
         return not self._new and standing(self._folder, settings) != "other"
+
+    def _each_alone(self, learner: Learner | None) -> str:
+        return OTHER_PROCESSES
 
     def _transport(self) -> Transport:
         return exchange_transport(self.settings, self._folder, self._tell)

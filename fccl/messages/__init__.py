@@ -1,6 +1,6 @@
 """Messages between a server and its clients: requests down, answers up, and the work in between."""
 
-from fccl.messages.clients import Learner, LoadShard, Service, StatusListener, Worker, attempt
+from fccl.messages.clients import Learner, LoadShard, Service, SeveralAtOnce, StatusListener, Worker, attempt, guarded
 from fccl.messages.evaluate import ClientEvaluation, EvaluateTask
 from fccl.messages.fit import ClientUpdate, Corrections, FitSettings, FitTask, OwnCorrection
 from fccl.messages.requests import (
@@ -35,10 +35,12 @@ __all__ = [
     "Request",
     "ServedRequest",
     "Service",
+    "SeveralAtOnce",
     "StatusListener",
     "Terms",
     "Worker",
     "attempt",
+    "guarded",
     "read_terms",
     "status_now",
 ]

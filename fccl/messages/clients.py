@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from fccl.data.shards import ClientShard
 from fccl.errors import FcclError, OutputError, StorageError, UpdateRejected
@@ -23,6 +23,17 @@ class Learner(Protocol):
 
     def fit(self, task: FitTask, shard: ClientShard, on_status: StatusListener) -> ClientUpdate:
         """Train on one shard from `task.adapter`; call `on_status` now and then with a heartbeat."""
+        ...
+
+
+@runtime_checkable
+class SeveralAtOnce(Learner, Protocol):
+    """A learner that also takes several clients at once, which may cost less than one after another."""
+
+    def fit_together(
+        self, task: FitTask, client_ids: Sequence[int], load_shard: LoadShard, on_status: StatusListener
+    ) -> Sequence[ClientUpdate | ClientFailure]:
+        """The answers of these clients, in their order: those of `fit` but for rounding. Raises as `attempt`."""
         ...
 
 
@@ -58,6 +69,14 @@ class Worker:
         answer: Given | ClientFailure = attempt(work, request, client_id, self.load_shard, on_status)
         return answer
 
+    def together(
+        self, task: FitTask, client_ids: Sequence[int], on_status: StatusListener
+    ) -> Sequence[ClientUpdate | ClientFailure]:
+        """The answers of these clients, together where the learner takes several at once. Raises as `attempt`."""
+        if isinstance(self.learner, SeveralAtOnce):
+            return self.learner.fit_together(task, client_ids, self.load_shard, on_status)
+        return [self.answer(task, client_id, on_status) for client_id in client_ids]
+
     def service(self, kind: str, step: int) -> Service:
         """The service for these requests. Raises `UpdateRejected` when there is none."""
         for service in self.services:
@@ -75,11 +94,19 @@ def attempt(
 ) -> Given | ClientFailure:
     """One client's answer, or its failure: an error of its shard or its work does not end the process.
 
+    Raises as `guarded`.
+    """
+    return guarded(client_id, lambda: work(request, load_shard(client_id), on_status))
+
+
+def guarded(client_id: int, work: Callable[[], Given]) -> Given | ClientFailure:
+    """What a client's work gives, or its failure with the reason.
+
     Raises `StorageError` and `OutputError`: the disk, and the reader of what is printed, are not the client's doing.
     What a user or the system sends to end the process ends it.
     """
     try:
-        return work(request, load_shard(client_id), on_status)
+        return work()
     except (StorageError, OutputError):
         raise
     except Exception as error:  # of data, of a model, of the libraries: no list of classes would be complete

@@ -23,11 +23,15 @@ from fccl.model.packing import Packed
 LOGITS_AT_ONCE = 1 << 23  # 32 MiB in float32: read again at once, so they should stay near the cores
 
 Backward = Callable[[Tensor], Tensor]
+Attend = Callable[[Tensor, Packed, int, bool], tuple[Tensor, Backward]]  # as `attention`
 
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """LoRA of one module: A (r, in), B (out, r) and their gradients, views into flat vectors. A fixed A has no d_a."""
+    """LoRA of one module: A (r, in), B (out, r) and their gradients, views into flat vectors.
+
+    K clients may stand beside each other: r is then the sum of their ranks, and a token has directions of its own.
+    """
 
     a: Tensor
     b: Tensor
@@ -43,21 +47,26 @@ class Linear:
     base: FrozenWeight
     lora: Factors | None = None
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, Backward]:
-        """x (T, in) -> y (T, out)."""
+    def __call__(self, x: Tensor, foreign: Tensor | None = None) -> tuple[Tensor, Backward]:
+        """x (T, in) -> y (T, out). `foreign` (T, r) is true at the directions of LoRA that a token does not have."""
         y = self.base(x)
         if self.lora is None:
             return y, self.base.back
         lora = self.lora
-        low = x @ lora.a.T  # (T, r)
+        low = _own(x @ lora.a.T, foreign)  # (T, r)
 
         def backward(d_y: Tensor) -> Tensor:
-            d_low = (d_y @ lora.b).mul_(lora.scale)  # (T, r)
+            d_low = _own((d_y @ lora.b).mul_(lora.scale), foreign)  # (T, r)
             lora.d_b.addmm_(d_y.T, low, alpha=lora.scale)  # (out, r)
             lora.d_a.addmm_(d_low.T, x)  # (r, in)
             return self.base.back(d_y).addmm_(d_low, lora.a)  # (T, in)
 
         return y.addmm_(low, lora.b.T, alpha=lora.scale), backward
+
+
+def _own(low: Tensor, foreign: Tensor | None) -> Tensor:
+    """Zero in the directions that a token does not have, whatever stands there: (T, r) -> (T, r)."""
+    return low if foreign is None else low.masked_fill_(foreign, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,17 +125,20 @@ class Block:
     up: Linear
     down: Linear
     heads: int
+    attend: Attend = attention
 
     def __call__(self, x: Tensor, packed: Packed, learn: bool, rows: Tensor | None) -> tuple[Tensor, Backward]:
         """x (T, D) -> (T, D). With `rows` (N,), (N, D): the last layer's, of which no other tokens are wanted."""
+        foreign = packed.foreign
         normed, d_normed = self.norm_1(x)
-        qkv, d_qkv = self.qkv(normed)
-        merged, d_merged = attention(qkv, packed, self.heads, learn)
+        qkv, d_qkv = self.qkv(normed, foreign)
+        merged, d_merged = self.attend(qkv, packed, self.heads, learn)
         if rows is not None:
             merged, kept = merged[rows], x[rows]
-        attended, d_attended = self.proj(merged)
+            foreign = None if foreign is None else foreign[rows]
+        attended, d_attended = self.proj(merged, foreign)
         middle = attended.add_(x if rows is None else kept)
-        inner, d_inner = self.mlp(middle)
+        inner, d_inner = self.mlp(middle, foreign)
 
         def backward(d_out: Tensor) -> Tensor:
             d_middle = d_inner(d_out).add_(d_out)
@@ -142,12 +154,12 @@ class Block:
         """Whether any of its linear maps carries LoRA."""
         return any(linear.lora is not None for linear in (self.qkv, self.proj, self.up, self.down))
 
-    def mlp(self, middle: Tensor) -> tuple[Tensor, Backward]:
+    def mlp(self, middle: Tensor, foreign: Tensor | None) -> tuple[Tensor, Backward]:
         """down(gelu(up(norm x'))): (T, D) -> (T, D)."""
         normed, d_normed = self.norm_2(middle)
-        u, d_u = self.up(normed)
+        u, d_u = self.up(normed, foreign)
         active, d_active = gelu(u)
-        y, d_y = self.down(active)
+        y, d_y = self.down(active, foreign)
         return y, lambda d_out: d_normed(d_u(d_active(d_y(d_out))))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, cast
@@ -16,11 +16,12 @@ from fccl.model.activations import Activations
 from fccl.model.encoding import Responses
 from fccl.model.frozen_layers import FrozenLayers
 from fccl.model.frozen_weight import FROZEN
-from fccl.model.gpt2 import Block, Factors, Gpt2, Linear, Norm
+from fccl.model.gpt2 import Attend, Backward, Block, Factors, Gpt2, Linear, Norm, attention
 from fccl.model.language_model import GPT2, Loss, LossAndGradient
-from fccl.model.packing import pack
+from fccl.model.packing import Packed, pack
 from fccl.model.peft_model import PeftLanguageModel, load_peft_model
 from fccl.model.precision import require_int8
+from fccl.model.variable_length import attention_by_starts, has_variable_length, takes_channels
 from fccl.model.weights import arithmetic
 from fccl.specs import BasePrecision, ModelSpec
 
@@ -83,7 +84,7 @@ class Gpt2LanguageModel(PeftLanguageModel):
     def response_log_probs(self, examples: Sequence[Responses]) -> Tensor:
         """log p(response | prompt) of every response: (n, k) float64."""
         packed = pack(examples).to(self.device)
-        found = self.written_out.log_probs(packed, self._entering(examples))
+        found = self.written_out.log_probs(packed, self.entering(examples))
         return packed.sums(found).view(len(examples), -1)
 
     @torch.no_grad()
@@ -99,7 +100,7 @@ class Gpt2LanguageModel(PeftLanguageModel):
             return per_response.reshape(-1)[packed.owners]
 
         self.flat.gradient.zero_()
-        self.written_out.learn(packed, slopes, self._entering(examples))
+        self.written_out.learn(packed, slopes, self.entering(examples))
         gradient = self.flat.views(self.flat.gradient.clone())
         return LossAndGradient(
             values[0], {name: part for name, part in gradient.items() if factors is None or name in factors}
@@ -109,7 +110,7 @@ class Gpt2LanguageModel(PeftLanguageModel):
     def _frozen_layers(self) -> FrozenLayers:
         return FrozenLayers(self.written_out, self.activations)
 
-    def _entering(self, examples: Sequence[Responses]) -> Tensor | None:
+    def entering(self, examples: Sequence[Responses]) -> Tensor | None:
         """The activations that enter the lowest layer with LoRA, (T, D); None where no layer is below it."""
         return self._frozen_layers.entering(examples, arithmetic(self)) if self.written_out.frozen else None
 
@@ -153,32 +154,47 @@ def is_plain_gpt2(config: GPT2Config) -> bool:
 
 
 def gpt2_of(base: GPT2LMHeadModel, factors: FlatFactors, scale: float, precision: BasePrecision = "fp32") -> Gpt2:
-    """The written-out form of a transformers GPT-2 whose target modules PEFT has wrapped. `scale` is alpha / r.
+    """The written-out form of a transformers GPT-2 whose target modules PEFT has wrapped. `scale` is alpha / r."""
+    values, gradient = factors.views(factors.values), factors.views(factors.gradient)
 
-    Only the linear layers have the `precision`; all else is of the factors' type, whatever the base is kept in.
+    def lora(a: str, b: str) -> Factors:
+        return Factors(values[a], values[b], gradient[a], gradient[b], scale)
+
+    return gpt2_with_lora(base, factors.parameters, lora, precision)
+
+
+def gpt2_with_lora(
+    base: GPT2LMHeadModel,
+    parameters: Mapping[str, nn.Parameter],
+    lora_of: Callable[[str, str], Factors],
+    precision: BasePrecision,
+) -> Gpt2:
+    """The same with factors from elsewhere: `lora_of` has those of a module, by the names of its A and B in PEFT.
+
+    `parameters` are PEFT's own. Only the linear layers have the `precision`; all else is of the factors' type.
     """
-    kind, frozen = factors.values.dtype, FROZEN[precision]
-    views, gradients = factors.views(factors.values), factors.views(factors.gradient)
-    names = {id(parameter): name for name, parameter in factors.parameters.items()}
+    kind, frozen = next(iter(parameters.values())).dtype, FROZEN[precision]
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    attend = attention_for(base.device, precision, base.config.n_embd // base.config.n_head)
 
     def linear(module: Any) -> Linear:
         if not hasattr(module, "base_layer"):
             return Linear(frozen(module.weight.detach(), module.bias.detach().to(kind)))
         a, b = (names[id(part["default"].weight)] for part in (module.lora_A, module.lora_B))
-        lora = Factors(views[a], views[b], gradients[a], gradients[b], scale)
         plain = module.base_layer
-        return Linear(frozen(plain.weight.detach(), plain.bias.detach().to(kind)), lora)
+        return Linear(frozen(plain.weight.detach(), plain.bias.detach().to(kind)), lora_of(a, b))
 
     def block(layer: Any) -> Block:
-        attention, mlp = layer.attn, layer.mlp
+        around, mlp = layer.attn, layer.mlp
         return Block(
             norm_1=_norm(layer.ln_1, kind),
-            qkv=linear(attention.c_attn),
-            proj=linear(attention.c_proj),
+            qkv=linear(around.c_attn),
+            proj=linear(around.c_proj),
             norm_2=_norm(layer.ln_2, kind),
             up=linear(mlp.c_fc),
             down=linear(mlp.c_proj),
-            heads=attention.num_heads,
+            heads=around.num_heads,
+            attend=attend,
         )
 
     body, tied = base.transformer, base.lm_head.weight is base.transformer.wte.weight
@@ -192,6 +208,20 @@ def gpt2_of(base: GPT2LMHeadModel, factors: FlatFactors, scale: float, precision
         norm=_norm(body.ln_f, kind),
         head=tokens if tied else base.lm_head.weight.detach().to(kind),
     )
+
+
+def attention_for(device: torch.device, precision: BasePrecision, channels: int) -> Attend:
+    """The attention for heads of so many channels: under bf16, torch's kernel for variable lengths where there is one.
+
+    A batch with a mask, of pairs that share their prompts, has padded rows always.
+    """
+    if precision != "bf16" or not has_variable_length(device) or not takes_channels(channels):
+        return attention
+
+    def attend(qkv: Tensor, packed: Packed, heads: int, learn: bool) -> tuple[Tensor, Backward]:
+        return (attention_by_starts if packed.mask is None else attention)(qkv, packed, heads, learn)
+
+    return attend
 
 
 def _norm(module: nn.LayerNorm, kind: torch.dtype) -> Norm:

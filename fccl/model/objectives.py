@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from fccl.model.encoding import Responses
@@ -36,6 +37,14 @@ class Objective(Protocol):
         """The sum of their losses, a scalar, given their log-probabilities (b, k)."""
         ...
 
+    def references(self, indices: Sequence[int]) -> Tensor:
+        """The reference policy's log-probabilities of these examples, (b, k) float64; zeros where there is none."""
+        ...
+
+    def losses(self, log_probs: Tensor, references: Tensor) -> Tensor:
+        """The loss of each example, (b,), of (b, k) each. Depends on nothing else, so any examples can be put in."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class ResponseLikelihood:
@@ -51,6 +60,14 @@ class ResponseLikelihood:
         """log_probs (b, 1)."""
         return -log_probs.sum()
 
+    def references(self, indices: Sequence[int]) -> Tensor:
+        """Zeros (b, 1)."""
+        return torch.zeros(len(indices), 1, dtype=torch.float64)
+
+    def losses(self, log_probs: Tensor, references: Tensor) -> Tensor:
+        """log_probs (b, 1) -> (b,)."""
+        return -log_probs.sum(dim=1)
+
 
 @dataclass(frozen=True, eq=False)
 class Preference:
@@ -59,7 +76,7 @@ class Preference:
     examples: Sequence[Responses]
     reference: Tensor
     beta: float
-    losses: PairLosses
+    pair_losses: PairLosses
 
     def count(self, indices: Sequence[int]) -> int:
         """Pairs."""
@@ -67,8 +84,15 @@ class Preference:
 
     def total(self, indices: Sequence[int], log_probs: Tensor) -> Tensor:
         """log_probs (b, 2)."""
-        before = self.reference[list(indices)].to(log_probs)
-        return self.losses(log_probs[:, 0], log_probs[:, 1], before[:, 0], before[:, 1], self.beta).sum()
+        return self.losses(log_probs, self.references(indices).to(log_probs)).sum()
+
+    def references(self, indices: Sequence[int]) -> Tensor:
+        """Of chosen and rejected responses, (b, 2)."""
+        return self.reference[list(indices)].double()
+
+    def losses(self, log_probs: Tensor, references: Tensor) -> Tensor:
+        """log_probs (b, 2), references (b, 2) -> (b,)."""
+        return self.pair_losses(log_probs[:, 0], log_probs[:, 1], references[:, 0], references[:, 1], self.beta)
 
 
 _Make = Callable[[Sequence[Responses], Tensor | None, float], Objective]

@@ -9,10 +9,8 @@ channels, keys and values G of them: G divides H, and is less in grouped-query a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -22,11 +20,9 @@ from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
 from fccl.model.encoding import Responses
 from fccl.model.packing import Packed, pack
+from fccl.model.variable_length import CAUSAL, HALVES, has_variable_length, takes_channels, variable_length_kernel
 
 NAME = "fccl_packed"
-HALVES = (torch.bfloat16, torch.float16)  # the types of torch's kernel for variable lengths
-MOST_CHANNELS = 256  # of a head in that kernel
-_AMPERE = (8, 0)  # the first GPUs that it runs on
 
 # Models whose attention goes through transformers' interface, hands on what it does not know, and takes positions. A
 # model with a bias by distance (ALiBi), attention sinks or soft caps has no place here: ours computes none of them.
@@ -86,7 +82,7 @@ def attention(
     An attention function as transformers calls it. It has no weights to return.
     """
     q, k, v = (heads.squeeze(0).transpose(0, 1) for heads in (query, key, value))  # (T, H, C), (T, G, C)
-    fits = v.dtype in HALVES and v.shape[-1] % 8 == 0 and v.shape[-1] <= MOST_CHANNELS
+    fits = v.dtype in HALVES and takes_channels(v.shape[-1])
     attend = _by_starts if packed.mask is None and fits and has_variable_length(v.device) else _by_rows
     return attend(q, k, v, packed, scaling).unsqueeze(0), None
 
@@ -152,25 +148,8 @@ def _by_starts(q: Tensor, k: Tensor, v: Tensor, packed: Packed, scaling: float |
     kernel = variable_length_kernel()
     assert kernel is not None
     starts, longest = packed.starts, packed.shape[1]
-    causal, grouped = (-1, 0), q.shape[1] != k.shape[1]
+    grouped = q.shape[1] != k.shape[1]
     found: Tensor = kernel(
-        q, k, v, starts, starts, longest, longest, scale=scaling, window_size=causal, enable_gqa=grouped
+        q, k, v, starts, starts, longest, longest, scale=scaling, window_size=CAUSAL, enable_gqa=grouped
     )
     return found
-
-
-def has_variable_length(device: torch.device) -> bool:
-    """Whether this device has torch's kernel for variable lengths."""
-    if device.type != "cuda" or variable_length_kernel() is None:
-        return False
-    return torch.cuda.get_device_capability(device) >= _AMPERE
-
-
-@cache
-def variable_length_kernel() -> Callable[..., Any] | None:
-    """`torch.nn.attention.varlen.varlen_attn`, where the installed torch has it with all that is asked of it here."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None
-    return varlen_attn if {"scale", "window_size", "enable_gqa"} <= signature(varlen_attn).parameters.keys() else None

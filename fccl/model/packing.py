@@ -23,7 +23,8 @@ class Packed:
     `ids` and `positions` (T,). `places` (T,) is where each token stands among B x L padded ones; `shape` is (B, L).
     `starts` (B + 1,) int32 is where each prompt begins among the T tokens, and last T.
     `rows` (N,) are the tokens whose last hidden state predicts `targets` (N,), and `owners` (N,) the numbers of their
-    responses. `mask` (B, 1, L, L) is true where a token may look; None is causal.
+    responses. `mask` (B, 1, L, L) is true where a token may look; None is causal. `foreign` (T, K r), where K
+    clients train together, is true at the directions of LoRA that are not of the token's own client.
     """
 
     ids: Tensor
@@ -36,6 +37,7 @@ class Packed:
     shape: tuple[int, int]
     responses: int
     mask: Tensor | None = None
+    foreign: Tensor | None = None
 
     def to(self, device: torch.device) -> Packed:
         """The same on a device; itself where it is there."""
@@ -48,8 +50,16 @@ class Packed:
 
     def sums(self, per_token: Tensor) -> Tensor:
         """The sum over each response's tokens, in float64 whatever comes in: (N,) -> (responses,)."""
+        if per_token.is_cuda:  # whose index_add_ adds in any order, so that its last bits differ from run to run
+            return _sums_in_order(per_token, self.owners, self.responses)
         zeros = torch.zeros(self.responses, dtype=torch.float64, device=per_token.device)
         return zeros.index_add_(0, self.owners, per_token.double())
+
+
+def _sums_in_order(per_token: Tensor, owners: Tensor, responses: int) -> Tensor:
+    """What `index_add_` gives, by one reduction a response: (N,), (N,) -> (responses,) float64."""
+    others = owners != torch.arange(responses, device=owners.device).unsqueeze(1)  # (responses, N)
+    return per_token.double().expand_as(others).masked_fill(others, 0).sum(dim=1)
 
 
 def pack(prompts: Sequence[Responses]) -> Packed:

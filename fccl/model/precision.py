@@ -1,4 +1,5 @@
-"""The precision of the frozen base model: chosen once for a run, and whether this process can keep to it."""
+"""What a run chooses once by its machine: the precision of the frozen base, the clients in one batch; and whether this
+process can keep to it."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from fccl.model.frozen_weight import Packed8
 from fccl.specs import BasePrecision, ModelSpec
 
 DTYPES: dict[BasePrecision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
+_CLIENTS_ON_A_GPU = 8
 _CLOSE = 0.05  # of the norm of a product of 32 numbers each; rounding to int8 gives 0.01
 
 
@@ -25,6 +27,14 @@ def own_device() -> torch.device:
 def usual_precision() -> BasePrecision:
     """The precision that `BASE_PRECISION=auto` stands for in this process."""
     return "bf16" if own_device().type == "cuda" else "fp32"
+
+
+def usual_at_once() -> int:
+    """The number of clients that `CLIENTS_AT_ONCE=auto` stands for in this process.
+
+    A GPU waits for the launches of a small batch's kernels; a CPU has enough to do with one client's.
+    """
+    return _CLIENTS_ON_A_GPU if own_device().type == "cuda" else 1
 
 
 def require_int8(spec: ModelSpec) -> None:

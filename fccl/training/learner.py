@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from fccl.adapters.adapter import Adapter
 from fccl.data.shards import ClientShard
@@ -42,26 +43,21 @@ class GenericLearner:
 
         Raises `TrainingError` when it diverges, `AdapterError` when its rank is not possible.
         """
-        model = self.models.of(task.model.of_rank(self.rank(task, shard.client_id)))
-        status = _StatusWriter(task.status(shard.client_id, "training"), on_status)
+        model = self.model_of(task, shard.client_id)
+        status = StatusWriter(task.status(shard.client_id, "training"), on_status)
         status("training", None)
         with cpu_threads(task.train.threads):
             started = time.monotonic()
-            objective = self._objective(model, task, shard)
+            objective = self.objective_of(model, task, shard)
             model.load(task.adapter)
             result = _train(model, objective, task, shard.client_id, status)
             seconds = time.monotonic() - started
         status("done", None)
-        return ClientUpdate(
-            run_id=task.run_id,
-            client_id=shard.client_id,
-            round=task.round,
-            phase=task.phase,
-            adapter=_trained_adapter(model),
-            contribution=_contribution(result, len(objective.examples), seconds),
-            control=_control(model, result),
-            report=_report(result, objective.examples),
-        )
+        return update_of(task, shard.client_id, trained_adapter(model.adapter), result, objective.examples, seconds)
+
+    def model_of(self, task: FitTask, client_id: int) -> LanguageModel:
+        """The model that a client trains in: of its rank. Raises as `rank` does, and `ModelError`."""
+        return self.models.of(task.model.of_rank(self.rank(task, client_id)))
 
     def rank(self, task: FitTask, client_id: int) -> int:
         """The number of directions that a client trains. Raises `AdapterError` when the task does not allow it."""
@@ -71,7 +67,7 @@ class GenericLearner:
         task.require_rank(rank)
         return rank
 
-    def _objective(self, model: LanguageModel, task: FitTask, shard: ClientShard) -> Objective:
+    def objective_of(self, model: LanguageModel, task: FitTask, shard: ClientShard) -> Objective:
         """The task's loss over the shard's examples. May leave another adapter loaded."""
         examples = encode(model.tokenizer, task.phase, shard.of(task.phase), task.model.max_length)
         reference = None
@@ -81,35 +77,64 @@ class GenericLearner:
 
 
 def _train(
-    model: LanguageModel, objective: Objective, task: FitTask, client_id: int, status: _StatusWriter
+    model: LanguageModel, objective: Objective, task: FitTask, client_id: int, status: StatusWriter
 ) -> LoopResult:
     """From the adapter that is loaded, under the task's settings and corrections."""
-    factors = {name: factor for name, factor in model.factors.items() if _moves(name, task.train)}
-    correction = None
-    if task.corrections is not None:
-        tensors = task.corrections.of(client_id).tensors
-        correction = {name: tensors[name].to(model.device) for name in factors}
+    factors = {name: factor for name, factor in model.factors.items() if moves(name, task.train)}
+    correction = correction_of(task, client_id, factors, model.device)
     loss = ObjectiveUnderModel(model, objective, factors)
     return train(factors, loss, task.train, task.client_seed(client_id), status.step, correction)
 
 
-def _moves(name: str, spec: TrainSpec) -> bool:
+def correction_of(
+    task: FitTask, client_id: int, names: Collection[str], device: torch.device
+) -> dict[str, Tensor] | None:
+    """SCAFFOLD's c - c_i of one client, of these factors; None without control variates."""
+    if task.corrections is None:
+        return None
+    tensors = task.corrections.of(client_id).tensors
+    return {name: tensors[name].to(device) for name in names}
+
+
+def update_of(
+    task: FitTask,
+    client_id: int,
+    adapter: Adapter,
+    result: LoopResult,
+    examples: Sequence[Responses],
+    seconds: float,
+) -> ClientUpdate:
+    """One client's answer. Raises `TrainingError` when its average loss is not finite."""
+    return ClientUpdate(
+        run_id=task.run_id,
+        client_id=client_id,
+        round=task.round,
+        phase=task.phase,
+        adapter=adapter,
+        contribution=_contribution(result, len(examples), seconds),
+        control=_control(adapter, result),
+        report=_report(result, examples),
+    )
+
+
+def moves(name: str, spec: TrainSpec) -> bool:
     """Whether this training may move the factor of this name."""
     return not (spec.freeze_a and ".lora_A." in name)
 
 
-def _trained_adapter(model: LanguageModel) -> Adapter:
+def trained_adapter(take: Callable[[], Adapter]) -> Adapter:
+    """What was learned. Raises `TrainingError` when it is not finite."""
     try:
-        return model.adapter()
+        return take()
     except AdapterError as error:  # the last step alone: any other is seen by the one after it
         raise TrainingError(f"{DIVERGED}: {error}", LOWER_RATE, resumable=False) from error
 
 
-def _control(model: LanguageModel, result: LoopResult) -> Adapter | None:
+def _control(adapter: Adapter, result: LoopResult) -> Adapter | None:
     """The client's next c_i as an adapter; zero for factors that it may not move."""
     if result.control is None:
         return None
-    zeros = {name: torch.zeros(shape) for name, shape in model.form.shapes.items()}
+    zeros = {name: torch.zeros(shape) for name, shape in adapter.form.shapes.items()}
     return Adapter(zeros | {name: mean.cpu() for name, mean in result.control.items()})
 
 
@@ -133,7 +158,7 @@ def _report(result: LoopResult, examples: Sequence[Responses]) -> TrainingReport
 
 
 @dataclass
-class _StatusWriter:
+class StatusWriter:
     """Makes heartbeats of one client's training."""
 
     status: ClientStatus
@@ -152,4 +177,5 @@ class _StatusWriter:
         self.listen(self.status)
 
     def step(self, report: StepReport) -> None:
+        """After a step."""
         self("training", report)

@@ -61,6 +61,16 @@ class LoopResult:
     control: Mapping[str, Tensor] | None = None
 
 
+def batches_by_epoch(lengths: Sequence[int], spec: TrainSpec, seed: int) -> list[list[list[int]]]:
+    """The batches of every epoch, in the order of the steps: indices of examples, of which `lengths` has the tokens."""
+    return [epoch_batches(lengths, spec.batch_size, named_seed(seed, "order", epoch)) for epoch in range(spec.epochs)]
+
+
+def diverged(step: int) -> TrainingError:
+    """The error of a gradient that is not finite at step 0, 1, …"""
+    return TrainingError(f"{DIVERGED}: the gradient is not finite at step {step + 1}", LOWER_RATE, resumable=False)
+
+
 def learning_rate_factor(step: int, steps: int, spec: TrainSpec) -> float:
     """The share of the peak learning rate at step 0 … steps-1: a linear rise over `warmup`, then the schedule down to
     zero.
@@ -88,9 +98,7 @@ def train(
     """
     drift = Drift(factors, spec.prox_mu, correction)
     optimizer = torch.optim.AdamW(factors.values(), lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
-    epochs = [
-        epoch_batches(loss.lengths, spec.batch_size, named_seed(seed, "order", epoch)) for epoch in range(spec.epochs)
-    ]
+    epochs = batches_by_epoch(loss.lengths, spec, seed)
     steps, step, tokens, first_loss = sum(map(len, epochs)), 0, 0, math.nan
     started = time.monotonic()
     for batches in epochs:
@@ -117,6 +125,6 @@ def _take_step(
         factor.grad = gradient[name]
     norm = nn.utils.clip_grad_norm_(factors.values(), spec.max_grad_norm)
     if not math.isfinite(float(norm)):
-        raise TrainingError(f"{DIVERGED}: the gradient is not finite at step {step + 1}", LOWER_RATE, resumable=False)
+        raise diverged(step)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

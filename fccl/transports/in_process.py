@@ -1,26 +1,30 @@
-"""The simplest transport: the clients work one after the other in this process."""
+"""The simplest transport: the clients work in this process, one after another or several at once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from fccl.adapters.adapter import Adapter
-from fccl.messages import ClientFailure, Given, Learner, LoadShard, Request, Service, Worker, status_now
+from fccl.messages import ClientFailure, FitTask, Given, Learner, LoadShard, Request, Service, Worker, status_now
 from fccl.transports.protocol import SILENT, Listener, RunIdentity
 
 
 class InProcessTransport:
     """One learner, and services for other kinds of request, do every client's work.
 
-    Each client sees its own shard only, which is loaded when its turn comes.
+    Each client sees its own shard only, which is loaded when its turn comes. `at_once` clients train together where
+    the learner takes several: consecutive ones, so who trains with whom follows from who is asked.
 
         transport = InProcessTransport(learner, lambda client_id: load_shard(paths, client_id))
     """
 
-    def __init__(self, learner: Learner, load_shard: LoadShard, services: Sequence[Service] = ()) -> None:
+    def __init__(
+        self, learner: Learner, load_shard: LoadShard, services: Sequence[Service] = (), at_once: int = 1
+    ) -> None:
         self._worker, self._listen = Worker(learner, load_shard, services), SILENT
+        self._at_once = at_once
 
     def __enter__(self) -> Self:
         return self
@@ -36,11 +40,20 @@ class InProcessTransport:
 
     def ask(self, request: Request[Given], client_ids: Sequence[int]) -> Iterator[Given | ClientFailure]:
         """Each client's answer, or its failure: one client's error never ends the request for the others."""
-        for client_id in client_ids:
-            answer = self._worker.answer(request, client_id, self._listen.heartbeat)
+        for answer in self._answers(request, client_ids):
             if isinstance(answer, ClientFailure):  # nobody else would say so before the request is over
-                self._listen.heartbeat(status_now(request, client_id, "failed"))
+                self._listen.heartbeat(status_now(request, answer.client_id, "failed"))
             yield answer
+
+    def _answers(self, request: Request[Any], client_ids: Sequence[int]) -> Iterator[Any]:
+        """The answers as they are there."""
+        if isinstance(request, FitTask) and self._at_once > 1:
+            for start in range(0, len(client_ids), self._at_once):
+                together = client_ids[start : start + self._at_once]
+                yield from self._worker.together(request, together, self._listen.heartbeat)
+        else:
+            for client_id in client_ids:
+                yield self._worker.answer(request, client_id, self._listen.heartbeat)
 
     def finish(self, run_id: str, next_round: int, adapter: Adapter) -> None:
         """Clients of this process need not be told that the run is done."""

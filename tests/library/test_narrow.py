@@ -6,7 +6,7 @@ import torch
 from fccl.config import Settings, load_settings
 from fccl.errors import SettingsError
 from fccl.federation.run_folder import RunFolder
-from fccl.library.narrow import begun, recorded_settings, settings_of
+from fccl.library.narrow import begun, each_alone, recorded_settings, settings_of
 from fccl.library.standing import standing
 from fccl.records.run import RunInfo
 from fccl.testing.toy import START, federation
@@ -57,6 +57,40 @@ def test_a_precision_that_is_named_is_kept_everywhere(on, device, precision):
     assert begun(asked, print).model_spec().base_precision == precision
 
 
+@pytest.mark.parametrize(
+    ("device", "engine", "at_once"),
+    [(CPU, "auto", 1), (GPU, "auto", 8), (GPU, "gpt2", 8), (GPU, "generic", 1), (CPU, "generic", 1)],
+)
+def test_so_many_clients_train_at_once_as_pays_on_the_machine_where_a_run_begins(on, device, engine, at_once):
+    on(device)
+    found = begun(load_settings({"engine": engine}), print)
+    assert (found.at_once, found.clients_at_once) == (at_once, str(at_once))
+    on(CPU if device == GPU else GPU)
+    assert begun(found, print).at_once == at_once
+    assert begun(load_settings({"clients_at_once": "4", "engine": "gpt2"}), print).at_once == 4
+
+
+def test_the_generic_engine_is_not_asked_for_several_at_once():
+    with pytest.raises(SettingsError, match="CLIENTS_AT_ONCE=4: ENGINE=generic") as error:
+        begun(load_settings({"clients_at_once": "4", "engine": "generic"}), print)
+    assert "auto" in error.value.hint
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "65", "1.5", ""])
+def test_a_number_of_clients_that_is_none_is_one_line(text):
+    with pytest.raises(SettingsError, match="CLIENTS_AT_ONCE"):
+        load_settings({"clients_at_once": text})
+
+
+def test_where_clients_are_alone_an_argument_is_refused_and_an_environment_is_not_read(monkeypatch):
+    given = {"clients_at_once": "4"}
+    with pytest.raises(SettingsError, match="CLIENTS_AT_ONCE=4: each is alone"):
+        each_alone(load_settings(given), given, "each is alone")
+    assert each_alone(load_settings({"clients_at_once": "1"}), {"clients_at_once": "1"}, "").at_once == 1
+    monkeypatch.setenv("CLIENTS_AT_ONCE", "4")
+    assert each_alone(load_settings(), {}, "each is alone").clients_at_once == "1"
+
+
 def test_a_resumed_run_keeps_what_it_began_with_on_another_machine_too(on):
     on(CPU)
     folder = folder_of(begun(load_settings(), print))
@@ -81,7 +115,10 @@ def test_the_environment_does_not_change_a_resumed_run(monkeypatch):
     assert settings_of(folder.info()).base_precision == "int8"
 
 
-@pytest.mark.parametrize(("name", "now", "once"), [("base_precision", "bf16", "fp32"), ("engine", "gpt2", "generic")])
+@pytest.mark.parametrize(
+    ("name", "now", "once"),
+    [("base_precision", "bf16", "fp32"), ("engine", "gpt2", "generic"), ("clients_at_once", "4", "1")],
+)
 def test_a_record_that_does_not_say_it_means_what_its_version_did(monkeypatch, name, now, once):
     folder = folder_of(begun(load_settings(), print), name)
     monkeypatch.setenv(name.upper(), now)

@@ -1,6 +1,7 @@
 import pytest
 
 from fccl.errors import StorageError
+from fccl.messages import attempt
 from fccl.testing.toy import ToyLearner, shard
 from fccl.testing.toy_requests import toy_services
 from fccl.testing.transport import TransportContract, task, toy_learner
@@ -14,6 +15,40 @@ class TestInProcess(TransportContract):
         return lambda broken=(), errors=None: InProcessTransport(
             toy_learner(broken, errors), shard, toy_services(broken)
         )
+
+
+class Together:
+    """A learner that is asked for several clients at once. `batches` are those that it was asked for together."""
+
+    def __init__(self, learner=None):
+        self.fit, self.batches = (learner or ToyLearner()).fit, []
+
+    def fit_together(self, task, client_ids, load_shard, on_status):
+        self.batches.append(tuple(client_ids))
+        return [attempt(self.fit, task, client_id, load_shard, on_status) for client_id in client_ids]
+
+
+class TestSeveralAtOnce(TransportContract):
+    @pytest.fixture
+    def make(self):
+        return lambda broken=(), errors=None: InProcessTransport(
+            Together(toy_learner(broken, errors)), shard, toy_services(broken), at_once=2
+        )
+
+
+def test_consecutive_clients_train_together_and_answer_in_their_order():
+    learner = Together()
+    answers = InProcessTransport(learner, shard, at_once=2).ask(task(), (0, 2, 3, 5, 7))
+    assert [answer.client_id for answer in answers] == [0, 2, 3, 5, 7]
+    assert learner.batches == [(0, 2), (3, 5), (7,)]
+
+
+@pytest.mark.parametrize(("learner", "at_once"), [(Together(), 1), (ToyLearner(), 3)])
+def test_one_at_a_time_where_nobody_asks_for_more_or_the_learner_takes_no_more(learner, at_once):
+    found = list(InProcessTransport(learner, shard, at_once=at_once).ask(task(), (0, 1, 2)))
+    alone = list(InProcessTransport(ToyLearner(), shard).ask(task(), (0, 1, 2)))
+    assert [answer.adapter.sha256 for answer in found] == [answer.adapter.sha256 for answer in alone]
+    assert getattr(learner, "batches", []) == []
 
 
 def listened_to(transport, hear):
