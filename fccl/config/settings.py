@@ -271,7 +271,7 @@ class Settings(RuleSettings):
 
     @property
     def at_once(self) -> int:
-        """How many clients train in one batch. A run decides before what auto is."""
+        """The number of clients that train in one batch. A run decides before what auto is."""
         return 1 if self.clients_at_once == AUTO else int(self.clients_at_once)
 
     def train_spec(self, phase: Phase) -> TrainSpec:

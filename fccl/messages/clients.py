@@ -100,7 +100,7 @@ def attempt(
 
 
 def guarded(client_id: int, work: Callable[[], Given]) -> Given | ClientFailure:
-    """What a client's work gives, or its failure with the reason.
+    """The outcome of a client's work, or its failure with the reason.
 
     Raises `StorageError` and `OutputError`: the disk, and the reader of what is printed, are not the client's doing.
     What a user or the system sends to end the process ends it.

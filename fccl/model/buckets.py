@@ -1,8 +1,8 @@
 """Packed batches of few sizes: padded so that a step that was recorded for one batch serves others.
 
 A CUDA graph repeats what it has recorded, over the same buffers. A batch is therefore brought to the next size of a
-short list. Padding is made of tokens that no client owns and nobody predicts, in sequences of their own behind the
-real ones: no real token sees them, and they have no part in a loss or a gradient.
+short list. Padding is made of tokens that no client owns and nobody predicts. They are sequences of their own behind
+the real ones, so no real token sees them. They have no part in a loss or a gradient.
 
 Shapes: T tokens, N predicted tokens, B sequences of at most L, R responses, K clients of LoRA rank r.
 """
@@ -24,7 +24,7 @@ _SHARE = 4  # at most one part in four of a larger size is padding
 
 @dataclass(frozen=True)
 class Size:
-    """What a batch is padded to: T, N, B, L and R."""
+    """The sizes that a batch is padded to: T, N, B, L and R."""
 
     tokens: int
     predicted: int

@@ -197,8 +197,13 @@ def gpt2_with_lora(
             attend=attend,
         )
 
+    return _whole(base, [block(layer) for layer in base.transformer.h], kind)
+
+
+def _whole(base: GPT2LMHeadModel, blocks: Sequence[Block], kind: torch.dtype) -> Gpt2:
+    """The model around its layers."""
     body, tied = base.transformer, base.lm_head.weight is base.transformer.wte.weight
-    tokens, blocks = body.wte.weight.detach().to(kind), [block(layer) for layer in body.h]
+    tokens = body.wte.weight.detach().to(kind)
     lowest = next((number for number, each in enumerate(blocks) if each.has_lora), 0)
     return Gpt2(
         tokens=tokens,

@@ -57,7 +57,7 @@ class Packed:
 
 
 def _sums_in_order(per_token: Tensor, owners: Tensor, responses: int) -> Tensor:
-    """What `index_add_` gives, by one reduction a response: (N,), (N,) -> (responses,) float64."""
+    """The sums that `index_add_` gives, by one reduction a response: (N,), (N,) -> (responses,) float64."""
     others = owners != torch.arange(responses, device=owners.device).unsqueeze(1)  # (responses, N)
     return per_token.double().expand_as(others).masked_fill(others, 0).sum(dim=1)
 

@@ -1,5 +1,7 @@
-"""What a run chooses once by its machine: the precision of the frozen base, the clients in one batch; and whether this
-process can keep to it."""
+"""Choices that a run makes once, by its machine: the precision of the frozen base, and the clients in one batch.
+
+Here is also whether this process can keep to a precision that another chose.
+"""
 
 from __future__ import annotations
 

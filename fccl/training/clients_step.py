@@ -30,7 +30,7 @@ Chosen = Mapping[int, tuple[Objective, Sequence[int]]]  # by client, the example
 
 @dataclass(frozen=True, eq=False)
 class ClientsBatch:
-    """What a step reads: packed tokens; of each example its client, its weight in that client's loss, its reference.
+    """The inputs of a step: packed tokens; of each example its client, its weight in that client's loss, its reference.
 
     `clients` (K, E) is true where an example is of a client, `weights` (E,) are 1 / count; both are nothing for the
     examples of padding. `references` (E, k). `entering` (T, D) enters the lowest layer with LoRA, where others are
@@ -186,7 +186,7 @@ class ClientsStep:
         return slopes.reshape(-1)[batch.packed.owners]
 
     def _correct(self) -> None:
-        """What is added to the gradients before they are clipped."""
+        """Add to the gradients all that comes before they are clipped."""
         gradient = self.factors.gradient
         if self._correction is not None:
             gradient.add_(self._correction)

@@ -29,7 +29,7 @@ from fccl.training.recorded import RecordedSteps, Recorder, eager, recorder_for
 
 @dataclass(frozen=True, eq=False)
 class ClientWork:
-    """What one client trains on: its loss, its seed, and under SCAFFOLD its correction, by factor."""
+    """One client's part in a training: its loss, its seed, and under SCAFFOLD its correction, by factor."""
 
     objective: Objective
     seed: int
@@ -39,7 +39,7 @@ class ClientWork:
 
 @dataclass(eq=False)
 class _Account:
-    """Where a client stands, and the figures that it reports; as in `fccl.training.loop.train`."""
+    """One client's progress, and the figures that it reports; as in `fccl.training.loop.train`."""
 
     work: ClientWork
     spec: TrainSpec

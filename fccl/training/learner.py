@@ -123,7 +123,7 @@ def moves(name: str, spec: TrainSpec) -> bool:
 
 
 def trained_adapter(take: Callable[[], Adapter]) -> Adapter:
-    """What was learned. Raises `TrainingError` when it is not finite."""
+    """The adapter that was learned. Raises `TrainingError` when it is not finite."""
     try:
         return take()
     except AdapterError as error:  # the last step alone: any other is seen by the one after it
