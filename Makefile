@@ -7,7 +7,7 @@ VA_DATA ?= builtin
 export OMP_WAIT_POLICY ?= PASSIVE# waiting threads sleep: other processes may need the core
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-training bench-precision bench-pretrained bench-layers bench-exchange bench-federation bench-view mutants settings-page lock clean
+.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-training bench-precision bench-pretrained bench-layers bench-gpu bench-exchange bench-federation bench-view mutants settings-page lock clean
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -62,6 +62,9 @@ bench-pretrained: $(VENV)/.ready-dev ## a pretrained model (90 MB, once): speed 
 	$(RUN) benchmarks/bench_precision.py --model $$MODEL --sft-data $(SFT_DATA) && \
 	$(RUN) -m fccl compare --model-name $$MODEL --sft-data $(SFT_DATA) --va-data $(VA_DATA) --num-clients 4 --fed-rounds 2 \
 	  --batch-size 4 --sft-lr 1e-3 --scenarios shuffled --methods base,fedavg,verified,oracle --seeds 1
+
+bench-gpu: $(VENV)/.ready-dev ## whether training on this machine's GPU is exact, and how fast, in five minutes; without one the checks alone
+	$(RUN) benchmarks/bench_gpu.py
 
 bench-exchange: $(VENV)/.ready-dev ## milliseconds a round over the exchange directory, memory and time of the aggregation, what waiting costs
 	$(RUN) benchmarks/bench_exchange.py

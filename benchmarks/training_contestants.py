@@ -3,7 +3,8 @@
     python benchmarks/training_contestants.py NAME MODEL_FOLDER EXAMPLES.json
 
 Writes "ready" when it is, then for every line that it reads takes one step of the next `BENCH_BATCH` examples and
-writes the seconds that it took. At the end of its input it writes its peak memory in bytes.
+writes the seconds that it took. At the end of its input it writes its peak memory in bytes; the GPU's where there is
+one.
 """
 
 from __future__ import annotations
@@ -188,7 +189,11 @@ def trl(phase: str, best: bool) -> Callable[[str, list[dict[str, str]]], Iterato
 
         Config, Trainer = (SFTConfig, SFTTrainer) if phase == "sft" else (DPOConfig, DPOTrainer)
         # bf16 is TRL's default, which a CPU without it must be told to leave; all else is as it comes
-        chosen: dict[str, Any] = {"bf16": False, "learning_rate": RATE, "max_length": MOST}
+        chosen: dict[str, Any] = {
+            "bf16": os.environ.get("BENCH_BF16") == "1",
+            "learning_rate": RATE,
+            "max_length": MOST,
+        }
         if best:
             chosen |= {"gradient_checkpointing": False}
             chosen |= (
@@ -209,7 +214,7 @@ def trl(phase: str, best: bool) -> Callable[[str, list[dict[str, str]]], Iterato
             disable_tqdm=True,
             num_train_epochs=1,
             train_sampling_strategy="sequential",
-            use_cpu=True,
+            use_cpu=not torch.cuda.is_available(),
             **chosen,
         )
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -275,8 +280,11 @@ def main(name: str, folder: str, examples_file: str) -> None:
     for _ in sys.stdin:
         started = time.perf_counter()
         next(steps)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         print(time.perf_counter() - started, file=said, flush=True)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, file=said, flush=True)
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(torch.cuda.max_memory_allocated() if torch.cuda.is_available() else own, file=said, flush=True)
     os._exit(0)  # a trainer's thread may still wait
 
 

@@ -100,7 +100,7 @@ def attention(qkv: Tensor, packed: Packed, heads: int, learn: bool) -> tuple[Ten
     with torch.set_grad_enabled(learn):
         q, k, v = padded.view(batch, longest, 3, heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H, L, C)
         out = functional.scaled_dot_product_attention(q, k, v, packed.mask, is_causal=packed.mask is None)
-        merged = out.transpose(1, 2).reshape(batch * longest, width)[packed.places]
+        merged = out.transpose(1, 2).reshape(batch * longest, width).index_select(0, packed.places)
 
     def backward(d_merged: Tensor) -> Tensor:
         (d_padded,) = torch.autograd.grad(merged, padded, d_merged)
