@@ -240,6 +240,13 @@ COMMANDS: Mapping[str, Command] = {
                 },
             ),
             (
+                "--tune",
+                {
+                    "action": "store_true",
+                    "help": "try the values of the methods' knobs on seeds of their own; the learn split judges",
+                },
+            ),
+            (
                 "--jobs",
                 {
                     "type": _up_to(1024),

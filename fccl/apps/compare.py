@@ -17,6 +17,7 @@ from rich.text import Text
 
 from fccl import __version__
 from fccl.aggregation.protocol import Aggregation
+from fccl.apps import compare_tune
 from fccl.apps.compare_choice import Choice, chosen, refuse_decided, unread_line, with_defaults
 from fccl.apps.compare_plan import to_run
 from fccl.apps.console import plain_console, telling
@@ -86,8 +87,16 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
                     soft_wrap=True,
                 )
             raise
-    console.print(Text("drawing", "dim"))
-    comparison = compared(settings, planner, choice, fit)
+    if options.tune:
+        compare_tune.show(console, [(trial, result) for trial in fit.trials if (result := finished(paths, trial))])
+    else:
+        console.print(Text("drawing", "dim"))
+        conclude(console, paths, compared(settings, planner, choice, fit))
+    return 0
+
+
+def conclude(console: Console, paths: ComparePaths, comparison: Comparison) -> None:
+    """Write the comparison and show it. Raises `StorageError`."""
     write(paths, comparison)
     show(console, comparison)
     console.print(
@@ -95,7 +104,6 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         "loss_*.png",
         soft_wrap=True,
     )
-    return 0
 
 
 def tidy(paths: ComparePaths) -> None:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fccl.compare import evidence, methods, scenarios
-from fccl.compare.grids import tuned
+from fccl.compare.grids import AT, GRIDS, tuned
 from fccl.compare.methods import METHODS, Method, own_method
 from fccl.compare.scenarios import SCENARIOS, Scenario
+from fccl.compare.tuning import TUNING_SEEDS, expanded
 from fccl.config import Settings, load_settings, nearest, set_elsewhere
 from fccl.errors import SettingsError
 from fccl.library.ignored import readers
@@ -81,12 +82,33 @@ def chosen(settings: Settings, options: argparse.Namespace) -> Choice:
     count = options.seeds or (QUICK_SEEDS if options.quick else FULL_SEEDS)
     if options.until_flat:
         wanted = tuple(each for scenario in wanted for each in (scenario, scenario.unhurried))
-    return Choice(wanted, ways, tuple(range(settings.seed, settings.seed + count)), jobs)
+    if options.tune:
+        return Choice(wanted, _tunable(ways), TUNING_SEEDS[: options.seeds or None], jobs)
+    seeds = tuple(range(settings.seed, settings.seed + count))
+    if any(AT in method.name for method in ways):
+        refuse_tuning_seeds(seeds)
+    return Choice(wanted, ways, seeds, jobs)
+
+
+def refuse_tuning_seeds(seeds: Sequence[int]) -> None:
+    """Raises `SettingsError` for a judgement of tuned methods on a seed that values are tuned on."""
+    if both := sorted(set(seeds) & set(TUNING_SEEDS)):
+        raise SettingsError(
+            f"seed {both[0]} is one that methods are tuned on, and a tuned method is among those to judge",
+            hint="choose another --seed, or fewer --seeds",
+        )
+
+
+def _tunable(ways: Sequence[Method]) -> tuple[Method, ...]:
+    """The methods at every value of their knobs. Raises `SettingsError` where none has one."""
+    if found := expanded(ways):
+        return found
+    raise SettingsError("--tune: none of these methods has a knob", hint=f"these have: {', '.join(GRIDS)}")
 
 
 def _refuse_beside_set(options: argparse.Namespace) -> None:
     """Raises `SettingsError` for an argument that the primary set decides, so that nobody chooses after the fact."""
-    beside = ("scenarios", "methods", "seeds", "quick", "until_flat")
+    beside = ("scenarios", "methods", "seeds", "quick", "until_flat", "tune")
     for flag in (f"--{name}".replace("_", "-") for name in beside if getattr(options, name)):
         raise SettingsError(
             f"{flag} beside --set {options.set}: its scenarios, methods and seeds are fixed",

@@ -184,8 +184,16 @@ class TrialRun:
             weighing_seconds=sum(record.verification.seconds for record in records if record.verification),
             rounds=tuple(_summary(result) for result in results),
             adapter_sha256=final.sha256,
+            learn_loss=self._learn_loss(final),
             **(aside.measured(self.spec, self.test, scores) if scores else {}),
         )
+
+    def _learn_loss(self, adapter: Adapter) -> float | None:
+        """Of the whole learn split; None where it is not finite."""
+        try:
+            return self.learn(self.spec.phase, adapter, self.start if self.spec.phase == "va" else None).loss
+        except AdapterError:
+            return None
 
     def _alone(self) -> TrialResult:
         """As many federations of one as there are clients; the figures are their means."""

@@ -128,6 +128,7 @@ class TrialResult(Value):
     by_client: dict[int, float] = Field(
         default_factory=dict
     )  # `alone`: each client's own test loss; their range stands in the trial's line
+    learn_loss: float | None = None  # of the final adapter on the server's learn split; tuning alone reads it
     adapter_sha256: str = ""  # of the final adapter, to tell whether another run came to the same; empty for `alone`
     trouble: tuple[
         str, ...

@@ -311,3 +311,29 @@ def test_settings_that_no_method_reads_are_said_and_not_refused(command, tmp_pat
         "Settings that none of these methods reads: KRUM_KEEP, PROX_MU."
     )
     assert unread_line({}, Choice((), (METHODS["multi-krum"],), (42,), 1)) == ""
+
+
+@pytest.mark.slow
+def test_tuning_says_which_value_to_judge_on_seeds_that_no_judgement_uses(command, tmp_path, capsys):
+    arguments = [*command, "--fed-rounds", "1", "--scenarios", "sign-flip", "--out", str(tmp_path)]
+    assert main([*arguments, "--tune", "--methods", "fedexp"]) == 0
+    shown = capsys.readouterr().out
+    assert "FEDEXP_EPSILON" in shown
+    assert "To judge them: fccl compare --methods fedexp@0." in shown
+    kept = [TrialResult.model_validate_json(path.read_bytes()) for path in ComparePaths(tmp_path).trials.glob("*.json")]
+    assert len(kept) == 4
+    assert {result.spec.plan.seed for result in kept} == {7}
+    assert not ComparePaths(tmp_path).page.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--tune", "--methods", "krum,median"), "--tune: none of these methods has a knob"),
+        (("--methods", "fedadam@0.1", "--seed", "6", "--seeds", "3"), "seed 7 is one that methods are tuned on"),
+        (("--methods", "krum@2"), "krum@2: krum has no knob to tune"),
+    ],
+)
+def test_what_cannot_be_tuned_or_judged_is_one_line(arguments, says, tmp_path, capsys):
+    assert main(["compare", *arguments, "--out", str(tmp_path)]) == 2
+    assert says in capsys.readouterr().err

@@ -1,0 +1,44 @@
+from fccl.compare.grids import GRIDS
+from fccl.compare.methods import METHODS
+from fccl.compare.scenarios import SCENARIOS
+from fccl.compare.trial import run_trial, start_adapter
+from fccl.compare.tuning import TUNING_SEEDS, expanded, tried
+from fccl.evaluation.validation import Validator
+from fccl.paths import DataPaths
+
+
+def test_a_method_is_tried_at_every_value_of_its_grid_and_one_without_a_knob_not_at_all():
+    found = expanded([METHODS["fedavg"], METHODS["fedexp"], METHODS["fedlaw"]])
+    assert [method.name for method in found] == [
+        f"{name}@{value:g}" for name in ("fedexp", "fedlaw") for value in GRIDS[name].values
+    ]
+
+
+def test_the_lowest_loss_on_the_learn_split_is_the_best_of_each_method_and_phase(workshop):
+    shop = workshop(fed_rounds=1)
+    trials = [
+        shop.planner.trial(SCENARIOS["shuffled"], method, TUNING_SEEDS[0])
+        for method in expanded([METHODS["fedexp"]])[:2]
+    ]
+    results = [run_trial(shop.resources, trial) for trial in trials]
+    made = [
+        (trial, result.model_copy(update={"learn_loss": loss}))
+        for trial, result, loss in zip(trials, results, (2.0, 1.5), strict=True)
+    ]
+    assert [(one.name, one.loss, one.best) for one in tried(made)] == [
+        ("fedexp@0.0001", 2.0, False),
+        ("fedexp@0.001", 1.5, True),
+    ]
+    broken = [(trial, result.model_copy(update={"learn_loss": None})) for trial, result in made[1:]]
+    assert [(one.loss, one.best) for one in tried([*made, *broken])] == [(2.0, True), (None, False)]
+
+
+def test_the_loss_told_is_that_of_the_final_adapter_on_the_whole_learn_split(workshop, tiny_model):
+    shop = workshop(fed_rounds=1)
+    trial = shop.planner.trial(SCENARIOS["flipped"], METHODS["fedavg"], TUNING_SEEDS[1])
+    start = start_adapter(shop.resources, trial)
+    result = run_trial(shop.resources, trial)  # which leaves its final adapter loaded
+    learn = Validator.of(tiny_model, DataPaths(trial.data), "learn", beta=shop.settings.dpo_beta, batch_size=32)
+    final = tiny_model.adapter()
+    assert final.sha256 == result.adapter_sha256
+    assert result.learn_loss == learn("va", final, start).loss
