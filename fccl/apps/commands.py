@@ -240,6 +240,13 @@ COMMANDS: Mapping[str, Command] = {
                 },
             ),
             (
+                "--agreement",
+                {
+                    "action": "store_true",
+                    "help": "also hold every round's weights against exact Shapley values (at most 8 clients; costly)",
+                },
+            ),
+            (
                 "--tune",
                 {
                     "action": "store_true",

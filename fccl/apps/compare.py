@@ -52,6 +52,7 @@ from fccl.storage.files import write_bytes, write_text
 from fccl.storage.locks import sweep_locks
 from fccl.storage.temporary import sweep
 from fccl.view import comparison_tables as tables
+from fccl.view.agreement import agreement_tables
 
 Found = dict[str, dict[str, list[tuple[Trial, TrialResult]]]]  # by scenario, then by method: one a seed
 ROOMY = 132  # columns of a terminal that has room for intervals beside figures
@@ -71,7 +72,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     require_apart(settings, ("log_dir",), str(paths.root), LogPaths(settings.log_dir).compare.root)
     tidy(paths)
     planner = Planner(
-        design(settings, load_model(settings.model_spec()), choice.jobs),
+        design(settings, load_model(settings.model_spec()), choice.jobs, options.agreement),
         paths,
         lambda line: console.print(Text(one_line(line), "dim")),
     )
@@ -117,7 +118,7 @@ def tidy(paths: ComparePaths) -> None:
         sweep_locks(folder)
 
 
-def design(settings: Settings, model: LanguageModel, jobs: int) -> Design:
+def design(settings: Settings, model: LanguageModel, jobs: int, agreement: bool = False) -> Design:
     """The settings that all trials share. Each of several processes has one thread, so that none waits for another."""
     threads = settings.threads or (1 if jobs > 1 else torch.get_num_threads())
     packages = ("torch", "transformers", "peft", "tokenizers", "numpy")
@@ -134,6 +135,7 @@ def design(settings: Settings, model: LanguageModel, jobs: int) -> Design:
         settings=settings.model_dump(mode="json"),
         versions={"fccl": __version__} | {name: version(name) for name in packages},
         eval_batch_size=settings.eval_batch_size,
+        agreement=agreement,
     )
 
 
@@ -295,7 +297,8 @@ def _command() -> str:
 def show(console: Console, comparison: Comparison) -> None:
     """A table for every scenario, then all of them beside each other."""
     scenarios = (table.without_empty_columns() for table in tables.scenario_tables(comparison))
-    for table in (*scenarios, tables.matrix(comparison), *tables.pair_tables(comparison)):
+    tail = (*agreement_tables(comparison), tables.matrix(comparison), *tables.pair_tables(comparison))
+    for table in (*scenarios, *tail):
         print_table(console, table, stacked=console.width < ROOMY)
     for line in (*tables.lead(comparison), *tables.notes(comparison)):
         console.print(Text(one_line(line), QUIET))

@@ -14,6 +14,7 @@ from fccl.compare.scenarios import Scenario
 from fccl.compare.store import finished
 from fccl.compare.trial import Start, Trial, union
 from fccl.compare.values import WHOLE, Participant, TrialSpec
+from fccl.contribution.shapley import MOST_CLIENTS
 from fccl.data.examples import SftExample, read_examples
 from fccl.data.prepare import manifest_matches, prepare
 from fccl.data.shards import load_shard, read_manifest
@@ -27,6 +28,7 @@ from fccl.specs import DataSpec, ModelSpec, Phase, RoundPlan, TrainSpec, named_s
 from fccl.storage.locks import alone, one_at_a_time
 
 FORMULA = 2  # of the sources that start from a prior; a trial of an older one has another key
+FROM_A_PRIOR = ("verified", "leave_one_out", "shapley")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Design:
     settings: MethodSettings  # by name, what methods may read of a person's settings
     versions: Mapping[str, str]
     eval_batch_size: int
+    agreement: bool = False  # whether rounds' weights are held against exact Shapley values
 
 
 @dataclass
@@ -145,10 +148,11 @@ class Planner:
             learn=files[f"server/learn_{phase}.jsonl"] if method.uses_learn else "",
             eval_batch_size=design.eval_batch_size,
             rules={path: source_sha256(path) for path in method.own},
-            formula=FORMULA if settings.get("contribution_source") in ("verified", "leave_one_out") else 1,
             server=scenario.server if method.uses_learn else WHOLE,
             aside=scenario.aside,
             specialist=self._topic(scenario, data, seed),
+            formula=FORMULA if settings.get("contribution_source") in FROM_A_PRIOR else 1,
+            agreement=design.agreement and method.way == "federated" and clients <= MOST_CLIENTS,
         )
 
     def _plan(self, scenario: Scenario, method: Method, seed: int, rounds: int) -> RoundPlan:

@@ -72,6 +72,7 @@ def _row(
         aside=judged.aside,
         weights=_weights(first.rounds, options.num_clients) if weighed else None,
         bad_clients=bad[0],
+        agreement=_agreement(results),
         seconds=float(np.mean([result.training_seconds + result.weighing_seconds for result in results])),
         trouble=tuple(f"seed {trial.seed}: {'; '.join(result.trouble)}" for trial, result in pairs if result.trouble),
     )
@@ -94,6 +95,12 @@ def _weights(rounds: Sequence[RoundSummary], num_clients: int) -> tuple[tuple[fl
         return None
     tables = [dict(zip(one.clients, one.weights or (), strict=False)) for one in rounds]
     return tuple(tuple(table.get(client, 0.0) for client in range(num_clients)) for table in tables)
+
+
+def _agreement(results: Sequence[TrialResult]) -> float | None:
+    """The mean over the rounds of all seeds that have one."""
+    known = [one.agreement for result in results for one in result.rounds if one.agreement is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _by_round(many: Sequence[Sequence[float]]) -> tuple[float, ...]:

@@ -26,11 +26,13 @@ from fccl.compare.scoring import TestScores, TestSplit
 from fccl.compare.server_view import known_to_server, specialised
 from fccl.compare.update_cache import CachedLearner
 from fccl.compare.values import Participant, RoundSummary, TrialResult, TrialSpec
-from fccl.contribution.protocol import Weigher
+from fccl.contribution.protocol import Weigher, Weighing
 from fccl.contribution.reported import ContributionRule
+from fccl.contribution.shapley import agreement
+from fccl.contribution.stretch import sent
 from fccl.data.shards import ClientShard, load_shard
 from fccl.errors import LOWER_RATE, AdapterError, FederationError
-from fccl.evaluation.validation import ServerSplit, Validator
+from fccl.evaluation.validation import ServerSplit, Validator, VerificationLoss
 from fccl.federation.arrived import file_length
 from fccl.federation.rounds import Federation, FederationState, RoundResult
 from fccl.messages import ClientFailure, Given, Learner, Request
@@ -182,7 +184,7 @@ class TrialRun:
             [scores] if scores else [],
             training_seconds=sum(said.seconds for record in records for said in record.contributions),
             weighing_seconds=sum(record.verification.seconds for record in records if record.verification),
-            rounds=tuple(_summary(result) for result in results),
+            rounds=tuple(_summary(result, self._agreement(result)) for result in results),
             adapter_sha256=final.sha256,
             learn_loss=self._learn_loss(final),
             **(aside.measured(self.spec, self.test, scores) if scores else {}),
@@ -194,6 +196,19 @@ class TrialRun:
             return self.learn(self.spec.phase, adapter, self.start if self.spec.phase == "va" else None).loss
         except AdapterError:
             return None
+
+    def _agreement(self, result: RoundResult) -> float | None:
+        """The rank correlation of how much each change counted with its exact Shapley value.
+
+        The values are of the whole learn split, whatever of it the scenario leaves to the server. None where nobody asked, and for a rule that takes parts of each update.
+        """
+        if not self.spec.agreement or result.counted is None:
+            return None
+        record, task = result.record, result.inputs.task
+        heard = {update.client_id: update.with_frozen(task.trained) for update in result.inputs.arrived}
+        counted = sent(Weighing(result.counted, record.scores, stretch=record.stretch))
+        updates = [heard[client] for client in record.clients]
+        return agreement(VerificationLoss(self._on_split("learn"), examples=0), task, updates, counted)
 
     def _alone(self) -> TrialResult:
         """As many federations of one as there are clients; the figures are their means."""
@@ -324,7 +339,7 @@ def _without(record: RoundRecord) -> list[str]:
     ]
 
 
-def _summary(result: RoundResult) -> RoundSummary:
+def _summary(result: RoundResult, agreement: float | None) -> RoundSummary:
     """Of a round that was validated."""
     record = result.record
     if record.validation is None:
@@ -337,4 +352,5 @@ def _summary(result: RoundResult) -> RoundSummary:
         loss=record.validation.loss,
         tokens=sum(update.report.tokens for update in heard),
         bytes=sent + sum(file_length(update.adapter) for update in heard),
+        agreement=agreement,
     )

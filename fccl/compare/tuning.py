@@ -44,7 +44,7 @@ class Tried:
 
 
 def tried(found: Iterable[tuple[Trial, TrialResult]]) -> tuple[Tried, ...]:
-    """What the trials of a tuning say, by phase and in the order in which the methods come, the best ones marked."""
+    """The result of a tuning's trials, by phase and in the order in which the methods come, the best ones marked."""
     losses: dict[tuple[Phase, str], list[float | None]] = {}
     for trial, result in found:
         if AT in trial.method:

@@ -91,6 +91,7 @@ class TrialSpec(Value):
     specialist: str = ""  # a topic that the first client alone holds, and the server has no example of
     aside: Aside = ""  # what is measured beside the test loss
     until_flat: bool = False  # ends when FedAvg has stopped gaining, at the latest after all rounds
+    agreement: bool = False  # whether each round's weights are held against the exact Shapley values
 
     @property
     def key(self) -> str:
@@ -109,6 +110,8 @@ class RoundSummary(Value):
     loss: float  # of the new adapter on the server's validation split, in the unit of the phase
     tokens: int = 0  # trained by all clients; 0 in earlier files
     bytes: int = 0  # of adapters, sent to the clients and received from them
+    # the rank correlation of how much each change counted with exact Shapley values on the whole learn split
+    agreement: float | None = None
 
 
 class TrialResult(Value):

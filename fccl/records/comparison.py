@@ -59,6 +59,8 @@ class Outcome(Value):
     aside: Estimate | None = None  # the scenario's figure beside the loss
     weights: tuple[tuple[float, ...], ...] | None = None  # by round, then by client, of the first seed
     bad_clients: tuple[int, ...] = ()  # of the first seed
+    # the rank correlation of the weights with exact Shapley values, mean over rounds and seeds; None: not asked
+    agreement: float | None = None
     seconds: float = 0.0  # training and weighing, mean over seeds
     trouble: tuple[str, ...] = ()  # what went wrong with a seed
 

@@ -10,6 +10,7 @@ from fccl.plain_text import one_line
 from fccl.records.comparison import FEDAVG, Comparison, Outcome, Pair, ScenarioInfo
 from fccl.records.evaluation import Estimate
 from fccl.tables import Cell, Table
+from fccl.view.agreement import agreement_tables
 from fccl.view.markdown import markdown_table, quoted
 from fccl.words import DASH
 
@@ -142,7 +143,7 @@ def to_markdown(comparison: Comparison, command: str = "") -> str:
     parts = ["# Comparison", "", *map(quoted, lead(comparison)), ""]
     parts += ["```", one_line(command), "```", ""] if command else []
     found = (matrix(comparison), *pair_tables(comparison), *scenario_tables(comparison), *speed_tables(comparison))
-    for table in found:
+    for table in (*found, *agreement_tables(comparison)):
         parts += [f"## {quoted(table.title)}", "", *([table.note, ""] if table.note else []), markdown_table(table), ""]
     trouble = [quoted(f"{row.scenario}, {row.method}: {said}") for row in comparison.rows for said in row.trouble]
     trouble += [quoted(f"not run: {line}") for line in comparison.not_run]
