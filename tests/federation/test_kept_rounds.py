@@ -13,6 +13,7 @@ import pytest
 from fccl.aggregation.protocol import Parts
 from fccl.aggregation.rules import aggregation
 from fccl.contribution.protocol import Weighing
+from fccl.contribution.stretch import as_weighed, weights_and_stretch
 from fccl.errors import FcclError, FederationError
 from fccl.federation import keeper as keeper_module
 from fccl.federation.keeper import MB, Keeper
@@ -71,7 +72,7 @@ def read_all(logs, rule):
 
 
 def again(kept, rule):
-    parts = Parts(kept.record.weights, [update.adapter for update in kept.updates()])
+    parts = Parts(kept.record.weights, as_weighed(kept.task, kept.updates(), kept.record.stretch))
     return rule.aggregate(kept.adapter, parts, kept.server).adapter
 
 
@@ -100,6 +101,27 @@ def test_updates_of_lower_ranks_under_a_growing_adapter_are_kept_as_they_came(tm
         kept = kept_round(LogPaths(tmp_path / "logs"), number)
         assert again(kept, fed.aggregation).to_bytes() == result.state.adapter.to_bytes()
         assert [update.rank for update in kept.inputs.updates] == [3, 1, 2, 3]
+
+
+class Coefficients:
+    """Other coefficients for every client, one below zero: they are no weights of a mean."""
+
+    def weigh(self, task, updates):
+        coefficients = [0.25 * update.client_id - 0.3 for update in updates]
+        weights, stretch = weights_and_stretch(coefficients)
+        return Weighing(weights, tuple(coefficients), stretch=stretch)
+
+
+@pytest.mark.parametrize("how", ["in_process", "exchange"])
+@pytest.mark.parametrize("lora", ["factors", "svd", "exact"])
+def test_a_round_whose_changes_were_stretched_is_made_again_from_its_record(tmp_path, lora, how):
+    ranks = (3,) if lora == "factors" else (3, 1, 2)
+    fed = dataclasses.replace(lora_toy.lora_federation(lora), rule=Coefficients())
+    results = conduct(tmp_path, fed, lora_toy.START, lora_toy.LoraLearner(ranks), how)
+    for number, result in enumerate(results):
+        kept = kept_round(LogPaths(tmp_path / "logs"), number)
+        assert min(kept.record.stretch) < 0 < max(kept.record.stretch)
+        assert again(kept, fed.aggregation).to_bytes() == result.state.adapter.to_bytes()
 
 
 def test_both_transports_keep_the_same_bytes_under_the_same_hashes(tmp_path):
