@@ -20,8 +20,10 @@ LORA_READS: Mapping[str, tuple[str, ...]] = {
     "factors": (),
     "svd": ("client_lora_r",),
     "exact": ("client_lora_r",),
+    "nearly": (),
     "freeze_a": (),
 }
+_MEANS_OF_PRODUCTS = ("svd", "exact", "nearly")  # values of `LORA_AGGREGATION` that replace a rule's mean
 _OPTIMISER = ("server_lr", "server_momentum")
 _ADAPTIVE = (*_OPTIMISER, "server_tau")
 _MEANS = ("fedavg", "fedprox", "krum", "multi_krum", "geometric_median")  # whose mean another may replace
@@ -73,14 +75,14 @@ def reads(name: str, lora_aggregation: str, known: Mapping[str, object]) -> froz
 def aggregation(name: str, lora_aggregation: str = "factors", lora_r: int = 1, **settings: Any) -> Aggregation:
     """The rule of this name, of those of the settings that it reads; one that is missing keeps the rule's own default.
 
-    `svd` and `exact` put their mean in the place of the rule's. Raises `SettingsError` when the rule has no mean that
-    could be replaced, or is someone's own class that cannot be had. Names and values of ours have been checked before:
-    others are a `KeyError` and pydantic's `ValidationError`.
+    `svd`, `exact` and `nearly` put their mean in the place of the rule's. Raises `SettingsError` when the rule has no
+    mean that could be replaced, or is someone's own class that cannot be had. Names and values of ours have been
+    checked before: others are a `KeyError` and pydantic's `ValidationError`.
 
     >>> aggregation("trimmed_mean", max_bad_clients=2).max_bad_clients
     2
     """
-    if lora_aggregation in ("svd", "exact") and name not in _MEANS:
+    if lora_aggregation in _MEANS_OF_PRODUCTS and name not in _MEANS:
         raise SettingsError(
             f"LORA_AGGREGATION={lora_aggregation} does not go with AGGREGATION={name}, which computes with the "
             "factors themselves",
@@ -90,8 +92,12 @@ def aggregation(name: str, lora_aggregation: str = "factors", lora_r: int = 1, *
         return _own(name, {"lora_r": lora_r, "lora_aggregation": lora_aggregation, **settings})
     chosen = {key: value for key, value in settings.items() if value is not None and not _unset(key, value)}
     rule: Aggregation = RULES[name].build(chosen)
-    if lora_aggregation not in ("svd", "exact"):
+    if lora_aggregation not in _MEANS_OF_PRODUCTS:
         return rule
+    if lora_aggregation == "nearly":
+        from fccl.aggregation.lora_nearly import LoraNearly
+
+        return LoraNearly.model_validate({"weighing": rule})
     from fccl.aggregation.lora_mean import LoraMean
 
     return LoraMean.model_validate({"name": lora_aggregation, "lora_r": lora_r, "weighing": rule})

@@ -23,7 +23,7 @@ class Grid:
     values: tuple[float, ...]
 
 
-_OPTIMISER = Grid("server_lr", (0.01, 0.03, 0.1, 0.3))
+_OPTIMISER = Grid("server_lr", (0.003, 0.01, 0.03, 0.1))
 _TILT = Grid("verify_temperature", (0.25, 0.5, 1.0, 2.0))
 GRIDS: Mapping[str, Grid] = {
     "fedprox": Grid("prox_mu", (0.001, 0.01, 0.1, 1.0)),
@@ -33,7 +33,7 @@ GRIDS: Mapping[str, Grid] = {
     "fedadam": _OPTIMISER,
     "fedexp": Grid("fedexp_epsilon", (0.0001, 0.001, 0.01, 0.1)),
     "norm-clipping": Grid("clip_norm", (0.0, 0.3, 1.0, 3.0)),
-    "fedawa": Grid("fedawa_lr", (0.01, 0.1, 1.0)),
+    "fedawa": Grid("fedawa_lr", (0.003, 0.01, 0.03, 0.1)),
     "fltrust": Grid("fltrust_lr", (0.5, 1.0, 2.0, 4.0)),
     "fedlaw": Grid("fedlaw_lr", (0.1, 0.3, 1.0, 3.0)),
     "fedlaw-gamma": Grid("fedlaw_lr", (0.03, 0.1, 0.3, 1.0)),

@@ -156,6 +156,7 @@ _BOUNDED = (
     _fccl("line_search", "FedAvg, line search"),
     _by_products("svd", "FedAvg of products, rank r (svd)"),
     _by_products("exact", "FedAvg of products, exact"),
+    _by_products("nearly", "FedAvg of products, nearly (FLoRA-NA)"),
     _by_products("freeze_a", "FedAvg of B alone (freeze_a)"),
     Method(ORACLE, "oracle (no bad clients)", settings=_MEAN, without_bad=True),
     replace(_fccl("verified", "oracle with verified weights"), name="oracle-verified", without_bad=True),

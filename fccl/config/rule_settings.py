@@ -78,7 +78,7 @@ class RuleSettings(BaseSettings):
     fedlaw_lr: float = knob("contribution", 0.3, "Adam's learning rate for the logits of the weights", gt=0)
     lorahub_steps: int = knob("contribution", 40, "losses that the search may ask for", ge=1)
     lorahub_penalty: float = knob("contribution", 0.05, "what a coefficient of size 1 costs, in the loss's unit", ge=0)
-    fedawa_lr: float = knob("contribution", 0.1, "Adam's learning rate for the logits of the weights", gt=0)
+    fedawa_lr: float = knob("contribution", 0.01, "Adam's learning rate for the logits of the weights", gt=0)
 
     aggregation: str = knob(
         "aggregation",
@@ -87,11 +87,11 @@ class RuleSettings(BaseSettings):
         "class of your own",
         choices=AGGREGATIONS,
     )
-    lora_aggregation: Literal["factors", "svd", "exact", "freeze_a"] = knob(
+    lora_aggregation: Literal["factors", "svd", "exact", "nearly", "freeze_a"] = knob(
         "aggregation",
         "factors",
         "factors: their mean; svd: the best of their rank of the mean product; exact: all of it, in ever more; "
-        "freeze_a: clients train B alone",
+        "nearly: the nearest product of combined factors; freeze_a: clients train B alone",
     )
     client_lora_r: str = knob(
         "aggregation",

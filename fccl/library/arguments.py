@@ -100,7 +100,7 @@ class AggregationArguments(TypedDict, total=False):
     """Settings of the group aggregation."""
 
     aggregation: str | type
-    lora_aggregation: Literal["factors", "svd", "exact", "freeze_a"]
+    lora_aggregation: Literal["factors", "svd", "exact", "nearly", "freeze_a"]
     client_lora_r: str
     prox_mu: float
     server_lr: float

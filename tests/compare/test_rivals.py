@@ -9,7 +9,7 @@ from fccl.compare.scenarios import SCENARIOS
 from fccl.compare.trial import run_trial
 
 ON_EXAMPLES = ("shapley", "fltrust", "fedlaw", "fedlaw-gamma", "greedy-soup", "lorahub", "line-search")
-RIVALS = (*ON_EXAMPLES, "fedawa", "fedexp", "svd", "exact", "freeze-a")
+RIVALS = (*ON_EXAMPLES, "fedawa", "fedexp", "svd", "exact", "nearly", "freeze-a")
 
 
 @pytest.mark.slow

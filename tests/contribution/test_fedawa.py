@@ -48,7 +48,7 @@ def test_small_steps_never_raise_the_objective(given_updates, start):
 
 def test_who_points_against_the_others_loses_weight_and_no_example_is_asked():
     rows = [(1.0, 0.1, 0.0), (1.0, -0.1, 0.0), (1.0, 0.0, 0.1), (-5.0, 0.0, 0.0)]
-    found = FedAwa().weigh(task((0.1, 0.1, 0.1)), updates(rows))
+    found = FedAwa(rate=0.3).weigh(task((0.1, 0.1, 0.1)), updates(rows))
     assert found.weights[3] < 0.05
     assert found.verification is None
 

@@ -15,7 +15,7 @@ from fccl.library.narrow import aggregation_rule, require_client_ranks, weigher
 from fccl.registry import load, parameters
 
 MODES = ("cognitive", "uniform", "fedavg")
-LORA = ("factors", "svd", "exact", "freeze_a")
+LORA = ("factors", "svd", "exact", "nearly", "freeze_a")
 # A valid value of each that is not its default.
 OTHER = {
     "contribution_source": "data_size",
