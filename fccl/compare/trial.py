@@ -200,7 +200,8 @@ class TrialRun:
     def _agreement(self, result: RoundResult) -> float | None:
         """The rank correlation of how much each change counted with its exact Shapley value.
 
-        The values are of the whole learn split, whatever of it the scenario leaves to the server. None where nobody asked, and for a rule that takes parts of each update.
+        The values are of the whole learn split, whatever of it the scenario leaves to the server. None where nobody
+        asked, and for a rule that takes parts of each update.
         """
         if not self.spec.agreement or result.counted is None:
             return None
