@@ -12,7 +12,7 @@ from fccl.compare import evidence, methods, scenarios
 from fccl.compare.grids import AT, GRIDS, tuned
 from fccl.compare.methods import METHODS, Method, own_method
 from fccl.compare.scenarios import SCENARIOS, Scenario
-from fccl.compare.tuning import TUNING_SEEDS, expanded
+from fccl.compare.tuning import expanded
 from fccl.config import Settings, load_settings, nearest, set_elsewhere
 from fccl.errors import SettingsError
 from fccl.library.ignored import readers
@@ -83,7 +83,7 @@ def chosen(settings: Settings, options: argparse.Namespace) -> Choice:
     if options.until_flat:
         wanted = tuple(each for scenario in wanted for each in (scenario, scenario.unhurried))
     if options.tune:
-        return Choice(wanted, _tunable(ways), TUNING_SEEDS[: options.seeds or None], jobs)
+        return Choice(wanted, _tunable(ways), evidence.TUNING_SEEDS[: options.seeds or None], jobs)
     seeds = tuple(range(settings.seed, settings.seed + count))
     if any(AT in method.name for method in ways):
         refuse_tuning_seeds(seeds)
@@ -92,7 +92,7 @@ def chosen(settings: Settings, options: argparse.Namespace) -> Choice:
 
 def refuse_tuning_seeds(seeds: Sequence[int]) -> None:
     """Raises `SettingsError` for a judgement of tuned methods on a seed that values are tuned on."""
-    if both := sorted(set(seeds) & set(TUNING_SEEDS)):
+    if both := sorted(set(seeds) & set(evidence.TUNING_SEEDS)):
         raise SettingsError(
             f"seed {both[0]} is one that methods are tuned on, and a tuned method is among those to judge",
             hint="choose another --seed, or fewer --seeds",

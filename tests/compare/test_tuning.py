@@ -1,8 +1,9 @@
+from fccl.compare.evidence import TUNING_SEEDS
 from fccl.compare.grids import GRIDS
 from fccl.compare.methods import METHODS
 from fccl.compare.scenarios import SCENARIOS
 from fccl.compare.trial import run_trial, start_adapter
-from fccl.compare.tuning import TUNING_SEEDS, expanded, tried
+from fccl.compare.tuning import expanded, tried
 from fccl.evaluation.validation import Validator
 from fccl.paths import DataPaths
 
