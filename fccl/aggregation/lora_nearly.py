@@ -3,8 +3,8 @@ combinations of the clients' factors give.
 
     min over q, p of ‖sum_i w_i B_i A_i - (sum_i q_i B_i) (sum_j p_j A_j)‖
 
-in the Frobenius norm, for every module by itself. For given p it is least squares in q, and the other way round; so
-they are solved by turns from p = q = w, where the product is that of the mean factors. The error is never above that of
+in the Frobenius norm, for every module by itself. For given p it is least squares in q, and the other way round. They
+are solved by turns from p = q = w, where the product is that of the mean factors. The error is never above that of
 `factors`, and never below that of `svd`, which is bound to no combination.
 
 The scale is A's to keep: in the end p is divided by its sum, and q is multiplied by it. All of it needs only the r x r
@@ -80,7 +80,8 @@ def combined(weights: Tensor, b: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
 
 def _solved(inner: Tensor, wanted: Tensor) -> Tensor:
     """The shortest least-squares solution of inner x = wanted; inner (n, n) is a Gram matrix."""
-    return torch.linalg.pinv(inner, rtol=CUT, hermitian=True) @ wanted
+    inverse: Tensor = torch.linalg.pinv(inner, rtol=CUT, hermitian=True)
+    return inverse @ wanted
 
 
 def _groups(modules: Sequence[Pair], updates: int) -> Iterator[list[Pair]]:

@@ -17,7 +17,7 @@ def agreement_tables(comparison: Comparison) -> list[Table]:
     scenarios = [scenario for scenario in comparison.scenarios if _told(comparison, scenario.name)]
     if not scenarios:
         return []
-    rows = tuple(
+    rows: tuple[tuple[Cell | str, ...], ...] = tuple(
         (method.title, *(_cell(comparison.row(scenario.name, method.name)) for scenario in scenarios))
         for method in comparison.methods
         if any(row.method == method.name and row.agreement is not None for row in comparison.rows)
