@@ -3,9 +3,8 @@
 >>> from pathlib import Path
 >>> from fccl.aggregation.protocol import Parts
 >>> from fccl.aggregation.rules import aggregation
->>> from fccl.contribution.stretch import as_weighed
 >>> kept, rule = kept_round(LogPaths(Path("logs")), 1), aggregation("fedavg")
->>> parts = Parts(kept.record.weights, as_weighed(kept.task, kept.updates(), kept.record.stretch))
+>>> parts = Parts(kept.record.weights, [update.adapter for update in kept.updates()])
 >>> rule.aggregate(kept.adapter, parts, kept.server).adapter.sha256 == kept.record.adapter_sha256
 True
 """
