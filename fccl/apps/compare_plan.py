@@ -51,7 +51,7 @@ def _within_budget(console: Console, planner: Planner, choice: Choice, run: Run)
     run(long)
     trials = list(planner.trials(choice.scenarios, choice.methods, choice.seeds))
     rates = _rates(planner, [*first, *long, *trials])
-    spent = sum(rates.of_trial(trial) for trial in {trial.spec.key: trial for trial in long}.values())
+    spent = sum({trial.spec.key: rates.of_trial(trial) for trial in long}.values())
     fit = fitted(trials, rates, evidence.HOURS * HOUR * evidence.CORES - spent)
     _tell(console, "With the rounds that were measured", planner, [*fit.trials, *long])
     for line in fit.left_out:

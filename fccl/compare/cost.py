@@ -1,7 +1,7 @@
 """The cost of a comparison, before it is run: cells times seconds, and what does not fit.
 
-A cell is a trial that is run once, whatever number of scenarios share it. Its seconds are its rounds times the seconds
-that a round of its method took in cells that are finished. Scenarios are kept or left out whole for a seed, so that all
+A cell is a trial that is run once, whatever number of scenarios share it. Its seconds are what it took, if it is
+finished, else its rounds times the seconds that a round of its method took in finished cells. Scenarios are kept or left out whole for a seed, so that all
 methods of a scenario have the same seeds.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 from fccl.compare.trial import Trial
@@ -24,17 +24,23 @@ class Rates:
     """Seconds of one core that a round takes, by method and phase."""
 
     seconds: Mapping[tuple[str, str], float]
+    finished: Mapping[str, float] = field(default_factory=dict)  # seconds of each finished cell, by its key
 
     @classmethod
     def of(cls, finished: Iterable[tuple[Trial, TrialResult]]) -> Rates:
         """The means of what was measured."""
         found: dict[tuple[str, str], list[float]] = defaultdict(list)
-        for trial, result in finished:
-            found[trial.method, trial.spec.phase].append(result.seconds / trial.spec.plan.fed_rounds)
-        return cls({key: fmean(values) for key, values in found.items()})
+        cells = {trial.spec.key: (trial, result) for trial, result in finished}
+        for trial, result in cells.values():
+            rounds = len(result.rounds) or trial.spec.plan.fed_rounds
+            found[trial.method, trial.spec.phase].append(result.seconds / rounds)
+        done = {key: result.seconds for key, (_, result) in cells.items()}
+        return cls({key: fmean(values) for key, values in found.items()}, done)
 
     def of_trial(self, trial: Trial) -> float:
         """Seconds of a trial. A method without a measurement takes as long as the slowest that has one."""
+        if trial.spec.key in self.finished:
+            return self.finished[trial.spec.key]
         slowest = max((value for (_, phase), value in self.seconds.items() if phase == trial.spec.phase), default=0.0)
         return trial.spec.plan.fed_rounds * self.seconds.get((trial.method, trial.spec.phase), slowest)
 

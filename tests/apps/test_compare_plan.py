@@ -1,0 +1,96 @@
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from fccl.apps.compare import design
+from fccl.apps.compare_choice import Choice
+from fccl.apps.compare_plan import calibration, measures, to_run
+from fccl.compare import evidence
+from fccl.compare.flat import MOST_ROUNDS
+from fccl.compare.methods import METHODS
+from fccl.compare.plan import Planner
+from fccl.compare.scenarios import SCENARIOS
+from fccl.compare.store import keep, to_do
+from fccl.compare.values import RoundSummary, TrialResult
+from fccl.config import load_settings
+from fccl.paths import ComparePaths
+
+FLAT_AFTER = 6  # rounds, of the made-up runs
+
+
+@pytest.fixture
+def planner(tiny_model_path, tiny_model, tmp_path):
+    """A planner of four clients over 80 instructions."""
+    rows = [{"instruction": f"Say {n}", "output": f"It is {n}.", "topic": "ab"[n % 2]} for n in range(80)]
+    (tmp_path / "sft.json").write_text(json.dumps(rows))
+    settings = {"model_name": str(tiny_model_path), "sft_data": str(tmp_path / "sft.json"), "va_data": "synthetic"}
+    settings |= {"num_clients": 4, "lora_r": 4, "lora_alpha": 8.0, "max_length": 128, "fed_rounds": 2, "threads": 1}
+    return Planner(design(load_settings(settings), tiny_model, 1), ComparePaths(tmp_path / "compare"))
+
+
+@pytest.fixture
+def run(planner):
+    """Keeps a made-up result of every trial in the place of running it; `batches` has what it was asked for."""
+    batches = []
+
+    def made_up(trials):
+        batches.append(list(trials))
+        for one in to_do(planner.paths, trials):
+            count = FLAT_AFTER if one.spec.until_flat else one.spec.plan.fed_rounds
+            rounds = tuple(RoundSummary(clients=(0,), weights=None, loss=1.0) for _ in range(count))
+            seconds = 600.0 * one.spec.plan.fed_rounds
+            keep(
+                planner.paths,
+                TrialResult(spec=one.spec, seconds=seconds, training_seconds=1, weighing_seconds=0, rounds=rounds),
+            )
+
+    made_up.batches = batches
+    return made_up
+
+
+def choice(primary, seeds=(101, 102)):
+    short = SCENARIOS["shuffled"]
+    methods = tuple(METHODS[name] for name in ("fedavg", "verified", "oracle"))
+    return Choice((short, short.unhurried), methods, seeds, jobs=1, primary=primary)
+
+
+def test_rounds_are_measured_before_anything_is_planned(planner, run):
+    fit = to_run(Console(file=io.StringIO()), planner, choice(primary=False), run)
+    assert [[one.spec.until_flat for one in batch] for batch in run.batches] == [[True, True]]
+    assert [one.spec.plan.fed_rounds for one in fit.trials] == [2, 2, 2, FLAT_AFTER, FLAT_AFTER, FLAT_AFTER] * 2
+    assert fit.left_out == ()
+
+
+def test_the_primary_set_is_measured_told_and_cut_to_its_budget(planner, run, monkeypatch):
+    """A round takes ten minutes: a seed needs 3 · 2 + 3 · 6 rounds, 4 hours; two measures of six rounds at most 24 each,
+    8 hours. Within 7 hours of two cores, the second seed's longer half does not fit.
+    """
+    monkeypatch.setattr(evidence, "HOURS", 7.0)
+    said = io.StringIO()
+    fit = to_run(Console(file=said, width=200), planner, choice(primary=True), run)
+    first, long = run.batches
+    assert {one.seed for one in first} == {101}
+    assert {one.spec.plan.fed_rounds for one in first} == {2}
+    assert [one.spec.plan.fed_rounds for one in long] == [MOST_ROUNDS, MOST_ROUNDS]
+    assert [(one.scenario, one.seed) for one in fit.trials[::3]] == [
+        ("shuffled", 101),
+        ("shuffled-flat", 101),
+        ("shuffled", 102),
+    ]
+    assert fit.left_out == ("shuffled-flat, seed 102: 3.00 core hours more",)
+    text = said.getvalue()
+    assert (
+        text.index("At most") < text.index("With the rounds that were measured") < text.index("Not run, beyond 7 hours")
+    )
+    assert "fedavg, sft" in text
+
+
+def test_the_first_cells_are_of_the_first_seed_and_of_every_phase(planner):
+    found = calibration(planner, Choice(evidence.scenarios(), evidence.methods(), (101, 102), 1, primary=True))
+    assert {(one.scenario, one.seed) for one in found} == {("clean-non-iid", 101), ("clean-va", 101)}
+
+
+def test_nothing_is_measured_where_nothing_goes_on_until_flat(planner):
+    assert measures(planner, Choice((SCENARIOS["shuffled"],), (METHODS["fedavg"],), (1,), 1)) == []
