@@ -1,8 +1,8 @@
 """The cost of a comparison, before it is run: cells times seconds, and what does not fit.
 
-A cell is a trial that is run once, whatever number of scenarios share it. Its seconds are what it took, if it is
-finished, else its rounds times the seconds that a round of its method took in finished cells. Scenarios are kept or left out whole for a seed, so that all
-methods of a scenario have the same seeds.
+A cell is a trial that is run once, whatever number of scenarios share it. A finished cell costs the seconds that it
+took. Any other costs its rounds times the seconds that a round of its method took in finished cells. Scenarios are kept
+or left out whole for a seed, so that all methods of a scenario have the same seeds.
 """
 
 from __future__ import annotations

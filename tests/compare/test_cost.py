@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from fccl.compare.cost import HOUR, Rates, cost_table, fitted
 from fccl.compare.trial import Trial
+from fccl.compare.values import RoundSummary
 from tests.compare.test_verdicts import SPEC
 from tests.compare.test_verdicts import trial as result
 
@@ -24,7 +25,17 @@ def test_a_rate_is_seconds_a_round_over_all_that_is_finished():
         (cell("a", "fedavg", seed, rounds), result([1.0]).model_copy(update={"seconds": seconds}))
         for seed, rounds, seconds in ((1, 3, 30.0), (2, 10, 200.0))
     ]
-    assert Rates.of(done).seconds == {("fedavg", "sft"): pytest.approx(15.0)}
+    rates = Rates.of(done)
+    assert rates.seconds == {("fedavg", "sft"): pytest.approx(15.0)}
+    assert rates.of_trial(done[0][0]) == 30.0
+    assert rates.of_trial(cell("b", "fedavg", 1)) == 45.0
+
+
+def test_a_run_that_ended_when_it_was_flat_took_its_own_rounds():
+    rounds = tuple(RoundSummary(clients=(0,), weights=None, loss=1.0) for _ in range(6))
+    early = result([1.0]).model_copy(update={"seconds": 60.0, "rounds": rounds})
+    rates = Rates.of([(cell("a", "fedavg", 1, rounds=24), early)])
+    assert rates.seconds["fedavg", "sft"] == pytest.approx(10.0)
 
 
 def test_a_method_that_was_not_measured_takes_as_long_as_the_slowest():
