@@ -164,7 +164,7 @@ _BOUNDED = (
 _ROBUST = ("median", "trimmed-mean", "krum", "multi-krum", "geometric-median", "norm-clipping")
 _ALL = (*_BOUNDED, *(_unbounded(method) for method in _BOUNDED if method.name in (FEDAVG, "verified", *_ROBUST)))
 METHODS: Mapping[str, Method] = {method.name: method for method in _ALL}
-QUICK = ("base", POOLED, FEDAVG, "loss-inverse", "verified", "trimmed-mean", "multi-krum", ORACLE)
+QUICK = ("base", POOLED, FEDAVG, "verified", "multi-krum", ORACLE)
 
 
 def way_of(name: str) -> Way:

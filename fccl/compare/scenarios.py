@@ -143,4 +143,4 @@ _ALL = (
     ),
 )
 SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _ALL}
-QUICK = ("clean-non-iid", "shuffled", "loss-forgers", "sign-flip", "flipped")
+QUICK = ("clean-non-iid", "shuffled", "sign-flip", "flipped", "server-two-topics")
