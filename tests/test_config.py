@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fccl.apps.commands import COMMANDS
+from fccl.apps.main import main
 from fccl.config import GROUPS, Settings, allowed, group_of, load_settings
 from fccl.errors import SettingsError
+from fccl.library.given import ClientArguments, OrchestratorArguments
 from fccl.library.ignored import read_by
 from fccl.presets import PRESETS
 
@@ -161,12 +163,6 @@ def test_recorded_settings_load_again_as_they_were(name):
     assert getattr(again, name) == getattr(settings, name)
 
 
-def fccl(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "fccl", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-
-
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -177,18 +173,41 @@ def fccl(*arguments):
             "error: argument --fed-rounds: expected one argument\n  hint: `fccl run --help` lists the arguments\n",
         ),
         (["prepar"], "error: unknown command prepar\n  hint: did you mean `fccl prepare`?\n"),
+        (
+            ["client", "--keep-rounds", "2"],
+            "error: fccl client does not read --keep-rounds\n  hint: leave it out; it is read by fccl orchestrator\n",
+        ),
+        (
+            ["keys", "--no-skip-bad-rows"],
+            "error: fccl keys does not read --no-skip-bad-rows\n"
+            "  hint: leave it out; it is read by fccl prepare, fccl run, fccl orchestrator, fccl compare\n",
+        ),
     ],
 )
-def test_wrong_arguments_are_one_line_and_exit_2(arguments, line):
-    result = fccl(*arguments)
+def test_wrong_arguments_are_one_line_and_exit_2(arguments, line, capsys):
+    assert main(arguments) == 2
+    assert capsys.readouterr() == ("", line)
+
+
+def test_a_wrong_argument_ends_the_process_with_one_line_and_2():
+    command = [sys.executable, "-m", "fccl", "run", "--fed-round", "2"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    line = "error: unknown argument --fed-round\n  hint: did you mean --fed-rounds?\n"
     assert (result.returncode, result.stderr, result.stdout) == (2, line, "")
 
 
+def help_of(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_explains_every_setting_of_a_command_with_range_and_default(command):
-    text = " ".join(fccl(command, "--help").stdout.split())
+def test_help_explains_every_setting_of_a_command_with_range_and_default(command, capsys):
+    text = help_of(command, capsys)
     for name, field in Settings.model_fields.items():
-        if group_of(field) in COMMANDS[command].groups:
+        if COMMANDS[command].reads(name, group_of(field)):
             assert "--" + name.replace("_", "-") in text
             assert f"[{allowed(field)}; default" in text
             assert f"read under {read_by(name)}]" in text or not read_by(name)
@@ -198,3 +217,10 @@ def test_help_explains_every_setting_of_a_command_with_range_and_default(command
 
 def test_every_group_belongs_to_a_command():
     assert {group for command in COMMANDS.values() for group in command.groups} == set(GROUPS)
+
+
+@pytest.mark.parametrize(("command", "kind"), [("client", ClientArguments), ("orchestrator", OrchestratorArguments)])
+def test_a_command_and_its_class_take_the_same_settings(command, kind):
+    read = {name for name, field in Settings.model_fields.items() if COMMANDS[command].reads(name, group_of(field))}
+    own = {flag.removeprefix("--").replace("-", "_") for flag, _ in COMMANDS[command].options}
+    assert set(kind.__annotations__) == read | own & set(Settings.model_fields)

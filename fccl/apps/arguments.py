@@ -49,7 +49,7 @@ def parse(name: str, arguments: Sequence[str]) -> tuple[dict[str, Any], argparse
     parser = build_parser(name, command)
     known, unknown = parser.parse_known_args(list(arguments))
     if unknown:
-        _refuse(unknown[0], parser)
+        _refuse(unknown[0], name, parser)
     values = vars(known)
     settings = {key: values.pop(key) for key in list(values) if key in Settings.model_fields}
     return settings, known
@@ -73,9 +73,9 @@ def build_parser(name: str, command: Command) -> argparse.ArgumentParser:
         parser.add_argument(flag, **options)
     groups = {group: parser.add_argument_group(group) for group in GROUPS if group in command.groups}
     for field_name, field in Settings.model_fields.items():
-        group = groups.get(group_of(field))
-        if group is None:
+        if not command.reads(field_name, group_of(field)):
             continue
+        group = groups[group_of(field)]
         flag = "--" + field_name.replace("_", "-")
         read = f"; read under {who}" if (who := read_by(field_name)) else ""
         text = f"{field.description} [{allowed(field)}; default {_shown(field.default)}{read}]".replace("%", "%%")
@@ -86,6 +86,17 @@ def build_parser(name: str, command: Command) -> argparse.ArgumentParser:
         else:
             group.add_argument(flag, dest=field_name, default=argparse.SUPPRESS, metavar="X", help=text)
     return parser
+
+
+def _readers(flag: str) -> str:
+    """The commands that take a setting as an argument, in words; empty where the flag is no setting's."""
+    from fccl.config import Settings, group_of
+
+    setting = flag.removeprefix("--").removeprefix("no-").replace("-", "_")
+    field = Settings.model_fields.get(setting) if flag.startswith("--") else None
+    if field is None:
+        return ""
+    return ", ".join(f"fccl {name}" for name, command in COMMANDS.items() if command.reads(setting, group_of(field)))
 
 
 def _usage(name: str, command: Command) -> str:
@@ -115,10 +126,12 @@ def _shown(default: Any) -> str:
     return str(default).lower() if isinstance(default, bool) else str(default) or "empty"
 
 
-def _refuse(argument: str, parser: argparse.ArgumentParser) -> NoReturn:
+def _refuse(argument: str, name: str, parser: argparse.ArgumentParser) -> NoReturn:
     from fccl.config import nearest
 
     flag = argument.split("=")[0]
+    if readers := _readers(flag):
+        raise SettingsError(f"fccl {name} does not read {flag}", hint=f"leave it out; it is read by {readers}")
     guess = nearest(flag, [option for action in parser._actions for option in action.option_strings])
     raise SettingsError(
         f"unknown argument {flag}",

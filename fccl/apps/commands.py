@@ -14,18 +14,30 @@ from fccl.presets import GROUPS
 Option = tuple[str, dict[str, Any]]
 
 _IN_PROCESS = tuple(group for group in GROUPS if group != "exchange")
+CLIENT_READS = (
+    *("exchange_dir", "client_id", "heartbeat_s", "keys_dir", "state_dir", "cache_mb", "exchange_watch"),
+    "data_dir",
+)
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _MOST_EXAMPLES = 999_999_999
 
 
 @dataclass(frozen=True)
 class Command:
-    """One subcommand: the settings it reads (by group), its own options, and the function that does the work."""
+    """One subcommand: the settings it reads (by group), its own options, and the function that does the work.
+
+    `only` names the settings that it reads of these groups; empty: it reads all of them.
+    """
 
     summary: str
     module: str
     groups: tuple[str, ...]
     options: tuple[Option, ...] = ()
+    only: tuple[str, ...] = ()
+
+    def reads(self, setting: str, group: str) -> bool:
+        """Whether a setting of this group is one of the command's arguments."""
+        return group in self.groups and (not self.only or setting in self.only)
 
     def main(self) -> Callable[..., int]:
         """Import the app now and return its `main(settings, options)`."""
@@ -110,11 +122,13 @@ COMMANDS: Mapping[str, Command] = {
                 },
             ),
         ),
+        only=CLIENT_READS,
     ),
     "keys": Command(
         "make keys for an orchestrator and its clients, so that they believe nobody else",
         "keys",
         ("federation", "exchange"),
+        only=("num_clients", "keys_dir"),
     ),
     "compose": Command(
         "write docker-compose.yml for a number of clients",

@@ -36,8 +36,8 @@ FOLDERS = ("data_dir", "exchange_dir", "keys_dir", "state_dir")  # that a client
 class Client:
     """One client of a federation whose orchestrator is another process: it trains on its own shard when asked.
 
-    The arguments have the settings' names (docs/settings.md), those of the groups exchange and folders. One that is not
-    given comes from the environment, `.env` or its default, as for `fccl client`. `learner` trains in the place of our
+    The arguments have the settings' names (docs/settings.md): those that `fccl client --help` lists. One that is not
+    given comes from the environment, `.env` or its default, as for the command. `learner` trains in the place of our
     own (`fccl.messages.Learner`; `fccl.testing` has the suite that it must pass). `tell` hears a line for everything
     that happens; by default nothing is printed.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from fccl.config import Settings, load_settings
 from fccl.errors import SettingsError
@@ -40,9 +41,17 @@ class OrchestratorArguments(WholeRunArguments, ExchangeArguments):
     """The arguments of `fccl.Orchestrator`: the settings of `fccl orchestrator`."""
 
 
-class ClientArguments(ExchangeArguments, FoldersArguments, total=False):
+class ClientArguments(TypedDict, total=False):
     """The arguments of `fccl.Client`: the settings of `fccl client`."""
 
+    exchange_dir: str | os.PathLike[str]
+    client_id: int
+    heartbeat_s: float
+    keys_dir: str
+    state_dir: str | os.PathLike[str]
+    cache_mb: int
+    exchange_watch: Literal["auto", "notify", "poll"]
+    data_dir: str | os.PathLike[str]
     client_lora_r: str
 
 

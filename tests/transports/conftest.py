@@ -1,3 +1,5 @@
+import importlib
+import sys
 import time
 
 import pytest
@@ -43,3 +45,17 @@ def clock(monkeypatch):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(watch, "RESCAN_S", 0.02)  # a server that waits by the real clock sees the other one change
     return clock
+
+
+@pytest.fixture(scope="session", autouse=True)
+def moves_are_told_at_once():
+    """watchdog keeps a file's leaving the folder back for half a second, in case it comes to another place that it
+    watches. Each refused answer leaves, and closing the watcher waits for the rest of the half second.
+    """
+    grouper = (
+        importlib.import_module("watchdog.observers.inotify_move_event_grouper") if sys.platform == "linux" else None
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        if grouper is not None:
+            patch.setattr(grouper.InotifyMoveEventGrouper, "delay", 0.01)
+        yield

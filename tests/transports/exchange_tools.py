@@ -46,7 +46,7 @@ def answered(paths, transport, spoil, asked=(0, 1), keys=None, **spec):
     All is there before the first look, and a look comes before the deadline is: it can be short.
     """
     told = []
-    with transport(**({"timeout_s": 0.1} | spec)) as exchange:
+    with transport(**({"timeout_s": 0.01} | spec)) as exchange:
         exchange.begin(RunIdentity("run"), Listener(line=told.append))
         opened = exchange.open(task(), asked)
         learner = ToyLearner()

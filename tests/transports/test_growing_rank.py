@@ -151,7 +151,7 @@ def test_a_reference_may_have_another_rank_and_no_other_modules():
 def answered(tmp_path, ranks, lower=True, spoil=lambda paths: None):
     """Clients 0 and 1 answer over the exchange directory; their files are spoilt before the server looks."""
     paths = ExchangePaths(tmp_path / "exchange")
-    with ExchangeTransport(paths, exchange_spec(2, timeout_s=0.5), tmp_path / "received") as exchange:
+    with ExchangeTransport(paths, exchange_spec(2, timeout_s=0.01), tmp_path / "received") as exchange:
         asked = task(lower)
         opened = exchange.open(asked, (0, 1))
         for number in (0, 1):

@@ -203,7 +203,7 @@ def test_a_new_run_takes_the_request_of_another_away(paths, transport):
 
 def test_replies_to_an_earlier_request_of_the_same_name_are_no_answer(paths, transport):
     other = dataclasses.replace(evaluation(), adapter=adapter(9.0, 9.0, 9.0))
-    with transport(timeout_s=0.4) as exchange:
+    with transport(timeout_s=0.01) as exchange:
         OpenRequest.publish(other, (1,), exchange.rounds_of("run"))
         client(paths, 1).reply(Quiet())
         found = asked(exchange, evaluation(), (1,))

@@ -149,7 +149,7 @@ def answered_and_finished(paths, transport, spoil):
     ],
 )
 def test_a_control_variate_that_is_no_good_is_refused_with_the_update(paths, transport, spoil, reason):
-    with transport(timeout_s=0.4) as exchange:
+    with transport(timeout_s=0.01) as exchange:
         asked = dataclasses.replace(task(), corrections=OwnCorrection(adapter()))
         opened = exchange.open(asked, (0, 1))
         for number in (0, 1):

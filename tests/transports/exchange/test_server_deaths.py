@@ -72,7 +72,7 @@ def test_an_answer_that_ends_the_server_is_not_read_again_and_its_client_answers
 def test_a_client_whose_answers_end_the_server_three_times_is_passed_over(paths, transport, monkeypatch):
     for _ in range(3):
         end(paths, transport, monkeypatch)
-    with transport(timeout_s=0.4) as exchange:
+    with transport(timeout_s=0.01) as exchange:
         assert "the server ended while it read this answer" in fit(exchange, (1,))[1].reason
         commit(exchange, paths, 1)
         assert isinstance(fit(exchange, (1,))[1], ClientFailure)
@@ -94,7 +94,7 @@ def test_an_end_that_is_not_the_answers_fault_costs_it_nothing(paths, transport,
 @pytest.mark.parametrize("error", [MemoryError, RecursionError, RuntimeError])
 def test_an_error_that_nobody_expected_is_the_answers_fault(paths, transport, monkeypatch, error):
     end(paths, transport, monkeypatch, error)
-    with transport(timeout_s=0.4) as exchange:
+    with transport(timeout_s=0.01) as exchange:
         assert "the server ended while it read this answer" in fit(exchange, (1,))[1].reason
 
 
@@ -135,7 +135,7 @@ PROGRAM = """
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, used + 2**29))
     for bomb in BOMBS:
-        with ExchangeTransport(paths, exchange_spec(4, timeout_s=0.2), folder / "received") as exchange:
+        with ExchangeTransport(paths, exchange_spec(4, timeout_s=0.01), folder / "received") as exchange:
             opened = exchange.open(task(), (0, 1))
             for number in (0, 1):
                 update = ToyLearner().fit(task(), shard(number), lambda status: None)

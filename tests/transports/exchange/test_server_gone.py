@@ -29,7 +29,7 @@ def gone(root, fate):
 
 
 @pytest.mark.parametrize("fate", ["removed", "moved", "replaced", "a file", "a link"])
-def test_a_server_whose_directory_goes_ends_with_one_error(paths, transport, fate):
+def test_a_server_whose_directory_goes_ends_with_one_error(paths, transport, clock, fate):
     with transport(timeout_s=60.0, stale_s=60.0) as exchange:
         errors = []
 

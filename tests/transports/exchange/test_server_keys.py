@@ -77,7 +77,7 @@ def test_a_replayed_answer_of_another_round_is_refused(paths, transport, keys):
     ):
         fit(exchange, (1,))
         exchange.finish("run", 1, adapter())
-    with transport(signed, timeout_s=0.5, keep_rounds=5) as exchange:
+    with transport(signed, timeout_s=0.01, keep_rounds=5) as exchange:
         exchange.open(task(1), (1,))
         for old, new in zip(paths.answer(1, 0), paths.answer(1, 1), strict=True):
             new.write_bytes(old.read_bytes())
@@ -93,7 +93,7 @@ def test_a_client_with_keys_believes_only_its_server(paths, transport, keys, sig
     )
     thread = threading.Thread(target=client.run, daemon=True)
     thread.start()
-    with transport(None if signer is None else client_keys(keys, signer), timeout_s=0.4) as exchange:
+    with transport(None if signer is None else client_keys(keys, signer), timeout_s=0.01) as exchange:
         exchange.open(task(), (1,))
         until(lambda: told)
         assert isinstance(fit(exchange, (1,))[1], ClientFailure)

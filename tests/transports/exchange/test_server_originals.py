@@ -77,7 +77,7 @@ def judged(paths, transport, update=GOOD, keys=None, originals=ORIGINALS, put=No
     """The answer to a round that is open, when client 1 has committed these files; `put` does something with them
     before the server looks.
     """
-    with transport(keys, timeout_s=0.3, originals=originals) as exchange:
+    with transport(keys, timeout_s=0.01, originals=originals) as exchange:
         exchange.open(task(0), (1,))
         answer(paths, 1, 0, update, **contribution)
         if put:
@@ -133,7 +133,7 @@ def test_what_it_reads_is_written_before_the_phase_file_and_only_where_it_is_wan
         quarantine, "write_bytes", lambda path, content: (written.append(path.name), write(path, content))
     )
     for number, originals in enumerate([(), ORIGINALS]):
-        with transport(timeout_s=0.1, originals=originals) as exchange:
+        with transport(timeout_s=0.01, originals=originals) as exchange:
             list(exchange.ask(task(number), (0, 1)))
     assert [name for name in written if "_0." in name] == [
         "global_round_0.safetensors",
@@ -170,14 +170,14 @@ def test_what_lies_where_its_file_belongs_is_moved_and_it_takes_part(paths, tran
 def test_a_round_that_is_open_is_not_opened_again(paths, transport):
     seen = []
     for _ in range(2):
-        with transport(timeout_s=0.1, originals=ORIGINALS) as exchange:
+        with transport(timeout_s=0.01, originals=ORIGINALS) as exchange:
             list(exchange.ask(task(0), (1,)))
             seen.append([os.stat(path).st_mtime_ns for path in (paths.phase(0), paths.original_global(0))])
     assert seen[0] == seen[1]
 
 
 def test_the_final_adapter_is_left_for_it_and_old_ones_go(paths, transport):
-    with transport(timeout_s=0.1, originals=ORIGINALS, keep_rounds=1) as exchange:
+    with transport(timeout_s=0.01, originals=ORIGINALS, keep_rounds=1) as exchange:
         for number in range(3):
             list(exchange.ask(task(number), (1,)))
         exchange.finish("run", 3, adapter(5.0, 6.0, 7.0))
