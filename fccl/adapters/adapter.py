@@ -145,9 +145,15 @@ def load_adapter(path: Path | str) -> Adapter:
     if (inside := path / "adapter_model.safetensors").is_file():  # PEFT's folder of an adapter
         raise StorageError(f"cannot read {path}: it is a folder", hint=f"name the file in it: {inside}")
     found = adapter_file(path)
-    if found != path:
-        return _adapter(read_torch_file(read_whole(found), str(found)), str(found))
-    return adapter_from_bytes(read_whole(found), str(found))
+    content = read_whole(found)
+    try:
+        return (
+            adapter_from_bytes(content, str(found))
+            if found == path
+            else _adapter(read_torch_file(content, str(found)), str(found))
+        )
+    except AdapterError as error:
+        raise AdapterError(str(error), hint="if the file was cut or changed, put a copy of it back") from error
 
 
 def adapter_file(path: Path) -> Path:

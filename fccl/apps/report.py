@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from fccl.apps.console import say
@@ -26,7 +27,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         raise SettingsError(f"{out}: the report is an HTML file", hint="give it a name that ends in .html")
     require_apart(settings, ("log_dir", "exchange_dir"), options.out, LogPaths(settings.log_dir).report)
     sweep(out.parent, lambda name: name.startswith(f".{out.name}."))
-    content = report_of(settings.log_dir, settings.exchange_dir, options.run)
+    content = report_of(settings.log_dir, settings.exchange_dir, options.run, say)
     write_text(out, content)
     say(
         f"Wrote {out} ({len(content.encode()) / 1e6:.1f} MB). It needs no network: open it in a browser, print it, "
@@ -35,8 +36,11 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def report_of(log_dir: Path, exchange_dir: Path, run_id: str = "") -> str:
-    """The HTML of a run. Raises `FederationError` when there is none, or none of that name."""
+def report_of(log_dir: Path, exchange_dir: Path, run_id: str, tell: Callable[[str], None]) -> str:
+    """The HTML of a run; `tell` hears a line before the charts are drawn, which takes seconds.
+
+    Raises `FederationError` when there is no run, or none of that name.
+    """
     from fccl.pages.report.build import build
     from fccl.pages.report.render import render
     from fccl.view.exchange import ExchangeReader
@@ -53,6 +57,7 @@ def report_of(log_dir: Path, exchange_dir: Path, run_id: str = "") -> str:
         raise FederationError(
             f"{log_dir} holds no run {run_id}", hint=f"did you mean {guess}?" if guess else f"there are {known}"
         )
+    tell(f"Drawing the tables and charts of run {entry.run_id} ...")
     exchange = ExchangePaths(exchange_dir) if entry.current else None
     view, compared = RunReader(entry.paths, exchange).refresh(), ComparisonReader(entry.paths.compare.results).refresh()
     return render(

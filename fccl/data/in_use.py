@@ -110,12 +110,16 @@ def is_prepared(spec: DataSpec, paths: DataPaths, witness: Witness) -> bool:
     anew, manifest = f"remove {paths.manifest}, and the data is prepared anew", read_manifest(paths)
     if not has_learn_split(manifest):
         raise DataError(f"the data in {paths.root}/ is of an earlier version, without a learn split", hint=anew)
-    if others := _as_settings(manifest.spec) - _as_settings(spec):
+    if others := other_settings(manifest, spec):
         raise DataError(
-            f"the data in {paths.root}/ was prepared with {', '.join(sorted(others))}",
-            hint=f"use these settings, or {anew}",
+            f"the data in {paths.root}/ was prepared with {', '.join(others)}", hint=f"use these settings, or {anew}"
         )
     raise DataError(f"files in {paths.root}/ are not what its manifest says, or a source has changed", hint=anew)
+
+
+def other_settings(manifest: Manifest, spec: DataSpec) -> list[str]:
+    """`NAME=value` of the settings that the data was prepared with and that the spec does not have."""
+    return sorted(_as_settings(manifest.spec) - _as_settings(spec))
 
 
 def _as_settings(spec: DataSpec) -> set[str]:

@@ -68,7 +68,10 @@ def read_manifest(paths: DataPaths | LogPaths) -> Manifest:
         return Manifest.model_validate_json(content)
     except (NotJson, ValidationError) as error:
         raise DataError(
-            f"{paths.manifest} is not a manifest of this version", hint="run `fccl prepare` again"
+            f"{paths.manifest} is not a manifest of this version",
+            hint="prepare the data again, with the same settings"
+            if isinstance(paths, DataPaths)
+            else "put a copy of the file back, or start the run anew",
         ) from error
 
 

@@ -190,7 +190,9 @@ class RunFolder:
     def _adapter(self, path: Path, sha256: str) -> Adapter:
         adapter = load_adapter(path)
         if adapter.sha256 != sha256:
-            raise FederationError(f"{path} is not the adapter that {self.paths.state} speaks of")
+            raise FederationError(
+                f"{path} is not the adapter that {self.paths.state} speaks of", hint="put a copy of the right one back"
+            )
         return adapter
 
     def _save_state(self, run_id: str, plan: RoundPlan, state: FederationState) -> None:
@@ -221,7 +223,9 @@ class RunFolder:
             )
         server = server_state_from_bytes(read_whole(path), str(path))
         if server.sha256 != state.server_sha256:
-            raise FederationError(f"{path} is not the state that {self.paths.state} speaks of")
+            raise FederationError(
+                f"{path} is not the state that {self.paths.state} speaks of", hint="put a copy of the right one back"
+            )
         return server
 
     def _controls(self, state: RunState, adapter: Adapter) -> Controls:

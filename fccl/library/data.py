@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args, overload
 
+from fccl.config import Settings
 from fccl.data.examples import PreferencePair, SftExample, read_examples
-from fccl.data.in_use import Silent, data_in_use
-from fccl.data.shards import ClientShard, load_shard, require_unchanged
-from fccl.errors import DataError
+from fccl.data.in_use import Silent, data_in_use, other_settings
+from fccl.data.shards import ClientShard, load_shard, read_manifest, require_unchanged
+from fccl.errors import DataError, SettingsError
+from fccl.library.arguments import DataArguments
 from fccl.library.given import PrepareArguments, require_one_of, settings_from
 from fccl.library.narrow import data_spec
 from fccl.library.places import require_apart
@@ -21,6 +23,7 @@ from fccl.specs import PHASES, DataSpec, Phase
 if TYPE_CHECKING:
     import pandas as pd
 
+_OF_DATA = frozenset({*DataArguments.__annotations__, "num_clients", "seed", "preset"})  # settings that choose the data
 Tell = Callable[[str], None]
 Split = Literal["learn", "validation", "test"]  # the server's
 
@@ -123,6 +126,24 @@ def prepare(*, tell: Tell = quiet, **settings: Unpack[PrepareArguments]) -> Data
     paths = DataPaths(chosen.data_dir)
     with data_in_use(data_spec(chosen), paths, Telling(tell)) as manifest:
         return Data(dict(settings), paths, manifest)
+
+
+def require_no_other_data(settings: Settings, given: Collection[str]) -> None:
+    """Raises `SettingsError` where the arguments name a folder of data and no setting of data, and what lies there was
+    prepared with other settings: who points at data means it, and it would be replaced.
+    """
+    paths = DataPaths(settings.data_dir)
+    if "data_dir" not in given or _OF_DATA & set(given) or not paths.manifest.is_file():
+        return
+    try:
+        others = other_settings(read_manifest(paths), data_spec(settings))
+    except DataError:  # a manifest that is damaged speaks for no data
+        return
+    if others:
+        raise SettingsError(
+            f"data_dir={str(paths.root)!r}: the data there was prepared with {', '.join(others)}",
+            hint="give the run these settings, or data=fccl.prepare(…); other settings of data replace what is there",
+        )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from fccl.federation.rounds import RoundResult
 from fccl.federation.run import new_run
 from fccl.federation.run_folder import RunFolder
 from fccl.library.arguments import EvaluationArguments
-from fccl.library.data import Data, Tell, Telling, quiet
+from fccl.library.data import Data, Tell, Telling, quiet, require_no_other_data
 from fccl.library.export import require_new, write_adapter
 from fccl.library.given import WholeRunArguments, require_count, settings_from
 from fccl.library.narrow import begun, each_alone, evaluation_options, recorded_settings, settled
@@ -49,7 +49,8 @@ class FederatedRun:
     knowing; by default nothing is printed.
 
     Raises `SettingsError` for a setting that is unknown, out of range, without effect, or another than the data was
-    prepared with or the resumed run has. The loop raises `DataError`, `ModelError`, `StorageError`, and
+    prepared with or the resumed run has. So it does for a `data_dir` without the settings of the data in it, which
+    would be replaced. The loop raises `DataError`, `ModelError`, `StorageError`, and
     `FederationError` when a round has too few good updates. FedIT: Zhang et al. 2023; value alignment by DPO: Rafailov
     et al. 2023.
 
@@ -88,6 +89,8 @@ class FederatedRun:
         fresh = asked if resume else settled(asked, tell, given)
         resume = resume or self._goes_on(fresh)
         self.settings = recorded_settings(self._folder, asked, given) if resume else begun(fresh, tell)
+        if not resume:
+            require_no_other_data(self.settings, given)
         require_apart(self.settings, self._folders)
         self._tracker = workable(self.settings, self._folder)
         self._models = Models()

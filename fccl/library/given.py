@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Literal, TypedDict
 
 from fccl.config import Settings, load_settings
+from fccl.config.fields import choices_of
 from fccl.errors import SettingsError
 from fccl.library.arguments import (
     AggregationArguments,
@@ -66,7 +67,7 @@ def settings_from(who: str, given: Mapping[str, Any], kind: type) -> Settings:
     >>> settings_from("fccl.prepare", {"num_clients": 5}, PrepareArguments).num_clients
     5
     """
-    settings = load_settings({name: _spelt(value) for name, value in given.items()})
+    settings = load_settings({name: _spelt(name, value) for name, value in given.items()})
     if strange := sorted(set(given) - set(kind.__annotations__) | set(given) & set(METHODS)):
         raise SettingsError(f"{who} does not read {strange[0]}", hint=METHODS.get(strange[0], "leave it out"))
     return settings
@@ -84,6 +85,15 @@ def require_one_of(name: str, value: object, allowed: Collection[str]) -> None:
         raise SettingsError(f"{name}={value!r}: allowed is one of {', '.join(allowed)}")
 
 
-def _spelt(value: Any) -> Any:
-    """A class as `package.module:Class`, which is how a run writes down the rule that it used."""
+def _spelt(name: str, value: Any) -> Any:
+    """A class as `package.module:Class`, which is how a run writes down the rule that it used.
+
+    Raises `SettingsError` for a rule that is built already.
+    """
+    if name in Settings.model_fields and choices_of(Settings.model_fields[name]) and not isinstance(value, str | type):
+        kind = type(value).__name__
+        raise SettingsError(
+            f"{name} is an object of the class {kind}",
+            hint=f"give the class itself, {name}={kind}: a run builds it from the settings that it reads",
+        )
     return f"{value.__module__}:{value.__qualname__}" if isinstance(value, type) else value

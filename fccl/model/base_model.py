@@ -103,7 +103,10 @@ def quiet() -> None:
 
 def first_line(error: Exception) -> str:
     """The message of a library's error, in one line."""
-    return printable((str(error).strip() or type(error).__name__).splitlines()[0], 200)
+    text = str(error).strip()
+    if not text or isinstance(error, KeyError):  # whose message is the key alone
+        text = f"{type(error).__name__} {text}".strip()
+    return printable(text.splitlines()[0], 200)
 
 
 def _load(name: str, above: tuple[str, ...]) -> Base:
@@ -142,12 +145,25 @@ def _from(name: str, path: str, above: tuple[str, ...], offline: bool) -> Base:
     if found is not None:
         return _checkpoint(name, path, json.loads(Path(found).read_text("utf-8")), above, offline)
     _refuse_quantised(name, AutoConfig.from_pretrained(path, local_files_only=offline).to_dict())
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=offline)
+    tokenizer = _tokenizer(name, path, offline)
     model, info = AutoModelForCausalLM.from_pretrained(
         path, dtype=torch.float32, local_files_only=offline, output_loading_info=True
     )
     _refuse_incomplete(name, info)
     return Base(model, tokenizer, name)
+
+
+def _tokenizer(name: str, path: str, offline: bool) -> PreTrainedTokenizerBase:
+    try:
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, local_files_only=offline)
+    except Exception as error:  # as many classes as there are ways for a tokenizer to be damaged
+        if not Path(path).is_dir():
+            raise
+        raise ModelError(
+            f"{name}: its tokenizer cannot be loaded ({first_line(error)})",
+            hint="save the tokenizer into the folder again (`tokenizer.save_pretrained`)",
+        ) from error
+    return found
 
 
 def _require_on_hub(name: str) -> None:

@@ -151,6 +151,12 @@ class EvaluationReport(Value):
     comparisons: tuple[ModelPair, ...] = ()
     clients: tuple[UpdateEvaluation, ...] = ()
 
+    def __repr__(self) -> str:
+        """The perplexities: what a notebook shows of it."""
+        models = ", ".join(f"{model.name} {model.perplexity.value:.2f}" for model in self.models)
+        sizes = f"{self.sft_examples} instructions, {self.va_pairs} pairs"
+        return f"<EvaluationReport of {self.model}: perplexity {models}; {sizes}>"
+
 
 def verdict(estimate: Estimate, neutral: float, higher_is_better: bool) -> Verdict:
     """The verdict of a paired difference on the second model: significant when the interval leaves out `neutral`."""

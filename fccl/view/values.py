@@ -75,7 +75,7 @@ METRICS = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RunView:
     """One run as its folder tells it now. Every part may still be missing; nothing here is ever half a value."""
 
@@ -99,6 +99,11 @@ class RunView:
     heard: Mapping[int, float] = field(default_factory=dict)  # when these heartbeats came, by the reader's clock
     written: float | None = None  # when the logs were last written to, by the reader's clock
     furthest: float = 0.0  # 0 ... 1: the greatest progress that this reader has seen of the run
+
+    def __repr__(self) -> str:
+        """Folder, run and complete rounds: what a notebook shows of it."""
+        total = f" of {self.state.total_rounds}" if self.state else ""
+        return f"<RunView of {self.paths.root}/: run {self.run_id!r}, {len(self.rounds)}{total} rounds>"
 
     @property
     def exists(self) -> bool:

@@ -134,8 +134,9 @@ def test_distance_is_the_euclidean_norm():
 def test_anything_else_is_refused(content, tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
-    with pytest.raises(AdapterError, match=re.escape(str(path))):
+    with pytest.raises(AdapterError, match=re.escape(str(path))) as caught:
         load_adapter(path)
+    assert caught.value.hint == "if the file was cut or changed, put a copy of it back"
 
 
 @given(mappings)

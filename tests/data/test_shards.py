@@ -10,7 +10,7 @@ from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.shards import ClientShard, commit, is_complete, load_shard, read_manifest, write_prepared
 from fccl.data.split import SERVER_SPLITS
 from fccl.errors import DataError, StorageError
-from fccl.paths import DataPaths
+from fccl.paths import DataPaths, LogPaths
 from fccl.records.manifest import Manifest, SourceReport
 from fccl.specs import DataSpec, PartitionSpec
 from fccl.storage import files
@@ -80,6 +80,20 @@ def test_a_shard_that_the_manifest_does_not_speak_of_is_refused(tmp_path):
     prepared(tmp_path, 2, mark=" anew")
     with pytest.raises(StorageError, match=r"client_1_sft.jsonl is not what it was when the data was prepared"):
         load_shard(paths, 1, manifest)
+
+
+@pytest.mark.parametrize(
+    ("folder", "hint"),
+    [
+        (DataPaths, "prepare the data again, with the same settings"),
+        (LogPaths, "put a copy of the file back, or start the run anew"),
+    ],
+)
+def test_a_manifest_that_is_damaged_is_one_line_with_the_way_out(tmp_path, folder, hint):
+    folder(tmp_path).manifest.write_text("{")
+    with pytest.raises(DataError, match=r"manifest\.json is not a manifest of this version") as caught:
+        read_manifest(folder(tmp_path))
+    assert caught.value.hint == hint
 
 
 def test_a_shard_comes_back_from_its_own_two_files(tmp_path):

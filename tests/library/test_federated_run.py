@@ -8,6 +8,7 @@ import torch
 
 import fccl
 from fccl.adapters.adapter import load_adapter
+from fccl.aggregation.coordinates import Median
 from fccl.apps.main import main
 from fccl.errors import DataError, FederationError, ModelError, SettingsError, StorageError
 from fccl.paths import LogPaths
@@ -214,6 +215,36 @@ def test_a_wrong_argument_that_is_no_setting_is_one_line_with_the_values_that_th
             fccl.FederatedRun(**SMALL).evaluate(sft=count)
         with pytest.raises(SettingsError, match="allowed is a whole number >= 0"):
             fccl.FederatedRun(**SMALL).evaluate(va=count)
+
+
+def test_a_folder_of_data_that_alone_is_named_is_not_replaced(folder):
+    """Its settings are not given, so that others would be those of the run."""
+    manifest = (folder / "data" / "manifest.json").read_bytes()
+    with pytest.raises(SettingsError, match=r"MAX_SFT_EXAMPLES=60, MAX_VA_EXAMPLES=30\n") as caught:
+        fccl.FederatedRun(data_dir="data", fed_rounds=1)
+    assert caught.value.hint.startswith("give the run these settings, or data=fccl.prepare(…)")
+    assert (folder / "data" / "manifest.json").read_bytes() == manifest
+    fccl.FederatedRun(**SMALL, data_dir="data")
+    fccl.FederatedRun(data_dir="data", max_sft_examples=30)
+    fccl.FederatedRun(data_dir="nothing there")
+    (folder / "data" / "manifest.json").write_text("{")
+    fccl.FederatedRun(data_dir="data")
+
+
+def test_a_rule_that_is_built_already_is_refused_with_its_class_as_the_way_out():
+    with pytest.raises(SettingsError, match=r"^contribution_source is an object of the class Median\n") as caught:
+        fccl.FederatedRun(**SMALL, contribution_source=Median())
+    assert caught.value.hint.startswith("give the class itself, contribution_source=Median: ")
+
+
+def test_a_notebook_shows_an_evaluation_and_a_run_that_was_read_in_one_line(small_run, folder):
+    shutil.copytree(small_run / "logs", folder / "logs")
+    run = fccl.FederatedRun(resume=True)
+    report = run.evaluate(sft=4, va=4, gen_samples=0, bootstrap_samples=100)
+    perplexities = ", ".join(f"{model.name} {model.perplexity.value:.2f}" for model in report.models)
+    assert repr(report) == f"<EvaluationReport of builtin:micro: perplexity {perplexities}; 4 instructions, 4 pairs>"
+    view = fccl.read_run()
+    assert repr(view) == f"<RunView of logs/: run {view.run_id!r}, 2 of 2 rounds>"
 
 
 def test_a_notebook_shows_data_and_run_in_one_line():

@@ -7,6 +7,7 @@ from peft import PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from fccl.errors import ModelError
 from fccl.model.base_model import load_base
 from fccl.model.loading import load_model
 from tests.model.checkpoints import copy_of, edited, refusal, spec
@@ -37,6 +38,22 @@ def test_an_adapter_that_cannot_be_folded_in_is_one_line(lora_path, tmp_path, ch
     folder = copy_of(lora_path, tmp_path / "adapter")
     edited(folder, "adapter_config.json", **changes)
     assert said in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "its tokenizer cannot be loaded ("),
+        ('{"version": "1.0", "model": {"type": "BPE"}}', "its tokenizer cannot be loaded (KeyError 'added_tokens')"),
+    ],
+)
+def test_a_damaged_tokenizer_is_named(tiny_model_path, tmp_path, content, said):
+    folder = copy_of(tiny_model_path, tmp_path / "model")
+    (folder / "tokenizer.json").write_text(content)
+    with pytest.raises(ModelError) as caught:
+        load_model(spec(folder))
+    assert said in str(caught.value)
+    assert caught.value.hint == "save the tokenizer into the folder again (`tokenizer.save_pretrained`)"
 
 
 def test_a_damaged_adapter_is_one_line(lora_path, tmp_path):
