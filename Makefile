@@ -26,6 +26,7 @@ lint: $(VENV)/.ready-dev  ## ruff, the linter and the formatter's check
 types: $(VENV)/.ready-dev ## mypy --strict
 	$(RUN) -m mypy -n 2
 
+unit: export PYTHONDONTWRITEBYTECODE :=# a test's process would compile the whole package, and each worker every test
 unit: $(VENV)/.ready-dev  ## the test suite
 	$(RUN) -m pytest -q -n 2 --dist worksteal
 

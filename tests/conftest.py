@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,11 @@ SENTENCES = (
     "### Instruction:\nAdd seven and five.\n\n### Response: Seven and five are twelve.",
     "Copy these words: the small bird sings in the old tree. I do not know. Go away, you fool.",
 )
+
+
+def pytest_collection_finish() -> None:
+    """What the tests are made of stays to the end; the collector of garbage need not look at it again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
