@@ -32,7 +32,7 @@ class KeptInputs(Value):
     seed: int
     adapter_sha256: str  # of the file: the adapter that the round began with
     reference_sha256: str = ""  # `Adapter.sha256` of the reference, in VA rounds
-    server_sha256: str = ""  # of the file: the aggregation rule's state before; empty when it carried none
+    server_sha256: str = ""  # of the file: the aggregation rule's state before; empty when it carried no state
     controls: tuple[KeptControl, ...] | None = None  # SCAFFOLD's c_i before the round; None under other rules
     norms: MedianNorms  # before the round
     examples: tuple[int, ...] = ()  # places in the learn split of those that the weights were made from

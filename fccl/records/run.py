@@ -132,7 +132,7 @@ class RoundRecord(Value):
     weights: tuple[float, ...]
     scores: tuple[float, ...]  # what the weights were made of: docs/contribution.md has each source's formula
     contributions: tuple[Contribution, ...]
-    # by how much each change was stretched before it was aggregated (`fccl.contribution.stretch`); empty: none was
+    # by how much each change was stretched before it was aggregated (`fccl.contribution.stretch`); empty: no change was
     stretch: tuple[float, ...] = ()
     excluded: tuple[ExcludedClient, ...] = ()
     arrived: tuple[ArrivedUpdate, ...] = ()  # all that answered the task, also if excluded later; not in old records
@@ -201,11 +201,11 @@ class RunState(Value):
     """`state.json`: the last complete round. Written last, it commits the round."""
 
     run_id: str
-    next_round: int = Field(ge=0)  # 0: none is complete
+    next_round: int = Field(ge=0)  # 0: no round is complete
     total_rounds: int = Field(ge=1)
     adapter_sha256: str
     reference_sha256: str = ""  # of the last SFT global adapter, once there is one
-    server_sha256: str = ""  # of the aggregation rule's state; empty when it carries none
+    server_sha256: str = ""  # of the aggregation rule's state; empty when it carries no state
     controls: tuple[KeptControl, ...] = ()
     norms: MedianNorms = MedianNorms()  # of the last round that had updates which moved
 

@@ -27,7 +27,7 @@ log = logging.getLogger("fccl.tracking")
 
 
 class Tracker(Protocol):
-    """Where the figures of a run go, beside its own logs."""
+    """A receiver of a run's figures, beside its own logs."""
 
     def started(self, info: RunInfo, base: Validation | None) -> None:
         """The run begins, or goes on; `base` is the base model on the validation split."""

@@ -102,7 +102,7 @@ def flaws(report: EvaluationReport) -> Table:
 
 
 def details(report: EvaluationReport) -> tuple[Table, ...]:
-    """The tables that few need, those with rows: by topic, by flaw, by client."""
+    """The detailed tables that have rows: by topic, by flaw, by client."""
     found = (topic_perplexities, topic_exact_answers, flaws, clients, client_mixes)
     return tuple(table for make in found if (table := make(report)).rows)
 
@@ -146,7 +146,7 @@ def signed(value: float) -> str:
 
 
 def _row(label: str, note: str, estimates: Sequence[Estimate | None], show: Show, lower: bool = False) -> Cells:
-    """The best are those that look like the best: of figures that all look alike, none is."""
+    """Marks the best of a row, compared as shown. Where all figures look the same, no figure is marked."""
     values = [estimate.value for estimate in estimates if estimate]
     looks = {show(value) for value in values}
     best = show(min(values) if lower else max(values)) if len(looks) > 1 else ""
@@ -168,7 +168,7 @@ def _cell(estimate: Estimate | None, show: Show, best: str = "") -> Cell:
 
 
 def _interval(estimate: Estimate, show: Show) -> str:
-    """Of one example there is none."""
+    """No interval is shown for a single example."""
     if estimate.n == 1:
         return ""
     return f"{show(estimate.low).removesuffix(' %')} to {show(estimate.high)}"

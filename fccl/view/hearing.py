@@ -41,7 +41,7 @@ class Hearing:
     _looked: dict[str, float] = field(default_factory=dict)
 
     def hear(self, name: str, found: os.stat_result) -> float:
-        """When the file changed last, in seconds since 1970 by the reader's clock."""
+        """The time of the file's last change, in seconds since 1970 by the reader's clock."""
         now, known = self.clock(), self._seen.get(name)
         identity = (found.st_ino, found.st_mtime_ns, found.st_size)
         if self._ahead is None:

@@ -1,6 +1,4 @@
-"""A run as its folder tells it, read again and again without disturbing it; the runs that there are; the ends of its
-logs.
-"""
+"""Reads a run's folder again and again without disturbing the run; lists the runs; gives the last lines of a log."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ from fccl.view.values import RunEntry, RunView
 Log = Literal["progress", "client_metrics"]
 _SMALL, _LARGE = 2**20, 2**26  # bytes: of what says what a run is; of an evaluation and a manifest
 _STATUS_BYTES = 65_536
-_MOST_ROUNDS = 2**31  # a state that speaks of more is none
+_MOST_ROUNDS = 2**31  # a state with more is not believed
 _BLOCK = 2**16  # bytes of a log's end at a time
 _MOST_TAIL = 2**26  # bytes from a log's end that are searched
 _MOST_NAMES = 100_000  # names of a folder that are looked at
@@ -106,7 +104,7 @@ class RunReader:
     def _with_heartbeats(self, view: RunView) -> RunView:
         """The newest heartbeat of every client.
 
-        A client that has just started, and was not asked yet, is of no run: it may be of this one.
+        A client that has just started names no run yet; its heartbeat counts for this one.
         """
         count, over = client_count(view), view.state is not None and view.state.finished
         own = [(status, heard) for status, heard in self._own_beats.read(count) if status.run_id == view.run_id]
@@ -142,7 +140,7 @@ class _Logs:
                 follower.refresh()
 
     def written(self, hearing: Hearing) -> float | None:
-        """When a log was last written to, by the reader's clock."""
+        """The time of the last write to a log, by the reader's clock."""
         times = [
             hearing.hear(follower.path.name, follower.found)
             for follower in self._followers
@@ -160,7 +158,7 @@ class _Heartbeats:
         self._hearing = Hearing(root)
 
     def read(self, count: int | None) -> Iterator[tuple[ClientStatus, float]]:
-        """Those of clients below `count`, where it is known, each with the time when it came, by the reader's clock."""
+        """The heartbeats of clients below `count` (None: of all), each with the reader's time at which it came."""
         for text in _names(self._root):
             client = _client_of(text)
             if client is None or (count is not None and client >= count):
@@ -172,7 +170,7 @@ class _Heartbeats:
 
 
 def _client_of(text: str) -> int | None:
-    """Whose heartbeat has this name; both folders name them alike."""
+    """The client whose heartbeat has this name; both folders use the same names."""
     name = ExchangePaths.name(text) if text.startswith("status_") else None
     return None if name is None else name.client
 
@@ -184,9 +182,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def tail(view: RunView, log: Log, n: int, contains: str = "") -> list[str]:
-    """The last `n` complete lines of a log that contain a text, whatever its case, as they are in the file and in its
-    order.
-    """
+    """The last `n` complete lines of a log that contain a text, ignoring case; unchanged, in the order of the file."""
     wanted = contains.casefold()
     found: list[str] = []
     with suppress(OSError), opened(view.paths.progress if log == "progress" else view.paths.client_metrics) as file:

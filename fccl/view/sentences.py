@@ -45,7 +45,7 @@ STANDING_WORDS: dict[Standing, str] = {
 
 
 def signed(value: float, decimals: int = 3) -> str:
-    """With a sign that is always there, and a real minus."""
+    """A number whose sign is always shown, with a true minus sign."""
     text = f"{value:+,.{decimals}f}"
     return text.replace("-", MINUS)
 
@@ -81,7 +81,7 @@ def sentence(glance: Glance, log_dir: str, silence_s: float | None = None) -> st
 
 
 def reason(message: str) -> str:
-    """Why a run failed, as a heading can hold it. The log has all of it."""
+    """The reason for a failure, cut to the length of a heading. The log holds all of it."""
     line = one_line(message)
     return line if len(line) <= LONGEST_REASON else line[:LONGEST_REASON].rstrip() + " …"
 

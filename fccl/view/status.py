@@ -166,7 +166,7 @@ class _Facts:
 
     @cached_property
     def opened(self) -> float:
-        """When the open round began: after the last event, record or metrics, whichever came last."""
+        """The time at which the open round began: that of the last event, record or metrics, whichever is latest."""
         return self.view.last_record if self.view.written is None else self.view.written
 
     @property

@@ -1,7 +1,7 @@
 """Files that other processes write, read again and again: logs that grow, small files that are replaced.
 
-Nothing here raises for what it finds. A file that is not there, a folder or a pipe in its place and a file that may not
-be read are all no file.
+Nothing here raises for what it finds. A folder or a pipe in a file's place, and a file that may not be read, count as
+missing.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Lines(Protocol):
 
 @dataclass
 class LogFollower:
-    """Hands every complete line of a log on, once. A half-written last line waits until it is whole.
+    """Passes on every complete line of a log, once. A half-written last line waits until it is whole.
 
-    When the file is another one, shorter, or no longer ends where it was left as it did, everything is forgotten and
-    read again.
+    Everything is forgotten and read again when the file was replaced, became shorter, or has other content where the
+    reading stopped.
     """
 
     path: Path
@@ -100,7 +100,7 @@ class ValueFile(Generic[Kind]):
     """
 
     kind: type[Kind]
-    limit: int  # bytes; a larger file is none
+    limit: int  # bytes; a larger file counts as missing
     follow: bool = True
     strict: bool = False  # "1" is no number
     found: os.stat_result | None = None  # of the file that was read last
@@ -108,14 +108,14 @@ class ValueFile(Generic[Kind]):
     _value: Kind | None = None
 
     def read(self, path: Path) -> Kind | None:
-        """The value; None when the file is not there or is none of its kind."""
+        """The value; None when the file is missing or holds anything else."""
         content, self.found = _read_whole(path, self.limit, self.follow)
         if content != self._content:
             self._content, self._value = content, None if content is None else parsed(content, self.kind, self.strict)
         return self._value
 
 
-_LARGEST = 2**24  # bytes; a larger file is none
+_LARGEST = 2**24  # bytes; a larger file counts as missing
 Stamp = tuple[int, int, int, int]
 
 
@@ -134,7 +134,7 @@ class ComparisonReader:
     def refresh(self) -> Compared | None:
         """The results now, the same object until they change.
 
-        None when there are none, or the file is half-written or none of its kind.
+        None when there are none, or the file is half-written or holds anything else.
         """
         with self._lock:
             stamp = _stamp(self._path)  # before the content: what is written in between is read the next time
@@ -149,7 +149,7 @@ class ComparisonReader:
 
 
 def _stamp(path: Path) -> Stamp | None:
-    """Which file it is, how long and when it was written; None when there is none."""
+    """The file's identity, length and time of change; None when it is missing."""
     with suppress(OSError):
         found = os.stat(path)
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -1,7 +1,7 @@
 """A run as a reader sees it at one moment: the records as values, the long histories as tables.
 
 A table is a pandas `DataFrame` with exactly the columns that its name in this file lists, in that order, and rows in
-the order of the log. Rounds count from 0 as the files do; whoever shows one to a person adds 1.
+the order of the log. Rounds count from 0 as the files do; a screen adds 1.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ SHARES = {
     "score": "float64",
     "avg_loss": "float64",  # as the client reported it
     "num_samples": "int64",
-    "prior": "float64",  # the weight before the server verified; NaN where there was none
+    "prior": "float64",  # the weight before the server verified; NaN where there was no prior
     # how much the update counted in the end; NaN where the aggregation took the weights as they are
     "counted": "float64",
 }
@@ -77,7 +77,7 @@ METRICS = {
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RunView:
-    """One run as its folder tells it now. Every part may still be missing; nothing here is ever half a value."""
+    """One run as its folder holds it now. Any part may still be missing; no value is half-read."""
 
     paths: LogPaths
     run_id: str  # empty while there is no run
@@ -110,7 +110,7 @@ class RunView:
         return bool(self.run_id)
 
     def heard_at(self, status: ClientStatus) -> float:
-        """When a heartbeat came, by the reader's clock; by its writer's where nobody has listened."""
+        """The time at which a heartbeat came, by the reader's clock; by its writer's where nobody has listened."""
         return self.heard.get(status.client_id, status.time)
 
     @property
@@ -184,7 +184,7 @@ class ExchangeView:
     files: tuple[ExchangeFile, ...]  # by round, kind, client
     rejected: tuple[Rejection, ...]  # newest first
     rejected_total: int
-    strangers: tuple[str, ...]  # names that are none of the protocol's
+    strangers: tuple[str, ...]  # names that are not of the protocol
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,7 +50,7 @@ def topics(hub: Hub, view: RunView, manifest: Manifest) -> None:
 
 
 def sources(manifest: Manifest) -> None:
-    """Where the examples come from and how they were split."""
+    """The sources of the examples, and how they were split."""
     rows = [source_row(source, manifest) for source in manifest.sources]
     table(pd.DataFrame(rows), "sources", "Sources of the data and their splits")
 

@@ -115,6 +115,6 @@ def time_spent(view: RunView, found: Glance, now: float) -> None:
 
 
 def last_sign(view: RunView) -> float | None:
-    """When something was last written down of the run."""
+    """The time of the run's last record."""
     times = [event.time for event in view.events] + ([float(view.rounds["time"].iloc[-1])] if len(view.rounds) else [])
     return max(times, default=None)

@@ -33,7 +33,7 @@ def split_sentence(manifest: Manifest) -> str:
 
 
 def sources_table(manifest: Manifest) -> Table:
-    """Where the examples came from and what became of them."""
+    """The sources of the examples, and what became of them."""
     rows = tuple(_source(source) for source in manifest.sources)
     return Table(
         "Sources",

@@ -29,7 +29,7 @@ _AXIS = {
     "titleFontSize": 11,
 }
 CONFIG = {
-    "aria": False,  # the picture as a whole has a name; thousands of marks need none
+    "aria": False,  # the picture as a whole has a name; its thousands of marks need no names
     "background": None,
     "font": FONT,
     "axis": _AXIS,

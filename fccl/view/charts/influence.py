@@ -20,7 +20,7 @@ NUMBERED_SPANS, NUMBERED_WEIGHT = (
     8,
     0.07,
 )  # stacked weights: about so many columns bear numbers, where there is room for one
-CHANGED = 0.0005  # a smaller difference of two shares is none
+CHANGED = 0.0005  # a smaller difference of two shares counts as zero
 OTHERS = "others"
 
 

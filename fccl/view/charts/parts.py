@@ -87,7 +87,7 @@ def rule(at: float, text: str) -> list[alt.Chart]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Where a logarithmic axis has its lines: powers of ten, or over a shorter span 1, 2 and 5 times these."""
+    """The grid lines of a logarithmic axis: powers of ten, or over a shorter span 1, 2 and 5 times these."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     factors = (1,) if high > 100 * low else (1, 2, 5)
     return [factor * 10.0**power for power in powers for factor in factors]

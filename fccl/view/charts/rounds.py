@@ -92,8 +92,9 @@ def ticks(first: int, last: int) -> list[int]:
 
 
 def phase_border(rounds: pd.DataFrame, edges: bool = False) -> list[alt.Chart]:
-    """Where FedVA begins, for charts over both phases: a line, and the phases' names above the plot. Nothing while
-    there is one phase.
+    """The mark where FedVA begins, for charts over both phases: a line, and the phases' names above the plot.
+
+    Nothing while there is one phase.
 
     `edges` as in `round_axis`: without them the plot begins at the first round and not half a round before it.
     """
