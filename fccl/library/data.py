@@ -129,8 +129,9 @@ def prepare(*, tell: Tell = quiet, **settings: Unpack[PrepareArguments]) -> Data
 
 
 def require_no_other_data(settings: Settings, given: Collection[str]) -> None:
-    """Raises `SettingsError` where the arguments name a folder of data and no setting of data, and what lies there was
-    prepared with other settings: who points at data means it, and it would be replaced.
+    """Raises `SettingsError` for a folder of data that is named alone and holds data of other settings.
+
+    Whoever names the data means it; a run with its own settings would replace it.
     """
     paths = DataPaths(settings.data_dir)
     if "data_dir" not in given or _OF_DATA & set(given) or not paths.manifest.is_file():

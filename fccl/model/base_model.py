@@ -145,7 +145,7 @@ def _from(name: str, path: str, above: tuple[str, ...], offline: bool) -> Base:
     if found is not None:
         return _checkpoint(name, path, json.loads(Path(found).read_text("utf-8")), above, offline)
     _refuse_quantised(name, AutoConfig.from_pretrained(path, local_files_only=offline).to_dict())
-    tokenizer = _tokenizer(name, path, offline)
+    tokenizer = _base_tokenizer(name, path, offline)
     model, info = AutoModelForCausalLM.from_pretrained(
         path, dtype=torch.float32, local_files_only=offline, output_loading_info=True
     )
@@ -153,7 +153,7 @@ def _from(name: str, path: str, above: tuple[str, ...], offline: bool) -> Base:
     return Base(model, tokenizer, name)
 
 
-def _tokenizer(name: str, path: str, offline: bool) -> PreTrainedTokenizerBase:
+def _base_tokenizer(name: str, path: str, offline: bool) -> PreTrainedTokenizerBase:
     try:
         found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, local_files_only=offline)
     except Exception as error:  # as many classes as there are ways for a tokenizer to be damaged
