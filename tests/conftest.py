@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from tests import examples  # noqa: F401 - it chooses how many examples properti
 
 if TYPE_CHECKING:
     from fccl.model.language_model import LanguageModel
+    from fccl.records.manifest import Manifest
 
 os.environ.setdefault(
     "OMP_WAIT_POLICY", "PASSIVE"
@@ -37,6 +39,29 @@ def no_flush_to_the_disk() -> Iterator[None]:
     """A flush guards against a power cut, which no test makes; the tens of thousands of a suite take minutes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", os.fstat)  # a descriptor that is not open is an error still
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_picture_of_the_same_data() -> Iterator[None]:
+    """Whoever prepares data draws its picture, which takes longer than the rest of a small preparation. Tests prepare
+    the same data again and again; `tests/data/test_picture.py` draws each time.
+    """
+    preparing = sys.modules.get("fccl.data.prepare")  # where a test that was collected has imported it
+    if preparing is None:
+        yield
+        return
+    drawn: dict[str, bytes] = {}
+    draw = preparing.draw_picture
+
+    def draw_once(manifest: Manifest) -> bytes:
+        key = manifest.model_dump_json()
+        if key not in drawn:
+            drawn[key] = draw(manifest)
+        return drawn[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preparing, "draw_picture", draw_once)
         yield
 
 
