@@ -61,7 +61,7 @@ class Data:
 
         >>> shard = prepare(max_sft_examples=60, max_va_examples=30).shard(0)
         >>> len(shard.sft), shard.sft[0].instruction
-        (18, 'What is the opposite of dull?')
+        (17, 'What is the opposite of dull?')
         """
         clients = self.manifest.spec.partition.num_clients
         if client_id not in range(clients):
@@ -94,7 +94,7 @@ class Data:
         """Training examples of each topic (rows) at each client (columns), before noise made on purpose.
 
         >>> prepare(max_sft_examples=60, max_va_examples=30).topics("va").sum().tolist()
-        [6, 7, 8]
+        [8, 6, 8]
         """
         import pandas as pd
 
@@ -119,7 +119,7 @@ def prepare(*, tell: Tell = quiet, **settings: Unpack[PrepareArguments]) -> Data
     >>> import fccl
     >>> data = fccl.prepare(max_sft_examples=60, max_va_examples=30, num_clients=3, non_iid_alpha=0.5)
     >>> [len(data.shard(client).sft) for client in range(3)]
-    [18, 10, 14]
+    [17, 11, 14]
     """
     chosen = settings_from("fccl.prepare", settings, PrepareArguments)
     require_apart(chosen, ("data_dir", "log_dir"))
