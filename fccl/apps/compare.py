@@ -131,6 +131,7 @@ def design(settings: Settings, model: LanguageModel, jobs: int, agreement: bool 
         model=settings.model_spec(),
         model_sha256=weights_sha256(model),
         train=partial(train_of, settings.model_copy(update={"threads": threads})),
+        learn=partial(learn_of, settings.model_copy(update={"threads": threads})),
         plan=settings.round_plan().model_copy(update=everybody),
         settings=settings.model_dump(mode="json"),
         versions={"fccl": __version__} | {name: version(name) for name in packages},
@@ -142,6 +143,11 @@ def design(settings: Settings, model: LanguageModel, jobs: int, agreement: bool 
 def train_of(settings: Settings, phase: Phase, chosen: MethodSettings) -> TrainSpec:
     """Training as `fccl run` makes it of these settings."""
     return settings.model_copy(update=dict(chosen)).train_spec(phase)
+
+
+def learn_of(settings: Settings, phase: Phase, chosen: MethodSettings) -> TrainSpec | None:
+    """Server learning as `fccl run` makes it of these settings; none where the method does not choose it."""
+    return settings.model_copy(update={"learn_epochs": 0, **chosen}).learn_spec(phase)
 
 
 def resources(settings: Settings, paths: ComparePaths) -> Resources:

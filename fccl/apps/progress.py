@@ -22,7 +22,7 @@ from rich.text import Text
 from fccl import phases
 from fccl.messages import Answer, ClientUpdate
 from fccl.plain_text import MAX_LINE, printable
-from fccl.records.run import ClientMetrics, ClientStatus, RoundRecord, RunInfo, Validation
+from fccl.records.run import ClientMetrics, ClientStatus, RoundRecord, RunInfo, ServerLearning, Validation
 from fccl.specs import RoundPlan
 from fccl.tracking.listener import Past, RunListener, Stop
 
@@ -55,7 +55,7 @@ def round_line(record: RoundRecord, plan: RoundPlan) -> Text:
         f"round {record.round + 1}/{plan.total_rounds} {phases.of(record.phase).title}",
         f"weights {weights}{more}",
         f"effective clients {record.effective_clients:.2f}",
-        validation_text(record.validation, record.phase),
+        validation_text(record.validation, record.phase) + learning_text(record.learning),
         f"{record.seconds:.1f} s",
     ]
     return Text("; ".join(part for part in parts if part), style="bold")
@@ -69,6 +69,14 @@ def validation_text(validation: Validation | None, phase: str) -> str:
         "" if validation.preference_accuracy is None else f", preference accuracy {validation.preference_accuracy:.0%}"
     )
     return f"validation loss {validation.loss:.3f} {phases.of(phase).short_unit}{accuracy}"
+
+
+def learning_text(learning: ServerLearning | None) -> str:
+    """The change by the server's own training in words, to follow the validation figures."""
+    if learning is None:
+        return ""
+    before = f"{learning.before.loss:.3f} before " if learning.before else "after "
+    return f" ({before}the server learned from {learning.examples} examples in {learning.seconds:.1f} s)"
 
 
 class RunScreen(RunListener):
@@ -169,11 +177,13 @@ class _Bars(RunScreen):
         self.bars.update(
             self.whole, completed=self.answered + share, description=f"{where} {phases.of(status.phase).title}"
         )
-        what = (
-            f"client {status.client_id} step {status.step}/{status.steps}"
-            if status.steps
-            else f"client {status.client_id} reads its shard"
-        )
+        self._show(f"client {status.client_id}", status, share)
+
+    def learning(self, status: ClientStatus) -> None:
+        self._show("the server", status, status.step / status.steps if status.steps else 0.0)
+
+    def _show(self, who: str, status: ClientStatus, share: float) -> None:
+        what = f"{who} step {status.step}/{status.steps}" if status.steps else f"{who} reads its examples"
         self.bars.update(
             self.client, description=what, completed=share, loss=status.loss, speed=status.tokens_per_second
         )

@@ -25,6 +25,7 @@ class Grid:
 
 _OPTIMISER = Grid("server_lr", (0.003, 0.01, 0.03, 0.1))
 _TILT = Grid("verify_temperature", (0.25, 0.5, 1.0, 2.0))
+_LEARNING = Grid("learn_lr", (0.0, 0.0002, 0.001, 0.01))  # 0: the rate of the phase
 GRIDS: Mapping[str, Grid] = {
     "fedprox": Grid("prox_mu", (0.001, 0.01, 0.1, 1.0)),
     "fedavgm": Grid("server_momentum", (0.3, 0.6, 0.9)),
@@ -43,6 +44,7 @@ GRIDS: Mapping[str, Grid] = {
     "leave-one-out": _TILT,
     "shapley": _TILT,
     "verified": _TILT,
+    **{name: _LEARNING for name, method in METHODS.items() if method.server_learns},
 }
 
 

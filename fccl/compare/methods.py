@@ -26,11 +26,13 @@ DECIDED_HERE = frozenset(
         "contribution_mode",
         "contribution_source",
         "aggregation",
+        "learn_epochs",
         "lora_aggregation",
         "max_bad_clients",
         "max_update_ratio",
     }
 )  # no person sets them
+_SERVER_EPOCH: MethodSettings = {"learn_epochs": 1}
 
 
 @dataclass(frozen=True)
@@ -47,19 +49,26 @@ class Method:
     needs: tuple[int, int] = (2, 1)  # of f bad clients it takes at least so many times f, and so many more
     without_bad: bool = False
     clean: bool = False  # has the data as it was before anybody spoilt it
+    server_takes_part: bool = False  # with its learn split, as one more client
     # only where somebody is so far out that the bound leaves it out, else it is the method that it is without one of
     without_bound: bool = False
 
     @cached_property
     def reads(self) -> tuple[str, ...]:
         """The settings that its rules read and the method itself does not decide."""
-        read = frozenset().union(*(rule.settings for rule in self.rules))
+        read = frozenset().union(*(rule.settings for rule in self.rules), {"learn_lr"} if self.server_learns else ())
         return tuple(sorted(read - DECIDED_HERE - set(self.settings)))
+
+    @property
+    def server_learns(self) -> bool:
+        """Whether the server trains after every aggregation."""
+        return "learn_epochs" in self.settings
 
     @property
     def uses_learn(self) -> bool:
         """Whether the server's learn split has a part in it."""
-        return any(rule.takes_loss for rule in self.rules)
+        trains = self.server_learns or self.server_takes_part or self.way == "server"
+        return trains or any(rule.takes_loss for rule in self.rules)
 
     @property
     def own(self) -> tuple[str, ...]:
@@ -95,6 +104,13 @@ def _by_products(name: str, title: str) -> Method:
     return Method(name.replace("_", "-"), title, settings={**_MEAN, "lora_aggregation": name})
 
 
+def _then_server(method: Method) -> Method:
+    """The same, and after every aggregation one epoch of the server on its learn split."""
+    title = f"{method.title}, then the server"
+    settings = {**method.settings, **_SERVER_EPOCH}
+    return replace(method, name=f"{method.name}-server", title=title, settings=settings)
+
+
 def own_method(path: str, known: Mapping[str, object]) -> Method:
     """Somebody's own class beside ours: an aggregation rule where it has `aggregate`, else a weighing rule.
 
@@ -125,6 +141,7 @@ _BOUNDED = (
     Method("alone", "honest clients, each alone", way="alone"),
     Method("centralised", "centralised", way="centralised"),
     Method(POOLED, "pooled clean data", way="centralised", clean=True),
+    Method("server-only", "the server's examples alone", way="server"),
     Method(FEDAVG, "FedAvg", settings=_MEAN),
     _peer("fedprox", "FedProx"),
     _peer("scaffold", "SCAFFOLD"),
@@ -162,7 +179,12 @@ _BOUNDED = (
     replace(_fccl("verified", "oracle with verified weights"), name="oracle-verified", without_bad=True),
 )
 _ROBUST = ("median", "trimmed-mean", "krum", "multi-krum", "geometric-median", "norm-clipping")
-_ALL = (*_BOUNDED, *(_unbounded(method) for method in _BOUNDED if method.name in (FEDAVG, "verified", *_ROBUST)))
+_MAIN = tuple(method for method in _BOUNDED if method.name in (FEDAVG, "verified", *_ROBUST))
+_SERVER = (
+    Method("server-client", "FedAvg, the server one more client", settings=_MEAN, server_takes_part=True),
+    *map(_then_server, _MAIN),
+)
+_ALL = (*_BOUNDED, *_SERVER, *map(_unbounded, _MAIN))
 METHODS: Mapping[str, Method] = {method.name: method for method in _ALL}
 QUICK = ("base", POOLED, FEDAVG, "verified", "multi-krum", ORACLE)
 

@@ -39,6 +39,7 @@ class Design:
     model: ModelSpec
     model_sha256: str
     train: Callable[[Phase, MethodSettings], TrainSpec]  # as `fccl run` trains with these settings
+    learn: Callable[[Phase, MethodSettings], TrainSpec | None]  # and as its server does
     plan: RoundPlan  # everybody takes part in every round
     settings: MethodSettings  # by name, what methods may read of a person's settings
     versions: Mapping[str, str]
@@ -122,7 +123,6 @@ class Planner:
         self, scenario: Scenario, method: Method, data: DataSpec, seed: int, start: str, rounds: int
     ) -> TrialSpec:
         design, files, phase = self.design, self.manifest(data).files, scenario.phase
-        centralised = method.way == "centralised"
         clients = design.plan.num_clients
         plan = self._plan(scenario, method, seed, rounds)
         person = {**design.settings, "seed": seed}
@@ -138,14 +138,13 @@ class Planner:
             train=design.train(phase, settings),
             plan=plan,
             start=start,
-            clients=(Participant(client_id=0, shard=self._union(data, phase)),)
-            if centralised
-            else self._clients(scenario, method, data, seed),
+            clients=self._participants(scenario, method, data, seed),
             way=method.way,
             settings=settings,
             validation=files[f"server/validation_{phase}.jsonl"],
             test=files[f"server/test_{phase}.jsonl"],
             learn=files[f"server/learn_{phase}.jsonl"] if method.uses_learn else "",
+            learn_train=design.learn(phase, settings),
             eval_batch_size=design.eval_batch_size,
             rules={path: source_sha256(path) for path in method.own},
             server=scenario.server if method.uses_learn else WHOLE,
@@ -157,7 +156,8 @@ class Planner:
 
     def _plan(self, scenario: Scenario, method: Method, seed: int, rounds: int) -> RoundPlan:
         """The rounds of a trial. A client alone is there in all of them."""
-        clients = 1 if method.way == "centralised" else self.design.plan.num_clients
+        together = self.design.plan.num_clients + method.server_takes_part
+        clients = 1 if method.way in ("centralised", "server") else together
         present = max(1, round(scenario.present * clients)) if method.way == "federated" else clients
         changes = {"seed": seed, "num_clients": clients, "clients_per_round": present, "fed_rounds": rounds}
         return self.design.plan.model_copy(update=changes)
@@ -170,6 +170,16 @@ class Planner:
         topics = Counter(example.topic for example in examples)
         enough = sorted(topic for topic, count in topics.items() if topic and count >= FEWEST_FOR_A_VERDICT)
         return random.Random(named_seed(seed, "specialist")).choice(enough or sorted(topics))
+
+    def _participants(self, scenario: Scenario, method: Method, spec: DataSpec, seed: int) -> tuple[Participant, ...]:
+        """Those who train in a trial: its clients, all their data as one, the server, or clients and server."""
+        if method.way == "centralised":
+            return (Participant(client_id=0, shard=self._union(spec, scenario.phase)),)
+        learn = self.manifest(spec).files[f"server/learn_{scenario.phase}.jsonl"]
+        if method.way == "server":
+            return (Participant(client_id=0, shard=learn),)
+        server = Participant(client_id=self.design.plan.num_clients, shard=learn)
+        return (*self._clients(scenario, method, spec, seed), *([server] if method.server_takes_part else ()))
 
     def _clients(self, scenario: Scenario, method: Method, spec: DataSpec, seed: int) -> tuple[Participant, ...]:
         """The clients of a trial, and the part of each.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -35,11 +35,13 @@ from fccl.errors import LOWER_RATE, AdapterError, FederationError
 from fccl.evaluation.validation import ServerSplit, Validator, VerificationLoss
 from fccl.federation.arrived import file_length
 from fccl.federation.rounds import Federation, FederationState, RoundResult
+from fccl.federation.server_learning import ServerLearner
 from fccl.messages import ClientFailure, Given, Learner, Request
 from fccl.model.language_model import LanguageModel, cpu_threads
 from fccl.model.loading import Models
 from fccl.paths import ComparePaths, DataPaths
 from fccl.records.run import RoundRecord
+from fccl.specs import PHASES
 from fccl.storage.locks import made_once
 from fccl.training.engines import learner_for
 from fccl.transports.in_process import InProcessTransport
@@ -243,6 +245,7 @@ class TrialRun:
             rule=self._weigher(),
             aggregation=self.resources.aggregation(self.spec.settings),
             validate=self.validator if validated else None,
+            learn=self._server_learner(),
         )
         state = FederationState(0, self.start) if sft else FederationState(plan.fed_rounds, self.start, self.start)
         losses: list[float] = []
@@ -260,12 +263,26 @@ class TrialRun:
     @cached_property
     def shards(self) -> dict[int, ClientShard]:
         """Of those who take part."""
-        if self.spec.way != "centralised":
-            shards = [load_shard(self.data, client.client_id) for client in self.spec.clients]
-            dealt = specialised(shards, self.spec.specialist) if self.spec.specialist and shards else shards
-            return {shard.client_id: shard for shard in dealt}
-        held = len(list(self.data.clients.glob("client_*_sft.jsonl")))
-        return {0: union([load_shard(self.data, client) for client in range(held)])}
+        if self.spec.way == "centralised":
+            held = len(list(self.data.clients.glob("client_*_sft.jsonl")))
+            return {0: union([load_shard(self.data, client) for client in range(held)])}
+        taking_part = [client.client_id for client in self.spec.clients]
+        held = [client for client in taking_part if not self._is_server(client)]
+        shards = [load_shard(self.data, client) for client in held]
+        dealt = specialised(shards, self.spec.specialist) if self.spec.specialist and shards else shards
+        server = set(taking_part) - set(held)
+        return {shard.client_id: shard for shard in dealt} | {
+            client: replace(self.learn_examples, client_id=client) for client in server
+        }
+
+    def _is_server(self, client: int) -> bool:
+        """Whether this is the server itself, which takes part with its own examples."""
+        return self.spec.way == "server" or not self.data.shard(client, self.spec.phase).is_file()
+
+    @cached_property
+    def learn_examples(self) -> ClientShard:
+        """What the server has of its learn split, as a shard to train on."""
+        return ClientShard(0, tuple(self.learn.sft), tuple(self.learn.va))
 
     @cached_property
     def validator(self) -> Validator:
@@ -301,6 +318,12 @@ class TrialRun:
         return CachedLearner(
             learner, self.resources.paths.updates, self.start.sha256, self.spec.model_sha256, self.spec.versions
         )
+
+    def _server_learner(self) -> ServerLearner | None:
+        if self.spec.learn_train is None:
+            return None
+        specs = dict.fromkeys(PHASES, self.spec.learn_train)
+        return ServerLearner(self._learner(), self.learn_examples, specs)
 
     def _weigher(self) -> Weigher:
         return (

@@ -37,7 +37,7 @@ Attack = Literal[
     "copycat",
     "mirror",
 ]
-Way = Literal["base", "alone", "centralised", "federated"]
+Way = Literal["base", "alone", "centralised", "server", "federated"]
 
 
 class Participant(Value):
@@ -82,6 +82,7 @@ class TrialSpec(Value):
     validation: str  # SHA-256 of the server's validation file of the phase
     test: str  # and of the test file
     learn: str = ""  # and of the learn file, where the method uses it
+    learn_train: TrainSpec | None = None  # of the server on its learn split, after every aggregation
     eval_batch_size: int = Field(ge=1)
     rules: dict[str, str] = Field(default_factory=dict)  # classes of one's own: the SHA-256 of the file of each
     # of the sources that start from a prior; 2: far out is beyond three medians, steps in a unit that no client sets

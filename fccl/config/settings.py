@@ -121,6 +121,10 @@ class Settings(RuleSettings):
     sft_lr: float = knob("training", 4e-3, "peak learning rate of SFT", gt=0, le=1)
     va_local_epochs: int = knob("training", 1, "passes over a client's pairs in a round", ge=1)
     va_lr: float = knob("training", 2e-4, "peak learning rate of DPO", gt=0, le=1)
+    learn_epochs: int = knob(
+        "training", 0, "passes of the server over its learn split after every aggregation; 0: it does not train", ge=0
+    )
+    learn_lr: float = knob("training", 0.0, "peak learning rate of that; 0: SFT_LR and VA_LR", ge=0, le=1)
     dpo_beta: float = knob("training", 0.5, "DPO's beta: how much a margin over the reference policy counts", gt=0)
     warmup: float = knob("training", 0.1, "share of the local steps in which the learning rate rises", ge=0, le=1)
     lr_schedule: Literal["constant", "linear", "cosine"] = knob(
@@ -290,6 +294,14 @@ class Settings(RuleSettings):
             lower_ranks=self.lower_ranks,
             threads=self.threads,
         )
+
+    def learn_spec(self, phase: Phase) -> TrainSpec | None:
+        """The server's own training: as a client's, but without FedProx's pull, and of all directions."""
+        if not self.learn_epochs:
+            return None
+        own = {"epochs": self.learn_epochs, "prox_mu": 0.0, "lower_ranks": False}
+        rate = {"learning_rate": self.learn_lr} if self.learn_lr else {}
+        return self.train_spec(phase).model_copy(update=own | rate)
 
     def round_plan(self) -> RoundPlan:
         """Raises `SettingsError` when the numbers of clients contradict each other."""

@@ -14,7 +14,7 @@ from statistics import median
 
 from fccl.adapters.adapter import Adapter
 from fccl.adapters.ranks import leading, rank_of
-from fccl.errors import UpdateRejected
+from fccl.errors import BadAggregate, UpdateRejected
 from fccl.messages import ClientUpdate
 from fccl.records.run import MedianNorms
 
@@ -33,6 +33,12 @@ class Measured:
     name: str
     norm: Callable[[ClientUpdate], float | None]
     before: float | None
+
+
+def require_usable(adapter: Adapter, what: str) -> None:
+    """Raises `BadAggregate` when no client could start from a global adapter with such numbers."""
+    if adapter.largest > LARGEST:
+        raise BadAggregate(f"{what} has a number of size {adapter.largest:.3g}")
 
 
 def measured(update: ClientUpdate, adapter: Adapter, start: Adapter) -> ClientUpdate:

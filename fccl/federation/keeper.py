@@ -130,6 +130,7 @@ def _described(inputs: RoundInputs, server: bytes) -> KeptInputs:
         controls=_controls(inputs),
         norms=inputs.norms,
         examples=inputs.examples,
+        learn=inputs.learn,
         updates=tuple(map(_kept, inputs.arrived)),
     )
 

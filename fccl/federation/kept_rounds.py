@@ -5,7 +5,7 @@
 >>> from fccl.aggregation.rules import aggregation
 >>> kept, rule = kept_round(LogPaths(Path("logs")), 1), aggregation("fedavg")
 >>> parts = Parts(kept.record.weights, [update.adapter for update in kept.updates()])
->>> rule.aggregate(kept.adapter, parts, kept.server).adapter.sha256 == kept.record.adapter_sha256
+>>> rule.aggregate(kept.adapter, parts, kept.server).adapter.sha256 == kept.aggregate_sha256
 True
 """
 
@@ -89,6 +89,11 @@ class KeptRound:
     def examples(self) -> tuple[int, ...]:
         """The places in the learn split of the examples that the weights were made from."""
         return self.inputs.examples
+
+    @property
+    def aggregate_sha256(self) -> str:
+        """The hash of the adapter that the aggregation made. Where the server learned from it, the next is another."""
+        return self.record.learning.aggregate_sha256 if self.record.learning else self.record.adapter_sha256
 
     @cached_property
     def adapter(self) -> Adapter:

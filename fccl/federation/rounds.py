@@ -22,15 +22,16 @@ from fccl.aggregation.state import ServerState
 from fccl.contribution.protocol import NO_LOSS, Weigher, Weighing
 from fccl.contribution.reported import effective_clients
 from fccl.contribution.stretch import as_weighed
-from fccl.errors import DIVERGED, LOWER_RATE, AdapterError, BadAggregate, FederationError, UpdateRejected
+from fccl.errors import AdapterError, BadAggregate, FederationError, UpdateRejected
 from fccl.federation.arrived import arrived
-from fccl.federation.bounds import LARGEST, farthest, measured, medians, too_long
+from fccl.federation.bounds import farthest, measured, medians, require_usable, too_long
+from fccl.federation.quorum import reasons, too_few
+from fccl.federation.server_learning import ServerLearner, failed
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask
-from fccl.records.run import ExcludedClient, MedianNorms, RoundRecord, Validation
+from fccl.records.run import ExcludedClient, MedianNorms, RoundRecord, ServerLearning, Validation
 from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec, named_seed
 from fccl.transports.protocol import Transport
 
-_RESUME = "mend the clients and resume the run: its complete rounds are kept"
 MEASURED_CLIENTS = 20  # updates in a round, up to which the error of averaging LoRA factors is measured
 Validate = Callable[[Phase, Adapter, Adapter | None], Validation]
 
@@ -56,19 +57,25 @@ class FederationState:
 
 @dataclass(frozen=True, eq=False)
 class _Settled:
-    """A round's weights, aggregate and validation, and the clients that are excluded."""
+    """A round's weights and aggregate, the next adapter with its validation, and the clients that are excluded.
+
+    The next adapter is the aggregate, or what server learning has made of it.
+    """
 
     updates: tuple[ClientUpdate, ...]
     excluded: tuple[ClientFailure, ...]
     weighing: Weighing
     parts: Parts
     aggregated: Aggregated
+    adapter: Adapter
     validation: Validation | None
+    learning: ServerLearning | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class RoundInputs:
-    """All that a round's result follows from. With the weights of its record they give the next adapter again.
+    """All that a round's result follows from. With the weights of its record they give the aggregate again: the next
+    adapter, unless the server has trained it as `learn` says.
 
     `server`, `controls` and `norms` are those before the round. `arrived` has the updates that answered the task, as
     they came and in client order; `examples` the places in the learn split that the weights were made from.
@@ -80,6 +87,7 @@ class RoundInputs:
     norms: MedianNorms
     arrived: tuple[ClientUpdate, ...]
     examples: tuple[int, ...]
+    learn: TrainSpec | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +127,7 @@ class Federation:
     rule: Weigher
     aggregation: Aggregation = field(default_factory=FedAvg)
     validate: Validate | None = None
+    learn: ServerLearner | None = None  # trains the aggregate on the server's own examples
     on_answer: Callable[[Answer], None] = lambda answer: None
     keep_control: Callable[[ClientUpdate], AdapterSource | None] = lambda update: update.control
     known_samples: Mapping[Phase, Mapping[int, int]] = field(
@@ -141,7 +150,7 @@ class Federation:
         updates, excluded = self._gather(task, selected, transport)
         far_out = too_long(updates, self.plan.max_update_ratio, state.norms)
         settled = self._settle(state, task, *self._exclude(updates, excluded, far_out))
-        inputs = _inputs(state, task, updates, settled.weighing)
+        inputs = self._inputs(state, task, updates, settled.weighing)
         record = self._record(inputs, selected, settled, started)
         whole = tuple(update.with_frozen(task.adapter) for update in settled.updates)
         return RoundResult(record, settled.aggregated.weights, whole, self._state_after(state, settled), inputs)
@@ -175,8 +184,9 @@ class Federation:
             lora_error=self._lora_error(task.adapter, settled.parts, aggregated),
             validation=settled.validation,
             verification=weighing.verification,
-            adapter_sha256=aggregated.adapter.sha256,
-            update_norm=distance(aggregated.adapter, task.adapter),
+            learning=settled.learning,
+            adapter_sha256=settled.adapter.sha256,
+            update_norm=distance(settled.adapter, task.adapter),
             seconds=time.monotonic() - started,
         )
 
@@ -268,9 +278,25 @@ class Federation:
                 parts = Parts(weighing.weights, as_weighed(task, updates, weighing.stretch))
                 aggregated = self._aggregate(state, parts)
                 validation = self._validated(task, aggregated.adapter)
-                return _Settled(tuple(updates), tuple(excluded), weighing, parts, aggregated, validation)
             except BadAggregate as error:
                 updates, excluded = self._exclude(updates, excluded, self._suspects(task, updates, error))
+                continue
+            clients = tuple(updates), tuple(excluded)
+            return self._learned(task, _Settled(*clients, weighing, parts, aggregated, aggregated.adapter, validation))
+
+    def _learned(self, task: FitTask, settled: _Settled) -> _Settled:
+        """The same once the server has learned from its own examples, if it does. No client is to blame from here on.
+
+        Raises `FederationError` when it comes to nothing that can be used.
+        """
+        if self.learn is None:
+            return settled
+        adapter, said = self.learn.learn(task, settled.adapter, settled.validation)
+        try:
+            require_usable(adapter, "the adapter that it ends with")
+            return replace(settled, adapter=adapter, validation=self._validated(task, adapter), learning=said)
+        except BadAggregate as error:
+            raise failed(task, str(error)) from error
 
     def _require_quorum(
         self, task: FitTask, updates: Sequence[ClientUpdate], excluded: Sequence[ClientFailure]
@@ -279,11 +305,11 @@ class Federation:
         missing and why.
         """
         if len(updates) < self.plan.min_clients:
-            raise _too_few(task.round, len(updates), self.plan.min_clients, excluded)
+            raise too_few(task.round, len(updates), self.plan.min_clients, excluded)
         try:
             self.aggregation.require(len(updates))
         except FederationError as error:
-            raise FederationError(f"round {task.round + 1}: {error}{_reasons(excluded)}", hint=error.hint) from error
+            raise FederationError(f"round {task.round + 1}: {error}{reasons(excluded)}", hint=error.hint) from error
 
     def _suspects(self, task: FitTask, updates: Sequence[ClientUpdate], error: BadAggregate) -> dict[int, str]:
         """Whose updates brought the aggregate to where it is: all under which alone the server finds no loss, else the
@@ -318,10 +344,7 @@ class Federation:
     def _aggregate(self, state: FederationState, parts: Parts) -> Aggregated:
         """Raises `BadAggregate` when no client could start from it."""
         aggregated = self.aggregation.aggregate(state.adapter, parts, state.server)
-        if (found := aggregated.adapter.largest) > LARGEST:
-            raise BadAggregate(
-                f"AGGREGATION={self.aggregation.name}: the aggregated adapter has a number of size {found:.3g}"
-            )
+        require_usable(aggregated.adapter, f"AGGREGATION={self.aggregation.name}: the aggregated adapter")
         return aggregated
 
     def _lora_error(self, before: Adapter, parts: Parts, aggregated: Aggregated) -> float | None:
@@ -350,7 +373,7 @@ class Federation:
         return controls_after(state.controls, sent, self.plan.num_clients)
 
     def _state_after(self, state: FederationState, settled: _Settled) -> FederationState:
-        adapter = settled.aggregated.adapter
+        adapter = settled.adapter
         last_of_sft = state.next_round == self.plan.fed_rounds - 1
         return FederationState(
             next_round=state.next_round + 1,
@@ -361,28 +384,14 @@ class Federation:
             norms=medians(settled.updates, state.norms),
         )
 
-
-def _inputs(state: FederationState, task: FitTask, updates: Sequence[ClientUpdate], weighing: Weighing) -> RoundInputs:
-    return RoundInputs(task, state.server, state.controls, state.norms, tuple(updates), weighing.examples)
+    def _inputs(
+        self, state: FederationState, task: FitTask, updates: Sequence[ClientUpdate], weighing: Weighing
+    ) -> RoundInputs:
+        learn = self.learn.train[task.phase] if self.learn else None
+        return RoundInputs(task, state.server, state.controls, state.norms, tuple(updates), weighing.examples, learn)
 
 
 def select_clients(plan: RoundPlan, round_number: int) -> tuple[int, ...]:
     """The clients of one round, drawn without replacement from the plan's seed, in client order."""
     draw = random.Random(named_seed(plan.seed, "clients", round_number))
     return tuple(sorted(draw.sample(range(plan.num_clients), plan.clients_per_round)))
-
-
-def _too_few(round_number: int, have: int, need: int, excluded: Sequence[ClientFailure]) -> FederationError:
-    """The error with its hint: absent clients may be there next time, training that diverged diverges again."""
-    said = (
-        f"round {round_number + 1} has {have} good update{'s' * (have != 1)}, MIN_CLIENTS is {need}{_reasons(excluded)}"
-    )
-    diverged = sum(failure.reason.startswith((DIVERGED, NO_LOSS)) for failure in excluded)
-    others_would_do = have + len(excluded) - diverged >= need
-    return FederationError(said, _RESUME) if others_would_do else FederationError(said, LOWER_RATE, resumable=False)
-
-
-def _reasons(excluded: Sequence[ClientFailure]) -> str:
-    """The missing clients with their reasons, the first three in brackets; empty where there are none."""
-    found = "; ".join(f"client {failure.client_id}: {failure.reason}" for failure in excluded[:3])
-    return f" ({found})" if found else ""

@@ -128,6 +128,7 @@ class Run:
             run_id=self.identity.run_id,
             on_answer=self.listener.answer,
             keep_control=self.folder.keep_control,
+            learn=self.federation.learn and replace(self.federation.learn, on_status=self.listener.learning),
         )
 
     def _started(self) -> tuple[FederationState, Callable[[], None]]:

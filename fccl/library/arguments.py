@@ -59,6 +59,8 @@ class TrainingArguments(TypedDict, total=False):
     sft_lr: float
     va_local_epochs: int
     va_lr: float
+    learn_epochs: int
+    learn_lr: float
     dpo_beta: float
     warmup: float
     lr_schedule: Literal["constant", "linear", "cosine"]

@@ -44,9 +44,9 @@ class FederatedRun:
     The arguments have the settings' names (docs/settings.md), and the same settings give the same bytes as `fccl run`.
     One that is not given comes from `data`, the environment, `.env`, the preset or its default. `contribution_source`
     and `aggregation` also take a class of your own, which must be in a module's file. `resume` goes on with the run in
-    `log_dir` and its settings. `learner` trains in the place of our own (`fccl.messages.Learner`). `listener` hears of
-    heartbeats and answers within a round (`fccl.tracking.listener.RunListener`), `tell` a line of each thing worth
-    knowing; by default nothing is printed.
+    `log_dir` and its settings. `learner` trains in the place of our own (`fccl.messages.Learner`), at the server too
+    where `learn_epochs` asks for it. `listener` hears of heartbeats and answers within a round
+    (`fccl.tracking.listener.RunListener`), `tell` a line of each thing worth knowing; by default nothing is printed.
 
     Raises `SettingsError` for a setting that is unknown, out of range, without effect, or another than the data was
     prepared with or the resumed run has. So it does for a `data_dir` without the settings of the data in it, which
@@ -94,6 +94,7 @@ class FederatedRun:
         require_apart(self.settings, self._folders)
         self._tracker = workable(self.settings, self._folder)
         self._models = Models()
+        self._own_learner = learner
         self._learner = learner or learner_for(self._models, self.settings.client_ranks)
         self._listener = Listeners([Teller(tell), *([listener] if listener else [])])
         info = self._folder.info() if resume else None
@@ -225,6 +226,7 @@ class FederatedRun:
             nullcontext(self._listener),
             Telling(self._tell),
             identity or self._identity,
+            self._own_learner,
         ) as work:
             yield work
 

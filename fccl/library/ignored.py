@@ -10,7 +10,7 @@ from fccl.contribution import rules as contribution
 from fccl.errors import SettingsError
 
 # Read by no rule: the setting that it qualifies.
-QUALIFIES = {"noise_kind": "noisy_clients"}
+QUALIFIES = {"noise_kind": "noisy_clients", "learn_lr": "learn_epochs"}
 
 
 def readers(name: str) -> dict[str, tuple[str, ...]]:
@@ -72,7 +72,7 @@ def read_by(name: str) -> str:
     'AGGREGATION=multi_krum'
     """
     if name in QUALIFIES:
-        return f"{QUALIFIES[name].upper()} that is not empty"
+        return f"{QUALIFIES[name].upper()} that is not {'0' if name == 'learn_lr' else 'empty'}"
     return " or ".join(f"{setting}={', '.join(values)}" for setting, values in readers(name).items())
 
 

@@ -29,17 +29,21 @@ from fccl.federation.run_evaluation import (
     write_report,
 )
 from fccl.federation.run_folder import RunFolder
+from fccl.federation.server_learning import ServerLearner
 from fccl.library.narrow import aggregation_rule, data_spec, require_client_ranks, weigher
 from fccl.library.own_rules import own_rules
+from fccl.messages import Learner
 from fccl.model.card import CardWriter
 from fccl.model.export import save_peft
 from fccl.model.language_model import LanguageModel
+from fccl.model.loading import Models
 from fccl.paths import DataPaths
 from fccl.records.evaluation import EvaluationOptions, EvaluationReport
 from fccl.records.manifest import Manifest
-from fccl.specs import PHASES, Phase, TrainSpec
+from fccl.specs import PHASES, TrainSpec
 from fccl.tracking.listener import Listeners, RunListener
 from fccl.tracking.tracker import GuardedTracker, Tracker, tracker_for
+from fccl.training.engines import learner_for
 from fccl.transports.protocol import RunIdentity
 
 
@@ -87,8 +91,12 @@ def prepared_run(
     screen: AbstractContextManager[RunListener],
     witness: in_use.Witness = in_use.SILENT,
     identity: RunIdentity | None = None,
+    learner: Learner | None = None,
 ) -> Iterator[PreparedRun]:
-    """The data in its place, then the screen, then the run; the data stays as it is while the block runs."""
+    """The data in its place, then the screen, then the run; the data stays as it is while the block runs.
+
+    `learner` trains at the server in the place of our own, where the settings ask for server learning.
+    """
     data = DataPaths(settings.data_dir)
     with (
         in_use.data_in_use(data_spec(settings), data, witness) as manifest,
@@ -96,7 +104,7 @@ def prepared_run(
         GuardedTracker(tracker, listener.told) as guarded,
     ):
         run = Run(
-            federation_of(settings, model, data, manifest),
+            federation_of(settings, model, data, manifest, learner),
             folder,
             lambda: model.initial_adapter(settings.seed),
             Listeners((guarded, listener)),
@@ -120,24 +128,34 @@ def workable(settings: Settings, folder: RunFolder) -> Tracker:
     return tracker_for(settings.track, folder.paths)
 
 
-def federation_of(settings: Settings, model: LanguageModel, data: DataPaths, manifest: Manifest) -> Federation:
+def federation_of(
+    settings: Settings, model: LanguageModel, data: DataPaths, manifest: Manifest, learner: Learner | None = None
+) -> Federation:
     """The federation that the settings ask for, weighed by the server's learn split and watched by its validation."""
     on_split = partial(Validator.of, model, data, beta=settings.dpo_beta, batch_size=settings.eval_batch_size)
+    learn = on_split("learn")
     return Federation(
         run_id="",
         plan=settings.round_plan(),
         model=settings.model_spec(),
-        train={phase: _train_spec(settings, phase) for phase in PHASES},
-        rule=weigher(settings, on_split("learn")),
+        train={phase: _here(settings.train_spec(phase)) for phase in PHASES},
+        rule=weigher(settings, learn),
         aggregation=aggregation_rule(settings),
         validate=on_split("validation"),
+        learn=_server_learner(settings, learner or learner_for(Models.holding(model)), learn),
         known_samples=manifest.samples_by_client(),
     )
 
 
-def _train_spec(settings: Settings, phase: Phase) -> TrainSpec:
+def _server_learner(settings: Settings, learner: Learner, learn: Validator) -> ServerLearner | None:
+    """The server's own training on its learn split, if the settings ask for any."""
+    specs = {phase: spec for phase in PHASES if (spec := settings.learn_spec(phase))}
+    examples = ClientShard(0, tuple(learn.sft), tuple(learn.va))
+    return ServerLearner(learner, examples, {name: _here(spec) for name, spec in specs.items()}) if specs else None
+
+
+def _here(spec: TrainSpec) -> TrainSpec:
     """With the number of threads that this process has, where the settings name none."""
-    spec = settings.train_spec(phase)
     return spec.model_copy(update={"threads": spec.threads or torch.get_num_threads()})
 
 

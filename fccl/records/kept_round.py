@@ -36,4 +36,5 @@ class KeptInputs(Value):
     controls: tuple[KeptControl, ...] | None = None  # SCAFFOLD's c_i before the round; None under other rules
     norms: MedianNorms  # before the round
     examples: tuple[int, ...] = ()  # places in the learn split of those that the weights were made from
+    learn: TrainSpec | None = None  # how the server trained the aggregate on its learn split, if it did
     updates: tuple[KeptUpdate, ...]

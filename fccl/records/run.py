@@ -119,6 +119,20 @@ class Verification(Value):
     seconds: float = Field(default=0.0, ge=0)
 
 
+class ServerLearning(Value):
+    """The server's own training in a round, from the aggregate, on its learn split. The record's `validation` is of the
+    adapter that it ended with.
+    """
+
+    examples: int = Field(ge=1)  # of the learn split: instructions in SFT rounds, pairs in VA rounds
+    epochs: int = Field(ge=1)
+    steps: int = Field(ge=0)
+    avg_loss: float  # on these examples over the last epoch, in the unit of the phase
+    before: Validation | None = None  # of the aggregate, as it was before
+    aggregate_sha256: str  # of that adapter
+    seconds: float = Field(ge=0)
+
+
 class RoundRecord(Value):
     """One complete round: a line of `progress.jsonl`. The tuples run over `clients`, in client order."""
 
@@ -147,6 +161,7 @@ class RoundRecord(Value):
         # how far the new factors' products are from the weighted mean of the clients' products, as a share of its norm
         None
     )
+    learning: ServerLearning | None = None  # of the server, where LEARN_EPOCHS is not 0
     adapter_sha256: str
     update_norm: float  # L2 norm of (new global adapter - old)
     seconds: float = Field(ge=0)

@@ -38,6 +38,8 @@ def round_figures(record: RoundRecord, metrics: Sequence[ClientMetrics]) -> Figu
         figures[f"{record.phase}/validation_loss"] = record.validation.loss
         if record.validation.preference_accuracy is not None:
             figures[f"{record.phase}/preference_accuracy"] = record.validation.preference_accuracy
+    if record.learning and record.learning.before:
+        figures[f"{record.phase}/aggregate_loss"] = record.learning.before.loss
     if record.verification:
         figures |= _numbers(f"verification_{record.phase}", record.verification)
     for client, weight, score, said in zip(

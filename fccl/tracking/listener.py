@@ -44,6 +44,9 @@ class RunListener:
     def answer(self, answer: Answer) -> None:
         """A client's update or failure."""
 
+    def learning(self, status: ClientStatus) -> None:
+        """The server trains on its own examples, after the aggregation. The status' `client_id` means nothing."""
+
     def round(self, record: RoundRecord, metrics: Sequence[ClientMetrics]) -> None:
         """A complete round: it is on the disk."""
 
@@ -81,6 +84,9 @@ class Listeners(RunListener):
 
     def answer(self, answer: Answer) -> None:
         self._each(lambda listener: listener.answer(answer))
+
+    def learning(self, status: ClientStatus) -> None:
+        self._each(lambda listener: listener.learning(status))
 
     def round(self, record: RoundRecord, metrics: Sequence[ClientMetrics]) -> None:
         self._each(lambda listener: listener.round(record, metrics))

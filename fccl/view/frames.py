@@ -141,7 +141,7 @@ def _agrees(record: RoundRecord | RunEvent) -> bool:
 
 
 def _round_row(record: RoundRecord) -> _Row:
-    validation, verified = record.validation, record.verification
+    validation, verified, learning = record.validation, record.verification, record.learning
     return (
         record.round,
         record.phase,
@@ -162,6 +162,8 @@ def _round_row(record: RoundRecord) -> _Row:
             if verified is None
             else (verified.examples, verified.seconds, verified.loss_prior, verified.loss_weights)
         ),
+        learning.before.loss if learning and learning.before else None,
+        None if learning is None else learning.seconds,
     )
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fccl import phases
 from fccl.plain_text import one_line
 from fccl.view.values import ClientStanding, Glance, Standing
 from fccl.words import DASH, MINUS, about, duration, loss, missing, plural
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PRIOR_SOURCES = (
     "verified",
@@ -53,6 +56,20 @@ def signed(value: float, decimals: int = 3) -> str:
 def percent(value: float | None, decimals: int = 1) -> str:
     """A share of 1."""
     return DASH if value is None or missing(value) else f"{100 * value:.{decimals}f} %"
+
+
+def server_learning(rounds: pd.DataFrame) -> str:
+    """The change by the server's own training in the last of these rounds; empty where it does not train."""
+    learned = rounds.dropna(subset=["learn_seconds"])
+    if learned.empty:
+        return ""
+    last = learned.iloc[-1]
+    unit, before, after = phases.of(last["phase"]).unit, last["aggregate_loss"], last["validation_loss"]
+    losses = "" if missing(before) else f": validation loss {loss(before)} before, {loss(after)} after ({unit})"
+    return (
+        "After every aggregation the server trains the global adapter on its learn split. "
+        f"Round {last['round'] + 1}{losses}; it took {last['learn_seconds']:.1f} s."
+    )
 
 
 def sentence(glance: Glance, log_dir: str, silence_s: float | None = None) -> str:

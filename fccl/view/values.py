@@ -41,6 +41,9 @@ ROUNDS = {
     # of the mean with the prior's weights, on these examples; in the unit of validation_loss; NaN when it is not finite
     "loss_prior": "float64",
     "loss_weights": "float64",  # of the mean with the round's weights
+    # validation loss of the aggregate, before the server learned from it; NaN where it did not
+    "aggregate_loss": "float64",
+    "learn_seconds": "float64",
 }
 # One row for every client that was aggregated in a round.
 SHARES = {

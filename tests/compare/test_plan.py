@@ -191,3 +191,18 @@ def test_what_the_server_has_matters_to_who_uses_it_alone(planner):
         assert trial(planner, name, "fedavg").spec == trial(planner, "shuffled", "fedavg").spec
         assert trial(planner, name, "verified").spec.server == SCENARIOS[name].server
         assert trial(planner, name, "verified").spec.key != trial(planner, "shuffled", "verified").spec.key
+
+
+def test_the_server_learns_alone_takes_part_or_learns_after_the_aggregation(planner):
+    files = planner.manifest(SCENARIOS["shuffled"].data_spec(planner.design.data, 42)).files
+    learn = files["server/learn_sft.jsonl"]
+    alone, more, after, plain = (
+        trial(planner, "shuffled", name).spec for name in ("server-only", "server-client", "fedavg-server", "fedavg")
+    )
+    assert [(client.client_id, client.shard) for client in alone.clients] == [(0, learn)]
+    assert (alone.plan.num_clients, alone.plan.fed_rounds) == (1, plain.plan.fed_rounds)  # as many passes as rounds
+    assert [client.shard for client in more.clients] == [*(client.shard for client in plain.clients), learn]
+    assert more.plan.clients_per_round == len(more.clients) == 5
+    assert (after.clients, after.plan, plain.learn_train) == (plain.clients, plain.plan, None)
+    assert after.learn_train == plain.train.model_copy(update={"epochs": 1})
+    assert {spec.learn for spec in (alone, more, after)} == {learn}

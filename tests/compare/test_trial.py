@@ -20,7 +20,7 @@ from fccl.compare.values import TrialResult
 from fccl.config import load_settings
 from fccl.contribution.reported import ContributionRule
 from fccl.data.examples import PreferencePair, SftExample, read_examples
-from fccl.data.shards import load_shard
+from fccl.data.shards import ClientShard, load_shard
 from fccl.errors import FederationError, TrainingError
 from fccl.federation.rounds import Federation, FederationState
 from fccl.library.narrow import aggregation_rule
@@ -391,3 +391,23 @@ def test_those_left_out_fail_at_once():
     result = next(federation().run(START, transport))
     assert result.record.clients == (0, 2)
     assert [one.reason for one in result.record.excluded] == [LEFT_OUT, LEFT_OUT]
+
+
+def test_server_learning_moves_every_round_and_the_server_may_be_all_or_one_of_the_clients(workshop, tiny_model):
+    shop = workshop()
+    _, plain = run(shop, "shuffled", "fedavg")
+    one, after = run(shop, "shuffled", "fedavg-server")
+    assert [each.weights for each in after.rounds] == [each.weights for each in plain.rounds]
+    assert after.rounds[0].loss != plain.rounds[0].loss
+    _, more = run(shop, "shuffled", "server-client")
+    learn = read_examples(DataPaths(one.data).server_split("learn", "sft"), SftExample)
+    held = [len(load_shard(DataPaths(one.data), client).sft) for client in range(4)] + [len(learn)]
+    assert more.rounds[0].weights == pytest.approx([count / sum(held) for count in held])
+    alone, result = run(shop, "shuffled", "server-only")
+    terms, learner = (alone.spec.model, alone.spec.train, 42), GenericLearner(Models.holding(tiny_model))
+    adapter, own = tiny_model.initial_adapter(42), ClientShard(0, tuple(learn), ())
+    for number in range(2):
+        task = FitTask(alone.spec.key, number, "sft", adapter, None, *terms)
+        adapter = learner.fit(task, own, lambda status: None).adapter
+    assert result.adapter_sha256 == adapter.sha256
+    assert not any(each.trouble for each in (after, more, result))

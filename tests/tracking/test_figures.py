@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from fccl.records.run import Verification
+from fccl.records.run import ServerLearning, Verification
 from fccl.tracking.figures import MARK, base_figures, evaluation_figures, hyper_parameters, round_figures, step_of
 from tests.view.histories import evaluation
 from tests.view.logs import BASE
@@ -26,6 +26,14 @@ def test_a_round_has_the_federations_figures_and_those_of_every_client(told):
         assert figures[f"loss_va/client_{client}"] == said.avg_loss
         assert figures[f"tokens_per_second/client_{client}"] == each.tokens_per_second
     assert step_of(record) == 3
+
+
+def test_what_the_server_learned_from_is_a_figure_beside_what_it_ended_with(told):
+    record, metrics = told.rounds()[0]
+    said = ServerLearning(examples=3, epochs=1, steps=1, avg_loss=1.0, before=BASE, aggregate_sha256="", seconds=1.0)
+    figures = round_figures(record.model_copy(update={"learning": said}), metrics)
+    assert (figures["sft/aggregate_loss"], figures["sft/validation_loss"]) == (BASE.loss, record.validation.loss)
+    assert "sft/aggregate_loss" not in round_figures(record, metrics)
 
 
 def test_who_was_left_out_is_counted_and_has_no_figures(told):

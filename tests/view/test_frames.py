@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fccl.records.run import Verification
+from fccl.records.run import ServerLearning, Validation, Verification
+from fccl.view import sentences
 from fccl.view.frames import GrowingFrame, MetricsLog, ProgressLog
 from fccl.view.values import EXCLUSIONS, METRICS, ROUNDS, SHARES
 from tests.view.logs import Logs, line
@@ -88,6 +89,22 @@ def test_what_the_server_verified_and_what_the_aggregation_did_are_columns():
         0.5,
     ]
     assert rounds.iloc[1][["lora_error", "verify_examples", "verify_seconds", "loss_weights"]].isna().all()
+
+
+def test_what_the_server_learned_is_the_loss_before_beside_the_loss_after():
+    before = Validation(loss=4.5, examples=9)
+    said = ServerLearning(
+        examples=48, epochs=1, steps=6, avg_loss=2.0, before=before, aggregate_sha256="ab" * 32, seconds=1.5
+    )
+    records = (LOGS.record(0).model_copy(update={"learning": said}), LOGS.record(1))
+    rounds = progress(*map(line, records)).rounds.frame
+    assert rounds[["aggregate_loss", "learn_seconds"]].values[0].tolist() == [4.5, 1.5]
+    assert rounds[["aggregate_loss", "learn_seconds"]].iloc[1].isna().all()
+    assert sentences.server_learning(rounds) == (
+        "After every aggregation the server trains the global adapter on its learn split. Round 1: validation loss "
+        "4.500 before, 3.000 after (nats per response token); it took 1.5 s."
+    )
+    assert sentences.server_learning(rounds[1:]) == ""
 
 
 def test_a_source_without_a_prior_has_none():

@@ -9,9 +9,9 @@ import streamlit as st
 from fccl import phases
 from fccl.pages.dashboard import clients, influence
 from fccl.pages.dashboard.readers import Hub
-from fccl.pages.dashboard.widgets import chart, heading
+from fccl.pages.dashboard.widgets import chart, heading, note
 from fccl.specs import Phase
-from fccl.view import charts
+from fccl.view import charts, sentences
 from fccl.view.values import RunView
 
 MANY = 12  # more clients are drawn as a band, and single ones can be picked out
@@ -96,6 +96,8 @@ def validation(hub: Hub, view: RunView, phase: Phase) -> None:
     )
     later = "The validation loss appears when the first round is complete."
     chart(hub, view, "Validation loss", lambda: charts.validation_loss(view, phase), says, later, phase, height=LOW_PX)
+    if said := sentences.server_learning(view.rounds[view.rounds["phase"] == phase]):
+        note(said)
 
 
 def accuracy(hub: Hub, view: RunView) -> None:
