@@ -1,0 +1,40 @@
+"""The screen of a run: what the server's own training looks like."""
+
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console
+
+from fccl.apps.progress import round_line, screen_for
+from fccl.records.run import ClientStatus, ServerLearning
+from fccl.specs import RoundPlan
+from tests.view.logs import BASE, Logs
+
+PLAN = RoundPlan(fed_rounds=2, num_clients=3, clients_per_round=3, seed=0)
+RECORD = Logs(Path("logs")).record(0)
+LEARNED = ServerLearning(
+    examples=48, epochs=1, steps=6, avg_loss=2.0, before=BASE, aggregate_sha256="ab" * 32, seconds=1.5
+)
+
+
+def test_a_rounds_line_has_the_loss_before_the_server_learned():
+    plain = round_line(RECORD, PLAN).plain
+    assert "validation loss 3.000 nats/token; " in plain
+    said = round_line(RECORD.model_copy(update={"learning": LEARNED}), PLAN).plain
+    assert "validation loss 3.000 nats/token (6.500 before the server learned from 48 examples in 1.5 s); " in said
+    unwatched = LEARNED.model_copy(update={"before": None})
+    assert (
+        "(after the server learned from 48" in round_line(RECORD.model_copy(update={"learning": unwatched}), PLAN).plain
+    )
+
+
+def test_the_bar_says_that_it_is_the_server_that_trains():
+    console = Console(file=StringIO(), force_terminal=True, width=100)
+    status = ClientStatus(client_id=0, state="training", run_id="run", round=0, phase="sft", step=3, steps=6, loss=1.5)
+    with screen_for(console, PLAN, "") as screen:
+        screen.started(None, None)
+        screen.learning(status)
+        assert screen.bars.tasks[1].description == "the server step 3/6"
+        assert screen.bars.tasks[0].completed == 0  # it is no client's answer
+        screen.status(status)
+        assert screen.bars.tasks[1].description == "client 0 step 3/6"
