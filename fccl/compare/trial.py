@@ -264,8 +264,8 @@ class TrialRun:
     def shards(self) -> dict[int, ClientShard]:
         """Of those who take part."""
         if self.spec.way == "centralised":
-            held = len(list(self.data.clients.glob("client_*_sft.jsonl")))
-            return {0: union([load_shard(self.data, client) for client in range(held)])}
+            everybody = range(len(list(self.data.clients.glob("client_*_sft.jsonl"))))
+            return {0: union([load_shard(self.data, client) for client in everybody])}
         taking_part = [client.client_id for client in self.spec.clients]
         held = [client for client in taking_part if not self._is_server(client)]
         shards = [load_shard(self.data, client) for client in held]
