@@ -62,30 +62,36 @@ def test_a_rule_that_treats_all_alike_is_told_so_once_and_has_no_weights_to_make
 
 
 def said(folder):
-    records = read_records(LogPaths(folder / "logs").progress, RoundRecord, lambda row: row.get("event") == "round")
+    rows = read_records(LogPaths(folder / "logs").progress, RoundRecord, lambda row: row.get("event") == "round")
+    records = list(rows)
     found = [record.verification.model_copy(update={"seconds": 0.0}) for record in records]
     return (
         (folder / "logs" / "global_final.safetensors").read_bytes(),
         [(record.weights, record.scores) for record in records],
         found,
+        [record.learning and record.learning.aggregate_sha256 for record in records],
     )
 
 
 @pytest.mark.slow
 def test_one_process_many_processes_and_a_killed_run_give_the_same_bytes(tmp_path):
-    """Also when the processes would use another number of threads by themselves: the run's own counts."""
+    """Also when the processes would use another number of threads by themselves: the run's own counts. The server
+    verifies, and learns after every aggregation.
+    """
+    learning = [*VERIFIED, "--learn-epochs", "1"]
     folders = {name: tmp_path / name for name in ("one", "many", "killed")}
     for folder in folders.values():
         folder.mkdir()
-    status, output = finished(start(folders["one"], "run", *VERIFIED, OMP_NUM_THREADS="1"))
+    status, output = finished(start(folders["one"], "run", *learning, OMP_NUM_THREADS="1"))
     assert status == 0, output
 
-    run_as_processes(folders["many"], VERIFIED, ({"OMP_NUM_THREADS": "1"},) * 3, OMP_NUM_THREADS="2")
+    run_as_processes(folders["many"], learning, ({"OMP_NUM_THREADS": "1"},) * 3, OMP_NUM_THREADS="2")
 
-    killed_within_round_2(start(folders["killed"], "run", *VERIFIED, OMP_NUM_THREADS="2"), 2)
+    killed_within_round_2(start(folders["killed"], "run", *learning, OMP_NUM_THREADS="2"), 2)
     status, output = finished(start(folders["killed"], "run", "--resume", OMP_NUM_THREADS="1"))
     assert status == 0, output
 
+    assert all(said(folders["one"])[-1])
     assert said(folders["many"]) == said(folders["one"])
     assert said(folders["killed"]) == said(folders["one"])
 
