@@ -281,7 +281,7 @@ class TrialRun:
 
     @cached_property
     def learn_examples(self) -> ClientShard:
-        """What the server has of its learn split, as a shard to train on."""
+        """The part of its learn split that the server has, as a shard to train on."""
         return ClientShard(0, tuple(self.learn.sft), tuple(self.learn.va))
 
     @cached_property
