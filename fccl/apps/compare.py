@@ -71,8 +71,9 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     paths = ComparePaths(Path(options.out)) if options.out else LogPaths(settings.log_dir).compare
     require_apart(settings, ("log_dir",), str(paths.root), LogPaths(settings.log_dir).compare.root)
     tidy(paths)
+    asked = {"agreement": options.agreement, "tuning": options.tune}
     planner = Planner(
-        design(settings, load_model(settings.model_spec()), choice.jobs, options.agreement),
+        design(settings, load_model(settings.model_spec()), choice.jobs, **asked),
         paths,
         lambda line: console.print(Text(one_line(line), "dim")),
     )
@@ -118,8 +119,11 @@ def tidy(paths: ComparePaths) -> None:
         sweep_locks(folder)
 
 
-def design(settings: Settings, model: LanguageModel, jobs: int, agreement: bool = False) -> Design:
-    """The settings that all trials share. Each of several processes has one thread, so that none waits for another."""
+def design(settings: Settings, model: LanguageModel, jobs: int, **asked: bool) -> Design:
+    """The settings that all trials share, and what is `asked` of them beyond the test loss.
+
+    Each of several processes has one thread, so that none waits for another.
+    """
     threads = settings.threads or (1 if jobs > 1 else torch.get_num_threads())
     packages = ("torch", "transformers", "peft", "tokenizers", "numpy")
     everybody = {
@@ -136,7 +140,7 @@ def design(settings: Settings, model: LanguageModel, jobs: int, agreement: bool 
         settings=settings.model_dump(mode="json"),
         versions={"fccl": __version__} | {name: version(name) for name in packages},
         eval_batch_size=settings.eval_batch_size,
-        agreement=agreement,
+        **asked,
     )
 
 

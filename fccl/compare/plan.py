@@ -45,6 +45,7 @@ class Design:
     versions: Mapping[str, str]
     eval_batch_size: int
     agreement: bool = False  # whether rounds' weights are held against exact Shapley values
+    tuning: bool = False  # whether final adapters are judged on the learn split
 
 
 @dataclass
@@ -152,6 +153,7 @@ class Planner:
             specialist=self._topic(scenario, data, seed),
             formula=FORMULA if settings.get("contribution_source") in FROM_A_PRIOR else 1,
             agreement=design.agreement and method.way == "federated" and clients <= MOST_CLIENTS,
+            tuning=design.tuning,
         )
 
     def _plan(self, scenario: Scenario, method: Method, seed: int, rounds: int) -> RoundPlan:
@@ -207,7 +209,8 @@ class Planner:
     def _start_spec(self, clean: DataSpec, seed: int) -> TrialSpec:
         """FedAvg of the clean SFT data."""
         first = Scenario("start", "the SFT rounds before VA")
-        return self._spec_of(first, METHODS[FEDAVG], clean, seed, "", self.design.plan.fed_rounds)
+        spec = self._spec_of(first, METHODS[FEDAVG], clean, seed, "", self.design.plan.fed_rounds)
+        return spec.model_copy(update={"agreement": False, "tuning": False})  # one start, whatever is asked of trials
 
     def _union(self, spec: DataSpec, phase: Phase) -> str:
         """A hash of all clients' data together."""

@@ -193,7 +193,9 @@ class TrialRun:
         )
 
     def _learn_loss(self, adapter: Adapter) -> float | None:
-        """Of the whole learn split; None where it is not finite."""
+        """Of the whole learn split; None where nobody asked, and where it is not finite."""
+        if not self.spec.tuning:
+            return None
         try:
             return self.learn(self.spec.phase, adapter, self.start if self.spec.phase == "va" else None).loss
         except AdapterError:

@@ -93,6 +93,7 @@ class TrialSpec(Value):
     aside: Aside = ""  # what is measured beside the test loss
     until_flat: bool = False  # ends when FedAvg has stopped gaining, at the latest after all rounds
     agreement: bool = False  # whether each round's weights are held against the exact Shapley values
+    tuning: bool = False  # whether the final adapter is judged on the learn split
 
     @property
     def key(self) -> str:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from fccl.compare.evidence import TUNING_SEEDS
 from fccl.compare.grids import GRIDS
 from fccl.compare.methods import METHODS
@@ -6,6 +8,10 @@ from fccl.compare.trial import run_trial, start_adapter
 from fccl.compare.tuning import expanded, tried
 from fccl.evaluation.validation import Validator
 from fccl.paths import DataPaths
+
+
+def tuning(shop):
+    return replace(shop.planner, design=replace(shop.planner.design, tuning=True))
 
 
 def test_a_method_is_tried_at_every_value_of_its_grid_and_one_without_a_knob_not_at_all():
@@ -17,9 +23,9 @@ def test_a_method_is_tried_at_every_value_of_its_grid_and_one_without_a_knob_not
 
 def test_the_lowest_loss_on_the_learn_split_is_the_best_of_each_method_and_phase(workshop):
     shop = workshop(fed_rounds=1)
+    planner = tuning(shop)
     trials = [
-        shop.planner.trial(SCENARIOS["shuffled"], method, TUNING_SEEDS[0])
-        for method in expanded([METHODS["fedexp"]])[:2]
+        planner.trial(SCENARIOS["shuffled"], method, TUNING_SEEDS[0]) for method in expanded([METHODS["fedexp"]])[:2]
     ]
     results = [run_trial(shop.resources, trial) for trial in trials]
     made = [
@@ -36,7 +42,7 @@ def test_the_lowest_loss_on_the_learn_split_is_the_best_of_each_method_and_phase
 
 def test_the_loss_told_is_that_of_the_final_adapter_on_the_whole_learn_split(workshop, tiny_model):
     shop = workshop(fed_rounds=1)
-    trial = shop.planner.trial(SCENARIOS["flipped"], METHODS["fedavg"], TUNING_SEEDS[1])
+    trial = tuning(shop).trial(SCENARIOS["flipped"], METHODS["fedavg"], TUNING_SEEDS[1])
     start = start_adapter(shop.resources, trial)
     result = run_trial(shop.resources, trial)  # which leaves its final adapter loaded
     learn = Validator.of(tiny_model, DataPaths(trial.data), "learn", beta=shop.settings.dpo_beta, batch_size=32)
