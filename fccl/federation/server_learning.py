@@ -1,8 +1,8 @@
 """Server learning: after the aggregation the server trains the next global adapter on examples of its own.
 
 It is local training as a client's, by the same `Learner`, from the aggregate. The rest of the round is as without it:
-the weights, the aggregation and its state (momentum, control variates) know nothing of it, and what it changes is in
-the adapter that the next round begins with.
+the weights, the aggregation and its state (momentum, control variates) know nothing of it. It changes the adapter that
+the next round begins with.
 """
 
 from __future__ import annotations

@@ -311,25 +311,6 @@ def huge(self, task, shard, on_status):
     )
 
 
-def test_what_nobody_reads_is_not_validated(workshop, monkeypatch):
-    asked = []
-
-    class Spy(trials.Validator):
-        def __call__(self, phase, adapter, reference):
-            asked.append(phase)
-            return super().__call__(phase, adapter, reference)
-
-    monkeypatch.setattr(trials, "Validator", Spy)
-    shop = workshop()
-    _, alone = run(shop, "shuffled", "alone")
-    assert (asked, len(alone.by_client)) == ([], 3)
-    run(shop, "flipped", "base")
-    assert asked == ["sft"]  # the start, once its rounds are done
-    _, result = run(shop, "flipped", "fedavg")
-    assert asked == ["sft", "va", "va"]
-    assert len(result.rounds) == 2
-
-
 def test_the_test_split_is_encoded_and_scored_under_the_reference_once(workshop, monkeypatch):
     shop, encoded, scored = workshop(), [], []
     monkeypatch.setattr(scores, "encode_pairs", lambda *asked: encoded.append(1) or encode_pairs(*asked))

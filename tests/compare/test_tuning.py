@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+from fccl.compare import trial as trial_module
 from fccl.compare.evidence import TUNING_SEEDS
 from fccl.compare.grids import GRIDS
 from fccl.compare.methods import METHODS
@@ -49,3 +50,26 @@ def test_the_loss_told_is_that_of_the_final_adapter_on_the_whole_learn_split(wor
     final = tiny_model.adapter()
     assert final.sha256 == result.adapter_sha256
     assert result.learn_loss == learn("va", final, start).loss
+
+
+def test_what_nobody_reads_is_not_validated(workshop, monkeypatch):
+    asked = []
+
+    class Spy(trial_module.Validator):
+        def __call__(self, phase, adapter, reference):
+            asked.append(phase)
+            return super().__call__(phase, adapter, reference)
+
+    monkeypatch.setattr(trial_module, "Validator", Spy)
+    shop = workshop()
+
+    def run(scenario, method):
+        return run_trial(shop.resources, shop.planner.trial(SCENARIOS[scenario], METHODS[method], 42))
+
+    alone = run("shuffled", "alone")
+    assert (asked, len(alone.by_client)) == ([], 3)
+    run("flipped", "base")
+    assert asked == ["sft"]  # the start, once its rounds are done
+    result = run("flipped", "fedavg")
+    assert asked == ["sft", "va", "va"]
+    assert len(result.rounds) == 2
