@@ -78,6 +78,10 @@ bench-view: $(VENV)/.ready-dev ## the dashboard with 200 clients and 500 rounds:
 	$(RUN) benchmarks/bench_view.py
 	$(RUN) benchmarks/bench_dashboard.py
 
+.PHONY: bench-task
+bench-task: $(VENV)/.ready-dev ## how hard the built-in task is: the server's examples alone, FedAvg, all data pooled
+	$(RUN) benchmarks/bench_task.py
+
 mutants: $(VENV)/.ready-dev ## the share of one-line mutations of the arithmetic that the tests catch; MUTANTS=100
 	$(RUN) benchmarks/mutants.py --count $(or $(MUTANTS),100)
 

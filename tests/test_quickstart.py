@@ -78,7 +78,7 @@ def test_the_quickstart_keeps_its_promise(evaluation):
     assert 0.35 <= accuracy["base"] <= 0.65
     assert accuracy["FedVA"] >= 0.85
     assert exact["base"] <= 0.05
-    assert exact["FedVA"] >= 0.55  # 57 to 64 % over engines and numbers of threads, whose last bits differ
+    assert exact["FedVA"] >= 0.55  # 60 % with one thread and with two, whose last bits differ: docs/results.md
     gains = {
         (each["first"], each["second"]): {one["measure"]: one["verdict"] for one in each["differences"]}
         for each in evaluation["comparisons"]

@@ -128,7 +128,7 @@ class Settings(RuleSettings):
     dpo_beta: float = knob("training", 0.5, "DPO's beta: how much a margin over the reference policy counts", gt=0)
     warmup: float = knob("training", 0.1, "share of the local steps in which the learning rate rises", ge=0, le=1)
     lr_schedule: Literal["constant", "linear", "cosine"] = knob(
-        "training", "constant", "how it falls afterwards, within a round"
+        "training", "linear", "how it falls afterwards, within a round"
     )
     weight_decay: float = knob("training", 0.0, "AdamW's decoupled weight decay", ge=0)
     max_grad_norm: float = knob("training", 1.0, "gradients are clipped to this L2 norm", gt=0)

@@ -61,7 +61,7 @@ class Data:
 
         >>> shard = prepare(max_sft_examples=60, max_va_examples=30).shard(0)
         >>> len(shard.sft), shard.sft[0].instruction
-        (17, 'What is the opposite of dull?')
+        (14, 'What is the opposite of dull?')
         """
         clients = self.manifest.spec.partition.num_clients
         if client_id not in range(clients):
@@ -119,7 +119,7 @@ def prepare(*, tell: Tell = quiet, **settings: Unpack[PrepareArguments]) -> Data
     >>> import fccl
     >>> data = fccl.prepare(max_sft_examples=60, max_va_examples=30, num_clients=3, non_iid_alpha=0.5)
     >>> [len(data.shard(client).sft) for client in range(3)]
-    [17, 11, 14]
+    [14, 10, 18]
     """
     chosen = settings_from("fccl.prepare", settings, PrepareArguments)
     require_apart(chosen, ("data_dir", "log_dir"))

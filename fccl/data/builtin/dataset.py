@@ -9,7 +9,8 @@ from __future__ import annotations
 import random
 
 from fccl.data.builtin.flaws import FLAWS
-from fccl.data.builtin.skills import Item, all_items
+from fccl.data.builtin.item import Item
+from fccl.data.builtin.skills import all_items
 from fccl.data.builtin.world import load_world
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.specs import named_seed

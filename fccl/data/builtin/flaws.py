@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 
-from fccl.data.builtin.skills import Item
+from fccl.data.builtin.item import Item
 from fccl.data.builtin.world import World
 
 EVASIONS = (

@@ -1,38 +1,21 @@
 """The instructions of the built-in data: one small generator a skill.
 
-An `Item` is one task: an instruction, the right response, and a wrong one of the same form. Facts are asked about
-things that the built-in model has read plain sentences of; the other skills (lists, numbers, rewriting) have their
-answer in the instruction. Every item has its own instruction, so a split by instruction is a split by item.
+Facts are asked about things that the built-in model has read plain sentences of, and about sayings, which it has never
+read of. The other skills (lists, numbers, rewriting) have their answer in the instruction. Every item has its own
+instruction, so a split by instruction is a split by item.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from fccl.data.builtin import sayings
+from fccl.data.builtin.item import Item, Skill, other
 from fccl.data.builtin.world import World, article
 
-LIST_ITEMS = 300  # items of each skill whose instructions could be drawn without end
-
-
-@dataclass(frozen=True)
-class Item:
-    """One task of one skill."""
-
-    skill: str
-    instruction: str
-    response: str
-    wrong: str
-
-
-Skill = Callable[[World, random.Random], Iterator[Item]]
-
-
-def other(draw: random.Random, options: Sequence[str], *not_these: str) -> str:
-    """An option that is none of `not_these`."""
-    return draw.choice([option for option in options if option not in not_these])
+LIST_ITEMS = 400  # items of each skill whose instructions could be drawn without end
 
 
 def _relation(skill: str, relation: str, question: str, answer: str) -> Skill:
@@ -57,8 +40,6 @@ def _people(world: World, draw: random.Random) -> Iterator[Item]:
     forms = {
         "job": ("What is {n}'s job?", "{n}'s job is {v}."),
         "town": ("Where does {n} live?", "{n}'s home is {v}."),
-        "pet": ("What pet does {n} have?", "{n}'s pet is {av}."),
-        "food": ("What does {n} like to eat?", "{n}'s food is {v}."),
     }
     for person in world.people:
         for attribute, (question, answer) in forms.items():
@@ -89,8 +70,7 @@ def _animals(world: World, draw: random.Random) -> Iterator[Item]:
 
 
 def _next_and_before(world: World, draw: random.Random) -> Iterator[Item]:
-    numbers = tuple(str(n) for n in range(100))
-    for name, series in (*world.series.items(), ("number", numbers)):
+    for name, series in world.series.items():
         if name == "size":
             continue
         for before, after in pairwise(series):
@@ -293,6 +273,7 @@ SKILLS: dict[str, Skill] = {
     "negation": _negation,
     "replacing": _replacing,
     "yes or no": _yes_or_no,
+    **sayings.SKILLS,
 }
 
 

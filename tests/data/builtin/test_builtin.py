@@ -1,5 +1,6 @@
 """The world, the skills, the pairs and the plain text: honest, distinct, and apart from each other."""
 
+import hashlib
 import re
 from collections import Counter
 
@@ -63,6 +64,12 @@ def test_at_least_five_flaws_equally_often():
     assert len(counts) == len(FLAWS) >= 5
     assert max(counts.values()) - min(counts.values()) <= 1
     assert all(pair.preferred != pair.dispreferred for pair in builtin_va())
+
+
+def test_the_plain_text_is_still_what_the_built_in_model_was_trained_on():
+    """Recorded from the version that `scripts/train_micro.py` made the model with."""
+    text = "\n".join(documents(WORLD, 300))
+    assert hashlib.sha256(text.encode()).hexdigest().startswith("ae780ace2a9956eb")
 
 
 @pytest.fixture(scope="module")
