@@ -28,7 +28,7 @@ PRIMARY = (
     "flipped",
 )
 OURS = "verified"
-RIVALS = (FEDAVG, "fltrust", "fedlaw", "greedy-soup", "lorahub", "multi-krum")
+RIVALS = (FEDAVG, "fedavg-server", "fltrust", "fedlaw", "greedy-soup", "multi-krum")
 CEILINGS = (POOLED, ORACLE)
 TUNING_SEEDS = (7, 8)  # and 42 to 46, on which the rules were made
 JUDGING_SEEDS = (101, 102, 103, 104, 105)
