@@ -7,8 +7,15 @@ from hypothesis.extra import numpy as arrays
 from scipy import stats
 
 from fccl.compare.collusion import EPSILON, TOGETHER, Colluding, Seen, enough, farthest, min_max, together
+from fccl.compare.methods import METHODS
+from fccl.compare.scenarios import SCENARIOS
+from fccl.compare.trial import run_trial
+from fccl.data.shards import load_shard
 from fccl.messages import ClientFailure, ClientUpdate, FitTask
+from fccl.model.loading import Models
+from fccl.paths import DataPaths
 from fccl.testing.toy import MODEL, TRAIN, ToyLearner, adapter, shard
+from fccl.training.learner import GenericLearner
 from fccl.transports.in_process import InProcessTransport
 
 TASK = FitTask("run", 0, "sft", adapter(1.0, -2.0, 3.0), None, MODEL, TRAIN, 7)
@@ -116,3 +123,30 @@ def test_failures_are_told_and_where_nobody_honest_answers_nothing_is_changed():
 def test_attacks_of_one_client_are_not_touched():
     updates = [ToyLearner().fit(TASK, shard(client), lambda status: None) for client in range(3)]
     assert together(TASK, updates, {0: "sign_flip"}) == {}
+
+
+def test_who_colludes_looks_at_the_others_before_anything_is_aggregated(workshop, tiny_model):
+    """Against the mean of what honest training sends, the bad client's step replaced by the formula."""
+    shop = workshop(fed_rounds=1)
+    one = shop.planner.trial(SCENARIOS["inner-product"], METHODS["fedavg"], 42)
+    result = run_trial(shop.resources, one)
+    final, start = flat(tiny_model.adapter()), flat(tiny_model.initial_adapter(42))
+    (bad,) = shop.planner.bad_clients(SCENARIOS["inner-product"], 42)
+    steps = {client: sent - start for client, sent in honestly_trained(shop, one).items()}
+    steps[bad] = -EPSILON * np.mean([steps[client] for client in steps if client != bad], axis=0)
+    mean = sum(weight * steps[client] for client, weight in enumerate(result.rounds[0].weights))
+    assert np.allclose(final, start + mean, atol=1e-6)
+
+
+def honestly_trained(shop, one):
+    """What each client honestly trains from the start, as vectors."""
+    learner = GenericLearner(Models.holding(shop.resources.model))
+    start = shop.resources.model.initial_adapter(42)
+    task = FitTask("by hand", 0, "sft", start, None, one.spec.model, one.spec.train, 42)
+    shards = (load_shard(DataPaths(one.data), client) for client in range(4))
+    updates = [learner.fit(task, each, lambda status: None) for each in shards]
+    return {update.client_id: flat(update.adapter.load()) for update in updates}
+
+
+def flat(adapter):
+    return np.concatenate([tensor.double().numpy().ravel() for tensor in adapter.tensors.values()])

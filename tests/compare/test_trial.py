@@ -10,7 +10,6 @@ from fccl.adapters.adapter import Adapter
 from fccl.adapters.stored import AdapterReader
 from fccl.compare import scoring as scores
 from fccl.compare import trial as trials
-from fccl.compare.collusion import EPSILON
 from fccl.compare.flat import PATIENCE
 from fccl.compare.methods import METHODS
 from fccl.compare.scenarios import SCENARIOS
@@ -101,28 +100,6 @@ def test_a_run_until_flat_ends_when_nothing_is_gained_and_is_the_run_of_so_many_
     assert len(measured.rounds) == 1 + PATIENCE
     again = run_trial(shop.resources, shop.planner.trial(flat, METHODS["fedavg"], 42))
     assert again.adapter_sha256 == measured.adapter_sha256
-
-
-def test_who_colludes_looks_at_the_others_before_anything_is_aggregated(workshop, tiny_model):
-    """Against the mean of what honest training sends, the bad client's step replaced by the formula."""
-    shop = workshop(fed_rounds=1)
-    one, result = run(shop, "inner-product", "fedavg")
-    final, start = flat(tiny_model.adapter()), flat(tiny_model.initial_adapter(42))
-    (bad,) = shop.planner.bad_clients(SCENARIOS["inner-product"], 42)
-    steps = {client: sent - start for client, sent in honestly_trained(shop, one).items()}
-    steps[bad] = -EPSILON * np.mean([steps[client] for client in steps if client != bad], axis=0)
-    mean = sum(weight * steps[client] for client, weight in enumerate(result.rounds[0].weights))
-    assert np.allclose(final, start + mean, atol=1e-6)
-
-
-def honestly_trained(shop, one):
-    """What each client honestly trains from the start, as vectors."""
-    learner = GenericLearner(Models.holding(shop.resources.model))
-    start = shop.resources.model.initial_adapter(42)
-    task = FitTask("by hand", 0, "sft", start, None, one.spec.model, one.spec.train, 42)
-    shards = (load_shard(DataPaths(one.data), client) for client in range(4))
-    updates = [learner.fit(task, each, lambda status: None) for each in shards]
-    return {update.client_id: flat(update.adapter.load()) for update in updates}
 
 
 def test_weights_use_what_the_server_has_and_validation_stays_whole(workshop):
