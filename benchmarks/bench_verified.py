@@ -33,11 +33,11 @@ RUN = """
 import json, sys, time
 time.monotonic = time.process_time
 from fccl.evaluation.validation import Validator
-validate, taken = Validator.__call__, []
-def timed(*given):
+validate, taken = Validator.__call__, {}
+def timed(split, phase, adapter, reference):
     started = time.process_time()
-    found = validate(*given)
-    taken.append(time.process_time() - started)
+    found = validate(split, phase, adapter, reference)
+    taken[adapter.sha256] = taken.get(adapter.sha256, 0.0) + time.process_time() - started
     return found
 Validator.__call__ = timed
 from fccl.apps.main import main
@@ -83,10 +83,10 @@ def run(root: Path, settings: Sequence[str]) -> list[Shares]:
         subprocess.run(
             [sys.executable, "-c", RUN, *command], cwd=name, env=environment, check=True, stdout=subprocess.DEVNULL
         )
-        taken = json.loads(Path(name, "validation.json").read_text())[1:]  # the first is the base model's
+        taken = json.loads(Path(name, "validation.json").read_text())  # by the hash of the adapter
         rounds = LogPaths(Path(name, "logs")).progress
         records = read_records(rounds, RoundRecord, lambda row: row.get("event") == "round")
-    return [shares(record, seconds) for record, seconds in zip(records, taken, strict=True)]
+    return [shares(record, taken[record.adapter_sha256]) for record in records]
 
 
 def shares(record: RoundRecord, validation: float) -> Shares:

@@ -8,7 +8,7 @@ client alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -80,6 +80,29 @@ class Resources:
     model: LanguageModel
     weigher: Callable[[MethodSettings, Validator], Weigher]
     aggregation: Callable[[MethodSettings], Aggregation]
+    _splits: dict[Hashable, Validator] = field(default_factory=dict)
+    _tests: dict[Hashable, TestSplit] = field(default_factory=dict)
+
+    @cached_property
+    def learner(self) -> Learner:
+        """The clients' training. It remembers the reference log-probabilities of every set of pairs by its content."""
+        return learner_for(Models.holding(self.model))
+
+    def split(self, data: DataPaths, split: ServerSplit, spec: TrialSpec) -> Validator:
+        """A split of the server's, read, encoded and scored under its reference once for all trials that share it."""
+        beta, batch_size = spec.train.dpo_beta, spec.eval_batch_size
+        key = data.root, split, beta, batch_size, spec.train.threads
+        if key not in self._splits:
+            self._splits[key] = Validator.of(self.model, data, split, beta=beta, batch_size=batch_size)
+        return self._splits[key]
+
+    def test(self, data: DataPaths, spec: TrialSpec, start: Adapter) -> TestSplit:
+        """The test split, in VA against the adapter that the rounds start from; once for all trials that share both."""
+        beta, batch_size = spec.train.dpo_beta, spec.eval_batch_size
+        key = data.root, spec.phase, beta, batch_size, spec.train.threads, start.sha256
+        if key not in self._tests:
+            self._tests[key] = TestSplit(self.model, data, spec.phase, beta, batch_size, start)
+        return self._tests[key]
 
 
 def run_trial(resources: Resources, trial: Trial) -> TrialResult:
@@ -286,39 +309,25 @@ class TrialRun:
         """The part of its learn split that the server has, as a shard to train on."""
         return ClientShard(0, tuple(self.learn.sft), tuple(self.learn.va))
 
-    @cached_property
+    @property
     def validator(self) -> Validator:
         """The server's validation split."""
-        return self._on_split("validation")
+        return self.resources.split(self.data, "validation", self.spec)
 
     @cached_property
     def learn(self) -> Validator:
         """The server's learn split as far as the scenario leaves it: what weights may use."""
-        return known_to_server(self._on_split("learn"), self.spec)
+        return known_to_server(self.resources.split(self.data, "learn", self.spec), self.spec)
 
-    def _on_split(self, split: ServerSplit) -> Validator:
-        beta, batch_size = self.spec.train.dpo_beta, self.spec.eval_batch_size
-        return Validator.of(self.resources.model, self.data, split, beta=beta, batch_size=batch_size)
-
-    @cached_property
+    @property
     def test(self) -> TestSplit:
         """The scores on the test split: in VA against the adapter that the rounds start from."""
-        return TestSplit(
-            self.resources.model,
-            self.data,
-            self.spec.phase,
-            self.spec.train.dpo_beta,
-            self.spec.eval_batch_size,
-            self.start,
-        )
+        return self.resources.test(self.data, self.spec, self.start)
 
     def _learner(self) -> Learner:
-        """One for every trial: it keeps reference log-probabilities by run and client, and another trial's clients may
-        hold other data.
-        """
-        learner = learner_for(Models.holding(self.resources.model))
+        resources, spec = self.resources, self.spec
         return CachedLearner(
-            learner, self.resources.paths.updates, self.start.sha256, self.spec.model_sha256, self.spec.versions
+            resources.learner, resources.paths.updates, self.start.sha256, spec.model_sha256, spec.versions
         )
 
     def _server_learner(self) -> ServerLearner | None:

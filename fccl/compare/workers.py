@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -41,7 +42,7 @@ def run_all(
         min(jobs, len(trials)), mp_context=context, initializer=_begin, initargs=(make_resources,)
     )
     try:
-        waiting = {pool.submit(_in_worker, trial): trial for trial in trials}
+        waiting = {pool.submit(_in_worker, trial): trial for trial in spread(trials)}
         for done in as_completed(waiting):
             yield waiting[done], done.result()
     except BrokenProcessPool as error:
@@ -52,6 +53,22 @@ def run_all(
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
             process.terminate()
+
+
+def spread(trials: Sequence[Trial]) -> list[Trial]:
+    """The same trials, seed by seed, their scenarios in turn.
+
+    Trials of one scenario begin with the same first updates, and in VA with the same SFT rounds: processes beside each
+    other that take two of them would wait for one another.
+    """
+    turns: Counter[tuple[int, str]] = Counter()
+    order = []
+    for trial in trials:
+        order.append((trial.seed, turns[trial.seed, trial.scenario]))
+        turns[trial.seed, trial.scenario] += 1
+    seeds = list(dict.fromkeys(trial.seed for trial in trials))
+    places = sorted(range(len(trials)), key=lambda place: (seeds.index(order[place][0]), order[place][1]))
+    return [trials[place] for place in places]
 
 
 def _run(resources: Resources, trial: Trial) -> TrialResult:
