@@ -236,7 +236,9 @@ class TrialRun:
         heard = {update.client_id: update.with_frozen(task.trained) for update in result.inputs.arrived}
         counted = sent(Weighing(result.counted, record.scores, stretch=record.stretch))
         updates = [heard[client] for client in record.clients]
-        return agreement(VerificationLoss(self._on_split("learn"), examples=0), task, updates, counted)
+        return agreement(
+            VerificationLoss(self.resources.split(self.data, "learn", self.spec), examples=0), task, updates, counted
+        )
 
     def _alone(self) -> TrialResult:
         """As many federations of one as there are clients; the figures are their means."""
