@@ -58,8 +58,8 @@ def run_all(
 def spread(trials: Sequence[Trial]) -> list[Trial]:
     """The same trials, seed by seed, their scenarios in turn.
 
-    Trials of one scenario begin with the same first updates, and in VA with the same SFT rounds. Processes that take two
-    of them at once would wait for one another.
+    Trials of one scenario begin with the same first updates, and in VA with the same SFT rounds. Processes that take
+    two of them at once would wait for one another.
     """
     turns: Counter[tuple[int, str]] = Counter()
     order = []
