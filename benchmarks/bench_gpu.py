@@ -131,7 +131,7 @@ class Lab:
         examples = self.case(phase).examples()[BATCH:]
         rows: list[Responses] = list(encoded(self.fp32.tokenizer, phase, examples[turn:] + examples[:turn]))
         reference = torch.zeros(len(rows), 2, dtype=torch.float64) if phase == "va" else None
-        return objective_for(phase, rows, reference, SPEC.dpo_beta)
+        return objective_for(phase, rows, reference, SPEC.preference)
 
     @property
     def recorder(self) -> Recorder:

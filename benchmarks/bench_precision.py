@@ -52,7 +52,7 @@ from fccl.model.loading import Models, load_model  # noqa: E402
 from fccl.model.packing import pack  # noqa: E402
 from fccl.model.precision import DTYPES, int8_is_fast, keep_in  # noqa: E402
 from fccl.paths import DataPaths, LogPaths  # noqa: E402
-from fccl.specs import BasePrecision, ModelSpec, TrainSpec  # noqa: E402
+from fccl.specs import BasePrecision, ModelSpec, PreferenceSpec, TrainSpec  # noqa: E402
 from fccl.training.engines import learner_for  # noqa: E402
 
 TOKENS = 800  # about, of a batch of eight
@@ -239,7 +239,9 @@ def losses(data_dir: Path, log_dir: Path, precision: BasePrecision) -> tuple[flo
     model = load_model(settings.model_spec().model_copy(update={"base_precision": precision}))
     sft = read_examples(data.server_split("test", "sft"), SftExample)
     pairs = read_examples(data.server_split("test", "va"), PreferencePair)
-    judge = Validator(model, sft, pairs, beta=settings.dpo_beta, batch_size=settings.eval_batch_size)
+    judge = Validator(
+        model, sft, pairs, preference=settings.train_spec("va").preference, batch_size=settings.eval_batch_size
+    )
     first, last = load_adapter(logs.global_sft), load_adapter(logs.global_final)
     return judge("sft", first, None).loss, judge("va", last, first).loss
 
@@ -269,7 +271,7 @@ def judge_of(options: argparse.Namespace, precision: BasePrecision, test: Sequen
     """The model at a precision, and its loss on held-out texts."""
     spec = ModelSpec(name=options.model, lora_r=8, lora_alpha=16, lora_targets="all-linear", max_length=128)
     model = load_model(spec.model_copy(update={"engine": "auto", "base_precision": precision}))
-    return Validator(model, test, [], beta=0.1, batch_size=8)
+    return Validator(model, test, [], preference=PreferenceSpec(beta=0.1), batch_size=8)
 
 
 def trained(model: LanguageModel, start: Adapter, shard: ClientShard) -> Adapter:

@@ -23,6 +23,7 @@ Samples = Annotated[int, Field(ge=1, le=10**15)]
 Rank = Annotated[int, Field(ge=1, le=1024)]  # of LoRA factors
 Threads = Annotated[int, Field(ge=0, le=1024)]
 Loss = Annotated[float, Field(ge=0, le=1e15)]
+SignedLoss = Annotated[float, Field(ge=-1e15, le=1e15)]  # of any preference loss: one has no lower end
 Rate = Annotated[float, Field(ge=0, le=1e15)]  # a second
 Seconds = Annotated[float, Field(ge=0, le=1e9)]  # 31 years
 Time = Annotated[float, Field(ge=0, le=9e9)]  # seconds since 1970, to 2255; pandas counts nanoseconds in 64 bits
@@ -71,6 +72,52 @@ class ModelSpec(Value):
         )
 
 
+PreferenceLoss = Literal[
+    "sigmoid",
+    "sigmoid_norm",
+    "hinge",
+    "ipo",
+    "robust",
+    "exo_pair",
+    "nca_pair",
+    "bco_pair",
+    "sppo_hard",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "simpo",
+    "cpo",
+    "orpo",
+]
+REFERENCE_FREE: frozenset[PreferenceLoss] = frozenset({"simpo", "cpo", "orpo"})
+SMOOTHED: frozenset[PreferenceLoss] = frozenset({"robust", "exo_pair"})  # that read `label_smoothing`
+
+
+class PreferenceSpec(Value):
+    """The loss of preference pairs. `fccl.model.preference_losses` has its formulas and papers."""
+
+    loss: PreferenceLoss = "sigmoid"
+    beta: float = Field(default=0.1, gt=0)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=0.5)  # share of pairs whose preference may be flipped
+    simpo_gamma: float = Field(default=0.5, ge=0)  # the margin that SimPO asks for
+
+    @model_validator(mode="after")
+    def _labels_are_smooth(self) -> Self:
+        if self.loss == "exo_pair" and self.label_smoothing == 0:
+            raise ValueError("PREFERENCE_LOSS=exo_pair needs a LABEL_SMOOTHING above 0")
+        return self
+
+    @property
+    def takes_reference(self) -> bool:
+        """Whether it is relative to a reference policy."""
+        return self.loss not in REFERENCE_FREE
+
+    @property
+    def may_be_negative(self) -> bool:
+        """Whether it has no lower end."""
+        return self.loss == "robust"
+
+
 class TrainSpec(Value):
     """One client's local training in one round."""
 
@@ -81,13 +128,26 @@ class TrainSpec(Value):
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(gt=0)
+    preference_loss: PreferenceLoss = "sigmoid"  # of VA rounds, as the three below
     dpo_beta: float = Field(default=0.1, gt=0)  # Rafailov et al. 2023, beta
+    label_smoothing: float = Field(default=0.1, ge=0, lt=0.5)
+    simpo_gamma: float = Field(default=0.5, ge=0)
     prox_mu: float = Field(
         default=0.0, ge=0
     )  # Li et al. 2020 (FedProx), mu: how hard training is pulled back to the global adapter
     freeze_a: bool = False  # Sun et al. 2024 (FFA-LoRA): train B alone
     lower_ranks: bool = False  # a client may train fewer directions than the federation's LoRA has
     threads: Threads = 0  # 0: as many as torch takes; named here since the sums' last bits depend on it
+
+    @property
+    def preference(self) -> PreferenceSpec:
+        """The loss of VA rounds."""
+        return PreferenceSpec(
+            loss=self.preference_loss,
+            beta=self.dpo_beta,
+            label_smoothing=self.label_smoothing,
+            simpo_gamma=self.simpo_gamma,
+        )
 
 
 class RoundPlan(Value):

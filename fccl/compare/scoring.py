@@ -17,10 +17,10 @@ from fccl.evaluation.bootstrap import Floats
 from fccl.evaluation.preference import choices
 from fccl.model.encoding import Encoded, encode_pairs, encode_sft
 from fccl.model.language_model import LanguageModel
-from fccl.model.losses import dpo_losses
+from fccl.model.preference_losses import Pairs, losses_of
 from fccl.model.scoring import EncodedPair, PairScores, score_pairs, score_sft
 from fccl.paths import DataPaths
-from fccl.specs import Phase
+from fccl.specs import Phase, PreferenceSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class TestSplit:
     model: LanguageModel
     data: DataPaths
     phase: Phase
-    beta: float
+    preference: PreferenceSpec
     batch_size: int
     reference: Adapter
 
@@ -68,8 +68,8 @@ class TestSplit:
             scores = score_sft(self.model, self.rows, self.batch_size)
             return TestScores(scores.nll, scores.tokens.astype(np.float64), np.zeros(0), np.zeros(0))
         before, now = self.before, self._pairs_under(adapter)
-        logs = [torch.from_numpy(part) for part in (now.chosen, now.rejected, before.chosen, before.rejected)]
-        losses = dpo_losses(logs[0], logs[1], logs[2], logs[3], self.beta).numpy()
+        lengths = torch.tensor([[row.response_length for row in pair] for pair in self.pairs])
+        losses = losses_of(Pairs(now.log_probs, before.log_probs, lengths), self.preference).numpy()
         made = choices(now.margins)
         return TestScores(losses, np.ones(len(losses)), np.nan_to_num(made), 1.0 - np.isnan(made))
 

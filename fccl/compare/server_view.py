@@ -83,7 +83,7 @@ def known_to_server(learn: Validator, spec: TrialSpec) -> Validator:
     if view == WHOLE and not unknown:
         return learn
     sft, va = seen_instructions(learn.sft, view, seed, unknown), seen(learn.va, view, seed, unknown)
-    return Validator(learn.model, sft, va, beta=learn.beta, batch_size=learn.batch_size)
+    return Validator(learn.model, sft, va, preference=learn.preference, batch_size=learn.batch_size)
 
 
 def specialised(shards: Sequence[ClientShard], topic: str) -> tuple[ClientShard, ...]:

@@ -90,18 +90,18 @@ class Resources:
 
     def split(self, data: DataPaths, split: ServerSplit, spec: TrialSpec) -> Validator:
         """A split of the server's, read, encoded and scored under its reference once for all trials that share it."""
-        beta, batch_size = spec.train.dpo_beta, spec.eval_batch_size
-        key = data.root, split, beta, batch_size, spec.train.threads
+        preference, batch_size = spec.train.preference, spec.eval_batch_size
+        key = data.root, split, preference, batch_size, spec.train.threads
         if key not in self._splits:
-            self._splits[key] = Validator.of(self.model, data, split, beta=beta, batch_size=batch_size)
+            self._splits[key] = Validator.of(self.model, data, split, preference=preference, batch_size=batch_size)
         return self._splits[key]
 
     def test(self, data: DataPaths, spec: TrialSpec, start: Adapter) -> TestSplit:
         """The test split, in VA against the adapter that the rounds start from; once for all trials that share both."""
-        beta, batch_size = spec.train.dpo_beta, spec.eval_batch_size
-        key = data.root, spec.phase, beta, batch_size, spec.train.threads, start.sha256
+        preference, batch_size = spec.train.preference, spec.eval_batch_size
+        key = data.root, spec.phase, preference, batch_size, spec.train.threads, start.sha256
         if key not in self._tests:
-            self._tests[key] = TestSplit(self.model, data, spec.phase, beta, batch_size, start)
+            self._tests[key] = TestSplit(self.model, data, spec.phase, preference, batch_size, start)
         return self._tests[key]
 
 

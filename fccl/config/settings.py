@@ -20,7 +20,7 @@ from fccl.config.fields import knob, one_line_errors
 from fccl.config.rule_settings import RuleSettings
 from fccl.paths import is_usable
 from fccl.presets import PRESETS
-from fccl.specs import Engine, ExchangeSpec, ModelSpec, PartitionSpec, Phase, RoundPlan, TrainSpec
+from fccl.specs import Engine, ExchangeSpec, ModelSpec, PartitionSpec, Phase, PreferenceLoss, RoundPlan, TrainSpec
 
 DOTENV = ".env"
 ALL_LAYERS = "all"  # of LORA_LAYERS
@@ -120,12 +120,17 @@ class Settings(RuleSettings):
     sft_local_epochs: int = knob("training", 1, "passes over a client's instructions in a round", ge=1)
     sft_lr: float = knob("training", 4e-3, "peak learning rate of SFT", gt=0, le=1)
     va_local_epochs: int = knob("training", 1, "passes over a client's pairs in a round", ge=1)
-    va_lr: float = knob("training", 2e-4, "peak learning rate of DPO", gt=0, le=1)
+    va_lr: float = knob("training", 2e-4, "peak learning rate of FedVA", gt=0, le=1)
     learn_epochs: int = knob(
         "training", 0, "passes of the server over its learn split after every aggregation; 0: it does not train", ge=0
     )
     learn_lr: float = knob("training", 0.0, "peak learning rate of that; 0: SFT_LR and VA_LR", ge=0, le=1)
-    dpo_beta: float = knob("training", 0.5, "DPO's beta: how much a margin over the reference policy counts", gt=0)
+    preference_loss: PreferenceLoss = knob("training", "sigmoid", "the loss of preference pairs; sigmoid is DPO")
+    dpo_beta: float = knob("training", 0.5, "beta of any preference loss: how much a margin counts", gt=0)
+    label_smoothing: float = knob(
+        "training", 0.1, "share of the pairs whose preference may be flipped; exo_pair needs some", ge=0, lt=0.5
+    )
+    simpo_gamma: float = knob("training", 0.5, "the margin that SimPO asks for", ge=0)
     warmup: float = knob("training", 0.1, "share of the local steps in which the learning rate rises", ge=0, le=1)
     lr_schedule: Literal["constant", "linear", "cosine"] = knob(
         "training", "linear", "how it falls afterwards, within a round"
@@ -288,7 +293,10 @@ class Settings(RuleSettings):
             schedule=self.lr_schedule,
             weight_decay=self.weight_decay,
             max_grad_norm=self.max_grad_norm,
+            preference_loss=self.preference_loss,
             dpo_beta=self.dpo_beta,
+            label_smoothing=self.label_smoothing,
+            simpo_gamma=self.simpo_gamma,
             prox_mu=self.prox_mu if self.aggregation == "fedprox" else 0.0,
             freeze_a=self.lora_aggregation == "freeze_a",
             lower_ranks=self.lower_ranks,

@@ -34,10 +34,10 @@ class ClientEvaluator:
             raise DataError(f"client {shard.client_id} has no {phases.of(request.phase).noun}")
         on_status(status_now(request, shard.client_id, "evaluating"))
         model = self.models.of(request.model)
-        split = Validator(model, shard.sft, shard.va, beta=request.dpo_beta, batch_size=request.batch_size)
+        split = Validator(model, shard.sft, shard.va, preference=request.preference, batch_size=request.batch_size)
         with cpu_threads(request.threads):
             found = split(request.phase, request.adapter, request.reference)
         units = found.examples
-        if not phases.of(request.phase).takes_reference:
+        if not phases.of(request.phase).has_pairs:
             units = sum(row.response_length for (row,) in split.examples(request.phase))
         return ClientEvaluation(client_id=shard.client_id, loss=found.loss, units=units, examples=found.examples)

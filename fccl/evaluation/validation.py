@@ -14,7 +14,6 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from fccl import phases
 from fccl.adapters.adapter import Adapter
 from fccl.adapters.ranks import with_frozen
 from fccl.data.examples import PreferencePair, SftExample, read_examples
@@ -27,7 +26,7 @@ from fccl.model.objectives import Objective, objective_for
 from fccl.model.scoring import EncodedPair, PairScores, length_sorted_batches, score_pairs, score_sft
 from fccl.paths import DataPaths
 from fccl.records.run import Validation
-from fccl.specs import Phase, named_seed
+from fccl.specs import Phase, PreferenceSpec, named_seed
 
 ServerSplit = Literal["learn", "validation"]
 SERVER = 999_999_999  # the client number under which the server trains; no federation has so many
@@ -50,24 +49,27 @@ class Validator:
         sft: Sequence[SftExample],
         va: Sequence[PreferencePair],
         *,
-        beta: float,
+        preference: PreferenceSpec,
         batch_size: int,
     ) -> None:
-        self.model, self.sft, self.va, self.beta, self.batch_size = model, sft, va, beta, batch_size
+        self.model, self.sft, self.va = model, sft, va
+        self.preference, self.batch_size = preference, batch_size
         self._encoded: dict[Phase, list[Responses]] = {}
         self._reference: tuple[str, PairScores] | None = None
 
     @classmethod
-    def of(cls, model: LanguageModel, data: DataPaths, split: ServerSplit, *, beta: float, batch_size: int) -> Self:
+    def of(
+        cls, model: LanguageModel, data: DataPaths, split: ServerSplit, *, preference: PreferenceSpec, batch_size: int
+    ) -> Self:
         """The validator of a split that `fccl prepare` has put aside for the server. Raises `DataError`."""
         sft = read_examples(data.server_split(split, "sft"), SftExample)
         va = read_examples(data.server_split(split, "va"), PreferencePair)
-        return cls(model, sft, va, beta=beta, batch_size=batch_size)
+        return cls(model, sft, va, preference=preference, batch_size=batch_size)
 
     def __call__(self, phase: Phase, adapter: Adapter, reference: Adapter | None) -> Validation:
         """Leaves `adapter` loaded.
 
-        Raises `AdapterError`, and `ValueError` when a VA round comes without its reference.
+        Raises `AdapterError`, and `ValueError` without a reference whose loss takes one.
         """
         return _VALIDATION[phase](self, phase, adapter, reference)
 
@@ -112,13 +114,11 @@ def _response_loss(split: Validator, phase: Phase, adapter: Adapter, reference: 
 
 
 def _preference_loss(split: Validator, phase: Phase, adapter: Adapter, reference: Adapter | None) -> Validation:
-    """Mean loss of the pairs against the reference, and preference accuracy by sum of log-probabilities."""
-    if reference is None:
-        raise ValueError("a VA round is validated against its reference adapter")
-    before = split.reference_scores(reference)
+    """Mean loss of the pairs, and preference accuracy by sum of log-probabilities."""
+    before = None if reference is None else split.reference_scores(reference).log_probs
     split.model.load(adapter)
     now = score_pairs(split.model, split.pairs, split.batch_size)
-    objective, every = objective_for(phase, split.examples(phase), before.log_probs, split.beta), range(len(now.chosen))
+    objective, every = objective_for(phase, split.examples(phase), before, split.preference), range(len(now.chosen))
     loss = float(objective.total(every, now.log_probs) / objective.count(every))
     return Validation(loss=loss, preference_accuracy=accuracy(now.margins), examples=len(every))
 
@@ -133,7 +133,7 @@ class VerificationLoss:
     """The loss of any adapter on at most `examples` examples of the learn split (0: all of it), and its slopes along
     adapters.
 
-    In SFT rounds nats per response token, in VA rounds the DPO loss per pair against the task's reference. An adapter
+    In SFT rounds nats per response token, in VA rounds the preference loss per pair. An adapter
     may hold the trained directions of the task's alone; the others then stay frozen, as they did for the clients. The
     examples are drawn anew for every round from the task's seed, in proportion to topics. Runs with the task's number
     of threads: the weights of a round depend on the last bits of what is computed here.
@@ -157,10 +157,7 @@ class VerificationLoss:
         return tuple(proportional_draw(topics, self.examples(task.phase), seed))
 
     def loss(self, task: FitTask, adapter: Adapter) -> float:
-        """Infinity when it is not finite. Leaves `adapter` loaded.
-
-        Raises `ValueError` when a VA task comes without its reference.
-        """
+        """Infinity when it is not finite. Leaves `adapter` loaded."""
         model = self._split.model
         with cpu_threads(task.train.threads):
             batches = self._batches(task, adapter)
@@ -205,12 +202,9 @@ class VerificationLoss:
 
     def _objective(self, task: FitTask) -> Objective:
         """The task's loss over the examples that are drawn for it. May leave the reference loaded."""
-        drawn, split, reference = self.drawn(task), self._split.examples(task.phase), None
-        if phases.of(task.phase).takes_reference:
-            if task.reference is None:
-                raise ValueError("a VA round is verified against its reference adapter")
-            reference = self._reference_of(task.reference, drawn)
-        return objective_for(task.phase, [split[index] for index in drawn], reference, task.train.dpo_beta)
+        drawn, split = self.drawn(task), self._split.examples(task.phase)
+        reference = None if task.reference is None else self._reference_of(task.reference, drawn)
+        return objective_for(task.phase, [split[index] for index in drawn], reference, task.train.preference)
 
     def _reference_of(self, reference: Adapter, drawn: Sequence[int]) -> Tensor:
         """log π_ref of the pairs that are drawn, (n, 2). What earlier rounds have drawn does not change a bit of it."""

@@ -192,7 +192,7 @@ class Federation:
 
     def _task(self, state: FederationState) -> FitTask:
         phase = self.plan.phase_of(state.next_round)
-        reference = state.reference if phases.of(phase).takes_reference else None
+        reference = state.reference if phases.takes_reference(phase, self.train[phase].preference) else None
         told = corrections(state.controls, state.adapter.form) if self.aggregation.name == SCAFFOLD else None
         return FitTask(
             self.run_id,

@@ -61,7 +61,26 @@ class TrainingArguments(TypedDict, total=False):
     va_lr: float
     learn_epochs: int
     learn_lr: float
+    preference_loss: Literal[
+        "sigmoid",
+        "sigmoid_norm",
+        "hinge",
+        "ipo",
+        "robust",
+        "exo_pair",
+        "nca_pair",
+        "bco_pair",
+        "sppo_hard",
+        "apo_zero",
+        "apo_down",
+        "discopop",
+        "simpo",
+        "cpo",
+        "orpo",
+    ]
     dpo_beta: float
+    label_smoothing: float
+    simpo_gamma: float
     warmup: float
     lr_schedule: Literal["constant", "linear", "cosine"]
     weight_decay: float

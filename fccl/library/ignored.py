@@ -8,9 +8,14 @@ from fccl.aggregation import rules as aggregation
 from fccl.config import Settings, set_elsewhere
 from fccl.contribution import rules as contribution
 from fccl.errors import SettingsError
+from fccl.specs import SMOOTHED, PreferenceLoss
 
 # Read by no rule: the setting that it qualifies.
 QUALIFIES = {"noise_kind": "noisy_clients", "learn_lr": "learn_epochs"}
+PREFERENCE_READS: Mapping[str, tuple[PreferenceLoss, ...]] = {
+    "label_smoothing": tuple(sorted(SMOOTHED)),
+    "simpo_gamma": ("simpo",),
+}
 
 
 def readers(name: str) -> dict[str, tuple[str, ...]]:
@@ -23,6 +28,7 @@ def readers(name: str) -> dict[str, tuple[str, ...]]:
         "CONTRIBUTION_SOURCE": _readers(name, {key: rule.settings for key, rule in contribution.RULES.items()}),
         "AGGREGATION": _readers(name, {key: rule.settings for key, rule in aggregation.RULES.items()}),
         "LORA_AGGREGATION": _readers(name, aggregation.LORA_READS),
+        "PREFERENCE_LOSS": PREFERENCE_READS.get(name, ()),
     }
     if name == "contribution_source":
         found["CONTRIBUTION_MODE"] = ("cognitive",)
@@ -40,6 +46,7 @@ def ignored(settings: Settings) -> frozenset[str]:
     read = aggregation.reads(settings.aggregation, settings.lora_aggregation, known)
     if weighed:
         read |= contribution.reads(settings.contribution_mode, settings.contribution_source, known)
+    read |= {name for name, losses in PREFERENCE_READS.items() if settings.preference_loss in losses}
     names = {name for name in Settings.model_fields if readers(name)} - read
     names |= {name for name, other in QUALIFIES.items() if not getattr(settings, other)}
     return frozenset(names if weighed or settings.contribution_mode == "uniform" else names | {"contribution_mode"})

@@ -127,6 +127,21 @@ def _require_learn_split(folder: RunFolder, info: RunInfo) -> None:
         )
 
 
+# Sources that divide by a loss.
+_DIVIDES_BY_LOSS = ("loss_inverse", "data_loss_combined", "validation_loss")
+
+
+def require_scores(settings: Settings) -> None:
+    """Raises `SettingsError` where the source divides by a loss that may be negative."""
+    weighed = settings.contribution_mode == "cognitive" and settings.contribution_source in _DIVIDES_BY_LOSS
+    if weighed and settings.train_spec("va").preference.may_be_negative:
+        raise SettingsError(
+            f"CONTRIBUTION_SOURCE={settings.contribution_source} divides by the loss, and "
+            f"PREFERENCE_LOSS={settings.preference_loss} may be negative",
+            hint="choose CONTRIBUTION_SOURCE=verified, leave_one_out or data_size",
+        )
+
+
 def weigher(settings: Settings, learn: Validator) -> Weigher:
     """FCCL as the settings ask for it; `learn` has the examples that weights may use."""
     return contribution.weigher(

@@ -30,7 +30,7 @@ from fccl.federation.run_evaluation import (
 )
 from fccl.federation.run_folder import RunFolder
 from fccl.federation.server_learning import ServerLearner
-from fccl.library.narrow import aggregation_rule, data_spec, require_client_ranks, weigher
+from fccl.library.narrow import aggregation_rule, data_spec, require_client_ranks, require_scores, weigher
 from fccl.library.own_rules import own_rules
 from fccl.messages import Learner
 from fccl.model.card import CardWriter
@@ -125,6 +125,7 @@ def workable(settings: Settings, folder: RunFolder) -> Tracker:
     """
     aggregation_rule(settings).require(settings.round_plan().clients_per_round)
     require_client_ranks(settings)
+    require_scores(settings)
     return tracker_for(settings.track, folder.paths)
 
 
@@ -132,7 +133,8 @@ def federation_of(
     settings: Settings, model: LanguageModel, data: DataPaths, manifest: Manifest, learner: Learner | None = None
 ) -> Federation:
     """The federation that the settings ask for, weighed by the server's learn split and watched by its validation."""
-    on_split = partial(Validator.of, model, data, beta=settings.dpo_beta, batch_size=settings.eval_batch_size)
+    preference = settings.train_spec("va").preference
+    on_split = partial(Validator.of, model, data, preference=preference, batch_size=settings.eval_batch_size)
     learn = on_split("learn")
     return Federation(
         run_id="",

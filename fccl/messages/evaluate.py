@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field
@@ -21,13 +21,13 @@ from fccl.messages.requests import (
     with_reference,
 )
 from fccl.records.run import ClientState, ClientStatus
-from fccl.specs import Loss, ModelSpec, Phase, Round, RunId, Samples, Threads, Value
+from fccl.specs import ModelSpec, Phase, PreferenceSpec, Round, RunId, Samples, SignedLoss, Threads, Value
 
 
 class ClientEvaluation(Reply):
-    """One client's loss: nats per response token (SFT), or DPO loss in nats per pair (VA)."""
+    """One client's loss: nats per response token (SFT), or the preference loss per pair (VA)."""
 
-    loss: Loss
+    loss: SignedLoss
     units: Samples  # response tokens or pairs: the loss is the mean over so many
     examples: Samples
 
@@ -42,13 +42,14 @@ class EvaluateTerms(Value):
     phase: Phase
     model: ModelSpec
     batch_size: int = Field(ge=1)
-    dpo_beta: float = Field(gt=0)
+    preference: PreferenceSpec
     threads: Threads = 0
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluateTask:
-    """Asks for the loss of `adapter` on each client's shard of the phase; in VA rounds against `reference`.
+    """Asks for the loss of `adapter` on each client's shard of the phase; in VA rounds against `reference`, where the
+    loss takes one.
 
     losses = {answer.client_id: answer for answer in transport.ask(task, [0, 1, 2])}
     """
@@ -60,14 +61,14 @@ class EvaluateTask:
     reference: Adapter | None
     model: ModelSpec
     batch_size: int  # sequences in a forward pass
-    dpo_beta: float = 0.1
+    preference: PreferenceSpec = field(default_factory=PreferenceSpec)
     threads: int = 0  # 0: as many as torch takes
     kind: ClassVar[str] = "evaluate"
     step: ClassVar[int] = 0
     answered_by: ClassVar[type[ClientEvaluation]] = ClientEvaluation
 
     def __post_init__(self) -> None:
-        require_reference(self.phase, self.reference)
+        require_reference(self.phase, self.preference, self.reference)
 
     def terms(self) -> Terms:
         """The task as JSON, but for its adapters."""
@@ -81,7 +82,7 @@ class EvaluateTask:
     def from_terms(cls, terms: Terms, adapters: Mapping[str, Adapter]) -> Self:
         """The task again. Raises `UpdateRejected` unless terms and adapters are just those of one."""
         said = read_terms(terms, EvaluateTerms, "the evaluate request")
-        only(adapters, adapter_names(said.phase), "the request")
+        only(adapters, adapter_names(said.phase, said.preference), "the request")
         return cls(
             said.run_id,
             said.round,
@@ -90,7 +91,7 @@ class EvaluateTask:
             adapters.get("reference"),
             said.model,
             said.batch_size,
-            said.dpo_beta,
+            said.preference,
             said.threads,
         )
 

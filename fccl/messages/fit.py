@@ -18,6 +18,7 @@ from fccl.messages.requests import (
     adapter_names,
     only,
     read_terms,
+    require_loss,
     require_reference,
     spelt,
     status_now,
@@ -66,8 +67,8 @@ class OwnCorrection:
 
 @dataclass(frozen=True, eq=False)
 class FitTask:
-    """One round's work, the same for every client. `reference` is set exactly in VA rounds: the last SFT global
-    adapter.
+    """One round's work, the same for every client. `reference` is the last SFT global adapter, set exactly
+    in VA rounds whose loss takes one.
 
     Under SCAFFOLD, and only then, `corrections` gives what a client adds to its gradients, and the update comes with a
     `control`.
@@ -96,7 +97,7 @@ class FitTask:
     step: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
-        require_reference(self.phase, self.reference)
+        require_reference(self.phase, self.train.preference, self.reference)
         if self.reference is not None:
             of_rank(self.adapter.form, rank_of(self.reference.form)).require(self.reference.form)
 
@@ -120,7 +121,7 @@ class FitTask:
         Raises `UpdateRejected` unless they are just those of a task.
         """
         said = read_terms(terms, FitTerms, "the task")
-        only(adapters, adapter_names(said.phase) | ({"correction"} & set(adapters)), "the task")
+        only(adapters, adapter_names(said.phase, said.train.preference) | ({"correction"} & set(adapters)), "the task")
         told = OwnCorrection(adapters["correction"]) if "correction" in adapters else None
         reference = adapters.get("reference")
         try:
@@ -198,6 +199,7 @@ class ClientUpdate:
             mine, asked = getattr(self, field), getattr(task, field)
             if mine != asked:
                 raise UpdateRejected(f"the update is of {field} {mine!r}, the task of {asked!r}")
+        require_loss(self.contribution.avg_loss, task.phase, task.train.preference)
         if (self.control is None) != (task.corrections is None):
             raise UpdateRejected(f"the update comes {'without' if self.control is None else 'with'} a control variate")
         try:

@@ -21,7 +21,7 @@ from fccl import phases
 from fccl.adapters.adapter import Adapter
 from fccl.errors import UpdateRejected
 from fccl.records.run import ClientState, ClientStatus
-from fccl.specs import ClientId, Phase, Value
+from fccl.specs import ClientId, Phase, PreferenceSpec, Value
 from fccl.storage.reading import parse
 
 Terms = dict[str, JsonValue]  # all that a request or a reply says beside its adapters; JSON
@@ -93,13 +93,13 @@ def spelt(request: object, terms: type[Value]) -> Terms:
 
 
 def with_reference(adapter: Adapter, reference: Adapter | None) -> Mapping[str, Adapter]:
-    """A task's adapters under the names that `from_terms` takes: `adapter`, and in VA rounds `reference`."""
+    """A task's adapters under the names that `from_terms` takes: `adapter`, and `reference` where there is one."""
     return {"adapter": adapter} | ({} if reference is None else {"reference": reference})
 
 
-def adapter_names(phase: Phase) -> set[str]:
+def adapter_names(phase: Phase, preference: PreferenceSpec) -> set[str]:
     """The names of the adapters of a task in this phase."""
-    return {"adapter", "reference"} if phases.of(phase).takes_reference else {"adapter"}
+    return {"adapter", "reference"} if phases.takes_reference(phase, preference) else {"adapter"}
 
 
 def read_terms(terms: Terms, said: type[Said], what: str) -> Said:
@@ -117,11 +117,17 @@ def only(adapters: Mapping[str, Adapter], names: set[str], what: str) -> None:
         raise UpdateRejected(f"{what} comes with adapters {sorted(adapters)}, not {sorted(names)}")
 
 
-def require_reference(phase: Phase, reference: Adapter | None) -> None:
-    """Raises `ValueError` unless a reference adapter is there exactly in the phase that takes one."""
-    needs = phases.of(phase).takes_reference
+def require_reference(phase: Phase, preference: PreferenceSpec, reference: Adapter | None) -> None:
+    """Raises `ValueError` unless a reference adapter is there exactly where the phase's loss takes one."""
+    needs = phases.takes_reference(phase, preference)
     if needs != (reference is not None):
         raise ValueError(f"a {phase} task {'needs' if needs else 'has no'} reference adapter")
+
+
+def require_loss(avg_loss: float, phase: Phase | str, preference: PreferenceSpec) -> None:
+    """Raises `UpdateRejected` for a negative average loss where the phase's loss has none."""
+    if avg_loss < 0 and not phases.may_be_negative(phase, preference):
+        raise UpdateRejected(f"its avg_loss is {avg_loss:g}, and this loss is never negative")
 
 
 def status_now(request: Request[Any], client_id: int, state: ClientState) -> ClientStatus:

@@ -53,15 +53,3 @@ def response_nll(log_probs: Tensor, response_mask: Tensor) -> Tensor:
 def sequence_log_probs(log_probs: Tensor, response_mask: Tensor) -> Tensor:
     """log p(response | prompt) of each row: (B, T), (B, T) -> (B,)."""
     return (log_probs * response_mask.to(log_probs.dtype)).sum(dim=-1)
-
-
-def dpo_losses(
-    chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, beta: float
-) -> Tensor:
-    """Direct preference optimisation (Rafailov et al. 2023, eq. 7), one loss a pair, in nats.
-
-    -log sigmoid(beta · ((log π(chosen) - log π_ref(chosen)) - (log π(rejected) - log π_ref(rejected)))); all arguments
-    and the result are (B,) sums over response tokens. log 2 where policy and reference agree.
-    """
-    margins = (chosen - reference_chosen) - (rejected - reference_rejected)
-    return -functional.logsigmoid(beta * margins)

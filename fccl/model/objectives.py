@@ -1,7 +1,7 @@
 """The loss that each phase minimises, as a function of its responses' log-probabilities: one row a phase.
 
-Training, verification and every engine use the same value, so another preference loss is one function of
-`fccl.model.losses` and one row of `OBJECTIVES`. Shapes: n examples, b of them in a batch, k responses of each.
+Training, verification and every engine use the same value. Another preference loss is one row of
+`fccl.model.preference_losses.PREFERENCE_LOSSES`. Shapes: n examples, b of them in a batch, k responses of each.
 """
 
 from __future__ import annotations
@@ -14,11 +14,8 @@ import torch
 from torch import Tensor
 
 from fccl.model.encoding import Responses
-from fccl.model.losses import dpo_losses
-from fccl.specs import Phase
-
-# log p of chosen and rejected under the policy, then under the reference, each (b,); beta; a loss a pair, (b,)
-PairLosses = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
+from fccl.model.preference_losses import Pairs, losses_of
+from fccl.specs import Phase, PreferenceSpec
 
 
 class Objective(Protocol):
@@ -37,12 +34,12 @@ class Objective(Protocol):
         """The sum of their losses, a scalar, given their log-probabilities (b, k)."""
         ...
 
-    def references(self, indices: Sequence[int]) -> Tensor:
-        """The reference policy's log-probabilities of these examples, (b, k) float64; zeros where there is none."""
+    def constants(self, indices: Sequence[int]) -> Tensor:
+        """What the losses of these examples need beside the model's log-probabilities: (b, m) float64, on the CPU."""
         ...
 
-    def losses(self, log_probs: Tensor, references: Tensor) -> Tensor:
-        """The loss of each example, (b,), of (b, k) each. Depends on nothing else, so any examples can be put in."""
+    def losses(self, log_probs: Tensor, constants: Tensor) -> Tensor:
+        """The loss of each example, (b,), of (b, k) and (b, m). Depends on nothing else: any examples can be put in."""
         ...
 
 
@@ -60,23 +57,22 @@ class ResponseLikelihood:
         """log_probs (b, 1)."""
         return -log_probs.sum()
 
-    def references(self, indices: Sequence[int]) -> Tensor:
-        """Zeros (b, 1)."""
-        return torch.zeros(len(indices), 1, dtype=torch.float64)
+    def constants(self, indices: Sequence[int]) -> Tensor:
+        """None: (b, 0)."""
+        return torch.zeros(len(indices), 0, dtype=torch.float64)
 
-    def losses(self, log_probs: Tensor, references: Tensor) -> Tensor:
+    def losses(self, log_probs: Tensor, constants: Tensor) -> Tensor:
         """log_probs (b, 1) -> (b,)."""
         return -log_probs.sum(dim=1)
 
 
 @dataclass(frozen=True, eq=False)
 class Preference:
-    """FedVA: a loss of pairs against a reference policy, in nats a pair. `reference` is (n, 2): chosen, rejected."""
+    """FedVA: a loss of pairs, in nats a pair. `reference` is (n, 2), chosen and rejected, where the loss takes one."""
 
     examples: Sequence[Responses]
-    reference: Tensor
-    beta: float
-    pair_losses: PairLosses
+    reference: Tensor | None
+    spec: PreferenceSpec
 
     def count(self, indices: Sequence[int]) -> int:
         """Pairs."""
@@ -84,38 +80,40 @@ class Preference:
 
     def total(self, indices: Sequence[int], log_probs: Tensor) -> Tensor:
         """log_probs (b, 2)."""
-        return self.losses(log_probs, self.references(indices).to(log_probs)).sum()
+        return self.losses(log_probs, self.constants(indices)).sum()
 
-    def references(self, indices: Sequence[int]) -> Tensor:
-        """Of chosen and rejected responses, (b, 2)."""
-        return self.reference[list(indices)].double()
+    def constants(self, indices: Sequence[int]) -> Tensor:
+        """(b, 4): log-probabilities under the reference, then response tokens, each of chosen and rejected."""
+        places = list(indices)
+        lengths = torch.tensor([[row.response_length for row in self.examples[index]] for index in places])
+        before = torch.zeros(lengths.shape) if self.reference is None else self.reference[places].cpu()
+        return torch.cat([before.double(), lengths.double()], dim=1)
 
-    def losses(self, log_probs: Tensor, references: Tensor) -> Tensor:
-        """log_probs (b, 2), references (b, 2) -> (b,)."""
-        return self.pair_losses(log_probs[:, 0], log_probs[:, 1], references[:, 0], references[:, 1], self.beta)
+    def losses(self, log_probs: Tensor, constants: Tensor) -> Tensor:
+        """log_probs (b, 2), constants (b, 4) -> (b,)."""
+        reference, lengths = constants[:, :2], constants[:, 2:]
+        return losses_of(Pairs(log_probs, reference if self.spec.takes_reference else None, lengths), self.spec)
 
 
-_Make = Callable[[Sequence[Responses], Tensor | None, float], Objective]
+_Make = Callable[[Sequence[Responses], Tensor | None, PreferenceSpec], Objective]
 
 
-def _likelihood(examples: Sequence[Responses], reference: Tensor | None, beta: float) -> Objective:
+def _likelihood(examples: Sequence[Responses], reference: Tensor | None, preference: PreferenceSpec) -> Objective:
     return ResponseLikelihood(examples)
 
 
-def _preference(losses: PairLosses) -> _Make:
-    def make(examples: Sequence[Responses], reference: Tensor | None, beta: float) -> Objective:
-        if reference is None:
-            raise ValueError("a preference loss needs the log-probabilities under its reference adapter")
-        return Preference(examples, reference, beta, losses)
-
-    return make
+def _preference(examples: Sequence[Responses], reference: Tensor | None, preference: PreferenceSpec) -> Objective:
+    if preference.takes_reference and reference is None:
+        raise ValueError("this preference loss needs the log-probabilities under its reference adapter")
+    return Preference(examples, reference, preference)
 
 
-OBJECTIVES: Mapping[Phase, _Make] = {"sft": _likelihood, "va": _preference(dpo_losses)}
+OBJECTIVES: Mapping[Phase, _Make] = {"sft": _likelihood, "va": _preference}
+DPO = PreferenceSpec()
 
 
 def objective_for(
-    phase: Phase, examples: Sequence[Responses], reference: Tensor | None = None, beta: float = 0.1
+    phase: Phase, examples: Sequence[Responses], reference: Tensor | None = None, preference: PreferenceSpec = DPO
 ) -> Objective:
-    """The objective of a phase over these examples. `reference` is (n, k), in the phases that take one."""
-    return OBJECTIVES[phase](examples, reference, beta)
+    """The objective of a phase over these examples. `reference` is (n, k), where the loss takes one."""
+    return OBJECTIVES[phase](examples, reference, preference)

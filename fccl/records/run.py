@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, StringConstraints
+from pydantic import AliasChoices, Field, StringConstraints, ValidationError
 
-from fccl.specs import ClientId, Count, Loss, Phase, Rate, Round, Samples, Seconds, Time, Value
+from fccl.specs import ClientId, Count, Phase, PreferenceSpec, Rate, Round, Samples, Seconds, SignedLoss, Time, Value
 
 
 class Contribution(Value):
     """A client's report of its own training. Finite and with at least one sample, or it cannot be built."""
 
-    avg_loss: Loss  # over the last local epoch; SFT: nats per response token, VA: DPO loss (nats) per pair
+    avg_loss: SignedLoss  # over the last local epoch; SFT: nats per response token, VA: preference loss per pair
     num_samples: Samples
     seconds: Seconds
 
@@ -24,7 +24,7 @@ class TrainingReport(Value):
     tokens_per_second: Rate
     steps: Count
     truncated: Count = 0  # examples whose prompt or response was cut to fit the context
-    first_loss: Loss | None = None  # of the first batch, before any step
+    first_loss: SignedLoss | None = None  # of the first batch, before any step
 
 
 ClientState = Literal["idle", "training", "evaluating", "done", "failed"]
@@ -40,7 +40,7 @@ class ClientStatus(Value):
     phase: Phase
     step: Count = 0
     steps: Count = 0
-    loss: Loss | None = None
+    loss: SignedLoss | None = None
     tokens_per_second: Rate = 0.0
     pid: Count = 0
     host: str = Field(default="", max_length=255)
@@ -69,7 +69,7 @@ class ClientMetrics(Value):
 class Validation(Value):
     """The global adapter on the server's validation split after a round."""
 
-    loss: float  # SFT rounds: nats per response token; VA rounds: DPO loss per pair
+    loss: float  # SFT rounds: nats per response token; VA rounds: preference loss per pair
     preference_accuracy: float | None = (
         None  # VA rounds: share of pairs whose chosen response is likelier (sum of log-probs)
     )
@@ -106,7 +106,7 @@ class Verification(Value):
     examples: int = Field(ge=1)  # of the server's learn split; of its validation split in records of version 0.1
     prior: tuple[float, ...] = ()  # the weights before
     loss_prior: float | None = (
-        None  # of the mean with the prior's weights; SFT: nats per response token, VA: DPO loss per pair
+        None  # of the mean with the prior's weights; SFT: nats per response token, VA: preference loss per pair
     )
     loss_weights: float | None = None  # of the mean with the round's weights
     slopes: tuple[
@@ -192,6 +192,18 @@ class RunInfo(Value):
     versions: dict[str, str]
     # rules that are classes of one's own: the SHA-256 of the file of each
     rules: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def preference(self) -> PreferenceSpec:
+        """The loss of its VA rounds. Runs of version 0.1 do not name it, and had DPO's."""
+        names = {"preference_loss": "loss", "dpo_beta": "beta"} | {
+            name: name for name in ("label_smoothing", "simpo_gamma")
+        }
+        said = {field: self.settings[name] for name, field in names.items() if name in self.settings}
+        try:
+            return PreferenceSpec.model_validate(said)
+        except ValidationError:
+            return PreferenceSpec()
 
 
 class MedianNorms(Value):

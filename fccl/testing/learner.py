@@ -57,7 +57,7 @@ class Subject:
 
     def task(self, phase: Phase = "sft", **changes: Any) -> FitTask:
         """A task of this phase; `changes` are fields of it."""
-        reference = self.start if phases.of(phase).takes_reference else None
+        reference = self.start if phases.takes_reference(phase, self.train.preference) else None
         task = FitTask("contract", 3, phase, self.start, reference, self.model, self.train, seed=11)
         return replace(task, **changes)
 
@@ -163,7 +163,7 @@ class LearnerContract:
     def test_training_starts_from_the_tasks_adapter(self, subject: Subject, phase: Phase) -> None:
         """With a learning rate that moves nothing the update is the adapter, whatever the reference."""
         _needs(subject.measures, "steps of a learning rate")
-        reference = subject.other if phases.of(phase).takes_reference else None
+        reference = subject.other if phases.takes_reference(phase, subject.train.preference) else None
         still = subject.task(phase, reference=reference, train=subject.train_with(learning_rate=1e-12, epochs=1))
         assert subject.fit(still).adapter.load().distance(subject.start) < 1e-6
 

@@ -30,17 +30,17 @@ Chosen = Mapping[int, tuple[Objective, Sequence[int]]]  # by client, the example
 
 @dataclass(frozen=True, eq=False)
 class ClientsBatch:
-    """The inputs of a step: packed tokens; of each example its client, its weight in that client's loss, its reference.
+    """The inputs of a step: packed tokens; of each example its client, its weight in that client's loss, its constants.
 
     `clients` (K, E) is true where an example is of a client, `weights` (E,) are 1 / count; both are nothing for the
-    examples of padding. `references` (E, k). `entering` (T, D) enters the lowest layer with LoRA, where others are
-    below it.
+    examples of padding. `constants` (E, m) are the objective's. `entering` (T, D) enters the lowest layer with
+    LoRA, where others are below it.
     """
 
     packed: Packed
     clients: Tensor
     weights: Tensor
-    references: Tensor
+    constants: Tensor
     entering: Tensor | None = None
 
     @property
@@ -77,13 +77,13 @@ def clients_batch(
     packed = padded(packed, sizing(packed))
     more = packed.responses // len(prompts[0]) - len(prompts)  # examples of padding
     weights = [1 / objective.count(indices) for objective, indices in chosen.values() for _ in indices]
-    references = [objective.references(indices).cpu() for objective, indices in chosen.values()]
+    constants = [objective.constants(indices) for objective, indices in chosen.values()]
     numbers = torch.arange(factors.clients).unsqueeze(1)
     return ClientsBatch(
         packed,
         clients=functional.pad(owners == numbers, (0, more)),
         weights=functional.pad(torch.tensor(weights, dtype=torch.float64), (0, more)),
-        references=functional.pad(torch.cat(references), (0, 0, 0, more)),
+        constants=functional.pad(torch.cat(constants), (0, 0, 0, more)),
         entering=None if entering is None else functional.pad(entering, (0, 0, 0, len(packed.ids) - len(entering))),
     )
 
@@ -179,7 +179,7 @@ class ClientsStep:
         """dL/d log p of each predicted token, L the sum of all clients' losses: (N,) -> (N,)."""
         with torch.enable_grad():
             sums = batch.packed.sums(log_probs).view(len(batch.weights), -1).requires_grad_()  # (E, k)
-            losses = self.objective.losses(sums, batch.references) * batch.weights  # (E,)
+            losses = self.objective.losses(sums, batch.constants) * batch.weights  # (E,)
             (slopes,) = torch.autograd.grad(losses.sum(), sums)
         of_clients = losses.detach().expand_as(batch.clients)  # (K, E)
         self.loss.copy_(of_clients.masked_fill(~batch.clients, 0).sum(dim=1))

@@ -73,7 +73,7 @@ class GenericLearner:
         reference = None
         if task.reference is not None:
             reference = self.references.log_probs(model, task.reference, examples, task.train.batch_size)
-        return objective_for(task.phase, examples, reference, task.train.dpo_beta)
+        return objective_for(task.phase, examples, reference, task.train.preference)
 
 
 def _train(

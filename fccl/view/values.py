@@ -17,7 +17,7 @@ from fccl.records.comparison import Comparison
 from fccl.records.evaluation import EvaluationReport
 from fccl.records.manifest import Manifest
 from fccl.records.run import ClientStatus, Rejection, RunEvent, RunInfo, RunState, Validation
-from fccl.specs import Phase
+from fccl.specs import Phase, PreferenceSpec
 
 # One row a round.
 ROUNDS = {
@@ -107,6 +107,11 @@ class RunView:
         """Folder, run and complete rounds: what a notebook shows of it."""
         total = f" of {self.state.total_rounds}" if self.state else ""
         return f"<RunView of {self.paths.root}/: run {self.run_id!r}, {len(self.rounds)}{total} rounds>"
+
+    @property
+    def preference(self) -> PreferenceSpec:
+        """The loss of the run's VA rounds; the usual one where the run does not say it."""
+        return self.info.preference if self.info else PreferenceSpec()
 
     @property
     def exists(self) -> bool:

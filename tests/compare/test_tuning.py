@@ -46,7 +46,9 @@ def test_the_loss_told_is_that_of_the_final_adapter_on_the_whole_learn_split(wor
     trial = tuning(shop).trial(SCENARIOS["flipped"], METHODS["fedavg"], TUNING_SEEDS[1])
     start = start_adapter(shop.resources, trial)
     result = run_trial(shop.resources, trial)  # which leaves its final adapter loaded
-    learn = Validator.of(tiny_model, DataPaths(trial.data), "learn", beta=shop.settings.dpo_beta, batch_size=32)
+    learn = Validator.of(
+        tiny_model, DataPaths(trial.data), "learn", preference=shop.settings.train_spec("va").preference, batch_size=32
+    )
     final = tiny_model.adapter()
     assert final.sha256 == result.adapter_sha256
     assert result.learn_loss == learn("va", final, start).loss

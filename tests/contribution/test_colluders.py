@@ -46,7 +46,12 @@ def first_round(tmp_path_factory):
         read_examples(paths.server_split("learn", "va"), PreferencePair),
     )
     rule = Verified(
-        VerificationLoss(Validator(model, sft, va, beta=settings.dpo_beta, batch_size=settings.eval_batch_size), 32)
+        VerificationLoss(
+            Validator(
+                model, sft, va, preference=settings.train_spec("va").preference, batch_size=settings.eval_batch_size
+            ),
+            32,
+        )
     )
     start = model.initial_adapter(settings.seed)
     task = FitTask("run", 0, "sft", start, None, settings.model_spec(), settings.train_spec("sft"), settings.seed)

@@ -7,10 +7,12 @@ from fccl.evaluation.validation import Validator
 from fccl.messages import ClientFailure, EvaluateTask
 from fccl.model.encoding import encode_sft
 from fccl.model.loading import Models
+from fccl.specs import PreferenceSpec
 from fccl.testing.toy import ToyLearner
 from fccl.transports.in_process import InProcessTransport
 
 BETA = 0.3
+PREFERENCE = PreferenceSpec(beta=BETA)
 
 
 @pytest.fixture
@@ -19,7 +21,7 @@ def evaluator(tiny_model):
 
 
 def task(model, adapter, phase="sft", reference=None, **changes):
-    return EvaluateTask("run", 0, phase, adapter, reference, model.spec, 4, BETA, **changes)
+    return EvaluateTask("run", 0, phase, adapter, reference, model.spec, 4, PREFERENCE, **changes)
 
 
 def heard(status):
@@ -31,7 +33,7 @@ def test_is_the_validator_s_loss_on_the_client_s_own_shard(tiny_model, an_adapte
     reference = an_adapter(9) if phase == "va" else None
     shard = ClientShard(3, tuple(split.sft), tuple(split.va))
     found = evaluator.answer(task(tiny_model, an_adapter(1), phase, reference), shard, heard)
-    validator = Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=4)
+    validator = Validator(tiny_model, split.sft, split.va, preference=PREFERENCE, batch_size=4)
     expected = validator(phase, an_adapter(1), reference)
     assert (found.client_id, found.loss, found.examples) == (3, expected.loss, expected.examples)
 

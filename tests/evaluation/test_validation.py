@@ -10,13 +10,15 @@ from fccl.evaluation.validation import Validator
 from fccl.model import scoring
 from fccl.model.encoding import encode_pairs, encode_sft
 from fccl.model.scoring import score_pairs, score_sft
+from fccl.specs import PreferenceSpec
 
 BETA = 0.3
+PREFERENCE = PreferenceSpec(beta=BETA)
 
 
 @pytest.fixture
 def validator(tiny_model, split):
-    return Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=4)
+    return Validator(tiny_model, split.sft, split.va, preference=PREFERENCE, batch_size=4)
 
 
 def test_sft_rounds_have_nats_per_response_token(tiny_model, an_adapter, split, validator):

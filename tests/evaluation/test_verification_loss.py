@@ -25,18 +25,19 @@ from fccl.model.loading import Models
 from fccl.model.objectives import objective_for
 from fccl.model.scoring import score_pairs, score_sft
 from fccl.records.run import Contribution, TrainingReport
-from fccl.specs import TrainSpec, named_seed
+from fccl.specs import PreferenceSpec, TrainSpec, named_seed
 from fccl.training.engines import learner_for
 from fccl.training.loop import train
 from fccl.training.objective import ObjectiveUnderModel, reference_log_probs
 
 BETA = 0.3
+PREFERENCE = PreferenceSpec(beta=BETA)
 WEIGHTS = (0.5, 0.3, 0.2)
 
 
 @pytest.fixture
 def loss(tiny_model, split):
-    return VerificationLoss(Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=4), 0)
+    return VerificationLoss(Validator(tiny_model, split.sft, split.va, preference=PREFERENCE, batch_size=4), 0)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def clients(an_adapter):
 
 def by_hand(model, split, phase, adapter, reference):
     model.load(adapter)
-    validator = Validator(model, split.sft, split.va, beta=BETA, batch_size=1)
+    validator = Validator(model, split.sft, split.va, preference=PREFERENCE, batch_size=1)
     if phase == "sft":
         scores = score_sft(model, validator.rows, 1)
         return scores.nll.sum() / scores.tokens.sum()
@@ -125,7 +126,7 @@ def test_slopes_leave_nothing_behind_but_the_adapter_that_was_asked_for(tiny_mod
 @pytest.mark.parametrize("phase", ["sft", "va"])
 def test_the_batches_change_no_more_than_float_noise(tiny_model, split, task, clients, phase):
     found = [
-        VerificationLoss(Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=size), 0).slopes(
+        VerificationLoss(Validator(tiny_model, split.sft, split.va, preference=PREFERENCE, batch_size=size), 0).slopes(
             task(phase), clients[0], clients
         )
         for size in (1, 3, 32)
@@ -174,11 +175,11 @@ def test_the_reference_is_scored_once_a_round_for_the_pairs_that_are_drawn(
         "score_pairs",
         lambda model, pairs, size: scored.append(len(pairs)) or score_pairs(model, pairs, size),
     )
-    loss = VerificationLoss(Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=4), 4)
+    loss = VerificationLoss(Validator(tiny_model, split.sft, split.va, preference=PREFERENCE, batch_size=4), 4)
     rounds = {number: task("va", number) for number in (3, 4)}
     found = [(loss.slopes(asked, clients[0], clients), loss.loss(asked, clients[1])) for asked in rounds.values()]
     assert scored == [4, 4]
-    alone = VerificationLoss(Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=4), 4)
+    alone = VerificationLoss(Validator(tiny_model, split.sft, split.va, preference=PREFERENCE, batch_size=4), 4)
     again = alone.slopes(rounds[4], clients[0], clients), alone.loss(rounds[4], clients[1])
     assert again == found[1], "a run that was killed has the bits of one that was not"
 
@@ -220,7 +221,7 @@ def test_every_example_is_drawn_about_as_often_as_another():
 
 
 def test_the_examples_change_from_round_to_round_and_not_within_one(tiny_model, split, task, clients):
-    loss = VerificationLoss(Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=4), 4)
+    loss = VerificationLoss(Validator(tiny_model, split.sft, split.va, preference=PREFERENCE, batch_size=4), 4)
     losses = [loss.loss(task("sft", number), clients[0]) for number in (0, 0, 1, 2, 3)]
     assert losses[0] == losses[1]
     assert len(set(losses)) > 1
@@ -235,7 +236,7 @@ def test_the_loss_is_that_of_those_that_were_drawn(tiny_model, split, task, clie
         [held[index] for index in proportional_draw([each.topic for each in held], 4, seed)]
         for held in (split.sft, split.va)
     )
-    loss = VerificationLoss(Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=4), 4)
+    loss = VerificationLoss(Validator(tiny_model, split.sft, split.va, preference=PREFERENCE, batch_size=4), 4)
     expected = by_hand(tiny_model, EvaluationSplit(sft, va), phase, clients[0], task("va").reference)
     assert loss.loss(task(phase, number), clients[0]) == pytest.approx(expected, rel=1e-5)
     held = split.sft if phase == "sft" else split.va
@@ -244,7 +245,10 @@ def test_the_loss_is_that_of_those_that_were_drawn(tiny_model, split, task, clie
 
 @pytest.mark.parametrize("source", [Verified, LeaveOneOut, ValidationLoss])
 def test_every_verified_source_says_which_examples_it_looked_at(tiny_model, split, task, clients, source):
-    loss, asked = VerificationLoss(Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=4), 4), task("sft")
+    loss, asked = (
+        VerificationLoss(Validator(tiny_model, split.sft, split.va, preference=PREFERENCE, batch_size=4), 4),
+        task("sft"),
+    )
     said = Contribution(avg_loss=1.0, num_samples=5, seconds=0.0)
     report = TrainingReport(tokens=1, tokens_per_second=1.0, steps=1)
     weighing = source(loss).weigh(asked, [ClientUpdate("run", 0, 0, "sft", clients[0], said, report)])
@@ -253,7 +257,7 @@ def test_every_verified_source_says_which_examples_it_looked_at(tiny_model, spli
 
 
 def test_more_examples_than_there_are_is_all_of_them(tiny_model, split, task, clients):
-    validator = Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=4)
+    validator = Validator(tiny_model, split.sft, split.va, preference=PREFERENCE, batch_size=4)
     everything, many = VerificationLoss(validator, 0), VerificationLoss(validator, 1000)
     assert many.loss(task("va"), clients[0]) == everything.loss(task("va"), clients[0])
     assert many.examples("va") == everything.examples("va") == 8
@@ -283,12 +287,17 @@ def a_round(request, tiny_model, split, task):
 
 
 def learnt(model, split, task, seed):
-    validator = Validator(model, split.sft, split.va, beta=BETA, batch_size=4)
+    validator = Validator(model, split.sft, split.va, preference=PREFERENCE, batch_size=4)
     spec = TrainSpec(epochs=8, learning_rate=0.01, batch_size=4, warmup=0.0, max_grad_norm=1.0)
     examples = validator.examples(task.phase)
     reference = None if task.reference is None else reference_log_probs(model, task.reference, examples, 4)
     model.load(task.adapter)
-    train(model.factors, ObjectiveUnderModel(model, objective_for(task.phase, examples, reference, BETA)), spec, seed)
+    train(
+        model.factors,
+        ObjectiveUnderModel(model, objective_for(task.phase, examples, reference, PREFERENCE)),
+        spec,
+        seed,
+    )
     return model.adapter()
 
 
@@ -384,7 +393,7 @@ def test_what_the_server_learns_is_a_client_s_answer_of_one_epoch_over_the_whole
     def learner(model):
         return learner_for(Models.holding(model))
 
-    validator = Validator(tiny_model, split.sft, split.va, beta=BETA, batch_size=4)
+    validator = Validator(tiny_model, split.sft, split.va, preference=PREFERENCE, batch_size=4)
     asked = task(phase)
     longer = dataclasses.replace(asked, train=asked.train.model_copy(update={"epochs": 3}))
     found = VerificationLoss(validator, 2, learner).learnt(longer)

@@ -69,6 +69,21 @@ def test_the_reference_of_va_is_the_last_sft_adapter():
     assert {task.reference for task in tasks if task.phase == "sft"} == {None}
 
 
+def test_a_preference_loss_without_a_reference_has_none_in_its_task():
+    tasks = []
+
+    class Spy(ToyLearner):
+        def fit(self, task, shard, on_status):
+            tasks.append(task)
+            return super().fit(task, shard, on_status)
+
+    fed = federation()
+    train = {phase: spec.model_copy(update={"preference_loss": "simpo"}) for phase, spec in fed.train.items()}
+    run(dataclasses.replace(fed, train=train), InProcessTransport(Spy(), shard))
+    assert {task.phase for task in tasks} == {"sft", "va"}
+    assert {task.reference for task in tasks} == {None}
+
+
 def test_the_new_adapter_is_the_weighted_mean_of_the_updates():
     result = run()[0]
     expected = weighted_mean(zip(result.record.weights, [update.adapter for update in result.updates], strict=True))

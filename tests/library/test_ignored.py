@@ -1,8 +1,10 @@
 """Settings that the chosen rules do not read, for all settings and all rules: against the rules that are built."""
 
 import itertools
+from typing import get_args
 
 import pytest
+import torch
 
 from fccl.aggregation import rules as aggregation
 from fccl.config import Settings, load_settings
@@ -12,7 +14,9 @@ from fccl.contribution.fltrust import FLTrust
 from fccl.errors import SettingsError
 from fccl.library.ignored import ignored, ignored_line, read_by, readers, refuse_ignored
 from fccl.library.narrow import aggregation_rule, require_client_ranks, weigher
+from fccl.model.preference_losses import Pairs, losses_of
 from fccl.registry import load, parameters
+from fccl.specs import PreferenceLoss
 
 MODES = ("cognitive", "uniform", "fedavg")
 LORA = ("factors", "svd", "exact", "nearly", "freeze_a")
@@ -107,7 +111,22 @@ def test_a_setting_is_ignored_exactly_where_changing_it_changes_nothing(mode, so
 
 
 def test_every_setting_that_some_rule_reads_is_tried_above():
-    assert {name for name in Settings.model_fields if readers(name)} == set(OTHER)
+    assert {name for name in Settings.model_fields if readers(name)} == set(OTHER) | set(OTHERWISE)
+
+
+OTHERWISE = {"label_smoothing": 0.3, "simpo_gamma": 2.0}
+
+
+@pytest.mark.parametrize("setting", OTHERWISE)
+@pytest.mark.parametrize("loss", get_args(PreferenceLoss))
+def test_a_setting_of_the_preference_loss_is_ignored_exactly_where_it_changes_no_loss(loss, setting):
+    settings = load_settings({"preference_loss": loss})
+    pairs = Pairs(torch.tensor([[-4.0, -9.0]]), torch.tensor([[-5.0, -7.0]]), torch.tensor([[3, 4]]))
+    found, other = (
+        float(losses_of(pairs, one.train_spec("va").preference))
+        for one in (settings, settings.model_copy(update={setting: OTHERWISE[setting]}))
+    )
+    assert (found == other) == (setting in ignored(settings))
 
 
 def test_the_names_of_the_settings_are_those_of_the_registries():
@@ -161,6 +180,11 @@ def test_the_registry_says_of_each_rule_whether_it_takes_the_weights(name):
             "leave it out; it is read under LORA_AGGREGATION=svd, exact",
         ),
         (
+            {"label_smoothing": "0.2"},
+            "--label-smoothing has no effect under PREFERENCE_LOSS=sigmoid",
+            "leave it out; it is read under PREFERENCE_LOSS=exo_pair, robust",
+        ),
+        (
             {"noise_kind": "flipped"},
             "--noise-kind has no effect without NOISY_CLIENTS",
             "leave it out; it is read under NOISY_CLIENTS that is not empty",
@@ -175,6 +199,8 @@ def test_an_argument_without_effect_is_refused_in_one_line(arguments, message, h
 
 def test_what_is_read_is_not_refused():
     given = {"aggregation": "multi_krum", "krum_keep": "3", "max_bad_clients": "1"}
+    refuse_ignored(load_settings(given), given)
+    given = {"preference_loss": "simpo", "simpo_gamma": "1"}
     refuse_ignored(load_settings(given), given)
     given = {"aggregation": "median", "contribution_mode": "uniform"}
     refuse_ignored(load_settings(given), given)

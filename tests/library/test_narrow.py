@@ -6,7 +6,7 @@ import torch
 from fccl.config import Settings, load_settings
 from fccl.errors import SettingsError
 from fccl.federation.run_folder import RunFolder
-from fccl.library.narrow import begun, each_alone, recorded_settings, settings_of
+from fccl.library.narrow import begun, each_alone, recorded_settings, require_scores, settings_of
 from fccl.library.standing import standing
 from fccl.records.run import RunInfo
 from fccl.testing.toy import START, federation
@@ -25,6 +25,16 @@ def empty_folder(tmp_path, monkeypatch):
 def on(monkeypatch):
     """Put this process on a device, as far as the choice of a precision can tell."""
     return lambda device: monkeypatch.setattr("fccl.model.precision.own_device", lambda: device)
+
+
+@pytest.mark.parametrize("source", ["loss_inverse", "data_loss_combined", "validation_loss"])
+def test_a_source_that_divides_by_a_loss_goes_with_no_loss_that_may_be_negative(source):
+    given = {"contribution_source": source, "preference_loss": "robust"}
+    with pytest.raises(SettingsError, match=f"CONTRIBUTION_SOURCE={source} divides by the loss") as caught:
+        require_scores(load_settings(given))
+    assert "verified" in caught.value.hint
+    require_scores(load_settings({**given, "preference_loss": "ipo"}))
+    require_scores(load_settings({**given, "contribution_mode": "uniform"}))
 
 
 def info_of(settings, *without):

@@ -7,12 +7,16 @@ from hypothesis import strategies as st
 
 from fccl.errors import UpdateRejected
 from fccl.messages import EvaluateTask, FitTask, OwnCorrection
+from fccl.specs import PreferenceSpec
 from fccl.testing.toy import MODEL, TRAIN, adapter
 
 SFT = FitTask("run", 2, "sft", adapter(1.0, 2.0, 3.0), None, MODEL, TRAIN, 11)
 VA = FitTask("run", 3, "va", adapter(1.0, 2.0, 3.0), adapter(4.0, 5.0, 6.0), MODEL, TRAIN, 11)
-EVALUATE = EvaluateTask("run", 3, "va", adapter(1.0, 2.0, 3.0), adapter(4.0, 5.0, 6.0), MODEL, 4, 0.5, 2)
-REQUESTS = [SFT, VA, EVALUATE]
+EVALUATE = EvaluateTask(
+    "run", 3, "va", adapter(1.0, 2.0, 3.0), adapter(4.0, 5.0, 6.0), MODEL, 4, PreferenceSpec(beta=0.5), 2
+)
+FREE = FitTask("run", 3, "va", adapter(1.0, 2.0), None, MODEL, TRAIN.model_copy(update={"preference_loss": "cpo"}), 11)
+REQUESTS = [SFT, VA, FREE, EVALUATE]
 
 
 def again(request, **changes):

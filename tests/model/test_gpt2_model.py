@@ -13,7 +13,7 @@ from fccl.model.encoding import encode
 from fccl.model.language_model import GENERIC, GPT2
 from fccl.model.loading import load_model
 from fccl.model.objectives import objective_for
-from fccl.specs import ModelSpec
+from fccl.specs import ModelSpec, PreferenceSpec
 
 EXAMPLES = [SftExample(f"What is {n}?", "It is " + "and so " * n + "on.") for n in range(5)]
 PAIRS = [PreferencePair(f"What is {n}?", "It is " + "and so " * n + "on.", "Go away. " * (5 - n)) for n in range(5)]
@@ -48,7 +48,7 @@ def test_losses_and_gradients_are_the_generic_engines_for_wider_adapters_too(eng
     adapter = random_adapter(of_rank(generic.form, rank), seed=rank)
     rows = encode(generic.tokenizer, phase, EXAMPLES if phase == "sft" else PAIRS, 128)
     reference = torch.zeros(len(rows), 2) if phase == "va" else None
-    objective = objective_for(phase, rows, reference, beta=0.01)
+    objective = objective_for(phase, rows, reference, PreferenceSpec(beta=0.01))
     found = []
     for model in engines:
         model.load(adapter)

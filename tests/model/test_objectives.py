@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional
 
 from fccl.model.encoding import Encoded
-from fccl.model.objectives import OBJECTIVES, Preference, objective_for
-from fccl.specs import PHASES
+from fccl.model.objectives import OBJECTIVES, objective_for
+from fccl.specs import PHASES, PreferenceSpec
 
 
 def row(prompt, response):
@@ -32,7 +32,7 @@ def test_sft_is_the_likelihood_of_a_response_token():
 
 
 def test_va_is_dpo_against_the_references_rows_of_the_batch():
-    objective = objective_for("va", PAIRS, REFERENCE, beta=0.5)
+    objective = objective_for("va", PAIRS, REFERENCE, PreferenceSpec(beta=0.5))
     log_probs = torch.tensor([[-1.5, -3.0]])
     margin = (-1.5 - -1.0) - (-3.0 - -4.0)
     assert objective.count([1]) == 1
@@ -46,14 +46,17 @@ def test_a_preference_loss_without_its_reference_is_refused():
         objective_for("va", PAIRS)
 
 
-def test_another_preference_loss_is_another_function_of_the_same_numbers():
-    """IPO (Azar et al. 2024) as an example: (margin - 1 / 2 beta)²."""
+def test_another_preference_loss_sees_the_lengths_of_its_responses():
+    """IPO a token (Azar et al. 2024): (g_c / |c| - g_r / |r| - 1 / 2 beta)²."""
+    objective = objective_for("va", PAIRS, REFERENCE, PreferenceSpec(loss="ipo", beta=0.5))
+    gains = REFERENCE + torch.tensor([[0.0, 0.0], [10.0, 3.0]])  # of responses of 5 tokens and of 1
+    assert float(objective.total([0], gains[[0]])) == 1.0
+    assert float(objective.total([1], gains[[1]])) == (10 / 5 - 3 / 1 - 1) ** 2
 
-    def ipo(chosen, rejected, reference_chosen, reference_rejected, beta):
-        return ((chosen - reference_chosen) - (rejected - reference_rejected) - 1 / (2 * beta)).square()
 
-    objective = Preference(PAIRS, REFERENCE, 0.5, ipo)
-    assert float(objective.total([0, 1], REFERENCE)) == 2.0
+def test_a_loss_without_a_reference_takes_none():
+    objective = objective_for("va", PAIRS, None, PreferenceSpec(loss="cpo"))
+    assert math.isfinite(float(objective.total([0, 1], REFERENCE)))
 
 
 def test_the_reference_takes_the_precision_that_is_asked_for():

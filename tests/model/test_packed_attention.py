@@ -18,7 +18,7 @@ from fccl.model.packed_attention import attention, can_pack, pack_for, variable_
 from fccl.model.packing import pack
 from fccl.model.peft_model import PeftLanguageModel
 from fccl.model.precision import keep_in
-from fccl.specs import ModelSpec
+from fccl.specs import ModelSpec, PreferenceSpec
 from tests.examples import few
 
 CONTEXT, VOCABULARY, CPU = 256, 97, torch.device("cpu")
@@ -108,7 +108,7 @@ def learn(model, phase):
     """The phase's own loss, and its gradient. β is small: no pair of a random model may have a slope of zero."""
     rows = BATCHES[phase]
     reference = torch.zeros(len(rows), 2) if phase == "va" else None
-    objective = objective_for(phase, rows, reference, beta=0.002)
+    objective = objective_for(phase, rows, reference, PreferenceSpec(beta=0.002))
     return model.loss_and_gradient(rows, lambda log_probs: objective.total(range(len(rows)), log_probs))
 
 

@@ -17,7 +17,7 @@ from fccl.model.loading import load_model
 from fccl.model.objectives import objective_for
 from fccl.model.precision import float32_head, int8_is_fast, keep_in, require_int8, usual_precision
 from fccl.model.weights import arithmetic, weights_sha256
-from fccl.specs import ModelSpec
+from fccl.specs import ModelSpec, PreferenceSpec
 
 EXAMPLES = [SftExample(f"What is {n}?", "It is " + "and so " * n + "on.") for n in range(5)]
 PAIRS = [PreferencePair(f"What is {n}?", "It is " + "and so " * n + "on.", "Go away. " * (5 - n)) for n in range(5)]
@@ -51,7 +51,7 @@ def learned(model, phase, adapter):
     """The loss of all examples and its gradient, under this adapter."""
     rows = encode(model.tokenizer, phase, EXAMPLES if phase == "sft" else PAIRS, 128)
     reference = torch.zeros(len(rows), 2) if phase == "va" else None
-    objective = objective_for(phase, rows, reference, beta=0.01)
+    objective = objective_for(phase, rows, reference, PreferenceSpec(beta=0.01))
     model.load(adapter)
     return model.loss_and_gradient(rows, lambda log_probs: objective.total(range(len(rows)), log_probs))
 

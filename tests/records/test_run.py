@@ -60,7 +60,7 @@ NUMBERS += [
     (Contribution, {"avg_loss": 1.0, "num_samples": 1, "seconds": 1.0}, name)
     for name in ("avg_loss", "num_samples", "seconds")
 ]
-ABSURD = (10**320, 10**4000, -1, 1e308, 10**18, float("nan"), float("inf"), True, "1")
+ABSURD = (10**320, 10**4000, -(10**16), 1e308, 10**18, float("nan"), float("inf"), True, "1")
 COUNTS, RATES, CLIENTS = st.integers(0, 10**15), st.floats(0, 1e15), st.integers(0, 9)
 
 
@@ -76,6 +76,19 @@ def test_a_number_out_of_bounds_is_no_record(kind, said, name, number):
         parse(json.dumps(said | {name: number}).encode(), kind, "it")
 
 
+LOSSES = {"avg_loss", "loss", "first_loss"}  # of which one may be negative: who asked for it judges that
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "name"),
+    [case for case in NUMBERS if case[2] not in LOSSES or case[0] is OriginalContribution],
+    ids=lambda value: value if isinstance(value, str) else getattr(value, "__name__", ""),
+)
+def test_a_negative_number_is_no_record_but_of_a_loss(kind, said, name):
+    with pytest.raises(UpdateRejected, match=name):
+        parse(json.dumps(said | {name: -1}).encode(), kind, "it")
+
+
 def a_console():
     return Console(file=io.StringIO(), force_terminal=True, width=200)
 
@@ -84,7 +97,7 @@ def a_console():
     step=COUNTS,
     steps=COUNTS,
     number=st.integers(0, 999_999_999),
-    loss=st.none() | RATES,
+    loss=st.none() | st.floats(-1e15, 1e15),
     speed=RATES,
     time=st.floats(0, 9e9),
     client=st.integers(0, 9),

@@ -58,7 +58,7 @@ def objectives(model, phase, sizes=SIZES):
             128,
         )
         reference = torch.linspace(-90, -70, 2 * size, dtype=torch.float64).view(-1, 2) if phase == "va" else None
-        found.append(objective_for(phase, rows, reference, SPEC.dpo_beta))
+        found.append(objective_for(phase, rows, reference, SPEC.preference))
     return found
 
 

@@ -11,8 +11,9 @@ from fccl.adapters.adapter import Adapter
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.shards import ClientShard
 from fccl.errors import UpdateRejected
+from fccl.messages import FitTask
 from fccl.model.loading import Models
-from fccl.specs import PHASES, TrainSpec
+from fccl.specs import PHASES, REFERENCE_FREE, TrainSpec
 from fccl.testing import toy
 from fccl.testing.learner import LearnerContract, Subject
 from fccl.training.engines import learner_for
@@ -53,6 +54,20 @@ class TestEngines(LearnerContract):
             shard=SHARD,
             diverging=TRAIN.model_copy(update={"learning_rate": 1e30}),
         )
+
+
+@pytest.mark.parametrize("loss", sorted(REFERENCE_FREE))
+class TestLossesWithoutAReference:
+    """What a reference changes for the contract is only the start of the loss; the rest holds as it stands there."""
+
+    def test_a_client_trains_without_a_reference_and_says_its_loss(self, tiny_model, loss):
+        spec = TRAIN.model_copy(update={"preference_loss": loss, "epochs": 3})
+        task = FitTask("run", 3, "va", random_adapter(tiny_model, 1), None, tiny_model.spec, spec, seed=11)
+        sent = FitTask.from_terms(task.terms(), task.adapters())
+        update = learner_for(Models.holding(tiny_model)).fit(sent, SHARD, lambda status: None)
+        update.require_answers(task)
+        assert update.report.first_loss is not None
+        assert update.contribution.avg_loss < update.report.first_loss
 
 
 class TestToyLearner(LearnerContract):

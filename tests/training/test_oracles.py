@@ -11,6 +11,8 @@ from fccl.data.examples import PreferencePair, SftExample
 from fccl.model.encoding import collate, encode_pairs, encode_sft
 from fccl.model.losses import response_nll
 from fccl.model.objectives import objective_for
+from fccl.model.preference_losses import PREFERENCE_LOSSES
+from fccl.specs import REFERENCE_FREE, PreferenceSpec
 from fccl.training.objective import ObjectiveUnderModel, reference_log_probs
 
 EXAMPLES = [
@@ -23,7 +25,8 @@ PAIRS = [
     PreferencePair("What is it?", "A dog.", "A dog, of course, and so on, and so on."),
     PreferencePair("Go", "yes", "never again"),
 ]
-BETA = 0.3
+BETA, SMOOTHING = 0.3, 0.2
+DPO = PreferenceSpec(beta=BETA)
 
 
 def random_adapter(model, seed):
@@ -116,7 +119,8 @@ def test_sft_loss_and_gradients_are_trls(tiny_model, plain_peft, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_dpo_loss_and_gradients_are_trls(tiny_model, plain_peft, tmp_path):
+def test_preference_losses_and_their_gradients_are_trls(tiny_model, plain_peft, tmp_path):
+    """Every loss that takes a reference; those without one are in tests/model/test_preference_losses.py."""
     from trl import DPOConfig, DPOTrainer
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
@@ -128,6 +132,7 @@ def test_dpo_loss_and_gradients_are_trls(tiny_model, plain_peft, tmp_path):
         str(tmp_path),
         loss_type="sigmoid",
         beta=BETA,
+        label_smoothing=SMOOTHING,
         report_to="none",
         use_cpu=True,
         bf16=False,
@@ -147,15 +152,17 @@ def test_dpo_loss_and_gradients_are_trls(tiny_model, plain_peft, tmp_path):
         for c, r in pairs
     ]
     batch = DataCollatorForPreference(pad_token_id=tiny_model.pad_id)(rows)
-    theirs.zero_grad(set_to_none=True)
-    expected = trainer.compute_loss(theirs, batch)
-    expected.backward()
-
     reference_logs = reference_log_probs(tiny_model, reference, pairs, batch_size=2)
     tiny_model.load(random_adapter(tiny_model, seed=3))
-    ours = ObjectiveUnderModel(tiny_model, objective_for("va", pairs, reference_logs, BETA)).at(range(len(pairs)))
-    assert ours.loss == pytest.approx(expected.item(), rel=1e-5)
-    assert_same_gradients(ours.gradient, gradients(theirs))
+    for kind in sorted(set(PREFERENCE_LOSSES) - REFERENCE_FREE):
+        trainer.loss_types = [kind]
+        theirs.zero_grad(set_to_none=True)
+        expected = trainer.compute_loss(theirs, batch)
+        expected.backward()
+        spec = PreferenceSpec(loss=kind, beta=BETA, label_smoothing=SMOOTHING)
+        ours = ObjectiveUnderModel(tiny_model, objective_for("va", pairs, reference_logs, spec)).at(range(len(pairs)))
+        assert ours.loss == pytest.approx(expected.item(), rel=1e-5), kind
+        assert_same_gradients(ours.gradient, gradients(theirs))
 
 
 @pytest.mark.parametrize("phase", ["sft", "va"])
@@ -169,7 +176,7 @@ def test_averages_over_batches_are_those_of_one_batch(tiny_model, phase):
         pairs = encode_pairs(tiny_model.tokenizer, PAIRS, 100)
         reference = reference_log_probs(tiny_model, random_adapter(tiny_model, seed=4), pairs, batch_size=2)
         tiny_model.load(random_adapter(tiny_model, seed=6))
-        objective = ObjectiveUnderModel(tiny_model, objective_for("va", pairs, reference, BETA))
+        objective = ObjectiveUnderModel(tiny_model, objective_for("va", pairs, reference, DPO))
     parts = [(objective.at(indices).loss, objective.count(indices)) for indices in ([0, 1], [2])]
     mean = sum(loss * count for loss, count in parts) / sum(count for _, count in parts)
     assert mean == pytest.approx(objective.at(range(3)).loss, rel=1e-5)

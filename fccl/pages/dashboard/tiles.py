@@ -14,18 +14,20 @@ from fccl.view.values import Glance, RunView
 def show(view: RunView, found: Glance, now: float) -> None:
     """Five tiles that wrap on a narrow screen."""
     with st.container(key="tiles"):
-        validation(found)
+        validation(view, found)
         accuracy(view, found)
         effective(found)
         clients(found)
         time_spent(view, found, now)
 
 
-def validation(found: Glance) -> None:
+def validation(view: RunView, found: Glance) -> None:
     """The validation loss, against the base model in SFT rounds and against the reference policy in VA rounds."""
     phase = found.validation_phase
-    start = (phases.of(phase).start_loss if phase else None) or found.base_loss
-    label = "Validation DPO loss" if phase == "va" else "Validation loss" if phase else "Validation loss of the base"
+    start = found.base_loss if phase != "va" else phases.start_loss(phase, view.preference)
+    label = {"va": "Validation preference loss", "sft": "Validation loss"}.get(
+        phase or "", "Validation loss of the base"
+    )
     value = found.validation_loss if phase else found.base_loss
     against = value - start if phase and value is not None and start is not None else None
     st.metric(
@@ -34,17 +36,16 @@ def validation(found: Glance) -> None:
         None if against is None else round(against, 3),
         delta_color="inverse",
         delta_description=f"from {words.loss(start)}" if against is not None else None,
-        help=help_for(phase),
+        help=help_for(phase, start),
         border=True,
     )
 
 
-def help_for(phase: str | None) -> str:
+def help_for(phase: str | None, start: float | None) -> str:
     if phase == "va":
-        return (
-            "DPO loss of the global adapter on the server's validation pairs, in nats per pair; lower is better. "
-            "It begins at 0.693, the loss of the reference policy, which is the adapter after the SFT rounds."
-        )
+        said = "Loss of the global adapter on the server's validation pairs, a pair; lower is better."
+        reference = f"that of the reference policy, which is the adapter after the SFT rounds: {words.loss(start)}"
+        return said if start is None else f"{said} It begins at {reference}."
     return (
         "Loss of the global adapter on the server's validation split, in nats per response token; lower is "
         "better. It "

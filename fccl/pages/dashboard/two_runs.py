@@ -65,7 +65,7 @@ def summary(view: RunView) -> dict[str, Cell | str]:
         "state": sentences.STANDING_WORDS[found.standing],
         "rounds complete": f"{found.round} of {found.total_rounds}",
         "validation loss after FedIT": words.loss(float(sft.iloc[-1]) if len(sft) else None),
-        "validation DPO loss": words.loss(found.validation_loss if found.validation_phase == "va" else None),
+        "validation preference loss": words.loss(found.validation_loss if found.validation_phase == "va" else None),
         "preference accuracy, validation": sentences.percent(found.preference_accuracy),
         "effective clients, last round": words.effective(found.effective_clients, found.aggregated),
         "exclusions": f"{len(view.exclusions):,}",

@@ -24,7 +24,7 @@ INFLUENCE = ("samples", "weight", "gain, points")
 CLIENT_HEAD = (
     *("client", "state", "instructions", "pairs", "rounds", "excluded"),
     *INFLUENCE,
-    *("loss, SFT", "loss, DPO", "tokens/s"),
+    *("loss, SFT", "loss, VA", "tokens/s"),
 )
 MOST_CLIENTS = 12  # columns of the table of weights
 MOST_LINES = 200  # of exclusions, of clients
@@ -154,7 +154,7 @@ def rounds_table(view: RunView) -> Table:
         "time",
         "adapter",
     )
-    note = "Loss in nats per response token (SFT) and per pair (DPO). Adapter: the first digits of its SHA-256. "
+    note = "Loss in nats per response token (SFT) and per pair (VA). Adapter: the first digits of its SHA-256. "
     note += thinned_note(len(shown), len(rounds), "rounds", "progress.jsonl")
     return Table("Rounds", head, rows, note.strip(), words=frozenset({1}))
 

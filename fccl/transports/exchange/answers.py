@@ -11,6 +11,7 @@ from fccl.adapters.recent import Checked
 from fccl.adapters.stored import AdapterReader
 from fccl.errors import AdapterError, ForeignAnswer, UpdateRejected
 from fccl.keys import PublicKeys
+from fccl.messages.requests import require_loss
 from fccl.paths import ExchangePaths
 from fccl.plain_text import printable
 from fccl.records.run import Contribution, TrainingReport
@@ -103,6 +104,8 @@ class AnswerReader:
 
     def _with_adapters(self, client_id: int, said: UpdateFile) -> GoodAnswer:
         """The files that a contribution names, when they are what it says."""
+        if self.task.work is not None:
+            require_loss(said.avg_loss, self.task.phase, self.task.work.train.preference)
         asked = self.task.work is not None and self.task.work.corrections is not None
         if asked and said.control is None:
             raise UpdateRejected("the answer has no control variate, which AGGREGATION=scaffold needs")

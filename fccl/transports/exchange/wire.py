@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AliasChoices, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
+from fccl import phases
 from fccl.keys import Keys, PublicKeys
 from fccl.messages import FitSettings, Terms
 from fccl.paths import ExchangePaths
@@ -22,6 +23,7 @@ from fccl.specs import (
     RunId,
     Samples,
     Seconds,
+    SignedLoss,
     Time,
     Value,
     exactly,
@@ -100,7 +102,7 @@ class FitWork(FitSettings):
     """The work of the selected clients in a round, and the files that it takes."""
 
     clients: tuple[ClientId, ...]
-    reference: AdapterFile | None = None  # `reference_<16 digits of its hash>.safetensors`: the reference policy of DPO
+    reference: AdapterFile | None = None  # `reference_<16 digits of its hash>.safetensors`: the reference policy
     corrections: tuple[AdapterFile, ...] | None = (
         None  # SCAFFOLD: `correction_<16 digits>.safetensors` of each of the clients
     )
@@ -145,8 +147,10 @@ class TaskFile(_Signed):
     def _agrees(self) -> Self:
         if (self.phase == "done") != (self.work is None):
             raise ValueError("a done task has no work, every other has")
-        if self.work and (self.phase == "va") != (self.work.reference is not None):
-            raise ValueError("a va task, and no other, names a reference")
+        if self.work:
+            takes = phases.takes_reference(self.phase, self.work.train.preference)
+            if takes != (self.work.reference is not None):
+                raise ValueError("a task whose preference loss takes a reference, and no other, names one")
         return self
 
     def terms(self) -> Terms:
@@ -197,7 +201,7 @@ class UpdateFile(_Answer):
     adapter: AdapterFile  # `client_i_round_R.safetensors`
     lora_r: Rank | None = None  # its rank, where it is not the federation's
     control: AdapterFile | None = None  # `control_client_i_round_R.safetensors`, where the task has corrections
-    avg_loss: Loss
+    avg_loss: SignedLoss
     num_samples: Samples
     training_time: Seconds
     report: TrainingReport

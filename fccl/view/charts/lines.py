@@ -62,7 +62,7 @@ def validation_loss(view: RunView, phase: Phase) -> Picture | None:
     if rounds.empty:
         return None
     facts = phases.of(phase)
-    start = facts.start_loss or (view.base.loss if view.base else None)
+    start = phases.start_loss(phase, view.preference) or (view.base.loss if view.base and phase == "sft" else None)
     lowest = float(rounds["validation_loss"].min())
     steep = start is not None and 0 < 6 * lowest < start
     y = alt.Y("validation_loss:Q", title=f"loss ({phases.of(phase).unit})", scale=alt.Scale(zero=False))

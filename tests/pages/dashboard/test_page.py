@@ -84,7 +84,7 @@ def test_the_header_in_the_preference_phase(page, logs):
     shown(page)
     assert sentence(page).startswith("Round 4 of 4, preference phase, 0 of 3 clients done")
     found = figures(page)
-    assert found["Validation DPO loss"] == ("2.000", "1.307")  # 3 - 0.5 · 2, less log 2
+    assert found["Validation preference loss"] == ("2.000", "1.307")  # 3 - 0.5 · 2, less log 2
     assert found["Preference accuracy"] == ("75.0 %", "")
     assert found["Effective clients"] == ("3.0 of 3", "")
     assert found["Clients done"][0] == "0 of 3"
