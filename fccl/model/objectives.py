@@ -35,7 +35,7 @@ class Objective(Protocol):
         ...
 
     def constants(self, indices: Sequence[int]) -> Tensor:
-        """What the losses of these examples need beside the model's log-probabilities: (b, m) float64, on the CPU."""
+        """The numbers that losses of these examples need beside the model's: (b, m) float64, on the CPU."""
         ...
 
     def losses(self, log_probs: Tensor, constants: Tensor) -> Tensor:

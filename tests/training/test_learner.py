@@ -157,7 +157,7 @@ def test_dpo_trains_the_tasks_adapter_against_the_tasks_reference(learner, tiny_
         known = reference_log_probs(tiny_model, reference, pairs, 6)
         tiny_model.load(start)
         losses.append(update.report.first_loss)
-        loss = ObjectiveUnderModel(tiny_model, objective_for("va", pairs, known, 0.7))
+        loss = ObjectiveUnderModel(tiny_model, objective_for("va", pairs, known, train.preference))
         assert losses[-1] == pytest.approx(loss.at(range(6)).loss, rel=1e-5)
         assert update.adapter.distance(start) < 1e-6
     assert abs(losses[0] - losses[1]) > 1e-3
