@@ -74,6 +74,7 @@ def comparison(**changes):
             0.5,
             difference=estimate(-0.5),
             verdict="better",
+            gap_pooled=estimate(0.6),
             gap_closed=estimate(1.0, 0.0),
             validation=(1.7, 0.6),
         ),

@@ -62,7 +62,8 @@ def test_every_method_has_its_figures_and_its_verdict(page, results):
         "perplexity",
         "× FedAvg's [95 %]",
         "seeds, verdict",
-        "gap closed [95 %]",
+        "gap to pooled data [95 %]",
+        "gap to the oracle [95 %]",
         "bad clients' weight",
         "seconds",
     ]
@@ -70,6 +71,7 @@ def test_every_method_has_its_figures_and_its_verdict(page, results):
         "1.822",
         "0.670 [0.664, 0.677]",
         "2/2 ▲ better",
+        "50% [49%, 51%]",
         "80% [79%, 81%]",
         "0.50 → 0.00",
         "0",
@@ -92,8 +94,8 @@ def test_another_scenario_can_be_chosen_and_one_without_a_gap_says_so(page, resu
     assert charts(page) == 0
     assert "No client is bad in this scenario" in texts(page)
     found = {row[0]: row[1:] for row in rows(page, "Every method, preferences, clean")}
-    assert found["method"] == ["DPO loss", "minus FedAvg's [95 %]", "seeds, verdict", "seconds", "accuracy"]
-    assert found["FCCL, verified"][1:3] == ["+0.0001 [-0.0099, +0.0101]", "0/2 ≈ no difference"]
+    assert found["method"] == ["DPO loss", "minus FedAvg's [95 %]", "seeds, verdict", "seconds", "accuracy", "harmless preferred"]
+    assert found["FCCL, verified"][1:3] == ["+0.0001 [-0.0099, +0.0101]", "0/2 ≈ not worse"]
 
 
 def test_the_first_scenario_shown_has_a_gap_to_close(page, results):
