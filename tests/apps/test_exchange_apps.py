@@ -12,6 +12,7 @@ import pytest
 from fccl.apps.main import main
 from fccl.config import load_settings
 from fccl.federation.run_folder import RunFolder
+from fccl.library.narrow import each_alone
 from fccl.library.standing import standing
 from fccl.paths import DataPaths, ExchangePaths, LogPaths, StatePaths
 from fccl.records.journal import Journal
@@ -104,7 +105,8 @@ def test_a_second_orchestrator_or_client_says_who_is_there(tmp_path, monkeypatch
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = RunFolder(LogPaths(tmp_path / "logs"), Journal(LogPaths(tmp_path / "logs")))
-    settings = {name: str(value) for name, value in load_settings().model_dump().items()}
+    begun = each_alone(load_settings(), {}, "")  # as an orchestrator records it
+    settings = {name: str(value) for name, value in begun.model_dump().items()}
     folder.start(
         RunInfo(run_id="run", created=1.0, settings=settings, data_sha256="of other data", versions={}),
         federation(rounds=3).plan,
