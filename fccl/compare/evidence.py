@@ -14,7 +14,7 @@ from fccl.compare.scenarios import SCENARIOS, Scenario
 from fccl.compare.values import TrialResult
 from fccl.compare.verdicts import standing
 from fccl.evaluation.student import FEWEST_SEEDS, holm, p_value, student
-from fccl.records.comparison import FEDAVG, ORACLE, POOLED, Pair
+from fccl.records.comparison import FEDAVG, ORACLE, POOLED, RivalPair
 from fccl.records.evaluation import Estimate
 
 PRIMARY = (
@@ -46,7 +46,7 @@ def methods() -> tuple[Method, ...]:
     return tuple(method for name, method in METHODS.items() if name in {OURS, *RIVALS, *CEILINGS})
 
 
-def pairs(found: Mapping[str, Mapping[str, Sequence[TrialResult]]]) -> tuple[Pair, ...]:
+def pairs(found: Mapping[str, Mapping[str, Sequence[TrialResult]]]) -> tuple[RivalPair, ...]:
     """Every pair of the set by scenario, then by method: one result a seed, in the same order for all methods.
 
     Pairs of fewer than three seeds are left out, and so is what was not run. A model that cannot be scored decides its
@@ -65,17 +65,17 @@ def pairs(found: Mapping[str, Mapping[str, Sequence[TrialResult]]]) -> tuple[Pai
     return tuple(made)
 
 
-def _pair(scenario: str, rival: str, ours: Sequence[TrialResult], theirs: Sequence[TrialResult]) -> Pair:
+def _pair(scenario: str, rival: str, ours: Sequence[TrialResult], theirs: Sequence[TrialResult]) -> RivalPair:
     mine, other = ([result.loss for result in results] for results in (ours, theirs))
     names = {"scenario": scenario, "method": OURS, "rival": rival}
     if None in mine or None in other:
         verdict = "cannot be told apart" if None in mine and None in other else "worse" if None in mine else "better"
-        return Pair.model_validate(names | {"verdict": verdict})
+        return RivalPair.model_validate(names | {"verdict": verdict})
     differences = [a - b for a, b in zip(mine, other, strict=True) if a is not None and b is not None]
-    return Pair(**names, difference=student(differences), p=p_value(differences), verdict="cannot be told apart")
+    return RivalPair(**names, difference=student(differences), p=p_value(differences), verdict="cannot be told apart")
 
 
-def _corrected(pair: Pair, p_holm: float) -> Pair:
+def _corrected(pair: RivalPair, p_holm: float) -> RivalPair:
     """The pair with its verdict: better or worse only where the corrected p-value is below the level.
 
     Not worse needs no correction: it is read off the pair's own interval, whose upper end lies below a difference that

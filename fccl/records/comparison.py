@@ -91,7 +91,7 @@ class MethodInfo(Value):
     settings: dict[str, str | int | float] = Field(validation_alias=AliasChoices("settings", "rule"))  # earlier: `rule`
 
 
-class Pair(Value):
+class RivalPair(Value):
     """Our method and one rival in one scenario of the primary set."""
 
     scenario: str
@@ -117,7 +117,7 @@ class Comparison(Value):
     methods: tuple[MethodInfo, ...]
     rows: tuple[Outcome, ...]
     bootstrap_samples: int
-    pairs: tuple[Pair, ...] = ()  # of the primary set, where that was compared
+    pairs: tuple[RivalPair, ...] = ()  # of the primary set, where that was compared
     not_run: tuple[str, ...] = ()  # what the plan left out
 
     @model_validator(mode="after")

@@ -250,11 +250,11 @@ class TransportContract:
     def test_a_preference_task_without_a_reference_travels(self, make: MakeTransport) -> None:
         train = TRAIN.model_copy(update={"preference_loss": "simpo"})
         asked = dataclasses.replace(task(3), phase="va", train=train)
-        expected = LearnerWithReference().fit(asked, shard(1), _unheard)
         with make() as transport:
-            (update,) = transport.ask(asked, [1])
-            assert isinstance(update, ClientUpdate)
-            assert update.adapter.load().sha256 == expected.adapter.load().sha256
+            for update in transport.ask(asked, range(CLIENTS)):
+                expected = LearnerWithReference().fit(asked, shard(update.client_id), _unheard)
+                assert isinstance(update, ClientUpdate)
+                assert update.adapter.load().sha256 == expected.adapter.load().sha256
 
     def test_a_client_that_fails_says_why_and_the_others_go_on(self, make: MakeTransport) -> None:
         with make(broken=(2,)) as transport:

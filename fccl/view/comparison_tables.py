@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from fccl.plain_text import one_line
-from fccl.records.comparison import FEDAVG, Comparison, Outcome, Pair, ScenarioInfo
+from fccl.records.comparison import FEDAVG, Comparison, Outcome, RivalPair, ScenarioInfo
 from fccl.records.evaluation import Estimate
 from fccl.tables import Cell, Table
 from fccl.view.agreement import agreement_tables
@@ -93,7 +93,7 @@ def pair_tables(comparison: Comparison) -> list[Table]:
     return [Table("The primary set", ("scenario", *(titles[rival] for rival in rivals)), rows, note)]
 
 
-def _pair(pair: Pair | None, scenario: ScenarioInfo) -> Cell:
+def _pair(pair: RivalPair | None, scenario: ScenarioInfo) -> Cell:
     if pair is None:
         return Cell(DASH)
     verdict = SHORT.get(pair.verdict, pair.verdict)

@@ -51,7 +51,7 @@ def test_a_taken_port_is_one_line(capsys):
         (["--port", "0"], "error: argument --port: '0' is not a port: 1 to 65535"),
         (["--port", "http"], "error: argument --port: 'http' is not a port: 1 to 65535"),
         (["--prot", "8502"], "error: unknown argument --prot"),
-        (["--fed-rounds", "2"], "error: unknown argument --fed-rounds"),
+        (["--fed-rounds", "2"], "error: fccl dashboard does not read --fed-rounds"),
         (["--host", "no such name"], "error: --host no such name is not a name or address of this machine"),
         (["--host", "192.0.2.1", "--port", "8502"], "error: port 8502 of 192.0.2.1 is not this machine's"),
     ],

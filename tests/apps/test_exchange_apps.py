@@ -49,7 +49,7 @@ def test_keys_are_made_and_a_second_time_refused(tmp_path, monkeypatch, capsys):
             ["orchestrator", "--exchange-watch", "stare"],
             "error: EXCHANGE_WATCH=stare: allowed is one of auto, notify, poll",
         ),
-        (["client", "--num-clients", "3"], "error: unknown argument --num-clients"),
+        (["client", "--num-clients", "3"], "error: fccl client does not read --num-clients"),
         (
             ["orchestrator", "--original-clients", "two"],
             "error: ORIGINAL_CLIENTS=two: must be client numbers with commas between",

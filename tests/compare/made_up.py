@@ -1,7 +1,7 @@
 """A comparison whose figures are made up, so that every kind of cell is there."""
 
 from fccl.compare.methods import METHODS
-from fccl.records.comparison import Comparison, MethodInfo, Outcome, Pair, ScenarioInfo
+from fccl.records.comparison import Comparison, MethodInfo, Outcome, RivalPair, ScenarioInfo
 from fccl.records.evaluation import Estimate
 
 
@@ -21,7 +21,7 @@ def row(scenario, method, loss, **more):
 
 
 PAIRS = (
-    Pair(
+    RivalPair(
         scenario="shuffled",
         method="verified",
         rival="fedavg",
@@ -30,8 +30,8 @@ PAIRS = (
         p_holm=0.002,
         verdict="better",
     ),
-    Pair(scenario="shuffled", method="verified", rival="median", verdict="better"),
-    Pair(
+    RivalPair(scenario="shuffled", method="verified", rival="median", verdict="better"),
+    RivalPair(
         scenario="flipped",
         method="verified",
         rival="fedavg",

@@ -108,7 +108,7 @@ def test_combined_score_is_samples_over_loss():
 
 @pytest.mark.parametrize(
     "field",
-    [{"avg_loss": math.nan}, {"avg_loss": math.inf}, {"avg_loss": -1}, {"num_samples": 0}, {"seconds": math.nan}],
+    [{"avg_loss": math.nan}, {"avg_loss": math.inf}, {"avg_loss": -1e16}, {"num_samples": 0}, {"seconds": math.nan}],
 )
 def test_a_bad_report_cannot_be_built(field):
     with pytest.raises(ValidationError):

@@ -94,7 +94,8 @@ def test_another_scenario_can_be_chosen_and_one_without_a_gap_says_so(page, resu
     assert charts(page) == 0
     assert "No client is bad in this scenario" in texts(page)
     found = {row[0]: row[1:] for row in rows(page, "Every method, preferences, clean")}
-    assert found["method"] == ["DPO loss", "minus FedAvg's [95 %]", "seeds, verdict", "seconds", "accuracy", "harmless preferred"]
+    heads = ["DPO loss", "minus FedAvg's [95 %]", "seeds, verdict", "seconds", "accuracy", "harmless preferred"]
+    assert found["method"] == heads
     assert found["FCCL, verified"][1:3] == ["+0.0001 [-0.0099, +0.0101]", "0/2 ≈ not worse"]
 
 

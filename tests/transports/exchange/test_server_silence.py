@@ -166,13 +166,17 @@ def test_a_client_that_failed_and_is_started_again_may_still_answer(paths, trans
 
 def test_below_the_quorum_for_good_the_run_ends_resumable(paths, transport, clock, monkeypatch):
     """Each attempt ends at its deadline, which is over when the server has read what there is."""
-    fed, uphold = federation(2, rounds=1, min_clients=2), FitAnswers.uphold
-    received = paths.root.parent / "received"
+    fed, uphold, read, heard = federation(2, rounds=1, min_clients=2), FitAnswers.uphold, FitAnswers.read, []
+
+    def reading(source, client_id):
+        heard.append(client_id)
+        return read(source, client_id)
 
     def waiting_in_vain(source):
         uphold(source)
-        clock.ahead += 90.0 if any(received.glob("client_0_*")) else 0.0
+        clock.ahead += 90.0 if heard else 0.0
 
+    monkeypatch.setattr(FitAnswers, "read", reading)
     monkeypatch.setattr(FitAnswers, "uphold", waiting_in_vain)
     with transport(quorum=2, retries=1, timeout_s=90.0) as exchange, clients(paths, {0: ToyLearner()}):
         with pytest.raises(FederationError, match="round 1 has 1 good update, MIN_CLIENTS is 2"):
