@@ -90,7 +90,7 @@ def test_a_whole_comparison(command, tmp_path, capsys):
         "preferences, flipped",
         "FCCL, verified",
         "FedAvg",
-        "gap closed",
+        "gap to the oracle",
         "(yardstick)",
     ):
         assert words in shown
