@@ -35,7 +35,7 @@ COPY --from=libraries /opt/venv /opt/venv
 COPY --from=program /opt/app /opt/app
 # HOME and USER are for libraries that ask who runs them: that may be any number, whether it has a name here or not.
 ENV PATH=/opt/app/bin:/opt/venv/bin:$PATH PYTHONPATH=/opt/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    OMP_WAIT_POLICY=PASSIVE HF_HOME=/fccl/models/hub HOME=/tmp USER=fccl
+    OMP_WAIT_POLICY=PASSIVE MKL_CBWR=AUTO HF_HOME=/fccl/models/hub HOME=/tmp USER=fccl
 USER 1000:1000
 WORKDIR /fccl
 ENTRYPOINT ["fccl"]

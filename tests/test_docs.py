@@ -30,6 +30,7 @@ OTHERS = {
     "FCCL_UID",
     "HF_HOME",
     "MODELS_DIR",
+    "MKL_CBWR",
     "OMP_WAIT_POLICY",
     "SERVER_MEMORY",
     "TORCH_INDEX",

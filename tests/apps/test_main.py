@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fccl.apps.main import main as command
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -46,3 +48,15 @@ def test_a_pipe_gets_no_such_line(tmp_path):
         check=True,
     )
     assert "loading" not in done.stdout + done.stderr
+
+
+def test_the_arithmetic_of_a_command_is_reproducible_and_its_threads_sleep_unless_the_environment_says_otherwise(
+    monkeypatch,
+):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    assert command(["run", "--seed", "nonsense"]) == 2
+    assert (os.environ["OMP_WAIT_POLICY"], os.environ["MKL_CBWR"]) == ("PASSIVE", "COMPATIBLE")
+    monkeypatch.delenv("MKL_CBWR")
+    assert command(["run", "--seed", "nonsense"]) == 2
+    assert os.environ["MKL_CBWR"] == "AUTO"
