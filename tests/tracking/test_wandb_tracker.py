@@ -50,7 +50,7 @@ def there(told):
 def log_records(content):
     """The records of a log in LevelDB's format: blocks of 32 KiB, pieces of (checksum, length, type) and data.
 
-    The first 7 bytes are W&B's own.
+    The first 7 bytes are W&B's own. The last record may be there in part.
     """
     at, record = 7, b""
     assert content[:4] in (b":W&B", b"")
@@ -59,7 +59,11 @@ def log_records(content):
         if left < 7:  # too short for a piece: filled up
             at += left
             continue
+        if at + 7 > len(content):
+            return  # it is being written
         _, length, kind = struct.unpack("<IHB", content[at : at + 7])
+        if at + 7 + length > len(content):
+            return
         record = (b"" if kind in (FULL, FIRST) else record) + content[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (FULL, LAST):
