@@ -25,7 +25,7 @@ from fccl.adapters.ranks import Pair, pairs
 from fccl.aggregation.fedavg import FedAvg
 from fccl.aggregation.geometric_median import GeometricMedian
 from fccl.aggregation.krum import Krum, MultiKrum
-from fccl.aggregation.lora_products import PASS_BYTES
+from fccl.aggregation.lora_products import passes
 from fccl.aggregation.protocol import Aggregated, Parts, Stateless
 from fccl.aggregation.state import ServerState
 from fccl.aggregation.vectors import finite_adapter, one_thread
@@ -85,17 +85,9 @@ def _solved(inner: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _groups(modules: Sequence[Pair], updates: int) -> Iterator[list[Pair]]:
-    """The modules in groups whose factors, of all updates, fit into `PASS_BYTES`; one is always taken."""
-    group: list[Pair] = []
-    held = 0
-    for pair in modules:
-        need = 8 * updates * pair.rank * (pair.fan_in + pair.fan_out)
-        if group and held + need > PASS_BYTES:
-            yield group
-            group, held = [], 0
-        group.append(pair)
-        held += need
-    yield group
+    """The modules in groups whose factors, of all updates, fit into memory at once."""
+    needs = [8 * updates * pair.rank * (pair.fan_in + pair.fan_out) for pair in modules]
+    yield from ([modules[index] for index in group] for group in passes(needs))
 
 
 def _factors(group: Sequence[Pair], parts: Parts) -> list[tuple[Tensor, Tensor]]:

@@ -114,7 +114,7 @@ def mean_products(before: Adapter, parts: Parts) -> Iterator[tuple[Pair, Product
     ranks = list(
         zip(*(_ranks(modules, update.form) for update in parts.updates), strict=True)
     )  # by module, then by update
-    for group in _passes(modules, ranks):
+    for group in passes([_sum_bytes(pair, each) for pair, each in zip(modules, ranks, strict=True)]):
         sums = [ProductSum(modules[index].fan_out, modules[index].fan_in) for index in group]
         for weight, update in parts.counted():
             for index, total in zip(group, sums, strict=True):
@@ -152,13 +152,17 @@ def _add_untrained(
         total.add(1.0, b, before.tensors[pair.a][start:])
 
 
-def _passes(modules: Sequence[Pair], ranks: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """The places of the modules in groups whose sums fit into `PASS_BYTES`; one module is always taken."""
+def _sum_bytes(pair: Pair, ranks: Sequence[int]) -> int:
+    """The most memory of one module's sum."""
+    columns = sum(ranks) + pair.rank
+    return 8 * min(columns * (pair.fan_in + pair.fan_out), 2 * pair.fan_in * pair.fan_out)
+
+
+def passes(needs: Sequence[int]) -> Iterator[list[int]]:
+    """The places of modules in groups that fit into `PASS_BYTES`, given the bytes of each; one is always taken."""
     group: list[int] = []
     held = 0
-    for index, pair in enumerate(modules):
-        columns = sum(ranks[index]) + pair.rank
-        need = 8 * min(columns * (pair.fan_in + pair.fan_out), 2 * pair.fan_in * pair.fan_out)
+    for index, need in enumerate(needs):
         if group and held + need > PASS_BYTES:
             yield group
             group, held = [], 0

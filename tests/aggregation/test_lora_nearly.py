@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from fccl.adapters.adapter import Adapter
-from fccl.aggregation import lora_nearly
+from fccl.aggregation import lora_products
 from fccl.aggregation.lora_mean import product_error
 from fccl.aggregation.lora_nearly import LoraNearly, combined
 from fccl.aggregation.mean import weighted_mean
@@ -83,7 +83,7 @@ def test_where_no_client_has_learnt_anything_a_can_still_be_learnt():
 def test_narrow_groups_of_modules_and_other_threads_change_no_bit(monkeypatch):
     parts, threads = round_of(3, 5, 3), torch.get_num_threads()
     found = {nearly(parts).sha256}
-    monkeypatch.setattr(lora_nearly, "PASS_BYTES", 1)
+    monkeypatch.setattr(lora_products, "PASS_BYTES", 1)
     try:
         torch.set_num_threads(2)
         found.add(nearly(parts).sha256)
