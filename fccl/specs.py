@@ -93,6 +93,12 @@ REFERENCE_FREE: frozenset[PreferenceLoss] = frozenset({"simpo", "cpo", "orpo"})
 SMOOTHED: frozenset[PreferenceLoss] = frozenset({"robust", "exo_pair"})  # that read `label_smoothing`
 
 
+def require_smooth_labels(loss: PreferenceLoss, label_smoothing: float) -> None:
+    """Raises `ValueError` where the loss takes the logarithm of a smoothing that is 0."""
+    if loss == "exo_pair" and label_smoothing == 0:
+        raise ValueError("PREFERENCE_LOSS=exo_pair needs a LABEL_SMOOTHING above 0")
+
+
 class PreferenceSpec(Value):
     """The loss of preference pairs. `fccl.model.preference_losses` has its formulas and papers."""
 
@@ -103,8 +109,7 @@ class PreferenceSpec(Value):
 
     @model_validator(mode="after")
     def _labels_are_smooth(self) -> Self:
-        if self.loss == "exo_pair" and self.label_smoothing == 0:
-            raise ValueError("PREFERENCE_LOSS=exo_pair needs a LABEL_SMOOTHING above 0")
+        require_smooth_labels(self.loss, self.label_smoothing)
         return self
 
     @property
@@ -138,6 +143,11 @@ class TrainSpec(Value):
     freeze_a: bool = False  # Sun et al. 2024 (FFA-LoRA): train B alone
     lower_ranks: bool = False  # a client may train fewer directions than the federation's LoRA has
     threads: Threads = 0  # 0: as many as torch takes; named here since the sums' last bits depend on it
+
+    @model_validator(mode="after")
+    def _labels_are_smooth(self) -> Self:
+        require_smooth_labels(self.preference_loss, self.label_smoothing)
+        return self
 
     @property
     def preference(self) -> PreferenceSpec:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -20,7 +20,17 @@ from fccl.config.fields import knob, one_line_errors
 from fccl.config.rule_settings import RuleSettings
 from fccl.paths import is_usable
 from fccl.presets import PRESETS
-from fccl.specs import Engine, ExchangeSpec, ModelSpec, PartitionSpec, Phase, PreferenceLoss, RoundPlan, TrainSpec
+from fccl.specs import (
+    Engine,
+    ExchangeSpec,
+    ModelSpec,
+    PartitionSpec,
+    Phase,
+    PreferenceLoss,
+    RoundPlan,
+    TrainSpec,
+    require_smooth_labels,
+)
 
 DOTENV = ".env"
 ALL_LAYERS = "all"  # of LORA_LAYERS
@@ -222,6 +232,11 @@ class Settings(RuleSettings):
         if text != ALL_LAYERS and not (_NUMBER.fullmatch(text) and int(text) > 0):
             raise ValueError("must be all, or a whole number >= 1")
         return text
+
+    @model_validator(mode="after")
+    def _labels_are_smooth(self) -> Self:
+        require_smooth_labels(self.preference_loss, self.label_smoothing)
+        return self
 
     @field_validator("clients_at_once", mode="before")
     @classmethod

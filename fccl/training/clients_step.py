@@ -23,6 +23,7 @@ from fccl.model.objectives import Objective
 from fccl.model.packing import Packed, pack
 from fccl.specs import TrainSpec
 from fccl.training.clients_adamw import ClientsAdamW
+from fccl.training.learner import moves
 from fccl.training.recorded import Step
 
 Chosen = Mapping[int, tuple[Objective, Sequence[int]]]  # by client, the examples of its next step
@@ -118,7 +119,7 @@ class ClientsStep:
         if self.spec.freeze_a:
             self._fixed = torch.zeros_like(values, dtype=torch.bool)
             for name, block in self.factors.blocks(self._fixed).items():
-                block.fill_(".lora_A." in name)
+                block.fill_(not moves(name, self.spec))
         self.optimiser = ClientsAdamW(self.factors, self.spec, self._fixed)
 
     @torch.no_grad()
@@ -165,10 +166,7 @@ class ClientsStep:
         if self._sums is None:
             return None
         sums = self.factors.of_client(self._sums, client)
-        return {name: (total / max(1, steps)).float() for name, total in sums.items() if self._moves(name)}
-
-    def _moves(self, name: str) -> bool:
-        return not (self.spec.freeze_a and ".lora_A." in name)
+        return {name: (total / max(1, steps)).float() for name, total in sums.items() if moves(name, self.spec)}
 
     def _write(self, vector: Tensor, client: int, values: Mapping[str, Tensor]) -> None:
         for name, part in self.factors.of_client(vector, client).items():

@@ -9,7 +9,8 @@ from fccl.federation.run_folder import RunFolder
 from fccl.library.narrow import begun, each_alone, recorded_settings, require_scores, settings_of
 from fccl.library.standing import standing
 from fccl.records.run import RunInfo
-from fccl.testing.toy import START, federation
+from fccl.specs import TrainSpec
+from fccl.testing.toy import START, TRAIN, federation
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -35,6 +36,13 @@ def test_a_source_that_divides_by_a_loss_goes_with_no_loss_that_may_be_negative(
     assert "verified" in caught.value.hint
     require_scores(load_settings({**given, "preference_loss": "ipo"}))
     require_scores(load_settings({**given, "contribution_mode": "uniform"}))
+
+
+def test_exo_without_smooth_labels_is_one_line_and_no_task_either():
+    with pytest.raises(SettingsError, match="needs a LABEL_SMOOTHING above 0"):
+        load_settings({"preference_loss": "exo_pair", "label_smoothing": "0"})
+    with pytest.raises(ValueError, match="needs a LABEL_SMOOTHING above 0"):
+        TrainSpec(**{**TRAIN.model_dump(), "preference_loss": "exo_pair", "label_smoothing": 0.0})
 
 
 def info_of(settings, *without):
