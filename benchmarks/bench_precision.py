@@ -26,6 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -182,8 +183,9 @@ def batch(draw: random.Random) -> list[Responses]:
     return [(row(),) for _ in range(8)]
 
 
-def quickstarts(seeds: Sequence[int], precisions: Sequence[BasePrecision]) -> None:
+def quickstarts(seeds: Sequence[int], precisions: Sequence[BasePrecision], **settings: Any) -> None:
     """The quickstart at every precision with FedAvg's weights, and again with two threads; then how far apart they are.
+    `settings` are other settings of the run.
 
     The loss that a run ends with is always judged in float32, so that only training differs.
     """
@@ -195,7 +197,7 @@ def quickstarts(seeds: Sequence[int], precisions: Sequence[BasePrecision]) -> No
         with tempfile.TemporaryDirectory() as folder:
             for name, threads in (*((name, 1) for name in precisions), ("fp32", 2)):
                 data, logs = Path(folder) / "data", Path(folder) / f"{name}-{threads}"
-                quickstart(data, logs, seed, name, threads)
+                quickstart(data, logs, seed, name, threads, settings)
                 plain, own = losses(data, logs, "fp32"), losses(data, logs, name)
                 found.setdefault(f"{name}, {threads}", []).append(plain)
                 figures = " | ".join(f"{loss:.4f}" for loss in (*plain, *own))
@@ -218,7 +220,9 @@ def times(ratios: Sequence[float]) -> str:
     return f"{math.exp(middle):.4f} [{math.exp(middle - wide):.4f}, {math.exp(middle + wide):.4f}]"
 
 
-def quickstart(data: Path, logs: Path, seed: int, precision: BasePrecision, threads: int) -> None:
+def quickstart(
+    data: Path, logs: Path, seed: int, precision: BasePrecision, threads: int, settings: dict[str, Any]
+) -> None:
     """One run without its evaluation."""
     run = fccl.FederatedRun(
         seed=seed,
@@ -228,7 +232,7 @@ def quickstart(data: Path, logs: Path, seed: int, precision: BasePrecision, thre
         engine="gpt2",
         base_precision=precision,
         contribution_mode="fedavg",
-        evaluate=False,
+        **settings,
     )
     run.train()
 

@@ -1,6 +1,8 @@
 """Modules of somebody else's rules, written into a folder."""
 
 RULES = '''
+import time
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -20,13 +22,16 @@ class Last:
 
 
 class Asks:
-    """Equal weights, by what it reads."""
+    """Equal weights, by what it reads. In the second round it waits while there is a file `hold`, and says so."""
 
     def __init__(self, loss, verify_steps, contribution_temperature=3.0, more=7):
         self.loss, self.steps, self.temperature, self.more = loss, verify_steps, contribution_temperature, more
 
     def weigh(self, task, updates):
         self.loss.loss(task, task.adapter)
+        while task.round == 1 and Path("hold").exists():
+            Path("held").touch()
+            time.sleep(0.01)
         return Weighing((1 / len(updates),) * len(updates), (0.0,) * len(updates))
 
 
@@ -83,6 +88,8 @@ class Breaks:
 
 NOT_A_CLASS = 3
 '''
+
+HOLD, HELD = "hold", "held"  # files in the folder of a process that weighs by `Asks`
 
 
 def write(folder, name, text=RULES):

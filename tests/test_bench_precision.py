@@ -1,11 +1,11 @@
-"""The summary of `benchmarks/bench_precision.py`: ratios over seeds."""
+"""`benchmarks/bench_precision.py`: whole quickstarts at two precisions, and the summary of their ratios."""
 
 import math
 
 import pytest
 from scipy import stats
 
-from benchmarks.bench_precision import times
+from benchmarks.bench_precision import quickstarts, times
 
 
 def test_ratios_have_their_geometric_mean_and_students_interval():
@@ -17,3 +17,14 @@ def test_ratios_have_their_geometric_mean_and_students_interval():
 @pytest.mark.parametrize("ratio", [0.5, 1.25])
 def test_one_ratio_has_no_interval(ratio):
     assert times([ratio]) == f"{ratio:.4f}"
+
+
+@pytest.mark.slow
+def test_quickstarts_end_with_a_ratio_for_each_precision(capsys):
+    quickstarts([1], ["fp32", "int8"], fed_rounds=1, max_sft_examples=60, max_va_examples=30)
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split("|")[2].strip(): line.split("|")[3:-1] for line in lines if line.startswith("| 1 |")}
+    assert list(rows) == ["fp32, 1", "int8, 1", "fp32, 2"]
+    assert rows["fp32, 1"][:2] == rows["fp32, 1"][2:], "judged as trained"
+    ratio = float(rows["int8, 1"][0]) / float(rows["fp32, 1"][0])
+    assert lines[-2].startswith(f"| int8, 1 | {ratio:.3f}")

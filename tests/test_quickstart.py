@@ -18,6 +18,7 @@ from fccl.adapters.adapter import load_adapter
 from fccl.paths import LogPaths
 from fccl.records.run import RoundRecord
 from fccl.storage.reading import read_records, read_rows
+from tests.apps.commands import begun
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = ROOT.parent / "shared" / "data"
@@ -113,10 +114,7 @@ def test_the_same_seed_gives_the_same_bytes_and_a_killed_run_too(tmp_path):
     fccl("run", *SHORT, folder=folders["whole"])
     for name, blow, exit_status in (("interrupted", signal.SIGINT, 130), ("killed", signal.SIGKILL, -9)):
         run = start("run", *SHORT, folder=folders[name])
-        for line in run.stdout:
-            if line.startswith("round 2/4"):
-                break
-        time.sleep(0.3)  # somewhere inside round 3
+        begun(run, folders[name], 3)
         run.send_signal(blow)
         rest = run.stdout.read()
         assert run.wait(60) == exit_status

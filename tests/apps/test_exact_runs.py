@@ -97,7 +97,7 @@ def test_one_process_many_processes_and_a_killed_run_give_the_same_bytes(tmp_pat
     own = ({}, {"CLIENT_LORA_R": "4"}, {"CLIENT_LORA_R": "8,4,2"})
     run_as_processes(folders["many"], EXACT, own)
 
-    killed_within_round_2(start(folders["killed"], "run", *EXACT, *RANKS), 2)
+    killed_within_round_2(start(folders["killed"], "run", *EXACT, *RANKS), folders["killed"])
     status, output = finished(start(folders["killed"], "run", "--resume"))
     assert status == 0, output
 

@@ -87,7 +87,7 @@ def test_one_process_many_processes_and_a_killed_run_give_the_same_bytes(tmp_pat
 
     run_as_processes(folders["many"], learning, ({"OMP_NUM_THREADS": "1"},) * 3, OMP_NUM_THREADS="2")
 
-    killed_within_round_2(start(folders["killed"], "run", *learning, OMP_NUM_THREADS="2"), 2)
+    killed_within_round_2(start(folders["killed"], "run", *learning, OMP_NUM_THREADS="2"), folders["killed"])
     status, output = finished(start(folders["killed"], "run", "--resume", OMP_NUM_THREADS="1"))
     assert status == 0, output
 

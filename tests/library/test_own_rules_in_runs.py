@@ -13,8 +13,8 @@ from fccl.paths import LogPaths
 from fccl.records.run import RoundRecord, RunInfo
 from fccl.storage.files import sha256_of
 from fccl.storage.reading import read_records, read_value
-from tests.apps.commands import finished, killed_within_round_2, start
-from tests.own_rules import RULES, write
+from tests.apps.commands import finished, killed_while_held, start
+from tests.own_rules import HOLD, RULES, write
 
 SMALL = {"max_sft_examples": 60, "max_va_examples": 30, "fed_rounds": 1, "threads": 1}
 NUMBERS = count()
@@ -90,8 +90,8 @@ def said_so_far(logs):
 @pytest.mark.slow
 def test_a_killed_process_goes_on_by_a_command_that_names_the_classes(own, tmp_path):
     longer = SMALL | {"fed_rounds": 2}  # so that the aggregation's state is carried over the kill
-    run = start(tmp_path, "run", *arguments(longer), *arguments(own), "--no-evaluate")
-    killed_within_round_2(run, 4)
+    (tmp_path / HOLD).touch()
+    killed_while_held(start(tmp_path, "run", *arguments(longer), *arguments(own), "--no-evaluate"), tmp_path)
     status, output = finished(start(tmp_path, "run", "--resume"))
     assert status == 2
     assert f"error: the run to resume needs the class {own['contribution_source']}" in output
