@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+BUILTIN_MODEL = "builtin:micro"
+MOST_TOKENS = 1024  # of MAX_LENGTH where the model decides
+
 GROUPS = (
     "run",
     "data",
@@ -22,6 +25,13 @@ GROUPS = (
 )
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "quickstart": {},
+    "pretrained": {
+        "sft_lr": 2e-4,
+        "va_lr": 2e-5,
+        "dpo_beta": 0.1,
+        "lr_schedule": "linear",
+        "max_length": 0,
+    },
     "gpt2": {
         "model_name": "gpt2",
         "sft_data": "tatsu-lab/alpaca",
@@ -43,3 +53,22 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "gen_tokens": 64,
     },
 }
+
+
+# The settings that people change: those of `--help`; `--help-all` has the others too.
+USUAL = frozenset(
+    {
+        *("model_name", "sft_data", "va_data", "non_iid_alpha", "num_clients", "fed_rounds", "sft_lr", "va_lr"),
+        *("contribution_source", "aggregation", "seed", "exchange_dir", "keys_dir", "data_dir", "log_dir"),
+    }
+)
+FEW = 12  # a command with no more settings than this shows them all
+
+
+def usual_preset(model_name: str) -> str:
+    """The preset of a model where nobody names one: the learning rates of the built-in model would ruin any other.
+
+    >>> usual_preset("builtin:micro"), usual_preset("./smollm2")
+    ('quickstart', 'pretrained')
+    """
+    return "quickstart" if model_name == BUILTIN_MODEL else "pretrained"

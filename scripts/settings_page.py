@@ -34,8 +34,8 @@ from typing import Literal, TypedDict
 HEAD = """# Settings
 
 A setting has one spelling: `--fed-rounds 5` as an argument is `FED_ROUNDS=5` in the environment, in `.env` and in
-compose. Argument > environment > `.env` > preset > default. `fccl run --help` lists those of a command. A name that is
-misspelt, or a value out of range, is one line:
+compose. Argument > environment > `.env` > preset > default. `fccl run --help` shows those that people change,
+`--help-all` every one of the command. A name that is misspelt, or a value out of range, is one line:
 
 ```
 error: unknown argument --fed-round
@@ -50,7 +50,17 @@ error: --krum-keep has no effect under AGGREGATION=fedavg
   hint: leave it out; it is read under AGGREGATION=multi_krum
 ```
 
+`fccl init` asks five questions (model, data, clients, machine, privacy), checks the answers and writes a commented
+`.env`: whether the model loads, how many examples a source has, whether training is estimated to fit into the memory
+that is there. Without a terminal its arguments are the answers: `fccl init --model-name ./model --num-clients 4`.
+
 `CONTRIBUTION_SOURCE` and `AGGREGATION` take a class of your own too: [Plug in your own rule](own-rules.md).
+"""
+PRESETS_HEAD = """## Presets
+
+`PRESET` names a set of defaults. What you set yourself wins. Where no preset is named, `builtin:micro` takes
+`quickstart` and any other model `pretrained`: the learning rates of the built-in model would ruin one that has learned
+from much more text. A run says so in its first line, and records every value.
 """
 FOOT = "\nThis page is made by `make settings-page` from `fccl/config.py` and `fccl/presets.py`.\n"
 
@@ -80,8 +90,7 @@ def _group(name: str) -> str:
 
 
 def _presets() -> str:
-    lines = ["## Presets", "", "`PRESET` names a set of defaults. What you set yourself wins.", ""]
-    return "\n".join([*lines, *_preset_lines()])
+    return "\n".join([PRESETS_HEAD, *_preset_lines()])
 
 
 def _preset_lines() -> Iterator[str]:

@@ -13,7 +13,7 @@ from fccl.config import GROUPS, Settings, allowed, group_of, load_settings
 from fccl.errors import SettingsError
 from fccl.library.given import ClientArguments, OrchestratorArguments
 from fccl.library.ignored import read_by
-from fccl.presets import PRESETS
+from fccl.presets import FEW, PRESETS, USUAL
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -43,14 +43,37 @@ def test_the_preset_itself_may_stand_in_dotenv(empty_folder):
     assert load_settings({"preset": "quickstart"}).model_name == "builtin:micro"
 
 
+def test_any_model_but_the_built_in_one_takes_the_pretrained_preset_where_none_is_named(empty_folder, monkeypatch):
+    quickstart = load_settings()
+    assert (quickstart.preset, quickstart.sft_lr) == ("quickstart", Settings.model_fields["sft_lr"].default)
+    assert "preset" not in quickstart.model_fields_set
+    own = load_settings({"model_name": "./smollm2"})
+    assert own.preset == "pretrained"
+    assert {name: getattr(own, name) for name in PRESETS["pretrained"]} == PRESETS["pretrained"]
+    (empty_folder / ".env").write_text("MODEL_NAME=./smollm2\nSFT_LR=0.001\n")
+    monkeypatch.setenv("VA_LR", "0.0001")
+    mixed = load_settings({"dpo_beta": "0.3"})
+    assert (mixed.preset, mixed.sft_lr, mixed.va_lr, mixed.dpo_beta) == ("pretrained", 0.001, 0.0001, 0.3)
+    assert load_settings({"preset": "quickstart"}).va_lr == 0.0001
+    monkeypatch.setenv("MODEL_NAME", "builtin:micro\r")
+    assert load_settings().preset == "quickstart", "with the line end of Windows too"
+
+
+def test_a_preset_that_is_named_is_taken_whatever_the_model(empty_folder):
+    named = load_settings({"preset": "quickstart", "model_name": "./smollm2"})
+    assert (named.preset, named.sft_lr) == ("quickstart", Settings.model_fields["sft_lr"].default)
+    assert load_settings({"preset": "gpt2", "model_name": "./smollm2"}).sft_lr == PRESETS["gpt2"]["sft_lr"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"fed_rounds": "0"}, "FED_ROUNDS=0: allowed is a whole number >= 1"),
         ({"lora_r": "many"}, "LORA_R=many: allowed is a whole number >= 1 and <= 1,024"),
+        ({"max_length": "7"}, "MAX_LENGTH=7: must be a whole number >= 8, or 0"),
         ({"sft_lr": "2"}, "SFT_LR=2: allowed is a number > 0 and <= 1"),
         ({"sft_lr": "nan"}, "SFT_LR=nan: allowed is a number > 0 and <= 1"),
-        ({"preset": "big"}, "PRESET=big: allowed is one of quickstart, gpt2"),
+        ({"preset": "big"}, "PRESET=big: allowed is one of quickstart, pretrained, gpt2"),
         ({"sft_data": ""}, r"SFT_DATA=: allowed is text \(not empty\)"),
         ({"noisy_clients": "one"}, "NOISY_CLIENTS=one: must be client numbers"),
         ({"client_lora_r": "8,,2"}, "CLIENT_LORA_R=8,,2: must be ranks with commas between"),
@@ -170,7 +193,7 @@ def test_recorded_settings_load_again_as_they_were(name):
         (["run", "--fed-rounds", "-1"], "error: FED_ROUNDS=-1: allowed is a whole number >= 1\n"),
         (
             ["run", "--fed-rounds"],
-            "error: argument --fed-rounds: expected one argument\n  hint: `fccl run --help` lists the arguments\n",
+            "error: argument --fed-rounds: expected one argument\n  hint: `fccl run --help-all` lists the arguments\n",
         ),
         (["prepar"], "error: unknown command prepar\n  hint: did you mean `fccl prepare`?\n"),
         (
@@ -196,15 +219,15 @@ def test_a_wrong_argument_ends_the_process_with_one_line_and_2():
     assert (result.returncode, result.stderr, result.stdout) == (2, line, "")
 
 
-def help_of(command, capsys):
+def help_of(command, capsys, flag="--help-all"):
     with pytest.raises(SystemExit) as ended:
-        main([command, "--help"])
+        main([command, flag])
     assert ended.value.code == 0
     return " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_explains_every_setting_of_a_command_with_range_and_default(command, capsys):
+def test_help_all_explains_every_setting_of_a_command_with_range_and_default(command, capsys):
     text = help_of(command, capsys)
     for name, field in Settings.model_fields.items():
         if COMMANDS[command].reads(name, group_of(field)):
@@ -213,6 +236,19 @@ def test_help_explains_every_setting_of_a_command_with_range_and_default(command
             assert f"read under {read_by(name)}]" in text or not read_by(name)
     for group in COMMANDS[command].groups:
         assert f" {group}: " in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_the_settings_that_people_change_by_group_and_the_way_to_the_others(command, capsys):
+    text, reads = help_of(command, capsys, "--help"), COMMANDS[command].reads
+    mine = {name: group_of(field) for name, field in Settings.model_fields.items() if reads(name, group_of(field))}
+    shown = {name for name in mine if len(mine) <= FEW or name in USUAL}
+    for name, group in mine.items():
+        assert (f"--{name.replace('_', '-')} X" in text or f"--no-{name.replace('_', '-')}" in text) == (name in shown)
+        assert f" {group}: " in text or not any(mine[each] == group for each in shown)
+    if hidden := len(mine) - len(shown):
+        assert f"`fccl {command} --help-all` explains the other {hidden} settings" in text
+    assert len(shown) <= 15
 
 
 def test_every_group_belongs_to_a_command():

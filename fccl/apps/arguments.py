@@ -6,15 +6,19 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from fccl.apps.commands import COMMANDS, Command
+from fccl.apps.command import Command
+from fccl.apps.commands import COMMANDS
 from fccl.errors import SettingsError
+from fccl.presets import FEW, USUAL
+
+HELP_ALL = "--help-all"
 
 
 class _Parser(argparse.ArgumentParser):
     """Errors as `SettingsError`: one line, not the usage."""
 
     def error(self, message: str) -> NoReturn:
-        raise SettingsError(message, hint=f"`{self.prog} --help` lists the arguments")
+        raise SettingsError(message, hint=f"`{self.prog} {HELP_ALL}` lists the arguments")
 
 
 def overview() -> str:
@@ -30,8 +34,9 @@ def overview() -> str:
             "commands:",
             *lines,
             "",
-            "`fccl COMMAND --help` explains a command's settings. `fccl run` alone runs the quickstart: no network, "
-            "no GPU, about a minute.",
+            "`fccl COMMAND --help` explains the settings that people change, `--help-all` all of them.",
+            "`fccl run` alone runs the quickstart: no network, no GPU, about a minute. `fccl init` asks five questions "
+            "and writes .env for your own model and data.",
             "Settings: argument > environment > .env > preset > default; --fed-rounds 5 is FED_ROUNDS=5.",
             "Results are in logs/, data in data/. `fccl --version` prints the version.",
         ]
@@ -46,7 +51,7 @@ def parse(name: str, arguments: Sequence[str]) -> tuple[dict[str, Any], argparse
     from fccl.config import Settings
 
     command = COMMANDS[name]
-    parser = build_parser(name, command)
+    parser = build_parser(name, command, HELP_ALL in arguments)
     known, unknown = parser.parse_known_args(list(arguments))
     if unknown:
         _refuse(unknown[0], name, parser)
@@ -55,37 +60,57 @@ def parse(name: str, arguments: Sequence[str]) -> tuple[dict[str, Any], argparse
     return settings, known
 
 
-def build_parser(name: str, command: Command) -> argparse.ArgumentParser:
-    """The parser of one command: its own options, then each setting under its group with range and default."""
-    from fccl.config import GROUPS, Settings, allowed, group_of
-    from fccl.library.ignored import read_by
+def build_parser(name: str, command: Command, everything: bool = True) -> argparse.ArgumentParser:
+    """The parser of one command: its own options, then each setting under its group with range and default.
 
+    It knows all settings of the command; its help shows those that people change, or with `everything` all of them.
+    """
+    from fccl.config import GROUPS, Settings, group_of
+
+    settings = [key for key, field in Settings.model_fields.items() if command.reads(key, group_of(field))]
+    shown = frozenset(settings) if everything or len(settings) <= FEW else USUAL
     parser = _Parser(
         prog=f"fccl {name}",
         usage=_usage(name, command),
         description=command.summary[0].upper() + command.summary[1:] + ".",
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=36, width=120),
-        epilog="Each setting can also stand in the environment or in .env, in upper case: --fed-rounds 5 is "
-        "FED_ROUNDS=5. " + (_presets(command.groups) if "run" in command.groups else ""),
+        epilog=_epilog(name, command, len(set(settings) - shown)) if settings else "",
     )
+    parser.add_argument(HELP_ALL, action="help", help="show this help with every setting and exit")
     for flag, options in command.options:
         parser.add_argument(flag, **options)
     groups = {group: parser.add_argument_group(group) for group in GROUPS if group in command.groups}
-    for field_name, field in Settings.model_fields.items():
-        if not command.reads(field_name, group_of(field)):
-            continue
-        group = groups[group_of(field)]
-        flag = "--" + field_name.replace("_", "-")
-        read = f"; read under {who}" if (who := read_by(field_name)) else ""
-        text = f"{field.description} [{allowed(field)}; default {_shown(field.default)}{read}]".replace("%", "%%")
-        if field.annotation is bool:
-            group.add_argument(
-                flag, dest=field_name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text
-            )
-        else:
-            group.add_argument(flag, dest=field_name, default=argparse.SUPPRESS, metavar="X", help=text)
+    for key in settings:
+        _add_setting(groups[group_of(Settings.model_fields[key])], key, key in shown)
     return parser
+
+
+def _add_setting(group: argparse._ArgumentGroup, name: str, shown: bool) -> None:
+    """One setting as an argument, explained where it is shown."""
+    from fccl.config import Settings
+
+    field = Settings.model_fields[name]
+    kind: dict[str, Any] = {"action": argparse.BooleanOptionalAction} if field.annotation is bool else {"metavar": "X"}
+    text = _explained(name) if shown else argparse.SUPPRESS
+    group.add_argument("--" + name.replace("_", "-"), dest=name, default=argparse.SUPPRESS, help=text, **kind)
+
+
+def _explained(name: str) -> str:
+    from fccl.config import Settings, allowed
+    from fccl.library.ignored import read_by
+
+    field = Settings.model_fields[name]
+    read = f"; read under {who}" if (who := read_by(name)) else ""
+    return f"{field.description} [{allowed(field)}; default {_shown(field.default)}{read}]".replace("%", "%%")
+
+
+def _epilog(name: str, command: Command, hidden: int) -> str:
+    """Where settings can stand beside the command line, and where the other ones are explained."""
+    said = "Each setting can also stand in the environment or in .env, in upper case: --log-dir x is LOG_DIR=x."
+    if hidden:
+        return f"`fccl {name} {HELP_ALL}` explains the other {hidden} settings. {said}"
+    return f"{said} {_presets(command.groups)}" if "run" in command.groups else said
 
 
 def _readers(flag: str) -> str:
@@ -135,5 +160,5 @@ def _refuse(argument: str, name: str, parser: argparse.ArgumentParser) -> NoRetu
     guess = nearest(flag, [option for action in parser._actions for option in action.option_strings])
     raise SettingsError(
         f"unknown argument {flag}",
-        hint=f"did you mean {guess}?" if guess else f"`{parser.prog} --help` lists the arguments",
+        hint=f"did you mean {guess}?" if guess else f"`{parser.prog} {HELP_ALL}` lists the arguments",
     )

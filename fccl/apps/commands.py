@@ -3,67 +3,42 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
 
+from fccl.apps.command import Command, up_to
+from fccl.apps.result_commands import RESULTS
 from fccl.presets import GROUPS
-
-Option = tuple[str, dict[str, Any]]
 
 _IN_PROCESS = tuple(group for group in GROUPS if group != "exchange")
 CLIENT_READS = (
     *("exchange_dir", "client_id", "heartbeat_s", "keys_dir", "state_dir", "cache_mb", "exchange_watch"),
     "data_dir",
 )
-_NUMBER = re.compile(r"[0-9]{1,9}")
-_MOST_EXAMPLES = 999_999_999
-
-
-@dataclass(frozen=True)
-class Command:
-    """One subcommand: the settings it reads (by group), its own options, and the function that does the work.
-
-    `only` names the settings that it reads of these groups; empty: it reads all of them.
-    """
-
-    summary: str
-    module: str
-    groups: tuple[str, ...]
-    options: tuple[Option, ...] = ()
-    only: tuple[str, ...] = ()
-
-    def reads(self, setting: str, group: str) -> bool:
-        """Whether a setting of this group is one of the command's arguments."""
-        return group in self.groups and (not self.only or setting in self.only)
-
-    def main(self) -> Callable[..., int]:
-        """Import the app now and return its `main(settings, options)`."""
-        function: Callable[..., int] = importlib.import_module(f"fccl.apps.{self.module}").main
-        return function
-
-
-def _up_to(most: int) -> Callable[[str], int]:
-    """The type of an argument that is a whole number from 0 to `most`."""
-
-    def count(text: str) -> int:
-        if not _NUMBER.fullmatch(text) or int(text) > most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {most:,}")
-        return int(text)
-
-    return count
-
-
-def _port(text: str) -> int:
-    """A TCP port."""
-    if not _NUMBER.fullmatch(text) or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port: 1 to 65535")
-    return int(text)
-
 
 COMMANDS: Mapping[str, Command] = {
+    "init": Command(
+        "ask five questions, check the answers, and write a commented .env",
+        "init",
+        ("data", "model", "federation"),
+        (
+            (
+                "--machine",
+                {"metavar": "X", "default": None, "help": "where clients run: here (default) or apart"},
+            ),
+            (
+                "--privacy",
+                {
+                    "metavar": "X,Y",
+                    "default": None,
+                    "help": "signed, forget (no update is kept), no-texts (none of the test split in the report) "
+                    "(default none)",
+                },
+            ),
+            ("--out", {"metavar": "FILE", "default": ".env", "help": "where to (default .env)"}),
+            ("--replace", {"action": "store_true", "help": "replace a file that is there"}),
+        ),
+        only=("model_name", "sft_data", "va_data", "num_clients"),
+    ),
     "prepare": Command(
         "read the data, split it, and cut a shard for every client",
         "prepare",
@@ -164,39 +139,6 @@ COMMANDS: Mapping[str, Command] = {
             ),
         ),
     ),
-    "evaluate": Command(
-        "evaluate base, SFT and FedVA on the test split",
-        "evaluate",
-        ("evaluation", "folders"),
-        (
-            (
-                "--sft",
-                {
-                    "type": _up_to(_MOST_EXAMPLES),
-                    "metavar": "N",
-                    "default": 0,
-                    "help": "use at most N test instructions; 0 takes all (default 0)",
-                },
-            ),
-            (
-                "--va",
-                {
-                    "type": _up_to(_MOST_EXAMPLES),
-                    "metavar": "N",
-                    "default": 0,
-                    "help": "use at most N test pairs; 0 takes all (default 0)",
-                },
-            ),
-            (
-                "--per-client",
-                {
-                    "action": "store_true",
-                    "help": "also evaluate each client's own last update, and the global one on each client's topics",
-                },
-            ),
-            ("--skip-base", {"action": "store_true", "help": "leave the base model out"}),
-        ),
-    ),
     "compare": Command(
         "compare FedAvg, FCCL, robust rules and an oracle in the same scenarios, with intervals; goes on where it "
         "was stopped",
@@ -247,7 +189,7 @@ COMMANDS: Mapping[str, Command] = {
             (
                 "--seeds",
                 {
-                    "type": _up_to(1000),
+                    "type": up_to(1000),
                     "metavar": "N",
                     "default": 0,
                     "help": "so many seeds: SEED, SEED + 1, ... (default 5, with --quick 2)",
@@ -270,7 +212,7 @@ COMMANDS: Mapping[str, Command] = {
             (
                 "--jobs",
                 {
-                    "type": _up_to(1024),
+                    "type": up_to(1024),
                     "metavar": "N",
                     "default": 0,
                     "help": "processes, each with one thread (default one a core, at most 8)",
@@ -279,91 +221,5 @@ COMMANDS: Mapping[str, Command] = {
             ("--out", {"metavar": "FOLDER", "default": "", "help": "where to (default LOG_DIR/compare)"}),
         ),
     ),
-    "dashboard": Command(
-        "show the run in LOG_DIR, and earlier ones, in the browser; it reads and never writes",
-        "dashboard",
-        (),
-        (
-            (
-                "--log-dir",
-                {"metavar": "FOLDER", "default": argparse.SUPPRESS, "help": "the run's records (default logs)"},
-            ),
-            (
-                "--exchange-dir",
-                {
-                    "metavar": "FOLDER",
-                    "default": argparse.SUPPRESS,
-                    "help": "the exchange directory, if there is one (default exchange)",
-                },
-            ),
-            (
-                "--host",
-                {
-                    "metavar": "ADDRESS",
-                    "default": "127.0.0.1",
-                    "help": "where to listen (default 127.0.0.1: this machine alone)",
-                },
-            ),
-            ("--port", {"type": _port, "metavar": "N", "default": 8501, "help": "the port (default 8501)"}),
-        ),
-    ),
-    "report": Command(
-        "write a run as one HTML file that needs no network: to send, to print, to keep",
-        "report",
-        (),
-        (
-            (
-                "out",
-                {
-                    "metavar": "[OUT.html]",
-                    "nargs": "?",
-                    "default": "",
-                    "help": "where to (default LOG_DIR/report.html)",
-                },
-            ),
-            (
-                "--run",
-                {"metavar": "ID", "default": "", "help": "an earlier run, by its id (default the one in LOG_DIR)"},
-            ),
-            (
-                "--log-dir",
-                {"metavar": "FOLDER", "default": argparse.SUPPRESS, "help": "the runs' records (default logs)"},
-            ),
-            (
-                "--exchange-dir",
-                {
-                    "metavar": "FOLDER",
-                    "default": argparse.SUPPRESS,
-                    "help": "the exchange directory, if there is one (default exchange)",
-                },
-            ),
-        ),
-    ),
-    "export": Command(
-        "write the final adapter, with --merge a plain model folder, with --base the base model as one",
-        "export",
-        ("folders",),
-        (
-            ("out", {"metavar": "FOLDER", "help": "where to; it must not exist yet"}),
-            (
-                "--merge",
-                {
-                    "action": "store_true",
-                    "help": "fold the adapter into the base model: a folder that transformers loads without PEFT",
-                },
-            ),
-            (
-                "--base",
-                {"action": "store_true", "help": "the base model alone, for whoever loads the adapter without FCCL"},
-            ),
-            (
-                "--phase",
-                {
-                    "choices": ("sft", "va"),
-                    "default": "va",
-                    "help": "the global adapter after which phase (default va)",
-                },
-            ),
-        ),
-    ),
+    **RESULTS,
 }

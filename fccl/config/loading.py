@@ -54,7 +54,7 @@ def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
             guess = nearest(name, Settings.model_fields)
             raise SettingsError(
                 f"unknown setting {name.upper()}",
-                hint=f"did you mean {guess.upper()}?" if guess else "`fccl run --help` lists them",
+                hint=f"did you mean {guess.upper()}?" if guess else "`fccl run --help-all` lists them",
             )
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import field_validator, model_validator
-from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from fccl.config.fields import knob, one_line_errors
+from fccl.config.preset_source import PresetSource, without_line_end
 from fccl.config.rule_settings import RuleSettings
 from fccl.paths import is_usable
-from fccl.presets import PRESETS
+from fccl.presets import BUILTIN_MODEL, MOST_TOKENS
 from fccl.specs import (
     Engine,
     ExchangeSpec,
@@ -35,6 +35,7 @@ from fccl.specs import (
 DOTENV = ".env"
 ALL_LAYERS = "all"  # of LORA_LAYERS
 AUTO = "auto"  # of BASE_PRECISION and CLIENTS_AT_ONCE
+FEWEST_TOKENS = 8
 MOST_AT_ONCE = 64  # clients in one batch: its LoRA products grow with the square of their number
 
 _NUMBER = re.compile(r"\s*[0-9]{1,9}\s*")
@@ -47,8 +48,11 @@ class Settings(RuleSettings):
         env_file=DOTENV, env_file_encoding="utf-8", extra="ignore", frozen=True, env_ignore_empty=True
     )
 
-    preset: Literal["quickstart", "gpt2"] = knob(
-        "run", "quickstart", "a set of defaults: quickstart needs no network, gpt2 is the real thing"
+    preset: Literal["quickstart", "pretrained", "gpt2"] = knob(
+        "run",
+        "quickstart",
+        "a set of defaults: quickstart needs no network, gpt2 is the real thing; where none is named, any model but "
+        "builtin:micro takes pretrained",
     )
     seed: int = knob("run", 42, "every random draw derives from it", ge=0)
     threads: int = knob(
@@ -103,7 +107,7 @@ class Settings(RuleSettings):
         "data", "shuffled", "how: answers shuffled, preferences flipped, or rows duplicated"
     )
 
-    model_name: str = knob("model", "builtin:micro", "a hub name, a local folder, or builtin:micro", min_length=1)
+    model_name: str = knob("model", BUILTIN_MODEL, "a hub name, a local folder, or builtin:micro", min_length=1)
     engine: Engine = knob(
         "model",
         "auto",
@@ -115,7 +119,11 @@ class Settings(RuleSettings):
         "of the frozen base while training: auto is fp32 on a CPU, bf16 on a GPU; int8 needs a CPU",
     )
     max_length: int = knob(
-        "model", 256, "tokens of prompt and response together; the prompt is cut from the left", ge=8
+        "model",
+        256,
+        "tokens of prompt and response together, at least 8; the prompt is cut from the left; 0: the model's own "
+        f"context, at most {MOST_TOKENS:,}",
+        ge=0,
     )
     lora_r: int = knob("model", 8, "rank of the LoRA factors", ge=1, le=1024)
     lora_alpha: float = knob("model", 16.0, "LoRA scale: the update is alpha/r times B A", gt=0)
@@ -209,7 +217,7 @@ class Settings(RuleSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _without_line_end(cls, value: Any) -> Any:
-        return _line(value)  # of a file with the line ends of Windows that a shell has read
+        return without_line_end(value)
 
     @field_validator("noisy_clients", "original_clients")
     @classmethod
@@ -224,6 +232,13 @@ class Settings(RuleSettings):
         if not any(part.strip() for part in text.split(",")):
             raise ValueError("names nothing; must be auto, all-linear, or module names with commas between")
         return text
+
+    @field_validator("max_length")
+    @classmethod
+    def _room_for_a_prompt(cls, tokens: int) -> int:
+        if 0 < tokens < FEWEST_TOKENS:
+            raise ValueError(f"must be a whole number >= {FEWEST_TOKENS}, or 0")
+        return tokens
 
     @field_validator("lora_layers", mode="before")
     @classmethod
@@ -271,7 +286,7 @@ class Settings(RuleSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, dotenv_settings, _PresetSource(settings_cls)
+        return init_settings, env_settings, dotenv_settings, PresetSource(settings_cls)
 
     @property
     def noisy_client_ids(self) -> tuple[int, ...]:
@@ -288,7 +303,7 @@ class Settings(RuleSettings):
             lora_alpha=self.lora_alpha,
             lora_targets=self.lora_targets,
             lora_layers=None if self.lora_layers == ALL_LAYERS else int(self.lora_layers),
-            max_length=self.max_length,
+            max_length=self.max_length or MOST_TOKENS,  # a run decides before
             engine=self.engine,
             base_precision="fp32" if self.base_precision == AUTO else self.base_precision,  # a run decides before
         )
@@ -364,17 +379,3 @@ class Settings(RuleSettings):
             topic_column=self.topic_column,
             seed=self.seed,
         )
-
-
-def _line(value: Any) -> Any:
-    return value.rstrip("\r\n") if isinstance(value, str) else value
-
-
-class _PresetSource(PydanticBaseSettingsSource):
-    """The values of the preset that the sources before this one have named."""
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        return dict(PRESETS.get(_line(self.current_state.get("preset", "quickstart")), {}))

@@ -228,3 +228,9 @@ def topics_by_size(splits: Mapping[Phase, Split[Any]]) -> tuple[str, ...]:
 def _count(examples: Examples, topics: Sequence[str]) -> tuple[int, ...]:
     counts = Counter(example.topic for example in examples)
     return tuple(counts[topic] for topic in topics)
+
+
+def count_examples(spec: DataSpec, phase: Phase) -> int:
+    """The distinct examples that a source gives, as `prepare` would read it. Raises as `prepare` does."""
+    load = _load_sft if phase == "sft" else _load_va
+    return len(load(spec, lambda step: None).examples)

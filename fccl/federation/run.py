@@ -23,6 +23,7 @@ from pathlib import Path
 from fccl import __version__
 from fccl.adapters.adapter import Adapter
 from fccl.errors import FcclError, FederationError, StorageError
+from fccl.federation.first_round import warning
 from fccl.federation.keeper import USUAL_MB, Keeper
 from fccl.federation.rounds import Federation, FederationState, RoundResult
 from fccl.federation.run_folder import RunFolder
@@ -64,6 +65,7 @@ class Run:
     export: Callable[[Adapter, Path], None] | None = None
     keep_updates_mb: int = USUAL_MB
     state: FederationState | None = field(default=None, init=False)  # after the last complete round
+    _base: Validation | None = field(default=None, init=False)  # the start adapter on the validation split
 
     def __post_init__(self) -> None:
         self._data_sha256 = sha256_of(self.data.manifest) if self.data else ""
@@ -137,7 +139,7 @@ class Run:
             self.listener.told(f"The run that was here is kept in {self.folder.paths.archive / earlier}/.")
         adapter, validate = self.start(), self.federation.validate
         # before the run is there to be resumed, so that a kill does not lose it
-        base = validate("sft", adapter, None) if validate else None
+        base = self._base = validate("sft", adapter, None) if validate else None
         info = self._info()
         if self.data is not None:
             write_bytes(self.folder.paths.manifest, self.data.manifest.read_bytes())
@@ -162,7 +164,7 @@ class Run:
         self._keeper.tidy(state.next_round)
         self._event("resumed")
         past = list(rounds_so_far(self.folder.paths))
-        base = base_so_far(self.folder.paths)
+        base = self._base = base_so_far(self.folder.paths)
         return state, lambda: self.listener.resumed(info, base, past, state.next_round)
 
     def _commit(self, result: RoundResult) -> None:
@@ -175,6 +177,8 @@ class Run:
         self.folder.commit(result, self.plan)
         self.state = result.state
         self.listener.round(result.record, metrics)
+        if said := warning(result.record, self._base, self.federation.train[result.record.phase].learning_rate):
+            self.listener.told(said)
 
     @contextmanager
     def _how_it_stopped(self) -> Iterator[None]:

@@ -56,9 +56,7 @@ def run_adapters(logs: LogPaths) -> dict[str, Adapter | None]:
     files = {"SFT": logs.global_sft, "FedVA": logs.global_final}
     found = {name: load_adapter(path) for name, path in files.items() if adapter_file(path).is_file()}
     if not found:
-        raise FederationError(
-            f"{logs.root} has no finished phase to evaluate", hint="`fccl run --resume` goes on with the run"
-        )
+        raise FederationError(f"{logs.root} has no finished phase yet", hint="`fccl run --resume` goes on with the run")
     return {"base": None, **found}
 
 

@@ -12,7 +12,7 @@ from typing import Literal, TypedDict
 class RunArguments(TypedDict, total=False):
     """Settings of the group run."""
 
-    preset: Literal["quickstart", "gpt2"]
+    preset: Literal["quickstart", "pretrained", "gpt2"]
     seed: int
     threads: int
     evaluate: bool

@@ -17,6 +17,8 @@ from fccl.library.own_rules import require_named, require_unchanged
 from fccl.model.language_model import GENERIC
 from fccl.model.loading import Models
 from fccl.model.precision import int8_is_fast, usual_at_once, usual_precision
+from fccl.model.usual_length import usual_length
+from fccl.presets import PRESETS
 from fccl.records.evaluation import EvaluationOptions
 from fccl.records.run import RunInfo
 from fccl.specs import DataSpec
@@ -30,6 +32,9 @@ FREE_TO_CHANGE = frozenset(
 
 # What records of earlier versions do not say, and their runs had. Nothing of today's environment may fill it in.
 ONCE = {"engine": "generic", "base_precision": "fp32", "clients_at_once": "1"}
+
+# The values that leave a choice to the start of a run.
+OPEN = {**dict.fromkeys(ONCE, AUTO), "max_length": "0"}
 
 
 def settled(settings: Settings, tell: Callable[[str], None], given: Mapping[str, object]) -> Settings:
@@ -54,7 +59,8 @@ def settled(settings: Settings, tell: Callable[[str], None], given: Mapping[str,
 def begun(settings: Settings, tell: Callable[[str], None]) -> Settings:
     """The settings that a new run is recorded with: what `auto` leaves to this machine is decided.
 
-    Raises `SettingsError` when the engine cannot do what they ask for.
+    Raises `SettingsError` when the engine cannot do what they ask for, `ModelError` where the model must say its
+    context and cannot be had.
     """
     if settings.base_precision == "int8" and not int8_is_fast():
         tell("BASE_PRECISION=int8: this processor has no instructions for int8 products; expect fp32 to be faster.")
@@ -63,12 +69,25 @@ def begun(settings: Settings, tell: Callable[[str], None]) -> Settings:
             f"CLIENTS_AT_ONCE={settings.clients_at_once}: ENGINE=generic trains one client at a time",
             hint="ENGINE=gpt2 and auto train several clients of a GPT-2 in one batch; or leave CLIENTS_AT_ONCE out",
         )
-    decided: dict[str, str] = {}
+    decided: dict[str, str | int] = {}
+    if not settings.max_length:
+        decided["max_length"] = usual_length(settings.model_name)
     if settings.base_precision == AUTO:
         decided["base_precision"] = usual_precision()
     if settings.clients_at_once == AUTO:
         decided["clients_at_once"] = str(1 if settings.engine == GENERIC else usual_at_once())
-    return settings.model_copy(update=decided)
+    found = settings.model_copy(update=decided)
+    if said := _preset_line(settings, found):
+        tell(said)
+    return found
+
+
+def _preset_line(settings: Settings, found: Settings) -> str:
+    """A line on the values that a model of one's own has from its preset; empty where there are none."""
+    values = PRESETS["pretrained"] if settings.preset == "pretrained" else {}
+    kept = [name for name, value in values.items() if getattr(settings, name) == value]
+    said = ", ".join(f"{name.upper()}={getattr(found, name)}" for name in kept)
+    return f"PRESET=pretrained for {settings.model_name}: {said}. What you set yourself wins." if kept else ""
 
 
 def each_alone(settings: Settings, given: Mapping[str, object], why: str) -> Settings:
@@ -92,8 +111,8 @@ def settings_of(info: RunInfo, **changes: str) -> Settings:
 
 
 def leaves_open(name: str, value: object) -> bool:
-    """Whether this value lets a run keep what it has: `auto`, of what is chosen once, when a run starts."""
-    return name in ONCE and str(value) == AUTO
+    """Whether this value lets a run keep what it has, of what is chosen once, when a run starts."""
+    return OPEN.get(name) == str(value)
 
 
 def recorded_settings(folder: RunFolder, settings: Settings, given: Mapping[str, object]) -> Settings:

@@ -11,11 +11,11 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import transformers
@@ -29,8 +29,8 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from fccl.errors import ModelError
 from fccl.plain_text import printable
+from fccl.presets import BUILTIN_MODEL
 
-BUILTIN_MODEL = "builtin:micro"
 HUB_TIMEOUT_S = 5.0
 WAYS_OUT = (
     "give a local folder with --model-name, download it first where there is a network (`hf download NAME`), "
@@ -46,6 +46,8 @@ _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenize
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
 _MOST_ADAPTERS = 8  # one on top of the other
 _SNAPSHOT = re.compile(r"models--([\w.-]+)--([\w.-]+)/snapshots/[0-9a-f]+/?$")
+
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -111,17 +113,23 @@ def first_line(error: Exception) -> str:
 
 def _load(name: str, above: tuple[str, ...]) -> Base:
     """A model by its name; `above` are the adapters that stand on it."""
+    return anywhere(name, lambda path, offline: _from(name, path, above, offline))
+
+
+def anywhere(name: str, read: Callable[[str, bool], Read]) -> Read:
+    """The answer of `read` on a model's files: those of the folder or of the local cache, else those on the hub.
+
+    `read` gets the path that transformers loads, and whether it must do without a network. Raises `ModelError`.
+    """
     path = base_path(name)
     local = Path(path).is_dir()
     if not local and _is_path(path):
         raise ModelError(f"{name}: there is no such folder", hint=WAYS_OUT)
     try:
-        return _from(name, path, above, offline=True)
+        return read(path, True)
     except ModelError:
         raise
-    except (
-        Exception
-    ) as error:  # transformers raises OSError, ValueError, KeyError and more for one and the same: not loadable
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for one and the same
         if local:
             raise ModelError(
                 f"{name}: the folder holds no causal language model that can be loaded ({first_line(error)})",
@@ -129,7 +137,7 @@ def _load(name: str, above: tuple[str, ...]) -> Base:
             ) from error
     _require_on_hub(name)
     try:
-        return _from(name, path, above, offline=False)
+        return read(path, False)
     except ModelError:
         raise
     except Exception as error:
@@ -350,9 +358,13 @@ def _tie_if_equal(model: PreTrainedModel) -> None:
         head.weight = embedding.weight
 
 
+def positions(config: Any) -> int | None:
+    """The positions that a model of this configuration knows; None where it names none."""
+    return next((found for key in _POSITIONS if isinstance(found := getattr(config, key, None), int)), None)
+
+
 def _require_context(model: PreTrainedModel, name: str, max_length: int) -> None:
-    context = next((found for key in _POSITIONS if isinstance(found := getattr(model.config, key, None), int)), None)
-    if context and max_length > context:
+    if (context := positions(model.config)) and max_length > context:
         raise ModelError(
             f"MAX_LENGTH={max_length} is more than the {context} positions of {name}",
             hint=f"use --max-length {context} or less",

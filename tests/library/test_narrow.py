@@ -156,3 +156,29 @@ def test_int8_on_a_processor_without_its_instructions_is_said_once_and_not_refus
     begun(load_settings({"base_precision": "int8"}), told.append)
     begun(load_settings(), told.append)
     assert [line.partition(":")[0] for line in told] == ["BASE_PRECISION=int8"] * lines
+
+
+def test_a_model_of_one_s_own_begins_with_its_preset_in_one_line_and_with_its_own_context(tiny_model_path):
+    told = []
+    given = {"model_name": str(tiny_model_path), "va_lr": "1e-5"}
+    found = begun(load_settings(given), told.append)
+    assert (found.sft_lr, found.va_lr, found.max_length) == (2e-4, 1e-5, 128)
+    assert told == [
+        f"PRESET=pretrained for {tiny_model_path}: SFT_LR=0.0002, DPO_BETA=0.1, LR_SCHEDULE=linear, MAX_LENGTH=128. "
+        "What you set yourself wins."
+    ]
+    begun(load_settings(), told.append)
+    begun(load_settings({**given, "preset": "quickstart"}), told.append)
+    assert len(told) == 1, "other presets are silent"
+
+
+def test_a_resumed_run_keeps_its_preset_and_the_length_that_it_began_with(tiny_model_path):
+    given = {"model_name": str(tiny_model_path)}
+    folder = folder_of(begun(load_settings(given), print))
+    assert standing(folder, load_settings(given)) == "unfinished"
+    for again in ({}, given):
+        found = recorded_settings(folder, load_settings(again), again)
+        assert (found.preset, found.sft_lr, found.max_length) == ("pretrained", 2e-4, 128)
+    assert settings_of(folder.info()).max_length == 128
+    with pytest.raises(SettingsError, match="MAX_LENGTH=64: the run to resume has 128"):
+        recorded_settings(folder, load_settings({"max_length": "64"}), {"max_length": "64"})

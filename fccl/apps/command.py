@@ -1,0 +1,55 @@
+"""`Command`: a subcommand as a value. Loads nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Option = tuple[str, dict[str, Any]]
+
+_NUMBER = re.compile(r"[0-9]{1,9}")
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand: the settings it reads (by group), its own options, and the function that does the work.
+
+    `only` names the settings that it reads of these groups; empty: it reads all of them.
+    """
+
+    summary: str
+    module: str
+    groups: tuple[str, ...]
+    options: tuple[Option, ...] = ()
+    only: tuple[str, ...] = ()
+
+    def reads(self, setting: str, group: str) -> bool:
+        """Whether a setting of this group is one of the command's arguments."""
+        return group in self.groups and (not self.only or setting in self.only)
+
+    def main(self) -> Callable[..., int]:
+        """Import the app now and return its `main(settings, options)`."""
+        function: Callable[..., int] = importlib.import_module(f"fccl.apps.{self.module}").main
+        return function
+
+
+def up_to(most: int) -> Callable[[str], int]:
+    """The type of an argument that is a whole number from 0 to `most`."""
+
+    def count(text: str) -> int:
+        if not _NUMBER.fullmatch(text) or int(text) > most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {most:,}")
+        return int(text)
+
+    return count
+
+
+def port(text: str) -> int:
+    """A TCP port."""
+    if not _NUMBER.fullmatch(text) or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: 1 to 65535")
+    return int(text)

@@ -1,0 +1,146 @@
+"""The commands that read what a run has made: which settings and options each has. Loads nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+from fccl.apps.command import Command, port, up_to
+
+_MOST_EXAMPLES = 999_999_999
+
+RESULTS: Mapping[str, Command] = {
+    "evaluate": Command(
+        "evaluate base, SFT and FedVA on the test split",
+        "evaluate",
+        ("evaluation", "folders"),
+        (
+            (
+                "--sft",
+                {
+                    "type": up_to(_MOST_EXAMPLES),
+                    "metavar": "N",
+                    "default": 0,
+                    "help": "use at most N test instructions; 0 takes all (default 0)",
+                },
+            ),
+            (
+                "--va",
+                {
+                    "type": up_to(_MOST_EXAMPLES),
+                    "metavar": "N",
+                    "default": 0,
+                    "help": "use at most N test pairs; 0 takes all (default 0)",
+                },
+            ),
+            (
+                "--per-client",
+                {
+                    "action": "store_true",
+                    "help": "also evaluate each client's own last update, and the global one on each client's topics",
+                },
+            ),
+            ("--skip-base", {"action": "store_true", "help": "leave the base model out"}),
+        ),
+    ),
+    "chat": Command(
+        "one prompt, the answers of base, SFT and FedVA side by side; without a prompt it reads them line by line",
+        "chat",
+        ("evaluation", "folders"),
+        (
+            ("prompt", {"metavar": "[PROMPT]", "nargs": "?", "default": "", "help": "the instruction to answer"}),
+            (
+                "--sample",
+                {"action": "store_true", "help": "draw the answers at GEN_TEMPERATURE (default: the likeliest tokens)"},
+            ),
+        ),
+        only=("gen_tokens", "gen_temperature", "log_dir"),
+    ),
+    "dashboard": Command(
+        "show the run in LOG_DIR, and earlier ones, in the browser; it reads and never writes",
+        "dashboard",
+        (),
+        (
+            (
+                "--log-dir",
+                {"metavar": "FOLDER", "default": argparse.SUPPRESS, "help": "the run's records (default logs)"},
+            ),
+            (
+                "--exchange-dir",
+                {
+                    "metavar": "FOLDER",
+                    "default": argparse.SUPPRESS,
+                    "help": "the exchange directory, if there is one (default exchange)",
+                },
+            ),
+            (
+                "--host",
+                {
+                    "metavar": "ADDRESS",
+                    "default": "127.0.0.1",
+                    "help": "where to listen (default 127.0.0.1: this machine alone)",
+                },
+            ),
+            ("--port", {"type": port, "metavar": "N", "default": 8501, "help": "the port (default 8501)"}),
+        ),
+    ),
+    "report": Command(
+        "write a run as one HTML file that needs no network: to send, to print, to keep",
+        "report",
+        (),
+        (
+            (
+                "out",
+                {
+                    "metavar": "[OUT.html]",
+                    "nargs": "?",
+                    "default": "",
+                    "help": "where to (default LOG_DIR/report.html)",
+                },
+            ),
+            (
+                "--run",
+                {"metavar": "ID", "default": "", "help": "an earlier run, by its id (default the one in LOG_DIR)"},
+            ),
+            (
+                "--log-dir",
+                {"metavar": "FOLDER", "default": argparse.SUPPRESS, "help": "the runs' records (default logs)"},
+            ),
+            (
+                "--exchange-dir",
+                {
+                    "metavar": "FOLDER",
+                    "default": argparse.SUPPRESS,
+                    "help": "the exchange directory, if there is one (default exchange)",
+                },
+            ),
+        ),
+    ),
+    "export": Command(
+        "write the final adapter, with --merge a plain model folder, with --base the base model as one",
+        "export",
+        ("folders",),
+        (
+            ("out", {"metavar": "FOLDER", "help": "where to; it must not exist yet"}),
+            (
+                "--merge",
+                {
+                    "action": "store_true",
+                    "help": "fold the adapter into the base model: a folder that transformers loads without PEFT",
+                },
+            ),
+            (
+                "--base",
+                {"action": "store_true", "help": "the base model alone, for whoever loads the adapter without FCCL"},
+            ),
+            (
+                "--phase",
+                {
+                    "choices": ("sft", "va"),
+                    "default": "va",
+                    "help": "the global adapter after which phase (default va)",
+                },
+            ),
+        ),
+    ),
+}
