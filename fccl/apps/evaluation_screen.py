@@ -82,6 +82,8 @@ def show(report: EvaluationReport, console: Console) -> None:
         print_table(console, table)
     if report.comparisons:
         print_table(console, tables.differences(report))
+    for table in (tables.tasks(report), tables.task_differences(report)):
+        print_table(console, table)
     if len(names) > 1:
         console.print(Text("* best of its row", QUIET))
 

@@ -99,7 +99,7 @@ class Difference(Value):
     first."""
 
     measure: str
-    kind: Literal["ratio", "points", "nats"]
+    kind: Literal["ratio", "points", "nats", "number"]
     estimate: Estimate
     verdict: Verdict  # of the second
 
@@ -138,6 +138,18 @@ class UpdateEvaluation(Value):
     mix: ClientMix | None
 
 
+class TaskResult(Value):
+    """One measure of a task of others: every model's figure, and every two models compared on the same examples."""
+
+    task: str
+    version: str
+    shots: int = Field(ge=0)  # examples in the prompt
+    measure: str  # as the task calls it
+    higher_is_better: bool
+    estimates: tuple[Estimate, ...]  # in the order of the report's models
+    differences: tuple[Difference, ...]  # in the order of its comparisons
+
+
 class EvaluationReport(Value):
     """The whole evaluation: every model in order, every two of them compared."""
 
@@ -150,6 +162,7 @@ class EvaluationReport(Value):
     models: tuple[ModelEvaluation, ...] = Field(min_length=1)
     comparisons: tuple[ModelPair, ...] = ()
     clients: tuple[UpdateEvaluation, ...] = ()
+    tasks: tuple[TaskResult, ...] = ()
 
     def __repr__(self) -> str:
         """The perplexities: what a notebook shows of it."""

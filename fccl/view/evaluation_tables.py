@@ -14,12 +14,13 @@ from fccl.records.evaluation import (
     Estimate,
     EvaluationReport,
     PreferenceResult,
+    TaskResult,
     UpdateEvaluation,
 )
 from fccl.tables import Cell, Table
 from fccl.words import DASH, plain
 
-_KINDS = {"ratio": "ratio, below 1 is better", "points": "in points", "nats": "in nats"}
+_KINDS = {"ratio": "ratio, below 1 is better", "points": "in points", "nats": "in nats", "number": ""}
 _PAIRED = (
     "Both models answer the same examples. Of perplexities the second divided by the first, of all else the second "
     f"minus the first. A verdict needs {FEWEST_FOR_A_VERDICT} examples and an interval that leaves out “no difference”."
@@ -101,9 +102,27 @@ def flaws(report: EvaluationReport) -> Table:
     return Table(title, ("flaw", *names(report)), tuple(rows), aside=True)
 
 
+def tasks(report: EvaluationReport) -> Table:
+    """Tasks of others, by `fccl evaluate --tasks`: one row a measure, one column a model."""
+    rows = (_row(_named(task.task), _of_task(task), task.estimates, *_shown(task)) for task in report.tasks)
+    note = "By lm-evaluation-harness, with 95 % bootstrap intervals over examples."
+    return Table("Tasks of others", ("task", *names(report)), tuple(rows), note)
+
+
+def task_differences(report: EvaluationReport) -> Table:
+    """The same tasks, every two models compared."""
+    head = ("task", *(f"{pair.second} against {pair.first}" for pair in report.comparisons))
+    rows = (
+        (Cell(_named(task.task), note=task.measure), *map(_difference, task.differences))
+        for task in report.tasks
+        if task.differences
+    )
+    return Table("Tasks of others, compared", head, tuple(rows), _PAIRED)
+
+
 def details(report: EvaluationReport) -> tuple[Table, ...]:
-    """The detailed tables that have rows: by topic, by flaw, by client."""
-    found = (topic_perplexities, topic_exact_answers, flaws, clients, client_mixes)
+    """The detailed tables that have rows: tasks of others, by topic, by flaw, by client."""
+    found = (tasks, task_differences, topic_perplexities, topic_exact_answers, flaws, clients, client_mixes)
     return tuple(table for make in found if (table := make(report)).rows)
 
 
@@ -133,6 +152,18 @@ def client_mixes(report: EvaluationReport) -> Table:
     rows = (row for client in report.clients if client.mix for row in _mix(client, client.mix))
     note = "With the test examples weighted as each client's topics are."
     return Table("Own update against the global model", ("measure", *MIX_COLUMNS), tuple(rows), note, aside=True)
+
+
+def _of_task(task: TaskResult) -> str:
+    shots = f", {task.shots} in the prompt" if task.shots else ""
+    lower = "" if task.higher_is_better else ", lower is better"
+    return f"{task.measure}, {_count(task.estimates[0].n)}{shots}{lower}"
+
+
+def _shown(task: TaskResult) -> tuple[Show, bool]:
+    """A way to show a task's figures, shares of 1 in per cent; and whether the lowest is the best."""
+    share = all(0 <= each.value <= 1 for each in task.estimates)
+    return (percent if share else plain), not task.higher_is_better
 
 
 def percent(value: float) -> str:
@@ -179,7 +210,7 @@ def _counts(preference: PreferenceResult) -> str:
 
 
 def _difference(difference: Difference) -> Cell:
-    show = {"ratio": _times, "points": _points, "nats": signed}[difference.kind]
+    show = {"ratio": _times, "points": _points, "nats": signed, "number": signed}[difference.kind]
     return Cell(show(difference.estimate.value), _interval(difference.estimate, show), verdict=difference.verdict)
 
 
