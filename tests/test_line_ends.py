@@ -143,7 +143,7 @@ def test_a_variable_that_a_shell_has_read_from_such_a_file(monkeypatch, name, va
     monkeypatch.setenv(name, value)
     settings = load_settings()
     assert getattr(settings, name.lower()) == meant
-    assert settings.max_length == (512 if name == "PRESET" else 256)
+    assert settings.max_length == {"PRESET": 512, "MODEL_NAME": 0}.get(name, 256)  # a model of one's own: its context
 
 
 ROWS = [{"instruction": "one\r\ntwo", "output": "\u2028"}, {"instruction": "three", "output": "four\n"}]
