@@ -6,9 +6,18 @@ Settings are read once, in `apps` and `library`, and narrowed to these on the wa
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
 
 Phase = Literal["sft", "va"]
 PHASES: tuple[Phase, ...] = ("sft", "va")
@@ -34,6 +43,20 @@ class Value(BaseModel):
     valid."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Grown(Value):
+    """A value that has got fields since files of it were first written. Those in `LATER` are written only where they
+    say something else than their default, so a file that does not use them has the bytes that it always had.
+    """
+
+    LATER: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        unused = {name for name in self.LATER if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in written(self).items() if name not in unused}
 
 
 def exactly(version: int) -> BeforeValidator:
@@ -189,15 +212,36 @@ class RoundPlan(Value):
         return "sft" if round_number < self.fed_rounds else "va"
 
 
-class PartitionSpec(Value):
+SmallClients = Literal["merge", "drop"]
+
+
+class ClientColumn(Value):
+    """Clients that the data names: a column of its rows says whose each row is."""
+
+    column: str = Field(min_length=1)
+    min_examples: int = Field(default=1, ge=1)  # training examples of both kinds together; with fewer it is small
+    small: SmallClients = "merge"  # small clients become one that is not, or are left out
+    anonymize: bool = False  # the manifest does not say the names
+
+
+class PartitionSpec(Grown):
     """The partition of the training split to the clients."""
 
-    num_clients: int = Field(ge=1)
+    LATER = frozenset({"clients"})
+
+    num_clients: int = Field(ge=0)  # 0: as many as `clients` finds
     alpha: float | None = Field(gt=0)  # of the Dirichlet distribution, per topic; None is infinity, that is IID
     size_skew: float = Field(default=1.0, ge=1)  # largest client : smallest client, geometrically between
     num_topics: int = Field(default=8, ge=1)  # clusters, for free text without a label
     topic_column: str = ""
+    clients: ClientColumn | None = None  # in the place of a draw
     seed: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _has_clients(self) -> Self:
+        if self.num_clients == 0 and self.clients is None:
+            raise ValueError("num_clients is 0, and no column names clients")
+        return self
 
 
 class ExchangeSpec(Value):
@@ -258,3 +302,16 @@ class DataSpec(Value):
 
     def max_examples(self, phase: Phase) -> int:
         return self.max_sft_examples if phase == "sft" else self.max_va_examples
+
+    @property
+    def client_column(self) -> str:
+        """The column that names a row's client; empty where rows are dealt by a draw."""
+        return self.partition.clients.column if self.partition.clients else ""
+
+    def of_clients(self, count: int) -> Self:
+        """The same with so many clients."""
+        return self.model_copy(update={"partition": self.partition.model_copy(update={"num_clients": count})})
+
+    def filled(self, made: DataSpec) -> Self:
+        """The same with the number of clients in data that was made of it, where it leaves the number to the data."""
+        return self if self.partition.num_clients else self.of_clients(made.partition.num_clients)

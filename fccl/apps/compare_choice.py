@@ -77,6 +77,11 @@ def chosen(settings: Settings, options: argparse.Namespace) -> Choice:
     known = with_own(options.methods, settings)
     ways = _named(options.methods, known, "method", methods.QUICK if options.quick else tuple(METHODS))
     ways = tuple(method for method in known.values() if method in ways or method.name == FEDAVG)
+    if settings.client_column:
+        raise SettingsError(
+            f"CLIENT_COLUMN={settings.client_column}: a comparison deals the data by its own scenarios",
+            hint="leave it out; NON_IID_ALPHA says how unlike clients are",
+        )
     if settings.num_clients < 2:
         raise SettingsError(f"NUM_CLIENTS={settings.num_clients}: a comparison needs at least 2 clients")
     count = options.seeds or (QUICK_SEEDS if options.quick else FULL_SEEDS)

@@ -12,6 +12,7 @@ from fccl.paths import DataPaths
 from fccl.plain_text import one_line, printable
 from fccl.specs import PHASES, SYNTHETIC, DataSpec, Phase
 from fccl.tables import Cell, Table
+from fccl.view.origins import origins_sentence
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -128,6 +129,8 @@ def split_table(manifest: Manifest) -> Table:
 def _remarks(manifest: Manifest) -> Iterator[str]:
     for source in manifest.sources:
         yield from _source_remarks(source)
+    if manifest.origins is not None:
+        yield origins_sentence(manifest.origins, manifest.spec.client_column)
     if manifest.noisy_clients:
         clients = ", ".join(map(str, manifest.noisy_clients))
         yield f"Spoilt on purpose (!): client {clients}, {NOISE[manifest.spec.noise_kind]}"

@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 
 from fccl.apps.console import plain_console, telling
+from fccl.apps.data_screen import DataScreen
 from fccl.apps.output import terminate_as_interrupt
 from fccl.apps.run_setup import conduct, shown_run
 from fccl.config import Settings
 from fccl.federation.run import new_run
 from fccl.federation.run_folder import RunFolder
 from fccl.library.narrow import begun, each_alone, recorded_settings, settled
+from fccl.library.natural import with_named_clients
 from fccl.library.orchestrator import (
     FOLDERS,
     OTHER_PROCESSES,
@@ -35,6 +37,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     settings = each_alone(settled(settings, telling(console), options.given), options.given, OTHER_PROCESSES)
     folder = RunFolder.at(settings.log_dir)
     require_apart(settings, FOLDERS)
+    settings = settings if options.resume else with_named_clients(settings, DataScreen(console))
     seen, here = folder.info(), "other" if options.new else standing(folder, settings)
     if here == "finished" and not options.resume:
         where = (

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from fccl.config.fields import knob, one_line_errors
 from fccl.config.preset_source import PresetSource, without_line_end
 from fccl.config.rule_settings import RuleSettings
+from fccl.config.site_settings import SiteSettings
 from fccl.paths import is_usable
 from fccl.presets import BUILTIN_MODEL, MOST_TOKENS
 from fccl.specs import (
@@ -41,7 +42,7 @@ MOST_AT_ONCE = 64  # clients in one batch: its LoRA products grow with the squar
 _NUMBER = re.compile(r"\s*[0-9]{1,9}\s*")
 
 
-class Settings(RuleSettings):
+class Settings(RuleSettings, SiteSettings):
     """All settings. `load_settings` builds it; a value out of range is a `SettingsError` of one line."""
 
     model_config = SettingsConfigDict(
@@ -371,11 +372,14 @@ class Settings(RuleSettings):
 
     def partition_spec(self) -> PartitionSpec:
         alpha = None if math.isinf(self.non_iid_alpha) else self.non_iid_alpha
+        named = self.named_clients
+        by_data = named is not None and "num_clients" not in self.model_fields_set
         return PartitionSpec(
-            num_clients=self.num_clients,
+            num_clients=0 if by_data else self.num_clients,
             alpha=alpha,
             size_skew=self.size_skew,
             num_topics=self.num_topics,
             topic_column=self.topic_column,
+            clients=named,
             seed=self.seed,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,20 +23,22 @@ PROMPT = "### Instruction:\n{instruction}\n\n### Response:"
 class SftExample:
     """One instruction and the response to learn.
 
-    `answer`: what an exact answer is judged by, where the data has one.
+    `answer`: what an exact answer is judged by, where the data has one. `client`: whose it is, while data is dealt to
+    the clients that it names; no file says it.
     """
 
     instruction: str
     response: str
     topic: str = ""
     answer: str = ""
+    client: str = ""
 
 
 @dataclass(frozen=True)
 class PreferencePair:
     """One instruction with a preferred (chosen) and a dispreferred (rejected) response.
 
-    `flaw` names what is wrong with it.
+    `flaw` names what is wrong with it; `client` is as in `SftExample`.
     """
 
     instruction: str
@@ -44,6 +46,7 @@ class PreferencePair:
     dispreferred: str
     topic: str = ""
     flaw: str = ""
+    client: str = ""
 
 
 Example = TypeVar("Example", SftExample, PreferencePair)
@@ -55,6 +58,12 @@ _OPTIONAL = {SftExample: ("topic", "answer"), PreferencePair: ("topic", "flaw")}
 def prompt_of(instruction: str) -> str:
     """The text that the model reads before it answers. The response follows after one space."""
     return PROMPT.format(instruction=instruction)
+
+
+def fields_of(example: SftExample | PreferencePair) -> dict[str, str]:
+    """The fields of an example that files have, in their order."""
+    kind = type(example)
+    return {field: getattr(example, field) for field in (*_REQUIRED[kind], *_OPTIONAL[kind])}
 
 
 def parse_row(kind: type[Example], row: Any, source: str, line: int) -> Example:
@@ -78,7 +87,7 @@ def _names(fields: Iterable[Any]) -> str:
     return ", ".join(repr(str(field)) for field in fields) or "nothing"
 
 
-def read_examples(path: Path, kind: type[Example]) -> list[Example]:
+def read_examples(path: Path, kind: type[Example], may_be_empty: bool = False) -> list[Example]:
     """The examples of one shard file. Raises `DataError` when it is not there or empty, `BadRow` on a bad line."""
     if not path.is_file():
         raise DataError(f"{path} is not there", hint="run `fccl prepare` first, or name the folder with --data-dir")
@@ -91,14 +100,12 @@ def read_examples(path: Path, kind: type[Example]) -> list[Example]:
         except NotJson as error:
             raise BadRow(str(path), number, str(error)) from error
         examples.append(parse_row(kind, row, str(path), number))
-    if not examples:
-        raise DataError(
-            f"{path} has no examples", hint="run `fccl prepare` again; every client needs at least one example"
-        )
+    if not (examples or may_be_empty):
+        raise DataError(f"{path} has no examples", hint="run `fccl prepare` again")
     return examples
 
 
 def write_examples(path: Path, examples: Sequence[SftExample] | Sequence[PreferencePair]) -> None:
     """Write a shard, one JSON object a line, empty optional fields left out. All or nothing."""
-    rows = ({key: value for key, value in asdict(example).items() if value} for example in examples)
+    rows = ({key: value for key, value in fields_of(example).items() if value} for example in examples)
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

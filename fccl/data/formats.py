@@ -23,6 +23,7 @@ from typing import Any, Generic
 from fccl.data.examples import Example, PreferencePair, SftExample
 from fccl.data.json_files import Unreadable
 from fccl.data.rows import instructions, pairs
+from fccl.data.rows.clients import ClientNames
 from fccl.data.rows.fields import Malformed, MarkedOut, Row, is_empty, kind
 from fccl.data.rows.labels import TOPIC_COLUMNS, Label, label_of, why_no_topics
 from fccl.data.rows.marks import check_marks, is_mark
@@ -88,31 +89,33 @@ class Parsed(Generic[Example]):
 
 
 def parse_sft(
-    rows: Iterable[tuple[int, Any]], source: str, topic_column: str = "", skip_bad_rows: bool = False
+    rows: Iterable[tuple[int, Any]],
+    source: str,
+    topic_column: str = "",
+    skip_bad_rows: bool = False,
+    client_column: str = "",
 ) -> Parsed[SftExample]:
     """Instructions with one response.
 
     Raises `DataError` when no row has an accepted set of columns, `BadRow` on a malformed row.
     """
-    return _parse(rows, SFT_FORMATS, "sft", source, topic_column, skip_bad_rows)
+    return _parse(rows, "sft", source, _Reading(SFT_FORMATS, topic_column, client_column), skip_bad_rows)
 
 
 def parse_va(
-    rows: Iterable[tuple[int, Any]], source: str, topic_column: str = "", skip_bad_rows: bool = False
+    rows: Iterable[tuple[int, Any]],
+    source: str,
+    topic_column: str = "",
+    skip_bad_rows: bool = False,
+    client_column: str = "",
 ) -> Parsed[PreferencePair]:
     """Instructions with a preferred and a dispreferred response. Raises as `parse_sft`."""
-    return _parse(rows, VA_FORMATS, "va", source, topic_column, skip_bad_rows)
+    return _parse(rows, "va", source, _Reading(VA_FORMATS, topic_column, client_column), skip_bad_rows)
 
 
 def _parse(
-    rows: Iterable[tuple[int, Any]],
-    formats: Sequence[Format[Example]],
-    phase: Phase,
-    source: str,
-    topic_column: str,
-    skip_bad_rows: bool,
+    rows: Iterable[tuple[int, Any]], phase: Phase, source: str, reading: _Reading[Example], skip_bad_rows: bool
 ) -> Parsed[Example]:
-    reading: _Reading[Example] = _Reading(formats, topic_column)
     parsed = reading.parsed
     stranger: Row = {}  # the first row whose columns say nothing, as long as no row's columns do
     for line, row in rows:
@@ -137,7 +140,7 @@ def _parse(
         known = "every row was left out; bring rows that have something to learn"
         raise DataError(
             f"{source} holds no examples ({_tally(parsed)})",
-            hint=known if parsed.columns else f"accepted columns: {_accepted(formats)}",
+            hint=known if parsed.columns else f"accepted columns: {_accepted(reading.formats)}",
         )
     return parsed
 
@@ -145,9 +148,10 @@ def _parse(
 class _Reading(Generic[Example]):
     """Row by row into examples; at the end, when all labels are known, what the topics are."""
 
-    def __init__(self, formats: Sequence[Format[Example]], topic_column: str) -> None:
+    def __init__(self, formats: Sequence[Format[Example]], topic_column: str, client_column: str) -> None:
         self.formats: Sequence[Format[Example]] = formats
         self.topic_column = topic_column
+        self._clients = ClientNames(client_column)
         self.parsed: Parsed[Example] = Parsed()
         self._labels: list[dict[str, Label]] = []  # of every example, by column
         self._kto = True  # whether every row has the columns of KTO
@@ -167,13 +171,13 @@ class _Reading(Generic[Example]):
         labels = {
             column: label for column in self._columns() if (label := label_of(row, column, bool(self.topic_column)))
         }
-        example = known.convert(row)
+        client, example = self._clients.of(row), known.convert(row)
         parsed.answers += known.left_out(row)
         if example is None:
             parsed.nothing_to_learn += 1
             return
         self._kto = self._kto and known.kto
-        parsed.examples.append(example)
+        parsed.examples.append(replace(example, client=client) if client else example)
         self._labels.append(labels)
 
     def finish(self) -> None:
@@ -202,7 +206,7 @@ class _Reading(Generic[Example]):
         return (self.topic_column,) if self.topic_column else TOPIC_COLUMNS
 
     def _note_columns(self, row: Row, known: Format[Example]) -> None:
-        read = {*known.columns, *known.reads(row), *CONTEXT_COLUMNS}
+        read = {*known.columns, *known.reads(row), *CONTEXT_COLUMNS, self._clients.column}
         for column, value in row.items():
             if column not in read and column not in self._unread and not is_empty(value) and not is_mark(row, column):
                 self._unread[str(column)] = None

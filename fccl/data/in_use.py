@@ -13,7 +13,7 @@ from fccl.data.shards import has_learn_split, read_manifest
 from fccl.errors import DataError, FederationError
 from fccl.paths import DataPaths
 from fccl.records.manifest import Manifest
-from fccl.specs import DataSpec
+from fccl.specs import ClientColumn, DataSpec
 from fccl.storage.locks import alone, in_use, one_at_a_time
 
 
@@ -119,12 +119,25 @@ def is_prepared(spec: DataSpec, paths: DataPaths, witness: Witness) -> bool:
 
 def other_settings(manifest: Manifest, spec: DataSpec) -> list[str]:
     """`NAME=value` of the settings that the data was prepared with and that the spec does not have."""
-    return sorted(_as_settings(manifest.spec) - _as_settings(spec))
+    return sorted(_as_settings(manifest.spec) - _as_settings(spec.filled(manifest.spec)))
 
 
 def _as_settings(spec: DataSpec) -> set[str]:
     """`NAME=value` of every setting behind the spec."""
-    values = spec.model_dump(exclude={"partition", "noisy_clients"}) | spec.partition.model_dump(exclude={"alpha"})
+    values = spec.model_dump(exclude={"partition", "noisy_clients"})
+    values |= spec.partition.model_dump(exclude={"alpha", "clients"}) | _of_column(spec.partition.clients)
     values["non_iid_alpha"] = "inf" if spec.partition.alpha is None else spec.partition.alpha
     values["noisy_clients"] = ",".join(map(str, spec.noisy_clients))
     return {f"{name.upper()}={value}" for name, value in values.items()}
+
+
+def _of_column(clients: ClientColumn | None) -> dict[str, object]:
+    """The settings behind a column that names clients."""
+    if clients is None:
+        return {"client_column": ""}
+    return {
+        "client_column": clients.column,
+        "min_client_examples": clients.min_examples,
+        "small_clients": clients.small,
+        "anonymize_clients": clients.anonymize,
+    }

@@ -22,7 +22,7 @@ def check_noisy_clients(spec: DataSpec) -> None:
     """Raises `SettingsError` when a noisy client is none of the clients."""
     count = spec.partition.num_clients
     unknown = [client for client in spec.noisy_clients if not 0 <= client < count]
-    if unknown:
+    if unknown and count:  # else nobody knows yet how many there are
         raise SettingsError(
             f"NOISY_CLIENTS names client {unknown[0]}, and there are only clients 0 to {count - 1}",
             hint="or set a larger NUM_CLIENTS",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fccl.plain_text import one_line
+from fccl.plain_text import one_line, printable
 from fccl.png import distinct, png
 from fccl.records.manifest import Manifest
-from fccl.specs import PHASES, Phase
+from fccl.specs import PHASES, PartitionSpec, Phase
 
 MAX_TOPICS = 30  # rows; the smallest topics share the last one
 MAX_LETTERS = 40  # of a topic's name; a longer one would leave no room for the table
@@ -32,12 +32,13 @@ def draw_picture(manifest: Manifest) -> bytes:
 
 def _title(manifest: Manifest) -> str:
     split = manifest.spec.partition
+    how = f"by {printable(split.clients.column, MAX_LETTERS)}" if split.clients else _draw(split)
+    return f"Training examples by topic and client: {split.num_clients} clients, {how}, seed {split.seed}"
+
+
+def _draw(split: PartitionSpec) -> str:
     alpha = "IID" if split.alpha is None else f"Dirichlet alpha = {split.alpha:g}"
-    return (
-        f"Training examples by topic and client: {split.num_clients} clients, {alpha}, size skew "
-        f"{split.size_skew:g}, "
-        f"seed {split.seed}"
-    )
+    return f"{alpha}, size skew {split.size_skew:g}"
 
 
 def _shares(table: Table) -> list[list[float]]:

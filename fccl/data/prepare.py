@@ -13,6 +13,7 @@ from typing import Any, Generic, cast
 
 from fccl.data.examples import Example, PreferencePair, SftExample
 from fccl.data.formats import Parsed, parse_sft, parse_va
+from fccl.data.natural import deal_by_name
 from fccl.data.noise import check_noisy_clients, spoil
 from fccl.data.partition import partition
 from fccl.data.picture import draw_picture
@@ -31,7 +32,7 @@ from fccl.data.synthetic import synthetic_pairs
 from fccl.data.topics import with_topics
 from fccl.errors import DataError
 from fccl.paths import DataPaths
-from fccl.records.manifest import Manifest, SourceReport
+from fccl.records.manifest import ClientOrigins, Manifest, SourceReport
 from fccl.specs import PHASES, SYNTHETIC, DataSpec, Phase, named_seed
 
 Progress = Callable[[str], None]
@@ -55,6 +56,7 @@ def prepare(spec: DataSpec, paths: DataPaths, on_progress: Progress | None = Non
     """
     tell = on_progress or (lambda step: None)
     check_noisy_clients(spec)
+    _check_names_clients(spec)
     sft, va = _load_sft(spec, tell), _load_va(spec, tell)
     _check_topic_column(spec, sft, va)
     tell("splitting by instruction, finding topics")
@@ -65,15 +67,36 @@ def prepare(spec: DataSpec, paths: DataPaths, on_progress: Progress | None = Non
         sft_split = _with_vetted_splits(sft_split)
     if va.report is None:
         va_split = synthetic_pairs(sft_split, spec.max_va_examples, spec.seed)
-    tell(f"dealing to {spec.partition.num_clients} clients")
-    shards = spoil(partition(sft_split.train, va_split.train, spec.partition), spec)
+    tell(f"dealing to {_whom(spec)}")
+    clean, origins = _dealt(sft_split, va_split, spec)
+    spec = spec.of_clients(len(clean))
+    shards = spoil(clean, spec)
     tell(f"writing {paths.root}")
-    splits: Mapping[Phase, Split[Any]] = {"sft": sft_split, "va": va_split}
-    manifest = _manifest(spec, _reports(sft, va, va_split), splits, shards)
+    splits: Mapping[Phase, Split[Any]] = {"sft": _holding(sft_split, clean, "sft"), "va": _holding(va_split, clean, "va")}
+    manifest = _manifest(spec, _reports(sft, va, va_split), splits, shards, origins)
     server = {(name, phase): splits[phase].parts()[name] for name in SERVER_SPLITS for phase in PHASES}
     manifest = manifest.model_copy(update={"files": write_prepared(paths, shards, server, draw_picture(manifest))})
     commit(paths, manifest)
     return manifest
+
+
+def _whom(spec: DataSpec) -> str:
+    return f"the clients of {spec.client_column}" if spec.client_column else f"{spec.partition.num_clients} clients"
+
+
+def _dealt(
+    sft: Split[SftExample], va: Split[PreferencePair], spec: DataSpec
+) -> tuple[tuple[ClientShard, ...], ClientOrigins | None]:
+    """A shard for each client; and who became whom, where the data names the clients."""
+    if spec.partition.clients is None:
+        return partition(sft.train, va.train, spec.partition), None
+    found = deal_by_name(sft.train, va.train, spec.partition)
+    return found.shards, found.origins
+
+
+def _holding(split: Split[Example], shards: Sequence[ClientShard], phase: Phase) -> Split[Any]:
+    """The split with the training examples that the clients were dealt: small clients may have been left out."""
+    return replace(split, train=tuple(example for shard in shards for example in shard.of(phase)))
 
 
 def _with_vetted_splits(split: Split[SftExample]) -> Split[SftExample]:
@@ -95,7 +118,7 @@ def manifest_matches(paths: DataPaths, spec: DataSpec) -> bool:
         manifest = read_manifest(paths)
     except DataError:
         return False
-    if manifest.spec != spec or not has_learn_split(manifest) or not is_complete(paths, manifest):
+    if manifest.spec != spec.filled(manifest.spec) or not has_learn_split(manifest) or not is_complete(paths, manifest):
         return False
     kept = [(fingerprint(report.name, report.phase), report) for report in manifest.sources if report.kind != SYNTHETIC]
     return all(now is None or now == report.sha256 for now, report in kept)
@@ -115,7 +138,7 @@ def _load_sft(spec: DataSpec, tell: Progress) -> _Loaded[SftExample]:
     return _report(
         source.kind,
         source.revision,
-        parse_sft(source.rows, name, spec.partition.topic_column, spec.skip_bad_rows),
+        parse_sft(source.rows, name, spec.partition.topic_column, spec.skip_bad_rows, spec.client_column),
         "sft",
         spec,
     )
@@ -132,7 +155,7 @@ def _load_va(spec: DataSpec, tell: Progress) -> _Loaded[PreferencePair]:
     return _report(
         source.kind,
         source.revision,
-        parse_va(source.rows, name, spec.partition.topic_column, spec.skip_bad_rows),
+        parse_va(source.rows, name, spec.partition.topic_column, spec.skip_bad_rows, spec.client_column),
         "va",
         spec,
     )
@@ -171,14 +194,23 @@ def _report(kind: Any, revision: str, parsed: Parsed[Example], phase: Phase, spe
 
 def _content(example: SftExample | PreferencePair) -> tuple[str, ...]:
     if isinstance(example, SftExample):
-        return (example.instruction, example.response)
-    return (example.instruction, example.preferred, example.dispreferred)
+        return (example.client, example.instruction, example.response)
+    return (example.client, example.instruction, example.preferred, example.dispreferred)
 
 
 def _sample(examples: list[Example], maximum: int, seed: int) -> list[Example]:
     if not maximum or len(examples) <= maximum:
         return examples
     return [examples[index] for index in sorted(random.Random(seed).sample(range(len(examples)), maximum))]
+
+
+def _check_names_clients(spec: DataSpec) -> None:
+    """The built-in data names no clients; synthetic pairs are those of the instructions that they are made from."""
+    if spec.client_column and BUILTIN in (spec.sft_data, spec.va_data):
+        raise DataError(
+            f"CLIENT_COLUMN={spec.client_column}: the built-in data has no columns",
+            hint="name a file or a data set for SFT_DATA and VA_DATA; VA_DATA=synthetic keeps the clients of SFT_DATA",
+        )
 
 
 def _check_topic_column(spec: DataSpec, *loaded: _Loaded[Any]) -> None:
@@ -204,12 +236,17 @@ def _reports(
 
 
 def _manifest(
-    spec: DataSpec, sources: tuple[SourceReport, ...], splits: Mapping[Phase, Split[Any]], shards: Sequence[ClientShard]
+    spec: DataSpec,
+    sources: tuple[SourceReport, ...],
+    splits: Mapping[Phase, Split[Any]],
+    shards: Sequence[ClientShard],
+    origins: ClientOrigins | None,
 ) -> Manifest:
     """All of the manifest but its files, which are not written yet."""
     topics = topics_by_size(splits)
     return Manifest(
         spec=spec,
+        origins=origins,
         sources=sources,
         counts={name: {phase: len(splits[phase].parts()[name]) for phase in PHASES} for name in SPLITS},
         topics=topics,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from fccl import phases
 from fccl.data.examples import PreferencePair, SftExample, read_examples, write_examples
 from fccl.errors import DataError, StorageError
 from fccl.paths import DataPaths, LogPaths
@@ -39,20 +40,24 @@ class ClientShard:
     def of(self, phase: Phase) -> Examples:
         return self.sft if phase == "sft" else self.va
 
+    def require(self, phase: Phase) -> Examples:
+        """The examples of the phase. Raises `DataError` when there are none."""
+        if not self.of(phase):
+            raise DataError(f"client {self.client_id} has no {phases.of(phase).noun}s")
+        return self.of(phase)
+
 
 def load_shard(paths: DataPaths, client_id: int, manifest: Manifest | None = None) -> ClientShard:
     """One client's shard; reads that client's two files and nothing else.
 
-    Raises `DataError` when a file is missing or empty, `BadRow` when a line is malformed, `StorageError` when it is not
+    A client may have examples of one kind alone. Raises `DataError` when a file is missing or both are empty, `BadRow` when a line is malformed, `StorageError` when it is not
     the one of the manifest.
     """
     if manifest is not None:
         require_unchanged(paths, manifest, [paths.shard(client_id, phase) for phase in PHASES])
-    return ClientShard(
-        client_id,
-        tuple(read_examples(paths.shard(client_id, "sft"), SftExample)),
-        tuple(read_examples(paths.shard(client_id, "va"), PreferencePair)),
-    )
+    sft = read_examples(paths.shard(client_id, "sft"), SftExample, may_be_empty=True)
+    va = read_examples(paths.shard(client_id, "va"), PreferencePair, may_be_empty=bool(sft))
+    return ClientShard(client_id, tuple(sft), tuple(va))
 
 
 def read_manifest(paths: DataPaths | LogPaths) -> Manifest:

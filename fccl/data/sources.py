@@ -12,12 +12,12 @@ import logging
 import re
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from fccl.data.examples import PreferencePair, SftExample
+from fccl.data.examples import PreferencePair, SftExample, fields_of
 from fccl.data.json_files import json_rows
 from fccl.errors import DataError
 from fccl.specs import Phase
@@ -131,7 +131,7 @@ def digest_of(examples: Sequence[SftExample] | Sequence[PreferencePair]) -> str:
     """The SHA-256 of examples."""
     digest = hashlib.sha256()
     for example in examples:
-        digest.update(json.dumps(astuple(example)).encode() + b"\n")
+        digest.update(json.dumps([*fields_of(example).values()]).encode() + b"\n")
     return digest.hexdigest()
 
 

@@ -67,7 +67,7 @@ def _pair(example: SftExample, responses: Sequence[str], seed: int) -> Preferenc
     good = _good(example)
     made = ((name, flaws[name](good, draw)) for name in names)
     flaw, worse = next((name, text) for name, text in made if text and text != good)  # evasion is always possible
-    return PreferencePair(example.instruction, good, worse, topic=example.topic, flaw=flaw)
+    return PreferencePair(example.instruction, good, worse, topic=example.topic, flaw=flaw, client=example.client)
 
 
 def _good(example: SftExample) -> str:

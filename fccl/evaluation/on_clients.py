@@ -11,7 +11,6 @@ from typing import ClassVar
 
 from fccl import phases
 from fccl.data.shards import ClientShard
-from fccl.errors import DataError
 from fccl.evaluation.validation import Validator
 from fccl.messages import ClientEvaluation, EvaluateTask, StatusListener, status_now
 from fccl.model.language_model import cpu_threads
@@ -30,8 +29,7 @@ class ClientEvaluator:
 
         Raises `DataError` when the shard has none, and `AdapterError` when the loss is not finite.
         """
-        if not shard.of(request.phase):
-            raise DataError(f"client {shard.client_id} has no {phases.of(request.phase).noun}")
+        shard.require(request.phase)
         on_status(status_now(request, shard.client_id, "evaluating"))
         model = self.models.of(request.model)
         split = Validator(model, shard.sft, shard.va, preference=request.preference, batch_size=request.batch_size)

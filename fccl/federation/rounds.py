@@ -5,7 +5,6 @@ It knows neither how a task travels (`Transport`) nor what training is (`Learner
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,10 +25,11 @@ from fccl.errors import AdapterError, BadAggregate, FederationError, UpdateRejec
 from fccl.federation.arrived import arrived
 from fccl.federation.bounds import farthest, measured, medians, require_usable, too_long
 from fccl.federation.quorum import reasons, too_few
+from fccl.federation.selection import select_clients
 from fccl.federation.server_learning import ServerLearner, failed
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask
 from fccl.records.run import ExcludedClient, MedianNorms, RoundRecord, ServerLearning, Validation
-from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec, named_seed
+from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec
 from fccl.transports.protocol import Transport
 
 MEASURED_CLIENTS = 20  # updates in a round, up to which the error of averaging LoRA factors is measured
@@ -145,8 +145,8 @@ class Federation:
         """One round. The result does not depend on the order in which the answers arrive."""
         started = time.monotonic()
         state = self._with_server(state)
-        selected = select_clients(self.plan, state.next_round)
         task = self._task(state)
+        selected = select_clients(self.plan, state.next_round, self._without(task.phase))
         updates, excluded = self._gather(task, selected, transport)
         far_out = too_long(updates, self.plan.max_update_ratio, state.norms)
         settled = self._settle(state, task, *self._exclude(updates, excluded, far_out))
@@ -154,6 +154,10 @@ class Federation:
         record = self._record(inputs, selected, settled, started)
         whole = tuple(update.with_frozen(task.adapter) for update in settled.updates)
         return RoundResult(record, settled.aggregated.weights, whole, self._state_after(state, settled), inputs)
+
+    def _without(self, phase: Phase) -> frozenset[int]:
+        """The clients that are known to have nothing to train on in this phase."""
+        return frozenset(client for client, samples in self.known_samples.get(phase, {}).items() if samples == 0)
 
     def _with_server(self, state: FederationState) -> FederationState:
         """The state with what the aggregation rule carries into the round: each phase begins with the rule's own."""
@@ -390,8 +394,3 @@ class Federation:
         learn = self.learn.train[task.phase] if self.learn else None
         return RoundInputs(task, state.server, state.controls, state.norms, tuple(updates), weighing.examples, learn)
 
-
-def select_clients(plan: RoundPlan, round_number: int) -> tuple[int, ...]:
-    """The clients of one round, drawn without replacement from the plan's seed, in client order."""
-    draw = random.Random(named_seed(plan.seed, "clients", round_number))
-    return tuple(sorted(draw.sample(range(plan.num_clients), plan.clients_per_round)))

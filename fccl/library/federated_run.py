@@ -19,6 +19,7 @@ from fccl.library.data import Data, Tell, Telling, quiet, require_no_other_data
 from fccl.library.export import require_new, write_adapter
 from fccl.library.given import WholeRunArguments, require_count, settings_from
 from fccl.library.narrow import begun, each_alone, evaluation_options, recorded_settings, settled
+from fccl.library.natural import with_named_clients
 from fccl.library.places import require_apart
 from fccl.library.setup import PreparedRun, prepared_run, workable
 from fccl.library.standing import has_finished
@@ -47,6 +48,8 @@ class FederatedRun:
     `log_dir` and its settings. `learner` trains in the place of our own (`fccl.messages.Learner`), at the server too
     where `learn_epochs` asks for it. `listener` hears of heartbeats and answers within a round
     (`fccl.tracking.listener.RunListener`), `tell` a line of each thing worth knowing; by default nothing is printed.
+
+    With `client_column` the data is prepared at once: it says how many clients there are.
 
     Raises `SettingsError` for a setting that is unknown, out of range, without effect, or another than the data was
     prepared with or the resumed run has. So it does for a `data_dir` without the settings of the data in it, which
@@ -86,6 +89,7 @@ class FederatedRun:
         if why := self._each_alone(learner):
             asked = each_alone(asked, given, why)
         self._folder, self._tell = RunFolder.at(asked.log_dir), tell
+        asked = asked if resume else self._with_named_clients(asked, given)
         fresh = asked if resume else settled(asked, tell, given)
         resume = resume or self._goes_on(fresh)
         self.settings = recorded_settings(self._folder, asked, given) if resume else begun(fresh, tell)
@@ -233,6 +237,14 @@ class FederatedRun:
     def _transport(self) -> Transport:
         at_once = self.settings.at_once
         return InProcessTransport(self._learner, lambda client_id: self._work.shard(client_id), at_once=at_once)
+
+    def _with_named_clients(self, asked: Settings, given: Mapping[str, Any]) -> Settings:
+        """The settings with the number of clients that the data names, which is prepared for that."""
+        if not asked.client_column:
+            return asked
+        require_no_other_data(asked, given)
+        require_apart(asked, self._folders)
+        return with_named_clients(asked, Telling(self._tell))
 
     def _each_alone(self, learner: Learner | None) -> str:
         """Why clients cannot train in one batch, if they cannot."""

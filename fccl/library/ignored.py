@@ -11,7 +11,13 @@ from fccl.errors import SettingsError
 from fccl.specs import SMOOTHED, PreferenceLoss
 
 # Read by no rule: the setting that it qualifies.
-QUALIFIES = {"noise_kind": "noisy_clients", "learn_lr": "learn_epochs"}
+QUALIFIES = {
+    "noise_kind": "noisy_clients",
+    "learn_lr": "learn_epochs",
+    **dict.fromkeys(("min_client_examples", "small_clients", "anonymize_clients"), "client_column"),
+}
+# Of a draw that does not take place where the data names the clients.
+DRAWN = ("non_iid_alpha", "size_skew")
 PREFERENCE_READS: Mapping[str, tuple[PreferenceLoss, ...]] = {
     "label_smoothing": tuple(sorted(SMOOTHED)),
     "simpo_gamma": ("simpo",),
@@ -49,6 +55,7 @@ def ignored(settings: Settings) -> frozenset[str]:
     read |= {name for name, losses in PREFERENCE_READS.items() if settings.preference_loss in losses}
     names = {name for name in Settings.model_fields if readers(name)} - read
     names |= {name for name, other in QUALIFIES.items() if not getattr(settings, other)}
+    names |= set(DRAWN if settings.client_column else ())
     return frozenset(names if weighed or settings.contribution_mode == "uniform" else names | {"contribution_mode"})
 
 
@@ -78,6 +85,8 @@ def read_by(name: str) -> str:
     >>> read_by("krum_keep")
     'AGGREGATION=multi_krum'
     """
+    if name in DRAWN:
+        return "an empty CLIENT_COLUMN"
     if name in QUALIFIES:
         return f"{QUALIFIES[name].upper()} that is not {'0' if name == 'learn_lr' else 'empty'}"
     return " or ".join(f"{setting}={', '.join(values)}" for setting, values in readers(name).items())
@@ -86,6 +95,8 @@ def read_by(name: str) -> str:
 def _because(name: str, settings: Settings) -> str:
     if name in QUALIFIES:
         return f"without {QUALIFIES[name].upper()}"
+    if name in DRAWN:
+        return "beside CLIENT_COLUMN, which names each row's client"
     if not aggregation.uses_weights(settings.aggregation) and _weighs(name):
         return f"under AGGREGATION={settings.aggregation}, which treats all updates alike"
     if settings.contribution_mode != "cognitive" and _weighs(name):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fccl.specs import DataSpec, Phase, Value, exactly
+from fccl.specs import DataSpec, Grown, Phase, Value, exactly
 
 
 class SourceReport(Value):
@@ -31,8 +31,19 @@ class SourceReport(Value):
     examples: int = Field(ge=1)  # what was kept, sampled down if a maximum was set
 
 
-class Manifest(Value):
+class ClientOrigins(Value):
+    """The names in the data that became each client, where a column of the data names clients."""
+
+    members: tuple[int, ...]  # of each client: how many names it stands for
+    names: tuple[tuple[str, ...], ...] = ()  # of each client; empty where they are not to be said
+    left_out: int = Field(default=0, ge=0)  # names with too few examples
+    left_out_examples: int = Field(default=0, ge=0)  # training examples of these
+
+
+class Manifest(Grown):
     """`manifest.json`: what was prepared, from what, how. Written last; a folder without it is not complete."""
+
+    LATER = frozenset({"origins"})
 
     version: Annotated[int, exactly(1)] = 1
     spec: DataSpec
@@ -42,6 +53,7 @@ class Manifest(Value):
     topics_by_client: dict[
         Phase, tuple[tuple[int, ...], ...]
     ]  # kind -> client -> examples of each topic, in the order of `topics`
+    origins: ClientOrigins | None = None  # where a column names the clients
     noisy_clients: tuple[int, ...] = ()  # whose shards were spoilt on purpose, by the spec's `noise_kind`
     files: dict[str, str]  # path below the folder -> SHA-256, of every data file
 

@@ -27,7 +27,8 @@ from fccl.aggregation.mean import weighted_mean
 from fccl.aggregation.rules import aggregation
 from fccl.data.shards import ClientShard
 from fccl.errors import ModelError
-from fccl.federation.rounds import Federation, FederationState, select_clients
+from fccl.federation.rounds import Federation, FederationState
+from fccl.federation.selection import select_clients
 from fccl.messages import (
     ClientEvaluation,
     ClientFailure,

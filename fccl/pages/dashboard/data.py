@@ -7,10 +7,11 @@ import streamlit as st
 
 from fccl import words
 from fccl.pages.dashboard.readers import Hub
-from fccl.pages.dashboard.widgets import chart, heading, note, nothing, table
+from fccl.pages.dashboard.widgets import chart, heading, html_table, note, nothing, table
 from fccl.plain_text import one_line
 from fccl.records.manifest import Manifest, SourceReport
 from fccl.view import charts
+from fccl.view.origins import origins_table
 from fccl.view.values import RunView
 
 NO_MANIFEST = "The run's folder has no manifest of its data."
@@ -25,6 +26,7 @@ def show(hub: Hub, view: RunView) -> None:
     else:
         topics(hub, view, manifest)
         sources(manifest)
+        origins(manifest)
     settings(view)
 
 
@@ -47,6 +49,15 @@ def topics(hub: Hub, view: RunView, manifest: Manifest) -> None:
     if manifest.noisy_clients:
         numbers = ", ".join(map(str, manifest.noisy_clients))
         note(f"Spoilt on purpose ({manifest.spec.noise_kind}): client {numbers}.")
+
+
+def origins(manifest: Manifest) -> None:
+    """The names that became each client, where a column of the data names clients: closed until somebody asks."""
+    found = origins_table(manifest)
+    if found is not None:
+        with st.expander(found.title, key="origins"):
+            note(found.note)
+            html_table(found)
 
 
 def sources(manifest: Manifest) -> None:

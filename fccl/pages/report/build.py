@@ -16,6 +16,7 @@ from fccl.plain_text import one_line
 from fccl.records.comparison import Comparison
 from fccl.tables import Table
 from fccl.view import sentences
+from fccl.view.origins import origins_table
 from fccl.view.status import glance
 from fccl.view.values import ExchangeView, Glance, RunView
 
@@ -111,6 +112,7 @@ def _data(view: RunView, draw: Figures) -> Section:
         data_parts.sources_table(manifest),
         data_parts.splits_table(manifest),
         *data_parts.topics_tables(manifest),
+        *_there(origins_table(manifest)),
     )
     return Section(
         "data", "Data", one_line(data_parts.split_sentence(manifest)), figures.topics(draw, manifest), tables

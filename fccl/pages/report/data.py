@@ -6,11 +6,12 @@ from fccl import phases, words
 from fccl.config import GROUPS, Settings, group_of
 from fccl.data.picture import topic_rows
 from fccl.pages.report.parts import DASH
-from fccl.plain_text import one_line
+from fccl.plain_text import one_line, printable
 from fccl.presets import PRESETS
 from fccl.records.manifest import Manifest, SourceReport
-from fccl.specs import PHASES
+from fccl.specs import PHASES, PartitionSpec
 from fccl.tables import Cell, Table
+from fccl.view.origins import origins_sentence
 from fccl.view.values import RunView
 
 MOST_TOPICS, MOST_CLIENTS = 30, 12
@@ -25,11 +26,18 @@ def split_sentence(manifest: Manifest) -> str:
     """The partition of the training split to the clients."""
     spec = manifest.spec
     part = spec.partition
-    how = "IID" if part.alpha is None else f"by a Dirichlet draw per topic (α = {part.alpha:g})"  # noqa: RUF001
-    skew = f", the largest with {part.size_skew:g} times the samples of the smallest" if part.size_skew != 1 else ""
     noisy = ", ".join(map(str, manifest.noisy_clients))
     spoilt = f" Spoilt on purpose ({spec.noise_kind}): client{'s' if ',' in noisy else ''} {noisy}." if noisy else ""
-    return f"Dealt to {words.plural(part.num_clients, 'client')} {how}{skew}, seed {part.seed}.{spoilt}"
+    said = f"Dealt to {words.plural(part.num_clients, 'client')} {_how(part)}, seed {part.seed}.{spoilt}"
+    return f"{said} {origins_sentence(manifest.origins, spec.client_column)}." if manifest.origins else said
+
+
+def _how(part: PartitionSpec) -> str:
+    if part.clients is not None:
+        return f"by the column {printable(part.clients.column)}"
+    how = "IID" if part.alpha is None else f"by a Dirichlet draw per topic (α = {part.alpha:g})"  # noqa: RUF001
+    skew = f", the largest with {part.size_skew:g} times the samples of the smallest" if part.size_skew != 1 else ""
+    return how + skew
 
 
 def sources_table(manifest: Manifest) -> Table:

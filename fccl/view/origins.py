@@ -1,0 +1,54 @@
+"""The clients that a column of the data names, in a sentence and a table: who became whom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fccl import words
+from fccl.plain_text import printable
+from fccl.records.manifest import ClientOrigins, Manifest
+from fccl.specs import PHASES
+from fccl.tables import Cell, Table
+
+_LONGEST = 60  # letters of a client's names
+MOST_CLIENTS = 200  # rows
+
+
+def origins_sentence(origins: ClientOrigins, column: str) -> str:
+    """How many names of the column became how many clients, and how many were left out."""
+    merged = sum(count for count in origins.members if count > 1)
+    said = f"Clients by {printable(column)}: {words.plural(sum(origins.members), 'name')}"
+    if merged:
+        said += f", {merged} of them together with others"
+    said += f"; {words.plural(len(origins.members), 'client')}"
+    if origins.left_out:
+        said += (
+            f"; left out: {words.plural(origins.left_out, 'small name')} with "
+            f"{words.plural(origins.left_out_examples, 'example')}"
+        )
+    return said
+
+
+def origins_table(manifest: Manifest) -> Table | None:
+    """A row a client: its names, or how many where they are not to be said, and its examples."""
+    if manifest.origins is None:
+        return None
+    held = manifest.samples_by_client()
+    rows = tuple(
+        (str(client), Cell(_names(manifest.origins, client)), *(f"{held[phase][client]:,}" for phase in PHASES))
+        for client in range(min(MOST_CLIENTS, len(manifest.origins.members)))
+    )
+    note = origins_sentence(manifest.origins, manifest.spec.client_column) + "."
+    head = ("client", printable(manifest.spec.client_column), "instructions", "pairs")
+    return Table("Who became whom", head, rows, note, words=frozenset({1}), aside=True)
+
+
+def _names(origins: ClientOrigins, client: int) -> str:
+    if not origins.names:
+        return words.plural(origins.members[client], "name")
+    return _listed(origins.names[client])
+
+
+def _listed(names: Sequence[str]) -> str:
+    said = ", ".join(printable(name, _LONGEST) for name in names)
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}… ({len(names)} names)"
