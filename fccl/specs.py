@@ -229,19 +229,13 @@ class PartitionSpec(Grown):
 
     LATER = frozenset({"clients"})
 
-    num_clients: int = Field(ge=0)  # 0: as many as `clients` finds
+    num_clients: int = Field(ge=0)  # 0: as many as `clients` finds; none where the data is the server's alone
     alpha: float | None = Field(gt=0)  # of the Dirichlet distribution, per topic; None is infinity, that is IID
     size_skew: float = Field(default=1.0, ge=1)  # largest client : smallest client, geometrically between
     num_topics: int = Field(default=8, ge=1)  # clusters, for free text without a label
     topic_column: str = ""
     clients: ClientColumn | None = None  # in the place of a draw
     seed: int = Field(ge=0)
-
-    @model_validator(mode="after")
-    def _has_clients(self) -> Self:
-        if self.num_clients == 0 and self.clients is None:
-            raise ValueError("num_clients is 0, and no column names clients")
-        return self
 
 
 class ExchangeSpec(Value):
@@ -278,8 +272,10 @@ SYNTHETIC = "synthetic"
 NoiseKind = Literal["shuffled", "flipped", "duplicated"]
 
 
-class DataSpec(Value):
+class DataSpec(Grown):
     """From sources to shards. Two equal specs over the same sources give the same bytes."""
+
+    LATER = frozenset({"server_only"})
 
     sft_data: str = Field(min_length=1)
     va_data: str = Field(min_length=1)  # a source, or `SYNTHETIC`: pairs made from the SFT data
@@ -292,6 +288,7 @@ class DataSpec(Value):
     partition: PartitionSpec
     noisy_clients: tuple[int, ...] = ()
     noise_kind: NoiseKind = "shuffled"
+    server_only: bool = False  # no shards: every client has its own data
 
     @property
     def seed(self) -> int:
@@ -302,6 +299,12 @@ class DataSpec(Value):
 
     def max_examples(self, phase: Phase) -> int:
         return self.max_sft_examples if phase == "sft" else self.max_va_examples
+
+    @model_validator(mode="after")
+    def _has_clients(self) -> Self:
+        if self.server_only != (self.partition.num_clients == 0 and self.partition.clients is None):
+            raise ValueError("data without clients is the server's alone, and no other is")
+        return self
 
     @property
     def client_column(self) -> str:

@@ -8,7 +8,7 @@ from fccl.apps.client_screen import ClientScreen
 from fccl.apps.console import plain_console
 from fccl.apps.output import terminate_as_interrupt
 from fccl.config import Settings
-from fccl.library.client import FOLDERS, exchange_client, require_own_rank
+from fccl.library.client import FOLDERS, exchange_client, own_files, require_own_rank
 from fccl.library.places import require_apart
 from fccl.transports.protocol import Listener
 
@@ -17,10 +17,11 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     """Train whenever the server asks for it. Returns the exit status."""
     require_own_rank(settings)
     require_apart(settings, FOLDERS)
+    own = own_files(settings, options.given)
     with (
         terminate_as_interrupt(),
         ClientScreen(plain_console(), settings.client_id) as screen,
-        exchange_client(settings, Listener(screen.status, screen.tell)) as client,
+        exchange_client(settings, Listener(screen.status, screen.tell), own=own) as client,
     ):
         screen.tell(f"waiting for rounds in {settings.exchange_dir}/")
         client.run()

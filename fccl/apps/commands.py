@@ -15,6 +15,33 @@ CLIENT_READS = (
     "data_dir",
 )
 
+_OWN_FILES: tuple[Option, ...] = (
+    (
+        "--sft-data",
+        {
+            "metavar": "FILE",
+            "default": argparse.SUPPRESS,
+            "help": "the client's own instructions, which nobody else sees, in the place of a shard in DATA_DIR",
+        },
+    ),
+    (
+        "--va-data",
+        {
+            "metavar": "FILE",
+            "default": argparse.SUPPRESS,
+            "help": "the client's own preference pairs, or synthetic: made from its instructions",
+        },
+    ),
+    (
+        "--skip-bad-rows",
+        {
+            "action": argparse.BooleanOptionalAction,
+            "default": argparse.SUPPRESS,
+            "help": "leave malformed rows of these files out, instead of stopping",
+        },
+    ),
+)
+
 COMMANDS: Mapping[str, Command] = {
     "init": Command(
         "ask five questions, check the answers, and write a commented .env",
@@ -96,6 +123,7 @@ COMMANDS: Mapping[str, Command] = {
                     "help": "directions that this client trains (default: the federation's)",
                 },
             ),
+            *_OWN_FILES,
         ),
         only=CLIENT_READS,
     ),

@@ -62,15 +62,22 @@ def show_manifest(manifest: Manifest, paths: DataPaths, console: Console) -> Non
     """Print the tables of topics by client, the splits, what was left out, and where everything is."""
     from fccl.apps.terminal_tables import print_table
 
-    for phase in PHASES:
+    for phase in PHASES if manifest.spec.partition.num_clients else ():
         print_table(console, topic_table(manifest, phase, console.width))
     print_table(console, split_table(manifest))
     for line in (
         *_remarks(manifest),
-        f"Shards, learn, validation and test splits, manifest: {paths.root}/",
-        f"The tables as a picture: {paths.picture}",
+        *_places(manifest, paths),
     ):
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _places(manifest: Manifest, paths: DataPaths) -> Iterator[str]:
+    if manifest.spec.server_only:
+        yield f"Learn, validation and test splits, manifest: {paths.root}/. Clients bring their own data."
+        return
+    yield f"Shards, learn, validation and test splits, manifest: {paths.root}/"
+    yield f"The tables as a picture: {paths.picture}"
 
 
 def topic_table(manifest: Manifest, phase: Phase, width: int) -> Table:

@@ -11,7 +11,7 @@ from fccl.apps.run_setup import conduct, shown_run
 from fccl.config import Settings
 from fccl.federation.run_folder import RunFolder
 from fccl.library.narrow import begun, recorded_settings, settled
-from fccl.library.natural import with_named_clients
+from fccl.library.natural import require_shards, with_named_clients
 from fccl.library.places import require_apart
 from fccl.library.setup import workable
 from fccl.model.loading import Models
@@ -27,6 +27,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     else:
         settings = begun(settled(settings, telling(console), options.given), telling(console))
     require_apart(settings, ("data_dir", "log_dir"))
+    require_shards(settings)
     settings = settings if options.resume else with_named_clients(settings, DataScreen(console))
     seen, tracker, models = folder.info(), workable(settings, folder), Models()
     learner, model = learner_for(models, settings.client_ranks), models.of(settings.model_spec())

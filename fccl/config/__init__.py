@@ -3,6 +3,17 @@
 from fccl.config.fields import allowed, group_of
 from fccl.config.loading import load_settings, nearest, set_elsewhere
 from fccl.config.settings import AUTO, Settings
+from fccl.config.site_settings import SiteSettings
 from fccl.presets import GROUPS
 
-__all__ = ["AUTO", "GROUPS", "Settings", "allowed", "group_of", "load_settings", "nearest", "set_elsewhere"]
+__all__ = [
+    "AUTO",
+    "GROUPS",
+    "Settings",
+    "SiteSettings",
+    "allowed",
+    "group_of",
+    "load_settings",
+    "nearest",
+    "set_elsewhere",
+]

@@ -373,7 +373,7 @@ class Settings(RuleSettings, SiteSettings):
     def partition_spec(self) -> PartitionSpec:
         alpha = None if math.isinf(self.non_iid_alpha) else self.non_iid_alpha
         named = self.named_clients
-        by_data = named is not None and "num_clients" not in self.model_fields_set
+        by_data = self.server_only or (named is not None and "num_clients" not in self.model_fields_set)
         return PartitionSpec(
             num_clients=0 if by_data else self.num_clients,
             alpha=alpha,

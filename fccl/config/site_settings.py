@@ -22,6 +22,15 @@ class SiteSettings(BaseSettings):
     )
     small_clients: SmallClients = knob("data", "merge", "small clients are merged until they are not, or left out")
     anonymize_clients: bool = knob("data", False, "the manifest does not say the clients' names")
+    server_only: bool = knob(
+        "data", False, "prepare the server's splits alone: every client brings its own data and declares how much"
+    )
+    max_client_samples: int = knob(
+        "contribution",
+        0,
+        "a client that declares its number of examples counts for at most so many; 0: ten times the median",
+        ge=0,
+    )
 
     @property
     def named_clients(self) -> ClientColumn | None:

@@ -93,8 +93,7 @@ def _origins(groups: Sequence[Group], sizes: Mapping[str, int], rule: ClientColu
 def _require_count(count: int, spec: PartitionSpec, rule: ClientColumn) -> None:
     if not count:
         raise DataError(
-            f"CLIENT_COLUMN={rule.column}: no client has "
-            f"MIN_CLIENT_EXAMPLES={rule.min_examples} training examples",
+            f"CLIENT_COLUMN={rule.column}: no client has MIN_CLIENT_EXAMPLES={rule.min_examples} training examples",
             hint=_SIZES,
         )
     if spec.num_clients not in (0, count):
@@ -107,4 +106,6 @@ def _require_count(count: int, spec: PartitionSpec, rule: ClientColumn) -> None:
 def _require_every_phase(shards: Sequence[ClientShard], rule: ClientColumn) -> None:
     for phase in PHASES:
         if not any(shard.of(phase) for shard in shards):
-            raise DataError(f"CLIENT_COLUMN={rule.column}: no client is left with {phases.of(phase).noun}s", hint=_SIZES)
+            raise DataError(
+                f"CLIENT_COLUMN={rule.column}: no client is left with {phases.of(phase).noun}s", hint=_SIZES
+            )

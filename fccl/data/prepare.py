@@ -60,9 +60,8 @@ def prepare(spec: DataSpec, paths: DataPaths, on_progress: Progress | None = Non
     sft, va = _load_sft(spec, tell), _load_va(spec, tell)
     _check_topic_column(spec, sft, va)
     tell("splitting by instruction, finding topics")
-    sft_split, va_split = with_topics(
-        *split_by_instruction(sft.examples, va.examples, spec), spec.partition.num_topics, spec.seed
-    )
+    halves = _kept(*split_by_instruction(sft.examples, va.examples, spec), spec)
+    sft_split, va_split = with_topics(*halves, spec.partition.num_topics, spec.seed)
     if spec.sft_data == BUILTIN:
         sft_split = _with_vetted_splits(sft_split)
     if va.report is None:
@@ -72,15 +71,28 @@ def prepare(spec: DataSpec, paths: DataPaths, on_progress: Progress | None = Non
     spec = spec.of_clients(len(clean))
     shards = spoil(clean, spec)
     tell(f"writing {paths.root}")
-    splits: Mapping[Phase, Split[Any]] = {"sft": _holding(sft_split, clean, "sft"), "va": _holding(va_split, clean, "va")}
+    splits: Mapping[Phase, Split[Any]] = {
+        "sft": _holding(sft_split, clean, "sft"),
+        "va": _holding(va_split, clean, "va"),
+    }
     manifest = _manifest(spec, _reports(sft, va, va_split), splits, shards, origins)
+    picture = draw_picture(manifest) if shards else None
     server = {(name, phase): splits[phase].parts()[name] for name in SERVER_SPLITS for phase in PHASES}
-    manifest = manifest.model_copy(update={"files": write_prepared(paths, shards, server, draw_picture(manifest))})
+    manifest = manifest.model_copy(update={"files": write_prepared(paths, shards, server, picture)})
     commit(paths, manifest)
     return manifest
 
 
+def _kept(
+    sft: Split[SftExample], va: Split[PreferencePair], spec: DataSpec
+) -> tuple[Split[SftExample], Split[PreferencePair]]:
+    """The splits that are prepared: without training examples where the data is the server's alone."""
+    return (replace(sft, train=()), replace(va, train=())) if spec.server_only else (sft, va)
+
+
 def _whom(spec: DataSpec) -> str:
+    if spec.server_only:
+        return "nobody: the clients bring their own data"
     return f"the clients of {spec.client_column}" if spec.client_column else f"{spec.partition.num_clients} clients"
 
 
@@ -88,6 +100,8 @@ def _dealt(
     sft: Split[SftExample], va: Split[PreferencePair], spec: DataSpec
 ) -> tuple[tuple[ClientShard, ...], ClientOrigins | None]:
     """A shard for each client; and who became whom, where the data names the clients."""
+    if spec.server_only:
+        return (), None
     if spec.partition.clients is None:
         return partition(sft.train, va.train, spec.partition), None
     found = deal_by_name(sft.train, va.train, spec.partition)
@@ -96,7 +110,8 @@ def _dealt(
 
 def _holding(split: Split[Example], shards: Sequence[ClientShard], phase: Phase) -> Split[Any]:
     """The split with the training examples that the clients were dealt: small clients may have been left out."""
-    return replace(split, train=tuple(example for shard in shards for example in shard.of(phase)))
+    train: Any = tuple(example for shard in shards for example in shard.of(phase))
+    return replace(split, train=train)
 
 
 def _with_vetted_splits(split: Split[SftExample]) -> Split[SftExample]:

@@ -50,8 +50,8 @@ class ClientShard:
 def load_shard(paths: DataPaths, client_id: int, manifest: Manifest | None = None) -> ClientShard:
     """One client's shard; reads that client's two files and nothing else.
 
-    A client may have examples of one kind alone. Raises `DataError` when a file is missing or both are empty, `BadRow` when a line is malformed, `StorageError` when it is not
-    the one of the manifest.
+    A client may have examples of one kind alone. Raises `DataError` when a file is missing or both are empty, `BadRow`
+    when a line is malformed, `StorageError` when it is not the one of the manifest.
     """
     if manifest is not None:
         require_unchanged(paths, manifest, [paths.shard(client_id, phase) for phase in PHASES])
@@ -104,7 +104,7 @@ def has_learn_split(manifest: Manifest) -> bool:
 
 
 def write_prepared(
-    paths: DataPaths, shards: Sequence[ClientShard], server: Mapping[tuple[str, Phase], Examples], picture: bytes
+    paths: DataPaths, shards: Sequence[ClientShard], server: Mapping[tuple[str, Phase], Examples], picture: bytes | None
 ) -> dict[str, str]:
     """Put the shards, the server's files and the picture in the place of older ones; returns the SHA-256 of each data
     file, for the manifest.
@@ -121,7 +121,10 @@ def write_prepared(
         beside = DataPaths(new)
         for file, examples in _files(beside, shards, server):
             write_examples(file, examples)
-        write_bytes(beside.picture, picture)
+        with storage_errors(beside.clients):
+            beside.clients.mkdir(exist_ok=True)  # of data without shards it stays empty
+        if picture is not None:
+            write_bytes(beside.picture, picture)
         digests = {
             file.relative_to(beside.root).as_posix(): sha256_of(file) for file, _ in _files(beside, shards, server)
         }
@@ -131,7 +134,8 @@ def write_prepared(
         replace_folder(beside.clients, paths.clients)
         replace_folder(beside.server, paths.server)
         with storage_errors(paths.picture):
-            os.replace(beside.picture, paths.picture)
+            if picture is not None:
+                os.replace(beside.picture, paths.picture)
     return digests
 
 

@@ -58,7 +58,7 @@ def split_by_instruction(
     for phase in sorted(counts, key=lambda phase: len(counts[phase])):
         if counts[phase]:
             places |= _place(counts[phase], places, spec)
-            _check(phase, counts[phase], places)
+            _check(phase, counts[phase], places, SERVER_SPLITS if spec.server_only else SPLITS)
     return _divide(sft, places), _divide(va, places)
 
 
@@ -74,12 +74,8 @@ def _place(counts: Counter[str], known: Mapping[str, str], spec: DataSpec) -> di
         key=lambda group: (named_seed(spec.seed, "split", group), group),
     )
     total = counts.total()
-    quotas = {
-        "test": max(1, min(spec.test_examples, total // 5)),
-        "learn": max(1, min(spec.learn_examples, total // 20)),
-        "validation": max(1, min(spec.validation_examples, total // 20)),
-    }
-    for split in (*quotas, "train"):  # first, one group to each that has none
+    quotas = _server_quotas(total, spec) if spec.server_only else _quotas(total, spec)
+    for split in quotas if spec.server_only else (*quotas, "train"):  # first, one group to each that has none
         if free and split not in places.values():
             group = _first(free, counts, quotas.get(split))
             places[group] = split
@@ -89,6 +85,22 @@ def _place(counts: Counter[str], known: Mapping[str, str], spec: DataSpec) -> di
         places |= dict.fromkeys(_fill(free, counts, quota - held), split)
         free = [group for group in free if group not in places]
     return places | dict.fromkeys(free, "train")
+
+
+def _quotas(total: int, spec: DataSpec) -> dict[str, int]:
+    """The sizes of the server's splits, beside training data of at least as many examples."""
+    return {
+        "test": max(1, min(spec.test_examples, total // 5)),
+        "learn": max(1, min(spec.learn_examples, total // 20)),
+        "validation": max(1, min(spec.validation_examples, total // 20)),
+    }
+
+
+def _server_quotas(total: int, spec: DataSpec) -> dict[str, int]:
+    """The sizes of the server's splits where they have all the data; of few examples each has its share."""
+    wanted = {"test": spec.test_examples, "learn": spec.learn_examples, "validation": spec.validation_examples}
+    share = min(1.0, total / sum(wanted.values()))
+    return {split: max(1, int(count * share)) for split, count in wanted.items()}
 
 
 def _first(ranked: Sequence[str], counts: Mapping[str, int], quota: int | None) -> str:
@@ -108,12 +120,13 @@ def _fill(ranked: Sequence[str], counts: Mapping[str, int], quota: int) -> list[
     return chosen
 
 
-def _check(phase: Phase, counts: Counter[str], places: Mapping[str, str]) -> None:
-    if {places[group] for group in counts} != set(SPLITS):
+def _check(phase: Phase, counts: Counter[str], places: Mapping[str, str], needed: Sequence[str]) -> None:
+    if not set(needed) <= {places[group] for group in counts}:
+        training, least = ("a training, ", "four") if "train" in needed else ("", "three")
         raise DataError(
-            f"{len(counts)} distinct instructions ({phase.upper()}) are too few for a training, a learn, a "
+            f"{len(counts)} distinct instructions ({phase.upper()}) are too few for {training}a learn, a "
             "validation and a test split",
-            hint="at least four are needed; bring more data",
+            hint=f"at least {least} are needed; bring more data",
         )
 
 

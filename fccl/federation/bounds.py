@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import median, median_low
 
 from fccl.adapters.adapter import Adapter
 from fccl.adapters.ranks import leading, rank_of
@@ -22,6 +22,7 @@ from fccl.records.run import MedianNorms
 LARGEST = 1e6
 FEWEST = 3  # updates that moved, of which one alone does not make the median
 FAR = 5.0  # medians; honest clients whose samples differ twentyfold stay within three
+TIMES_MEDIAN = 10  # of declared numbers of examples: so many times the median is the most that counts
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,17 @@ def _reason(what: str, found: float, typical: float, ratio: float) -> str:
         "MAX_UPDATE_RATIO "
         f"is {ratio:g}"
     )
+
+
+def capped(declared: Mapping[int, int], most: int = 0) -> Mapping[int, int]:
+    """Declared numbers of examples by client, none larger than `most`; 0 is `TIMES_MEDIAN` times their median.
+
+    The median is of those that are not zero, of an even number the lower one. So as long as no more than half of the
+    clients lie, nobody counts for more than `TIMES_MEDIAN` times the largest honest number.
+    """
+    numbers = [number for number in declared.values() if number > 0]
+    limit = most or TIMES_MEDIAN * median_low(numbers or [0])
+    return {client: min(number, limit) for client, number in declared.items()}
 
 
 @dataclass(frozen=True)

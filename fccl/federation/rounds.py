@@ -14,16 +14,18 @@ from fccl.adapters.adapter import Adapter
 from fccl.adapters.ranks import distance
 from fccl.adapters.source import AdapterSource
 from fccl.aggregation.fedavg import FedAvg
-from fccl.aggregation.lora_mean import product_error, require_frozen_a
+from fccl.aggregation.lora_mean import product_error
 from fccl.aggregation.protocol import Aggregated, Aggregation, Parts, is_mean
 from fccl.aggregation.scaffold import SCAFFOLD, ClientControl, Controls, controls_after, corrections
 from fccl.aggregation.state import ServerState
 from fccl.contribution.protocol import NO_LOSS, Weigher, Weighing
 from fccl.contribution.reported import effective_clients
 from fccl.contribution.stretch import as_weighed
-from fccl.errors import AdapterError, BadAggregate, FederationError, UpdateRejected
+from fccl.errors import AdapterError, BadAggregate, FederationError
 from fccl.federation.arrived import arrived
-from fccl.federation.bounds import farthest, measured, medians, require_usable, too_long
+from fccl.federation.bounds import farthest, medians, require_usable, too_long
+from fccl.federation.declared import Declared, OwnData
+from fccl.federation.judging import judged
 from fccl.federation.quorum import reasons, too_few
 from fccl.federation.selection import select_clients
 from fccl.federation.server_learning import ServerLearner, failed
@@ -50,9 +52,8 @@ class FederationState:
     reference: Adapter | None = None
     server: ServerState = field(default_factory=ServerState)
     controls: Controls = field(default_factory=dict)
-    norms: MedianNorms = field(
-        default_factory=MedianNorms
-    )  # what few updates are measured by: the last accepted round's, over both phases
+    norms: MedianNorms = field(default_factory=MedianNorms)  # of the last accepted round, by which few are measured
+    declared: Declared = field(default_factory=dict)  # by clients that hold their own data
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,9 +131,9 @@ class Federation:
     learn: ServerLearner | None = None  # trains the aggregate on the server's own examples
     on_answer: Callable[[Answer], None] = lambda answer: None
     keep_control: Callable[[ClientUpdate], AdapterSource | None] = lambda update: update.control
-    known_samples: Mapping[Phase, Mapping[int, int]] = field(
-        default_factory=dict
-    )  # where the server knows the shards' sizes
+    known_samples: Mapping[Phase, Mapping[int, int]] = field(default_factory=dict)  # where shards' sizes are known
+    own: OwnData | None = None  # where clients hold their own data, and declare how much
+    tell: Callable[[str], None] = lambda line: None  # hears what a person should read
 
     def run(self, state: FederationState, transport: Transport) -> Iterator[RoundResult]:
         """All rounds from `state.next_round` on. Raises `FederationError` when a round has too few good updates."""
@@ -144,20 +145,37 @@ class Federation:
     def run_round(self, state: FederationState, transport: Transport) -> RoundResult:
         """One round. The result does not depend on the order in which the answers arrive."""
         started = time.monotonic()
-        state = self._with_server(state)
-        task = self._task(state)
-        selected = select_clients(self.plan, state.next_round, self._without(task.phase))
-        updates, excluded = self._gather(task, selected, transport)
+        task = self._task(state := self._with_server(state))
+        state, able, silent = self._able(state, task, transport)
+        updates, excluded = self._gather(task, able, state.declared, transport)
         far_out = too_long(updates, self.plan.max_update_ratio, state.norms)
-        settled = self._settle(state, task, *self._exclude(updates, excluded, far_out))
+        settled = self._settle(state, task, *self._exclude(updates, [*excluded, *silent], far_out))
         inputs = self._inputs(state, task, updates, settled.weighing)
-        record = self._record(inputs, selected, settled, started)
+        selected = tuple(sorted([*able, *(failure.client_id for failure in silent)]))
+        record = self._record(inputs, selected, settled, state.declared, started)
         whole = tuple(update.with_frozen(task.adapter) for update in settled.updates)
         return RoundResult(record, settled.aggregated.weights, whole, self._state_after(state, settled), inputs)
 
-    def _without(self, phase: Phase) -> frozenset[int]:
-        """The clients that are known to have nothing to train on in this phase."""
-        return frozenset(client for client, samples in self.known_samples.get(phase, {}).items() if samples == 0)
+    def _able(
+        self, state: FederationState, task: FitTask, transport: Transport
+    ) -> tuple[FederationState, tuple[int, ...], list[ClientFailure]]:
+        """The state with what the round's clients declare, those that can train, and those that have not declared."""
+        without = {client for client, samples in self.known_samples.get(task.phase, {}).items() if samples == 0}
+        without |= {client for client, said in state.declared.items() if said.samples(task.phase) == 0}
+        selected = select_clients(self.plan, state.next_round, without)
+        if self.own is None:
+            return state, selected, []
+        declared, silent = self.own.ask(task, selected, state.declared, transport, self.tell)
+        for failure in silent:
+            self.on_answer(failure)
+        able = (client for client in selected if client in declared and declared[client].samples(task.phase))
+        return replace(state, declared=declared), tuple(able), silent
+
+    def _known(self, declared: Declared, phase: Phase, client_id: int) -> tuple[int | None, str]:
+        """A client's number of examples in a phase, where it is known, and from where."""
+        if self.own is not None and client_id in declared:
+            return declared[client_id].samples(phase), "it declared"
+        return self.known_samples.get(phase, {}).get(client_id), "its shard has"
 
     def _with_server(self, state: FederationState) -> FederationState:
         """The state with what the aggregation rule carries into the round: each phase begins with the rule's own."""
@@ -165,15 +183,18 @@ class Federation:
             return state
         return replace(state, server=self.aggregation.initial(state.adapter))
 
-    def _record(self, inputs: RoundInputs, selected: tuple[int, ...], settled: _Settled, started: float) -> RoundRecord:
+    def _record(
+        self, inputs: RoundInputs, selected: tuple[int, ...], settled: _Settled, declared: Declared, started: float
+    ) -> RoundRecord:
         task, weighing, aggregated = inputs.task, settled.weighing, settled.aggregated
+        clients = tuple(update.client_id for update in settled.updates)
         return RoundRecord(
             run_id=self.run_id,
             time=time.time(),
             round=task.round,
             phase=task.phase,
             selected=selected,
-            clients=tuple(update.client_id for update in settled.updates),
+            clients=clients,
             weights=weighing.weights,
             scores=weighing.scores,
             contributions=tuple(update.contribution for update in settled.updates),
@@ -181,6 +202,7 @@ class Federation:
             excluded=tuple(
                 ExcludedClient(client_id=failure.client_id, reason=failure.reason) for failure in settled.excluded
             ),
+            declared=self.own.record(clients, declared, task.phase) if self.own else (),
             arrived=tuple(map(arrived, inputs.arrived)),
             effective_clients=effective_clients(weighing.weights),
             aggregation=self.aggregation.name,
@@ -211,13 +233,13 @@ class Federation:
         )
 
     def _gather(
-        self, task: FitTask, selected: Sequence[int], transport: Transport
+        self, task: FitTask, selected: Sequence[int], declared: Declared, transport: Transport
     ) -> tuple[list[ClientUpdate], list[ClientFailure]]:
         """The good updates and the failures, both in client order: exactly one of them for every selected client."""
         updates: dict[int, ClientUpdate] = {}
         failures: dict[int, ClientFailure] = {}
-        for answer in transport.ask(task, selected):
-            answer = self._judge(task, answer)
+        for answer in transport.ask(task, selected) if selected else ():
+            answer = judged(task, answer, *self._known(declared, task.phase, answer.client_id))
             if answer.client_id not in selected or answer.client_id in updates:
                 continue  # nobody asked, or it answered already
             self.on_answer(answer)
@@ -231,26 +253,6 @@ class Federation:
                 failures[client_id] = ClientFailure(client_id, "no answer")
                 self.on_answer(failures[client_id])
         return [updates[key] for key in sorted(updates)], [failures[key] for key in sorted(failures)]
-
-    def _judge(self, task: FitTask, answer: Answer) -> Answer:
-        """An update that does not answer the task, or contradicts what the server knows, becomes a failure with its
-        reason.
-        """
-        if isinstance(answer, ClientFailure):
-            return answer
-        try:
-            answer.require_answers(task)
-            adapter = answer.adapter.load()
-            if task.train.freeze_a:
-                require_frozen_a(task.adapter, adapter)
-            answer = measured(answer, adapter, task.trained)
-        except UpdateRejected as error:
-            return ClientFailure(answer.client_id, str(error))
-        known = self.known_samples.get(task.phase, {}).get(answer.client_id)
-        reported = answer.contribution.num_samples
-        if known is not None and reported != known:
-            return ClientFailure(answer.client_id, f"reports {reported} samples, but its shard has {known}")
-        return answer
 
     def _exclude(
         self, updates: Sequence[ClientUpdate], excluded: Sequence[ClientFailure], reasons: Mapping[int, str]
@@ -272,7 +274,8 @@ class Federation:
         """
         while True:
             self._require_quorum(task, updates, excluded)
-            weighing = self.rule.weigh(task, [update.with_frozen(task.trained) for update in updates])
+            whole = [update.with_frozen(task.trained) for update in updates]
+            weighing = self.rule.weigh(task, self.own.weighed(whole, state.declared) if self.own else whole)
             if weighing.unfit:
                 updates, excluded = self._exclude(
                     updates, excluded, {updates[index].client_id: NO_LOSS for index in weighing.unfit}
@@ -386,6 +389,7 @@ class Federation:
             server=settled.aggregated.state,
             controls=self._controls_after(state, settled.updates, settled.weighing.weights),
             norms=medians(settled.updates, state.norms),
+            declared=state.declared,
         )
 
     def _inputs(
@@ -393,4 +397,3 @@ class Federation:
     ) -> RoundInputs:
         learn = self.learn.train[task.phase] if self.learn else None
         return RoundInputs(task, state.server, state.controls, state.norms, tuple(updates), weighing.examples, learn)
-

@@ -129,6 +129,7 @@ class Run:
             self.federation,
             run_id=self.identity.run_id,
             on_answer=self.listener.answer,
+            tell=self.listener.told,
             keep_control=self.folder.keep_control,
             learn=self.federation.learn and replace(self.federation.learn, on_status=self.listener.learning),
         )

@@ -182,7 +182,13 @@ class RunFolder:
             else None
         )
         found = FederationState(
-            state.next_round, adapter, reference, self._server_state(state), self._controls(state, adapter), state.norms
+            state.next_round,
+            adapter,
+            reference,
+            self._server_state(state),
+            self._controls(state, adapter),
+            state.norms,
+            {said.client_id: said for said in state.declared},
         )
         self.journal.keep_rounds_before(state.next_round)
         return found
@@ -209,6 +215,7 @@ class RunFolder:
             server_sha256=state.server.sha256 if carries else "",
             controls=tuple(_kept(client_id, control) for client_id, control in state.controls.items()),
             norms=state.norms,
+            declared=tuple(state.declared[client] for client in sorted(state.declared)),
         )
         write_text(self.paths.state, record.model_dump_json() + "\n")
 

@@ -22,6 +22,11 @@ class RunArguments(TypedDict, total=False):
 class DataArguments(TypedDict, total=False):
     """Settings of the group data."""
 
+    client_column: str
+    min_client_examples: int
+    small_clients: Literal["merge", "drop"]
+    anonymize_clients: bool
+    server_only: bool
     sft_data: str
     va_data: str
     max_sft_examples: int
@@ -102,6 +107,7 @@ class FederationArguments(TypedDict, total=False):
 class ContributionArguments(TypedDict, total=False):
     """Settings of the group contribution."""
 
+    max_client_samples: int
     contribution_mode: Literal["cognitive", "uniform", "fedavg"]
     contribution_source: str | type
     contribution_temperature: float

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Unpack
 
 from fccl.config import Settings
+from fccl.data.own_files import OwnFiles
 from fccl.data.shards import ClientShard, load_shard
 from fccl.errors import SettingsError
 from fccl.evaluation.on_clients import ClientEvaluator
@@ -24,6 +25,7 @@ from fccl.storage import temporary
 from fccl.storage.cache import Cache
 from fccl.storage.locks import exclusive, in_use
 from fccl.storage.private import private_folder
+from fccl.training.declaring import Declarer
 from fccl.training.engines import learner_for
 from fccl.training.references import References
 from fccl.transports.exchange.client import ExchangeClient
@@ -35,6 +37,9 @@ FOLDERS = ("data_dir", "exchange_dir", "keys_dir", "state_dir")  # that a client
 
 class Client:
     """One client of a federation whose orchestrator is another process: it trains on its own shard when asked.
+
+    The shard is the one in `data_dir` that was prepared for it. With `sft_data` or `va_data` it is files of its own,
+    which nobody else sees; where one is missing, the client takes no part in that phase.
 
     The arguments have the settings' names (docs/settings.md): those that `fccl client --help` lists. One that is not
     given comes from the environment, `.env` or its default, as for the command. `learner` trains in the place of our
@@ -53,7 +58,7 @@ class Client:
         self, *, learner: Learner | None = None, tell: Tell = quiet, **settings: Unpack[ClientArguments]
     ) -> None:
         self.settings = settings_from("fccl.Client", settings, ClientArguments)
-        self._learner, self._tell = learner, tell
+        self._learner, self._tell, self._own = learner, tell, own_files(self.settings, settings)
         require_own_rank(self.settings)
         require_apart(self.settings, FOLDERS)
 
@@ -63,15 +68,22 @@ class Client:
         Raises `DataError` when the shard is not there, `FederationError` when another process is this client,
         `StorageError` for the disk.
         """
-        with exchange_client(self.settings, Listener(line=self._tell), self._learner) as client:
+        with exchange_client(self.settings, Listener(line=self._tell), self._learner, self._own) as client:
             self._tell(f"waiting for rounds in {self.settings.exchange_dir}/")
             client.run()
             self._tell("the run is done")
 
 
 @contextmanager
-def exchange_client(settings: Settings, listen: Listener, learner: Learner | None = None) -> Iterator[ExchangeClient]:
-    """The client that these settings ask for, its private folder held while the block runs."""
+def exchange_client(
+    settings: Settings, listen: Listener, learner: Learner | None = None, own: OwnFiles | None = None
+) -> Iterator[ExchangeClient]:
+    """The client that these settings ask for, with its own files if it has some; its private folder is held while the
+    block runs.
+    """
+    if own is not None:
+        shard = own.load(settings.client_id)  # what is wrong with them is said before anybody waits
+        listen.line(f"own files: {len(shard.sft):,} instructions and {len(shard.va):,} pairs")
     keys = client_keys(KeyPaths(Path(settings.keys_dir)), settings.client_id) if settings.keys_dir else None
     cache = cache_of(settings, listen.line)
     models = Models(activations=Activations(cache))
@@ -82,14 +94,25 @@ def exchange_client(settings: Settings, listen: Listener, learner: Learner | Non
             ExchangePaths(settings.exchange_dir),
             settings.client_id,
             learner or learner_for(models, settings.client_ranks, References(cache)),
-            partial(own_shard, DataPaths(settings.data_dir)),
+            own.load if own else partial(own_shard, DataPaths(settings.data_dir)),
             keys=keys,
             memory=memory,
             heartbeat_s=settings.heartbeat_s,
             watch=settings.exchange_watch,
             listen=listen,
-            services=(ClientEvaluator(models),),
+            services=(ClientEvaluator(models), Declarer()),
         )
+
+
+def own_files(settings: Settings, given: Mapping[str, object]) -> OwnFiles | None:
+    """The client's own files, where arguments name some: SFT_DATA of an environment is what `fccl prepare` reads.
+
+    Raises `SettingsError` for an argument that has no effect without them.
+    """
+    named = {name: str(getattr(settings, name)) for name in ("sft_data", "va_data") if name in given}
+    if not named and "skip_bad_rows" in given:
+        raise SettingsError("--skip-bad-rows has no effect without --sft-data or --va-data", hint="leave it out")
+    return OwnFiles(**named, skip_bad_rows=settings.skip_bad_rows) if named else None
 
 
 def require_own_rank(settings: Settings) -> None:

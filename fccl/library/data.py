@@ -64,6 +64,10 @@ class Data:
         (14, 'What is the opposite of dull?')
         """
         clients = self.manifest.spec.partition.num_clients
+        if self.manifest.spec.server_only:
+            raise DataError(
+                "this data has no shards: every client brings its own", hint="prepare it without server_only"
+            )
         if client_id not in range(clients):
             raise DataError(f"there is no client {client_id!r}", hint=f"clients are 0 to {clients - 1}")
         return load_shard(self.paths, client_id, self.manifest)

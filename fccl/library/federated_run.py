@@ -19,7 +19,7 @@ from fccl.library.data import Data, Tell, Telling, quiet, require_no_other_data
 from fccl.library.export import require_new, write_adapter
 from fccl.library.given import WholeRunArguments, require_count, settings_from
 from fccl.library.narrow import begun, each_alone, evaluation_options, recorded_settings, settled
-from fccl.library.natural import with_named_clients
+from fccl.library.natural import require_shards, with_named_clients
 from fccl.library.places import require_apart
 from fccl.library.setup import PreparedRun, prepared_run, workable
 from fccl.library.standing import has_finished
@@ -235,6 +235,7 @@ class FederatedRun:
             yield work
 
     def _transport(self) -> Transport:
+        require_shards(self.settings)
         at_once = self.settings.at_once
         return InProcessTransport(self._learner, lambda client_id: self._work.shard(client_id), at_once=at_once)
 

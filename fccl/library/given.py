@@ -54,6 +54,9 @@ class ClientArguments(TypedDict, total=False):
     exchange_watch: Literal["auto", "notify", "poll"]
     data_dir: str | os.PathLike[str]
     client_lora_r: str
+    sft_data: str
+    va_data: str
+    skip_bad_rows: bool
 
 
 METHODS = {"evaluate": "call evaluate() of the run"}  # settings that are methods here

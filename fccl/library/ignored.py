@@ -15,9 +15,11 @@ QUALIFIES = {
     "noise_kind": "noisy_clients",
     "learn_lr": "learn_epochs",
     **dict.fromkeys(("min_client_examples", "small_clients", "anonymize_clients"), "client_column"),
+    "max_client_samples": "server_only",
 }
 # Of a draw that does not take place where the data names the clients.
 DRAWN = ("non_iid_alpha", "size_skew")
+_NONE = {"learn_epochs": "0", "server_only": "false"}  # what a setting is called that asks for nothing
 PREFERENCE_READS: Mapping[str, tuple[PreferenceLoss, ...]] = {
     "label_smoothing": tuple(sorted(SMOOTHED)),
     "simpo_gamma": ("simpo",),
@@ -55,7 +57,7 @@ def ignored(settings: Settings) -> frozenset[str]:
     read |= {name for name, losses in PREFERENCE_READS.items() if settings.preference_loss in losses}
     names = {name for name in Settings.model_fields if readers(name)} - read
     names |= {name for name, other in QUALIFIES.items() if not getattr(settings, other)}
-    names |= set(DRAWN if settings.client_column else ())
+    names |= set(DRAWN if settings.client_column or settings.server_only else ())
     return frozenset(names if weighed or settings.contribution_mode == "uniform" else names | {"contribution_mode"})
 
 
@@ -86,9 +88,9 @@ def read_by(name: str) -> str:
     'AGGREGATION=multi_krum'
     """
     if name in DRAWN:
-        return "an empty CLIENT_COLUMN"
+        return "an empty CLIENT_COLUMN, without SERVER_ONLY"
     if name in QUALIFIES:
-        return f"{QUALIFIES[name].upper()} that is not {'0' if name == 'learn_lr' else 'empty'}"
+        return f"{QUALIFIES[name].upper()} that is not {_NONE.get(QUALIFIES[name], 'empty')}"
     return " or ".join(f"{setting}={', '.join(values)}" for setting, values in readers(name).items())
 
 
@@ -96,7 +98,7 @@ def _because(name: str, settings: Settings) -> str:
     if name in QUALIFIES:
         return f"without {QUALIFIES[name].upper()}"
     if name in DRAWN:
-        return "beside CLIENT_COLUMN, which names each row's client"
+        return f"beside {'CLIENT_COLUMN' if settings.client_column else 'SERVER_ONLY'}: nothing is dealt by a draw"
     if not aggregation.uses_weights(settings.aggregation) and _weighs(name):
         return f"under AGGREGATION={settings.aggregation}, which treats all updates alike"
     if settings.contribution_mode != "cognitive" and _weighs(name):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from fccl.aggregation.protocol import Aggregation
 from fccl.aggregation.rules import aggregation, uses_weights
-from fccl.config import AUTO, Settings, group_of, load_settings
+from fccl.config import AUTO, Settings, SiteSettings, group_of, load_settings
 from fccl.contribution import rules as contribution
 from fccl.contribution.protocol import Weigher
 from fccl.errors import SettingsError
@@ -31,7 +31,9 @@ FREE_TO_CHANGE = frozenset(
 )
 
 # What records of earlier versions do not say, and their runs had. Nothing of today's environment may fill it in.
-ONCE = {"engine": "generic", "base_precision": "fp32", "clients_at_once": "1"}
+ONCE = {"engine": "generic", "base_precision": "fp32", "clients_at_once": "1"} | {
+    name: str(field.default) for name, field in SiteSettings.model_fields.items()
+}
 
 # The values that leave a choice to the start of a run.
 OPEN = {**dict.fromkeys(ONCE, AUTO), "max_length": "0"}
@@ -199,7 +201,16 @@ def require_client_ranks(settings: Settings) -> None:
 
 
 def data_spec(settings: Settings) -> DataSpec:
-    """The settings, narrowed to what the data preparation is to do."""
+    """The settings, narrowed to what the data preparation is to do.
+
+    Raises `SettingsError` where clients are at once dealt data, or spoilt, and bring their own.
+    """
+    for name in ("client_column", "noisy_clients") if settings.server_only else ():
+        if getattr(settings, name):
+            raise SettingsError(
+                f"{name.upper()}={getattr(settings, name)} does not go with SERVER_ONLY: clients bring their own data",
+                hint="leave one of the two out",
+            )
     return DataSpec(
         sft_data=settings.sft_data,
         va_data=settings.va_data,
@@ -212,6 +223,7 @@ def data_spec(settings: Settings) -> DataSpec:
         partition=settings.partition_spec(),
         noisy_clients=settings.noisy_client_ids,
         noise_kind=settings.noise_kind,
+        server_only=settings.server_only,
     )
 
 

@@ -1,9 +1,10 @@
-"""The number of clients of a federation whose data names them."""
+"""Clients of data that names them, and of data that is the server's alone."""
 
 from __future__ import annotations
 
 from fccl.config import Settings
 from fccl.data.in_use import SILENT, Witness, data_in_use
+from fccl.errors import SettingsError
 from fccl.library.narrow import data_spec
 from fccl.paths import DataPaths
 
@@ -17,3 +18,12 @@ def with_named_clients(settings: Settings, witness: Witness = SILENT) -> Setting
         return settings
     with data_in_use(data_spec(settings), DataPaths(settings.data_dir), witness) as manifest:
         return settings.model_copy(update={"num_clients": manifest.spec.partition.num_clients})
+
+
+def require_shards(settings: Settings) -> None:
+    """Raises `SettingsError` for a run in this process whose clients would have no data."""
+    if settings.server_only:
+        raise SettingsError(
+            "SERVER_ONLY=true: the clients of a run in one process have no data of their own",
+            hint="use `fccl orchestrator`, and `fccl client --sft-data FILE` for each client",
+        )

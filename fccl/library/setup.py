@@ -16,8 +16,10 @@ import torch
 from fccl.adapters.adapter import Adapter
 from fccl.config import Settings
 from fccl.data import in_use
+from fccl.data.overlap import server_instructions
 from fccl.data.shards import ClientShard, load_shard, require_unchanged
 from fccl.evaluation.validation import Validator
+from fccl.federation.declared import OwnData
 from fccl.federation.rounds import Federation
 from fccl.federation.run import Run, new_run
 from fccl.federation.run_evaluation import (
@@ -146,6 +148,7 @@ def federation_of(
         validate=on_split("validation"),
         learn=_server_learner(settings, learner or learner_for(Models.holding(model)), learn),
         known_samples=manifest.samples_by_client(),
+        own=OwnData(server_instructions(data), settings.max_client_samples) if manifest.spec.server_only else None,
     )
 
 

@@ -1,6 +1,7 @@
 """Messages between a server and its clients: requests down, answers up, and the work in between."""
 
 from fccl.messages.clients import Learner, LoadShard, Service, SeveralAtOnce, StatusListener, Worker, attempt, guarded
+from fccl.messages.declare import Declaration, DeclareTask
 from fccl.messages.evaluate import ClientEvaluation, EvaluateTask
 from fccl.messages.fit import ClientUpdate, Corrections, FitSettings, FitTask, OwnCorrection
 from fccl.messages.requests import (
@@ -23,6 +24,8 @@ __all__ = [
     "ClientFailure",
     "ClientUpdate",
     "Corrections",
+    "Declaration",
+    "DeclareTask",
     "EvaluateTask",
     "FitSettings",
     "FitTask",

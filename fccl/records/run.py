@@ -6,7 +6,20 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, StringConstraints, ValidationError
 
-from fccl.specs import ClientId, Count, Phase, PreferenceSpec, Rate, Round, Samples, Seconds, SignedLoss, Time, Value
+from fccl.specs import (
+    ClientId,
+    Count,
+    Grown,
+    Phase,
+    PreferenceSpec,
+    Rate,
+    Round,
+    Samples,
+    Seconds,
+    SignedLoss,
+    Time,
+    Value,
+)
 
 
 class Contribution(Value):
@@ -133,8 +146,31 @@ class ServerLearning(Value):
     seconds: float = Field(ge=0)
 
 
-class RoundRecord(Value):
+class DeclaredSamples(Value):
+    """The numbers of examples that a client with its own data has declared, once in a run."""
+
+    client_id: int = Field(ge=0)
+    sft: int = Field(ge=0)
+    va: int = Field(ge=0)
+    overlap: int | None = None  # instructions that the server's splits have too; None: not checked
+
+    def samples(self, phase: Phase) -> int:
+        """The examples of one kind."""
+        return self.sft if phase == "sft" else self.va
+
+
+class DeclaredCount(Value):
+    """The number of examples that a client declared for a round's phase, and as how many it counted in weights."""
+
+    client_id: int = Field(ge=0)
+    samples: int = Field(ge=0)
+    counted: int = Field(ge=0)
+
+
+class RoundRecord(Grown):
     """One complete round: a line of `progress.jsonl`. The tuples run over `clients`, in client order."""
+
+    LATER = frozenset({"declared"})
 
     event: Literal["round"] = "round"
     run_id: str
@@ -148,6 +184,7 @@ class RoundRecord(Value):
     contributions: tuple[Contribution, ...]
     # by how much each change was stretched before it was aggregated (`fccl.contribution.stretch`); empty: no change was
     stretch: tuple[float, ...] = ()
+    declared: tuple[DeclaredCount, ...] = ()  # of clients that hold their own data; the server has not seen it
     excluded: tuple[ExcludedClient, ...] = ()
     arrived: tuple[ArrivedUpdate, ...] = ()  # all that answered the task, also if excluded later; not in old records
     effective_clients: float = Field(ge=1)  # 1 / sum of squared weights
@@ -224,8 +261,10 @@ class KeptControl(Value):
     share: float
 
 
-class RunState(Value):
+class RunState(Grown):
     """`state.json`: the last complete round. Written last, it commits the round."""
+
+    LATER = frozenset({"declared"})
 
     run_id: str
     next_round: int = Field(ge=0)  # 0: no round is complete
@@ -235,6 +274,7 @@ class RunState(Value):
     server_sha256: str = ""  # of the aggregation rule's state; empty when it carries no state
     controls: tuple[KeptControl, ...] = ()
     norms: MedianNorms = MedianNorms()  # of the last round that had updates which moved
+    declared: tuple[DeclaredSamples, ...] = ()  # by clients that hold their own data
 
     @property
     def finished(self) -> bool:

@@ -133,7 +133,7 @@ def _agrees(record: RoundRecord | RunEvent) -> bool:
         return _fit((record.round,))
     lengths = {len(record.clients), len(record.weights), len(record.scores), len(record.contributions)}
     lengths |= {len(part) for part in (record.counted, record.verification and record.verification.prior) if part}
-    samples = (said.num_samples for said in record.contributions)
+    samples = (*(said.num_samples for said in record.contributions), *(said.counted for said in record.declared))
     examples = () if record.verification is None else (record.verification.examples,)
     return len(lengths) == 1 and _fit(
         (record.round, *record.clients, *samples, *examples, *(out.client_id for out in record.excluded))
@@ -169,13 +169,15 @@ def _round_row(record: RoundRecord) -> _Row:
 
 def _share_rows(record: RoundRecord) -> Iterator[_Row]:
     samples = [said.num_samples for said in record.contributions]
-    total = sum(samples)
+    claims = {said.client_id: said.counted for said in record.declared}  # a claim counts for so many
+    counts = [claims.get(client, number) for client, number in zip(record.clients, samples, strict=True)]
+    total = max(1, sum(counts))
     return zip(
         itertools.repeat(record.round),
         itertools.repeat(record.phase),
         record.clients,
         record.weights,
-        (number / total for number in samples),
+        (number / total for number in counts),
         record.scores,
         (said.avg_loss for said in record.contributions),
         samples,

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fccl import words
 from fccl.plain_text import printable
 from fccl.records.manifest import ClientOrigins, Manifest
-from fccl.specs import PHASES
+from fccl.specs import PHASES, Phase
 from fccl.tables import Cell, Table
 
 _LONGEST = 60  # letters of a client's names
 MOST_CLIENTS = 200  # rows
 
 
+DECLARED = "Numbers of examples are declared by the clients: the server has not seen their data."
+
+
+def declared_note(manifest: Manifest | None) -> str:
+    """A sentence on where the numbers of examples come from, where the server cannot know them; else empty."""
+    return DECLARED if manifest is not None and manifest.spec.server_only else ""
+
+
 def origins_sentence(origins: ClientOrigins, column: str) -> str:
-    """How many names of the column became how many clients, and how many were left out."""
+    """The numbers of names in the column, of clients that they became, and of those left out."""
     merged = sum(count for count in origins.members if count > 1)
     said = f"Clients by {printable(column)}: {words.plural(sum(origins.members), 'name')}"
     if merged:
@@ -35,12 +43,15 @@ def origins_table(manifest: Manifest) -> Table | None:
         return None
     held = manifest.samples_by_client()
     rows = tuple(
-        (str(client), Cell(_names(manifest.origins, client)), *(f"{held[phase][client]:,}" for phase in PHASES))
-        for client in range(min(MOST_CLIENTS, len(manifest.origins.members)))
+        _row(manifest.origins, held, client) for client in range(min(MOST_CLIENTS, len(manifest.origins.members)))
     )
     note = origins_sentence(manifest.origins, manifest.spec.client_column) + "."
     head = ("client", printable(manifest.spec.client_column), "instructions", "pairs")
     return Table("Who became whom", head, rows, note, words=frozenset({1}), aside=True)
+
+
+def _row(origins: ClientOrigins, held: Mapping[Phase, Mapping[int, int]], client: int) -> tuple[Cell | str, ...]:
+    return (str(client), _names(origins, client), *(f"{held[phase][client]:,}" for phase in PHASES))
 
 
 def _names(origins: ClientOrigins, client: int) -> str:

@@ -1,4 +1,4 @@
-"""Natural federations: a row goes to its own client, small clients are dealt with, and the seed decides nothing else."""
+"""Natural federations: a row goes to its own client, and small clients are dealt with on purpose."""
 
 import json
 from collections import Counter
@@ -20,7 +20,9 @@ from tests.examples import few
 
 NAMES = st.text(st.characters(codec="utf-8", categories=("L", "N")), min_size=1, max_size=6)
 SIZES = st.dictionaries(NAMES, st.integers(1, 40), min_size=1, max_size=20)
-RULES = st.builds(ClientColumn, column=st.just("user"), min_examples=st.integers(1, 50), small=st.sampled_from(["merge", "drop"]))
+RULES = st.builds(
+    ClientColumn, column=st.just("user"), min_examples=st.integers(1, 50), small=st.sampled_from(["merge", "drop"])
+)
 
 
 @given(SIZES, RULES, st.integers(0, 2**40))
@@ -46,7 +48,10 @@ def test_clients_do_not_depend_on_the_order_in_which_names_come(sizes, rule, see
     assert grouped({name: sizes[name] for name in names}, rule, seed) == grouped(sizes, rule, seed)
 
 
-@given(st.lists(st.sampled_from("abcde"), min_size=1, max_size=30), st.lists(st.sampled_from("abcde"), min_size=1, max_size=30))
+@given(
+    st.lists(st.sampled_from("abcde"), min_size=1, max_size=30),
+    st.lists(st.sampled_from("abcde"), min_size=1, max_size=30),
+)
 @settings(deadline=None, max_examples=few(100))
 def test_a_row_goes_to_the_client_that_it_names_in_both_phases(sft_of, va_of):
     sft = [SftExample(f"q{n}", f"{name}", client=name) for n, name in enumerate(sft_of)]
@@ -61,7 +66,7 @@ def test_a_row_goes_to_the_client_that_it_names_in_both_phases(sft_of, va_of):
 
 def rows(counts, pairs=False, name=str):
     made = (
-        {"instruction": f"question {user} number {n}", "user": name(user)}
+        {"instruction": f"question {sum(map(ord, str(user)))} number {n}", "user": name(user)}
         | ({"preferred": f"good {n}", "dispreferred": f"bad {n}"} if pairs else {"response": f"answer {n} of {user}"})
         for user, count in counts.items()
         for n in range(count)
@@ -157,7 +162,9 @@ def test_synthetic_pairs_belong_to_the_client_of_their_instruction(sources):
 def test_the_same_row_of_two_clients_is_no_duplicate(tmp_path):
     row = {"instruction": "Greet.", "response": "Hello."}
     greetings = [row | {"user": name} for name in ("ann", "bob", "ann")]
-    (tmp_path / "sft.jsonl").write_text(rows({"ann": 30, "bob": 20}) + "".join(json.dumps(one) + "\n" for one in greetings))
+    (tmp_path / "sft.jsonl").write_text(
+        rows({"ann": 30, "bob": 20}) + "".join(json.dumps(one) + "\n" for one in greetings)
+    )
     manifest = prepare(spec_of(tmp_path, va="synthetic"), DataPaths(tmp_path / "data"))
     assert manifest.sources[0].duplicates == 1
 
@@ -189,7 +196,7 @@ def test_a_row_that_names_no_client_is_one_line(sources, row, problem):
     (sources / "sft.jsonl").write_text(rows({"ann": 3}) + bad + "\n")
     with pytest.raises(BadRow, match=problem) as caught:
         prepare(spec_of(sources), DataPaths(sources / "data"))
-    assert "line 4" in str(caught.value)
+    assert "sft.jsonl:4: " in str(caught.value)
 
 
 def test_rows_that_name_no_client_can_be_left_out_and_are_counted(sources):

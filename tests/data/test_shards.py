@@ -107,8 +107,13 @@ def test_a_shard_comes_back_from_its_own_two_files(tmp_path):
         load_shard(paths, 0)
 
 
-def test_an_empty_client_is_an_error(tmp_path):
+def test_a_client_may_have_examples_of_one_kind_alone_and_an_empty_one_is_an_error(tmp_path):
     paths = prepared(tmp_path, 2)
+    paths.shard(1, "sft").write_text("")
+    shard = load_shard(paths, 1)
+    assert (shard.sft, shard.va) == ((), shards_of(2)[1].va)
+    with pytest.raises(DataError, match="client 1 has no instructions"):
+        shard.require("sft")
     paths.shard(1, "va").write_text("")
     with pytest.raises(DataError, match=r"client_1_va\.jsonl has no examples"):
         load_shard(paths, 1)

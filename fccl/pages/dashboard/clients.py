@@ -13,6 +13,7 @@ from fccl.pages.dashboard.widgets import TABLE_ROWS, guarded, heading, note, not
 from fccl.paths import LogPaths
 from fccl.plain_text import one_line
 from fccl.view import sentences
+from fccl.view.origins import declared_note
 from fccl.view.status import glance, original_clients
 from fccl.view.values import ClientRow, RunView
 
@@ -116,5 +117,6 @@ def trainings(view: RunView) -> None:
             "update norm": rows["update_norm"],
         }
     )
-    note("Newest first; loss over the last local epoch, norm of (update − global adapter).")
+    said = "Newest first; loss over the last local epoch, norm of (update − global adapter)."
+    note(f"{said} {declared_note(view.manifest)}".strip())
     table(shown, "trainings", "Every local training, newest first")

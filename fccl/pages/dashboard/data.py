@@ -32,6 +32,9 @@ def show(hub: Hub, view: RunView) -> None:
 
 def topics(hub: Hub, view: RunView, manifest: Manifest) -> None:
     """Topics by client, for instructions and for pairs."""
+    if manifest.spec.server_only:
+        nothing("Every client holds its own data, which the server has not seen.")
+        return
     left, right = st.columns(2, gap="medium")
     with left:
         says = "Heat map of training instructions by topic and client"

@@ -25,6 +25,8 @@ WHAT_FOR = (
 def split_sentence(manifest: Manifest) -> str:
     """The partition of the training split to the clients."""
     spec = manifest.spec
+    if spec.server_only:
+        return "Every client holds its own data, which the server has not seen. These are the server's splits."
     part = spec.partition
     noisy = ", ".join(map(str, manifest.noisy_clients))
     spoilt = f" Spoilt on purpose ({spec.noise_kind}): client{'s' if ',' in noisy else ''} {noisy}." if noisy else ""
@@ -84,7 +86,7 @@ def splits_table(manifest: Manifest) -> Table:
 def topics_tables(manifest: Manifest) -> tuple[Table, ...]:
     """The numbers behind the heat maps, for few clients."""
     clients = manifest.spec.partition.num_clients
-    if clients > MOST_CLIENTS:
+    if not 0 < clients <= MOST_CLIENTS:
         return ()
     found = []
     for phase, what in (("sft", "Instructions"), ("va", "Preference pairs")):

@@ -17,6 +17,7 @@ from fccl.specs import PHASES
 from fccl.tables import Cell, Table
 from fccl.view import sentences
 from fccl.view.evaluation_tables import percent
+from fccl.view.origins import declared_note
 from fccl.view.values import ExchangeView, Glance, RunView
 from fccl.words import plain
 
@@ -233,6 +234,7 @@ def clients_table(view: RunView, found: Glance) -> Table | None:
         "Loss: the last that it reported. "
     )
     note += thinned_note(len(rows), len(clients), "clients", "client_metrics.jsonl")
+    note = f"{note.strip()} {declared_note(view.manifest)}"
     return Table("Who took part, and with what weight", CLIENT_HEAD, tuple(rows), note.strip(), words=frozenset({1}))
 
 
