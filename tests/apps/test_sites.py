@@ -78,7 +78,7 @@ def test_few_examples_of_the_server_are_shared_among_its_splits(tmp_path, monkey
     write_examples(tmp_path / "few.jsonl", builtin_sft()[::500])
     assert main(["prepare", "--server-only", "--sft-data", "few.jsonl", "--va-data", "synthetic"]) == 0
     counts = read_manifest(DataPaths(tmp_path / "data")).counts
-    assert [counts[split]["sft"] for split in ("test", "learn", "validation")] == [8, 1, 1]
+    assert [counts[split]["sft"] for split in ("test", "learn", "validation")] == [6, 1, 1]
 
 
 def test_clients_that_a_column_names_are_the_run_s_number_of_clients(tmp_path, monkeypatch):
@@ -97,7 +97,7 @@ def test_clients_that_a_column_names_are_the_run_s_number_of_clients(tmp_path, m
 
 def site_files(folder):
     """Three sites with files of their own; the last has no pairs."""
-    sft, va = builtin_sft()[3::60], builtin_va()[3::60]
+    sft, va = builtin_sft()[3::40], builtin_va()[3::60]
     found = {}
     for client in range(3):
         files = {"sft_data": folder / f"site_{client}.jsonl", "va_data": folder / f"pairs_{client}.jsonl"}
