@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
-from fccl.apps.command import Command, up_to
+from fccl.apps.command import Command, Option, up_to
 from fccl.apps.result_commands import RESULTS
 from fccl.presets import GROUPS
 
