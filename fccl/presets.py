@@ -21,8 +21,11 @@ GROUPS = (
     "aggregation",
     "evaluation",
     "exchange",
+    "orchestrator",
+    "client",
     "folders",
 )
+BETWEEN_PROCESSES = ("exchange", "orchestrator", "client")  # groups that a run in one process does not read
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "quickstart": {},
     "pretrained": {

@@ -50,6 +50,14 @@ error: --krum-keep has no effect under AGGREGATION=fedavg
   hint: leave it out; it is read under AGGREGATION=multi_krum
 ```
 
+A command takes only what it reads. `fccl orchestrator` reads all groups but Client, `fccl client` those of Exchange and
+Client with `DATA_DIR` and `CLIENT_LORA_R`, `fccl run` none of the three.
+
+```
+error: fccl orchestrator does not read --client-id
+  hint: leave it out; it is read by fccl client
+```
+
 `fccl init` asks five questions (model, data, clients, machine, privacy), checks the answers and writes a commented
 `.env`: whether the model loads, how many examples a source has, whether training is estimated to fit into the memory
 that is there. Without a terminal its arguments are the answers: `fccl init --model-name ./model --num-clients 4`.
@@ -62,7 +70,7 @@ PRESETS_HEAD = """## Presets
 `quickstart` and any other model `pretrained`: the learning rates of the built-in model would ruin one that has learned
 from much more text. A run says so in its first line, and records every value.
 """
-FOOT = "\nThis page is made by `make settings-page` from `fccl/config.py` and `fccl/presets.py`.\n"
+FOOT = "\nThis page is made by `make settings-page` from `fccl/config/` and `fccl/presets.py`.\n"
 
 
 def page() -> str:

@@ -126,7 +126,7 @@ def test_no_docstring_of_the_package_begins_with_a_question():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 said = ast.get_docstring(node) or ""
-                if re.match(r"(What|Who|Whoever|How)\b", said):
+                if re.match(r"(What|Which|Who|Whoever|How)\b", said):
                     asking.append(f"{path.relative_to(ROOT)}: {said.splitlines()[0]}")
     assert asking == []
 

@@ -20,7 +20,7 @@ nothing against those, so in P they count as if it had sent them back unchanged.
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -28,11 +28,9 @@ from torch import Tensor, nn
 
 from fccl.adapters.adapter import Adapter
 from fccl.adapters.ranks import WithFrozen, leading, pairs
-from fccl.aggregation.fedavg import FedAvg
-from fccl.aggregation.geometric_median import GeometricMedian
-from fccl.aggregation.krum import Krum, MultiKrum
 from fccl.aggregation.lora_products import ProductSum, mean_products
-from fccl.aggregation.protocol import Aggregated, Parts, Stateless
+from fccl.aggregation.product_rule import ProductRule
+from fccl.aggregation.protocol import Aggregated, Parts
 from fccl.aggregation.state import ServerState
 from fccl.aggregation.vectors import finite_adapter
 from fccl.errors import UpdateRejected
@@ -40,7 +38,7 @@ from fccl.errors import UpdateRejected
 CUT = 1e-7  # of a module's largest singular value: what is below is lost in float32's rounding of the largest
 
 
-class LoraMean(Stateless):
+class LoraMean(ProductRule):
     """The mean of the products, as factors again: the best of rank `lora_r` (`svd`), or all of it (`exact`).
 
     Updates may have any rank up to that of the adapter before. Of each direction A has the right singular vector, and B
@@ -49,17 +47,8 @@ class LoraMean(Stateless):
     ever have a gradient.
     """
 
-    is_mean: ClassVar[bool] = True
     name: Literal["svd", "exact"]
     lora_r: int = Field(ge=1)  # directions that clients train; one of less rank trains the first of them
-    weighing: FedAvg | Krum | MultiKrum | GeometricMedian = FedAvg()  # which updates count how much
-
-    @property
-    def uses_weights(self) -> bool:
-        return self.weighing.uses_weights
-
-    def require(self, updates: int) -> None:
-        self.weighing.require(updates)
 
     def aggregate(self, before: Adapter, parts: Parts, state: ServerState) -> Aggregated:
         trained = leading(before, self.lora_r)

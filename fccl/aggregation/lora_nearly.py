@@ -15,18 +15,16 @@ are as implemented here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from fccl.adapters.adapter import Adapter
 from fccl.adapters.ranks import Pair, pairs
-from fccl.aggregation.fedavg import FedAvg
-from fccl.aggregation.geometric_median import GeometricMedian
-from fccl.aggregation.krum import Krum, MultiKrum
 from fccl.aggregation.lora_products import passes
-from fccl.aggregation.protocol import Aggregated, Parts, Stateless
+from fccl.aggregation.product_rule import ProductRule
+from fccl.aggregation.protocol import Aggregated, Parts
 from fccl.aggregation.state import ServerState
 from fccl.aggregation.vectors import finite_adapter, one_thread
 
@@ -34,19 +32,10 @@ TURNS = 20  # each a least squares of q and one of p
 CUT = 1e-10  # of the largest singular value: what is below counts as 0 in a solution
 
 
-class LoraNearly(Stateless):
+class LoraNearly(ProductRule):
     """The nearest product of combined factors, of the federation's rank. All clients train that rank."""
 
-    is_mean: ClassVar[bool] = True
     name: Literal["nearly"] = "nearly"
-    weighing: FedAvg | Krum | MultiKrum | GeometricMedian = FedAvg()  # which updates count how much
-
-    @property
-    def uses_weights(self) -> bool:
-        return self.weighing.uses_weights
-
-    def require(self, updates: int) -> None:
-        self.weighing.require(updates)
 
     def aggregate(self, before: Adapter, parts: Parts, state: ServerState) -> Aggregated:
         parts.require_form(before.form)

@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 class Command:
     """One subcommand: the settings it reads (by group), its own options, and the function that does the work.
 
-    `only` names the settings that it reads of these groups; empty: it reads all of them.
+    `only` names the settings that it reads of these groups; empty: all but those of `without`.
     """
 
     summary: str
@@ -26,10 +26,11 @@ class Command:
     groups: tuple[str, ...]
     options: tuple[Option, ...] = ()
     only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
     def reads(self, setting: str, group: str) -> bool:
         """Whether a setting of this group is one of the command's arguments."""
-        return group in self.groups and (not self.only or setting in self.only)
+        return group in self.groups and (not self.only or setting in self.only) and setting not in self.without
 
     def main(self) -> Callable[..., int]:
         """Import the app now and return its `main(settings, options)`."""

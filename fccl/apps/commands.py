@@ -7,13 +7,11 @@ from collections.abc import Mapping
 
 from fccl.apps.command import Command, Option, up_to
 from fccl.apps.result_commands import RESULTS
-from fccl.presets import GROUPS
+from fccl.presets import BETWEEN_PROCESSES, GROUPS
 
-_IN_PROCESS = tuple(group for group in GROUPS if group != "exchange")
-CLIENT_READS = (
-    *("exchange_dir", "client_id", "heartbeat_s", "keys_dir", "state_dir", "cache_mb", "exchange_watch"),
-    "data_dir",
-)
+_IN_PROCESS = tuple(group for group in GROUPS if group not in BETWEEN_PROCESSES)
+_OF_RUNS = ("threads", "evaluate", "track")
+_OF_ROUNDS = ("clients_per_round", "min_clients", "max_update_ratio", "keep_updates_mb", "fed_rounds")
 
 _OWN_FILES: tuple[Option, ...] = (
     (
@@ -79,6 +77,7 @@ COMMANDS: Mapping[str, Command] = {
                 },
             ),
         ),
+        without=(*_OF_RUNS, *_OF_ROUNDS),
     ),
     "run": Command(
         "run a federation in this process: FedIT rounds, then FedVA rounds, then the evaluation",
@@ -97,7 +96,7 @@ COMMANDS: Mapping[str, Command] = {
     "orchestrator": Command(
         "run a federation whose clients are other processes, over an exchange directory",
         "orchestrator",
-        GROUPS,
+        tuple(group for group in GROUPS if group != "client"),
         (
             (
                 "--resume",
@@ -113,7 +112,7 @@ COMMANDS: Mapping[str, Command] = {
     "client": Command(
         "one client of such a federation: trains on its own shard until the run is done",
         "client",
-        ("exchange", "folders"),
+        ("exchange", "client", "folders"),
         (
             (
                 "--client-lora-r",
@@ -125,7 +124,7 @@ COMMANDS: Mapping[str, Command] = {
             ),
             *_OWN_FILES,
         ),
-        only=CLIENT_READS,
+        without=("log_dir",),
     ),
     "keys": Command(
         "make keys for an orchestrator and its clients, so that they believe nobody else",

@@ -1,4 +1,4 @@
-"""Which scenarios, methods and seeds `fccl compare` compares, and which settings it leaves to a person."""
+"""The scenarios, methods and seeds that `fccl compare` compares, and the settings that it leaves to a person."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from fccl.apps.output import terminate_as_interrupt
 from fccl.apps.run_setup import conduct, shown_run
 from fccl.config import Settings
 from fccl.federation.run_folder import RunFolder
-from fccl.library.narrow import begun, recorded_settings, settled
+from fccl.library.narrow import arranged, begun, recorded_settings, settled
 from fccl.library.natural import require_shards, with_named_clients
 from fccl.library.places import require_apart
 from fccl.library.setup import workable
@@ -31,6 +31,8 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     settings = settings if options.resume else with_named_clients(settings, DataScreen(console))
     seen, tracker, models = folder.info(), workable(settings, folder), Models()
     learner, model = learner_for(models, settings.client_ranks), models.of(settings.model_spec())
+    if not options.resume:
+        settings = arranged(settings, model.engine)
     way_on = "`fccl run --resume` goes on"
     with (
         folder.held(seen),

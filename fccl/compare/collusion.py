@@ -23,8 +23,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from types import TracebackType
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -32,7 +30,7 @@ from torch import Tensor
 from fccl.adapters.adapter import Adapter
 from fccl.compare.values import Attack
 from fccl.messages import ClientFailure, ClientUpdate, FitTask, Given, Request
-from fccl.transports.protocol import SILENT, Listener, RunIdentity, Transport
+from fccl.transports.wrapped import WrappedTransport
 
 EPSILON = 0.5  # of the inner-product manipulation: short enough to lie among honest steps
 # Where the bad are a majority they need no support and the quantile is 1; z is then that of 1 - 10⁻³.
@@ -40,34 +38,19 @@ HIGHEST_QUANTILE = 1 - 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class Colluding:
+class Colluding(WrappedTransport):
     """A transport whose bad clients look at the round's updates before theirs are sent."""
 
-    transport: Transport
     attacks: Mapping[int, Attack]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-    def begin(self, run: RunIdentity, listen: Listener = SILENT) -> None:
-        self.transport.begin(run, listen)
 
     def ask(self, request: Request[Given], client_ids: Sequence[int]) -> Iterator[Given | ClientFailure]:
         """As `transport` does; where somebody colludes, once all have answered."""
-        answers = self.transport.ask(request, client_ids)
+        answers = super().ask(request, client_ids)
         if not isinstance(request, FitTask) or not TOGETHER.keys() & set(self.attacks.values()):
             return answers
         found = list(answers)
         agreed = together(request, [one for one in found if isinstance(one, ClientUpdate)], self.attacks)
         return (agreed.get(one.client_id, one) for one in found)
-
-    def finish(self, run_id: str, next_round: int, adapter: Adapter) -> None:
-        self.transport.finish(run_id, next_round, adapter)
 
 
 @dataclass(frozen=True, eq=False)

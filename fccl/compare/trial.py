@@ -12,8 +12,6 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.aggregation.protocol import Aggregation
@@ -45,7 +43,7 @@ from fccl.specs import PHASES
 from fccl.storage.locks import made_once
 from fccl.training.engines import learner_for
 from fccl.transports.in_process import InProcessTransport
-from fccl.transports.protocol import SILENT, Listener, RunIdentity, Transport
+from fccl.transports.wrapped import WrappedTransport
 
 LEFT_OUT = "left out of this trial"
 
@@ -161,30 +159,15 @@ def union(shards: Sequence[ClientShard]) -> ClientShard:
 
 
 @dataclass(frozen=True, eq=False)
-class Only:
+class Only(WrappedTransport):
     """A transport that lets some clients take part. The others fail at once."""
 
-    transport: Transport
     clients: frozenset[int]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-    def begin(self, run: RunIdentity, listen: Listener = SILENT) -> None:
-        self.transport.begin(run, listen)
 
     def ask(self, request: Request[Given], client_ids: Sequence[int]) -> Iterator[Given | ClientFailure]:
         """As `transport` does, for those who take part."""
         yield from (ClientFailure(client, LEFT_OUT) for client in client_ids if client not in self.clients)
-        yield from self.transport.ask(request, [client for client in client_ids if client in self.clients])
-
-    def finish(self, run_id: str, next_round: int, adapter: Adapter) -> None:
-        self.transport.finish(run_id, next_round, adapter)
+        yield from super().ask(request, [client for client in client_ids if client in self.clients])
 
 
 @dataclass(frozen=True, eq=False)

@@ -117,7 +117,7 @@ class Judge:
         return result
 
     def _seeds(self) -> NDArray[np.int64]:
-        """Which seeds each resample is made of: (B, S)."""
+        """The seeds that each resample is made of: (B, S)."""
         count = len(self.counts)
         return np.random.default_rng(named_seed(self.seed, "seeds")).integers(count, size=(self.samples, count))
 

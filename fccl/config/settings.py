@@ -188,28 +188,30 @@ class Settings(RuleSettings, SiteSettings):
     eval_batch_size: int = knob("evaluation", 32, "sequences in a forward pass", ge=1)
 
     exchange_dir: Path = knob("exchange", Path("exchange"), "where orchestrator and clients write for each other")
-    client_id: int = knob("exchange", 0, "which client this process is: 0 ... NUM_CLIENTS - 1", ge=0)
-    client_timeout_s: float = knob("exchange", 600.0, "a round waits so many seconds for a client that lives", gt=0)
-    heartbeat_s: float = knob("exchange", 5.0, "a client writes its heartbeat every so many seconds", ge=0.1, le=86_400)
-    heartbeat_stale_s: float = knob("exchange", 60.0, "a client whose heartbeat is older counts as dead", gt=0)
-    round_retries: int = knob(
-        "exchange", 1, "a round with fewer good updates than MIN_CLIENTS is tried again so often", ge=0
-    )
-    keep_rounds: int = knob("exchange", 2, "finished rounds whose files stay in EXCHANGE_DIR", ge=0)
     keys_dir: str = knob(
         "exchange", "", "folder of keys made by `fccl keys`: everything is signed and checked; empty: nothing is"
     )
-    state_dir: Path = knob(
-        "exchange", Path("state"), "a private folder for each client: its memory and its cache; no other party reads it"
-    )
-    cache_mb: int = knob(
-        "exchange", 2_000, "megabytes that a client's cache in STATE_DIR may take; 0: it keeps none", ge=0
-    )
-    original_clients: str = knob(
-        "exchange", "", "client numbers, with commas, of peers that know only the original files"
-    )
     exchange_watch: Literal["auto", "notify", "poll"] = knob(
         "exchange", "auto", "wait by notifications, by looking now and then, or find out which works"
+    )
+
+    client_timeout_s: float = knob("orchestrator", 600.0, "a round waits so many seconds for a client that lives", gt=0)
+    heartbeat_stale_s: float = knob("orchestrator", 60.0, "a client whose heartbeat is older counts as dead", gt=0)
+    round_retries: int = knob(
+        "orchestrator", 1, "a round with fewer good updates than MIN_CLIENTS is tried again so often", ge=0
+    )
+    keep_rounds: int = knob("orchestrator", 2, "finished rounds whose files stay in EXCHANGE_DIR", ge=0)
+    original_clients: str = knob(
+        "orchestrator", "", "client numbers, with commas, of peers that know only the original files"
+    )
+
+    client_id: int = knob("client", 0, "which client this process is: 0 ... NUM_CLIENTS - 1", ge=0)
+    heartbeat_s: float = knob("client", 5.0, "a client writes its heartbeat every so many seconds", ge=0.1, le=86_400)
+    state_dir: Path = knob(
+        "client", Path("state"), "a private folder for each client: its memory and its cache; no other party reads it"
+    )
+    cache_mb: int = knob(
+        "client", 2_000, "megabytes that a client's cache in STATE_DIR may take; 0: it keeps none", ge=0
     )
 
     data_dir: Path = knob("folders", Path("data"), "shards, the server's splits, and the manifest")

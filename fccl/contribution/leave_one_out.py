@@ -56,6 +56,7 @@ class LeaveOneOut:
             prior=prior,
             loss_prior=finite(loss),
             loss_weights=finite(self.loss.loss(task, mean_of(updates, weights))),
+            passes=len(updates) + 2,
             seconds=time.monotonic() - started,
         )
         return Weighing(weights, scores, verification, examples=self.loss.drawn(task))

@@ -71,7 +71,7 @@ class LearnLoss(Protocol):
         ...
 
     def drawn(self, task: FitTask) -> tuple[int, ...]:
-        """Which of the learn split they are in this round: their places in it."""
+        """The places in the learn split of the examples that L is the mean of in this round."""
         ...
 
     def loss(self, task: FitTask, adapter: Adapter) -> float:

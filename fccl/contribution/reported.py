@@ -27,7 +27,7 @@ Normalize = Literal["mean", "none"]  # scores over their mean in the round, or a
 
 
 class ContributionRule(Value):
-    """Which scores, and how they become weights.
+    """The rule over what clients report: a source of scores, and the way from scores to weights.
 
     `cognitive` is FCCL's softmax of the scores of `source`; `uniform` gives all the same; `fedavg` gives weights in
     proportion to samples (McMahan et al. 2017), as the limit of no softmax at all.

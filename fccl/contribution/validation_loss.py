@@ -31,7 +31,9 @@ class ValidationLoss:
         losses = [self.loss.loss(task, update.adapter.load()) for update in updates]
         scores = tuple(1.0 / max(loss, LOSS_FLOOR) for loss in losses if math.isfinite(loss))
         unfit = tuple(index for index, loss in enumerate(losses) if not math.isfinite(loss))
-        verification = Verification(examples=self.loss.examples(task.phase), seconds=time.monotonic() - started)
+        verification = Verification(
+            examples=self.loss.examples(task.phase), passes=len(losses), seconds=time.monotonic() - started
+        )
         weights = self._weights(scores) if scores else ()
         return Weighing(weights, scores, verification, unfit, self.loss.drawn(task))
 

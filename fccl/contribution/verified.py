@@ -84,6 +84,7 @@ class Verified:
             slopes=path[0].slopes,
             path=tuple(finite(point.loss) for point in path),
             taken=taken,
+            passes=1 + len(path),  # the first for the slopes at the round's adapter
             seconds=time.monotonic() - started,
         )
         return Weighing(path[taken].weights, path[taken].scores, verification, examples=self.loss.drawn(task))

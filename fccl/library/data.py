@@ -14,6 +14,7 @@ from fccl.data.shards import ClientShard, load_shard, read_manifest, require_unc
 from fccl.errors import DataError, SettingsError
 from fccl.library.arguments import DataArguments
 from fccl.library.given import PrepareArguments, require_one_of, settings_from
+from fccl.library.ignored import refuse_unqualified
 from fccl.library.narrow import data_spec
 from fccl.library.places import require_apart
 from fccl.paths import DataPaths
@@ -126,6 +127,7 @@ def prepare(*, tell: Tell = quiet, **settings: Unpack[PrepareArguments]) -> Data
     [14, 10, 18]
     """
     chosen = settings_from("fccl.prepare", settings, PrepareArguments)
+    refuse_unqualified(chosen, settings)
     require_apart(chosen, ("data_dir", "log_dir"))
     paths = DataPaths(chosen.data_dir)
     with data_in_use(data_spec(chosen), paths, Telling(tell)) as manifest:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
 from fccl.adapters.adapter import Adapter, load_adapter
-from fccl.config import Settings
+from fccl.config import AUTO, Settings
 from fccl.errors import FederationError, SettingsError
 from fccl.federation.rounds import RoundResult
 from fccl.federation.run import new_run
@@ -18,7 +18,7 @@ from fccl.library.arguments import EvaluationArguments
 from fccl.library.data import Data, Tell, Telling, quiet, require_no_other_data
 from fccl.library.export import require_new, write_adapter
 from fccl.library.given import WholeRunArguments, require_count, settings_from
-from fccl.library.narrow import begun, each_alone, evaluation_options, recorded_settings, settled
+from fccl.library.narrow import arranged, begun, each_alone, evaluation_options, recorded_settings, settled
 from fccl.library.natural import require_shards, with_named_clients
 from fccl.library.places import require_apart
 from fccl.library.setup import PreparedRun, prepared_run, workable
@@ -236,6 +236,9 @@ class FederatedRun:
 
     def _transport(self) -> Transport:
         require_shards(self.settings)
+        if self._identity is None and self.settings.clients_at_once != "1":
+            own = self._own_learner is not None  # which decides by itself
+            self.settings = arranged(self.settings, AUTO if own else self._models.of(self.settings.model_spec()).engine)
         at_once = self.settings.at_once
         return InProcessTransport(self._learner, lambda client_id: self._work.shard(client_id), at_once=at_once)
 

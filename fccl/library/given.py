@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from typing import Any, Literal, TypedDict
+from typing import Any
 
 from fccl.config import Settings, load_settings
 from fccl.config.fields import choices_of
 from fccl.errors import SettingsError
+from fccl.library import arguments as of
 from fccl.library.arguments import (
     AggregationArguments,
     ContributionArguments,
@@ -35,23 +36,16 @@ class WholeRunArguments(
     AggregationArguments,
     EvaluationArguments,
 ):
-    """The arguments of `fccl.Run`: the settings of `fccl run`."""
+    """The arguments of `fccl.FederatedRun`: the settings of `fccl run`."""
 
 
-class OrchestratorArguments(WholeRunArguments, ExchangeArguments):
+class OrchestratorArguments(WholeRunArguments, ExchangeArguments, of.OrchestratorArguments):
     """The arguments of `fccl.Orchestrator`: the settings of `fccl orchestrator`."""
 
 
-class ClientArguments(TypedDict, total=False):
+class ClientArguments(ExchangeArguments, of.ClientArguments, total=False):
     """The arguments of `fccl.Client`: the settings of `fccl client`."""
 
-    exchange_dir: str | os.PathLike[str]
-    client_id: int
-    heartbeat_s: float
-    keys_dir: str
-    state_dir: str | os.PathLike[str]
-    cache_mb: int
-    exchange_watch: Literal["auto", "notify", "poll"]
     data_dir: str | os.PathLike[str]
     client_lora_r: str
     sft_data: str
@@ -59,6 +53,12 @@ class ClientArguments(TypedDict, total=False):
     skip_bad_rows: bool
 
 
+READERS: Mapping[str, type] = {
+    "fccl.prepare": PrepareArguments,
+    "fccl.FederatedRun": WholeRunArguments,
+    "fccl.Orchestrator": OrchestratorArguments,
+    "fccl.Client": ClientArguments,
+}
 METHODS = {"evaluate": "call evaluate() of the run"}  # settings that are methods here
 
 
@@ -72,8 +72,14 @@ def settings_from(who: str, given: Mapping[str, Any], kind: type) -> Settings:
     """
     settings = load_settings({name: _spelt(name, value) for name, value in given.items()})
     if strange := sorted(set(given) - set(kind.__annotations__) | set(given) & set(METHODS)):
-        raise SettingsError(f"{who} does not read {strange[0]}", hint=METHODS.get(strange[0], "leave it out"))
+        raise SettingsError(f"{who} does not read {strange[0]}", hint=_way_out(strange[0]))
     return settings
+
+
+def _way_out(name: str) -> str:
+    """The place of a setting that was given to the wrong one."""
+    readers = (who for who, kind in READERS.items() if name in kind.__annotations__)
+    return METHODS.get(name) or f"leave it out; it is read by {', '.join(readers)}"
 
 
 def require_count(name: str, value: object) -> None:

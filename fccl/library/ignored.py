@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from fccl.aggregation import rules as aggregation
 from fccl.config import Settings, set_elsewhere
@@ -56,14 +56,27 @@ def ignored(settings: Settings) -> frozenset[str]:
         read |= contribution.reads(settings.contribution_mode, settings.contribution_source, known)
     read |= {name for name, losses in PREFERENCE_READS.items() if settings.preference_loss in losses}
     names = {name for name in Settings.model_fields if readers(name)} - read
-    names |= {name for name, other in QUALIFIES.items() if not getattr(settings, other)}
-    names |= set(DRAWN if settings.client_column or settings.server_only else ())
+    names |= unqualified(settings)
     return frozenset(names if weighed or settings.contribution_mode == "uniform" else names | {"contribution_mode"})
+
+
+def unqualified(settings: Settings) -> frozenset[str]:
+    """The settings that qualify another one which is not set, or a draw that does not take place. Asks no rule."""
+    names = {name for name, other in QUALIFIES.items() if not getattr(settings, other)}
+    return frozenset(names | set(DRAWN if settings.client_column or settings.server_only else ()))
 
 
 def refuse_ignored(settings: Settings, given: Mapping[str, object]) -> None:
     """Raises `SettingsError` for an argument that the chosen rules do not read."""
-    without_effect = ignored(settings)
+    _refuse(ignored(settings), settings, given)
+
+
+def refuse_unqualified(settings: Settings, given: Mapping[str, object]) -> None:
+    """Raises `SettingsError` for an argument that has no effect whatever the rules are."""
+    _refuse(unqualified(settings), settings, given)
+
+
+def _refuse(without_effect: Collection[str], settings: Settings, given: Mapping[str, object]) -> None:
     for name in given:
         if name in without_effect:
             flag = "--" + name.replace("_", "-")

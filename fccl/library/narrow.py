@@ -18,7 +18,7 @@ from fccl.model.language_model import GENERIC
 from fccl.model.loading import Models
 from fccl.model.precision import int8_is_fast, usual_at_once, usual_precision
 from fccl.model.usual_length import usual_length
-from fccl.presets import PRESETS
+from fccl.presets import BETWEEN_PROCESSES, PRESETS
 from fccl.records.evaluation import EvaluationOptions
 from fccl.records.run import RunInfo
 from fccl.specs import DataSpec
@@ -27,7 +27,7 @@ from fccl.training.engines import learner_for
 # What a resumed run may be told anew: folders, what it keeps, and how it waits for its clients.
 FREE_TO_CHANGE = frozenset(
     {"data_dir", "log_dir", "evaluate", "track", "keep_updates_mb"}
-    | {name for name, field in Settings.model_fields.items() if group_of(field) == "exchange"}
+    | {name for name, field in Settings.model_fields.items() if group_of(field) in BETWEEN_PROCESSES}
 )
 
 # What records of earlier versions do not say, and their runs had. Nothing of today's environment may fill it in.
@@ -61,27 +61,39 @@ def settled(settings: Settings, tell: Callable[[str], None], given: Mapping[str,
 def begun(settings: Settings, tell: Callable[[str], None]) -> Settings:
     """The settings that a new run is recorded with: what `auto` leaves to this machine is decided.
 
+    `CLIENTS_AT_ONCE=auto` waits for `arranged` where the engine is not known before the model is there.
+
     Raises `SettingsError` when the engine cannot do what they ask for, `ModelError` where the model must say its
     context and cannot be had.
     """
     if settings.base_precision == "int8" and not int8_is_fast():
         tell("BASE_PRECISION=int8: this processor has no instructions for int8 products; expect fp32 to be faster.")
-    if settings.at_once > 1 and settings.engine == GENERIC:
-        raise SettingsError(
-            f"CLIENTS_AT_ONCE={settings.clients_at_once}: ENGINE=generic trains one client at a time",
-            hint="ENGINE=gpt2 and auto train several clients of a GPT-2 in one batch; or leave CLIENTS_AT_ONCE out",
-        )
     decided: dict[str, str | int] = {}
     if not settings.max_length:
         decided["max_length"] = usual_length(settings.model_name)
     if settings.base_precision == AUTO:
         decided["base_precision"] = usual_precision()
-    if settings.clients_at_once == AUTO:
-        decided["clients_at_once"] = str(1 if settings.engine == GENERIC else usual_at_once())
     found = settings.model_copy(update=decided)
     if said := _preset_line(settings, found):
         tell(said)
-    return found
+    known = found.engine != AUTO or usual_at_once() == 1
+    return arranged(found, found.engine) if known else found
+
+
+def arranged(settings: Settings, engine: str) -> Settings:
+    """The settings with the number of clients in one batch, once it is known which engine computes the model.
+
+    Raises `SettingsError` when they ask for several of an engine that trains one at a time.
+    """
+    if settings.clients_at_once == AUTO:
+        return settings.model_copy(update={"clients_at_once": str(1 if engine == GENERIC else usual_at_once())})
+    if settings.at_once > 1 and engine == GENERIC:
+        raise SettingsError(
+            f"CLIENTS_AT_ONCE={settings.clients_at_once}: the engine generic, which computes {settings.model_name}, "
+            "trains one client at a time",
+            hint="leave it out; the engine gpt2 trains several clients of a plain GPT-2 in one batch",
+        )
+    return settings
 
 
 def _preset_line(settings: Settings, found: Settings) -> str:

@@ -91,7 +91,7 @@ class LogPaths:
 
     @property
     def state(self) -> Path:
-        """Which round is complete; written last, so it commits the round."""
+        """The last complete round; written last, so it commits the round."""
         return self.root / "state.json"
 
     def global_adapter(self, next_round: int) -> Path:

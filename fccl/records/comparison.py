@@ -46,9 +46,8 @@ class Outcome(Value):
     gap_pooled: Estimate | None = None
     gap_closed: Estimate | None = None
     by_seed: tuple[float | None, ...] = ()  # the loss of each seed
-    bad_weight: tuple[float, ...] | None = (
-        None  # by round, the weight of the bad clients, mean over seeds; None: no such weights
-    )
+    # by round, the weight of the bad clients, mean over seeds; None: no such weights
+    bad_weight: tuple[float, ...] | None = None
     validation: tuple[float, ...] = ()  # by round, the loss on the server's validation split, mean over seeds
     # mean validation loss over the tokens that were trained between the first round and the last
     area: float | None = None

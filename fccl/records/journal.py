@@ -28,7 +28,7 @@ class Journal:
     _lengths: dict[Path, int] = field(default_factory=dict)  # of each file after the last line that was appended
 
     def begin_anew(self) -> None:
-        """The files that were written so far have been moved away."""
+        """Forget the files that were written so far: they have been moved away."""
         self._lengths.clear()
 
     def write(self, record: RoundRecord | RunEvent | ClientMetrics) -> None:

@@ -1,4 +1,4 @@
-"""`kept/round_R/round.json`: what the result of a round follows from, beside its record in `progress.jsonl`.
+"""`kept/round_R/round.json`: the inputs of a round. Its result is in its record, in `progress.jsonl`.
 
 The updates' files are named by hash in the round's own record (`fccl.records.run.ArrivedUpdate`).
 """

@@ -23,9 +23,8 @@ class SourceReport(Value):
     nothing_to_learn: int = Field(default=0, ge=0)  # left out: an empty answer, equal ratings, twice the same answer
     marked: int = Field(default=0, ge=0)  # left out: the row itself says that it is not to be learnt
     answers_passed_over: int = Field(default=0, ge=0)  # of rated rows: without a text or a rating
-    false_tens: int = Field(
-        default=0, ge=0
-    )  # of rated rows: answers whose rating of 10 their own fine-grained score contradicts
+    # of rated rows: answers whose rating of 10 their own fine-grained score contradicts
+    false_tens: int = Field(default=0, ge=0)
     columns_not_used: tuple[str, ...] = ()  # that hold something; with the reason, where it is not plain
     duplicates: int = Field(default=0, ge=0)  # dropped
     examples: int = Field(ge=1)  # what was kept, sampled down if a maximum was set
@@ -41,7 +40,7 @@ class ClientOrigins(Value):
 
 
 class Manifest(Grown):
-    """`manifest.json`: what was prepared, from what, how. Written last; a folder without it is not complete."""
+    """`manifest.json`: the prepared data, its sources and its settings. Written last, it completes the folder."""
 
     LATER = frozenset({"origins"})
 
@@ -50,9 +49,8 @@ class Manifest(Grown):
     sources: tuple[SourceReport, ...]  # SFT, then VA
     counts: dict[str, dict[Phase, int]]  # split -> kind -> examples; "train" as partitioned, before noise
     topics: tuple[str, ...]  # by number of training examples, most first
-    topics_by_client: dict[
-        Phase, tuple[tuple[int, ...], ...]
-    ]  # kind -> client -> examples of each topic, in the order of `topics`
+    # kind -> client -> examples of each topic, in the order of `topics`
+    topics_by_client: dict[Phase, tuple[tuple[int, ...], ...]]
     origins: ClientOrigins | None = None  # where a column names the clients
     noisy_clients: tuple[int, ...] = ()  # whose shards were spoilt on purpose, by the spec's `noise_kind`
     files: dict[str, str]  # path below the folder -> SHA-256, of every data file

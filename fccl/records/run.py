@@ -83,9 +83,8 @@ class Validation(Value):
     """The global adapter on the server's validation split after a round."""
 
     loss: float  # SFT rounds: nats per response token; VA rounds: preference loss per pair
-    preference_accuracy: float | None = (
-        None  # VA rounds: share of pairs whose chosen response is likelier (sum of log-probs)
-    )
+    # VA rounds: share of pairs whose chosen response is likelier (sum of log-probs)
+    preference_accuracy: float | None = None
     examples: int = Field(ge=1)
 
 
@@ -108,24 +107,20 @@ class ArrivedUpdate(Value):
 
 
 class Verification(Value):
-    """The verification of a round's updates by the server's own examples. The tuples run over the record's `clients`;
-    `None` is a loss that is not finite.
+    """The verification of a round's updates by the server's own examples.
 
-    From prior to weights: prior_i · exp(score_i / VERIFY_TEMPERATURE), normalised; under `leave_one_out` the scores are
-    first divided by the largest
+    The tuples run over the record's `clients`. `None` is a loss that is not finite. From prior to weights: prior_i ·
+    exp(score_i / VERIFY_TEMPERATURE), normalised; under `leave_one_out` the scores are first divided by the largest
     |score|. `validation_loss` has no prior.
     """
 
     examples: int = Field(ge=1)  # of the server's learn split; of its validation split in records of version 0.1
     prior: tuple[float, ...] = ()  # the weights before
-    loss_prior: float | None = (
-        None  # of the mean with the prior's weights; SFT: nats per response token, VA: preference loss per pair
-    )
+    # of the mean with the prior's weights; SFT: nats per response token, VA: preference loss per pair
+    loss_prior: float | None = None
     loss_weights: float | None = None  # of the mean with the round's weights
-    slopes: tuple[
-        float, ...
-        # `verified`, at the prior: how fast the loss rises as the client's weight grows at the cost of all; < 0 helps
-    ] = ()
+    # `verified`, at the prior: how fast the loss rises as the client's weight grows at the cost of all; < 0 helps
+    slopes: tuple[float, ...] = ()
     path: tuple[float | None, ...] = ()  # of a search: the loss before its first step and after each that it kept
     taken: int = Field(default=0, ge=0)  # which of the path the weights are; of `verified` the lowest
     passes: int = Field(default=0, ge=0)  # over the examples, forward alone or with a backward pass; 0: not counted
@@ -191,13 +186,10 @@ class RoundRecord(Grown):
     validation: Validation | None = Field(default=None, validation_alias=_VALIDATION)
     verification: Verification | None = None  # with a source that the server verifies
     aggregation: str = "fedavg"  # the rule, as `AGGREGATION` spells it
-    counted: tuple[float, ...] | None = (
-        None  # how much each update counted in the end, where the rule did not take the weights as they are
-    )
-    lora_error: float | None = (
-        # how far the new factors' products are from the weighted mean of the clients' products, as a share of its norm
-        None
-    )
+    # how much each update counted in the end, where the rule did not take the weights as they are
+    counted: tuple[float, ...] | None = None
+    # the distance of the new factors' products from the weighted mean of the clients' products, as a share of its norm
+    lora_error: float | None = None
     learning: ServerLearning | None = None  # of the server, where LEARN_EPOCHS is not 0
     adapter_sha256: str
     update_norm: float  # L2 norm of (new global adapter - old)
@@ -208,7 +200,7 @@ EventName = Literal["started", "resumed", "interrupted", "failed", "finished"]
 
 
 class RunEvent(Value):
-    """Anything else that happens to a run: a line of `progress.jsonl`."""
+    """An event of a run that is no round: a line of `progress.jsonl`."""
 
     event: EventName
     run_id: str
@@ -220,7 +212,7 @@ class RunEvent(Value):
 
 
 class RunInfo(Value):
-    """`run.json`: what a run is. Written once, when it starts; a resumed run reads its settings from here."""
+    """`run.json`: settings, data and versions of a run. Written once, when it starts; a resumed run reads it."""
 
     run_id: str
     created: float
@@ -291,7 +283,6 @@ class Rejection(Value):
     run_id: str
     round: Round
     client_id: ClientId | None  # whose answer the file names said it was
-    files: tuple[
-        Annotated[str, StringConstraints(max_length=255)], ...
-    ]  # their names in the exchange directory; here each begins with the stamp
+    # their names in the exchange directory; in `rejected/` each begins with the stamp
+    files: tuple[Annotated[str, StringConstraints(max_length=255)], ...]
     reason: Annotated[str, StringConstraints(max_length=MAX_REJECTION_REASON)]

@@ -1,4 +1,4 @@
-"""Which file system a folder is on: whether other machines may write there too."""
+"""The file system that a folder is on: whether other machines may write there too."""
 
 from __future__ import annotations
 

@@ -190,10 +190,10 @@ def read_small(path: Path | str, limit: int, follow: bool = True, folder: int | 
 
     `folder` is an open folder that the path begins in.
     """
-    return _read_whole(path, limit, follow, folder)[0]
+    return read_whole(path, limit, follow, folder)[0]
 
 
-def _read_whole(
+def read_whole(
     path: Path | str, limit: int, follow: bool, folder: int | None = None
 ) -> tuple[bytes | None, os.stat_result | None]:
     """The content, and what the file was when it was read."""

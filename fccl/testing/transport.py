@@ -16,8 +16,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import pytest
 import torch
@@ -42,7 +41,8 @@ from fccl.messages import (
 from fccl.records.run import ClientStatus
 from fccl.testing.toy import MODEL, START, TRAIN, ToyLearner, adapter, federation, shard
 from fccl.testing.toy_requests import AskMaskedCounts, AskNumbers, MaskedCount, PublicNumber, ToyEvaluator
-from fccl.transports.protocol import SILENT, Listener, RunIdentity, Transport
+from fccl.transports.protocol import Listener, RunIdentity, Transport
+from fccl.transports.wrapped import WrappedTransport
 
 CLIENTS = 4
 ERRORS: list[tuple[BaseException, str]] = [
@@ -85,33 +85,15 @@ def toy_learner(broken: Sequence[int] = (), errors: Mapping[int, BaseException] 
     return LearnerWithReference(frozenset(broken), errors=errors or {})
 
 
-@dataclasses.dataclass(frozen=True)
-class EverybodyHeard:
+class EverybodyHeard(WrappedTransport):
     """A transport that checks another: each client that is asked is heard exactly once, whatever it answers."""
-
-    transport: Transport
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def begin(self, run: RunIdentity, listen: Listener = SILENT) -> None:
-        """Passed on."""
-        self.transport.begin(run, listen)
 
     def ask(self, request: Request[Given], client_ids: Sequence[int]) -> Iterator[Given | ClientFailure]:
         """Passed on; the answers are counted at the end."""
-        found: list[Any] = list(self.transport.ask(request, client_ids))
+        found: list[Any] = list(super().ask(request, client_ids))
         heard = sorted(answer.client_id for answer in found)
         assert heard == sorted(client_ids), "each client that was asked is heard exactly once"
         yield from found
-
-    def finish(self, run_id: str, next_round: int, adapter: Adapter) -> None:
-        """Passed on."""
-        self.transport.finish(run_id, next_round, adapter)
 
 
 def by_hand(fed: Federation) -> Adapter:

@@ -27,7 +27,7 @@ class Stop:
 
 
 class RunListener:
-    """Every method does nothing: a listener overrides those of what it wants to hear."""
+    """Hears of nothing: every method is empty. A listener overrides the methods that it needs."""
 
     def started(self, info: RunInfo, base: Validation | None) -> None:
         """A new run begins. `base` is the base model on the validation split, if there is one."""

@@ -19,16 +19,14 @@ from fccl.tracking.figures import Figures, base_figures, evaluation_figures, hyp
 from fccl.tracking.tracker import Status
 from fccl.view.evaluation_markdown import to_markdown
 
-HEADLINES = (
-    "sft/validation_loss",
-    "va/validation_loss",
-    "va/preference_accuracy",
-)  # what runs are compared by, beside their settings
+# The figures that runs are compared by, beside their settings.
+HEADLINES = ("sft/validation_loss", "va/validation_loss", "va/preference_accuracy")
 
 
 class TensorboardTracker:
-    """Writes the run anew each time it is opened, since all of it is told again; whoever reads forgets what earlier
-    files said (`purge_step`).
+    """Writes the whole run each time it is opened, for it is then told all of it again.
+
+    `purge_step` makes TensorBoard discard what earlier files say.
     """
 
     def __init__(self, paths: LogPaths) -> None:

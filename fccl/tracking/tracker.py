@@ -1,4 +1,4 @@
-"""`Tracker`: where a run's figures go beside its logs. `Follower` passes them on and never ends the run.
+"""`Tracker`: a receiver of a run's figures beside its logs. `GuardedTracker` passes them on and never ends the run.
 
 A tracker may be told a round again (a run that was killed and resumed tells all of them): it must then hold it once.
 """

@@ -180,7 +180,7 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def _interval_note(comparison: Comparison) -> str:
-    """Which intervals there are with so many seeds, and what they hold."""
+    """The kind of the intervals, which the number of seeds decides, and what they hold."""
     seeds = len(comparison.seeds)
     if seeds >= ENOUGH_SEEDS:
         return (

@@ -1,10 +1,9 @@
-"""`Hearing`: the time of a file's last change by the reader's own clock. Times that are written in a file, and often
-the file's own, are by other machines' clocks.
+"""`Hearing`: the time of a file's last change by the reader's own clock.
 
-On this machine's file system a file's time is by this machine's clock. Elsewhere the two clocks differ by an unknown
-time. No file was written after it was seen, so the youngest file bounds the difference; the bound gets better the
-longer files are watched. A dead client may look alive until it was watched for as long as a heartbeat may be old. A
-live one is never taken for dead.
+A time inside a file is by the writer's clock. The file's own time is by the clock of its file system: on this machine
+the reader's, elsewhere another one, which differs by an unknown time. No file was written after it was seen, so the
+youngest file bounds the difference. The bound gets better the longer files are watched. A dead client may look alive
+until it was watched for as long as a heartbeat may be old. A live one is never taken for dead.
 """
 
 from __future__ import annotations
@@ -34,9 +33,8 @@ class Hearing:
     folder: Path
     clock: Callable[[], float] = time.time
     remote: Callable[[Path], bool] = is_remote
-    _ahead: float | None = (
-        None  # at most so much is this clock ahead of the file system's; unknown before the first file
-    )
+    # at most so much is this clock ahead of the file system's; unknown before the first file
+    _ahead: float | None = None
     _seen: dict[str, _Seen] = field(default_factory=dict)
     _looked: dict[str, float] = field(default_factory=dict)
 

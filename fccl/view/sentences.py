@@ -14,11 +14,8 @@ from fccl.words import DASH, MINUS, about, duration, loss, missing, plural
 if TYPE_CHECKING:
     import pandas as pd
 
-PRIOR_SOURCES = (
-    "verified",
-    "leave_one_out",
-    "shapley",
-)  # they move weights that are there before, with a temperature of their own
+# Sources that move weights away from a prior, with a temperature of their own.
+PRIOR_SOURCES = ("verified", "leave_one_out", "shapley")
 NO_SOFTMAX = {  # sources that have no temperature, in words
     "fltrust": "the cosine of each update with what the server learns from its own examples, all cut to its length",
     "fedlaw": "gradient steps on the server's examples",

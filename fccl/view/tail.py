@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Generic, Protocol
 
 from fccl.records.comparison import Comparison
-from fccl.storage.reading import Kind, _read_whole, opened, parsed, read_small
+from fccl.storage.reading import Kind, read_whole, opened, parsed, read_small
 from fccl.view.values import Compared
 
 _BLOCK = 2**20  # bytes at a time: the records of a block are small enough for the processor's cache
@@ -109,7 +109,7 @@ class ValueFile(Generic[Kind]):
 
     def read(self, path: Path) -> Kind | None:
         """The value; None when the file is missing or holds anything else."""
-        content, self.found = _read_whole(path, self.limit, self.follow)
+        content, self.found = read_whole(path, self.limit, self.follow)
         if content != self._content:
             self._content, self._value = content, None if content is None else parsed(content, self.kind, self.strict)
         return self._value

@@ -96,9 +96,8 @@ class RunView:
     manifest: Manifest | None
     unreadable: int  # complete lines that are no record of this run's form
     base: Validation | None  # the base model on the validation split
-    beating: frozenset[int] = (
-        frozenset()
-    )  # clients that are processes of their own, so they beat when idle too: their newest heartbeat is in EXCHANGE_DIR
+    # clients whose newest heartbeat is in EXCHANGE_DIR: processes of their own, which beat when idle too
+    beating: frozenset[int] = frozenset()
     heard: Mapping[int, float] = field(default_factory=dict)  # when these heartbeats came, by the reader's clock
     written: float | None = None  # when the logs were last written to, by the reader's clock
     furthest: float = 0.0  # 0 ... 1: the greatest progress that this reader has seen of the run

@@ -1,12 +1,15 @@
 """Every weighing rule passes the suite that authors of their own rules run."""
 
 import pytest
+from hypothesis import given, settings
 
 from fccl.contribution.own import OwnWeigher
 from fccl.contribution.protocol import Weighing
 from fccl.contribution.rules import MODES, RULES, weigher
-from fccl.testing.quadratic import update
+from fccl.testing.quadratic import task, update
 from fccl.testing.weigher import WeigherContract
+from tests.contribution.strategies import quadratics, rounds
+from tests.examples import few
 
 
 def suite(mode, source):
@@ -27,6 +30,15 @@ for _mode in MODES:
 class TestARuleOfOnesOwn(WeigherContract):
     def rule(self, loss):
         return OwnWeigher("package.module:Class", weigher("cognitive", "verified", {}, lambda: loss))
+
+
+@pytest.mark.parametrize("source", [source for source, rule in RULES.items() if rule.takes_loss])
+@settings(max_examples=few(30), deadline=None)
+@given(quadratics, rounds())
+def test_the_record_has_the_number_of_passes_over_the_examples(source, loss, given_updates):
+    loss.asked.clear()
+    found = weigher("cognitive", source, {}, lambda: loss).weigh(task(), given_updates)
+    assert found.verification.passes == len(loss.asked) > 0
 
 
 class ByPlace(WeigherContract):

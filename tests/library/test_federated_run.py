@@ -144,7 +144,11 @@ def test_the_settings_of_the_data_are_those_of_the_run_and_another_is_refused():
     [
         ({"fed_round": 1}, "unknown setting FED_ROUND", "did you mean FED_ROUNDS?"),
         ({"fed_rounds": 0}, "FED_ROUNDS=0: allowed is a whole number >= 1", ""),
-        ({"client_id": 1}, "fccl.FederatedRun does not read client_id", "leave it out"),
+        (
+            {"client_id": 1},
+            "fccl.FederatedRun does not read client_id",
+            "leave it out; it is read by fccl.Client",
+        ),
         ({"evaluate": True}, "fccl.FederatedRun does not read evaluate", "call evaluate() of the run"),
         ({"data_dir": "logs"}, "DATA_DIR=logs and LOG_DIR=logs are the same folder", "give each a folder of its own"),
     ],

@@ -6,7 +6,7 @@ import torch
 from fccl.config import Settings, load_settings
 from fccl.errors import SettingsError
 from fccl.federation.run_folder import RunFolder
-from fccl.library.narrow import begun, each_alone, recorded_settings, require_scores, settings_of
+from fccl.library.narrow import arranged, begun, each_alone, recorded_settings, require_scores, settings_of
 from fccl.library.standing import standing
 from fccl.records.run import RunInfo
 from fccl.specs import TrainSpec
@@ -76,22 +76,38 @@ def test_a_precision_that_is_named_is_kept_everywhere(on, device, precision):
 
 
 @pytest.mark.parametrize(
-    ("device", "engine", "at_once"),
-    [(CPU, "auto", 1), (GPU, "auto", 8), (GPU, "gpt2", 8), (GPU, "generic", 1), (CPU, "generic", 1)],
+    ("device", "asked", "computes", "at_once"),
+    [
+        (CPU, "auto", "gpt2", 1),
+        (CPU, "auto", "generic", 1),
+        (CPU, "generic", "generic", 1),
+        (GPU, "gpt2", "gpt2", 8),
+        (GPU, "generic", "generic", 1),
+        (GPU, "auto", "gpt2", 8),
+        (GPU, "auto", "generic", 1),
+    ],
 )
-def test_so_many_clients_train_at_once_as_pays_on_the_machine_where_a_run_begins(on, device, engine, at_once):
+def test_so_many_clients_train_at_once_as_pays_for_the_engine_on_the_machine_where_a_run_begins(
+    on, device, asked, computes, at_once
+):
     on(device)
-    found = begun(load_settings({"engine": engine}), print)
+    found = arranged(begun(load_settings({"engine": asked}), print), computes)
     assert (found.at_once, found.clients_at_once) == (at_once, str(at_once))
     on(CPU if device == GPU else GPU)
-    assert begun(found, print).at_once == at_once
-    assert begun(load_settings({"clients_at_once": "4", "engine": "gpt2"}), print).at_once == 4
+    assert arranged(begun(found, print), computes) == found
 
 
-def test_the_generic_engine_is_not_asked_for_several_at_once():
-    with pytest.raises(SettingsError, match="CLIENTS_AT_ONCE=4: ENGINE=generic") as error:
-        begun(load_settings({"clients_at_once": "4", "engine": "generic"}), print)
-    assert "auto" in error.value.hint
+@pytest.mark.parametrize("device", [CPU, GPU])
+def test_the_generic_engine_is_not_asked_for_several_at_once_whoever_chose_it(on, device):
+    on(device)
+    four = {"clients_at_once": "4"}
+    assert arranged(begun(load_settings(four), print), "gpt2").at_once == 4
+    refused = "CLIENTS_AT_ONCE=4: the engine generic, which computes builtin:micro, trains one client at a time"
+    with pytest.raises(SettingsError, match=refused):
+        begun(load_settings({**four, "engine": "generic"}), print)
+    with pytest.raises(SettingsError, match=refused) as error:
+        arranged(begun(load_settings(four), print), "generic")
+    assert "GPT-2" in error.value.hint
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "65", "1.5", ""])

@@ -56,12 +56,12 @@ def beats(hub: Hub, paths: LogPaths, columns: tuple[str, ...]) -> None:
 
 
 def in_order(rows: tuple[ClientRow, ...]) -> list[ClientRow]:
-    """By number while one sees them all; of many, those first that press."""
+    """The rows by client number; where the table has to be scrolled, the most urgent standing first."""
     return sorted(rows, key=lambda row: (URGENCY.index(row.standing) if len(rows) > TABLE_ROWS else 0, row.client))
 
 
 def client_row(row: ClientRow) -> dict[str, object]:
-    """One client; nothing where its heartbeat says nothing."""
+    """The cells of one client, by column; None where its heartbeat does not say."""
     said = row.status
     return {
         "client": row.client,

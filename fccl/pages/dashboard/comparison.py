@@ -1,6 +1,6 @@
 """The results of `fccl compare`: every method in every scenario, against FedAvg and against an oracle.
 
-It is of no run.
+It belongs to no run.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def trouble(results: Comparison, scenario: ScenarioInfo) -> None:
 
 
 def reading(results: Comparison) -> None:
-    """Closed until somebody asks."""
+    """Notes on how to read the tables, closed until a reader opens them."""
     with st.expander("How to read it", key="how to read a comparison"):
         for line in tables.notes(results):
             note(line)

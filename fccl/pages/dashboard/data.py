@@ -77,7 +77,7 @@ def source_row(source: SourceReport, manifest: Manifest) -> dict[str, object]:
 
 
 def settings(view: RunView) -> None:
-    """Every setting as it was recorded, and the versions."""
+    """The settings as they were recorded, and the versions of the packages."""
     heading("Settings")
     if view.info is None:
         nothing("The run has recorded no settings.")

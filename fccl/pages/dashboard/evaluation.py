@@ -88,7 +88,7 @@ def text(words_of_a_model: str) -> str:
 
 
 def details(report: EvaluationReport) -> None:
-    """By topic, by flaw, by client: closed until somebody asks."""
+    """The tables by topic, by flaw and by client, closed until a reader opens them."""
     for table in tables.details(report):
         count = len(table.rows)
         more = f" The first {MOST_DETAILS} of {count}; the others are in evaluation.md." if count > MOST_DETAILS else ""

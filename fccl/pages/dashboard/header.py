@@ -1,4 +1,4 @@
-"""The top of the page: which run, how it is going, and the pulse that keeps all of it up to date."""
+"""The top of the page: the pickers of runs, the state of the run, and the pulse that keeps the page up to date."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def open_comparison() -> None:
 
 
 def what_is_there(hub: Hub, view: RunView) -> Hashable:
-    """Changes when the rest of the page has to be drawn anew."""
+    """A value that changes when the rest of the page has to be drawn anew."""
     return edition(view), hub.runs(), hub.compared()
 
 
@@ -122,7 +122,7 @@ def silence(view: RunView, now: float) -> float | None:
 
 
 def no_evaluation_yet(found: Glance, view: RunView) -> str:
-    """A run is finished before it is evaluated."""
+    """A sentence while a finished run has no evaluation yet; empty otherwise."""
     asked = view.info is not None and view.info.settings.get("evaluate") == "True"
     return (
         " The evaluation is not there yet."
@@ -145,7 +145,7 @@ def under(view: RunView) -> str:
 
 
 def empty(hub: Hub) -> None:
-    """No run yet: what is looked at, and how one begins."""
+    """The page without a run: the folder that it looks at, and the commands that begin one."""
     there = "holds no run so far" if hub.logs.root.is_dir() else "does not exist yet"
     code = [
         element("code", command)
@@ -185,7 +185,7 @@ def pressing(standing: ClientStanding, rows: Sequence[ClientRow]) -> list[str]:
 
 
 def since(row: ClientRow) -> str:
-    """The time since then, and what the client was doing."""
+    """The age of a client's last heartbeat, and what it was doing then, in words."""
     age = f" for {words.duration(row.age_s)}" if row.age_s is not None and row.standing != "failed" else ""
     if row.status is None or row.status.state != "training":
         return age

@@ -66,7 +66,7 @@ def show(hub: Hub, view: RunView) -> None:
 
 
 def gains(hub: Hub, view: RunView) -> None:
-    """Which clients gained or lost influence, and how many clients the weights amount to."""
+    """Weight against share of samples by client, and the effective number of clients."""
     chart(
         hub,
         view,

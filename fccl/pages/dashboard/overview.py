@@ -1,4 +1,4 @@
-"""The first tab: is it learning, and is everybody there?"""
+"""The first tab: losses, clients at work, weights, preference accuracy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PHASES: tuple[Phase, ...] = ("sft", "va")
 
 
 def show(hub: Hub, view: RunView) -> None:
-    """Losses beside what every client is doing; below, who has how much influence."""
+    """Losses beside the clients' heartbeats; below them weights and preference accuracy."""
     phase, highlight = controls(view)
     first, second, third = st.columns(3, gap="medium")
     with first:
@@ -38,7 +38,7 @@ def show(hub: Hub, view: RunView) -> None:
 
 
 def controls(view: RunView) -> tuple[Phase, tuple[int, ...]]:
-    """Which phase, and which clients to pick out. The phase follows the run until somebody chooses one."""
+    """The chosen phase, and the clients to pick out. The phase follows the run until a reader chooses one."""
     seen = [phase for phase in PHASES if (view.rounds["phase"] == phase).any()]
     numbers = sorted(int(client) for client in view.shares["client"].unique())
     if len(seen) < 2 and len(numbers) <= MANY:

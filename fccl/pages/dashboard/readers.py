@@ -1,6 +1,4 @@
-"""The readers of a folder, kept between reruns and shared by everybody who looks: each log is read once, whatever is
-appended is read once.
-"""
+"""The readers of a folder, kept between reruns and shared by all viewers: each line of a log is read once."""
 
 from __future__ import annotations
 
@@ -28,10 +26,10 @@ Made = TypeVar("Made")
 
 @dataclass
 class Shared(Generic[Made]):
-    """A value that is made anew at most once in `FRESH_S`, by one viewer for all."""
+    """A value that is made anew at most once in `every` times `FRESH_S`, by one viewer for all."""
 
     make: Callable[[], Made]
-    every: int = 1  # so many times as long
+    every: int = 1  # in units of `FRESH_S`
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _made: Made | None = None
     _at: float = -math.inf
@@ -98,7 +96,7 @@ class Hub:
 
 
 def edition(view: RunView) -> Hashable:
-    """Changes when the records of a run have: charts and tables that were made for one edition hold for it."""
+    """A value that changes when the records of a run do; charts and tables are kept under it."""
     lengths = tuple(len(part) for part in (view.rounds, view.shares, view.exclusions, view.metrics, view.events))
     return view.run_id, lengths, view.unreadable, id(view.evaluation), id(view.manifest)
 

@@ -47,9 +47,8 @@ def help_for(phase: str | None, start: float | None) -> str:
         reference = f"that of the reference policy, which is the adapter after the SFT rounds: {words.loss(start)}"
         return said if start is None else f"{said} It begins at {reference}."
     return (
-        "Loss of the global adapter on the server's validation split, in nats per response token; lower is "
-        "better. It "
-        "begins at the base model's."
+        "Loss of the global adapter on the server's validation split, in nats per response token; lower is better. "
+        "It begins at the base model's."
     )
 
 
@@ -95,7 +94,7 @@ def clients(found: Glance) -> None:
 
 
 def time_spent(view: RunView, found: Glance, now: float) -> None:
-    """Since the start, and what is left."""
+    """The time since the start, and the time that is left."""
     end = last_sign(view)
     since = (
         now - view.written if found.standing in ("running", "silent") and view.written is not None else 0.0

@@ -86,7 +86,7 @@ def final_model(view: RunView) -> dict[str, Cell | str]:
 
 
 def settings(view: RunView, other: RunView) -> None:
-    """Only those that differ."""
+    """The settings that differ."""
     heading("Settings that differ")
     rows = different(view, other)
     if not rows:

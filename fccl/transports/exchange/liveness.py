@@ -1,4 +1,4 @@
-"""Which clients live: by whether their heartbeat files change, measured with the server's own clock."""
+"""The clients that live: those whose heartbeat files change, measured with the server's own clock."""
 
 from __future__ import annotations
 

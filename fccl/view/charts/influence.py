@@ -151,17 +151,16 @@ def row_height(rows: int) -> int:
 
 
 def _stacked(shares: pd.DataFrame, heavy: Sequence[int]) -> tuple[pd.DataFrame, int]:
-    """The weights of the heavy clients and of the others by span of rounds, one upon the other from `low` to `high`.
+    """The weights of the heavy clients and of the others by span of rounds, stacked from `low` to `high`.
 
-    And the rounds of a span.
+    Returns the number of rounds in a span too.
     """
     rows, width = numbered(shares[["round", "phase", "client", "weight"]], MOST_ROUNDS)
     others = ~rows["client"].isin(heavy)
     rows = rows.assign(others=others, client=rows["client"].mask(others, 0))
     rounds = rows.groupby(["first", "last"])["round"].nunique()
-    weights = (
-        rows.groupby(["first", "last", "others", "client"])["weight"].sum() / rounds
-    )  # in client order, the others last
+    # in client order, the others last
+    weights = rows.groupby(["first", "last", "others", "client"])["weight"].sum() / rounds
     high = weights.groupby(["first", "last"]).cumsum().clip(upper=1.0)
     table = pd.DataFrame({"weight": weights, "high": high, "low": (high - weights).clip(lower=0.0)}).reset_index()
     names = [
@@ -186,8 +185,9 @@ def _numbers(table: pd.DataFrame) -> list[alt.Chart]:
 
 
 def _client_groups(clients: pd.Series[int]) -> tuple[pd.Series[int], dict[int, str], int]:
-    """Of every row the first of the clients that share its row of the heat map; what these rows are called; and how
-    many clients share one.
+    """The rows of the heat map, each of one client or of several with following numbers.
+
+    Returns the first client of each row's group, the groups' names by first client, and the clients in a group.
     """
     last = int(clients.max())
     size = -(-(last + 1) // MOST_CLIENTS)

@@ -13,24 +13,23 @@ from fccl import phases
 from fccl.view.charts import palette
 
 TICKS = 10
-# so few ticks the browser finds by itself: given their places, it thins them out before it knows how wide the page is,
-# and for good
+# The browser places so few ticks itself. Given their places, it drops some before it knows how wide the page is, and
+# never shows them again.
 FEW = 5
 
 
 def numbered(frame: pd.DataFrame, most: int) -> tuple[pd.DataFrame, int]:
-    """The frame with `first` and `last`, counted from 1: the span of rounds that a row is drawn in. And how many rounds
-    a span has.
+    """The frame with `first` and `last`, counted from 1: the span of rounds that a row is drawn in.
 
-    There are about `most` spans or fewer, and none goes over the border of two phases.
+    Returns the number of rounds in a span too. There are about `most` spans or fewer, and none goes over the border of
+    two phases.
     """
     numbers = frame["round"].to_numpy()
     rounds, at = np.unique(numbers, return_index=True)
     phases = frame["phase"].iloc[at].to_numpy()
     change = 1 + np.flatnonzero(phases[1:] != phases[:-1])
-    phase = np.searchsorted(
-        change, np.arange(len(rounds)), side="right"
-    )  # of every round: 0 for the first phase, and so on
+    # of every round: 0 for the first phase, and so on
+    phase = np.searchsorted(change, np.arange(len(rounds)), side="right")
     begins, ends = rounds[np.append(0, change)][phase], rounds[np.append(change - 1, -1)][phase]
     width = -(-int(rounds[-1] - rounds[0] + 1) // most)
     first = begins + (rounds - begins) // width * width
@@ -42,7 +41,7 @@ def numbered(frame: pd.DataFrame, most: int) -> tuple[pd.DataFrame, int]:
 def averaged(frame: pd.DataFrame, most: int, by: Sequence[str], values: Sequence[str]) -> tuple[pd.DataFrame, int]:
     """The mean of `values` over every span of rounds and every group of `by`, placed on the axis.
 
-    And how many rounds a span has.
+    Returns the number of rounds in a span too.
     """
     spans, width = numbered(frame[["round", "phase", *by, *values]], most)
     keys = ["first", "last", *by]

@@ -11,7 +11,7 @@ from fccl.view.values import RunView
 
 @unchecked
 def verification_gain(view: RunView) -> Picture | None:
-    """By how much the verified weights lower the loss of the mean on the server's examples, as a share of its loss with
+    """The share by which the verified weights lower the loss of the mean on the server's examples, as a share of its loss with
     the prior's weights.
 
     A share, since the losses of the two phases have units of their own. A round whose loss with the prior is not finite

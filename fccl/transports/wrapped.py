@@ -1,0 +1,46 @@
+"""`WrappedTransport`: a transport around another one, which a subclass changes in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from fccl.adapters.adapter import Adapter
+from fccl.messages import ClientFailure, Given, Request
+from fccl.transports.protocol import SILENT, Listener, RunIdentity, Transport
+
+
+@dataclass(frozen=True, eq=False)
+class WrappedTransport:
+    """Passes everything on to `transport`. The caller enters that one; entering this one holds nothing.
+
+    An example, a transport on which nobody hears of heartbeats:
+
+        class Deaf(WrappedTransport):
+            def begin(self, run, listen=SILENT):
+                super().begin(run)
+    """
+
+    transport: Transport
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def begin(self, run: RunIdentity, listen: Listener = SILENT) -> None:
+        """Passed on."""
+        self.transport.begin(run, listen)
+
+    def ask(self, request: Request[Given], client_ids: Sequence[int]) -> Iterator[Given | ClientFailure]:
+        """Passed on, and the answers back."""
+        return self.transport.ask(request, client_ids)
+
+    def finish(self, run_id: str, next_round: int, adapter: Adapter) -> None:
+        """Passed on."""
+        self.transport.finish(run_id, next_round, adapter)
