@@ -50,8 +50,8 @@ error: --krum-keep has no effect under AGGREGATION=fedavg
   hint: leave it out; it is read under AGGREGATION=multi_krum
 ```
 
-A command takes only what it reads. `fccl orchestrator` reads all groups but Client, `fccl client` those of Exchange and
-Client with `DATA_DIR` and `CLIENT_LORA_R`, `fccl run` none of the three.
+A command takes only what it reads. `fccl orchestrator` reads all groups but Client; `fccl client` reads Exchange and
+Client, `DATA_DIR` or the files of its own data, and `CLIENT_LORA_R`; `fccl run` reads no group of these three.
 
 ```
 error: fccl orchestrator does not read --client-id

@@ -154,17 +154,27 @@ class ExchangeArguments(TypedDict, total=False):
     """Settings of the group exchange."""
 
     exchange_dir: str | os.PathLike[str]
-    client_id: int
+    keys_dir: str
+    exchange_watch: Literal["auto", "notify", "poll"]
+
+
+class OrchestratorArguments(TypedDict, total=False):
+    """Settings of the group orchestrator."""
+
     client_timeout_s: float
-    heartbeat_s: float
     heartbeat_stale_s: float
     round_retries: int
     keep_rounds: int
-    keys_dir: str
+    original_clients: str
+
+
+class ClientArguments(TypedDict, total=False):
+    """Settings of the group client."""
+
+    client_id: int
+    heartbeat_s: float
     state_dir: str | os.PathLike[str]
     cache_mb: int
-    original_clients: str
-    exchange_watch: Literal["auto", "notify", "poll"]
 
 
 class FoldersArguments(TypedDict, total=False):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Generic, Protocol
 
 from fccl.records.comparison import Comparison
-from fccl.storage.reading import Kind, read_whole, opened, parsed, read_small
+from fccl.storage.reading import Kind, opened, parsed, read_small, read_whole
 from fccl.view.values import Compared
 
 _BLOCK = 2**20  # bytes at a time: the records of a block are small enough for the processor's cache

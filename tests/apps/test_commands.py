@@ -27,7 +27,7 @@ OTHER = {
     "skip_bad_rows": True,
     "client_column": "hospital",
     "min_client_examples": 7,
-    "small_clients": "leave_out",
+    "small_clients": "drop",
     "anonymize_clients": True,
     "server_only": True,
     "noisy_clients": "1",

@@ -1,5 +1,8 @@
 """A whole run whose clients train in one batch."""
 
+import json
+import shutil
+
 import pytest
 
 import fccl
@@ -57,3 +60,15 @@ def test_other_processes_and_learners_of_ones_own_train_alone(tmp_path):
     with pytest.raises(SettingsError, match="CLIENTS_AT_ONCE=2: ToyLearner"):
         fccl.FederatedRun(learner=ToyLearner(), clients_at_once="2", **places)
     assert fccl.FederatedRun(learner=ToyLearner(), **places).settings.at_once == 1
+
+
+def test_a_model_that_the_generic_engine_computes_is_asked_for_one_client_at_a_time(tmp_path, tiny_model_path):
+    """Which engine computes a model is known once it is loaded; nothing of the run is written before."""
+    other = shutil.copytree(tiny_model_path, tmp_path / "relu")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"activation_function": "relu"}))
+    places = {"data_dir": tmp_path / "data", "log_dir": tmp_path / "logs"}
+    run = fccl.FederatedRun(model_name=str(other), max_length=128, clients_at_once="3", **SMALL, **places)
+    with pytest.raises(SettingsError, match=r"CLIENTS_AT_ONCE=3: the engine generic, which computes .*relu, trains one"):
+        run.train()
+    assert not (tmp_path / "logs").exists()

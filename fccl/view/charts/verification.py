@@ -11,8 +11,8 @@ from fccl.view.values import RunView
 
 @unchecked
 def verification_gain(view: RunView) -> Picture | None:
-    """The share by which the verified weights lower the loss of the mean on the server's examples, as a share of its loss with
-    the prior's weights.
+    """The gain of verification: by how much the weights lower the mean's loss on the server's examples, as a share of
+    its loss with the prior's weights.
 
     A share, since the losses of the two phases have units of their own. A round whose loss with the prior is not finite
     has no point.
