@@ -105,7 +105,6 @@ def test_between_them_orchestrator_and_client_take_every_setting_of_the_exchange
         ("orchestrator", "cache_mb", "fccl client"),
         ("client", "client_timeout_s", "fccl orchestrator"),
         ("client", "original_clients", "fccl orchestrator"),
-        ("client", "log_dir", "fccl prepare, fccl run, fccl orchestrator, fccl evaluate, fccl compare, fccl export"),
         ("run", "exchange_dir", "fccl orchestrator, fccl client"),
         ("run", "keys_dir", "fccl orchestrator, fccl client, fccl keys"),
         ("prepare", "threads", "fccl run, fccl orchestrator, fccl compare"),
