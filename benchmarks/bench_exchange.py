@@ -43,7 +43,8 @@ from fccl.aggregation.mean import weighted_mean  # noqa: E402
 from fccl.contribution.reported import ContributionRule  # noqa: E402
 from fccl.data.examples import PreferencePair, SftExample  # noqa: E402
 from fccl.data.shards import ClientShard  # noqa: E402
-from fccl.federation.rounds import Federation, FederationState  # noqa: E402
+from fccl.federation.rounds import Federation  # noqa: E402
+from fccl.federation.state import FederationState  # noqa: E402
 from fccl.messages import ClientUpdate, FitTask, StatusListener  # noqa: E402
 from fccl.paths import ExchangePaths  # noqa: E402
 from fccl.records.run import Contribution, TrainingReport  # noqa: E402

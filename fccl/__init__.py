@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fccl.adapters.adapter import Adapter, load_adapter
     from fccl.contribution.protocol import Weigher, Weighing
     from fccl.errors import FcclError
-    from fccl.federation.rounds import RoundResult
+    from fccl.federation.state import RoundResult
     from fccl.library.client import Client
     from fccl.library.data import Data, prepare
     from fccl.library.federated_run import FederatedRun

@@ -40,6 +40,14 @@ _OWN_FILES: tuple[Option, ...] = (
     ),
 )
 
+_REDO_VA: Option = (
+    "--redo-va",
+    {
+        "action": "store_true",
+        "help": "with --resume and more --sft-rounds: do the VA rounds anew after them; those that are done are kept "
+        "in runs/",
+    },
+)
 COMMANDS: Mapping[str, Command] = {
     "init": Command(
         "ask five questions, check the answers, and write a commented .env",
@@ -88,9 +96,11 @@ COMMANDS: Mapping[str, Command] = {
                 "--resume",
                 {
                     "action": "store_true",
-                    "help": "go on from the last complete round, with the settings that the run was started with",
+                    "help": "go on from the last complete round, with the settings that the run was started with; "
+                    "with --va-rounds or --sft-rounds it has so many from now on",
                 },
             ),
+            _REDO_VA,
         ),
     ),
     "orchestrator": Command(
@@ -103,9 +113,10 @@ COMMANDS: Mapping[str, Command] = {
                 {
                     "action": "store_true",
                     "help": "go on with the run in LOG_DIR; an unfinished one with the same settings goes on without "
-                    "it",
+                    "it; with --va-rounds or --sft-rounds it has so many from now on",
                 },
             ),
+            _REDO_VA,
             ("--new", {"action": "store_true", "help": "begin a new run even so; the one in LOG_DIR is kept in runs/"}),
         ),
     ),

@@ -129,6 +129,10 @@ def design(settings: Settings, model: LanguageModel, jobs: int, **asked: bool) -
     everybody = {
         "clients_per_round": settings.num_clients,
         "min_clients": 1,
+        "sft_rounds": None,
+        "va_rounds": None,
+        "patience": 0,
+        "result_round": "last",
     }  # a draw may be of bad clients alone, and then there is no oracle
     return Design(
         data=data_spec(settings),

@@ -41,6 +41,11 @@ UNUSED = {
     "gen_tokens",
     "gen_temperature",
     "client_lora_r",
+    "start_from",
+    "patience",
+    "result_round",
+    "sft_rounds",
+    "va_rounds",
 }
 
 Named = TypeVar("Named", Scenario, Method)

@@ -12,7 +12,7 @@ from fccl.data.shards import read_manifest
 from fccl.errors import FederationError, SettingsError
 from fccl.federation.run_folder import RunFolder
 from fccl.library.export import require_new, write_adapter
-from fccl.library.narrow import settings_of
+from fccl.library.narrow import plan_as_it_went, settings_of
 from fccl.model.loading import Models
 from fccl.paths import LogPaths
 from fccl.records.journal import Journal
@@ -32,9 +32,10 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     source = paths.run if options.base else paths.global_sft if options.phase == "sft" else paths.global_final
     if not adapter_file(source).is_file():
         raise FederationError(f"{source} is not there", hint="it is written by `fccl run`, at the end of its phase")
-    info = RunFolder(paths, Journal(paths)).recorded("export")
-    adapter, recorded = None if options.base else load_adapter(source), settings_of(info)
-    write_adapter(recorded, Models().of(recorded.model_spec()), read_manifest(paths), adapter, out, options.merge)
+    folder = RunFolder(paths, Journal(paths))
+    adapter, recorded = None if options.base else load_adapter(source), settings_of(folder.recorded("export"))
+    plan, model = plan_as_it_went(recorded, folder), Models().of(recorded.model_spec())
+    write_adapter(recorded, plan, model, read_manifest(paths), adapter, out, options.merge)
     plain_console().print(f"Wrote {out}/: {_form(options)}.", soft_wrap=True)
     return 0
 

@@ -15,7 +15,7 @@ from fccl.apps.run_setup import conduct, shown_run
 from fccl.config import Settings
 from fccl.federation.run import new_run
 from fccl.federation.run_folder import RunFolder
-from fccl.library.narrow import begun, each_alone, recorded_settings, settled
+from fccl.library.narrow import begun, each_alone, recorded_settings, rounds_asked, settled
 from fccl.library.natural import with_named_clients
 from fccl.library.orchestrator import (
     FOLDERS,
@@ -50,6 +50,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         settings = recorded_settings(folder, settings, options.given)
     else:
         settings = begun(settings, telling(console))
+    other = rounds_asked(folder, settings, resume, options.redo_va)
     require_original_clients(settings)
     exchange = exchange_transport(settings, folder, telling(console))
     tracker = workable(settings, folder)  # before anything is cleared away
@@ -57,7 +58,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         identity = RunIdentity(seen.run_id, seen.created) if resume and seen is not None else new_run()
         transport.begin(identity)  # before the model is there: an idle client would take an earlier run's end for ours
         model, way_on = Models().of(settings.model_spec()), "Start the orchestrator again to go on"
-        with shown_run(settings, folder, model, tracker, console, way_on, identity) as prepared:
+        with shown_run(settings, folder, model, tracker, console, way_on, identity, other) as prepared:
             prepared.run.listener.told(awaited(settings))
             conduct(prepared, transport, resume, console)
             transport.require_here()

@@ -105,6 +105,8 @@ class RunScreen(RunListener):
             self.console.print(f"Base model: validation loss {base.loss:.3f} {unit}.", soft_wrap=True)
 
     def resumed(self, info: RunInfo, base: Validation | None, past: Past, next_round: int) -> None:
+        for record, _ in past:
+            self._heard_end(record)
         said = f"Resuming {info.run_id} after round {next_round} of {self.plan.total_rounds}."
         self.console.print(said, soft_wrap=True)
 
@@ -113,6 +115,12 @@ class RunScreen(RunListener):
 
     def round(self, record: RoundRecord, metrics: Sequence[ClientMetrics]) -> None:
         self.console.print(round_line(record, self.plan), soft_wrap=True)
+        self._heard_end(record)
+
+    def _heard_end(self, record: RoundRecord) -> None:
+        """A phase that ended early has fewer rounds than were planned."""
+        if record.phase_end and record.phase_end.early:
+            self.plan = self.plan.as_it_went({record.phase: record.phase_end.rounds})
 
     def stopped(self, stop: Stop) -> None:
         self.close()
@@ -146,9 +154,9 @@ class _Bars(RunScreen):
             TextColumn("left"),
         )
         self.bars = Progress(*columns, TimeRemainingColumn(), _Detail(), console=console, transient=True)
-        self.total = plan.total_rounds * plan.clients_per_round
         self.answered = 0
-        self.whole = self.bars.add_task("the run", start=False, total=self.total)
+        total = plan.total_rounds * plan.clients_per_round
+        self.whole = self.bars.add_task("the run", start=False, total=total)
         self.client: TaskID = self.bars.add_task("waiting", start=False, total=1, loss=None, speed=0.0)
 
     def close(self) -> None:
@@ -192,3 +200,7 @@ class _Bars(RunScreen):
         self.answered += 1
         self.bars.update(self.whole, completed=self.answered)
         super().answer(answer)
+
+    def _heard_end(self, record: RoundRecord) -> None:
+        super()._heard_end(record)
+        self.bars.update(self.whole, total=self.plan.total_rounds * self.plan.clients_per_round)

@@ -10,7 +10,7 @@ from fccl.apps.output import terminate_as_interrupt
 from fccl.apps.run_setup import conduct, shown_run
 from fccl.config import Settings
 from fccl.federation.run_folder import RunFolder
-from fccl.library.narrow import arranged, begun, recorded_settings, settled
+from fccl.library.narrow import arranged, begun, recorded_settings, rounds_asked, settled
 from fccl.library.natural import require_shards, with_named_clients
 from fccl.library.places import require_apart
 from fccl.library.setup import workable
@@ -26,6 +26,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         settings = recorded_settings(folder, settings, options.given)
     else:
         settings = begun(settled(settings, telling(console), options.given), telling(console))
+    other = rounds_asked(folder, settings, options.resume, options.redo_va)
     require_apart(settings, ("data_dir", "log_dir"))
     require_shards(settings)
     settings = settings if options.resume else with_named_clients(settings, DataScreen(console))
@@ -36,7 +37,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     way_on = "`fccl run --resume` goes on"
     with (
         folder.held(seen),
-        shown_run(settings, folder, model, tracker, console, way_on) as prepared,
+        shown_run(settings, folder, model, tracker, console, way_on, other_rounds=other) as prepared,
         terminate_as_interrupt(),
         InProcessTransport(learner, prepared.shard, at_once=settings.at_once) as transport,
     ):

@@ -10,6 +10,7 @@ from fccl.apps.data_screen import DataScreen
 from fccl.apps.evaluation_screen import EvaluationScreen, say_written
 from fccl.apps.progress import screen_for
 from fccl.config import Settings
+from fccl.federation.more_rounds import OtherRounds
 from fccl.federation.run_folder import RunFolder
 from fccl.library.narrow import evaluation_options
 from fccl.library.setup import PreparedRun, prepared_run
@@ -26,10 +27,13 @@ def shown_run(
     console: Console,
     way_on: str,
     identity: RunIdentity | None = None,
+    other_rounds: OtherRounds | None = None,
 ) -> AbstractContextManager[PreparedRun]:
     """The run, prepared, with its screen on the console; `way_on` says how a run that is stopped goes on."""
     screen = screen_for(console, settings.round_plan(), way_on)
-    return prepared_run(settings, folder, model, tracker, screen, DataScreen(console), identity)
+    return prepared_run(
+        settings, folder, model, tracker, screen, DataScreen(console), identity, other_rounds=other_rounds
+    )
 
 
 def conduct(prepared: PreparedRun, transport: Transport, resume: bool, console: Console) -> None:

@@ -32,8 +32,9 @@ from fccl.data.shards import ClientShard, load_shard
 from fccl.errors import LOWER_RATE, AdapterError, FederationError
 from fccl.evaluation.validation import ServerSplit, Validator, VerificationLoss
 from fccl.federation.arrived import file_length
-from fccl.federation.rounds import Federation, FederationState, RoundResult
+from fccl.federation.rounds import Federation
 from fccl.federation.server_learning import ServerLearner
+from fccl.federation.state import FederationState, RoundResult
 from fccl.messages import ClientFailure, Given, Learner, Request
 from fccl.model.language_model import LanguageModel, cpu_threads
 from fccl.model.loading import Models
@@ -140,7 +141,7 @@ def _train_start(trial_run: TrialRun, path: Path) -> Adapter:
     Raises `FederationError`; `AdapterError` where it has diverged.
     """
     rounds = list(trial_run.federation(trial_run.spec.clients, validated=False))
-    if len(rounds) < trial_run.spec.plan.fed_rounds:
+    if len(rounds) < trial_run.spec.plan.rounds_of("sft"):
         raise FederationError("the SFT rounds before the VA scenarios broke down", hint=LOWER_RATE)
     adapter = rounds[-1].state.adapter
     trial_run.validator("sft", adapter, None)
@@ -257,7 +258,8 @@ class TrialRun:
             validate=self.validator if validated else None,
             learn=self._server_learner(),
         )
-        state = FederationState(0, self.start) if sft else FederationState(plan.fed_rounds, self.start, self.start)
+        first_va = plan.first_round("va")
+        state = FederationState(0, self.start) if sft else FederationState(first_va, self.start, self.start)
         losses: list[float] = []
         try:
             for result in federation.run(state, transport):
@@ -265,7 +267,7 @@ class TrialRun:
                 yield result
                 losses += [result.record.validation.loss] if result.record.validation else []
                 over = self.spec.until_flat and is_flat(losses)
-                if over or result.state.next_round in (plan.fed_rounds, plan.total_rounds):
+                if over or result.state.next_round in (first_va, plan.total_rounds):
                     return
         except (FederationError, AdapterError) as error:
             self.notes.append(f"ended early: {error}")

@@ -2,6 +2,7 @@
 
 from fccl.config.fields import allowed, group_of
 from fccl.config.loading import load_settings, nearest, set_elsewhere
+from fccl.config.round_settings import RoundSettings
 from fccl.config.settings import AUTO, Settings
 from fccl.config.site_settings import SiteSettings
 from fccl.presets import GROUPS
@@ -9,6 +10,7 @@ from fccl.presets import GROUPS
 __all__ = [
     "AUTO",
     "GROUPS",
+    "RoundSettings",
     "Settings",
     "SiteSettings",
     "allowed",

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from fccl.config.fields import knob, one_line_errors
 from fccl.config.preset_source import PresetSource, without_line_end
+from fccl.config.round_settings import AS_FED_ROUNDS, RoundSettings
 from fccl.config.rule_settings import RuleSettings
 from fccl.config.site_settings import SiteSettings
 from fccl.paths import is_usable
@@ -29,6 +30,7 @@ from fccl.specs import (
     Phase,
     PreferenceLoss,
     RoundPlan,
+    Schedule,
     TrainSpec,
     require_smooth_labels,
 )
@@ -42,7 +44,7 @@ MOST_AT_ONCE = 64  # clients in one batch: its LoRA products grow with the squar
 _NUMBER = re.compile(r"\s*[0-9]{1,9}\s*")
 
 
-class Settings(RuleSettings, SiteSettings):
+class Settings(RuleSettings, SiteSettings, RoundSettings):
     """All settings. `load_settings` builds it; a value out of range is a `SettingsError` of one line."""
 
     model_config = SettingsConfigDict(
@@ -151,9 +153,7 @@ class Settings(RuleSettings, SiteSettings):
     )
     simpo_gamma: float = knob("training", 0.5, "the margin that SimPO asks for", ge=0)
     warmup: float = knob("training", 0.1, "share of the local steps in which the learning rate rises", ge=0, le=1)
-    lr_schedule: Literal["constant", "linear", "cosine"] = knob(
-        "training", "linear", "how it falls afterwards, within a round"
-    )
+    lr_schedule: Schedule = knob("training", "linear", "how it falls afterwards, within a round")
     weight_decay: float = knob("training", 0.0, "AdamW's decoupled weight decay", ge=0)
     max_grad_norm: float = knob("training", 1.0, "gradients are clipped to this L2 norm", gt=0)
     clients_at_once: str = knob(
@@ -179,8 +179,6 @@ class Settings(RuleSettings, SiteSettings):
         ge=0,
         le=1_000_000_000,
     )
-    fed_rounds: int = knob("federation", 3, "rounds of each phase: so many of SFT, then as many of VA", ge=1)
-
     gen_samples: int = knob("evaluation", 6, "instructions of the test split whose generations are printed", ge=0)
     gen_tokens: int = knob("evaluation", 24, "tokens to generate at most", ge=1)
     gen_temperature: float = knob("evaluation", 0.8, "temperature of the sampled generations", gt=0)
@@ -272,7 +270,15 @@ class Settings(RuleSettings, SiteSettings):
         return value
 
     @field_validator(
-        "sft_data", "va_data", "model_name", "exchange_dir", "keys_dir", "state_dir", "data_dir", "log_dir"
+        "sft_data",
+        "va_data",
+        "model_name",
+        "start_from",
+        "exchange_dir",
+        "keys_dir",
+        "state_dir",
+        "data_dir",
+        "log_dir",
     )
     @classmethod
     def _usable_path(cls, value: str | Path) -> str | Path:
@@ -350,10 +356,16 @@ class Settings(RuleSettings, SiteSettings):
         with one_line_errors(type(self).model_fields):
             return RoundPlan(
                 fed_rounds=self.fed_rounds,
+                sft_rounds=None if self.sft_rounds == AS_FED_ROUNDS else self.sft_rounds,
+                va_rounds=None if self.va_rounds == AS_FED_ROUNDS else self.va_rounds,
                 num_clients=self.num_clients,
                 clients_per_round=per_round,
                 min_clients=self.min_clients,
                 max_update_ratio=self.max_update_ratio,
+                lr_schedule=self.round_lr_schedule,
+                lr_floor=self.round_lr_floor,
+                patience=self.patience,
+                result_round=self.result_round,
                 seed=self.seed,
             )
 

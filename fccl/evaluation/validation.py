@@ -25,7 +25,7 @@ from fccl.model.language_model import LanguageModel, Loss, cpu_threads
 from fccl.model.objectives import Objective, objective_for
 from fccl.model.scoring import EncodedPair, PairScores, length_sorted_batches, score_pairs, score_sft
 from fccl.paths import DataPaths
-from fccl.records.run import Validation
+from fccl.records.run import ExampleLosses, Validation
 from fccl.specs import Phase, PreferenceSpec, named_seed
 
 ServerSplit = Literal["learn", "validation"]
@@ -51,27 +51,42 @@ class Validator:
         *,
         preference: PreferenceSpec,
         batch_size: int,
+        threads: int = 0,
     ) -> None:
         self.model, self.sft, self.va = model, sft, va
         self.preference, self.batch_size = preference, batch_size
+        self._threads = threads  # 0: as many as torch takes; the last bits of a loss depend on it
         self._encoded: dict[Phase, list[Responses]] = {}
         self._reference: tuple[str, PairScores] | None = None
 
     @classmethod
     def of(
-        cls, model: LanguageModel, data: DataPaths, split: ServerSplit, *, preference: PreferenceSpec, batch_size: int
+        cls,
+        model: LanguageModel,
+        data: DataPaths,
+        split: ServerSplit,
+        *,
+        preference: PreferenceSpec,
+        batch_size: int,
+        threads: int = 0,
     ) -> Self:
         """The validator of a split that `fccl prepare` has put aside for the server. Raises `DataError`."""
         sft = read_examples(data.server_split(split, "sft"), SftExample)
         va = read_examples(data.server_split(split, "va"), PreferencePair)
-        return cls(model, sft, va, preference=preference, batch_size=batch_size)
+        return cls(model, sft, va, preference=preference, batch_size=batch_size, threads=threads)
 
     def __call__(self, phase: Phase, adapter: Adapter, reference: Adapter | None) -> Validation:
         """Leaves `adapter` loaded.
 
         Raises `AdapterError`, and `ValueError` without a reference whose loss takes one.
         """
-        return _VALIDATION[phase](self, phase, adapter, reference)
+        with cpu_threads(self._threads):
+            return _VALIDATION[phase](self, phase, adapter, reference)
+
+    def by_example(self, phase: Phase, adapter: Adapter, reference: Adapter | None) -> ExampleLosses:
+        """The losses that the mean is made of. Leaves `adapter` loaded; raises as the call does."""
+        with cpu_threads(self._threads):
+            return _BY_EXAMPLE[phase](self, phase, adapter, reference)
 
     def split(self, phase: Phase) -> Sequence[SftExample] | Sequence[PreferencePair]:
         """The examples of a phase as text."""
@@ -123,6 +138,27 @@ def _preference_loss(split: Validator, phase: Phase, adapter: Adapter, reference
     return Validation(loss=loss, preference_accuracy=accuracy(now.margins), examples=len(every))
 
 
+def _response_losses(split: Validator, phase: Phase, adapter: Adapter, reference: Adapter | None) -> ExampleLosses:
+    """Of each instruction: nats, and response tokens."""
+    split.model.load(adapter)
+    scores = score_sft(split.model, split.rows, split.batch_size)
+    return ExampleLosses(losses=tuple(scores.nll.tolist()), units=tuple(scores.tokens.tolist()))
+
+
+def _pair_losses(split: Validator, phase: Phase, adapter: Adapter, reference: Adapter | None) -> ExampleLosses:
+    """Of each pair: its loss, and 1."""
+    before = None if reference is None else split.reference_scores(reference).log_probs
+    split.model.load(adapter)
+    now = score_pairs(split.model, split.pairs, split.batch_size)
+    objective, every = objective_for(phase, split.examples(phase), before, split.preference), range(len(now.chosen))
+    losses = objective.losses(now.log_probs, objective.constants(every))
+    return ExampleLosses(losses=tuple(losses.tolist()), units=(1.0,) * len(every))
+
+
+_BY_EXAMPLE: Mapping[Phase, Callable[[Validator, Phase, Adapter, Adapter | None], ExampleLosses]] = {
+    "sft": _response_losses,
+    "va": _pair_losses,
+}
 _VALIDATION: Mapping[Phase, Callable[[Validator, Phase, Adapter, Adapter | None], Validation]] = {
     "sft": _response_loss,
     "va": _preference_loss,

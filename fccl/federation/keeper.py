@@ -20,7 +20,7 @@ from fccl.adapters.stored import StoredAdapter
 from fccl.errors import StorageError
 from fccl.federation.arrived import file_length, file_sha256
 from fccl.federation.kept_rounds import kept_rounds
-from fccl.federation.rounds import RoundInputs, RoundResult
+from fccl.federation.state import RoundInputs, RoundResult
 from fccl.messages import ClientUpdate
 from fccl.paths import KeptRoundPaths, LogPaths
 from fccl.records.kept_round import KeptInputs, KeptUpdate

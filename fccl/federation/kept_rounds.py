@@ -105,9 +105,9 @@ class KeptRound:
         """The reference of a VA round; None in SFT rounds."""
         if not self.inputs.reference_sha256:
             return None
-        found = load_adapter(self.logs.global_sft)
+        found = load_adapter(self.logs.reference)
         if found.sha256 != self.inputs.reference_sha256:
-            raise FederationError(f"{self.logs.global_sft} is not the reference that {self.paths.inputs} speaks of")
+            raise FederationError(f"{self.logs.reference} is not the reference that {self.paths.inputs} speaks of")
         return found
 
     @cached_property

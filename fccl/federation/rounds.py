@@ -17,7 +17,6 @@ from fccl.aggregation.fedavg import FedAvg
 from fccl.aggregation.lora_mean import product_error
 from fccl.aggregation.protocol import Aggregated, Aggregation, Parts, is_mean
 from fccl.aggregation.scaffold import SCAFFOLD, ClientControl, Controls, controls_after, corrections
-from fccl.aggregation.state import ServerState
 from fccl.contribution.protocol import NO_LOSS, Weigher, Weighing
 from fccl.contribution.reported import effective_clients
 from fccl.contribution.stretch import as_weighed
@@ -29,31 +28,23 @@ from fccl.federation.judging import judged
 from fccl.federation.quorum import reasons, too_few
 from fccl.federation.selection import select_clients
 from fccl.federation.server_learning import ServerLearner, failed
+from fccl.federation.state import FederationState, RoundInputs, RoundResult
+from fccl.federation.watch import LossByExample, Watch
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask
-from fccl.records.run import ExcludedClient, MedianNorms, RoundRecord, ServerLearning, Validation
+from fccl.records.run import (
+    ExampleLosses,
+    ExcludedClient,
+    PhaseEnd,
+    RoundRecord,
+    ServerLearning,
+    Validation,
+    Watched,
+)
 from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec
 from fccl.transports.protocol import Transport
 
 MEASURED_CLIENTS = 20  # updates in a round, up to which the error of averaging LoRA factors is measured
 Validate = Callable[[Phase, Adapter, Adapter | None], Validation]
-
-
-@dataclass(frozen=True, eq=False)
-class FederationState:
-    """All that the next round starts from. `reference` is set once the SFT rounds are done: the last SFT global
-    adapter.
-
-    `server` is what the aggregation rule carries from round to round, `controls` SCAFFOLD's c_i; each phase starts
-    anew, with the rule's initial state and without controls.
-    """
-
-    next_round: int
-    adapter: Adapter
-    reference: Adapter | None = None
-    server: ServerState = field(default_factory=ServerState)
-    controls: Controls = field(default_factory=dict)
-    norms: MedianNorms = field(default_factory=MedianNorms)  # of the last accepted round, by which few are measured
-    declared: Declared = field(default_factory=dict)  # by clients that hold their own data
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,47 +65,6 @@ class _Settled:
 
 
 @dataclass(frozen=True, eq=False)
-class RoundInputs:
-    """All that a round's result follows from. With the weights of its record they give the aggregate again: the next
-    adapter, unless the server has trained it as `learn` says.
-
-    `server`, `controls` and `norms` are those before the round. `arrived` has the updates that answered the task, as
-    they came and in client order; `examples` the places in the learn split that the weights were made from.
-    """
-
-    task: FitTask
-    server: ServerState
-    controls: Controls
-    norms: MedianNorms
-    arrived: tuple[ClientUpdate, ...]
-    examples: tuple[int, ...]
-    learn: TrainSpec | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class RoundResult:
-    """A complete round: its record, the state after it, and the inputs that it was made from.
-
-    `updates` are those that were aggregated, in client order, each with the directions that it did not train. `counted`
-    says how much each counted in the end; None where the rule cannot say.
-
-    >>> import fccl
-    >>> data = fccl.prepare(max_sft_examples=60, max_va_examples=30)
-    >>> result = next(iter(fccl.FederatedRun(data, fed_rounds=1, log_dir="logs-of-one-round")))
-    >>> result.record.phase, [update.client_id for update in result.updates]
-    ('sft', [0, 1, 2])
-    >>> result.record.adapter_sha256 == result.state.adapter.sha256
-    True
-    """
-
-    record: RoundRecord
-    counted: tuple[float, ...] | None
-    updates: tuple[ClientUpdate, ...]
-    state: FederationState
-    inputs: RoundInputs
-
-
-@dataclass(frozen=True, eq=False)
 class Federation:
     """All that stays the same over a run.
 
@@ -128,6 +78,7 @@ class Federation:
     rule: Weigher
     aggregation: Aggregation = field(default_factory=FedAvg)
     validate: Validate | None = None
+    by_example: LossByExample | None = None  # on the validation split, for PATIENCE
     learn: ServerLearner | None = None  # trains the aggregate on the server's own examples
     on_answer: Callable[[Answer], None] = lambda answer: None
     keep_control: Callable[[ClientUpdate], AdapterSource | None] = lambda update: update.control
@@ -137,24 +88,27 @@ class Federation:
 
     def run(self, state: FederationState, transport: Transport) -> Iterator[RoundResult]:
         """All rounds from `state.next_round` on. Raises `FederationError` when a round has too few good updates."""
-        while state.next_round < self.plan.total_rounds:
-            result = self.run_round(state, transport)
+        while state.next_round < self.plan.as_it_went(state.early).total_rounds:
+            result = replace(self, plan=self.plan.as_it_went(state.early)).run_round(state, transport)
             state = result.state
             yield result
 
     def run_round(self, state: FederationState, transport: Transport) -> RoundResult:
         """One round. The result does not depend on the order in which the answers arrive."""
         started = time.monotonic()
-        task = self._task(state := self._with_server(state))
+        task = self._task(state := self._opened(state))
         state, able, silent = self._able(state, task, transport)
         updates, excluded = self._gather(task, able, state.declared, transport)
         far_out = too_long(updates, self.plan.max_update_ratio, state.norms)
         settled = self._settle(state, task, *self._exclude(updates, [*excluded, *silent], far_out))
         inputs = self._inputs(state, task, updates, settled.weighing)
+        watch, watched = self._watched(state, task, settled)
+        after = self._state_after(state, settled, watch)
         selected = tuple(sorted([*able, *(failure.client_id for failure in silent)]))
         record = self._record(inputs, selected, settled, state.declared, started)
+        said = {"watched": watched, "phase_end": self._phase_end(after) if self.plan.watches else None}
         whole = tuple(update.with_frozen(task.adapter) for update in settled.updates)
-        return RoundResult(record, settled.aggregated.weights, whole, self._state_after(state, settled), inputs)
+        return RoundResult(record.model_copy(update=said), settled.aggregated.weights, whole, after, inputs)
 
     def _able(
         self, state: FederationState, task: FitTask, transport: Transport
@@ -177,11 +131,45 @@ class Federation:
             return declared[client_id].samples(phase), "it declared"
         return self.known_samples.get(phase, {}).get(client_id), "its shard has"
 
-    def _with_server(self, state: FederationState) -> FederationState:
-        """The state with what the aggregation rule carries into the round: each phase begins with the rule's own."""
-        if state.next_round not in (0, self.plan.fed_rounds):
+    def _opened(self, state: FederationState) -> FederationState:
+        """The state as its round begins. A phase begins with the aggregation rule's own state, without controls and
+        with nothing watched. VA begins with its reference: the result of the phase before.
+        """
+        if not self.plan.begins_phase(state.next_round):
             return state
-        return replace(state, server=self.aggregation.initial(state.adapter))
+        phase = self.plan.phase_of(state.next_round)
+        adapter = state.result if state.reference is None else state.reference
+        reference = adapter if phase == "va" else None
+        anchor = self._by_example(phase, adapter, self._reference(phase, reference))
+        server = self.aggregation.initial(adapter)
+        return replace(
+            state, adapter=adapter, reference=reference, server=server, controls={}, watch=Watch(anchor=anchor)
+        )
+
+    def _reference(self, phase: Phase, adapter: Adapter | None) -> Adapter | None:
+        """The reference, where the phase's loss takes one."""
+        return adapter if phases.takes_reference(phase, self.train[phase].preference) else None
+
+    def _by_example(self, phase: Phase, adapter: Adapter, reference: Adapter | None) -> ExampleLosses | None:
+        return self.by_example(phase, adapter, reference) if self.plan.patience and self.by_example else None
+
+    def _watched(self, state: FederationState, task: FitTask, settled: _Settled) -> tuple[Watch, Watched | None]:
+        loss = settled.validation.loss if settled.validation else None
+        losses = self._by_example(task.phase, settled.adapter, task.reference)
+        return state.watch.after(self.plan, task.round, settled.adapter, loss, losses)
+
+    def _phase_end(self, after: FederationState) -> PhaseEnd | None:
+        """The record's word on the phase's end, if the round was the last of its phase."""
+        number, plan = after.next_round - 1, self.plan.as_it_went(after.early)
+        if not plan.ends_phase(number):
+            return None
+        phase = plan.phase_of(number)
+        return PhaseEnd(
+            rounds=plan.rounds_of(phase),
+            early=phase in after.early,
+            result_round=after.watch.best.round if after.watch.best else number,
+            adapter_sha256=after.result.sha256,
+        )
 
     def _record(
         self, inputs: RoundInputs, selected: tuple[int, ...], settled: _Settled, declared: Declared, started: float
@@ -217,8 +205,8 @@ class Federation:
         )
 
     def _task(self, state: FederationState) -> FitTask:
-        phase = self.plan.phase_of(state.next_round)
-        reference = state.reference if phases.takes_reference(phase, self.train[phase].preference) else None
+        phase, share = self.plan.phase_of(state.next_round), self.plan.learning_rate_share(state.next_round)
+        reference = self._reference(phase, state.reference)
         told = corrections(state.controls, state.adapter.form) if self.aggregation.name == SCAFFOLD else None
         return FitTask(
             self.run_id,
@@ -227,7 +215,7 @@ class Federation:
             state.adapter,
             reference,
             self.model,
-            self.train[phase],
+            self.train[phase].with_share(share),
             self.plan.seed,
             told,
         )
@@ -298,7 +286,8 @@ class Federation:
         """
         if self.learn is None:
             return settled
-        adapter, said = self.learn.learn(task, settled.adapter, settled.validation)
+        learner = self.learn.with_share(self.plan.learning_rate_share(task.round))
+        adapter, said = learner.learn(task, settled.adapter, settled.validation)
         try:
             require_usable(adapter, "the adapter that it ends with")
             return replace(settled, adapter=adapter, validation=self._validated(task, adapter), learning=said)
@@ -366,7 +355,7 @@ class Federation:
     def _controls_after(
         self, state: FederationState, updates: Sequence[ClientUpdate], weights: Sequence[float]
     ) -> Controls:
-        if self.aggregation.name != SCAFFOLD or state.next_round == self.plan.fed_rounds - 1:
+        if self.aggregation.name != SCAFFOLD:
             return {}
         kept = {
             update.client_id: (weight, self.keep_control(update))
@@ -379,21 +368,27 @@ class Federation:
         }
         return controls_after(state.controls, sent, self.plan.num_clients)
 
-    def _state_after(self, state: FederationState, settled: _Settled) -> FederationState:
-        adapter = settled.adapter
-        last_of_sft = state.next_round == self.plan.fed_rounds - 1
-        return FederationState(
-            next_round=state.next_round + 1,
-            adapter=adapter,
-            reference=adapter if last_of_sft else state.reference,
+    def _state_after(self, state: FederationState, settled: _Settled, watch: Watch) -> FederationState:
+        number, phase = state.next_round, self.plan.phase_of(state.next_round)
+        stops = 0 < self.plan.patience <= watch.waited and not self.plan.ends_phase(number)
+        early = {phase: number + 1 - self.plan.first_round(phase)} if stops else {}
+        after = FederationState(
+            next_round=number + 1,
+            adapter=settled.adapter,
+            reference=state.reference,
             server=settled.aggregated.state,
             controls=self._controls_after(state, settled.updates, settled.weighing.weights),
             norms=medians(settled.updates, state.norms),
             declared=state.declared,
+            watch=watch,
+            early={**state.early, **early},
         )
+        ends_sft = phase == "sft" and (stops or self.plan.ends_phase(number))
+        return replace(after, reference=after.result) if ends_sft else after
 
     def _inputs(
         self, state: FederationState, task: FitTask, updates: Sequence[ClientUpdate], weighing: Weighing
     ) -> RoundInputs:
-        learn = self.learn.train[task.phase] if self.learn else None
+        share = self.plan.learning_rate_share(task.round)
+        learn = self.learn.with_share(share).train[task.phase] if self.learn else None
         return RoundInputs(task, state.server, state.controls, state.norms, tuple(updates), weighing.examples, learn)

@@ -20,18 +20,20 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from fccl import __version__
+from fccl import __version__, phases
 from fccl.adapters.adapter import Adapter
 from fccl.errors import FcclError, FederationError, StorageError
 from fccl.federation.first_round import warning
 from fccl.federation.keeper import USUAL_MB, Keeper
-from fccl.federation.rounds import Federation, FederationState, RoundResult
+from fccl.federation.more_rounds import OtherRounds, clear_end
+from fccl.federation.rounds import Federation
 from fccl.federation.run_folder import RunFolder
+from fccl.federation.state import FederationState, RoundResult
 from fccl.messages import ClientUpdate
 from fccl.paths import DataPaths
 from fccl.records.evaluation import EvaluationReport
-from fccl.records.run import ClientMetrics, ClientStatus, EventName, RunEvent, RunInfo, Validation
-from fccl.specs import RoundPlan
+from fccl.records.run import ClientMetrics, ClientStatus, EventName, PhaseEnd, RunEvent, RunInfo, Validation
+from fccl.specs import Phase, RoundPlan
 from fccl.storage.files import sha256_of, write_bytes
 from fccl.tracking.listener import RunListener, Stop
 from fccl.tracking.tracker import base_so_far, rounds_so_far
@@ -50,13 +52,14 @@ class Run:
     """One run and all that it writes, whatever carries its tasks.
 
     `federation` has the rules, the clients' training and the validation; its `run_id`, `on_answer` and `keep_control`
-    become this run's. `start` gives the adapter of round 0. `data` is where prepared data lies that must not change
-    meanwhile, if there is any. `export` writes the final adapter in another form, to the folder that it is given.
+    become this run's. `fresh` gives an adapter that changes nothing, with which round 0 begins unless `start_from`
+    gives another one. `data` is where prepared data lies that must not change meanwhile, if there is any. `export`
+    writes the final adapter in another form, to the folder that it is given.
     """
 
     federation: Federation
     folder: RunFolder
-    start: Callable[[], Adapter]
+    fresh: Callable[[], Adapter]
     listener: RunListener = field(default_factory=RunListener)
     data: DataPaths | None = None
     settings: Mapping[str, str] = field(default_factory=dict)  # written down, and never read here
@@ -64,6 +67,8 @@ class Run:
     identity: RunIdentity = field(default_factory=new_run)
     export: Callable[[Adapter, Path], None] | None = None
     keep_updates_mb: int = USUAL_MB
+    start_from: Callable[[], Adapter] | None = None
+    other_rounds: OtherRounds | None = None  # of the run in the folder, which is to have those of this plan from now on
     state: FederationState | None = field(default=None, init=False)  # after the last complete round
     _base: Validation | None = field(default=None, init=False)  # the start adapter on the validation split
 
@@ -73,8 +78,8 @@ class Run:
 
     @property
     def plan(self) -> RoundPlan:
-        """The numbers of rounds and of clients in each."""
-        return self.federation.plan
+        """The numbers of rounds, with those of phases that ended early, and of clients in each."""
+        return self.federation.plan.as_it_went(self.state.early if self.state else {})
 
     def rounds(self, transport: Transport, resume: bool = False) -> Generator[RoundResult, None, None]:
         """All rounds of a new run, or with `resume` those that are left of the one in the folder. Each is on the disk
@@ -97,7 +102,7 @@ class Run:
         """
         if self.state is None:
             raise FederationError("the run has not begun", hint="iterate over its rounds first")
-        adapter = self.state.adapter
+        adapter = self.state.result
         transport.finish(self.identity.run_id, self.state.next_round, adapter)
         adapter.save(self.folder.paths.global_final)
         if self.export is not None:
@@ -136,21 +141,29 @@ class Run:
 
     def _started(self) -> tuple[FederationState, Callable[[], None]]:
         """Begin a new run; one that was here moves to `runs/`. Returns its state, and what tells the listener of it."""
+        fresh, given = self.fresh(), self.start_from and self.start_from()  # which may lie in the folder of that run
         if earlier := self.folder.archive():
             self.listener.told(f"The run that was here is kept in {self.folder.paths.archive / earlier}/.")
-        adapter, validate = self.start(), self.federation.validate
         # before the run is there to be resumed, so that a kill does not lose it
-        base = self._base = validate("sft", adapter, None) if validate else None
-        info = self._info()
+        base, start = self._on_instructions(fresh), self._on_instructions(given) if given else None
+        self._base = start or base
+        info = self._info(given.sha256 if given else "")
         if self.data is not None:
             write_bytes(self.folder.paths.manifest, self.data.manifest.read_bytes())
-        state = self.folder.start(info, self.plan, adapter, self._record("started", validation=base))
+        event = self._record("started").model_copy(update={"validation": base, "start": start})
+        state = self.folder.start(info, self.plan, given or fresh, event)
 
         def announce() -> None:
             self.listener.started(info, base)
-            self.listener.told(self._keeper.promise(adapter, self.plan))
+            self.listener.told(self._keeper.promise(state.adapter, self.plan))
+            for line in _beginning(info, start, self.plan):
+                self.listener.told(line)
 
         return state, announce
+
+    def _on_instructions(self, adapter: Adapter) -> Validation | None:
+        validate = self.federation.validate
+        return validate("sft", adapter, None) if validate else None
 
     def _resumed(self) -> tuple[FederationState, Callable[[], None]]:
         """Go on with the run that is here. Returns its state, and what tells the listener of it."""
@@ -161,8 +174,15 @@ class Run:
                 hint="prepare it with the run's settings, or start a new run",
             )
         self.identity = RunIdentity(info.run_id, info.created)
-        self.state = state = self.folder.resume(self.plan)
+        if other := self.other_rounds:
+            other.apply(info, self.settings)
+        self.state = state = self.folder.resume()
+        clear_end(self.folder.paths, self.folder.state_here())
         self._keeper.tidy(state.next_round)
+        for line in other.lines() if other else ():
+            self._event("extended", line)
+            self.listener.told(line)
+        self.other_rounds = None
         self._event("resumed")
         past = list(rounds_so_far(self.folder.paths))
         base = self._base = base_so_far(self.folder.paths)
@@ -180,6 +200,8 @@ class Run:
         self.listener.round(result.record, metrics)
         if said := warning(result.record, self._base, self.federation.train[result.record.phase].learning_rate):
             self.listener.told(said)
+        if end := result.record.phase_end:
+            self.listener.told(_ended(result.record.phase, end))
 
     @contextmanager
     def _how_it_stopped(self) -> Iterator[None]:
@@ -208,13 +230,14 @@ class Run:
     def _complete(self) -> int:
         return self.state.next_round if self.state else 0
 
-    def _info(self) -> RunInfo:
+    def _info(self, start_sha256: str) -> RunInfo:
         return RunInfo(
             run_id=self.identity.run_id,
             created=self.identity.created,
             settings=dict(self.settings),
             data_sha256=self._data_sha256,
             rules=dict(self.rules),
+            start_sha256=start_sha256,
             versions={"fccl": __version__, "python": platform.python_version()}
             | {name: version(name) for name in PACKAGES},
         )
@@ -222,15 +245,33 @@ class Run:
     def _event(self, event: EventName, message: str = "") -> None:
         self.folder.journal.write(self._record(event, message))
 
-    def _record(self, event: EventName, message: str = "", validation: Validation | None = None) -> RunEvent:
+    def _record(self, event: EventName, message: str = "") -> RunEvent:
         return RunEvent(
             event=event,
             run_id=self.identity.run_id,
             time=time.time(),
             round=self._complete,
             message=message,
-            validation=validation,
         )
+
+
+def _beginning(info: RunInfo, start: Validation | None, plan: RoundPlan) -> Iterator[str]:
+    """Lines on what a new run starts from, where that is not a fresh adapter and SFT."""
+    if info.start_sha256:
+        loss = f", validation loss {start.loss:.3f} {phases.of('sft').short_unit}" if start else ""
+        yield f"The run starts from the adapter {info.start_sha256[:12]} (START_FROM){loss}; LOG_DIR keeps it."
+    if plan.rounds_of("sft") == 0:
+        policy = "that adapter" if info.start_sha256 else "the base model, an adapter with B = 0"
+        yield f"No SFT round (SFT_ROUNDS=0): the reference policy of the VA rounds is {policy}."
+
+
+def _ended(phase: Phase, end: PhaseEnd) -> str:
+    """A line on a phase that has ended, where PATIENCE or RESULT_ROUND had a say."""
+    why = ": PATIENCE rounds without a gain of the validation loss beyond its noise" if end.early else ""
+    return (
+        f"{phases.of(phase).title} ends after {end.rounds} of its rounds{why}. Its result is the adapter of round "
+        f"{end.result_round + 1}."
+    )
 
 
 def _metrics(update: ClientUpdate, before: Adapter) -> ClientMetrics:

@@ -22,9 +22,10 @@ from fccl.model.scoring import Progress, no_progress
 from fccl.paths import DataPaths, LogPaths
 from fccl.records.evaluation import EvaluationOptions, EvaluationReport, UpdateEvaluation
 from fccl.records.manifest import Manifest
-from fccl.records.run import RunInfo
+from fccl.records.run import RunInfo, RunState
 from fccl.specs import PHASES, ModelSpec, Phase, named_seed
 from fccl.storage.files import sha256_of, write_text
+from fccl.storage.reading import read_value
 from fccl.view.evaluation_markdown import to_markdown
 
 TopicShares = Mapping[int, Mapping[str, float]]  # client -> topic -> its share, or count, in the client's SFT data
@@ -48,16 +49,34 @@ class EvaluationListener:
 SILENT = EvaluationListener()
 
 
+def starting_points(logs: LogPaths) -> dict[str, Adapter | None]:
+    """The base model, which is None, and the adapter that the run started from where it was somebody's own.
+
+    Raises `FederationError` when that is not the one that the run's record names.
+    """
+    info = read_value(logs.run, RunInfo)
+    if info is None or not info.start_sha256:
+        return {"base": None}
+    start = load_adapter(logs.start)
+    if start.sha256 != info.start_sha256:
+        raise FederationError(
+            f"{logs.start} is not the adapter that {logs.run} speaks of", hint="put a copy of the right one back"
+        )
+    return {"base": None, "start": start}
+
+
 def run_adapters(logs: LogPaths) -> dict[str, Adapter | None]:
-    """The global adapters that a run has so far, by name; the base model is None.
+    """The global adapters that a run has so far, by name, after those that it began with; the base model is None.
 
     Raises `FederationError` when no phase is finished.
     """
-    files = {"SFT": logs.global_sft, "FedVA": logs.global_final}
+    state = read_value(logs.state, RunState)
+    has_va = state is None or state.first_va < state.total_rounds
+    files = {"SFT": logs.global_sft, **({"FedVA": logs.global_final} if has_va else {})}
     found = {name: load_adapter(path) for name, path in files.items() if adapter_file(path).is_file()}
     if not found:
         raise FederationError(f"{logs.root} has no finished phase yet", hint="`fccl run --resume` goes on with the run")
-    return {"base": None, **found}
+    return {**starting_points(logs), **found}
 
 
 def own_data(data: DataPaths, info: RunInfo) -> Manifest:

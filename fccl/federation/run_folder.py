@@ -20,11 +20,12 @@ from fccl.aggregation.scaffold import ClientControl, Controls
 from fccl.aggregation.state import ServerState, server_state_from_bytes
 from fccl.errors import AdapterError, FederationError, StorageError, no_run
 from fccl.federation.arrived import file_sha256
-from fccl.federation.rounds import FederationState, RoundResult
+from fccl.federation.state import FederationState, RoundResult
+from fccl.federation.watch import Best, Watch
 from fccl.messages import ClientUpdate
 from fccl.paths import LogPaths, of_earlier_versions
 from fccl.records.journal import Journal
-from fccl.records.run import KeptControl, RunEvent, RunInfo, RunState
+from fccl.records.run import KeptControl, KeptWatch, RunEvent, RunInfo, RunState
 from fccl.specs import RoundPlan
 from fccl.storage.files import read_whole, recover_folder, storage_errors, write_bytes, write_text
 from fccl.storage.locks import exclusive
@@ -68,6 +69,13 @@ class RunFolder:
     def state(self) -> RunState | None:
         """The state of the run, if one is here."""
         return read_value(self.paths.state, RunState)
+
+    def state_here(self) -> RunState:
+        """The state of the run. Raises `FederationError` when the folder has none."""
+        state = self.state()
+        if state is None:
+            raise self._without(self.paths.state, "resume")
+        return state
 
     def recorded(self, to: str) -> RunInfo:
         """The run that is here, to be resumed, evaluated or exported.
@@ -114,6 +122,7 @@ class RunFolder:
             self.paths.client_adapter(0, "sft").parent,
             self.paths.controls,
             self.paths.received,
+            self.paths.archive,
         )
         for folder in (self.paths.root, *inner):
             sweep(folder)
@@ -141,6 +150,8 @@ class RunFolder:
         if event is not None:
             self.journal.write(event)
         state = FederationState(0, adapter)
+        if info.start_sha256:
+            adapter.save(self.paths.start)
         self._save_state(info.run_id, plan, state)
         return state
 
@@ -152,11 +163,9 @@ class RunFolder:
         self.require_here(result.record.run_id)
         for update in result.updates:
             update.adapter.save(self.paths.client_adapter(update.client_id, update.phase))
-        if result.state.next_round == plan.fed_rounds:
-            result.state.adapter.save(self.paths.global_sft)
         self.journal.write(result.record)
         self._save_state(result.record.run_id, plan, result.state)
-        self._prune(result.state.next_round, result.state.controls)
+        self._prune()
 
     def keep_control(self, update: ClientUpdate) -> StoredAdapter | None:
         """Put SCAFFOLD's c_i of an update on the disk, as it arrived: its kept round names it by the same hash.
@@ -170,28 +179,33 @@ class RunFolder:
         update.control.save(path)
         return StoredAdapter(path, sha256, AdapterReader(update.control.form))
 
-    def resume(self, plan: RoundPlan) -> FederationState:
+    def resume(self) -> FederationState:
         """The state after the last complete round. Raises `FederationError` when the folder does not hold it."""
-        state = self.state()
-        if state is None:
-            raise self._without(self.paths.state, "resume")
+        state = self.state_here()
         adapter = self._adapter(self.paths.global_adapter(state.next_round), state.adapter_sha256)
-        reference = (
-            self._adapter(self.paths.global_sft, state.reference_sha256)
-            if state.next_round >= plan.fed_rounds
-            else None
-        )
+        named = state.reference_sha256
         found = FederationState(
-            state.next_round,
-            adapter,
-            reference,
-            self._server_state(state),
-            self._controls(state, adapter),
-            state.norms,
-            {said.client_id: said for said in state.declared},
+            next_round=state.next_round,
+            adapter=adapter,
+            reference=self._adapter(self.paths.reference, named) if named else None,
+            server=self._server_state(state),
+            controls=self._controls(state, adapter),
+            norms=state.norms,
+            declared={said.client_id: said for said in state.declared},
+            watch=self._watch(state.watch),
+            early=state.early,
         )
         self.journal.keep_rounds_before(state.next_round)
         return found
+
+    def _watch(self, kept: KeptWatch | None) -> Watch:
+        if kept is None:
+            return Watch()
+        best = None
+        if kept.best_round is not None:
+            adapter = self._adapter(self.paths.global_adapter(kept.best_round + 1), kept.best_sha256)
+            best = Best(kept.best_round, kept.best_loss, adapter)
+        return Watch(kept.anchor, kept.waited, best)
 
     def _adapter(self, path: Path, sha256: str) -> Adapter:
         adapter = load_adapter(path)
@@ -202,6 +216,7 @@ class RunFolder:
         return adapter
 
     def _save_state(self, run_id: str, plan: RoundPlan, state: FederationState) -> None:
+        went = plan.as_it_went(state.early)
         state.adapter.save(self.paths.global_adapter(state.next_round))
         carries = bool(state.server.tensors)
         if carries:
@@ -209,14 +224,20 @@ class RunFolder:
         record = RunState(
             run_id=run_id,
             next_round=state.next_round,
-            total_rounds=plan.total_rounds,
+            total_rounds=went.total_rounds,
+            sft_rounds=went.rounds_of("sft"),
             adapter_sha256=state.adapter.sha256,
             reference_sha256=state.reference.sha256 if state.reference else "",
             server_sha256=state.server.sha256 if carries else "",
             controls=tuple(_kept(client_id, control) for client_id, control in state.controls.items()),
             norms=state.norms,
             declared=tuple(state.declared[client] for client in sorted(state.declared)),
+            watch=_kept_watch(state.watch),
+            early=dict(state.early),
         )
+        if state.next_round == went.first_round("va"):  # from here more SFT rounds could be done later
+            (state.reference or state.adapter).save(self.paths.global_sft if state.next_round else self.paths.start)
+            write_text(self.paths.state_sft, record.model_dump_json() + "\n")
         write_text(self.paths.state, record.model_dump_json() + "\n")
 
     def _server_state(self, state: RunState) -> ServerState:
@@ -248,15 +269,35 @@ class RunFolder:
             found[kept.client_id] = ClientControl(kept.share, stored)
         return found
 
-    def _prune(self, next_round: int, controls: Controls) -> None:
-        named = {control.adapter.path for control in controls.values() if isinstance(control.adapter, StoredAdapter)}
+    def _prune(self) -> None:
+        """Remove what neither the run's state nor that after its last SFT round names."""
+        found = [self.state(), read_value(self.paths.state_sft, RunState)]
+        states = [state for state in found if state is not None]
+        controls = {self.paths.control(kept.client_id, kept.sha256) for state in states for kept in state.controls}
         for path in self.paths.controls.glob("control_*"):
-            if path not in named:
+            if path not in controls:
                 path.unlink(missing_ok=True)
-        for number in range(next_round - KEPT_ROUNDS + 1):
+        named = {number for state in states for number in _named_rounds(state)}
+        for number in set(range(max(named) - KEPT_ROUNDS + 1)) - named:
             for path in (self.paths.global_adapter(number), self.paths.server_state(number)):
                 path.unlink(missing_ok=True)
                 of_earlier_versions(path).unlink(missing_ok=True)
+
+
+def _named_rounds(state: RunState) -> Iterator[int]:
+    """The numbers of the adapters in `rounds/` that a state names."""
+    yield state.next_round
+    if state.watch is not None and state.watch.best_round is not None:
+        yield state.watch.best_round + 1
+
+
+def _kept_watch(watch: Watch) -> KeptWatch | None:
+    """None where nothing is watched."""
+    kept = KeptWatch(anchor=watch.anchor, waited=watch.waited)
+    if best := watch.best:
+        said = {"best_round": best.round, "best_loss": best.loss, "best_sha256": best.adapter.sha256}
+        kept = kept.model_copy(update=said)
+    return None if kept == KeptWatch() else kept
 
 
 def _kept(client_id: int, control: ClientControl) -> KeptControl:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Self
 
 from fccl.adapters.adapter import Adapter
 from fccl.data.shards import ClientShard
@@ -33,6 +34,10 @@ class ServerLearner:
     examples: ClientShard
     train: Mapping[Phase, TrainSpec]
     on_status: Callable[[ClientStatus], None] = lambda status: None
+
+    def with_share(self, share: float) -> Self:
+        """The same with so much of its learning rates."""
+        return replace(self, train={phase: spec.with_share(share) for phase, spec in self.train.items()})
 
     def task(self, task: FitTask, aggregate: Adapter) -> FitTask:
         """The server's own task in the round of `task`: from the aggregate, with a seed that no client has.

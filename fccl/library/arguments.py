@@ -46,6 +46,7 @@ class DataArguments(TypedDict, total=False):
 class ModelArguments(TypedDict, total=False):
     """Settings of the group model."""
 
+    start_from: str
     model_name: str
     engine: Literal["generic", "gpt2", "auto"]
     base_precision: Literal["auto", "fp32", "bf16", "int8"]
@@ -59,6 +60,8 @@ class ModelArguments(TypedDict, total=False):
 class TrainingArguments(TypedDict, total=False):
     """Settings of the group training."""
 
+    round_lr_schedule: Literal["constant", "linear", "cosine"]
+    round_lr_floor: float
     batch_size: int
     sft_local_epochs: int
     sft_lr: float
@@ -96,12 +99,16 @@ class TrainingArguments(TypedDict, total=False):
 class FederationArguments(TypedDict, total=False):
     """Settings of the group federation."""
 
+    fed_rounds: int
+    sft_rounds: int
+    va_rounds: int
+    patience: int
+    result_round: Literal["best", "last"]
     num_clients: int
     clients_per_round: int
     min_clients: int
     max_update_ratio: float
     keep_updates_mb: int
-    fed_rounds: int
 
 
 class ContributionArguments(TypedDict, total=False):

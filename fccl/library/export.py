@@ -12,6 +12,7 @@ from fccl.model.card import CardWriter
 from fccl.model.export import save_merged, save_peft
 from fccl.model.language_model import LanguageModel
 from fccl.records.manifest import Manifest
+from fccl.specs import RoundPlan
 from fccl.storage.temporary import sweep
 
 
@@ -26,13 +27,19 @@ def require_new(settings: Settings, out: Path) -> None:
 
 
 def write_adapter(
-    settings: Settings, model: LanguageModel, manifest: Manifest, adapter: Adapter | None, out: Path, merge: bool
+    settings: Settings,
+    plan: RoundPlan,
+    model: LanguageModel,
+    manifest: Manifest,
+    adapter: Adapter | None,
+    out: Path,
+    merge: bool,
 ) -> Path:
     """Write the adapter in PEFT's format, with `merge` folded into the base model; without any, the base model alone.
 
     Raises `StorageError`.
     """
-    cards = CardWriter(settings.model_spec(), model.made_of, settings.round_plan(), manifest)
+    cards = CardWriter(settings.model_spec(), model.made_of, plan, manifest)
     if adapter is None:
         save_merged(model, model.initial_adapter(0), out, cards.base())  # which changes nothing
     elif merge:

@@ -11,14 +11,24 @@ from typing import Any, ClassVar, Unpack
 from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.config import AUTO, Settings
 from fccl.errors import FederationError, SettingsError
-from fccl.federation.rounds import RoundResult
 from fccl.federation.run import new_run
+from fccl.federation.run_evaluation import starting_points
 from fccl.federation.run_folder import RunFolder
+from fccl.federation.state import RoundResult
 from fccl.library.arguments import EvaluationArguments
 from fccl.library.data import Data, Tell, Telling, quiet, require_no_other_data
 from fccl.library.export import require_new, write_adapter
 from fccl.library.given import WholeRunArguments, require_count, settings_from
-from fccl.library.narrow import arranged, begun, each_alone, evaluation_options, recorded_settings, settled
+from fccl.library.narrow import (
+    arranged,
+    begun,
+    each_alone,
+    evaluation_options,
+    plan_as_it_went,
+    recorded_settings,
+    rounds_asked,
+    settled,
+)
 from fccl.library.natural import require_shards, with_named_clients
 from fccl.library.places import require_apart
 from fccl.library.setup import PreparedRun, prepared_run, workable
@@ -35,7 +45,8 @@ from fccl.transports.protocol import RunIdentity, Transport
 
 
 class FederatedRun:
-    """A federated run: `fed_rounds` rounds of SFT, then as many of value alignment, weighed by contribution.
+    """A federated run: rounds of SFT, then rounds of value alignment, weighed by contribution: `fed_rounds` of each, or
+    `sft_rounds` and `va_rounds`, of which one may be 0.
 
     A loop over it is the run: each round is on the disk before its `RoundResult` is given. A loop that is left by
     `break`, Ctrl-C or an error leaves a run that can go on. The next loop over the same object,
@@ -45,9 +56,11 @@ class FederatedRun:
     The arguments have the settings' names (docs/settings.md), and the same settings give the same bytes as `fccl run`.
     One that is not given comes from `data`, the environment, `.env`, the preset or its default. `contribution_source`
     and `aggregation` also take a class of your own, which must be in a module's file. `resume` goes on with the run in
-    `log_dir` and its settings. `learner` trains in the place of our own (`fccl.messages.Learner`), at the server too
-    where `learn_epochs` asks for it. `listener` hears of heartbeats and answers within a round
-    (`fccl.tracking.listener.RunListener`), `tell` a line of each thing worth knowing; by default nothing is printed.
+    `log_dir` and its settings. With `sft_rounds`, `va_rounds` or `fed_rounds` it has so many rounds from now on; more
+    SFT rounds have the VA rounds done anew after them, which `redo_va` allows. `learner` trains in the place of our own
+    (`fccl.messages.Learner`), at the server too where `learn_epochs` asks for it. `listener` hears of heartbeats and
+    answers within a round (`fccl.tracking.listener.RunListener`), `tell` a line of each thing worth knowing; by default
+    nothing is printed.
 
     With `client_column` the data is prepared at once: it says how many clients there are.
 
@@ -79,6 +92,7 @@ class FederatedRun:
         data: Data | None = None,
         *,
         resume: bool = False,
+        redo_va: bool = False,
         learner: Learner | None = None,
         listener: RunListener | None = None,
         tell: Tell = quiet,
@@ -93,6 +107,7 @@ class FederatedRun:
         fresh = asked if resume else settled(asked, tell, given)
         resume = resume or self._goes_on(fresh)
         self.settings = recorded_settings(self._folder, asked, given) if resume else begun(fresh, tell)
+        self._other_rounds = rounds_asked(self._folder, self.settings, resume, redo_va)
         if not resume:
             require_no_other_data(self.settings, given)
         require_apart(self.settings, self._folders)
@@ -103,7 +118,7 @@ class FederatedRun:
         self._listener = Listeners([Teller(tell), *([listener] if listener else [])])
         info = self._folder.info() if resume else None
         self._identity = RunIdentity(info.run_id, info.created) if info else None  # None: it has not begun
-        self._finished = info is not None and has_finished(self._folder)
+        self._finished = info is not None and self._other_rounds is None and has_finished(self._folder)
 
     def __repr__(self) -> str:
         """Folder and rounds: what a notebook shows of it."""
@@ -119,8 +134,9 @@ class FederatedRun:
 
     @property
     def plan(self) -> RoundPlan:
-        """The number of rounds (`plan.total_rounds`), and of clients in each."""
-        return self.settings.round_plan()
+        """The number of rounds (`plan.total_rounds`), with those of phases that ended early, and of clients in each."""
+        plan = self.settings.round_plan()
+        return plan if self._identity is None else plan_as_it_went(self.settings, self._folder)
 
     @property
     def finished(self) -> bool:
@@ -129,14 +145,16 @@ class FederatedRun:
 
     @property
     def adapter(self) -> Adapter:
-        """The global adapter after the last complete round; before the first, the one that the run starts from.
+        """The global adapter after the last complete round; before the first, the one that the run starts from; of a
+        finished run its result.
 
         Raises `FederationError` before the run has begun.
 
         >>> FederatedRun(resume=True).adapter.sha256 == load_adapter("logs/global_final.safetensors").sha256
         True
         """
-        return load_adapter(self._folder.paths.global_adapter(self._state().next_round))
+        number, paths = self._state().next_round, self._folder.paths
+        return load_adapter(paths.global_final if self._finished else paths.global_adapter(number))
 
     def __iter__(self) -> Iterator[RoundResult]:
         if self._finished:
@@ -148,6 +166,7 @@ class FederatedRun:
             try:
                 yield from rounds
             finally:
+                self._other_rounds = work.run.other_rounds
                 self._identity = work.run.identity if work.run.state is not None else self._identity
             work.run.finish(transport)
             self._finished = True
@@ -207,7 +226,7 @@ class FederatedRun:
         adapter = self.adapter
         require_new(self.settings, Path(out))
         with self._prepared() as work:
-            return write_adapter(self.settings, work.model, work.manifest, adapter, Path(out), merge)
+            return write_adapter(self.settings, self.plan, work.model, work.manifest, adapter, Path(out), merge)
 
     @contextmanager
     def _at_work(self) -> Iterator[tuple[PreparedRun, Transport]]:
@@ -231,6 +250,7 @@ class FederatedRun:
             Telling(self._tell),
             identity or self._identity,
             self._own_learner,
+            self._other_rounds,
         ) as work:
             yield work
 
@@ -274,8 +294,8 @@ class FederatedRun:
 
     def _adapters_so_far(self) -> dict[str, Adapter | None]:
         state, paths = self._state(), self._folder.paths
-        sft = {"SFT": load_adapter(paths.global_sft)} if state.next_round > self.plan.fed_rounds else {}
-        return {"base": None, **sft, f"round {state.next_round}": self.adapter}
+        sft = {"SFT": load_adapter(paths.global_sft)} if 0 < state.first_va < state.next_round else {}
+        return {**starting_points(paths), **sft, f"round {state.next_round}": self.adapter}
 
     def _goes_on(self, settings: Settings) -> bool:
         """Whether the run in the folder goes on though nobody asked for it."""

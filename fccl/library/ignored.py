@@ -20,6 +20,7 @@ QUALIFIES = {
 # Of a draw that does not take place where the data names the clients.
 DRAWN = ("non_iid_alpha", "size_skew")
 _NONE = {"learn_epochs": "0", "server_only": "false"}  # what a setting is called that asks for nothing
+FALLING = ("linear", "cosine")  # values of ROUND_LR_SCHEDULE
 PREFERENCE_READS: Mapping[str, tuple[PreferenceLoss, ...]] = {
     "label_smoothing": tuple(sorted(SMOOTHED)),
     "simpo_gamma": ("simpo",),
@@ -37,6 +38,7 @@ def readers(name: str) -> dict[str, tuple[str, ...]]:
         "AGGREGATION": _readers(name, {key: rule.settings for key, rule in aggregation.RULES.items()}),
         "LORA_AGGREGATION": _readers(name, aggregation.LORA_READS),
         "PREFERENCE_LOSS": PREFERENCE_READS.get(name, ()),
+        "ROUND_LR_SCHEDULE": FALLING if name == "round_lr_floor" else (),
     }
     if name == "contribution_source":
         found["CONTRIBUTION_MODE"] = ("cognitive",)
@@ -55,6 +57,7 @@ def ignored(settings: Settings) -> frozenset[str]:
     if weighed:
         read |= contribution.reads(settings.contribution_mode, settings.contribution_source, known)
     read |= {name for name, losses in PREFERENCE_READS.items() if settings.preference_loss in losses}
+    read |= {"round_lr_floor"} if settings.round_lr_schedule in FALLING else set()
     names = {name for name in Settings.model_fields if readers(name)} - read
     names |= unqualified(settings)
     return frozenset(names if weighed or settings.contribution_mode == "uniform" else names | {"contribution_mode"})

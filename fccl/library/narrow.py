@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 
 from fccl.aggregation.protocol import Aggregation
 from fccl.aggregation.rules import aggregation, uses_weights
-from fccl.config import AUTO, Settings, SiteSettings, group_of, load_settings
+from fccl.config import AUTO, RoundSettings, Settings, SiteSettings, group_of, load_settings
 from fccl.contribution import rules as contribution
 from fccl.contribution.protocol import Weigher
 from fccl.errors import SettingsError
 from fccl.evaluation.validation import Validator, VerificationLoss
+from fccl.federation.more_rounds import ROUNDS, OtherRounds
 from fccl.federation.run_folder import RunFolder
 from fccl.library.ignored import ignored_line, refuse_ignored
 from fccl.library.own_rules import require_named, require_unchanged
@@ -21,7 +22,7 @@ from fccl.model.usual_length import usual_length
 from fccl.presets import BETWEEN_PROCESSES, PRESETS
 from fccl.records.evaluation import EvaluationOptions
 from fccl.records.run import RunInfo
-from fccl.specs import DataSpec
+from fccl.specs import DataSpec, RoundPlan
 from fccl.training.engines import learner_for
 
 # What a resumed run may be told anew: folders, what it keeps, and how it waits for its clients.
@@ -32,7 +33,10 @@ FREE_TO_CHANGE = frozenset(
 
 # What records of earlier versions do not say, and their runs had. Nothing of today's environment may fill it in.
 ONCE = {"engine": "generic", "base_precision": "fp32", "clients_at_once": "1"} | {
-    name: str(field.default) for name, field in SiteSettings.model_fields.items()
+    name: str(field.default)
+    for kind in (SiteSettings, RoundSettings)
+    for name, field in kind.model_fields.items()
+    if name != "fed_rounds"
 }
 
 # The values that leave a choice to the start of a run.
@@ -130,7 +134,7 @@ def leaves_open(name: str, value: object) -> bool:
 
 
 def recorded_settings(folder: RunFolder, settings: Settings, given: Mapping[str, object]) -> Settings:
-    """The settings that the run was started with.
+    """The settings that the run was started with, with the numbers of rounds that are given now.
 
     Raises `SettingsError` when an argument contradicts them or has no effect under them, and when the run uses a class
     that this command does not name, or that has changed.
@@ -139,16 +143,39 @@ def recorded_settings(folder: RunFolder, settings: Settings, given: Mapping[str,
     _require_learn_split(folder, info)
     for name in given:
         now, has = str(getattr(settings, name)), info.settings.get(name, ONCE.get(name))
-        if name not in FREE_TO_CHANGE and has != now and not leaves_open(name, now):
+        if name not in FREE_TO_CHANGE and name not in ROUNDS and has != now and not leaves_open(name, now):
             raise SettingsError(
                 f"{name.upper()}={now}: the run to resume has {has}",
                 hint="a resumed run keeps its settings; leave it out",
             )
     require_named(info.settings, settings)
-    recorded = settings_of(info, **{name: str(getattr(settings, name)) for name in FREE_TO_CHANGE})
+    told = {name for name in ROUNDS if name in given}
+    recorded = settings_of(info, **{name: str(getattr(settings, name)) for name in FREE_TO_CHANGE | told})
     require_unchanged(info.rules, recorded)
     refuse_ignored(recorded, given)
     return recorded
+
+
+def rounds_asked(folder: RunFolder, settings: Settings, resume: bool, redo_va: bool) -> OtherRounds | None:
+    """The change of the run's numbers of rounds that these settings of a resumed run ask for, if they ask for any.
+
+    Raises `SettingsError` when it cannot be made, before anything is loaded.
+    """
+    if not resume:
+        if redo_va:
+            raise SettingsError("--redo-va goes with --resume", hint="a new run does all of its rounds")
+        return None
+    other = OtherRounds(
+        folder.paths, folder.state_here(), settings_of(folder.recorded("resume")).round_plan(), settings.round_plan()
+    )
+    other.require_possible(redo_va)
+    return other if other.is_change else None
+
+
+def plan_as_it_went(settings: Settings, folder: RunFolder) -> RoundPlan:
+    """The plan, with the rounds that those phases had which ended early."""
+    state = folder.state()
+    return settings.round_plan().as_it_went(state.early if state else {})
 
 
 def _require_learn_split(folder: RunFolder, info: RunInfo) -> None:

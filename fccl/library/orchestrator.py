@@ -50,12 +50,13 @@ class Orchestrator(FederatedRun):
         *,
         new: bool = False,
         resume: bool = False,
+        redo_va: bool = False,
         listener: RunListener | None = None,
         tell: Tell = quiet,
         **settings: Unpack[OrchestratorArguments],
     ) -> None:
         self._new = new
-        super().__init__(data, resume=resume, listener=listener, tell=tell, **settings)  # type: ignore[misc]
+        super().__init__(data, resume=resume, redo_va=redo_va, listener=listener, tell=tell, **settings)  # type: ignore[misc]
         require_original_clients(self.settings)
 
     def _goes_on(self, settings: Settings) -> bool:

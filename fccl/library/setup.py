@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,7 @@ from fccl.data.overlap import server_instructions
 from fccl.data.shards import ClientShard, load_shard, require_unchanged
 from fccl.evaluation.validation import Validator
 from fccl.federation.declared import OwnData
+from fccl.federation.more_rounds import OtherRounds
 from fccl.federation.rounds import Federation
 from fccl.federation.run import Run, new_run
 from fccl.federation.run_evaluation import (
@@ -32,8 +33,16 @@ from fccl.federation.run_evaluation import (
 )
 from fccl.federation.run_folder import RunFolder
 from fccl.federation.server_learning import ServerLearner
-from fccl.library.narrow import aggregation_rule, data_spec, require_client_ranks, require_scores, weigher
+from fccl.library.narrow import (
+    aggregation_rule,
+    data_spec,
+    plan_as_it_went,
+    require_client_ranks,
+    require_scores,
+    weigher,
+)
 from fccl.library.own_rules import own_rules
+from fccl.library.start import start_adapter
 from fccl.messages import Learner
 from fccl.model.card import CardWriter
 from fccl.model.export import save_peft
@@ -94,6 +103,7 @@ def prepared_run(
     witness: in_use.Witness = in_use.SILENT,
     identity: RunIdentity | None = None,
     learner: Learner | None = None,
+    other_rounds: OtherRounds | None = None,
 ) -> Iterator[PreparedRun]:
     """The data in its place, then the screen, then the run; the data stays as it is while the block runs.
 
@@ -113,9 +123,11 @@ def prepared_run(
             data,
             {name: str(value) for name, value in settings.model_dump().items()},
             rules=own_rules(settings),
-            export=PeftExport(settings, model, manifest),
+            export=PeftExport(settings, model, manifest, folder),
             keep_updates_mb=settings.keep_updates_mb,
             identity=identity or new_run(),
+            start_from=_start_from(settings, model),
+            other_rounds=other_rounds,
         )
         yield PreparedRun(run, settings, model, data, manifest)
 
@@ -131,21 +143,28 @@ def workable(settings: Settings, folder: RunFolder) -> Tracker:
     return tracker_for(settings.track, folder.paths)
 
 
+def _start_from(settings: Settings, model: LanguageModel) -> Callable[[], Adapter] | None:
+    """The reading of the adapter that the settings name to start from, if they name one."""
+    return partial(start_adapter, Path(settings.start_from), model.spec, model.form) if settings.start_from else None
+
+
 def federation_of(
     settings: Settings, model: LanguageModel, data: DataPaths, manifest: Manifest, learner: Learner | None = None
 ) -> Federation:
     """The federation that the settings ask for, weighed by the server's learn split and watched by its validation."""
     preference = settings.train_spec("va").preference
     on_split = partial(Validator.of, model, data, preference=preference, batch_size=settings.eval_batch_size)
-    learn = on_split("learn")
+    learn, train = on_split("learn"), {phase: _here(settings.train_spec(phase)) for phase in PHASES}
+    validation = on_split("validation", threads=train["va"].threads)
     return Federation(
         run_id="",
         plan=settings.round_plan(),
         model=settings.model_spec(),
-        train={phase: _here(settings.train_spec(phase)) for phase in PHASES},
+        train=train,
         rule=weigher(settings, learn),
         aggregation=aggregation_rule(settings),
-        validate=on_split("validation"),
+        validate=validation,
+        by_example=validation.by_example,
         learn=_server_learner(settings, learner or learner_for(Models.holding(model)), learn),
         known_samples=manifest.samples_by_client(),
         own=OwnData(server_instructions(data), settings.max_client_samples) if manifest.spec.server_only else None,
@@ -171,8 +190,9 @@ class PeftExport:
     settings: Settings
     model: LanguageModel
     manifest: Manifest
+    run: RunFolder
 
     def __call__(self, adapter: Adapter, folder: Path) -> None:
-        spec, plan = self.settings.model_spec(), self.settings.round_plan()
+        spec, plan = self.settings.model_spec(), plan_as_it_went(self.settings, self.run)
         cards = CardWriter(spec, self.model.made_of, plan, self.manifest)
         save_peft(self.model, adapter, folder, cards.adapter(adapter))

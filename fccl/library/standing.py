@@ -32,5 +32,5 @@ def standing(folder: RunFolder, settings: Settings) -> Literal["finished", "unfi
 def has_finished(folder: RunFolder) -> bool:
     """Whether the run in the folder has all its rounds and its final adapter."""
     state = folder.state()
-    events = read_records(folder.paths.progress, RunEvent, lambda row: row.get("event") == "finished")
-    return state is not None and state.finished and bool(events)
+    events = list(read_records(folder.paths.progress, RunEvent, lambda row: row.get("event") != "round"))
+    return state is not None and state.finished and bool(events) and events[-1].event == "finished"

@@ -104,9 +104,7 @@ class CardWriter:
     def _training(self, adapter: Adapter) -> list[str]:
         plan, model = self.plan, self.model.of_rank(rank_of(adapter.form))
         return [
-            f"{plan.num_clients} clients, {plan.clients_per_round} a round, {plan.fed_rounds} rounds of instruction "
-            "tuning (FedIT) and",
-            f"{plan.fed_rounds} of value alignment (FedVA, DPO against the adapter after FedIT), aggregated by FCCL.",
+            f"{plan.num_clients} clients, {plan.clients_per_round} a round, {_rounds(plan)}, aggregated by FCCL.",
             f"Rank {model.lora_r}, alpha {model.lora_alpha:g}{_layers(model)}, seed {plan.seed}. "
             f"Trained on the base model in {model.base_precision}.",
             "",
@@ -155,6 +153,16 @@ def _layers(model: ModelSpec) -> str:
     if model.lora_layers is None:
         return ""
     return ", on the top layer alone" if model.lora_layers == 1 else f", on the top {model.lora_layers} layers"
+
+
+def _rounds(plan: RoundPlan) -> str:
+    """The rounds of each phase that has any, in words."""
+    sft, va = plan.rounds_of("sft"), plan.rounds_of("va")
+    said = {
+        f"{sft} rounds of instruction tuning (FedIT)": sft,
+        f"{va} rounds of value alignment (FedVA, DPO against the adapter {'after FedIT' if sft else 'before it'})": va,
+    }
+    return " and ".join(words for words, count in said.items() if count)
 
 
 def _source(source: SourceReport) -> str:

@@ -76,9 +76,19 @@ class LogPaths:
         return self.root / "client_metrics.jsonl"
 
     @property
+    def start(self) -> Path:
+        """The adapter that the run started from, where a later round or an evaluation asks for it again."""
+        return self.root / f"start{ADAPTER}"
+
+    @property
     def global_sft(self) -> Path:
         """The global adapter after the last SFT round: the reference policy of every VA round."""
         return self.root / f"global_sft{ADAPTER}"
+
+    @property
+    def reference(self) -> Path:
+        """The reference policy of every VA round: `global_sft`, or `start` of a run without SFT rounds."""
+        return self.start if self.start.is_file() and not _is_there(self.global_sft) else self.global_sft
 
     @property
     def global_final(self) -> Path:
@@ -94,8 +104,15 @@ class LogPaths:
         """The last complete round; written last, so it commits the round."""
         return self.root / "state.json"
 
+    @property
+    def state_sft(self) -> Path:
+        """The state after the last SFT round, from which more of them can be done."""
+        return self.root / "state_sft.json"
+
     def global_adapter(self, next_round: int) -> Path:
-        """The global adapter that `next_round` starts from."""
+        """The global adapter of the round before this one, with which this one starts, unless it is the first of VA:
+        that starts with `reference`.
+        """
         return self.root / "rounds" / f"global_round_{next_round}{ADAPTER}"
 
     def server_state(self, next_round: int) -> Path:
@@ -176,12 +193,14 @@ class LogPaths:
         fixed = (
             self.run,
             self.manifest,
+            self.start,
             self.progress,
             self.client_metrics,
             *phases,
             *map(of_earlier_versions, phases),
             self.adapter,
             self.state,
+            self.state_sft,
         )
         inner = (self.global_adapter(0).parent, self.client_adapter(0, "sft").parent)
         folders = (*inner, self.controls, self.received, self.kept)
@@ -191,6 +210,11 @@ class LogPaths:
     def own_entries(self) -> list[Path]:
         """The entries that a run has written directly into the folder, and nothing else that may lie there."""
         return sorted([path for path in self.all_entries() if path.exists()] + list(self.root.glob("status_*.json")))
+
+
+def _is_there(adapter: Path) -> bool:
+    """Whether an adapter's file is there, of this version or an earlier one."""
+    return adapter.is_file() or of_earlier_versions(adapter).is_file()
 
 
 @dataclass(frozen=True)

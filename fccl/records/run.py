@@ -91,6 +91,31 @@ class Validation(Value):
 _VALIDATION = AliasChoices("validation", "held_out")  # `held_out` in logs of version 0.1
 
 
+class ExampleLosses(Value):
+    """The losses of an adapter on the validation split, by example."""
+
+    losses: tuple[float, ...]  # nats: the sum over the response, or of the pair
+    units: tuple[float, ...]  # response tokens, or 1
+
+
+class Watched(Value):
+    """A round on the validation split beside the rounds of its phase before it, under PATIENCE or RESULT_ROUND=best."""
+
+    gain: float | None = None  # fall of the loss since the last round that gained beyond its noise
+    noise: float | None = None  # the standard error of that, paired by example; None where it is infinite
+    waited: int = Field(ge=0)  # rounds since then
+    best_round: int | None = None  # the phase's lowest loss so far, under RESULT_ROUND=best
+
+
+class PhaseEnd(Value):
+    """The end of a phase that PATIENCE or RESULT_ROUND=best had a say in, by the validation split alone."""
+
+    rounds: int = Field(ge=1)  # that the phase had
+    early: bool  # PATIENCE ended it
+    result_round: int = Field(ge=0)  # whose adapter is the phase's result
+    adapter_sha256: str  # of that
+
+
 class ExcludedClient(Value):
     """A client that was excluded from a round, and why."""
 
@@ -165,7 +190,7 @@ class DeclaredCount(Value):
 class RoundRecord(Grown):
     """One complete round: a line of `progress.jsonl`. The tuples run over `clients`, in client order."""
 
-    LATER = frozenset({"declared"})
+    LATER = frozenset({"declared", "watched", "phase_end"})
 
     event: Literal["round"] = "round"
     run_id: str
@@ -191,12 +216,14 @@ class RoundRecord(Grown):
     # the distance of the new factors' products from the weighted mean of the clients' products, as a share of its norm
     lora_error: float | None = None
     learning: ServerLearning | None = None  # of the server, where LEARN_EPOCHS is not 0
+    watched: Watched | None = None
+    phase_end: PhaseEnd | None = None  # in the last round of a phase, where anything was watched
     adapter_sha256: str
     update_norm: float  # L2 norm of (new global adapter - old)
     seconds: float = Field(ge=0)
 
 
-EventName = Literal["started", "resumed", "interrupted", "failed", "finished"]
+EventName = Literal["started", "resumed", "extended", "interrupted", "failed", "finished"]
 
 
 class RunEvent(Value):
@@ -209,10 +236,13 @@ class RunEvent(Value):
     message: str = ""
     # with `started`: the base model
     validation: Validation | None = Field(default=None, validation_alias=_VALIDATION)
+    start: Validation | None = None  # with `started`: the adapter that START_FROM names, on the instructions
 
 
 class RunInfo(Value):
-    """`run.json`: settings, data and versions of a run. Written once, when it starts; a resumed run reads it."""
+    """`run.json`: settings, data and versions of a run. Written when it starts, and again when it is given other
+    numbers of rounds; a resumed run reads it.
+    """
 
     run_id: str
     created: float
@@ -221,6 +251,7 @@ class RunInfo(Value):
     versions: dict[str, str]
     # rules that are classes of one's own: the SHA-256 of the file of each
     rules: dict[str, str] = Field(default_factory=dict)
+    start_sha256: str = ""  # of the adapter that START_FROM named; empty: the run started from a fresh one
 
     @property
     def preference(self) -> PreferenceSpec:
@@ -253,20 +284,39 @@ class KeptControl(Value):
     share: float
 
 
+class KeptWatch(Value):
+    """The facts that PATIENCE and RESULT_ROUND go by: `fccl.federation.watch.Watch`, its adapter by hash."""
+
+    anchor: ExampleLosses | None = None
+    waited: int = Field(default=0, ge=0)
+    best_round: int | None = Field(default=None, ge=0)
+    best_loss: float = 0.0
+    best_sha256: str = ""
+
+
 class RunState(Grown):
     """`state.json`: the last complete round. Written last, it commits the round."""
 
-    LATER = frozenset({"declared"})
+    LATER = frozenset({"declared", "watch", "early"})
 
     run_id: str
     next_round: int = Field(ge=0)  # 0: no round is complete
     total_rounds: int = Field(ge=1)
+    sft_rounds: int | None = Field(default=None, ge=0)  # None in states of earlier versions: half of all
     adapter_sha256: str
-    reference_sha256: str = ""  # of the last SFT global adapter, once there is one
+    # of the last SFT global adapter, once there is one; without an SFT round of the adapter that the run starts from
+    reference_sha256: str = ""
     server_sha256: str = ""  # of the aggregation rule's state; empty when it carries no state
     controls: tuple[KeptControl, ...] = ()
     norms: MedianNorms = MedianNorms()  # of the last round that had updates which moved
     declared: tuple[DeclaredSamples, ...] = ()  # by clients that hold their own data
+    watch: KeptWatch | None = None
+    early: dict[Phase, int] = Field(default={})  # the rounds of each phase that PATIENCE ended
+
+    @property
+    def first_va(self) -> int:
+        """The number of the first VA round: so many SFT rounds the run has."""
+        return self.total_rounds // 2 if self.sft_rounds is None else min(self.sft_rounds, self.total_rounds)
 
     @property
     def finished(self) -> bool:

@@ -11,7 +11,8 @@ from fccl.adapters.adapter import Adapter
 from fccl.adapters.ranks import leading
 from fccl.aggregation.rules import aggregation
 from fccl.data.shards import ClientShard
-from fccl.federation.rounds import Federation, FederationState
+from fccl.federation.rounds import Federation
+from fccl.federation.state import FederationState
 from fccl.messages import ClientUpdate, FitTask, StatusListener
 from fccl.specs import ModelSpec
 from fccl.testing.toy import TRAIN, ToyLearner, federation

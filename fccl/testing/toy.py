@@ -22,7 +22,8 @@ from fccl.contribution.reported import ContributionRule
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.shards import ClientShard
 from fccl.errors import TrainingError
-from fccl.federation.rounds import Federation, FederationState
+from fccl.federation.rounds import Federation
+from fccl.federation.state import FederationState
 from fccl.messages import ClientUpdate, FitTask, StatusListener
 from fccl.records.run import Contribution, TrainingReport
 from fccl.specs import ModelSpec, RoundPlan, TrainSpec

@@ -26,8 +26,9 @@ from fccl.aggregation.mean import weighted_mean
 from fccl.aggregation.rules import aggregation
 from fccl.data.shards import ClientShard
 from fccl.errors import ModelError
-from fccl.federation.rounds import Federation, FederationState
+from fccl.federation.rounds import Federation
 from fccl.federation.selection import select_clients
+from fccl.federation.state import FederationState
 from fccl.messages import (
     ClientEvaluation,
     ClientFailure,
@@ -106,7 +107,7 @@ def by_hand(fed: Federation) -> Adapter:
         updates = [learner.fit(task, shard(client), _unheard) for client in select_clients(fed.plan, number)]
         weights = fed.rule.weigh(task, updates).weights
         mean = weighted_mean(zip(weights, [update.adapter.load() for update in updates], strict=True))
-        state = FederationState(number + 1, mean, mean if number == fed.plan.fed_rounds - 1 else state.reference)
+        state = FederationState(number + 1, mean, mean if number == fed.plan.first_round("va") - 1 else state.reference)
     return state.adapter
 
 
@@ -116,13 +117,13 @@ def scaffold_by_hand(fed: Federation) -> Adapter:
     own: dict[int, torch.Tensor] = {}
     shares: dict[int, float] = {}
     for number in range(fed.plan.total_rounds):
-        if number == fed.plan.fed_rounds:
+        if number == fed.plan.first_round("va"):
             own, shares = {}, {}
         everybody = torch.zeros(3, dtype=torch.float64)
         for client in sorted(own):
             everybody = everybody + shares[client] * own[client].double()
         told = {client: everybody.float() - own.get(client, torch.zeros(3)) for client in range(CLIENTS)}
-        reference = state.reference if number >= fed.plan.fed_rounds else None
+        reference = state.reference if number >= fed.plan.first_round("va") else None
         phase = fed.plan.phase_of(number)
         task = FitTask("run", number, phase, state.adapter, reference, MODEL, TRAIN, 7, CorrectionsByHand(told))
         chosen = select_clients(fed.plan, number)
@@ -132,7 +133,7 @@ def scaffold_by_hand(fed: Federation) -> Adapter:
             assert update.control is not None
             own[client], shares[client] = update.control.load().tensors["w"], weight * len(chosen) / CLIENTS
         mean = weighted_mean(zip(weights, [update.adapter.load() for update in updates], strict=True))
-        state = FederationState(number + 1, mean, mean if number == fed.plan.fed_rounds - 1 else state.reference)
+        state = FederationState(number + 1, mean, mean if number == fed.plan.first_round("va") - 1 else state.reference)
     return state.adapter
 
 

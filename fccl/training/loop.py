@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fccl.errors import DIVERGED, LOWER_RATE, TrainingError
 from fccl.model.language_model import LossAndGradient
-from fccl.specs import TrainSpec, named_seed
+from fccl.specs import TrainSpec, named_seed, schedule_share
 from fccl.training.batching import epoch_batches
 from fccl.training.drift import Drift
 
@@ -79,9 +79,7 @@ def learning_rate_factor(step: int, steps: int, spec: TrainSpec) -> float:
     if step < rising:
         return (step + 1) / rising
     progress = (step - rising) / max(1, steps - rising)
-    return {"constant": 1.0, "linear": 1.0 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}[
-        spec.schedule
-    ]
+    return schedule_share(spec.schedule, progress)
 
 
 def train(

@@ -60,6 +60,17 @@ def client_count(view: RunView) -> int | None:
     return int(count) if count is not None and 1 <= count <= _MOST else None
 
 
+def planned_rounds(view: RunView) -> tuple[int, int] | None:
+    """The numbers of SFT rounds and of VA rounds that the run has; None when it does not say."""
+    if view.state is not None:
+        return view.state.first_va, view.state.total_rounds - view.state.first_va
+    each = _setting(view, "fed_rounds")
+    own = [_setting(view, name) for name in ("sft_rounds", "va_rounds")]
+    found = [each if count is None or count < 0 else count for count in own]
+    sft, va = (int(count) if count is not None and 0 <= count <= _MOST else 0 for count in found)
+    return (sft, va) if sft + va else None
+
+
 def original_clients(view: RunView) -> frozenset[int]:
     """The clients that know only the original files. They write no heartbeat, so by heartbeats they are not judged."""
     named = view.info.settings.get("original_clients", "") if view.info else ""
@@ -92,8 +103,7 @@ class _Facts:
     def total(self) -> int:
         if self.view.state is not None:
             return self.view.state.total_rounds
-        rounds = _setting(self.view, "fed_rounds") or 0.0
-        return 2 * int(rounds) if 1 <= rounds <= _MOST else 0
+        return sum(planned_rounds(self.view) or (0, 0))
 
     @property
     def over(self) -> bool:
@@ -107,7 +117,12 @@ class _Facts:
         return "done" if self.over else self.phase_of(self.complete)
 
     def phase_of(self, number: int) -> Phase:
-        return "sft" if number < self.total // 2 else "va"
+        return "sft" if number < self.sft_rounds else "va"
+
+    @cached_property
+    def sft_rounds(self) -> int:
+        """The number of SFT rounds: VA begins with the round of this number."""
+        return (planned_rounds(self.view) or (0, 0))[0]
 
     @cached_property
     def last_round(self) -> dict[str, float]:
@@ -326,7 +341,7 @@ def _seconds_left(facts: _Facts) -> float | None:
     if sft is None or va is None:
         return None
     later = facts.total - facts.complete - 1
-    later_sft = max(0, facts.total // 2 - facts.complete - 1)
+    later_sft = max(0, facts.sft_rounds - facts.complete - 1)
     left = _open_round_left(facts, sft if facts.phase == "sft" else va) + later_sft * sft + (later - later_sft) * va
     return left if math.isfinite(left) else None
 

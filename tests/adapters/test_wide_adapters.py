@@ -17,7 +17,8 @@ from fccl.contribution.reported import ContributionRule
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.shards import ClientShard
 from fccl.errors import AdapterError
-from fccl.federation.rounds import Federation, FederationState
+from fccl.federation.rounds import Federation
+from fccl.federation.state import FederationState
 from fccl.model import frozen_directions
 from fccl.model.export import save_merged, save_peft
 from fccl.model.language_model import cpu_threads

@@ -163,7 +163,7 @@ def test_a_damaged_record_of_a_run_is_named_as_what_it_is(data, capsys, content)
     LOGS.run.write_bytes(kept)
     LOGS.state.write_bytes(content)
     with pytest.raises(FederationError, match=r"^logs/state\.json is damaged"):
-        RunFolder.at(LOGS.root).resume(load_settings({}).round_plan())
+        RunFolder.at(LOGS.root).resume()
 
 
 def test_an_evaluation_that_the_disk_refuses_is_on_the_screen(data, monkeypatch, capsys):

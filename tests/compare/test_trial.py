@@ -21,7 +21,8 @@ from fccl.contribution.reported import ContributionRule
 from fccl.data.examples import PreferencePair, SftExample, read_examples
 from fccl.data.shards import ClientShard, load_shard
 from fccl.errors import FederationError, TrainingError
-from fccl.federation.rounds import Federation, FederationState
+from fccl.federation.rounds import Federation
+from fccl.federation.state import FederationState
 from fccl.library.narrow import aggregation_rule
 from fccl.messages import FitTask
 from fccl.model.encoding import encode_pairs, encode_sft

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fccl.adapters.stored import AdapterReader, StoredAdapter
 from fccl.contribution.prior import FAR, prior_weights, shares
 from fccl.contribution.verified import ENOUGH, MOST, ROUNDING, UPHILL, Verified, mean_of
-from fccl.federation.rounds import FederationState
+from fccl.federation.state import FederationState
 from fccl.storage.files import sha256_of
 from fccl.testing.quadratic import Quadratic, flat, task, update, updates
 from fccl.testing.toy import START, ToyLearner, adapter, federation, shard

@@ -58,7 +58,7 @@ def test_going_on_from_the_disk_gives_the_same_bytes(tmp_path, source, stop):
     )
     for _ in range(stop):
         folder.commit(next(run), plan)
-    assert said(in_process(rule, folder.resume(plan))) == said(expected)[stop:]
+    assert said(in_process(rule, folder.resume())) == said(expected)[stop:]
 
 
 def test_what_the_server_found_is_in_the_log_and_is_read_again(tmp_path):

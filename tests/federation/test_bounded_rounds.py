@@ -139,7 +139,7 @@ def test_few_clients_are_measured_by_the_last_accepted_round_after_a_kill_too(tm
     folder.start(info(), fed.plan, START.adapter)
     for each in whole[:stop]:
         folder.commit(each, fed.plan)
-    state = folder.resume(fed.plan)
+    state = folder.resume()
     assert state.norms == whole[stop - 1].state.norms != MedianNorms()
     assert [each.record.adapter_sha256 for each in rounds(fed, learner, state)] == [
         each.record.adapter_sha256 for each in whole[stop:]

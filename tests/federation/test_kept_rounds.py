@@ -18,9 +18,9 @@ from fccl.errors import FcclError, FederationError
 from fccl.federation import keeper as keeper_module
 from fccl.federation.keeper import MB, Keeper
 from fccl.federation.kept_rounds import kept_round, kept_rounds
-from fccl.federation.rounds import FederationState
 from fccl.federation.run import Run
 from fccl.federation.run_folder import RunFolder
+from fccl.federation.state import FederationState
 from fccl.paths import ExchangePaths, LogPaths
 from fccl.records.run import RoundRecord
 from fccl.storage.files import sha256_of, write_text
@@ -218,6 +218,7 @@ def test_a_control_variate_of_a_round_that_is_gone_is_one_line_where_it_is_neede
     logs = LogPaths(tmp_path / "logs")
     held = next(n for n in range(3) if results[n].inputs.controls)
     shutil.rmtree(logs.kept_round(0).root)
+    shutil.rmtree(logs.controls)
     kept = kept_round(logs, held)
     assert again(kept, aggregation("scaffold")).sha256 == kept.record.adapter_sha256
     with pytest.raises(FederationError, match=rf"control variate of before round {held + 1} is in no kept") as error:

@@ -13,8 +13,8 @@ from fccl.aggregation.protocol import Parts
 from fccl.aggregation.rules import aggregation
 from fccl.contribution.reported import ContributionRule
 from fccl.errors import DIVERGED, FederationError, TrainingError
-from fccl.federation.rounds import FederationState
 from fccl.federation.selection import select_clients
+from fccl.federation.state import FederationState
 from fccl.messages import ClientFailure, FitTask
 from fccl.specs import RoundPlan
 from fccl.testing.toy import MODEL, START, TRAIN, ToyLearner, adapter, federation, shard

@@ -13,7 +13,7 @@ from fccl.errors import AdapterError, FederationError, StorageError
 from fccl.federation.run_folder import RunFolder
 from fccl.paths import LogPaths, of_earlier_versions
 from fccl.records.journal import Journal
-from fccl.records.run import RoundRecord, RunInfo
+from fccl.records.run import RoundRecord, RunInfo, RunState
 from fccl.storage.files import write_text
 from fccl.storage.reading import read_records, read_rows
 from fccl.storage.temporary import make_file, make_folder
@@ -44,7 +44,7 @@ def test_a_stopped_run_resumes_to_the_same_bytes(folder, tmp_path, stop):
     whole = RunFolder(LogPaths(tmp_path / "whole"), Journal(LogPaths(tmp_path / "whole")))
     expected = run(whole, whole.start(INFO, federation().plan, START.adapter))
     run(folder, folder.start(INFO, federation().plan, START.adapter), stop)
-    state = folder.resume(federation().plan)
+    state = folder.resume()
     assert state.next_round == stop
     final = run(folder, state)
     assert final.adapter.to_bytes() == expected.adapter.to_bytes()
@@ -59,11 +59,12 @@ def test_what_the_server_carries_survives_a_stop(folder, tmp_path, name, stop):
     whole = RunFolder(LogPaths(tmp_path / "whole"), Journal(LogPaths(tmp_path / "whole")))
     expected = run(whole, whole.start(INFO, federation().plan, START.adapter), aggregation=rule)
     stopped = run(folder, folder.start(INFO, federation().plan, START.adapter), stop, aggregation=rule)
-    state = folder.resume(federation().plan)
+    state = folder.resume()
     assert state.server.sha256 == stopped.server.sha256
     final = run(folder, state, aggregation=rule)
     assert (final.adapter.sha256, final.server.sha256) == (expected.adapter.sha256, expected.server.sha256)
-    assert len(list(folder.paths.server_state(0).parent.glob("server_state_*.safetensors"))) == 2
+    kept = folder.paths.server_state(0).parent.glob("server_state_*.safetensors")
+    assert sorted(path.stem for path in kept) == ["server_state_2", "server_state_3", "server_state_4"]  # 2: SFT's last
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
@@ -76,17 +77,19 @@ def test_control_variates_survive_a_stop(folder, tmp_path, stop):
     expected = run(whole, whole.start(INFO, federation().plan, START.adapter), aggregation=rule, per_round=2)
     stopped = run(folder, folder.start(INFO, federation().plan, START.adapter), stop, aggregation=rule, per_round=2)
     folder.paths.control(3, "0" * 64).write_bytes(b"of a round that was never committed") if stop != 2 else None
-    state = folder.resume(federation().plan)
+    state = folder.resume()
     assert {client: (kept.share, kept.adapter.sha256) for client, kept in state.controls.items()} == {
         client: (kept.share, kept.adapter.sha256) for client, kept in stopped.controls.items()
     }
-    assert bool(state.controls) == (stop != 2)
+    assert state.controls  # after the last SFT round too: it may not stay the last
     final = run(folder, state, aggregation=rule, per_round=2)
     assert final.adapter.sha256 == expected.adapter.sha256
     assert sorted(path.name for path in folder.paths.controls.iterdir()) == sorted(
         path.name for path in whole.paths.controls.iterdir()
     )
-    assert len(list(folder.paths.controls.iterdir())) == len(final.controls)
+    states = folder.state(), RunState.model_validate_json(folder.paths.state_sft.read_text())
+    named = {(kept.client_id, kept.sha256) for each in states for kept in each.controls}
+    assert len(list(folder.paths.controls.iterdir())) == len(named) >= len(final.controls)
 
 
 def test_a_control_variate_that_is_gone_or_changed_is_one_error(folder):
@@ -96,19 +99,19 @@ def test_a_control_variate_that_is_gone_or_changed_is_one_error(folder):
     content = path.read_bytes()
     path.write_bytes(content[:-1] + b"x")
     with pytest.raises(FederationError, match=r"control variate, of which .* speaks, is not there"):
-        folder.resume(plan)
+        folder.resume()
     path.unlink()
     with pytest.raises(FederationError, match=r"control variate, of which .* speaks, is not there"):
-        folder.resume(plan)
+        folder.resume()
 
 
 def test_another_reference_is_refused(folder):
     plan = federation().plan
     run(folder, folder.start(INFO, plan, START.adapter), stop=3)
-    assert folder.resume(plan).reference.sha256 == load_adapter(folder.paths.global_sft).sha256
+    assert folder.resume().reference.sha256 == load_adapter(folder.paths.global_sft).sha256
     load_adapter(folder.paths.global_adapter(3)).save(folder.paths.global_sft)
     with pytest.raises(FederationError, match=r"global_sft\.safetensors is not the adapter that"):
-        folder.resume(plan)
+        folder.resume()
 
 
 def made_by_an_earlier_version(root):
@@ -124,9 +127,10 @@ def test_a_run_of_an_earlier_version_goes_on_to_the_same_bytes(folder, tmp_path,
     expected = run(whole, whole.start(INFO, federation().plan, START.adapter))
     run(folder, folder.start(INFO, federation().plan, START.adapter), stop)
     made_by_an_earlier_version(folder.paths.root)
-    final = run(folder, folder.resume(federation().plan))
+    final = run(folder, folder.resume())
     assert final.adapter.sha256 == expected.adapter.sha256
-    assert {path.name for path in folder.paths.global_adapter(0).parent.glob("*.pt")} <= {"global_round_3.pt"}, (
+    left = {path.stem for path in folder.paths.global_adapter(0).parent.glob("*.pt")}
+    assert left <= {"global_round_2", "global_round_3"}, (  # 2: after the last SFT round
         "old rounds go"
     )
 
@@ -137,7 +141,7 @@ def test_what_an_earlier_version_carried_from_round_to_round_is_refused_in_one_l
     run(folder, folder.start(INFO, plan, START.adapter), stop=1, aggregation=rule)
     made_by_an_earlier_version(folder.paths.root)
     with pytest.raises(FederationError) as error:
-        folder.resume(plan)
+        folder.resume()
     assert "\n" not in str(error.value)
     assert str(folder.paths.root) in str(error.value)
 
@@ -167,10 +171,10 @@ def test_another_server_state_is_refused(folder):
     path = folder.paths.server_state(1)
     path.write_bytes(rule.initial(START.adapter).to_bytes())
     with pytest.raises(FederationError, match="is not the state that"):
-        folder.resume(plan)
+        folder.resume()
     path.unlink()
     with pytest.raises(StorageError, match="does not exist"):
-        folder.resume(plan)
+        folder.resume()
 
 
 def test_a_round_that_was_written_but_not_committed_is_forgotten(folder):
@@ -178,7 +182,7 @@ def test_a_round_that_was_written_but_not_committed_is_forgotten(folder):
     run(folder, folder.start(INFO, plan, START.adapter), stop=2)
     last = list(read_rows(folder.paths.progress))[-1]
     folder.journal.write(RoundRecord.model_validate_json(json.dumps(last | {"round": 2})))
-    assert folder.resume(plan).next_round == 2
+    assert folder.resume().next_round == 2
     assert [row["round"] for row in read_rows(folder.paths.progress)] == [0, 1]
 
 
@@ -200,23 +204,24 @@ def test_an_adapter_that_is_not_the_states_is_refused(folder):
     run(folder, folder.start(INFO, plan, START.adapter), stop=1)
     adapter(9.0, 9.0, 9.0).save(folder.paths.global_adapter(1))
     with pytest.raises(FederationError, match="is not the adapter"):
-        folder.resume(plan)
+        folder.resume()
     folder.paths.global_adapter(1).write_bytes(b"broken")
     with pytest.raises(AdapterError):
-        folder.resume(plan)
+        folder.resume()
 
 
 def test_nothing_to_resume(folder):
     with pytest.raises(FederationError, match="holds no run"):
-        folder.resume(federation().plan)
+        folder.resume()
     write_text(folder.paths.state, "{")
     with pytest.raises(FederationError, match="is damaged"):
-        folder.resume(federation().plan)
+        folder.resume()
 
 
-def test_only_the_last_rounds_adapters_stay(folder):
+def test_only_the_last_rounds_adapters_and_that_after_sft_stay(folder):
     run(folder, folder.start(INFO, federation().plan, START.adapter))
     assert sorted(path.name for path in folder.paths.global_adapter(0).parent.iterdir()) == [
+        "global_round_2.safetensors",
         "global_round_3.safetensors",
         "global_round_4.safetensors",
     ]

@@ -16,7 +16,7 @@ from fccl.library.ignored import ignored, ignored_line, read_by, readers, refuse
 from fccl.library.narrow import aggregation_rule, require_client_ranks, weigher
 from fccl.model.preference_losses import Pairs, losses_of
 from fccl.registry import load, parameters
-from fccl.specs import PreferenceLoss
+from fccl.specs import PreferenceLoss, Schedule
 
 MODES = ("cognitive", "uniform", "fedavg")
 LORA = ("factors", "svd", "exact", "nearly", "freeze_a")
@@ -111,7 +111,17 @@ def test_a_setting_is_ignored_exactly_where_changing_it_changes_nothing(mode, so
 
 
 def test_every_setting_that_some_rule_reads_is_tried_above():
-    assert {name for name in Settings.model_fields if readers(name)} == set(OTHER) | set(OTHERWISE)
+    assert {name for name in Settings.model_fields if readers(name)} == set(OTHER) | set(OTHERWISE) | {"round_lr_floor"}
+
+
+@pytest.mark.parametrize("schedule", get_args(Schedule))
+def test_the_floor_of_the_schedule_over_rounds_is_ignored_exactly_where_it_changes_no_round(schedule):
+    settings = load_settings({"round_lr_schedule": schedule})
+    found, other = (
+        [plan.learning_rate_share(number) for number in range(plan.total_rounds)]
+        for plan in (settings.round_plan(), settings.model_copy(update={"round_lr_floor": 0.5}).round_plan())
+    )
+    assert (found == other) == ("round_lr_floor" in ignored(settings))
 
 
 OTHERWISE = {"label_smoothing": 0.3, "simpo_gamma": 2.0}

@@ -92,7 +92,7 @@ def test_going_on_from_the_disk_gives_the_same_bytes(tmp_path, ranks, stop):
     run = in_process(fed, ranks, folder.start(INFO, fed.plan, START.adapter))
     for _ in range(stop):
         folder.commit(next(run), fed.plan)
-    assert said(in_process(fed, ranks, folder.resume(fed.plan))) == said(expected)[stop:]
+    assert said(in_process(fed, ranks, folder.resume())) == said(expected)[stop:]
 
 
 def test_a_clients_last_update_is_kept_with_what_stood_behind_it(tmp_path):

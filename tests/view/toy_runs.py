@@ -30,7 +30,7 @@ def same(one, other, but=()):
 def toy_run(paths, learner, stop=99, resume=False):
     """A real run of the toy federation on the disk, with metrics and heartbeats as the application writes them."""
     folder, fed = RunFolder(paths, Journal(paths)), federation()
-    state = folder.resume(fed.plan) if resume else folder.start(INFO, fed.plan, START.adapter)
+    state = folder.resume() if resume else folder.start(INFO, fed.plan, START.adapter)
     event = "resumed" if resume else "started"
     folder.journal.write(
         RunEvent(

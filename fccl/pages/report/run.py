@@ -18,6 +18,7 @@ from fccl.tables import Cell, Table
 from fccl.view import sentences
 from fccl.view.evaluation_tables import percent
 from fccl.view.origins import declared_note
+from fccl.view.status import planned_rounds
 from fccl.view.values import ExchangeView, Glance, RunView
 from fccl.words import plain
 
@@ -38,12 +39,12 @@ def facts(view: RunView) -> tuple[tuple[str, str], ...]:
         return ()
     said = view.info.settings.get
     per_round, clients = said("clients_per_round", "0"), said("num_clients", "?")
-    rounds, sources = said("fed_rounds", "?"), (said("sft_data", ""), said("va_data", ""))
+    (sft, va), sources = planned_rounds(view) or ("?", "?"), (said("sft_data", ""), said("va_data", ""))
     found = {
         "Model": said("model_name", ""),
         "Base precision": said("base_precision", ""),
         "Clients": clients if per_round in ("0", clients) else f"{clients}, {per_round} in a round",
-        "Rounds": f"{rounds} of FedIT (SFT), {rounds} of FedVA (DPO)",
+        "Rounds": f"{sft} of FedIT (SFT), {va} of FedVA (DPO)",
         "Weights": weighing(view),
         "Data": "; ".join(dict.fromkeys(source for source in sources if source)),
         "Seed": said("seed", ""),

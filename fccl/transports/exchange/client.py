@@ -205,7 +205,8 @@ class ExchangeClient:
             said = parse(read_bounded(path, MAX_JSON_BYTES), UpdateFile, path.name)
         except UpdateRejected:
             return False
-        return (said.run_id, said.round, said.base_sha256) == (task.run_id, task.round, task.adapter.sha256)
+        about = said.run_id, said.round, said.phase, said.base_sha256
+        return about == (task.run_id, task.round, task.phase, task.adapter.sha256)
 
     def answer(self, task: TaskFile, work: FitWork, heartbeat: Heartbeat) -> None:
         """Train as the task says and commit the result, unless the server has gone on meanwhile."""

@@ -1,0 +1,86 @@
+"""State of a federation between rounds, and a round's inputs and result, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fccl.adapters.adapter import Adapter
+from fccl.aggregation.scaffold import Controls
+from fccl.aggregation.state import ServerState
+from fccl.federation.declared import Declared
+from fccl.federation.watch import Watch
+from fccl.messages import ClientUpdate, FitTask
+from fccl.records.run import MedianNorms, RoundRecord
+from fccl.specs import Phase, TrainSpec
+
+
+@dataclass(frozen=True, eq=False)
+class FederationState:
+    """All that the next round starts from. `adapter` is the last round's. `reference` is set once the SFT rounds are
+    done: the result of that phase. Without an SFT round it is the adapter that the run starts from, set in the first VA
+    round. A VA phase begins with its reference.
+
+    `server` is what the aggregation rule carries from round to round, `controls` SCAFFOLD's c_i, `watch` what
+    PATIENCE and RESULT_ROUND go by. Each phase begins anew, with the rule's initial state, without controls and with
+    nothing watched; until then they are what the phase before ended with. `early` has the number of rounds of each
+    phase that PATIENCE ended.
+    """
+
+    next_round: int
+    adapter: Adapter
+    reference: Adapter | None = None
+    server: ServerState = field(default_factory=ServerState)
+    controls: Controls = field(default_factory=dict)
+    norms: MedianNorms = field(
+        default_factory=MedianNorms
+    )  # what few updates are measured by: the last accepted round's, over both phases
+    declared: Declared = field(default_factory=dict)  # by clients that hold their own data
+    watch: Watch = field(default_factory=Watch)
+    early: Mapping[Phase, int] = field(default_factory=dict)
+
+    @property
+    def result(self) -> Adapter:
+        """The result of the phase if it ended here: its best round's adapter under RESULT_ROUND=best, else the last."""
+        return self.watch.best.adapter if self.watch.best else self.adapter
+
+
+@dataclass(frozen=True, eq=False)
+class RoundInputs:
+    """All that a round's result follows from. With the weights of its record they give the aggregate again: the next
+    adapter, unless the server has trained it as `learn` says.
+
+    `server`, `controls` and `norms` are those before the round. `arrived` has the updates that answered the task, as
+    they came and in client order; `examples` the places in the learn split that the weights were made from.
+    """
+
+    task: FitTask
+    server: ServerState
+    controls: Controls
+    norms: MedianNorms
+    arrived: tuple[ClientUpdate, ...]
+    examples: tuple[int, ...]
+    learn: TrainSpec | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RoundResult:
+    """A complete round: its record, the state after it, and the inputs that it was made from.
+
+    `updates` are those that were aggregated, in client order, each with the directions that it did not train. `counted`
+    says how much each counted in the end; None where the rule cannot say.
+
+    >>> import fccl
+    >>> data = fccl.prepare(max_sft_examples=60, max_va_examples=30)
+    >>> result = next(iter(fccl.FederatedRun(data, fed_rounds=1, log_dir="logs-of-one-round")))
+    >>> result.record.phase, [update.client_id for update in result.updates]
+    ('sft', [0, 1, 2])
+    >>> result.record.adapter_sha256 == result.state.adapter.sha256
+    True
+    """
+
+    record: RoundRecord
+    counted: tuple[float, ...] | None
+    updates: tuple[ClientUpdate, ...]
+    state: FederationState
+    inputs: RoundInputs
