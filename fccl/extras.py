@@ -17,6 +17,7 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
     "tensorboard": {"tensorboard": "tensorboard"},
     "mlflow": {"mlflow": "mlflow-skinny", "sqlalchemy": "sqlalchemy", "alembic": "alembic"},
     "wandb": {"wandb": "wandb"},
+    "lm-eval": {"lm_eval": "lm_eval"},
 }
 REPORT = ("altair",)  # modules of the extra `dashboard` that a page of a report needs
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
-from fccl.apps.console import plain_console
+from fccl.adapters.adapter import Adapter
+from fccl.apps.console import plain_console, telling
 from fccl.apps.evaluation_screen import EvaluationScreen, say_written
 from fccl.config import Settings
-from fccl.federation.run_evaluation import evaluate_run, own_data, run_adapters, topic_counts, write_report
+from fccl.errors import SettingsError
+from fccl.evaluation.harness import HarnessTasks, load_tasks
+from fccl.evaluation.outputs import write_outputs
+from fccl.evaluation.task_files import write_tasks
+from fccl.federation.run_evaluation import evaluate_run, load_split, own_data, run_adapters, topic_counts, write_report
 from fccl.federation.run_folder import RunFolder
 from fccl.library.narrow import evaluation_options, settings_of
+from fccl.model.language_model import LanguageModel
 from fccl.model.loading import load_model
 from fccl.paths import DataPaths
 from fccl.records.evaluation import EvaluationOptions
@@ -19,17 +27,50 @@ from fccl.storage.locks import in_use
 def main(settings: Settings, options: argparse.Namespace) -> int:
     """Evaluate the run in `LOG_DIR`, with the model that it was run with. Returns the exit status."""
     folder, console = RunFolder.at(settings.log_dir), plain_console()
+    tasks = _tasks(options, telling(console))
     logs, info = folder.paths, folder.recorded("evaluate")
     recorded = settings_of(info)
     data = DataPaths(settings.data_dir if "data_dir" in settings.model_fields_set else recorded.data_dir)
     with in_use(data.lock, f"the data in {data.root}/"):
         shares, adapters = topic_counts(own_data(data, info)), run_adapters(logs)
         model, wanted = load_model(recorded.model_spec()), _wanted(settings, recorded, options)
-        report = evaluate_run(model, adapters, data, logs, wanted, shares, EvaluationScreen(console))
+        screen = EvaluationScreen(console)
+        report = evaluate_run(model, adapters, data, logs, wanted, shares, screen, tasks.measure if tasks else None)
         folder.require_here(info.run_id)
         write_report(logs, report)
-    say_written(logs, console)
+        say_written(logs, console)
+        _write_for_others(model, adapters, data, wanted, options, telling(console))
     return 0
+
+
+def _tasks(options: argparse.Namespace, tell: Callable[[str], None]) -> HarnessTasks | None:
+    """The tasks of others, loaded before any model. Raises `SettingsError` for a limit or a folder without them."""
+    names = [name.strip() for name in options.tasks.split(",") if name.strip()]
+    if names:
+        return load_tasks(names, Path(options.tasks_path) if options.tasks_path else None, options.limit, tell)
+    for flag, value in (("--tasks-path", options.tasks_path), ("--limit", options.limit)):
+        if value:
+            raise SettingsError(f"{flag} has no effect without --tasks", hint="name tasks, or leave it out")
+    return None
+
+
+def _write_for_others(
+    model: LanguageModel,
+    adapters: Mapping[str, Adapter | None],
+    data: DataPaths,
+    wanted: EvaluationOptions,
+    options: argparse.Namespace,
+    tell: Callable[[str], None],
+) -> None:
+    """The answers in AlpacaEval's form, and the test split as task files, where they are asked for."""
+    split = load_split(data, wanted)
+    if options.outputs_file:
+        files = write_outputs(model, adapters, split.sft, wanted, Path(options.outputs_file))
+        tell(f"Written in AlpacaEval's form: {', '.join(map(str, files))}.")
+    if options.write_tasks:
+        written = write_tasks(model, split.sft, split.va, Path(options.write_tasks))
+        counts = ", ".join(f"{name} ({count} examples)" for name, count in written.items())
+        tell(f"Written to {options.write_tasks}/ as tasks of lm-evaluation-harness: {counts}.")
 
 
 def _wanted(settings: Settings, recorded: Settings, options: argparse.Namespace) -> EvaluationOptions:

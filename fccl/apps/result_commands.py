@@ -41,6 +41,43 @@ RESULTS: Mapping[str, Command] = {
                 },
             ),
             ("--skip-base", {"action": "store_true", "help": "leave the base model out"}),
+            (
+                "--tasks",
+                {
+                    "metavar": "A,B",
+                    "default": "",
+                    "help": "tasks of lm-evaluation-harness too, such as hellaswag (needs the extra lm-eval)",
+                },
+            ),
+            (
+                "--tasks-path",
+                {"metavar": "FOLDER", "default": "", "help": "task files of your own; they may hold code that is run"},
+            ),
+            (
+                "--limit",
+                {
+                    "type": up_to(_MOST_EXAMPLES),
+                    "metavar": "N",
+                    "default": 0,
+                    "help": "use at most N examples of each task; 0 takes all (default 0)",
+                },
+            ),
+            (
+                "--outputs-file",
+                {
+                    "metavar": "FILE",
+                    "default": "",
+                    "help": "write each model's answers in AlpacaEval's form: a.json gives a.base.json, a.SFT.json ...",
+                },
+            ),
+            (
+                "--write-tasks",
+                {
+                    "metavar": "FOLDER",
+                    "default": "",
+                    "help": "write the test split as two tasks of lm-evaluation-harness, for any other model",
+                },
+            ),
         ),
     ),
     "chat": Command(

@@ -76,7 +76,7 @@ def open_source(name: str, phase: Phase) -> Source:
     refuses.
     """
     if kind_of(name) == "hub":
-        revision = _ask_hub(name)
+        revision = ask_hub(name)
         return Source(name, "hub", revision, enumerate(_read_hub(name, phase), start=1))
     path = Path(name)
     if not _exists(path):
@@ -165,7 +165,7 @@ def _read_parquet(path: Path) -> Dataset:
             ) from error
 
 
-def _ask_hub(name: str) -> str:
+def ask_hub(name: str) -> str:
     """The revision of a hub data set, "" when offline mode is on.
 
     Asked before anything is loaded: left alone, the library retries for 23 seconds where there is no network. The

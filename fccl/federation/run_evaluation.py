@@ -17,10 +17,11 @@ from fccl.evaluation.bootstrap import Bootstrap
 from fccl.evaluation.by_client import evaluate_client
 from fccl.evaluation.comparison import compare_all
 from fccl.evaluation.suite import Evaluated, EvaluationSplit, evaluate_model, subset, summarise
+from fccl.evaluation.tasks import TaskMeasure, task_result
 from fccl.model.language_model import LanguageModel
 from fccl.model.scoring import Progress, no_progress
 from fccl.paths import DataPaths, LogPaths
-from fccl.records.evaluation import EvaluationOptions, EvaluationReport, UpdateEvaluation
+from fccl.records.evaluation import EvaluationOptions, EvaluationReport, TaskResult, UpdateEvaluation
 from fccl.records.manifest import Manifest
 from fccl.records.run import RunInfo, RunState
 from fccl.specs import PHASES, ModelSpec, Phase, named_seed
@@ -28,6 +29,7 @@ from fccl.storage.files import sha256_of, write_text
 from fccl.storage.reading import read_value
 from fccl.view.evaluation_markdown import to_markdown
 
+TaskMeasures = Callable[[LanguageModel, int, Progress], Sequence[TaskMeasure]]  # model, rows at once, progress
 TopicShares = Mapping[int, Mapping[str, float]]  # client -> topic -> its share, or count, in the client's SFT data
 
 
@@ -105,9 +107,10 @@ def evaluate_run(
     options: EvaluationOptions,
     topic_shares: TopicShares,
     listener: EvaluationListener = SILENT,
+    tasks: TaskMeasures | None = None,
 ) -> EvaluationReport:
     """Evaluate every adapter (None is the base model) on the test split; the last one is the global model that clients
-    are held against.
+    are held against. `tasks` measures the model under the adapter that is loaded on tasks of others.
 
     Raises `DataError` when the test split is not there, `SettingsError` when nothing is left.
     """
@@ -116,9 +119,9 @@ def evaluate_run(
         raise SettingsError(
             "nothing to evaluate but the base model, and --skip-base leaves it out", hint="use `fccl run` first"
         )
-    own, split = _client_adapters(logs, options.per_client, listener), _test_split(data, options)
+    own, split = _client_adapters(logs, options.per_client, listener), load_split(data, options)
     boot = Bootstrap(options.bootstrap_samples, named_seed(options.seed, "bootstrap"))
-    with listener.evaluating(len(wanted) + len(own)) as listen:
+    with listener.evaluating(len(wanted) * (2 if tasks else 1) + len(own)) as listen:
         models = [
             evaluate_model(model, name, adapter, split, options, listen(name)) for name, adapter in wanted.items()
         ]
@@ -127,9 +130,26 @@ def evaluate_run(
             name = f"client {client_id}"
             alone = evaluate_model(model, name, adapter, split, figures, listen(name))
             clients.append(evaluate_client(client_id, phase, alone, models[-1], topic_shares.get(client_id, {}), boot))
-    report = _report(model.spec, models, clients, options, boot)
+        outside = _on_tasks(model, wanted, tasks, options, listen, boot) if tasks else ()
+    report = _report(model.spec, models, clients, options, boot).model_copy(update={"tasks": outside})
     listener.evaluated(report)
     return report
+
+
+def _on_tasks(
+    model: LanguageModel,
+    adapters: Mapping[str, Adapter | None],
+    measure: TaskMeasures,
+    options: EvaluationOptions,
+    listen: Callable[[str], Progress],
+    boot: Bootstrap,
+) -> tuple[TaskResult, ...]:
+    """Every measure of the tasks, of all adapters in order. Leaves the last one loaded."""
+    found = []
+    for name, adapter in adapters.items():
+        model.load(adapter or model.initial_adapter(seed=0))
+        found.append(measure(model, options.batch_size, listen(f"{name} on tasks")))
+    return tuple(task_result(same, boot) for same in zip(*found, strict=True))
 
 
 def write_report(logs: LogPaths, report: EvaluationReport) -> None:
@@ -163,7 +183,8 @@ def _client_adapters(
     return found
 
 
-def _test_split(data: DataPaths, options: EvaluationOptions) -> EvaluationSplit:
+def load_split(data: DataPaths, options: EvaluationOptions) -> EvaluationSplit:
+    """The test split, or as much of it as the options take. Raises `DataError` when it is not there."""
     return EvaluationSplit(
         subset(read_examples(data.server_split("test", "sft"), SftExample), options.max_sft, options.seed),
         subset(read_examples(data.server_split("test", "va"), PreferencePair), options.max_va, options.seed),

@@ -248,7 +248,7 @@ def reachable_hub(monkeypatch):
 
     def serve(*splits: str) -> None:
         found = {split: datasets.Dataset.from_list([{"instruction": split, "response": "b"}]) for split in splits}
-        monkeypatch.setattr(sources, "_ask_hub", lambda name: "abc123")
+        monkeypatch.setattr(sources, "ask_hub", lambda name: "abc123")
         monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(found))
 
     return serve

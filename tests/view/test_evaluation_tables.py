@@ -1,7 +1,8 @@
 import pytest
 
-from fccl.records.evaluation import Estimate
+from fccl.records.evaluation import Difference, Estimate, TaskResult
 from fccl.view import evaluation_tables as tables
+from fccl.view.evaluation_markdown import to_markdown
 from tests.view import histories
 
 
@@ -52,3 +53,36 @@ def test_a_report_without_pairs_topics_and_clients_has_tables_without_rows():
     assert tables.differences(report).rows == ()
     bare = report.model_copy(update={"models": (report.models[0].model_copy(update={"topics": (), "flaws": ()}),)})
     assert tables.details(bare) == ()
+
+
+def with_tasks(report, **changes):
+    """A report of two models with one task of others, of which the second model is better."""
+    change = Difference(measure="acc", kind="points", estimate=estimate(0.25), verdict="better")
+    usual = {"task": "words | <b>", "version": "1.0", "shots": 0, "measure": "acc", "higher_is_better": True}
+    figures = {"estimates": (estimate(0.5), estimate(0.75)), "differences": (change,)}
+    return report.model_copy(update={"tasks": (TaskResult(**{**usual, **figures, **changes}),)})
+
+
+def test_tasks_of_others_have_a_row_a_measure_and_say_what_is_better():
+    report = with_tasks(histories.evaluation(names=("base", "SFT")), shots=5)
+    ((name, *cells),) = tables.tasks(report).cells
+    assert (name.text, name.note) == ("words | <b>", "acc, n = 30, 5 in the prompt")
+    assert [(cell.text, cell.strong) for cell in cells] == [("50.0 %", False), ("75.0 %", True)]
+    ((_, change),) = tables.task_differences(report).cells
+    assert (change.text, change.verdict) == ("+25.0", "better")
+    assert {tables.tasks(report), tables.task_differences(report)} <= set(tables.details(report))
+    assert "<b>" not in to_markdown(report), "a name is text, whoever gave it"
+
+
+def test_of_a_perplexity_the_lowest_is_the_best():
+    report = histories.evaluation(names=("base", "SFT"))
+    found = with_tasks(report, measure="perplexity", higher_is_better=False, estimates=(estimate(20.5), estimate(30.0)))
+    ((name, *cells),) = tables.tasks(found).cells
+    assert name.note.endswith("lower is better")
+    assert [(cell.text, cell.strong) for cell in cells] == [("20.50", True), ("30.00", False)]
+
+
+def test_a_report_without_tasks_is_as_it_was():
+    report = histories.evaluation(names=("base", "SFT"))
+    assert not tables.tasks(report).rows
+    assert "Tasks of others" not in to_markdown(report)
