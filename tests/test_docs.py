@@ -29,6 +29,7 @@ OTHERS = {
     "FCCL_GID",
     "FCCL_UID",
     "HF_HOME",
+    "HF_HUB_OFFLINE",
     "MODELS_DIR",
     "MKL_CBWR",
     "OMP_WAIT_POLICY",

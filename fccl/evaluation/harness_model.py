@@ -47,7 +47,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness has no type
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: object) -> Ids:
         """The ids of a text."""
-        return harness_ids(self.tokenizer, string, add_special_tokens)
+        return harness_ids(self.model, string, add_special_tokens)
 
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """Of each (context, continuation): log p in nats, and whether it is the greedy one."""

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.errors import DataError
 from fccl.model.encoding import Encoded, encode_pairs, encode_sft
@@ -80,8 +78,8 @@ def write_tasks(
     Raises `StorageError`, and `DataError` where no example comes out as the same tokens.
     """
     tokenizer, length = model.tokenizer, model.spec.max_length
-    said = (_texts(tokenizer, [row]) for row in encode_sft(tokenizer, sft, length))
-    pairs = (_texts(tokenizer, rows) for rows in encode_pairs(tokenizer, va, length))
+    said = (_texts(model, [row]) for row in encode_sft(tokenizer, sft, length))
+    pairs = (_texts(model, rows) for rows in encode_pairs(tokenizer, va, length))
     responses = [{"prompt": texts[0], "response": texts[1]} for texts in said if texts]
     choices = [_choice(texts, index % 2) for index, texts in enumerate(filter(None, pairs))]
     for form, rows in ((_RESPONSES, responses), (_CHOICES, choices)):
@@ -89,27 +87,31 @@ def write_tasks(
     return {RESPONSE: len(responses), CHOICE: len(choices)}
 
 
-def harness_ids(tokenizer: PreTrainedTokenizerBase, text: str, special: bool | None = None) -> list[int]:
+def harness_ids(model: LanguageModel, text: str, special: bool | None = None) -> list[int]:
     """The ids of a text, as the harness's own model for transformers encodes it.
 
     A beginning-of-text token that the text has already is not set before it once more.
     """
-    begins = tokenizer.bos_token
+    begins = model.tokenizer.bos_token
     wanted = not (begins and text.startswith(begins)) if special is None else special
-    return list(tokenizer(text, add_special_tokens=wanted)["input_ids"])
+    return list(model.tokenizer(text, add_special_tokens=wanted)["input_ids"])
 
 
-def _texts(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Encoded]) -> tuple[str, ...] | None:
+def _texts(model: LanguageModel, rows: Sequence[Encoded]) -> tuple[str, ...] | None:
     """The prompt of these rows and their responses; None where the harness would see other tokens."""
-    prompt, *_ = (tokenizer.decode(row.ids[: row.prompt_length], clean_up_tokenization_spaces=False) for row in rows)
-    responses = [tokenizer.decode(row.ids[row.prompt_length :], clean_up_tokenization_spaces=False) for row in rows]
+    prompt, *_ = (_text(model, row.ids[: row.prompt_length]) for row in rows)
+    responses = [_text(model, row.ids[row.prompt_length :]) for row in rows]
     if prompt != prompt.rstrip() or any(row.truncated for row in rows):  # white space would count to the response
         return None
-    known = harness_ids(tokenizer, prompt)
+    known = harness_ids(model, prompt)
     for row, response in zip(rows, responses, strict=True):
-        if harness_ids(tokenizer, prompt + response) != list(row.ids) or len(known) != row.prompt_length:
+        if harness_ids(model, prompt + response) != list(row.ids) or len(known) != row.prompt_length:
             return None
     return (prompt, *responses)
+
+
+def _text(model: LanguageModel, ids: Sequence[int]) -> str:
+    return str(model.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
 
 
 def _choice(texts: Sequence[str], right: int) -> dict[str, Any]:
