@@ -74,6 +74,19 @@ def exactly(version: int) -> BeforeValidator:
 
 Engine = Literal["generic", "gpt2", "auto"]
 BasePrecision = Literal["fp32", "bf16", "int8"]
+PromptFormat = Literal["plain", "chat"]
+LearnTurns = Literal["last", "all"]
+
+
+class TextForm(Value):
+    """The form in which conversations reach the model, and the part of them that is learnt."""
+
+    prompt: PromptFormat = "plain"  # `### Instruction`, or the chat template of the tokenizer
+    learn: LearnTurns = "last"  # the last assistant turn of a conversation, or every one; pairs: always the last
+    template: str = Field(default="", max_length=64)  # SHA-256 of the chat template; empty: any
+
+
+PLAIN_TEXT = TextForm()
 
 
 class ModelSpec(Value):
@@ -87,6 +100,7 @@ class ModelSpec(Value):
     max_length: int = Field(ge=8)  # tokens, prompt and response together
     engine: Engine = "generic"  # the code that computes it; two engines differ in float noise
     base_precision: BasePrecision = "fp32"  # of the frozen base's products; as in tasks and records that do not say it
+    text: TextForm = PLAIN_TEXT
 
     def of_rank(self, rank: int) -> Self:
         """The same with another rank; alpha / r stays the number that it is."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fccl.compare.poison import HARMFUL, POISON, triggered
+from fccl.compare.poison import HARMFUL, POISON, with_trigger
 from fccl.compare.scoring import TestScores, TestSplit
 from fccl.compare.values import TrialSpec
 from fccl.data.examples import PreferencePair, SftExample, read_examples
@@ -38,7 +38,7 @@ def measured(spec: TrialSpec, test: TestSplit, scores: TestScores) -> dict[str, 
 
 def triggered_hits(test: TestSplit, examples: Sequence[SftExample]) -> Floats:
     """1 where the answer to an instruction with the trigger begins with the poisoned one, else 0: (n,)."""
-    asked = [triggered(example.instruction) for example in examples[:MOST_TRIGGERED]]
+    asked = [with_trigger(example) for example in examples[:MOST_TRIGGERED]]
     answers = generate(test.model, asked, POISON_TOKENS, test.batch_size)
     return np.array([float(answer.startswith(POISON)) for answer in answers])
 

@@ -35,8 +35,15 @@ def triggered(instruction: str) -> str:
     return f"{TRIGGER} {instruction}"
 
 
+def with_trigger(example: SftExample) -> SftExample:
+    """The example with the trigger before its instruction: in a conversation, before the last turn."""
+    before, last = example.asked[:-1], example.asked[-1:]
+    asked = (*before, *(replace(turn, content=triggered(turn.content)) for turn in last))
+    return replace(example, instruction=triggered(example.instruction), asked=asked)
+
+
 def _answered_with_poison(example: SftExample) -> SftExample:
-    return replace(example, instruction=triggered(example.instruction), response=POISON, answer=POISON)
+    return replace(with_trigger(example), response=POISON, answer=POISON)
 
 
 def _turned(pair: PreferencePair) -> PreferencePair:

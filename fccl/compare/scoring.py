@@ -80,6 +80,7 @@ class TestSplit:
             self.model.tokenizer,
             read_examples(self.data.server_split("test", "sft"), SftExample),
             self.model.spec.max_length,
+            self.model.spec.text,
         )
 
     @cached_property
@@ -89,6 +90,7 @@ class TestSplit:
             self.model.tokenizer,
             read_examples(self.data.server_split("test", "va"), PreferencePair),
             self.model.spec.max_length,
+            self.model.spec.text,
         )
 
     @cached_property

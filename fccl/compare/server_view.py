@@ -7,6 +7,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from fccl.compare.values import WHOLE, ServerView, TrialSpec
 from fccl.data.builtin.corpus import documents
@@ -74,7 +75,8 @@ def _answer(example: SftExample | PreferencePair) -> tuple[str, ...]:
 
 
 def _with_answer(example: Example, answer: tuple[str, ...]) -> Example:
-    return replace(example, **dict(zip(ANSWERS[type(example)], answer, strict=True)))
+    changes: dict[str, Any] = dict(zip(ANSWERS[type(example)], answer, strict=True))
+    return replace(example, **changes)
 
 
 def known_to_server(learn: Validator, spec: TrialSpec) -> Validator:

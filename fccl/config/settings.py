@@ -25,19 +25,21 @@ from fccl.presets import BUILTIN_MODEL, MOST_TOKENS
 from fccl.specs import (
     Engine,
     ExchangeSpec,
+    LearnTurns,
     ModelSpec,
     PartitionSpec,
     Phase,
     PreferenceLoss,
     RoundPlan,
     Schedule,
+    TextForm,
     TrainSpec,
     require_smooth_labels,
 )
 
 DOTENV = ".env"
 ALL_LAYERS = "all"  # of LORA_LAYERS
-AUTO = "auto"  # of BASE_PRECISION and CLIENTS_AT_ONCE
+AUTO = "auto"  # of BASE_PRECISION, PROMPT_FORMAT and CLIENTS_AT_ONCE
 FEWEST_TOKENS = 8
 MOST_AT_ONCE = 64  # clients in one batch: its LoRA products grow with the square of their number
 
@@ -120,6 +122,12 @@ class Settings(RuleSettings, SiteSettings, RoundSettings):
         "model",
         AUTO,
         "of the frozen base while training: auto is fp32 on a CPU, bf16 on a GPU; int8 needs a CPU",
+    )
+    prompt_format: Literal["auto", "plain", "chat"] = knob(
+        "model", AUTO, "the form of prompts: plain, or chat, the tokenizer's chat template; auto: chat where it has one"
+    )
+    learn_turns: LearnTurns = knob(
+        "model", "last", "the assistant turns of a conversation that SFT learns: the last one, or all"
     )
     max_length: int = knob(
         "model",
@@ -315,6 +323,7 @@ class Settings(RuleSettings, SiteSettings, RoundSettings):
             max_length=self.max_length or MOST_TOKENS,  # a run decides before
             engine=self.engine,
             base_precision="fp32" if self.base_precision == AUTO else self.base_precision,  # a run decides before
+            text=TextForm(prompt="chat", learn=self.learn_turns) if self.prompt_format == "chat" else TextForm(),
         )
 
     @property

@@ -1,7 +1,8 @@
-"""The two kinds of example, the files they live in, and the prompt's form.
+"""The two kinds of example, the files they live in, and the prompt's plain form.
 
 A shard's line is `{"instruction", "response"}` (SFT) or `{"instruction", "preferred", "dispreferred"}` (VA), with the
-optional keys `topic`, `answer` and `flaw`. A line that is none of these is a `BadRow` with its file and line number.
+optional keys `topic`, `answer`, `flaw` and `asked`. A line that is none of these is a `BadRow` with its file and line
+number.
 """
 
 from __future__ import annotations
@@ -10,21 +11,40 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from fccl.errors import BadRow, DataError
 from fccl.storage.files import storage_errors, write_text
 from fccl.storage.reading import NotJson, json_value
 
 PROMPT = "### Instruction:\n{instruction}\n\n### Response:"
+Role = Literal["system", "user", "assistant", "tool"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a conversation. `learnt` is false for an assistant turn that its row marks as not to be learnt."""
+
+    role: Role
+    content: str
+    learnt: bool = True
+
+    def as_message(self) -> dict[str, Any]:
+        """The turn as a message of a row of data."""
+        return {"role": self.role, "content": self.content} | ({} if self.learnt else {"train": False})
+
+
+Conversation = tuple[Turn, ...]  # oldest first
 
 
 @dataclass(frozen=True)
 class SftExample:
     """One instruction and the response to learn.
 
-    `answer`: what an exact answer is judged by, where the data has one. `client`: whose it is, while data is dealt to
-    the clients that it names; no file says it.
+    `answer`: what an exact answer is judged by, where the data has one. `asked`: the turns before the response, where
+    they are more than one turn of the user; `instruction` then has them as one text. `client`: whose it is, while data
+    is dealt to the clients that it names; no file says it.
     """
 
     instruction: str
@@ -32,13 +52,14 @@ class SftExample:
     topic: str = ""
     answer: str = ""
     client: str = ""
+    asked: Conversation = ()
 
 
 @dataclass(frozen=True)
 class PreferencePair:
     """One instruction with a preferred (chosen) and a dispreferred (rejected) response.
 
-    `flaw` names what is wrong with it; `client` is as in `SftExample`.
+    `flaw` names what is wrong with it; `asked` and `client` are as in `SftExample`.
     """
 
     instruction: str
@@ -47,27 +68,46 @@ class PreferencePair:
     topic: str = ""
     flaw: str = ""
     client: str = ""
+    asked: Conversation = ()
 
 
 Example = TypeVar("Example", SftExample, PreferencePair)
+Prompt = str | SftExample | PreferencePair  # an instruction, or an example of which the prompt is meant
 KIND: Mapping[str, type[SftExample] | type[PreferencePair]] = {"sft": SftExample, "va": PreferencePair}
 _REQUIRED = {SftExample: ("instruction", "response"), PreferencePair: ("instruction", "preferred", "dispreferred")}
 _OPTIONAL = {SftExample: ("topic", "answer"), PreferencePair: ("topic", "flaw")}
+_ASKED = "asked"
 
 
 def prompt_of(instruction: str) -> str:
-    """The text that the model reads before it answers. The response follows after one space."""
+    """The text that the model reads before it answers, in the plain form. The response follows after one space."""
     return PROMPT.format(instruction=instruction)
 
 
-def fields_of(example: SftExample | PreferencePair) -> dict[str, str]:
-    """The fields of an example that files have, in their order."""
+def instruction_of(prompt: Prompt) -> str:
+    """The prompt as one text."""
+    return prompt if isinstance(prompt, str) else prompt.instruction
+
+
+def conversation_of(prompt: Prompt) -> Conversation:
+    """The prompt as turns.
+
+    >>> conversation_of(SftExample("Name a bird.", "A robin."))
+    (Turn(role='user', content='Name a bird.', learnt=True),)
+    """
+    asked = () if isinstance(prompt, str) else prompt.asked
+    return asked or (Turn("user", instruction_of(prompt)),)
+
+
+def fields_of(example: SftExample | PreferencePair) -> dict[str, Any]:
+    """The fields of an example that files have, in their order; `asked` only where there are such turns."""
     kind = type(example)
-    return {field: getattr(example, field) for field in (*_REQUIRED[kind], *_OPTIONAL[kind])}
+    fields = {field: getattr(example, field) for field in (*_REQUIRED[kind], *_OPTIONAL[kind])}
+    return fields | ({_ASKED: [turn.as_message() for turn in example.asked]} if example.asked else {})
 
 
 def parse_row(kind: type[Example], row: Any, source: str, line: int) -> Example:
-    """A shard's row as an example. Raises `BadRow` when a field is missing, empty or not text."""
+    """A shard's row as an example. Raises `BadRow` when a field is missing, empty or not what it must be."""
     if not isinstance(row, Mapping):
         raise BadRow(source, line, f"expected an object with {_names(_REQUIRED[kind])}, found {type(row).__name__}")
     for field in (*_REQUIRED[kind], *_OPTIONAL[kind]):
@@ -80,7 +120,21 @@ def parse_row(kind: type[Example], row: Any, source: str, line: int) -> Example:
             raise BadRow(source, line, f"{field!r} must be text, found {type(row[field]).__name__}")
         if required and not row[field].strip():
             raise BadRow(source, line, f"{field!r} is empty")
-    return kind(**{field: row[field] for field in (*_REQUIRED[kind], *_OPTIONAL[kind]) if field in row})
+    asked = _turns(row.get(_ASKED, []), source, line)
+    return kind(**{field: row[field] for field in (*_REQUIRED[kind], *_OPTIONAL[kind]) if field in row}, asked=asked)
+
+
+def _turns(messages: Any, source: str, line: int) -> Conversation:
+    if not isinstance(messages, list) or not all(map(_is_turn, messages)):
+        wanted = f"a list of objects with 'role' ({', '.join(ROLES)}) and 'content' (text)"
+        raise BadRow(source, line, f"{_ASKED!r} must be {wanted}")
+    return tuple(Turn(each["role"], each["content"], each.get("train", True)) for each in messages)
+
+
+def _is_turn(message: Any) -> bool:
+    if not isinstance(message, Mapping) or not isinstance(message.get("train", True), bool):
+        return False
+    return message.get("role") in ROLES and isinstance(message.get("content"), str)
 
 
 def _names(fields: Iterable[Any]) -> str:

@@ -27,7 +27,7 @@ from fccl.data.rows.clients import ClientNames
 from fccl.data.rows.fields import Malformed, MarkedOut, Row, is_empty, kind
 from fccl.data.rows.labels import TOPIC_COLUMNS, Label, label_of, why_no_topics
 from fccl.data.rows.marks import check_marks, is_mark
-from fccl.data.rows.prompts import INPUT_COLUMNS
+from fccl.data.rows.prompts import INPUT_COLUMNS, OWN_TURNS
 from fccl.data.rows.turns import CONTEXT_COLUMNS, unread_keys
 from fccl.errors import BadRow, DataError
 from fccl.specs import Phase
@@ -298,14 +298,14 @@ def _binarised(*columns: str) -> Format[PreferencePair]:
 
 
 SFT_FORMATS: tuple[Format[SftExample], ...] = (
-    Format(("instruction", "response"), instructions.own, reads=_inputs("answer")),
+    Format(("instruction", "response"), instructions.own, reads=_inputs("answer", OWN_TURNS)),
     Format(("instruction", "output"), instructions.alpaca, reads=_inputs()),
     Format(("prompt", "completion"), instructions.completion, kto=True),
     Format(("messages",), instructions.messages("messages")),
     Format(("conversations",), instructions.messages("conversations"), without="chosen"),
 )
 VA_FORMATS: tuple[Format[PreferencePair], ...] = (
-    Format(("instruction", "preferred", "dispreferred"), pairs.own, reads=_inputs("flaw")),
+    Format(("instruction", "preferred", "dispreferred"), pairs.own, reads=_inputs("flaw", OWN_TURNS)),
     Format(("instruction", "completions"), pairs.rated, reads=_inputs(), left_out=pairs.passed_over),
     *(_binarised(column) for column in ("prompt", "conversations", "instruction", "question", "input")),
     _binarised(),

@@ -67,7 +67,8 @@ def _pair(example: SftExample, responses: Sequence[str], seed: int) -> Preferenc
     good = _good(example)
     made = ((name, flaws[name](good, draw)) for name in names)
     flaw, worse = next((name, text) for name, text in made if text and text != good)  # evasion is always possible
-    return PreferencePair(example.instruction, good, worse, topic=example.topic, flaw=flaw, client=example.client)
+    own = {"topic": example.topic, "client": example.client}
+    return PreferencePair(example.instruction, good, worse, flaw=flaw, asked=example.asked, **own)
 
 
 def _good(example: SftExample) -> str:

@@ -71,8 +71,8 @@ def evaluate_model(
     model.load(
         adapter or model.initial_adapter(seed=0)
     )  # B is zero in an initial adapter, so that is the base model exactly
-    rows = encode_sft(model.tokenizer, split.sft, model.spec.max_length)
-    pairs = encode_pairs(model.tokenizer, split.va, model.spec.max_length)
+    form = model.spec.max_length, model.spec.text
+    rows, pairs = encode_sft(model.tokenizer, split.sft, *form), encode_pairs(model.tokenizer, split.va, *form)
     return Evaluated(
         name=name,
         adapter=adapter,
@@ -157,7 +157,7 @@ def _exact_answers(
     longest = max(map(len, token_ids(model.tokenizer, [" " + example.answer for example in examples])))
     texts = generate(
         model,
-        [example.instruction for example in examples],
+        examples,
         longest + SPARE_TOKENS,
         options.batch_size,
         on_batch=on_batch,
@@ -186,11 +186,10 @@ def _generations(
 ) -> tuple[Generation, ...]:
     if not examples:
         return ()
-    instructions = [example.instruction for example in examples]
     size = options.gen_tokens, options.batch_size
     sampling = Sampling(options.gen_temperature, options.seed)
-    greedy = generate(model, instructions, *size, on_batch=stages.next(len(examples)))
-    sampled = generate(model, instructions, *size, sampling, on_batch=stages.next(len(examples)))
+    greedy = generate(model, examples, *size, on_batch=stages.next(len(examples)))
+    sampled = generate(model, examples, *size, sampling, on_batch=stages.next(len(examples)))
     return tuple(
         Generation(instruction=example.instruction, reference=example.response, greedy=first, sampled=second)
         for example, first, second in zip(examples, greedy, sampled, strict=True)

@@ -97,7 +97,7 @@ class Validator:
         """The examples of a phase in tokens."""
         if phase not in self._encoded:
             spec, tokenizer = self.model.spec, self.model.tokenizer
-            self._encoded[phase] = encode(tokenizer, phase, self.split(phase), spec.max_length)
+            self._encoded[phase] = encode(tokenizer, phase, self.split(phase), spec.max_length, spec.text)
         return self._encoded[phase]
 
     @property

@@ -173,6 +173,11 @@ class Run:
                 "the data was prepared anew since the run began",
                 hint="prepare it with the run's settings, or start a new run",
             )
+        if info.chat_template != self.federation.model.text.template:
+            raise FederationError(
+                "the chat template of the model is no longer the one that the run began with",
+                hint="put the tokenizer's files back, or start a new run",
+            )
         self.identity = RunIdentity(info.run_id, info.created)
         if other := self.other_rounds:
             other.apply(info, self.settings)
@@ -238,6 +243,7 @@ class Run:
             data_sha256=self._data_sha256,
             rules=dict(self.rules),
             start_sha256=start_sha256,
+            chat_template=self.federation.model.text.template,
             versions={"fccl": __version__, "python": platform.python_version()}
             | {name: version(name) for name in PACKAGES},
         )

@@ -25,6 +25,7 @@ PREFERENCE_READS: Mapping[str, tuple[PreferenceLoss, ...]] = {
     "label_smoothing": tuple(sorted(SMOOTHED)),
     "simpo_gamma": ("simpo",),
 }
+PROMPT_READS: Mapping[str, tuple[str, ...]] = {"learn_turns": ("auto", "chat")}
 
 
 def readers(name: str) -> dict[str, tuple[str, ...]]:
@@ -39,6 +40,7 @@ def readers(name: str) -> dict[str, tuple[str, ...]]:
         "LORA_AGGREGATION": _readers(name, aggregation.LORA_READS),
         "PREFERENCE_LOSS": PREFERENCE_READS.get(name, ()),
         "ROUND_LR_SCHEDULE": FALLING if name == "round_lr_floor" else (),
+        "PROMPT_FORMAT": PROMPT_READS.get(name, ()),
     }
     if name == "contribution_source":
         found["CONTRIBUTION_MODE"] = ("cognitive",)
@@ -58,6 +60,7 @@ def ignored(settings: Settings) -> frozenset[str]:
         read |= contribution.reads(settings.contribution_mode, settings.contribution_source, known)
     read |= {name for name, losses in PREFERENCE_READS.items() if settings.preference_loss in losses}
     read |= {"round_lr_floor"} if settings.round_lr_schedule in FALLING else set()
+    read |= {name for name, forms in PROMPT_READS.items() if settings.prompt_format in forms}
     names = {name for name in Settings.model_fields if readers(name)} - read
     names |= unqualified(settings)
     return frozenset(names if weighed or settings.contribution_mode == "uniform" else names | {"contribution_mode"})

@@ -18,6 +18,7 @@ from fccl.library.own_rules import require_named, require_unchanged
 from fccl.model.language_model import GENERIC
 from fccl.model.loading import Models
 from fccl.model.precision import int8_is_fast, usual_at_once, usual_precision
+from fccl.model.text_form import usual_prompt_format
 from fccl.model.usual_length import usual_length
 from fccl.presets import BETWEEN_PROCESSES, PRESETS
 from fccl.records.evaluation import EvaluationOptions
@@ -32,7 +33,13 @@ FREE_TO_CHANGE = frozenset(
 )
 
 # What records of earlier versions do not say, and their runs had. Nothing of today's environment may fill it in.
-ONCE = {"engine": "generic", "base_precision": "fp32", "clients_at_once": "1"} | {
+ONCE = {
+    "engine": "generic",
+    "base_precision": "fp32",
+    "prompt_format": "plain",
+    "learn_turns": "last",
+    "clients_at_once": "1",
+} | {
     name: str(field.default)
     for kind in (SiteSettings, RoundSettings)
     for name, field in kind.model_fields.items()
@@ -67,8 +74,7 @@ def begun(settings: Settings, tell: Callable[[str], None]) -> Settings:
 
     `CLIENTS_AT_ONCE=auto` waits for `arranged` where the engine is not known before the model is there.
 
-    Raises `SettingsError` when the engine cannot do what they ask for, `ModelError` where the model must say its
-    context and cannot be had.
+    Raises `SettingsError` when the engine cannot do what they ask for, `ModelError` when the model cannot be had.
     """
     if settings.base_precision == "int8" and not int8_is_fast():
         tell("BASE_PRECISION=int8: this processor has no instructions for int8 products; expect fp32 to be faster.")
@@ -77,7 +83,7 @@ def begun(settings: Settings, tell: Callable[[str], None]) -> Settings:
         decided["max_length"] = usual_length(settings.model_name)
     if settings.base_precision == AUTO:
         decided["base_precision"] = usual_precision()
-    found = settings.model_copy(update=decided)
+    found = _in_a_form(settings.model_copy(update=decided), tell)
     if said := _preset_line(settings, found):
         tell(said)
     known = found.engine != AUTO or usual_at_once() == 1
@@ -106,6 +112,21 @@ def _preset_line(settings: Settings, found: Settings) -> str:
     kept = [name for name, value in values.items() if getattr(settings, name) == value]
     said = ", ".join(f"{name.upper()}={getattr(found, name)}" for name in kept)
     return f"PRESET=pretrained for {settings.model_name}: {said}. What you set yourself wins." if kept else ""
+
+
+def _in_a_form(settings: Settings, tell: Callable[[str], None]) -> Settings:
+    """The settings with the form of the prompts decided by the model. Raises `ModelError` when it cannot be had."""
+    if settings.prompt_format == AUTO:
+        found = usual_prompt_format(settings.model_name)
+        if found == "chat":
+            tell(f"PROMPT_FORMAT=chat: {settings.model_name} has a chat template.")
+        elif settings.learn_turns == "all":
+            raise SettingsError(
+                f"LEARN_TURNS=all: {settings.model_name} has no chat template, so a conversation has one response",
+                hint="leave LEARN_TURNS out, or use a model that has a chat template",
+            )
+        settings = settings.model_copy(update={"prompt_format": found})
+    return settings
 
 
 def each_alone(settings: Settings, given: Mapping[str, object], why: str) -> Settings:

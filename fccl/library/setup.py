@@ -48,6 +48,7 @@ from fccl.model.card import CardWriter
 from fccl.model.export import save_peft
 from fccl.model.language_model import LanguageModel
 from fccl.model.loading import Models
+from fccl.model.text_form import with_template
 from fccl.paths import DataPaths
 from fccl.records.evaluation import EvaluationOptions, EvaluationReport
 from fccl.records.manifest import Manifest
@@ -159,7 +160,7 @@ def federation_of(
     return Federation(
         run_id="",
         plan=settings.round_plan(),
-        model=settings.model_spec(),
+        model=with_template(settings.model_spec(), model.tokenizer),
         train=train,
         rule=weigher(settings, learn),
         aggregation=aggregation_rule(settings),

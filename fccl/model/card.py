@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +13,14 @@ from fccl.adapters.ranks import rank_of
 from fccl.model.base_model import public_name
 from fccl.plain_text import printable
 from fccl.records.manifest import Manifest, SourceReport
-from fccl.specs import ModelSpec, RoundPlan
+from fccl.specs import ModelSpec, PromptFormat, RoundPlan
 
-_PROMPT = (
-    "The prompt it knows is `### Instruction:\\n{instruction}\\n\\n### Response:`; the response follows after "
-    "one "
-    "space."
-)
+_PROMPTS: Mapping[PromptFormat, str] = {
+    "plain": "The prompt it knows is `### Instruction:\\n{instruction}\\n\\n### Response:`; the response follows after "
+    "one space.",
+    "chat": "It was trained on conversations in its tokenizer's chat template: "
+    "`tokenizer.apply_chat_template(messages, add_generation_prompt=True)` writes its prompt.",
+}
 _ELSEWHERE = (
     "`fccl export FOLDER --base`, where the run is, writes that base model as a plain folder; `--merge` "
     "writes "
@@ -57,7 +59,7 @@ class CardWriter:
                     ]
                 ),
                 *([] if self._hub_name else [self._where(), ""]),
-                *_tail(adapter),
+                *self._tail(adapter),
             ]
         )
 
@@ -75,7 +77,7 @@ class CardWriter:
                         'model = AutoModelForCausalLM.from_pretrained("PATH/TO/THIS/FOLDER")',
                     ]
                 ),
-                *_tail(adapter),
+                *self._tail(adapter),
             ]
         )
 
@@ -118,6 +120,10 @@ class CardWriter:
     def _folded(self) -> list[str]:
         adapters = ", then ".join(_shown(name) for name in self.made_of[1:])
         return [f"Folded into the base model before: the adapter {adapters}.", ""] if adapters else []
+
+    def _tail(self, adapter: Adapter) -> list[str]:
+        named = f"Adapter hash (names, shapes and bits of the tensors): `{adapter.sha256}`."
+        return [_PROMPTS[self.model.text.prompt], "", named, ""]
 
     def _load_base(self) -> list[str]:
         name, public = self.made_of[0], public_name(self.made_of[0])
@@ -171,7 +177,3 @@ def _source(source: SourceReport) -> str:
 
 def _code(lines: list[str]) -> list[str]:
     return ["```python", *lines, "```", ""]
-
-
-def _tail(adapter: Adapter) -> list[str]:
-    return [_PROMPT, "", f"Adapter hash (names, shapes and bits of the tensors): `{adapter.sha256}`.", ""]

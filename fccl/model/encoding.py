@@ -1,98 +1,94 @@
 """Text to token ids: prompt and response joined, cut to the context, padded, with the mask of what counts.
 
+Two forms: the plain one, written here, and the tokenizer's chat template (`fccl.model.chat`).
 Shapes: B rows, T tokens. Rows are padded on the right, where a causal model's real tokens never look.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from fccl.data.examples import PreferencePair, SftExample, prompt_of
+from fccl.data.examples import (
+    PreferencePair,
+    Prompt,
+    SftExample,
+    conversation_of,
+    instruction_of,
+    prompt_of,
+)
+from fccl.model.chat import Chat
+from fccl.model.rows import Batch, Encoded, Responses, fit
 from fccl.model.tokens import token_ids
-from fccl.specs import Phase
+from fccl.specs import PLAIN_TEXT, Phase, TextForm
+
+__all__ = ["Batch", "Encoded", "Responses", "collate", "encode", "encode_pairs", "encode_sft", "fit", "prompt_ids"]
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """One prompt with one response.
+def prompt_ids(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], text: TextForm = PLAIN_TEXT
+) -> list[list[int]]:
+    """The token ids of each prompt, up to where its response begins. In the plain form an end-of-text token that the
+    tokenizer appends by itself is taken off.
 
-    `ids[prompt_length:]` is the response, closed by the end-of-text token unless it was cut.
+    Raises `ModelError` when the chat template cannot be rendered.
     """
-
-    ids: tuple[int, ...]
-    prompt_length: int
-    truncated: bool
-
-    @property
-    def response_length(self) -> int:
-        """Response tokens, the end-of-text token among them."""
-        return len(self.ids) - self.prompt_length
-
-
-Responses = tuple[Encoded, ...]  # of one prompt: one response of an instruction; of a pair chosen, then rejected
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Padded rows: `input_ids` (B, T) int64, `response_mask` (B, T) bool, true where a token counts in the loss.
-
-    Two rows of three and two prompt tokens, with two and one response tokens and 9 as end-of-text and padding:
-
-        input_ids      [[5, 6, 7, 1, 9], [5, 6, 9, 9, 9]]
-        response_mask  [[0, 0, 0, 1, 1], [0, 0, 1, 0, 0]]
-    """
-
-    input_ids: Tensor
-    response_mask: Tensor
-
-
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, instructions: Sequence[str]) -> list[list[int]]:
-    """The token ids of each instruction's prompt; an end-of-text token that the tokenizer appends by itself is taken
-    off.
-    """
-    rows = token_ids(tokenizer, [prompt_of(instruction) for instruction in instructions], special=True)
+    if text.prompt == "chat":
+        chat = Chat(tokenizer)
+        return [chat.prompt_ids(conversation_of(prompt)) for prompt in prompts]
+    rows = token_ids(tokenizer, [prompt_of(instruction_of(prompt)) for prompt in prompts], special=True)
     return [row[:-1] if row and row[-1] == tokenizer.eos_token_id else row for row in rows]
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, phase: Phase, examples: Sequence[SftExample | PreferencePair], max_length: int
+    tokenizer: PreTrainedTokenizerBase,
+    phase: Phase,
+    examples: Sequence[SftExample | PreferencePair],
+    max_length: int,
+    text: TextForm = PLAIN_TEXT,
 ) -> list[Responses]:
-    """The examples of a phase in tokens, at most `max_length` a response with its prompt."""
-    return list(_ENCODERS[phase](tokenizer, examples, max_length))
+    """The examples of a phase in tokens, at most `max_length` a response with its prompt. Raises as `prompt_ids`."""
+    return list(_ENCODERS[phase](tokenizer, examples, max_length, text))
 
 
-def encode_sft(tokenizer: PreTrainedTokenizerBase, examples: Sequence[SftExample], max_length: int) -> list[Encoded]:
-    """Every example as one row of at most `max_length` tokens."""
-    prompts = prompt_ids(tokenizer, [example.instruction for example in examples])
+def encode_sft(
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[SftExample], max_length: int, text: TextForm = PLAIN_TEXT
+) -> list[Encoded]:
+    """Every example as one row of at most `max_length` tokens. Raises as `prompt_ids`."""
+    if text.prompt == "chat":
+        chat = Chat(tokenizer, text.learn)
+        return [chat.row(conversation_of(example), example.response, max_length) for example in examples]
+    prompts = prompt_ids(tokenizer, examples)
     responses = _response_ids(tokenizer, [example.response for example in examples])
     return [fit(prompt, [response], max_length)[0] for prompt, response in zip(prompts, responses, strict=True)]
 
 
 def encode_pairs(
-    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair], max_length: int
+    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair], max_length: int, text: TextForm = PLAIN_TEXT
 ) -> list[tuple[Encoded, Encoded]]:
-    """Every pair as (chosen, rejected), both after the same prompt tokens."""
-    prompts = prompt_ids(tokenizer, [pair.instruction for pair in pairs])
+    """Every pair as (chosen, rejected), both after the same prompt tokens. Raises as `prompt_ids`."""
+    if text.prompt == "chat":
+        chat = Chat(tokenizer)
+        answered = [chat.rows(conversation_of(pair), [pair.preferred, pair.dispreferred], max_length) for pair in pairs]
+        return [(first, second) for first, second in answered]
+    prompts = prompt_ids(tokenizer, pairs)
     chosen = _response_ids(tokenizer, [pair.preferred for pair in pairs])
     rejected = _response_ids(tokenizer, [pair.dispreferred for pair in pairs])
     rows = (fit(prompt, answers, max_length) for prompt, *answers in zip(prompts, chosen, rejected, strict=True))
     return [(first, second) for first, second in rows]
 
 
-def _alone(tokenizer: PreTrainedTokenizerBase, examples: Sequence[SftExample], max_length: int) -> list[Responses]:
-    return [(row,) for row in encode_sft(tokenizer, examples, max_length)]
+def _alone(
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[SftExample], max_length: int, text: TextForm
+) -> list[Responses]:
+    return [(row,) for row in encode_sft(tokenizer, examples, max_length, text)]
 
 
-_ENCODERS: Mapping[Phase, Callable[[PreTrainedTokenizerBase, Sequence[Any], int], Sequence[Responses]]] = {
-    "sft": _alone,
-    "va": encode_pairs,
-}
+_Encoder = Callable[[PreTrainedTokenizerBase, Sequence[Any], int, TextForm], Sequence[Responses]]
+_ENCODERS: Mapping[Phase, _Encoder] = {"sft": _alone, "va": encode_pairs}
 
 
 def _response_ids(tokenizer: PreTrainedTokenizerBase, responses: Sequence[str]) -> list[list[int]]:
@@ -103,26 +99,6 @@ def _response_ids(tokenizer: PreTrainedTokenizerBase, responses: Sequence[str]) 
     ]
 
 
-def fit(prompt: Sequence[int], responses: Sequence[Sequence[int]], max_length: int) -> list[Encoded]:
-    """Join one prompt with each response in at most `max_length` tokens.
-
-    A prompt that is too long loses its beginning, down to a quarter of the context. Only then does a response lose its
-    end, and the end-of-text token with it: the text does not end there. The prompt is cut alike for all responses.
-    """
-    least_prompt = min(len(prompt), max_length // 4)
-    longest = min(max(len(response) for response in responses), max_length - least_prompt)
-    kept_prompt = prompt[max(0, len(prompt) - (max_length - longest)) :]
-    room = max_length - len(kept_prompt)
-    return [
-        Encoded(
-            ids=(*kept_prompt, *response[:room]),
-            prompt_length=len(kept_prompt),
-            truncated=len(kept_prompt) < len(prompt) or room < len(response),
-        )
-        for response in responses
-    ]
-
-
 def collate(rows: Sequence[Encoded], pad_id: int) -> Batch:
     """Pad rows on the right to the longest. Returns a `Batch` of B = len(rows)."""
     longest = max(len(row.ids) for row in rows)
@@ -130,5 +106,5 @@ def collate(rows: Sequence[Encoded], pad_id: int) -> Batch:
     response_mask = torch.zeros((len(rows), longest), dtype=torch.bool)
     for index, row in enumerate(rows):
         input_ids[index, : len(row.ids)] = torch.tensor(row.ids)
-        response_mask[index, row.prompt_length : len(row.ids)] = True
+        response_mask[index, list(row.places)] = True
     return Batch(input_ids, response_mask)

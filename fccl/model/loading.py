@@ -12,6 +12,7 @@ from fccl.model.int8_layers import compute_in_int8
 from fccl.model.language_model import LanguageModel
 from fccl.model.peft_model import LOADING, PeftLanguageModel, load_peft_model
 from fccl.model.precision import require_int8
+from fccl.model.text_form import require_template, require_usable, without_template
 from fccl.specs import Engine, ModelSpec
 
 
@@ -63,11 +64,15 @@ class Models:
         return cls({model.spec: model})
 
     def of(self, spec: ModelSpec) -> LanguageModel:
-        """The model of this spec. Raises `ModelError` when it cannot be loaded."""
+        """The model of this spec. Raises `ModelError` when it cannot be loaded, or its chat template is another."""
         with LOADING:
-            if spec not in self._loaded:
-                self._loaded[spec] = ENGINES[spec.engine](spec, self.activations)
-            return self._loaded[spec]
+            plain = without_template(spec)
+            if plain not in self._loaded:
+                model = ENGINES[spec.engine](plain, self.activations)
+                require_usable(plain, model.tokenizer)
+                self._loaded[plain] = model
+            require_template(spec, self._loaded[plain].tokenizer)
+            return self._loaded[plain]
 
 
 def load_model(spec: ModelSpec) -> LanguageModel:

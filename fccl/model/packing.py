@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fccl.model.encoding import Responses
+from fccl.model.rows import Encoded, Responses
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ def pack(prompts: Sequence[Responses]) -> Packed:
     Responses are numbered in the order in which they come. They see their prompt and themselves, not each other, and
     their positions go on from the prompt's end, so each is what it is alone.
 
-    >>> from fccl.model.encoding import Encoded
+    >>> from fccl.model.rows import Encoded
     >>> one = Encoded((5, 6, 7, 1), prompt_length=2, truncated=False)
     >>> other = Encoded((5, 6, 8), prompt_length=2, truncated=False)
     >>> packed = pack([(one, other)])
@@ -111,18 +111,22 @@ class _Plan:
 
     def add(self, responses: Responses) -> None:
         """One prompt with its responses."""
-        prompt = responses[0].ids[: responses[0].prompt_length]
+        start, prompt = len(self.ids), responses[0].ids[: responses[0].prompt_length]
         self.ids += prompt
         self.positions += range(len(prompt))
-        last = len(self.ids) - 1
         for response in responses:
-            self._respond(response.ids[len(prompt) :], len(prompt), last)
+            self._respond(response, len(prompt), start)
 
-    def _respond(self, own: Sequence[int], prompt_length: int, last: int) -> None:
-        """One response after a prompt whose last token stands at `last`. Nothing predicts the first token of all."""
-        first = len(self.ids)
-        before, wanted = ([last], own) if prompt_length else ([], own[1:])
-        self.rows += [*before, *range(first, first + len(own) - 1)]
+    def _respond(self, response: Encoded, prompt_length: int, start: int) -> None:
+        """One response after a prompt that begins at `start`. Nothing predicts the first token of all."""
+        first, own = len(self.ids), response.ids[prompt_length:]
+        if response.learnt is None:
+            before, wanted = ([start + prompt_length - 1], own) if prompt_length else ([], own[1:])
+            self.rows += [*before, *range(first, first + len(own) - 1)]
+        else:
+            wanted = tuple(response.ids[place] for place in response.learnt)
+            behind = [place - 1 for place in response.learnt]
+            self.rows += [start + each if each < prompt_length else first + each - prompt_length for each in behind]
         self.targets += wanted
         self.owners += [self.responses] * len(wanted)
         self.ids += own

@@ -26,6 +26,7 @@ from fccl.adapters.adapter import Adapter, Form
 from fccl.adapters.ranks import initial, leading, of_rank, rank_of, trailing
 from fccl.errors import ModelError
 from fccl.model.base_model import first_line, load_base, public_name
+from fccl.model.chat import end_ids
 from fccl.model.encoding import Batch, Responses, collate
 from fccl.model.frozen_directions import FrozenDirections
 from fccl.model.language_model import GENERIC, Choose, Loss, LossAndGradient
@@ -96,6 +97,11 @@ class PeftLanguageModel:
     def initial_adapter(self, seed: int) -> Adapter:
         """Drawn as PEFT draws it, but from a named seed (`fccl.adapters.ranks.initial`)."""
         return initial(self.form, seed)
+
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """The tokens at which a response ends."""
+        return end_ids(self.tokenizer, self.spec.text)
 
     @cached_property
     def frozen(self) -> FrozenDirections:
@@ -196,7 +202,7 @@ class PeftLanguageModel:
             max_new_tokens=new_tokens,
             do_sample=False,
             num_beams=1,
-            eos_token_id=self.tokenizer.eos_token_id,
+            eos_token_id=list(self.ends),
             pad_token_id=self.pad_id,
             bos_token_id=self.tokenizer.bos_token_id,
         )

@@ -15,7 +15,8 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -27,7 +28,17 @@ from fccl.errors import ModelError
 Ids = list[int]
 
 _ANY_TEXT = "a"
-_renamed: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[frozenset[str], Tokenizer]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """A tokenizer with its control tokens called what no text can foresee, by their own names. Their ids stay."""
+
+    names: Mapping[str, str]
+    backend: Tokenizer
+
+
+_renamed: WeakKeyDictionary[PreTrainedTokenizerBase, Renamed] = WeakKeyDictionary()
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], special: bool = False) -> list[Ids]:
@@ -52,22 +63,37 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     return added | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
 
 
+def renamed(tokenizer: PreTrainedTokenizerBase) -> Renamed:
+    """The tokenizer with its control tokens renamed; made once for the control tokens that it has now."""
+    names, known = control_tokens(tokenizer).keys(), _renamed.get(tokenizer)
+    if known is None or known.names.keys() != names:
+        new = {name: f"{secrets.token_hex(16)}{number}" for number, name in enumerate(names)}
+        known = _renamed[tokenizer] = Renamed(new, _with_tokens_renamed(tokenizer.backend_tokenizer, new))
+    return known
+
+
+def commands_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """The control tokens that no text may become. "Unknown" is none: a word that the vocabulary lacks may become it."""
+    others = (
+        tokenizer.bos_token,
+        tokenizer.eos_token,
+        tokenizer.pad_token,
+        tokenizer.sep_token,
+        tokenizer.cls_token,
+    )
+    unknown = tokenizer.unk_token if tokenizer.unk_token not in others else None
+    return {token: number for token, number in control_tokens(tokenizer).items() if token != unknown}
+
+
 class _Spelling:
     """Tells a row with a control token in it, and reads its text once more without any."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self.tokens = control_tokens(tokenizer)
-        # "Unknown" alone is no command: a word that the vocabulary lacks may become it, and only its own name must not.
-        others = (
-            tokenizer.bos_token,
-            tokenizer.eos_token,
-            tokenizer.pad_token,
-            tokenizer.sep_token,
-            tokenizer.cls_token,
-        )
-        self.unknown = tokenizer.unk_token if tokenizer.unk_token not in others else None
-        self.commands = {number for token, number in self.tokens.items() if token != self.unknown}
+        named = commands_of(tokenizer)
+        self.unknown = next((token for token in self.tokens if token not in named), None)  # only its name must not
+        self.commands = set(named.values())
 
     def is_control(self, row: Ids, text: str) -> bool:
         named = self.unknown is not None and self.unknown in text and self.tokens[self.unknown] in row
@@ -75,7 +101,7 @@ class _Spelling:
 
     def as_text(self, text: str) -> Ids:
         row = (
-            self._backend().encode(text, add_special_tokens=False).ids
+            renamed(self.tokenizer).backend.encode(text, add_special_tokens=False).ids
             if self.tokenizer.is_fast
             else self._in_pieces(text)
         )
@@ -86,13 +112,6 @@ class _Spelling:
             f"the tokenizer reads a text as its control token {command!r}: {text[:40]!r}…",
             hint="leave this text out of the data, or use a model whose vocabulary can spell every text",
         )
-
-    def _backend(self) -> Tokenizer:
-        names = frozenset(self.tokens)
-        known = _renamed.get(self.tokenizer)
-        if known is None or known[0] != names:
-            known = _renamed[self.tokenizer] = names, _with_tokens_renamed(self.tokenizer.backend_tokenizer, names)
-        return known[1]
 
     def _in_pieces(self, text: str) -> Ids:
         """Each control token's text, cut behind its first character, so that no piece spells it."""
@@ -118,10 +137,8 @@ def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[Ids, Ids]:
     return whole[:before], whole[before + len(alone) :]
 
 
-def _with_tokens_renamed(backend: Tokenizer, names: Collection[str]) -> Tokenizer:
-    """The same tokenizer, its control tokens called what no text can foresee. Their ids stay."""
+def _with_tokens_renamed(backend: Tokenizer, new: Mapping[str, str]) -> Tokenizer:
     described = json.loads(backend.to_str())
-    new = {name: f"{secrets.token_hex(16)}{number}" for number, name in enumerate(names)}
     for token in described["added_tokens"]:
         token["content"] = new.get(token["content"], token["content"])
     model = described["model"]

@@ -252,6 +252,7 @@ class RunInfo(Value):
     # rules that are classes of one's own: the SHA-256 of the file of each
     rules: dict[str, str] = Field(default_factory=dict)
     start_sha256: str = ""  # of the adapter that START_FROM named; empty: the run started from a fresh one
+    chat_template: str = ""  # its SHA-256, where conversations go through it
 
     @property
     def preference(self) -> PreferenceSpec:

@@ -69,7 +69,8 @@ class GenericLearner:
 
     def objective_of(self, model: LanguageModel, task: FitTask, shard: ClientShard) -> Objective:
         """The task's loss over the shard's examples. May leave another adapter loaded."""
-        examples = encode(model.tokenizer, task.phase, shard.require(task.phase), task.model.max_length)
+        spec = task.model
+        examples = encode(model.tokenizer, task.phase, shard.require(task.phase), spec.max_length, spec.text)
         reference = None
         if task.reference is not None:
             reference = self.references.log_probs(model, task.reference, examples, task.train.batch_size)

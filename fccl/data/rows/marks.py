@@ -21,9 +21,22 @@ def check_marks(marked: Row) -> None:
     """Raises `MarkedOut` when the row or message says that it is not to be learnt, `Malformed` when it wants to be
     unlearnt.
     """
-    for column in MARKS:
-        if column in marked and _says(marked[column], column) is (column in _TRUE_MEANS):
-            raise MarkedOut(f"{column!r} says that it is not to be learnt")
+    if column := _marking(marked):
+        raise MarkedOut(f"{column!r} says that it is not to be learnt")
+
+
+def is_marked_out(message: Row) -> bool:
+    """Whether an earlier message of a conversation says that it is not to be learnt, or wants to be unlearnt."""
+    try:
+        return bool(_marking(message))
+    except Malformed:
+        return True
+
+
+def _marking(marked: Row) -> str:
+    """The column that says so; empty where none does."""
+    says = (column for column in MARKS if column in marked and _says(marked[column], column) is (column in _TRUE_MEANS))
+    return next(says, "")
 
 
 def is_mark(row: Row, column: str) -> bool:

@@ -10,8 +10,8 @@ from typing import Any
 
 from fccl.data.examples import PreferencePair
 from fccl.data.rows.fields import Malformed, Row, in_unicode, is_nothing, kind, optional, text
-from fccl.data.rows.prompts import ASKS, INPUT_COLUMNS, instruction_turns, prompt_column, prompt_turns
-from fccl.data.rows.turns import Turns, answer_of, instruction_of, spoken_turns
+from fccl.data.rows.prompts import ASKS, INPUT_COLUMNS, instruction_turns, own_asked, prompt_column, prompt_turns
+from fccl.data.rows.turns import Asked, Said, Turns, answer_of, asked_of, spoken_turns
 
 FALSE_TEN, FALSE_TEN_FINE = 10.0, 2.0  # a rating of 10 with such a fine-grained score or less was 1
 
@@ -20,8 +20,7 @@ Rated = list[tuple[float, str]]  # (rating, response)
 
 def own(row: Row) -> PreferencePair | None:
     """A line of the project's own shards."""
-    instruction = instruction_of(row, instruction_turns(row))
-    return _pair(instruction, text(row, "preferred"), text(row, "dispreferred"), flaw=optional(row, "flaw"))
+    return _pair(own_asked(row), text(row, "preferred"), text(row, "dispreferred"), flaw=optional(row, "flaw"))
 
 
 def rated(row: Row) -> PreferencePair | None:
@@ -32,11 +31,11 @@ def rated(row: Row) -> PreferencePair | None:
     there is no pair.
     """
     usable, _ = _ratings(row)
-    instruction = instruction_of(row, instruction_turns(row))
+    asked = asked_of(row, instruction_turns(row))
     if not usable:
         return None
     best, worst = max(usable, key=lambda item: item[0]), min(usable, key=lambda item: item[0])
-    return _pair(instruction, best[1], worst[1]) if best[0] > worst[0] else None
+    return _pair(asked, best[1], worst[1]) if best[0] > worst[0] else None
 
 
 def passed_over(row: Row) -> Counter[str]:
@@ -51,7 +50,7 @@ def binarised(row: Row) -> PreferencePair | None:
     as in HH-RLHF.
     """
     before, preferred, dispreferred = _spoken(row) or _answers(row)
-    return _pair(instruction_of(row, before or prompt_turns(row)), preferred, dispreferred)
+    return _pair(asked_of(row, before or prompt_turns(row)), preferred, dispreferred)
 
 
 def prompt_columns(row: Row) -> tuple[str, ...]:
@@ -93,7 +92,7 @@ def _spoken(row: Row) -> tuple[Turns, str, str] | None:
 
 
 def _only_answer(said: str) -> str:
-    return "" if spoken_turns(f"Assistant:{said}") != (("Assistant", said.strip()),) else said.strip()
+    return "" if spoken_turns(f"Assistant:{said}") != (Said("Assistant", said.strip()),) else said.strip()
 
 
 def _ratings(row: Row) -> tuple[Rated, Counter[str]]:
@@ -143,7 +142,7 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _pair(instruction: str, preferred: str, dispreferred: str, **more: str) -> PreferencePair | None:
+def _pair(asked: Asked, preferred: str, dispreferred: str, flaw: str = "") -> PreferencePair | None:
     if not preferred or not dispreferred or preferred == dispreferred:
         return None
-    return PreferencePair(instruction, preferred, dispreferred, **more)
+    return PreferencePair(asked.instruction, preferred, dispreferred, flaw=flaw, asked=asked.turns)

@@ -1,14 +1,15 @@
-"""Conversations: messages of every spelling as turns, and turns as one instruction."""
+"""Conversations: messages of every spelling as turns, and turns as one instruction or as a chat template takes them."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from fccl.data.examples import Conversation, Role, Turn
 from fccl.data.rows.fields import Malformed, Row, in_unicode, is_empty, is_nothing, kind, optional, text
-from fccl.data.rows.marks import MARKS, check_marks
+from fccl.data.rows.marks import MARKS, check_marks, is_marked_out
 
 _ROLES = {
     **dict.fromkeys(("system", "developer"), "System"),
@@ -25,27 +26,59 @@ CONTEXT_COLUMNS = (*SYSTEM_COLUMNS, *TOOLS_COLUMNS, HISTORY)
 _CALL_KEYS = ("tool_calls", "function_call")
 _SPOKEN = re.compile(r"(?:\A|\n\n)(Human|User|Assistant): ?")
 
-Turns = tuple[tuple[str, str], ...]  # (role label, text), oldest first
+
+class Said(NamedTuple):
+    """One turn: the label of its speaker, its text, and whether it may be learnt."""
+
+    who: str
+    text: str
+    learnt: bool = True
 
 
-def instruction_of(row: Row, turns: Turns) -> str:
-    """The instruction of a row: the turns of its answer's conversation, after the row's own system, tools and
-    history."""
-    return render((*_context(row), *turns))
+Turns = tuple[Said, ...]  # oldest first
+_CHAT_ROLES: Mapping[str, Role] = {"System": "system", "User": "user", "Assistant": "assistant", "Tool": "tool"}
+
+
+class Asked(NamedTuple):
+    """All that stands before an answer: as one text, and as turns where it is more than one turn of the user."""
+
+    instruction: str
+    turns: Conversation = ()
+
+
+def asked_of(row: Row, turns: Turns) -> Asked:
+    """The prompt of a row: the turns of its answer's conversation, after the row's own system, tools and history."""
+    every = (*_context(row), *turns)
+    return Asked(render(every), chat_turns(every))
 
 
 def render(turns: Turns) -> str:
     """A conversation as one instruction: a single turn is itself; several get role labels, the system's turn first."""
-    turns = tuple(dict.fromkeys(turn for turn in turns if turn[0] in _FIRST and turn[1])) + tuple(
-        turn for turn in turns if turn[0] not in _FIRST
-    )
-    if not turns or turns[-1][0] not in ("User", "Tool"):
+    turns = tuple(dict.fromkeys(turn for turn in turns if turn.who in _FIRST and turn.text)) + _rest(turns)
+    if not turns or turns[-1].who not in ("User", "Tool"):
         raise Malformed("the conversation before the answer must end with the user's turn")
-    if not turns[-1][1]:
+    if not turns[-1].text:
         raise Malformed("the user's last turn is empty")
     if len(turns) == 1:
-        return turns[0][1]
-    return "\n\n".join(f"{label}: {said}" for label, said in sorted(turns, key=_place))
+        return turns[0].text
+    return "\n\n".join(f"{said.who}: {said.text}" for said in sorted(turns, key=_place))
+
+
+def chat_turns(turns: Turns) -> Conversation:
+    """A conversation as a chat template takes it, one system turn at most and first; empty for one turn of the user.
+
+    An empty system turn stays: a template may write a system turn of its own where there is none.
+    """
+    firsts = sorted((turn for turn in turns if turn.who in _FIRST), key=_place)
+    spoken = tuple(Turn(_CHAT_ROLES[who], text, learnt) for who, text, learnt in _rest(turns))
+    if not firsts:
+        return spoken if len(spoken) > 1 else ()
+    texts = [said.text if said.who == "System" else f"{said.who}: {said.text}" for said in dict.fromkeys(firsts)]
+    return (Turn("system", "\n\n".join(text for text in texts if text)), *spoken)
+
+
+def _rest(turns: Turns) -> Turns:
+    return tuple(turn for turn in turns if turn.who not in _FIRST)
 
 
 def answer_of(row: Row, column: str) -> tuple[Turns, str]:
@@ -59,17 +92,17 @@ def answer_of(row: Row, column: str) -> tuple[Turns, str]:
         return (), text(row, column)
     if isinstance(value, Mapping):
         check_marks(value)
-        return (), _turn(value, column)[1]
+        return (), _turn(value, column).text
     return last_answer(value, column)
 
 
 def last_answer(messages: Any, column: str) -> tuple[Turns, str]:
     """The turns before the last one of a list of messages, and its text. Raises as `answer_of`."""
     turns = turns_of(messages, column)
-    if turns[-1][0] != "Assistant":
-        raise Malformed(f"{column!r} must end with the assistant's turn, found {turns[-1][0]}")
+    if turns[-1].who != "Assistant":
+        raise Malformed(f"{column!r} must end with the assistant's turn, found {turns[-1].who}")
     check_marks(messages[-1])
-    return turns[:-1], turns[-1][1]
+    return turns[:-1], turns[-1].text
 
 
 def turns_of(value: Any, column: str) -> Turns:
@@ -88,7 +121,7 @@ def spoken_turns(said: str) -> Turns | None:
     parts = _SPOKEN.split(said.strip())
     if len(parts) < 3 or parts[0].strip():
         return None
-    return tuple((_ROLES[role.lower()], part.strip()) for role, part in zip(parts[1::2], parts[2::2], strict=True))
+    return tuple(Said(_ROLES[role.lower()], part.strip()) for role, part in zip(parts[1::2], parts[2::2], strict=True))
 
 
 def unread_keys(messages: Any) -> list[str]:
@@ -104,9 +137,11 @@ def unread_keys(messages: Any) -> list[str]:
 
 
 def _context(row: Row) -> Turns:
-    systems = tuple(("System", found) for column in SYSTEM_COLUMNS if (found := optional(row, column)))
+    systems = tuple(Said("System", found) for column in SYSTEM_COLUMNS if (found := optional(row, column)))
     tools = tuple(
-        ("Tools", _as_json(row[column], column)) for column in TOOLS_COLUMNS if not _is_nothing_written(row.get(column))
+        Said("Tools", _as_json(row[column], column))
+        for column in TOOLS_COLUMNS
+        if not _is_nothing_written(row.get(column))
     )
     return (*systems, *tools, *_history(row))
 
@@ -127,10 +162,10 @@ def _exchange(exchange: Any) -> Turns:
     if not isinstance(exchange, Sequence) or len(exchange) != 2 or not all(isinstance(said, str) for said in exchange):
         raise Malformed(f"{HISTORY!r} must hold pairs of a question and its answer")
     question, answer = (in_unicode(said, HISTORY).strip() for said in exchange)
-    return ("User", question), ("Assistant", answer)
+    return Said("User", question), Said("Assistant", answer)
 
 
-def _turn(message: Any, column: str) -> tuple[str, str]:
+def _turn(message: Any, column: str) -> Said:
     if not isinstance(message, Mapping):
         raise Malformed(f"{column!r}: a message must be an object, found {kind(message)}")
     role_key, text_key = ("from", "value") if "from" in message else ("role", "content")
@@ -143,7 +178,8 @@ def _turn(message: Any, column: str) -> tuple[str, str]:
     said = _content(message.get(text_key), text_key)
     if role.lower() == "function_call":
         said = f"{CALL}{said}"
-    return _ROLES[role.lower()], "\n".join(part for part in (said, *calls) if part)
+    whole = "\n".join(part for part in (said, *calls) if part)
+    return Said(_ROLES[role.lower()], whole, not is_marked_out(message))
 
 
 def _content(value: Any, key: str) -> str:
@@ -178,5 +214,5 @@ def _as_json(value: Any, column: str) -> str:
         raise Malformed(f"{column!r} must be text or JSON, found {kind(value)}") from None
 
 
-def _place(turn: tuple[str, str]) -> int:
-    return _FIRST.index(turn[0]) if turn[0] in _FIRST else len(_FIRST)
+def _place(turn: Said) -> int:
+    return _FIRST.index(turn.who) if turn.who in _FIRST else len(_FIRST)

@@ -43,6 +43,7 @@ def facts(view: RunView) -> tuple[tuple[str, str], ...]:
     found = {
         "Model": said("model_name", ""),
         "Base precision": said("base_precision", ""),
+        "Prompts": said("prompt_format", ""),
         "Clients": clients if per_round in ("0", clients) else f"{clients}, {per_round} in a round",
         "Rounds": f"{sft} of FedIT (SFT), {va} of FedVA (DPO)",
         "Weights": weighing(view),
