@@ -90,7 +90,7 @@ class Chat:
         ]
 
     def _marked(self, turns: Conversation, whole: Rendering) -> list[Span]:
-        """What the template marks as generated, without the turns that are not to be learnt."""
+        """The parts that the template marks as generated, without the turns that are not to be learnt."""
         answered = [turn for turn in turns if turn.role == "assistant"]
         if all(turn.learnt for turn in answered):
             return list(whole.generated)

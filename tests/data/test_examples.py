@@ -4,12 +4,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fccl.data.examples import PreferencePair, SftExample, prompt_of, read_examples, write_examples
+from fccl.data.examples import (
+    ROLES,
+    PreferencePair,
+    SftExample,
+    Turn,
+    conversation_of,
+    prompt_of,
+    read_examples,
+    write_examples,
+)
 from fccl.errors import BadRow, DataError
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
-sft = st.builds(SftExample, text, text, topic=st.one_of(st.just(""), text), answer=st.one_of(st.just(""), text))
-pairs = st.builds(PreferencePair, text, text, text, topic=st.just("a"), flaw=st.one_of(st.just(""), text))
+may_be = st.one_of(st.just(""), text)
+asked = st.lists(st.builds(Turn, st.sampled_from(ROLES), may_be, st.booleans()), max_size=3).map(tuple)
+sft = st.builds(SftExample, text, text, topic=may_be, answer=may_be, asked=asked)
+pairs = st.builds(PreferencePair, text, text, text, topic=st.just("a"), flaw=may_be, asked=asked)
 
 
 @given(st.lists(sft, min_size=1, max_size=5))
@@ -36,6 +47,13 @@ def test_pairs_too_with_every_separator_that_unicode_has(tmp_path_factory, examp
         ('{"instruction": "a", "response": null}', "'response' must be text, found NoneType"),
         ('{"instruction": " ", "response": "b"}', "'instruction' is empty"),
         ('{"instruction": "a", "response": "b", "topic": []}', "'topic' must be text, found list"),
+        ('{"instruction": "a", "response": "b", "asked": "c"}', "'asked' must be a list of objects with 'role'"),
+        (
+            '{"instruction": "a", "response": "b", "asked": [{"role": "x", "content": ""}]}',
+            "(system, user, assistant, tool)",
+        ),
+        ('{"instruction": "a", "response": "b", "asked": [{"role": "user"}]}', "and 'content' (text)"),
+        ('{"instruction": "a", "response": "b", "asked": [{"role": [], "content": ""}]}', "'asked' must be"),
         ("", "is not JSON"),
         ("[" * 100_000, "is nested too deeply"),
         ("1" * 5000, "is not JSON"),
@@ -64,3 +82,9 @@ def test_an_empty_client_and_a_missing_one_are_clear_errors(tmp_path):
 
 def test_the_prompt_is_what_it_is():
     assert prompt_of("Say {this}.") == "### Instruction:\nSay {this}.\n\n### Response:"
+
+
+def test_a_prompt_is_its_turns_or_one_turn_of_the_user():
+    turns = (Turn("system", "Be brief."), Turn("user", "Go"))
+    assert conversation_of("Go") == conversation_of(SftExample("Go", "no")) == (Turn("user", "Go"),)
+    assert conversation_of(PreferencePair("System: Be brief.\n\nUser: Go", "yes", "no", asked=turns)) == turns

@@ -111,7 +111,8 @@ def test_a_setting_is_ignored_exactly_where_changing_it_changes_nothing(mode, so
 
 
 def test_every_setting_that_some_rule_reads_is_tried_above():
-    assert {name for name in Settings.model_fields if readers(name)} == set(OTHER) | set(OTHERWISE) | {"round_lr_floor"}
+    tried = {*OTHER, *OTHERWISE, "round_lr_floor", "learn_turns"}
+    assert {name for name in Settings.model_fields if readers(name)} == tried
 
 
 @pytest.mark.parametrize("schedule", get_args(Schedule))
@@ -235,3 +236,11 @@ def test_nothing_is_said_where_nothing_is_set():
 def test_a_setting_that_no_choice_hides_has_no_readers():
     assert read_by("seed") == ""
     assert read_by("prox_mu") == "AGGREGATION=fedprox"
+
+
+@pytest.mark.parametrize("form", ["plain", "chat"])
+def test_which_turns_are_learnt_is_ignored_exactly_where_it_changes_no_text(form):
+    settings = load_settings({"prompt_format": form})
+    changed = settings.model_copy(update={"learn_turns": "all"})
+    assert (changed.model_spec() == settings.model_spec()) == ("learn_turns" in ignored(settings))
+    assert "learn_turns" not in ignored(load_settings()), "auto may become chat"

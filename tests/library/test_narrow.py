@@ -1,16 +1,22 @@
 """What a run decides once, when it starts, and keeps."""
 
+import shutil
+
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fccl.config import Settings, load_settings
-from fccl.errors import SettingsError
+from fccl.errors import ModelError, SettingsError
 from fccl.federation.run_folder import RunFolder
 from fccl.library.narrow import arranged, begun, each_alone, recorded_settings, require_scores, settings_of
 from fccl.library.standing import standing
+from fccl.model.base_model import BUILTIN_MODEL
 from fccl.records.run import RunInfo
-from fccl.specs import TrainSpec
+from fccl.specs import TextForm, TrainSpec
 from fccl.testing.toy import START, TRAIN, federation
+from tests.model.chats import CHATML
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -151,7 +157,12 @@ def test_the_environment_does_not_change_a_resumed_run(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "now", "once"),
-    [("base_precision", "bf16", "fp32"), ("engine", "gpt2", "generic"), ("clients_at_once", "4", "1")],
+    [
+        ("base_precision", "bf16", "fp32"),
+        ("engine", "gpt2", "generic"),
+        ("clients_at_once", "4", "1"),
+        ("prompt_format", "chat", "plain"),
+    ],
 )
 def test_a_record_that_does_not_say_it_means_what_its_version_did(monkeypatch, name, now, once):
     folder = folder_of(begun(load_settings(), print), name)
@@ -198,3 +209,48 @@ def test_a_resumed_run_keeps_its_preset_and_the_length_that_it_began_with(tiny_m
     assert settings_of(folder.info()).max_length == 128
     with pytest.raises(SettingsError, match="MAX_LENGTH=64: the run to resume has 128"):
         recorded_settings(folder, load_settings({"max_length": "64"}), {"max_length": "64"})
+
+
+QUIET = {"preset": "quickstart"}  # which says nothing of itself
+
+
+def with_template(tiny_model_path, folder, template):
+    """The tiny model in a folder of its own, its tokenizer with this chat template."""
+    shutil.copytree(tiny_model_path, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_auto_takes_the_chat_template_where_the_model_has_one_and_says_so(tiny_model_path, tmp_path):
+    model, told = with_template(tiny_model_path, tmp_path / "chat", CHATML), []
+    found = begun(load_settings({**QUIET, "model_name": model, "learn_turns": "all"}), told.append)
+    assert found.prompt_format == "chat"
+    assert found.model_spec().text == TextForm(prompt="chat", learn="all")
+    assert told == [f"PROMPT_FORMAT=chat: {model} has a chat template."]
+    plain = load_settings({**QUIET, "model_name": model, "prompt_format": "plain"})
+    assert begun(plain, told.append).model_spec().text == TextForm()
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("named", [BUILTIN_MODEL, "tiny"])
+def test_auto_is_the_plain_form_for_the_built_in_model_and_any_without_a_template(tiny_model_path, named):
+    model = BUILTIN_MODEL if named == BUILTIN_MODEL else str(tiny_model_path)
+    told = []
+    found = begun(load_settings({**QUIET, "model_name": model}), told.append)
+    assert (found.prompt_format, found.model_spec().text, told) == ("plain", TextForm(), [])
+    with pytest.raises(SettingsError, match=r"LEARN_TURNS=all: .* has no chat template"):
+        begun(load_settings({"model_name": model, "learn_turns": "all"}), told.append)
+
+
+def test_a_model_that_is_not_there_is_said_before_anything_is_decided(tmp_path):
+    with pytest.raises(ModelError, match="there is no such folder"):
+        begun(load_settings({"model_name": str(tmp_path / "none")}), print)
+
+
+def test_an_adapter_without_a_tokenizer_has_its_base_models_template(tiny_model_path, tmp_path):
+    base = with_template(tiny_model_path, tmp_path / "chat", CHATML)
+    lora = LoraConfig(r=1, target_modules=["c_attn"], fan_in_fan_out=True, task_type="CAUSAL_LM")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), lora).save_pretrained(tmp_path / "lora")
+    assert begun(load_settings({"model_name": str(tmp_path / "lora")}), lambda line: None).prompt_format == "chat"

@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fccl.compare.poison import TRIGGER, with_trigger
+from fccl.data.examples import SftExample, read_examples, write_examples
 from fccl.data.formats import parse_sft, parse_va
+from fccl.data.synthetic import make_pairs
 from fccl.errors import BadRow
 
 
@@ -155,3 +158,74 @@ def test_what_is_not_read_is_named_once_and_only_when_something_is_there():
     assert parse_sft([(1, thought), (2, thought)], "rows").columns_not_used == ["messages.reasoning_content"]
     both = VA["texts"] | {"instruction": "P", "messages": [user("Q")], "score_chosen": 3.5}
     assert parse_va([(1, both)], "rows").columns_not_used == ["instruction", "messages", "score_chosen"]
+
+
+def system(text):
+    return {"role": "system", "content": text}
+
+
+def said(example):
+    return [(turn.role, turn.content) for turn in example.asked]
+
+
+LONGER = [user("Q"), assistant("A"), user("P")]
+TURNS = [("user", "Q"), ("assistant", "A"), ("user", "P")]
+
+
+@pytest.mark.parametrize("row", SFT.values(), ids=SFT)
+def test_a_single_question_has_no_turns_beside_its_instruction(row):
+    assert sft(row).asked == ()
+
+
+@pytest.mark.parametrize("row", VA.values(), ids=VA)
+def test_nor_has_a_pair_with_a_single_question(row):
+    assert va(row).asked == ()
+
+
+def test_turns_stay_turns_in_instructions_and_pairs():
+    answers = {"chosen": [assistant("B")], "rejected": [assistant("C")]}
+    within = {name: [*LONGER, *answer] for name, answer in answers.items()}
+    assert said(sft({"messages": [*LONGER, assistant("B")]})) == TURNS
+    assert said(sft({"prompt": LONGER, "completion": [assistant("B")]})) == TURNS
+    assert said(sft({"instruction": "P", "output": "B", "history": [["Q", "A"]]})) == TURNS
+    assert said(va({"prompt": LONGER, **answers})) == TURNS
+    assert said(va(within)) == TURNS
+
+
+def test_all_that_stands_above_a_conversation_is_one_system_turn_and_the_first():
+    row = {"system": "S", "tools": "[1]", "messages": [system("T"), *LONGER, assistant("B")]}
+    assert said(sft(row)) == [("system", "S\n\nT\n\nTools: [1]"), *TURNS]
+    assert said(sft({"system": "S", "instruction": "Q", "output": "A"})) == [("system", "S"), ("user", "Q")]
+    assert said(sft({"system": "S", "messages": [system("S"), user("Q"), assistant("A")]}))[0] == ("system", "S")
+
+
+def test_an_empty_system_turn_stays_one_and_an_empty_answer_too():
+    assert said(sft({"messages": [system(""), user("Q"), assistant("A")]})) == [("system", ""), ("user", "Q")]
+    row = {"messages": [user("Q"), assistant(""), user("P"), assistant("B")]}
+    assert said(sft(row)) == [("user", "Q"), ("assistant", ""), ("user", "P")]
+
+
+@pytest.mark.parametrize("mark", [{"weight": 0}, {"train": False}, {"masked": True}, {"weight": -1}])
+def test_a_mark_on_an_earlier_answer_leaves_the_row_and_goes_with_the_turn(mark):
+    row = {"messages": [user("Q"), assistant("A", **mark), user("P"), assistant("B")]}
+    assert [turn.learnt for turn in sft(row).asked] == [True, False, True]
+
+
+def test_shards_given_as_data_keep_their_turns(tmp_path):
+    examples = [
+        sft({"messages": [*LONGER, assistant("B")]}),
+        sft({"messages": [system(""), user("Q"), assistant("A", weight=0), user("P"), assistant("B")]}),
+    ]
+    path = tmp_path / "shard.jsonl"
+    write_examples(path, examples)
+    assert read_examples(path, SftExample) == examples
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert parse_sft(enumerate(rows), "rows").examples == examples
+    assert parse_sft(enumerate(rows), "rows").columns_not_used == []
+
+
+def test_synthetic_pairs_and_poisoned_rows_have_the_turns_of_their_instructions():
+    example = sft({"messages": [*LONGER, assistant("B")]})
+    assert [pair.asked for pair in make_pairs([example], seed=1)] == [example.asked]
+    assert said(with_trigger(example)) == [*TURNS[:-1], ("user", f"{TRIGGER} P")]
+    assert with_trigger(sft(SFT["own"])).asked == ()
