@@ -68,11 +68,17 @@ class Models:
         with LOADING:
             plain = without_template(spec)
             if plain not in self._loaded:
-                model = ENGINES[spec.engine](plain, self.activations)
-                require_usable(plain, model.tokenizer)
-                self._loaded[plain] = model
-            require_template(spec, self._loaded[plain].tokenizer)
+                self._loaded[plain] = self._usable(plain)
+            if spec.text.template:
+                require_template(spec, self._loaded[plain].tokenizer)
             return self._loaded[plain]
+
+    def _usable(self, spec: ModelSpec) -> LanguageModel:
+        """The model, loaded now. A chat template that cannot be used is told here, before anything is trained."""
+        model = ENGINES[spec.engine](spec, self.activations)
+        if spec.text.prompt == "chat":
+            require_usable(spec, model.tokenizer)
+        return model
 
 
 def load_model(spec: ModelSpec) -> LanguageModel:

@@ -20,7 +20,7 @@ def usual_prompt_format(name: str) -> PromptFormat:
     """
     if name.startswith("builtin:"):
         return "plain"
-    return "chat" if template_of(_tokenizer(name)) else "plain"
+    return "chat" if template_of(_read_tokenizer(name)) else "plain"
 
 
 def with_template(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> ModelSpec:
@@ -37,8 +37,8 @@ def without_template(spec: ModelSpec) -> ModelSpec:
 
 
 def require_template(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises `ModelError` unless the tokenizer has the chat template that the spec names, if it names any."""
-    if spec.text.template and spec.text.template != template_sha256(tokenizer):
+    """Raises `ModelError` unless the tokenizer has the chat template that the spec names."""
+    if spec.text.template != template_sha256(tokenizer):
         raise ModelError(
             f"the chat template of {spec.name} here is another than the run's",
             hint="use the tokenizer that the server has; all have to train on the same text",
@@ -46,12 +46,11 @@ def require_template(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> Non
 
 
 def require_usable(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises `ModelError` when the spec wants chats that this tokenizer's template cannot write or mask."""
-    if spec.text.prompt == "chat":
-        Chat(tokenizer, spec.text.learn).require_usable()
+    """Raises `ModelError` when the template of this tokenizer cannot write or mask the chats that the spec wants."""
+    Chat(tokenizer, spec.text.learn).require_usable()
 
 
-def _tokenizer(name: str) -> PreTrainedTokenizerBase:
+def _read_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The model's tokenizer, without its weights where it lies beside them."""
     quiet()
     try:
