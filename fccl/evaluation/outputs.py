@@ -43,7 +43,7 @@ def write_outputs(
     instructions, files = [example.instruction for example in examples], []
     for name, adapter in adapters.items():
         model.load(adapter or model.initial_adapter(seed=0))
-        answers = generate(model, instructions, options.gen_tokens, options.batch_size)
+        answers = generate(model, examples, options.gen_tokens, options.batch_size)
         files.append(outputs_path(path, name))
         write_text(files[-1], _rows(f"{model.spec.name} {name}", instructions, answers))
     return files
