@@ -20,19 +20,18 @@ from fccl.config.preset_source import PresetSource, without_line_end
 from fccl.config.round_settings import AS_FED_ROUNDS, RoundSettings
 from fccl.config.rule_settings import RuleSettings
 from fccl.config.site_settings import SiteSettings
+from fccl.config.text_settings import TextSettings
 from fccl.paths import is_usable
 from fccl.presets import BUILTIN_MODEL, MOST_TOKENS
 from fccl.specs import (
     Engine,
     ExchangeSpec,
-    LearnTurns,
     ModelSpec,
     PartitionSpec,
     Phase,
     PreferenceLoss,
     RoundPlan,
     Schedule,
-    TextForm,
     TrainSpec,
     require_smooth_labels,
 )
@@ -46,7 +45,7 @@ MOST_AT_ONCE = 64  # clients in one batch: its LoRA products grow with the squar
 _NUMBER = re.compile(r"\s*[0-9]{1,9}\s*")
 
 
-class Settings(RuleSettings, SiteSettings, RoundSettings):
+class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings):
     """All settings. `load_settings` builds it; a value out of range is a `SettingsError` of one line."""
 
     model_config = SettingsConfigDict(
@@ -122,19 +121,6 @@ class Settings(RuleSettings, SiteSettings, RoundSettings):
         "model",
         AUTO,
         "of the frozen base while training: auto is fp32 on a CPU, bf16 on a GPU; int8 needs a CPU",
-    )
-    prompt_format: Literal["auto", "plain", "chat"] = knob(
-        "model", AUTO, "the form of prompts: plain, or chat, the tokenizer's chat template; auto: chat where it has one"
-    )
-    learn_turns: LearnTurns = knob(
-        "model", "last", "the assistant turns of a conversation that SFT learns: the last one, or all"
-    )
-    max_length: int = knob(
-        "model",
-        256,
-        "tokens of prompt and response together, at least 8; the prompt is cut from the left; 0: the model's own "
-        f"context, at most {MOST_TOKENS:,}",
-        ge=0,
     )
     lora_r: int = knob("model", 8, "rank of the LoRA factors", ge=1, le=1024)
     lora_alpha: float = knob("model", 16.0, "LoRA scale: the update is alpha/r times B A", gt=0)
@@ -323,7 +309,7 @@ class Settings(RuleSettings, SiteSettings, RoundSettings):
             max_length=self.max_length or MOST_TOKENS,  # a run decides before
             engine=self.engine,
             base_precision="fp32" if self.base_precision == AUTO else self.base_precision,  # a run decides before
-            text=TextForm(prompt="chat", learn=self.learn_turns) if self.prompt_format == "chat" else TextForm(),
+            text=self.text_form,
         )
 
     @property

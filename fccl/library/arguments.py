@@ -46,13 +46,13 @@ class DataArguments(TypedDict, total=False):
 class ModelArguments(TypedDict, total=False):
     """Settings of the group model."""
 
+    prompt_format: Literal["auto", "plain", "chat"]
+    learn_turns: Literal["last", "all"]
+    max_length: int
     start_from: str
     model_name: str
     engine: Literal["generic", "gpt2", "auto"]
     base_precision: Literal["auto", "fp32", "bf16", "int8"]
-    prompt_format: Literal["auto", "plain", "chat"]
-    learn_turns: Literal["last", "all"]
-    max_length: int
     lora_r: int
     lora_alpha: float
     lora_targets: str
