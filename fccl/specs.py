@@ -8,18 +8,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    StringConstraints,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, StringConstraints, model_validator
+
+from fccl.values import Grown as Grown
+from fccl.values import Value as Value
+from fccl.values import exactly as exactly
 
 Phase = Literal["sft", "va"]
 PHASES: tuple[Phase, ...] = ("sft", "va")
@@ -39,39 +34,6 @@ Rate = Annotated[float, Field(ge=0, le=1e15)]  # a second
 Seconds = Annotated[float, Field(ge=0, le=1e9)]  # 31 years
 Time = Annotated[float, Field(ge=0, le=9e9)]  # seconds since 1970, to 2255; pandas counts nanoseconds in 64 bits
 
-
-class Value(BaseModel):
-    """A frozen value with JSON both ways (`model_dump_json`, `model_validate_json`); NaN and infinity are never
-    valid."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Grown(Value):
-    """A value that has got fields since files of it were first written. Those in `LATER` are written only where they
-    say something else than their default, so a file that does not use them has the bytes that it always had.
-    """
-
-    LATER: ClassVar[frozenset[str]] = frozenset()
-
-    @model_serializer(mode="wrap")
-    def _without_unused(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields = type(self).model_fields
-        unused = {name for name in self.LATER if getattr(self, name) == fields[name].default}
-        return {name: value for name, value in written(self).items() if name not in unused}
-
-
-def exactly(version: int) -> BeforeValidator:
-    """For the version of a file: this very number, which neither true nor 1.0 is, though they equal 1."""
-
-    def check(said: object) -> object:
-        if type(said) is not int or said != version:
-            raise ValueError(f"this program knows version {version}")
-        return said
-
-    return BeforeValidator(check)
-
-
 Engine = Literal["generic", "gpt2", "auto"]
 BasePrecision = Literal["fp32", "bf16", "int8"]
 PromptFormat = Literal["plain", "chat"]
@@ -89,9 +51,10 @@ class TextForm(Value):
 PLAIN_TEXT = TextForm()
 
 
-class ModelSpec(Value):
+class ModelSpec(Grown):
     """The base model and its LoRA (Hu et al. 2021): update = (alpha / r) · B A on every target module."""
 
+    LATER = frozenset({"text"})
     name: str = Field(min_length=1)
     lora_r: Rank
     lora_alpha: float = Field(gt=0)
