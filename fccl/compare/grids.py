@@ -44,6 +44,7 @@ GRIDS: Mapping[str, Grid] = {
     "leave-one-out": _TILT,
     "shapley": _TILT,
     "verified": _TILT,
+    "tempered": Grid("tempered_ratio", (1.0, 2.6, 7.0, 20.0)),
     **{name: _LEARNING for name, method in METHODS.items() if method.server_learns},
 }
 

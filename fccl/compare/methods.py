@@ -156,6 +156,7 @@ _BOUNDED = (
     _fccl("leave_one_out", "FCCL, leave one out"),
     _fccl("shapley", "FCCL, exact Shapley"),
     _fccl("verified", "FCCL, verified"),
+    _fccl("tempered", "FCCL, tempered"),
     _fccl("verified", "FCCL, verified, with SCAFFOLD", aggregated="scaffold"),
     _peer("median", "coordinate median"),
     _peer("trimmed_mean", "trimmed mean", tolerates="max_bad_clients", needs=(2, 1)),
@@ -179,7 +180,7 @@ _BOUNDED = (
     replace(_fccl("verified", "oracle with verified weights"), name="oracle-verified", without_bad=True),
 )
 _ROBUST = ("median", "trimmed-mean", "krum", "multi-krum", "geometric-median", "norm-clipping")
-_MAIN = tuple(method for method in _BOUNDED if method.name in (FEDAVG, "verified", *_ROBUST))
+_MAIN = tuple(method for method in _BOUNDED if method.name in (FEDAVG, "verified", "tempered", *_ROBUST))
 _SERVER = (
     Method("server-client", "FedAvg, the server one more client", settings=_MEAN, server_takes_part=True),
     *map(_then_server, _MAIN),

@@ -366,13 +366,14 @@ def _summary(result: RoundResult, agreement: float | None) -> RoundSummary:
     record = result.record
     if record.validation is None:
         raise ValueError("a round that was not validated has no summary")
-    heard = result.inputs.arrived
-    sent = len(heard) * file_length(result.inputs.task.adapter)
+    heard, task = result.inputs.arrived, result.inputs.task
+    down = file_length(task.adapter) * (1 if task.corrections is None else 2)  # a correction has the adapter's form
+    up = [adapter for update in heard for adapter in (update.adapter, update.control) if adapter is not None]
     return RoundSummary(
         clients=record.clients,
         weights=result.counted,
         loss=record.validation.loss,
         tokens=sum(update.report.tokens for update in heard),
-        bytes=sent + sum(file_length(update.adapter) for update in heard),
+        bytes=len(heard) * down + sum(map(file_length, up)),
         agreement=agreement,
     )

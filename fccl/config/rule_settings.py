@@ -19,6 +19,7 @@ SOURCES = (
     "data_size",
     "data_loss_combined",
     "verified",
+    "tempered",
     "validation_loss",
     "leave_one_out",
     "shapley",
@@ -74,6 +75,9 @@ class RuleSettings(BaseSettings):
         "contribution", 0.5, "softmax temperature of the server's scores; large keeps the prior's weights", gt=0
     )
     verify_prior: Literal["samples", "uniform"] = knob("contribution", "samples", "the weights before the server looks")
+    tempered_ratio: float = knob(
+        "contribution", 7.0, "how many times as much as another a client of equal prior may count", ge=1
+    )
     fltrust_lr: float = knob("contribution", 1.0, "how far the server goes along the mean that it trusts", gt=0)
     fedlaw_lr: float = knob("contribution", 0.3, "Adam's learning rate for the logits of the weights", gt=0)
     lorahub_steps: int = knob("contribution", 40, "losses that the search may ask for", ge=1)

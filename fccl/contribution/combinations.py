@@ -13,9 +13,11 @@ from functools import wraps
 from itertools import chain
 from typing import TypeVar
 
+import numpy as np
 import torch
 
 from fccl.adapters.adapter import Adapter
+from fccl.contribution.adam import Numbers
 from fccl.contribution.protocol import LearnLoss, Weighing
 from fccl.contribution.reported import proportional
 from fccl.contribution.verified import finite
@@ -62,6 +64,22 @@ class Combinations:
         directions = chain([self.task.trained], (update.adapter.load() for update in self.updates))
         loss, (start, *ends) = self.loss.slopes(self.task, adapter, directions)
         return loss, tuple(end - start for end in ends)
+
+    def by_group(self, coefficients: Sequence[float], slopes: bool = True) -> tuple[Numbers, Numbers]:
+        """L and <grad L, u_i - x> on each of k groups of the examples: (k,) and (k, n); without `slopes` (k,) and
+        (k, 0). Where the adapter is not finite there is one group, of an infinite loss.
+        """
+        adapter, count = self.adapter(coefficients), len(self.updates) if slopes else 0
+        if adapter is None:
+            return np.array([math.inf]), np.full((1, count), math.nan)
+        self.passes += 1
+        if not slopes:
+            losses, _ = self.loss.by_group(self.task, adapter)
+            return np.array(losses), np.zeros((len(losses), 0))
+        ends = (update.adapter.load() for update in self.updates)
+        losses, slopes_along = self.loss.by_group(self.task, adapter, chain([self.task.trained], ends))
+        along = np.array(slopes_along)  # (k, 1 + n)
+        return np.array(losses), along[:, 1:] - along[:, :1]
 
     def adapter(self, coefficients: Sequence[float]) -> Adapter | None:
         """x + sum_i c_i (u_i - x), summed in float64 and rounded once; None where that is too large for float32.

@@ -85,6 +85,16 @@ class LearnLoss(Protocol):
         """
         ...
 
+    def by_group(
+        self, task: FitTask, adapter: Adapter, directions: Iterable[Adapter] = ()
+    ) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:
+        """L on each of k groups of the examples that share no topic, (k,), and its slopes there, (k, directions).
+
+        Each is scaled so that the mean over the groups is L, or its slope. What they differ by is the noise of having
+        seen these topics and no others. Without directions a forward pass, and no slopes.
+        """
+        ...
+
     def learnt(self, task: FitTask) -> ClientUpdate:
         """The server's own answer to the task: one epoch of a client's training, on all examples that weights may use.
 

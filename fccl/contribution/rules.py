@@ -35,6 +35,12 @@ RULES: Mapping[str, Registered] = {
     "verified": Registered(
         "fccl.contribution.verified:Verified", {"verify_steps": "steps", **_TILTED}, also=_EXAMPLES, takes_loss=True
     ),
+    "tempered": Registered(
+        "fccl.contribution.tempered:Tempered",
+        {"verify_steps": "steps", "tempered_ratio": "ratio"},
+        also=_EXAMPLES,
+        takes_loss=True,
+    ),
     "validation_loss": Registered(
         "fccl.contribution.validation_loss:ValidationLoss", _SOFTMAX, also=_EXAMPLES, takes_loss=True
     ),

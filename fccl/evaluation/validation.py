@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Literal, Self
 
@@ -32,7 +32,9 @@ ServerSplit = Literal["learn", "validation"]
 SERVER = 999_999_999  # the client number under which the server trains; no federation has so many
 
 SHORT_TOKENS = 1024  # of a batch, padding included: less memory than a usual training step of GPT-2 takes
+MOST_GROUPS = 8  # of the examples: enough for a standard error, and each has a gradient in memory
 _Share = tuple[list[Responses], Loss]  # a batch, and its part of the mean loss
+_Gradient = Mapping[str, Tensor]
 
 
 class Validator:
@@ -179,7 +181,7 @@ class VerificationLoss:
         self, learn: Validator, examples: int, learner: Callable[[LanguageModel], Learner] | None = None
     ) -> None:
         self._split, self._examples, self._learner_of = learn, examples, learner
-        self._prepared: tuple[FitTask, Sequence[_Share]] | None = None  # of the task that was asked about last
+        self._prepared: tuple[FitTask, _Prepared] | None = None  # of the task that was asked about last
 
     def examples(self, phase: Phase) -> int:
         """The number of examples that the loss is the mean of."""
@@ -194,24 +196,33 @@ class VerificationLoss:
 
     def loss(self, task: FitTask, adapter: Adapter) -> float:
         """Infinity when it is not finite. Leaves `adapter` loaded."""
-        model = self._split.model
         with cpu_threads(task.train.threads):
-            batches = self._batches(task, adapter)
-            return _finite(sum(float(share(model.response_log_probs(batch))) for batch, share in batches))
+            return _finite(self._total(self._batches(task, adapter)))
 
     def slopes(self, task: FitTask, adapter: Adapter, directions: Iterable[Adapter]) -> tuple[float, tuple[float, ...]]:
         """The loss and, for each direction, the inner product of its gradient with respect to the LoRA factors with it,
         in float64.
         """
-        model, loss = self._split.model, 0.0
-        gradient = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in model.form.shapes.items()}
         with cpu_threads(task.train.threads):
-            for batch, share in self._batches(task, adapter):
-                found = model.loss_and_gradient(batch, share)
-                loss += found.loss
-                for name, part in found.gradient.items():
-                    gradient[name].add_(part.double().cpu())
+            loss, gradient = self._gradient(self._batches(task, adapter))
             return _finite(loss), tuple(_inner_product(gradient, direction) for direction in directions)
+
+    def by_group(
+        self, task: FitTask, adapter: Adapter, directions: Iterable[Adapter] = ()
+    ) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:
+        """The loss and its slopes on each of at most `MOST_GROUPS` groups of the examples, no topic in two of them.
+
+        Without directions a forward pass, else a forward and a backward pass; a gradient of each group is in memory.
+        """
+        ends = list(directions)
+        with cpu_threads(task.train.threads):
+            groups = self._prepare(task, adapter).groups
+            if not ends:
+                return tuple(_finite(len(groups) * self._total(batches)) for batches in groups), ()
+            found = [self._gradient(batches) for batches in groups]
+            slopes = [tuple(len(groups) * _inner_product(gradient, end) for _, gradient in found) for end in ends]
+            losses = tuple(_finite(len(groups) * loss) for loss, _ in found)
+            return losses, tuple(zip(*slopes, strict=True))
 
     def learnt(self, task: FitTask) -> ClientUpdate:
         """One epoch of the task's training on the whole split. Leaves the result loaded.
@@ -231,10 +242,30 @@ class VerificationLoss:
 
     def _batches(self, task: FitTask, adapter: Adapter) -> Sequence[_Share]:
         """The task's examples in batches. Loads `adapter`."""
+        return self._prepare(task, adapter).batches
+
+    def _prepare(self, task: FitTask, adapter: Adapter) -> _Prepared:
+        """The task's examples, prepared once. Loads `adapter`."""
         if self._prepared is None or self._prepared[0] is not task:
-            self._prepared = task, _shares(self._objective(task), task.train.batch_size)
+            topics = [self._split.split(task.phase)[place].topic for place in self.drawn(task)]
+            self._prepared = task, _Prepared(self._objective(task), task.train.batch_size, topics)
         self._split.model.load(with_frozen(adapter, task.adapter))
         return self._prepared[1]
+
+    def _total(self, batches: Sequence[_Share]) -> float:
+        """The sum of the batches' parts: a forward pass."""
+        return sum(float(share(self._split.model.response_log_probs(batch))) for batch, share in batches)
+
+    def _gradient(self, batches: Sequence[_Share]) -> tuple[float, _Gradient]:
+        """The same with its gradient with respect to the LoRA factors, in float64: a forward and a backward pass."""
+        model, loss = self._split.model, 0.0
+        gradient = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in model.form.shapes.items()}
+        for batch, share in batches:
+            found = model.loss_and_gradient(batch, share)
+            loss += found.loss
+            for name, part in found.gradient.items():
+                gradient[name].add_(part.double().cpu())
+        return loss, gradient
 
     def _objective(self, task: FitTask) -> Objective:
         """The task's loss over the examples that are drawn for it. May leave the reference loaded."""
@@ -251,17 +282,36 @@ class VerificationLoss:
         return score_pairs(split.model, [pairs[index] for index in drawn], split.batch_size).log_probs
 
 
-def _shares(objective: Objective, batch_size: int) -> list[_Share]:
-    """The mean of an objective in batches: as many examples as a training step has, or more of them while they are
-    short.
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """The mean of an objective over its examples, in batches; and the same group by group."""
+
+    objective: Objective
+    batch_size: int
+    topics: Sequence[str]  # of each example
+
+    @cached_property
+    def batches(self) -> list[_Share]:
+        """All examples."""
+        return _shares(self.objective, self.batch_size, range(len(self.topics)))
+
+    @cached_property
+    def groups(self) -> list[list[_Share]]:
+        """Each group of `groups_by_topic`. The parts of all sum to the mean over all examples."""
+        groups = groups_by_topic(self.topics, MOST_GROUPS)
+        return [_shares(self.objective, self.batch_size, group) for group in groups]
+
+
+def _shares(objective: Objective, batch_size: int, places: Sequence[int]) -> list[_Share]:
+    """The part that the examples at these places have in the mean of an objective, in batches: as many examples as a
+    training step has, or more of them while they are short.
     """
-    examples, sizes = objective.examples, [_padded_tokens(responses) for responses in objective.examples]
+    examples = objective.examples
+    sizes = [_padded_tokens(examples[place]) for place in places]
     count = objective.count(range(len(examples)))
     most = max(batch_size, SHORT_TOKENS // max(sizes))
-    return [
-        ([examples[index] for index in indices], partial(_share, objective, indices, count))
-        for indices in length_sorted_batches(sizes, most)
-    ]
+    batches = [[places[index] for index in indices] for indices in length_sorted_batches(sizes, most)]
+    return [([examples[place] for place in batch], partial(_share, objective, batch, count)) for batch in batches]
 
 
 def _share(objective: Objective, indices: Sequence[int], count: int, log_probs: Tensor) -> Tensor:
@@ -288,6 +338,22 @@ def proportional_draw(topics: Sequence[str], count: int, seed: int) -> list[int]
     order = sorted(range(len(topics)), key=lambda index: (topics[index], draw.random()))
     start = draw.randrange(len(topics))
     return sorted(order[(place * len(topics) + start) // count] for place in range(count))
+
+
+def groups_by_topic(topics: Sequence[str], most: int) -> list[list[int]]:
+    """The places of the examples in at most so many groups, all of a topic in one; each topic of the most frequent
+    first goes where there are fewest. Examples without a topic are each their own.
+
+    >>> groups_by_topic(["a", "b", "a", "c"], 2)
+    [[0, 2], [1, 3]]
+    """
+    held: dict[tuple[str, int], list[int]] = {}
+    for place, topic in enumerate(topics):
+        held.setdefault((topic, -1 if topic else place), []).append(place)
+    groups: list[list[int]] = [[] for _ in range(min(most, len(held)))]
+    for _, places in sorted(held.items(), key=lambda item: (-len(item[1]), item[0])):
+        min(groups, key=len).extend(places)
+    return groups
 
 
 def _inner_product(gradient: Mapping[str, Tensor], direction: Adapter) -> float:

@@ -125,6 +125,7 @@ class ContributionArguments(TypedDict, total=False):
     verify_examples: int
     verify_temperature: float
     verify_prior: Literal["samples", "uniform"]
+    tempered_ratio: float
     fltrust_lr: float
     fedlaw_lr: float
     lorahub_steps: int

@@ -35,12 +35,14 @@ def flat(adapter: Adapter) -> NDArray[np.float64]:
 class Quadratic:
     """`LearnLoss` with target `t` and a diagonal H. Above `limit` the loss overflows.
 
-    `asked` counts the calls by name.
+    `apart` makes it the mean of groups: what their targets have beside `t`, 0 on average. `asked` counts the calls by
+    name.
     """
 
     target: tuple[float, ...] = (0.0, 0.0, 0.0)
     curvature: tuple[float, ...] = (1.0, 1.0, 1.0)
     limit: float = math.inf
+    apart: tuple[tuple[float, ...], ...] = ((0.0, 0.0, 0.0),)
     asked: list[str] = field(default_factory=list)
 
     def examples(self, phase: Phase) -> int:
@@ -64,6 +66,20 @@ class Quadratic:
         return loss, tuple(
             float(gradient @ flat(direction)) if math.isfinite(loss) else math.nan for direction in directions
         )
+
+    def by_group(
+        self, task: FitTask, adapter: Adapter, directions: Iterable[Adapter] = ()
+    ) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:
+        """L with each group's own target, less what the spread of the targets adds to the mean."""
+        ends = [flat(direction) for direction in directions]
+        self.asked.append("by_group" if ends else "losses")
+        curvature, apart = np.array(self.curvature), np.array(self.apart)  # (3,), (k, 3)
+        errors = flat(adapter) - self.target - apart  # (k, 3)
+        losses = 0.5 * errors**2 @ curvature - 0.5 * float((apart**2 @ curvature).mean())
+        if not math.isfinite(self._loss(adapter)):
+            losses = np.full(len(apart), math.inf)
+        slopes = [[float(row @ end) for end in ends] for row in errors * curvature]
+        return tuple(losses.tolist()), tuple(map(tuple, slopes)) if ends else ()
 
     def learnt(self, task: FitTask) -> ClientUpdate:
         """Half of the way from the task's adapter to the target."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # Sources that move weights away from a prior, with a temperature of their own.
 PRIOR_SOURCES = ("verified", "leave_one_out", "shapley")
 NO_SOFTMAX = {  # sources that have no temperature, in words
+    "tempered": "how much each update lowers the loss on the server's own examples, as far as these can tell, and with "
+    "it the length of the whole step",
     "fltrust": "the cosine of each update with what the server learns from its own examples, all cut to its length",
     "fedlaw": "gradient steps on the server's examples",
     "fedlaw_gamma": "gradient steps on the server's examples, and with them the length of the whole step",

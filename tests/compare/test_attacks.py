@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fccl.adapters.adapter import Adapter
-from fccl.compare.attacks import FORGED_LOSS, NOISE, SCALE, HostileLearner, attacked
+from fccl.compare.attacks import FORGED_LOSS, NOISE, PRIVACY_NOISE, SCALE, HostileLearner, attacked
 from fccl.errors import TrainingError
 from fccl.messages import FitTask
 from fccl.testing.toy import MODEL, TRAIN, ToyLearner, adapter, shard
@@ -71,6 +71,30 @@ def test_the_noise_of_a_free_rider_has_its_norm_and_is_its_own():
     assert abs(first.distance(START) / norm - NOISE) < 1e-3 * NOISE + 1e-6
     assert first.sha256 == again.sha256 != other.sha256
     assert first.sha256 != attacked("free_rider_noise", task(number=1), update(task(number=1))).adapter.load().sha256
+
+
+@given(start=numbers, own=numbers)
+def test_privacy_noise_is_as_long_as_the_update_and_the_client_s_own(start, own):
+    from dataclasses import replace
+
+    given_task = task(adapter(*start))
+    honest, other = (replace(update(given_task, client), adapter=adapter(*own)) for client in (2, 1))
+    sent, again, others = (attacked("dp_noise", given_task, one).adapter.load() for one in (honest, honest, other))
+    length = honest.adapter.load().distance(given_task.adapter)
+    assert abs(sent.distance(honest.adapter.load()) - PRIVACY_NOISE * length) <= 1e-6 * (100 + length)
+    assert sent.sha256 == again.sha256
+    assert (sent.sha256 == others.sha256) == (length < 1e-5)
+    assert attacked("dp_noise", given_task, honest).contribution == honest.contribution
+
+
+def test_a_hidden_flip_is_trained_on_from_the_flipped_update():
+    """Of the toy's training t(x), u = t(x): what is sent is t(2x - u), with the honest report."""
+    learner = HostileLearner(ToyLearner(), {2: "hidden_flip"})
+    found, honest = learner.fit(task(), shard(2), lambda status: None), update()
+    flipped = attacked("sign_flip", task(), honest).adapter.load()
+    expected = update(task(flipped))
+    assert found.adapter.load().sha256 == expected.adapter.load().sha256 != honest.adapter.load().sha256
+    assert found.contribution == honest.contribution
 
 
 def test_a_forger_lies_about_its_loss_and_nothing_else():

@@ -44,6 +44,12 @@ def timeless(result):
     return result.model_copy(update={"seconds": 0.0, "training_seconds": 0.0, "weighing_seconds": 0.0})
 
 
+def test_scaffold_sends_a_variate_with_every_adapter_down_and_up(workshop):
+    shop = workshop()
+    plain, corrected = (run(shop, "shuffled", name)[1] for name in ("fedavg", "scaffold"))
+    assert [each.bytes for each in corrected.rounds] == [2 * each.bytes for each in plain.rounds]
+
+
 def test_a_trial_is_a_federation_judged_on_the_test_split(workshop, tiny_model):
     shop = workshop()
     one, result = run(shop, "shuffled", "verified")

@@ -29,6 +29,7 @@ OTHER = {
     "verify_examples": 2,
     "verify_temperature": 0.75,
     "verify_prior": "uniform",
+    "tempered_ratio": 2.0,
     "fltrust_lr": 0.75,
     "fedlaw_lr": 0.75,
     "lorahub_steps": 3,
@@ -178,7 +179,7 @@ def test_the_registry_says_of_each_rule_whether_it_takes_the_weights(name):
         (
             {"aggregation": "median", "verify_steps": "3"},
             "--verify-steps has no effect under AGGREGATION=median, which treats all updates alike",
-            "leave it out; it is read under CONTRIBUTION_SOURCE=verified, fedlaw, fedlaw_gamma",
+            "leave it out; it is read under CONTRIBUTION_SOURCE=verified, tempered, fedlaw, fedlaw_gamma",
         ),
         (
             {"aggregation": "median", "contribution_mode": "cognitive"},

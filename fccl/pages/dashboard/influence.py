@@ -25,6 +25,7 @@ SOURCES = {
 
 VERIFIED = {
     "verified": "and moves the weights from the prior to where that loss is lowest",
+    "tempered": "and moves weights and the length of the step as far as that can be told from noise",
     "leave_one_out": "without each client in turn, and moves the weights from the prior by what that changes",
     "validation_loss": "of each update on its own, and weighs it by that; there is no prior",
 }

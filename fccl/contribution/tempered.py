@@ -1,0 +1,194 @@
+"""Tempered weights: the server's examples move weights as far as they can tell clients apart, and set the step's
+length.
+
+x is the round's adapter, and δ_i = b_i (u_i - x) the believed part of client i's change
+(`fccl.contribution.prior.shares`). p are FedAvg's weights. L is the loss on the server's examples, known on k groups of
+them that share no topic. The next adapter:
+
+    x + gamma sum_i w_i δ_i,   w_i ∝ p_i κ_i exp(a_i),   |a_i| ≤ 1/2 log R
+
+Three things are kept apart.
+
+κ, who is left out. κ_i falls from 1 to 0 as the slope <grad L, δ_i> rises above its own noise, at x and then at the
+mean. Who leads uphill there for sure has no say; all others keep their prior.
+
+a, how much more one counts than another. A step goes down the centred slopes, as far as the share of their spread that
+is signal (James & Stein 1961). No two clients of equal prior get farther apart than a factor R. So n such clients are
+at least 4R / (1 + R)² n effective ones (Kantorovich's inequality). Where the examples tell nothing the weights are the
+prior.
+
+gamma, how far. Secant steps to where L is flat along the mean change.
+
+The point with the lowest loss on the way is taken, if its gain over the start (a = 0, gamma = 1) is above the gain's
+own standard error over the groups. `docs/contribution.md` derives all this.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fccl.contribution.adam import Numbers
+from fccl.contribution.combinations import Combinations, in_client_order
+from fccl.contribution.noise import FEWEST_GROUPS, Estimated, kept
+from fccl.contribution.prior import shares
+from fccl.contribution.protocol import LearnLoss, Weighing
+from fccl.contribution.reported import proportional
+from fccl.contribution.verified import unit
+from fccl.messages import ClientUpdate, FitTask
+
+AT_START = (0.0, 2.0)  # standard errors uphill at x between which κ falls: each slope there is its client's own doing
+AT_MEAN = (2.0, 4.0)  # and at the mean, where it is everybody's
+CHANGE = 1.6  # factor by which one step may change gamma
+LONGEST = 3.0  # gamma
+LOWEST = -12.0  # of a score: a client that is left out has no weight, and a score all the same
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """Weights w (n,) and gamma; on each group of the examples L, (k,), and its slopes along the changes, (k, n)."""
+
+    weights: Numbers
+    gamma: float
+    losses: Numbers
+    slopes: Numbers
+
+    @property
+    def finite(self) -> bool:
+        """Whether all of it is known."""
+        return bool(np.isfinite(self.losses).all() and np.isfinite(self.slopes).all())
+
+    @property
+    def along(self) -> float:
+        """dL/dgamma."""
+        return float(self.slopes.mean(axis=0) @ self.weights)
+
+    @property
+    def centred(self) -> Numbers:
+        """The slopes minus their weighted mean: how fast L rises as a client's weight grows at the cost of all."""
+        return self.slopes - (self.slopes @ self.weights)[:, None]
+
+
+@dataclass(frozen=True)
+class Tempered:
+    """At most `steps` steps; `ratio` is R, how many times as much as another a client of equal prior may count."""
+
+    loss: LearnLoss
+    steps: int = 5
+    ratio: float = 7.0
+
+    @in_client_order
+    def weigh(self, task: FitTask, updates: Sequence[ClientUpdate]) -> Weighing:
+        """`steps` + 1 forward and backward passes and one forward pass over the examples, however many clients there
+        are. Scores are log (w_i / p_i).
+        """
+        mix, believed = Combinations(self.loss, task, updates), np.array(shares(task, updates))
+        prior = np.array(mix.by_samples)
+        path = list(self._path(_Slopes(mix, believed), prior))
+        taken = chosen([point.losses for point in path])
+        point = path[taken]
+        weights = proportional(point.weights.tolist())
+        stretch = () if point.gamma == 1 and believed.min() == 1 else tuple((point.gamma * believed).tolist())
+        scores = scores_of(point.weights, prior)
+        losses = [float(each.losses.mean()) for each in path]
+        return mix.weighing(weights, scores, stretch, losses, taken)
+
+    def _path(self, slopes: _Slopes, prior: Numbers) -> Iterator[Point]:
+        """The start, then the steps, as long as all is finite and the noise can be told."""
+        origin = slopes.at(prior, 0.0)
+        base = left_out(prior, origin, AT_START)
+        point = slopes.at(base, 1.0)
+        yield point
+        base = left_out(base, point, AT_MEAN)
+        tilt, before = np.zeros(len(prior)), origin
+        for step in range(1, self.steps + 1):
+            if not (before.finite and point.finite) or len(point.losses) < FEWEST_GROUPS:
+                return
+            tilt = self._tilted(tilt, point, step)
+            gamma = next_gamma(before.gamma, before.along, point.gamma, point.along)
+            before, weights = point, normalised(base * np.exp(tilt))
+            point = slopes.at(weights, gamma) if step < self.steps else slopes.losses_at(weights, gamma)
+            yield point
+
+    def _tilted(self, tilt: Numbers, point: Point, step: int) -> Numbers:
+        """a after one step down the centred slopes, within its bounds: (n,)."""
+        found, most = Estimated.of(point.centred), 0.5 * math.log(self.ratio)
+        size = unit(found.mean.tolist(), point.weights.tolist())
+        if size == 0:
+            return tilt
+        move = found.signal(point.weights) * most / math.sqrt(step)
+        return np.clip(tilt - move * np.clip(found.mean / size, -1, 1), -most, most)
+
+
+@dataclass(frozen=True, eq=False)
+class _Slopes:
+    """The loss over x + gamma sum_i w_i b_i (u_i - x)."""
+
+    mix: Combinations
+    believed: Numbers  # b, (n,)
+
+    def at(self, weights: Numbers, gamma: float) -> Point:
+        """A forward and a backward pass."""
+        losses, slopes = self.mix.by_group((gamma * weights * self.believed).tolist())
+        return Point(weights, gamma, losses, slopes * self.believed)
+
+    def losses_at(self, weights: Numbers, gamma: float) -> Point:
+        """A forward pass; the slopes are not asked for, and said to be 0."""
+        losses, _ = self.mix.by_group((gamma * weights * self.believed).tolist(), slopes=False)
+        return Point(weights, gamma, losses, np.zeros((len(losses), len(weights))))
+
+
+def left_out(prior: Numbers, point: Point, limits: tuple[float, float]) -> Numbers:
+    """p_i κ_i, normalised; p where nobody would stay, or the slopes are not known.
+
+    Where all lead uphill nobody does more harm for that: the least steep stays.
+    """
+    if not point.finite:
+        return prior
+    ratio = Estimated.of(point.slopes).ratio
+    stays = prior * kept(ratio - max(0.0, float(ratio.min())), *limits)
+    return normalised(stays) if stays.sum() > 0 else prior
+
+
+def next_gamma(before: float, slope_before: float, now: float, slope: float) -> float:
+    """A secant step to where dL/dgamma is 0, by a factor of at most `CHANGE` and never beyond `LONGEST`.
+
+    Where the slope does not grow with gamma there is no minimum to aim at; the step is then as long as it may be.
+
+    >>> next_gamma(0.0, -2.0, 1.0, -0.5)
+    1.3333333333333333
+    """
+    curvature = (slope - slope_before) / (now - before) if now != before else 0.0
+    downhill = CHANGE if slope < 0 else 1 / CHANGE if slope > 0 else 1.0
+    aim = now - slope / curvature if curvature > 0 else now * downhill
+    return min(max(aim, now / CHANGE), now * CHANGE, LONGEST)
+
+
+def chosen(losses: Sequence[Numbers]) -> int:
+    """The place of the lowest mean loss of those on the groups, (k,) each; 0 where its gain over the first is not above
+    the gain's standard error.
+    """
+    best = min(range(len(losses)), key=lambda place: _mean(losses[place]))
+    if not math.isfinite(_mean(losses[0])):
+        return best if math.isfinite(_mean(losses[best])) else 0
+    gain = Estimated.of(losses[0] - losses[best]) if best else None
+    return best if gain is not None and float(gain.mean) > float(gain.error) else 0
+
+
+def scores_of(weights: Numbers, prior: Numbers) -> tuple[float, ...]:
+    """log (w_i / p_i): how far a client was raised or lowered, none lower than `LOWEST`."""
+    with np.errstate(divide="ignore"):
+        return tuple(np.maximum(np.log(weights / prior), LOWEST).tolist())
+
+
+def normalised(amounts: Numbers) -> Numbers:
+    """Amounts >= 0 over their sum: (n,)."""
+    return np.asarray(amounts / math.fsum(amounts))
+
+
+def _mean(losses: Numbers) -> float:
+    value = float(losses.mean())
+    return value if math.isfinite(value) else math.inf
