@@ -19,8 +19,8 @@ prior.
 
 gamma, how far. Secant steps to where L is flat along the mean change.
 
-The point with the lowest loss on the way is taken, if its gain over the start (a = 0, gamma = 1) is above the gain's
-own standard error over the groups. `docs/contribution.md` derives all this.
+The point with the lowest loss on the way is taken. With fewer than `FEWEST_GROUPS` groups the start is all there is:
+FedAvg's mean. `docs/contribution.md` derives all this.
 """
 
 from __future__ import annotations
@@ -62,6 +62,12 @@ class Point:
         return bool(np.isfinite(self.losses).all() and np.isfinite(self.slopes).all())
 
     @property
+    def loss(self) -> float:
+        """L; infinity where it is not finite."""
+        value = float(self.losses.mean())
+        return value if math.isfinite(value) else math.inf
+
+    @property
     def along(self) -> float:
         """dL/dgamma."""
         return float(self.slopes.mean(axis=0) @ self.weights)
@@ -88,12 +94,12 @@ class Tempered:
         mix, believed = Combinations(self.loss, task, updates), np.array(shares(task, updates))
         prior = np.array(mix.by_samples)
         path = list(self._path(_Slopes(mix, believed), prior))
-        taken = chosen([point.losses for point in path])
+        losses = [point.loss for point in path]
+        taken = min(range(len(path)), key=losses.__getitem__)  # the first of equals
         point = path[taken]
         weights = proportional(point.weights.tolist())
         stretch = () if point.gamma == 1 and believed.min() == 1 else tuple((point.gamma * believed).tolist())
         scores = scores_of(point.weights, prior)
-        losses = [float(each.losses.mean()) for each in path]
         return mix.weighing(weights, scores, stretch, losses, taken)
 
     def _path(self, slopes: _Slopes, prior: Numbers) -> Iterator[Point]:
@@ -167,17 +173,6 @@ def next_gamma(before: float, slope_before: float, now: float, slope: float) -> 
     return min(max(aim, now / CHANGE), now * CHANGE, LONGEST)
 
 
-def chosen(losses: Sequence[Numbers]) -> int:
-    """The place of the lowest mean loss of those on the groups, (k,) each; 0 where its gain over the first is not above
-    the gain's standard error.
-    """
-    best = min(range(len(losses)), key=lambda place: _mean(losses[place]))
-    if not math.isfinite(_mean(losses[0])):
-        return best if math.isfinite(_mean(losses[best])) else 0
-    gain = Estimated.of(losses[0] - losses[best]) if best else None
-    return best if gain is not None and float(gain.mean) > float(gain.error) else 0
-
-
 def scores_of(weights: Numbers, prior: Numbers) -> tuple[float, ...]:
     """log (w_i / p_i): how far a client was raised or lowered, none lower than `LOWEST`."""
     with np.errstate(divide="ignore"):
@@ -187,8 +182,3 @@ def scores_of(weights: Numbers, prior: Numbers) -> tuple[float, ...]:
 def normalised(amounts: Numbers) -> Numbers:
     """Amounts >= 0 over their sum: (n,)."""
     return np.asarray(amounts / math.fsum(amounts))
-
-
-def _mean(losses: Numbers) -> float:
-    value = float(losses.mean())
-    return value if math.isfinite(value) else math.inf
