@@ -7,6 +7,7 @@
       ModelError        the base model or its LoRA targets cannot be had
       AdapterError      an adapter is not one, or does not fit another
       TrainingError     a client's local training diverged
+      PhaseDeclined     a client takes no part in a phase: its answer, and no failure
       UpdateRejected    a client's answer does not answer its task
         ForeignAnswer   it is not even this client's answer: of another run, round or sender
         NotAFile        something else is where a file of it belongs, or nothing
@@ -80,6 +81,10 @@ class AdapterError(FcclError):
 
 class TrainingError(FcclError):
     """A client's local training diverged."""
+
+
+class PhaseDeclined(FcclError):
+    """A client takes no part in a phase. Its answer says so: nobody waits for it, and it is no failure."""
 
 
 class UpdateRejected(FcclError):

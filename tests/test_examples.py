@@ -24,6 +24,7 @@ SAID = {
     "own_rule.py": r"FCCL \(verified\), round 2 .*\n(halving loss, round \d .* weight of client 0 \d\.\d\d\n){2}",
     "own_data.py": r"geography +\d+ +\d+ +\d+\n(.*\n)+Final adapter: \d+ tensors",
     "own_process.py": r"round 1: updates of \(0, 1\), excluded none\nround 2: updates of \(0, 1\), excluded none\n",
+    "own_trainer.py": r"round 1 \(sft\): loss \d\.\d{3}\n(.*\n)*round 2 \(va\): loss \d\.\d{3}\n",
     "read_run.py": r"Weight of each client by round:\n.*\n.*\n0 .*\n1 .*",
 }
 
@@ -51,11 +52,12 @@ def test_a_finished_run_is_read(small_run, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_clients_in_processes_of_their_own_take_part():
-    script = str(ROOT / "examples" / "own_process.py")
-    process = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=False)
+@pytest.mark.parametrize("name", ["own_process.py", "own_trainer.py"])
+def test_clients_in_processes_of_their_own_take_part(name):
+    script = str(ROOT / "examples" / name)
+    process = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=600, check=False)
     assert process.returncode == 0, process.stderr
-    assert re.search(SAID["own_process.py"], process.stdout)
+    assert re.search(SAID[name], process.stdout)
 
 
 def test_each_is_short_and_in_the_index():

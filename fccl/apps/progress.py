@@ -42,6 +42,8 @@ def answer_line(answer: Answer) -> Text:
             f"  client {answer.client_id}: {said.num_samples} samples, {loss}, {said.seconds:.1f} s, "
             f"{report.tokens_per_second:,.0f} tokens/s{cut}"
         )
+    if answer.declines:
+        return Text(printable(f"  client {answer.client_id}: {answer.reason}", MAX_LINE))
     return Text(printable(f"  client {answer.client_id}: excluded: {answer.reason}", MAX_LINE), style="red")
 
 

@@ -25,7 +25,7 @@ from fccl.federation.arrived import arrived
 from fccl.federation.bounds import farthest, medians, require_usable, too_long
 from fccl.federation.declared import Declared, OwnData
 from fccl.federation.judging import judged
-from fccl.federation.quorum import reasons, too_few
+from fccl.federation.quorum import declined_clients, failed_clients, reasons, too_few
 from fccl.federation.selection import select_clients
 from fccl.federation.server_learning import ServerLearner, failed
 from fccl.federation.state import FederationState, RoundInputs, RoundResult
@@ -33,7 +33,6 @@ from fccl.federation.watch import LossByExample, Watch
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask
 from fccl.records.run import (
     ExampleLosses,
-    ExcludedClient,
     PhaseEnd,
     RoundRecord,
     ServerLearning,
@@ -187,10 +186,9 @@ class Federation:
             scores=weighing.scores,
             contributions=tuple(update.contribution for update in settled.updates),
             stretch=weighing.stretch,
-            excluded=tuple(
-                ExcludedClient(client_id=failure.client_id, reason=failure.reason) for failure in settled.excluded
-            ),
+            excluded=failed_clients(settled.excluded),
             declared=self.own.record(clients, declared, task.phase) if self.own else (),
+            declined=declined_clients(settled.excluded),
             arrived=tuple(map(arrived, inputs.arrived)),
             effective_clients=effective_clients(weighing.weights),
             aggregation=self.aggregation.name,
@@ -301,7 +299,7 @@ class Federation:
         missing and why.
         """
         if len(updates) < self.plan.min_clients:
-            raise too_few(task.round, len(updates), self.plan.min_clients, excluded)
+            raise too_few(task, len(updates), self.plan.min_clients, excluded)
         try:
             self.aggregation.require(len(updates))
         except FederationError as error:

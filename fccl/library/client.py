@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,13 +11,13 @@ from typing import Unpack
 from fccl.config import Settings
 from fccl.data.own_files import OwnFiles
 from fccl.data.shards import ClientShard, load_shard
-from fccl.errors import SettingsError
+from fccl.errors import FederationError, SettingsError
 from fccl.evaluation.on_clients import ClientEvaluator
 from fccl.keys import Keys, client_keys
 from fccl.library.data import Tell, quiet
 from fccl.library.given import ClientArguments, settings_from
 from fccl.library.places import require_apart
-from fccl.messages import Learner
+from fccl.messages import Answer, FitTask, Learner, LoadShard, Service
 from fccl.model.activations import Activations
 from fccl.model.loading import Models
 from fccl.paths import DataPaths, ExchangePaths, KeyPaths, StatePaths
@@ -28,7 +28,7 @@ from fccl.storage.private import private_folder
 from fccl.training.declaring import Declarer
 from fccl.training.engines import learner_for
 from fccl.training.references import References
-from fccl.transports.exchange.client import ExchangeClient
+from fccl.transports.exchange.client import AskedRound, ExchangeClient
 from fccl.transports.exchange.memory import Memory
 from fccl.transports.protocol import Listener
 
@@ -43,8 +43,9 @@ class Client:
 
     The arguments have the settings' names (docs/settings.md): those that `fccl client --help` lists. One that is not
     given comes from the environment, `.env` or its default, as for the command. `learner` trains in the place of our
-    own (`fccl.messages.Learner`; `fccl.testing` has the suite that it must pass). `tell` hears a line for everything
-    that happens; by default nothing is printed.
+    own (`fccl.messages.Learner`; `fccl.testing` has the suite that it must pass). `load_shard` gives it the client's
+    examples in the place of files. `services` answer what else is asked in the place of ours. `tell` hears a line for
+    everything that happens; by default nothing is printed.
 
     Raises `SettingsError` for a setting that is unknown or out of range, or folders that are one.
 
@@ -55,10 +56,18 @@ class Client:
     """
 
     def __init__(
-        self, *, learner: Learner | None = None, tell: Tell = quiet, **settings: Unpack[ClientArguments]
+        self,
+        *,
+        learner: Learner | None = None,
+        load_shard: LoadShard | None = None,
+        services: Sequence[Service] | None = None,
+        tell: Tell = quiet,
+        **settings: Unpack[ClientArguments],
     ) -> None:
         self.settings = settings_from("fccl.Client", settings, ClientArguments)
-        self._learner, self._tell, self._own = learner, tell, own_files(self.settings, settings)
+        self._learner, self._load_shard, self._services, self._tell = learner, load_shard, services, tell
+        self._own = own_files(self.settings, settings)
+        self._open: tuple[ExchangeClient, AskedRound] | None = None
         require_own_rank(self.settings)
         require_apart(self.settings, FOLDERS)
 
@@ -68,18 +77,48 @@ class Client:
         Raises `DataError` when the shard is not there, `FederationError` when another process is this client,
         `StorageError` for the disk.
         """
-        with exchange_client(self.settings, Listener(line=self._tell), self._learner, self._own) as client:
+        for task in self.tasks():
+            self.train(task)
+
+    def tasks(self) -> Iterator[FitTask]:
+        """The tasks of the rounds that ask this client, until the run is done. One that is not trained comes again.
+
+        The client is at work, with its heartbeat, while it is iterated over. Raises as `run`.
+        """
+        who = self._learner, self._own, self._load_shard, self._services
+        with exchange_client(self.settings, Listener(line=self._tell), *who) as client:
             self._tell(f"waiting for rounds in {self.settings.exchange_dir}/")
-            client.run()
+            for asked in client.rounds():
+                self._open = client, asked
+                yield asked.task
+                self._open = None
             self._tell("the run is done")
+
+    def train(self, task: FitTask) -> Answer:
+        """Train the task that `tasks` has given last, and commit the answer: the update, or the failure.
+
+        Raises `FederationError` for any other task, `StorageError` for the disk.
+        """
+        if self._open is None or self._open[1].task is not task:
+            raise FederationError("this task is not open", hint="train a task in the loop that gives it, once")
+        client, asked = self._open
+        self._open = None
+        return client.answer(asked)
 
 
 @contextmanager
 def exchange_client(
-    settings: Settings, listen: Listener, learner: Learner | None = None, own: OwnFiles | None = None
+    settings: Settings,
+    listen: Listener,
+    learner: Learner | None = None,
+    own: OwnFiles | None = None,
+    load_shard: LoadShard | None = None,
+    services: Sequence[Service] | None = None,
 ) -> Iterator[ExchangeClient]:
     """The client that these settings ask for, with its own files if it has some; its private folder is held while the
     block runs.
+
+    Learner, examples and services may come from elsewhere, as for `Client`.
     """
     if own is not None:
         shard = own.load(settings.client_id)  # what is wrong with them is said before anybody waits
@@ -94,13 +133,13 @@ def exchange_client(
             ExchangePaths(settings.exchange_dir),
             settings.client_id,
             learner or learner_for(models, settings.client_ranks, References(cache)),
-            own.load if own else partial(own_shard, DataPaths(settings.data_dir)),
+            own.load if own else load_shard or partial(own_shard, DataPaths(settings.data_dir)),
             keys=keys,
             memory=memory,
             heartbeat_s=settings.heartbeat_s,
             watch=settings.exchange_watch,
             listen=listen,
-            services=(ClientEvaluator(models), Declarer()),
+            services=(ClientEvaluator(models), Declarer()) if services is None else services,
         )
 
 

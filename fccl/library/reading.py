@@ -15,8 +15,8 @@ def read_run(log_dir: str | os.PathLike[str] = "logs", run_id: str = "") -> RunV
     """The run in `log_dir`, or with `run_id` an earlier one that is kept in `log_dir/runs/`, as its files tell it now.
 
     Reads and never writes; loads no torch. The view's tables are pandas frames, a row a round (`rounds`), a row for
-    each client in each round (`shares`, `exclusions`, `metrics`); `fccl.view.values` lists their columns with units.
-    Rounds count from 0. `evaluation` is None until the run is evaluated.
+    each client in each round (`shares`, `exclusions`, `declines`, `metrics`); `fccl.view.values` lists their columns
+    with units. Rounds count from 0. `evaluation` is None until the run is evaluated.
 
     Raises `FederationError` when there is no such run.
 

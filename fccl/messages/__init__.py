@@ -1,6 +1,16 @@
 """Messages between a server and its clients: requests down, answers up, and the work in between."""
 
-from fccl.messages.clients import Learner, LoadShard, Service, SeveralAtOnce, StatusListener, Worker, attempt, guarded
+from fccl.messages.clients import (
+    Learner,
+    LoadShard,
+    Service,
+    SeveralAtOnce,
+    StatusListener,
+    Worker,
+    attempt,
+    declined,
+    guarded,
+)
 from fccl.messages.declare import Declaration, DeclareTask
 from fccl.messages.evaluate import ClientEvaluation, EvaluateTask
 from fccl.messages.fit import ClientUpdate, Corrections, FitSettings, FitTask, OwnCorrection
@@ -43,6 +53,7 @@ __all__ = [
     "Terms",
     "Worker",
     "attempt",
+    "declined",
     "guarded",
     "read_terms",
     "status_now",

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from fccl import phases
 from fccl.data.shards import ClientShard
-from fccl.errors import FcclError, OutputError, StorageError, UpdateRejected
+from fccl.errors import FcclError, OutputError, PhaseDeclined, StorageError, UpdateRejected
 from fccl.messages.fit import ClientUpdate, FitTask
 from fccl.messages.requests import ClientFailure, Given, Reply, Request, ServedRequest
 from fccl.plain_text import printable
 from fccl.records.run import ClientStatus
+from fccl.specs import Phase
 
 StatusListener = Callable[[ClientStatus], None]
 LoadShard = Callable[[int], ClientShard]
@@ -19,7 +21,8 @@ Asked = TypeVar("Asked")
 
 
 class Learner(Protocol):
-    """Turns a task and a shard into an update. Raises `FcclError` when it cannot."""
+    """Turns a task and a shard into an update. Raises `FcclError` when it cannot, and `declined(task.phase)` in a phase
+    in which this client takes no part."""
 
     def fit(self, task: FitTask, shard: ClientShard, on_status: StatusListener) -> ClientUpdate:
         """Train on one shard from `task.adapter`; call `on_status` now and then with a heartbeat."""
@@ -109,8 +112,20 @@ def guarded(client_id: int, work: Callable[[], Given]) -> Given | ClientFailure:
         return work()
     except (StorageError, OutputError):
         raise
+    except PhaseDeclined as error:
+        return ClientFailure(client_id, _reason(error), declines=True)
     except Exception as error:  # of data, of a model, of the libraries: no list of classes would be complete
-        return ClientFailure(client_id, _reason(error))
+        return ClientFailure(client_id, _reason(error), error=error)
+
+
+def declined(phase: Phase) -> PhaseDeclined:
+    """The error by which a learner takes no part in a phase.
+
+    >>> raise declined("va")
+    Traceback (most recent call last):
+    fccl.errors.PhaseDeclined: declines FedVA
+    """
+    return PhaseDeclined(f"declines {phases.of(phase).name}")
 
 
 def _reason(error: Exception) -> str:

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 from pydantic import JsonValue
@@ -32,10 +32,15 @@ Said = TypeVar("Said", bound=Value)
 
 @dataclass(frozen=True)
 class ClientFailure:
-    """A client that has no usable answer, and why."""
+    """A client that has no usable answer, and why. One that `declines` takes no part in the phase: that is no failure.
+
+    `error` is what its work has raised, in the process where it did.
+    """
 
     client_id: int
     reason: str
+    declines: bool = False
+    error: Exception | None = field(default=None, repr=False, compare=False)
 
 
 class Reply(Value):

@@ -1,6 +1,6 @@
 """The generic engine's model: any causal language model of transformers, its LoRA PEFT's, gradients by autograd.
 
-transformers and PEFT enter the package in this folder and nowhere else.
+transformers and PEFT enter the package in this folder, and in `fccl.hf` where trainers of others come in.
 """
 
 from __future__ import annotations

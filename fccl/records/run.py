@@ -40,7 +40,7 @@ class TrainingReport(Value):
     first_loss: SignedLoss | None = None  # of the first batch, before any step
 
 
-ClientState = Literal["idle", "training", "evaluating", "done", "failed"]
+ClientState = Literal["idle", "training", "evaluating", "done", "failed", "declined"]
 
 
 class ClientStatus(Value):
@@ -206,6 +206,7 @@ class RoundRecord(Grown):
     stretch: tuple[float, ...] = ()
     declared: tuple[DeclaredCount, ...] = ()  # of clients that hold their own data; the server has not seen it
     excluded: tuple[ExcludedClient, ...] = ()
+    declined: tuple[int, ...] = ()  # the clients that take no part in this phase: no failure
     arrived: tuple[ArrivedUpdate, ...] = ()  # all that answered the task, also if excluded later; not in old records
     effective_clients: float = Field(ge=1)  # 1 / sum of squared weights
     validation: Validation | None = Field(default=None, validation_alias=_VALIDATION)

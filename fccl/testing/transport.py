@@ -38,6 +38,7 @@ from fccl.messages import (
     Given,
     Request,
     StatusListener,
+    declined,
 )
 from fccl.records.run import ClientStatus
 from fccl.testing.toy import MODEL, START, TRAIN, ToyLearner, adapter, federation, shard
@@ -257,6 +258,23 @@ class TransportContract:
                 failed = {client: ClientFailure(client, reason) for client, (_, reason) in enumerate(errors)}
                 assert {client: found[client] for client in failed} == failed
                 assert all(isinstance(found[client], ClientUpdate) for client in range(len(errors), CLIENTS))
+
+    def test_a_client_that_declines_says_so_and_the_others_go_on(self, make: MakeTransport) -> None:
+        with make(errors={2: declined("sft")}) as transport:
+            for number in (0, 1):
+                found = answers(transport, (0, 1, 2, 3), number)
+                assert found.pop(2) == ClientFailure(2, "declines FedIT", declines=True)
+                assert all(isinstance(answer, ClientUpdate) for answer in found.values())
+
+    def test_a_client_that_declines_is_no_failure_of_a_run(self, make: MakeTransport) -> None:
+        fed = federation(CLIENTS, rounds=2)
+        with make(errors={2: declined("sft")}) as transport:
+            declining = list(fed.run(START, EverybodyHeard(transport)))
+        with make(broken=(2,)) as transport:
+            failing = list(fed.run(START, EverybodyHeard(transport)))
+        assert declining[-1].state.adapter.to_bytes() == failing[-1].state.adapter.to_bytes()
+        assert [(result.record.declined, result.record.excluded) for result in declining] == [((2,), ())] * 4
+        assert [result.record.declined for result in failing] == [()] * 4
 
     def test_all_may_fail(self, make: MakeTransport) -> None:
         with make(broken=(0, 1, 2, 3)) as transport:

@@ -112,9 +112,9 @@ def update_of(
         round=task.round,
         phase=task.phase,
         adapter=adapter,
-        contribution=_contribution(result, len(examples), seconds),
+        contribution=contribution_of(result, len(examples), seconds),
         control=_control(adapter, result),
-        report=_report(result, examples),
+        report=report_of(result, sum(any(row.truncated for row in responses) for responses in examples)),
     )
 
 
@@ -139,7 +139,8 @@ def _control(adapter: Adapter, result: LoopResult) -> Adapter | None:
     return Adapter(zeros | {name: mean.cpu() for name, mean in result.control.items()})
 
 
-def _contribution(result: LoopResult, samples: int, seconds: float) -> Contribution:
+def contribution_of(result: LoopResult, samples: int, seconds: float) -> Contribution:
+    """The report of a client on its training. Raises `TrainingError` when its average loss is not finite."""
     try:
         return Contribution(avg_loss=result.avg_loss, num_samples=samples, seconds=seconds)
     except ValidationError as error:
@@ -148,12 +149,13 @@ def _contribution(result: LoopResult, samples: int, seconds: float) -> Contribut
         ) from error
 
 
-def _report(result: LoopResult, examples: Sequence[Responses]) -> TrainingReport:
+def report_of(result: LoopResult, truncated: int = 0) -> TrainingReport:
+    """The other figures of a training, of which so many examples were cut to fit."""
     return TrainingReport(
         tokens=result.tokens,
         tokens_per_second=result.tokens / max(result.seconds, 1e-9),
         steps=result.steps,
-        truncated=sum(any(row.truncated for row in responses) for responses in examples),
+        truncated=truncated,
         first_loss=result.first_loss,
     )
 

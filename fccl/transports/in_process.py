@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from fccl.adapters.adapter import Adapter
 from fccl.messages import ClientFailure, FitTask, Given, Learner, LoadShard, Request, Service, Worker, status_now
+from fccl.records.run import ClientState
 from fccl.transports.protocol import SILENT, Listener, RunIdentity
 
 
@@ -42,7 +43,8 @@ class InProcessTransport:
         """Each client's answer, or its failure: one client's error never ends the request for the others."""
         for answer in self._answers(request, client_ids):
             if isinstance(answer, ClientFailure):  # nobody else would say so before the request is over
-                self._listen.heartbeat(status_now(request, answer.client_id, "failed"))
+                state: ClientState = "declined" if answer.declines else "failed"
+                self._listen.heartbeat(status_now(request, answer.client_id, state))
             yield answer
 
     def _answers(self, request: Request[Any], client_ids: Sequence[int]) -> Iterator[Any]:

@@ -14,7 +14,7 @@ import pandas as pd
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fccl.records.run import ClientMetrics, RoundRecord, RunEvent
-from fccl.view.values import EXCLUSIONS, METRICS, ROUNDS, SHARES
+from fccl.view.values import DECLINES, EXCLUSIONS, METRICS, ROUNDS, SHARES
 
 _Progress: TypeAdapter[RoundRecord | RunEvent] = TypeAdapter(
     Annotated[RoundRecord | RunEvent, Field(discriminator="event")]
@@ -64,6 +64,7 @@ class ProgressLog:
 
     def clear(self) -> None:
         self.rounds, self.shares, self.exclusions = GrowingFrame(ROUNDS), GrowingFrame(SHARES), GrowingFrame(EXCLUSIONS)
+        self.declines = GrowingFrame(DECLINES)
         self.events: tuple[RunEvent, ...] = ()
         self.unreadable = 0
 
@@ -81,6 +82,7 @@ class ProgressLog:
         self.exclusions.add(
             [(record.round, record.phase, out.client_id, out.reason) for record in rounds for out in record.excluded]
         )
+        self.declines.add([(record.round, record.phase, client) for record in rounds for client in record.declined])
 
     def _records(self, lines: list[bytes]) -> Iterator[RoundRecord | RunEvent]:
         for line in lines:
@@ -136,7 +138,14 @@ def _agrees(record: RoundRecord | RunEvent) -> bool:
     samples = (*(said.num_samples for said in record.contributions), *(said.counted for said in record.declared))
     examples = () if record.verification is None else (record.verification.examples,)
     return len(lengths) == 1 and _fit(
-        (record.round, *record.clients, *samples, *examples, *(out.client_id for out in record.excluded))
+        (
+            record.round,
+            *record.clients,
+            *record.declined,
+            *samples,
+            *examples,
+            *(out.client_id for out in record.excluded),
+        )
     )
 
 

@@ -89,6 +89,7 @@ class RunReader:
             rounds=log.rounds.frame,
             shares=log.shares.frame,
             exclusions=log.exclusions.frame,
+            declines=log.declines.frame,
             metrics=metrics.metrics.frame,
             statuses=(),
             evaluation=self._evaluation.read(self._paths.evaluation_json) if info else None,

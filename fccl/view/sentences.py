@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fccl import phases
 from fccl.plain_text import one_line
-from fccl.view.values import ClientStanding, Glance, Standing
+from fccl.view.values import ClientRow, ClientStanding, Glance, Standing
 from fccl.words import DASH, MINUS, about, duration, loss, missing, plural
 
 if TYPE_CHECKING:
@@ -28,10 +28,12 @@ NO_SOFTMAX = {  # sources that have no temperature, in words
     "fedawa": "how well the updates agree with their mean",
 }
 LONGEST_REASON = 240  # characters
+MOST_NAMED = 10  # clients in a sentence
 CLIENT_WORDS: dict[ClientStanding, str] = {
     "training": "▶ training",
     "done": "✓ done",
     "waiting": "○ waiting",
+    "declined": "– declines",
     "late": "◷ late",
     "dead": "✕ no heartbeat",
     "failed": "! failed",
@@ -129,7 +131,27 @@ def verified(row: Mapping[Hashable, Any]) -> list[str]:
 def clients_done(glance: Glance) -> str:
     """ "2 of 3 clients done", of those that the open round asks."""
     counts = Counter(row.standing for row in glance.clients)
-    return f"{counts['done']} of {plural(len(glance.clients), 'client')} done" if glance.clients else ""
+    asked = len(glance.clients) - counts["declined"]
+    return f"{counts['done']} of {plural(asked, 'client')} done" if asked else ""
+
+
+def client_state(row: ClientRow) -> str:
+    """The state of one client, with its symbol: "✓ done", "– declines FedVA"."""
+    phase = f" {phases.of(row.declines).name}" if row.declines else ""
+    return CLIENT_WORDS[row.standing] + phase
+
+
+def declines(rows: pd.DataFrame) -> str:
+    """The clients that take no part in a phase, in sentences; empty where there are none. `rows` are `DECLINES`."""
+    said = []
+    for phase, each in rows.groupby("phase", sort=False)["client"]:
+        clients = sorted(set(each.tolist()))
+        who = ", ".join(map(str, clients[:MOST_NAMED])) + (" and more" if len(clients) > MOST_NAMED else "")
+        verb = "declines" if len(clients) == 1 else "decline"
+        said.append(
+            f"Client{'s' * (len(clients) > 1)} {who} {verb} {phases.of(str(phase)).name}: nobody waits for that."
+        )
+    return " ".join(said)
 
 
 def client_counts(glance: Glance) -> str:
@@ -143,5 +165,6 @@ def client_counts(glance: Glance) -> str:
         ("late", "late"),
         ("training", "training"),
         ("waiting", "waiting"),
+        ("declined", "not taking part"),
     )
     return ", ".join(f"{counts[standing]} {word}" for standing, word in order if counts[standing])

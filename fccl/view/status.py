@@ -193,7 +193,7 @@ class _Facts:
         count = client_count(self.view)
         if count is not None:
             return list(range(count))
-        return sorted({*self.statuses, *self.aggregated, *self.excluded})
+        return sorted({*self.statuses, *self.aggregated, *self.excluded, *self.declined})
 
     @cached_property
     def aggregated(self) -> frozenset[int]:
@@ -205,6 +205,12 @@ class _Facts:
     def excluded(self) -> frozenset[int]:
         """The clients that were excluded from the last complete round."""
         rows = self.view.exclusions
+        return frozenset(rows["client"].to_numpy()[rows["round"].to_numpy() == self.complete - 1].tolist())
+
+    @cached_property
+    def declined(self) -> frozenset[int]:
+        """The clients that took no part in the last complete round, since they decline its phase."""
+        rows = self.view.declines
         return frozenset(rows["client"].to_numpy()[rows["round"].to_numpy() == self.complete - 1].tolist())
 
     @cached_property
@@ -258,7 +264,7 @@ class _Facts:
 
 def _share(status: ClientStatus) -> float:
     """The share of its round that a client has done, 0 ... 1."""
-    if status.state in ("done", "failed"):
+    if status.state in ("done", "failed", "declined"):
         return 1.0
     if status.state != "training" or not status.steps:
         return 0.0
@@ -269,14 +275,16 @@ def _client_row(facts: _Facts, client: int) -> ClientRow:
     status = facts.statuses.get(client)
     age = None if status is None else max(0.0, facts.now - facts.view.heard_at(status))
     ended = facts.over or facts.standing == "finished"
-    return ClientRow(
-        client, _at_the_end(facts, client) if ended else _in_the_open_round(facts, client, age), status, age
-    )
+    standing = _at_the_end(facts, client) if ended else _in_the_open_round(facts, client, age)
+    declined = (facts.last_phase if ended else facts.phase_of(facts.complete)) if standing == "declined" else None
+    return ClientRow(client, standing, status, age, declined)
 
 
 def _at_the_end(facts: _Facts, client: int) -> ClientStanding:
     if client in facts.aggregated:
         return "done"
+    if client in facts.declined:
+        return "declined"
     return "failed" if client in facts.excluded else "waiting"
 
 
@@ -285,7 +293,7 @@ def _in_the_open_round(facts: _Facts, client: int, age: float | None) -> ClientS
         return "waiting"
     status = facts.current.get(client)
     trains = status is not None and status.state == "training"
-    if status is not None and status.state in ("failed", "done"):
+    if status is not None and status.state in ("failed", "done", "declined"):
         return status.state
     stale = age is not None and age > facts.stale_s
     if stale and (client in facts.view.beating or (trains and facts.goes_on)):

@@ -61,6 +61,8 @@ SHARES = {
 }
 # One row for each client that was excluded from a round.
 EXCLUSIONS = {"round": "int64", "phase": "str", "client": "int64", "reason": "str"}
+# One row for each client that took no part in the phase of a round.
+DECLINES = {"round": "int64", "phase": "str", "client": "int64"}
 # One row for every line of client_metrics.jsonl.
 METRICS = {
     "round": "int64",
@@ -90,6 +92,7 @@ class RunView:
     rounds: pd.DataFrame
     shares: pd.DataFrame
     exclusions: pd.DataFrame
+    declines: pd.DataFrame
     metrics: pd.DataFrame
     statuses: tuple[ClientStatus, ...]  # the newest heartbeat of every client, by client number
     evaluation: EvaluationReport | None
@@ -138,17 +141,21 @@ class RunEntry:
 
 
 Standing = Literal["waiting", "running", "silent", "finished", "interrupted", "failed"]
-ClientStanding = Literal["training", "done", "waiting", "late", "dead", "failed"]
+ClientStanding = Literal["training", "done", "waiting", "declined", "late", "dead", "failed"]
 
 
 @dataclass(frozen=True)
 class ClientRow:
-    """One client now. `age_s` is the age of its heartbeat; None when it has none yet."""
+    """One client now. `age_s` is the age of its heartbeat; None when it has none yet.
+
+    `declines` is the phase in which it takes no part, where its standing is `declined`.
+    """
 
     client: int
     standing: ClientStanding
     status: ClientStatus | None
     age_s: float | None
+    declines: Phase | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from fccl.contribution.reported import ContributionRule
 from fccl.errors import DIVERGED, FederationError, TrainingError
 from fccl.federation.selection import select_clients
 from fccl.federation.state import FederationState
-from fccl.messages import ClientFailure, FitTask
+from fccl.messages import ClientFailure, FitTask, declined
 from fccl.specs import RoundPlan
 from fccl.testing.toy import MODEL, START, TRAIN, ToyLearner, adapter, federation, shard
 from fccl.transports.in_process import InProcessTransport
@@ -191,6 +191,30 @@ def test_too_few_clients_is_an_error_that_names_them():
         FederationError, match=r"round 1 has 2 good updates, MIN_CLIENTS is 3 \(client 1: the loss is not finite"
     ):
         run(fed, InProcessTransport(ToyLearner(broken=frozenset({1, 2})), shard))
+
+
+def decliners(*numbers):
+    return InProcessTransport(ToyLearner(errors={number: declined("sft") for number in numbers}), shard)
+
+
+def test_who_declines_a_phase_is_recorded_and_is_no_failure():
+    record = federation().run_round(START, decliners(1, 3)).record
+    assert (record.selected, record.clients, record.declined, record.excluded) == ((0, 1, 2, 3), (0, 2), (1, 3), ())
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ((0, 1, 2, 3), "round 1: every client that is asked declines FedIT"),
+        ((1, 2), "round 1 has 2 good updates, MIN_CLIENTS is 3; 2 of the clients decline FedIT"),
+    ],
+)
+def test_where_declining_leaves_too_few_it_is_one_error(numbers, said):
+    with pytest.raises(FederationError) as error:
+        run(federation(min_clients=3), decliners(*numbers))
+    assert str(error.value) == said
+    assert "start clients that take part in this phase" in error.value.hint
+    assert error.value.resumable
 
 
 @given(st.integers(1, 30), st.data(), st.integers(0, 100))

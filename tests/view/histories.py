@@ -23,7 +23,7 @@ from fccl.records.evaluation import (
 from fccl.records.manifest import Manifest, SourceReport
 from fccl.records.run import RunInfo, RunState, Validation
 from fccl.specs import DataSpec, PartitionSpec
-from fccl.view.values import EXCLUSIONS, METRICS, ROUNDS, SHARES, RunView
+from fccl.view.values import DECLINES, EXCLUSIONS, METRICS, ROUNDS, SHARES, RunView
 
 
 def empty(columns: dict[str, str]) -> pd.DataFrame:
@@ -74,6 +74,7 @@ def view(clients: int = 3, rounds: int = 6, per_round: int = 0, seed: int = 0, r
         rounds=pd.DataFrame(totals, columns=list(ROUNDS)).astype(ROUNDS),
         shares=shares,
         exclusions=empty(EXCLUSIONS),
+        declines=empty(DECLINES),
         metrics=metrics[list(METRICS)].astype(METRICS),
         statuses=(),
         evaluation=None,

@@ -68,12 +68,19 @@ class Logs:
     def event(self, name: str, time: float, round: int = 0, **fields: object) -> None:
         self.append(self.paths.progress, RunEvent(event=name, run_id=self.run_id, time=time, round=round, **fields))
 
-    def round(self, number: int, excluded: tuple[int, ...] = (), commit: bool = True, training_s: float = 20.0) -> None:
+    def round(
+        self,
+        number: int,
+        excluded: tuple[int, ...] = (),
+        commit: bool = True,
+        training_s: float = 20.0,
+        declined: tuple[int, ...] = (),
+    ) -> None:
         """A complete round: what its clients did, its record, and the state."""
-        good = [client for client in range(self.clients) if client not in excluded]
-        for client in good:
+        record = self.record(number, excluded, declined)
+        for client in record.clients:
             self.append(self.paths.client_metrics, self.metrics(number, client, training_s))
-        self.append(self.paths.progress, self.record(number, excluded))
+        self.append(self.paths.progress, record)
         if commit:
             self.commit(number + 1)
 
@@ -114,8 +121,8 @@ class Logs:
             update_norm=1.5,
         )
 
-    def record(self, number: int, excluded: tuple[int, ...] = ()) -> RoundRecord:
-        good = [client for client in range(self.clients) if client not in excluded]
+    def record(self, number: int, excluded: tuple[int, ...] = (), declined: tuple[int, ...] = ()) -> RoundRecord:
+        good = [client for client in range(self.clients) if client not in (*excluded, *declined)]
         accuracy = None if self.phase(number) == "sft" else 0.75
         return RoundRecord(
             run_id=self.run_id,
@@ -131,6 +138,7 @@ class Logs:
                 for client in good
             ),
             excluded=tuple(ExcludedClient(client_id=client, reason="no answer") for client in excluded),
+            declined=declined,
             effective_clients=float(len(good)),
             validation=Validation(loss=3.0 - 0.5 * number, preference_accuracy=accuracy, examples=96),
             adapter_sha256=f"{number:064x}",

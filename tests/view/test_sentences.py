@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -155,3 +156,12 @@ def test_every_standing_of_a_client_is_counted():
     for standing in set(sentences.CLIENT_WORDS) - {"done"}:
         row = ClientRow(0, standing, status, 1.0)
         assert sentences.client_counts(dataclasses.replace(a_glance(), clients=(row,))).startswith("1 ")
+
+
+def test_who_declines_what_is_said_for_each_phase():
+    rows = [(0, "sft", 2), (1, "sft", 2), (2, "va", 0), (2, "va", 1), (3, "va", 0)]
+    said = sentences.declines(pd.DataFrame(rows, columns=["round", "phase", "client"]))
+    assert said == "Client 2 declines FedIT: nobody waits for that. Clients 0, 1 decline FedVA: nobody waits for that."
+    many = pd.DataFrame([(0, "va", client) for client in range(30)], columns=["round", "phase", "client"])
+    assert sentences.declines(many).startswith("Clients 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and more decline FedVA")
+    assert sentences.declines(many.head(0)) == ""

@@ -2,6 +2,7 @@ import os
 
 import pytest
 
+from fccl.view import sentences
 from fccl.view.runs import RunReader
 from fccl.view.status import original_clients
 from tests.view.logs import BEGAN, line
@@ -134,3 +135,31 @@ def test_a_run_that_does_not_say_how_many_clients_it_has(logs):
     logs.round(0)
     logs.beat(7, "training", 1, end_of(1))
     assert [row.client for row in at(logs, end_of(1)).clients] == [0, 1, 2, 7]
+
+
+def test_a_client_that_declines_a_phase_says_which_and_presses_nobody(logs, exchange):
+    """By its heartbeat in the open round, by the record at the end."""
+    logs.begin()
+    logs.round(0)
+    logs.round(1)
+    logs.beat(1, "declined", 2, end_of(2) + 1, exchange)
+    found = at(logs, end_of(2) + 2, exchange)
+    assert [(row.standing, row.declines) for row in found.clients] == [
+        ("waiting", None),
+        ("declined", "va"),
+        ("waiting", None),
+    ]
+    assert found.progress == pytest.approx((2 + 1 / 3) / 4)
+    assert sentences.client_state(found.clients[1]) == "– declines FedVA"
+    assert sentences.clients_done(found) == "0 of 2 clients done"
+    logs.round(2, declined=(1,))
+    logs.round(3, declined=(1,))
+    view = RunReader(logs.paths).refresh()
+    assert view.declines.values.tolist() == [[2, "va", 1], [3, "va", 1]]
+    assert view.exclusions.empty
+    assert [(row.standing, row.declines) for row in at(logs, end_of(4)).clients] == [
+        ("done", None),
+        ("declined", "va"),
+        ("done", None),
+    ]
+    assert sentences.declines(view.declines) == "Client 1 declines FedVA: nobody waits for that."

@@ -14,7 +14,7 @@ from fccl.transports.protocol import Listener, RunIdentity
 from tests.view.logs import BASE
 
 INFO = RunInfo(run_id="run", created=1.0, settings={"num_clients": "4"}, data_sha256="", versions={})
-TABLES = ("rounds", "shares", "exclusions", "metrics")
+TABLES = ("rounds", "shares", "exclusions", "declines", "metrics")
 
 
 def same(one, other, but=()):

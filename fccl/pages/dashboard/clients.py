@@ -20,7 +20,7 @@ from fccl.view.values import ClientRow, RunView
 EVERY_S = 1.0
 NEWEST = 1000  # exclusions and trainings in a table
 TALL_PX = 290
-URGENCY = ("failed", "dead", "late", "training", "waiting", "done")
+URGENCY = ("failed", "dead", "late", "training", "waiting", "done", "declined")
 BRIEF = ("client", "state", "step", "last heard")
 EVERYTHING = ("client", "state", "last heard", "round", "step", "loss", "tokens/s", "host", "process")
 
@@ -29,6 +29,8 @@ def show(hub: Hub, view: RunView) -> None:
     """Heartbeats, exclusions, and how the trainings went."""
     heading("Clients now")
     beats(hub, view.paths, EVERYTHING)
+    if said := sentences.declines(view.declines):
+        note(said)
     exclusions(view)
     trainings(view)
 
@@ -65,7 +67,7 @@ def client_row(row: ClientRow) -> dict[str, object]:
     said = row.status
     return {
         "client": row.client,
-        "state": sentences.CLIENT_WORDS[row.standing],
+        "state": sentences.client_state(row),
         "last heard": words.ago(row.age_s),
         "round": None if said is None else said.round + 1,
         "step": f"{said.step} of {said.steps}" if said is not None and said.steps else None,

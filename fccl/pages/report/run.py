@@ -208,7 +208,7 @@ def _weight(value: float | None) -> str:
 def clients_table(view: RunView, found: Glance) -> Table | None:
     """One row a client: what it holds, how often it counted, how much, and how it ended."""
     held = view.manifest.samples_by_client() if view.manifest else {}
-    standing = {row.client: sentences.CLIENT_WORDS[row.standing] for row in found.clients}
+    standing = {row.client: sentences.client_state(row) for row in found.clients}
     clients = sorted({*standing, *view.shares["client"].tolist(), *held.get("sft", {})})
     if not clients:
         return None
@@ -235,6 +235,7 @@ def clients_table(view: RunView, found: Glance) -> Table | None:
         "Samples and weight: mean share over the rounds in which the client counted. Gain: weight minus samples. "
         "Loss: the last that it reported. "
     )
+    note += f"{said} " if (said := sentences.declines(view.declines)) else ""
     note += thinned_note(len(rows), len(clients), "clients", "client_metrics.jsonl")
     note = f"{note.strip()} {declared_note(view.manifest)}"
     return Table("Who took part, and with what weight", CLIENT_HEAD, tuple(rows), note.strip(), words=frozenset({1}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,7 +14,18 @@ from fccl.adapters.adapter import Adapter, adapter_from_bytes
 from fccl.adapters.ranks import rank_of
 from fccl.errors import AdapterError, StorageError, UpdateRejected
 from fccl.keys import Keys
-from fccl.messages import Answer, ClientUpdate, FitTask, Learner, LoadShard, Service, StatusListener, Worker, attempt
+from fccl.messages import (
+    Answer,
+    ClientFailure,
+    ClientUpdate,
+    FitTask,
+    Learner,
+    LoadShard,
+    Service,
+    StatusListener,
+    Worker,
+    attempt,
+)
 from fccl.paths import ExchangePaths
 from fccl.plain_text import printable
 from fccl.records.run import ClientStatus
@@ -42,6 +53,15 @@ from fccl.transports.exchange.wire import (
 from fccl.transports.protocol import SILENT, Listener
 
 NEW_RUN_GRACE_S = 20.0
+
+
+@dataclass(frozen=True, eq=False)
+class AskedRound:
+    """An open round that asks this client: its task, the file that says it, and the heartbeat to speak through."""
+
+    task: FitTask
+    file: TaskFile
+    heartbeat: Heartbeat
 
 
 @dataclass
@@ -78,6 +98,14 @@ class ExchangeClient:
 
         Raises `StorageError`, and `FederationError` when this client runs already.
         """
+        for asked in self.rounds():
+            self.answer(asked)
+
+    def rounds(self) -> Iterator[AskedRound]:
+        """The rounds that ask this client, to the end of the run. A round that is not answered comes again.
+
+        The client's lock and its heartbeat are held while it is iterated over. Raises as `run`.
+        """
         Quarantine(self.paths).clear_for_file(self.paths.client_lock(self.client_id), client_id=self.client_id)
         with (
             exclusive(self.paths.client_lock(self.client_id), f"client {self.client_id}"),
@@ -86,7 +114,7 @@ class ExchangeClient:
             in_sight(self.paths.root) as require_here,
         ):
             sweep(self.paths.root, partial(self.paths.is_half_written, client_id=self.client_id))
-            self._answer_rounds(heartbeat, bell, require_here)
+            yield from self._open_rounds(heartbeat, bell, require_here)
             heartbeat.turn("done")
 
     def _watcher(self) -> Watcher:
@@ -97,7 +125,9 @@ class ExchangeClient:
             self._complain(str(error))
             return Polling()
 
-    def _answer_rounds(self, heartbeat: Heartbeat, bell: Watcher, require_here: Callable[[], None]) -> None:
+    def _open_rounds(
+        self, heartbeat: Heartbeat, bell: Watcher, require_here: Callable[[], None]
+    ) -> Iterator[AskedRound]:
         started = time.monotonic()
         while True:
             require_here()
@@ -111,7 +141,9 @@ class ExchangeClient:
                     self._complain(f"round {task.round + 1} ({task.phase}): not asked")
                 # an answer may be gone because its round is over, so the round is looked at once more
                 elif not self.is_answered(task) and self.newest() == task:
-                    self.answer(task, task.work, heartbeat)
+                    asked = self.begin(task, task.work, heartbeat)
+                    if asked is not None:
+                        yield asked
             self.reply(heartbeat)
             heartbeat.check()
             bell.wait(self.heartbeat_s)  # what happened meanwhile ends it at once
@@ -208,24 +240,33 @@ class ExchangeClient:
         about = said.run_id, said.round, said.phase, said.base_sha256
         return about == (task.run_id, task.round, task.phase, task.adapter.sha256)
 
-    def answer(self, task: TaskFile, work: FitWork, heartbeat: Heartbeat) -> None:
-        """Train as the task says and commit the result, unless the server has gone on meanwhile."""
+    def begin(self, task: TaskFile, work: FitWork, heartbeat: Heartbeat) -> AskedRound | None:
+        """The round with all that its task speaks of; None, with a complaint, where that cannot be believed."""
         try:
             fit = FitTask.from_terms(task.terms(), self._adapters_of(task, work))
         except (UpdateRejected, AdapterError) as error:
             self._complain(
                 f"round {task.round + 1} cannot be begun: {error}"
             )  # unless the server has gone on, only it can mend this
-            return
+            return None
+        return AskedRound(fit, task, heartbeat)
+
+    def answer(self, asked: AskedRound) -> Answer:
+        """Train as the task says and commit the result, unless the server has gone on meanwhile. Returns it."""
+        task, heartbeat = asked.file, asked.heartbeat
         self.listen.line(f"round {task.round + 1} ({task.phase}): training")
-        answer = attempt(self.learner.fit, fit, self.client_id, self.load_shard, self._heard_by(heartbeat))
+        answer = attempt(self.learner.fit, asked.task, self.client_id, self.load_shard, self._heard_by(heartbeat))
         newest = self.newest()
         if newest is None or (newest.run_id, newest.round) != (task.run_id, task.round):
             self.listen.line(f"round {task.round + 1} ({task.phase}): too late, the server has gone on")
             heartbeat.turn("idle")
-            return
+            return answer
         self.commit(task, answer)
-        heartbeat.turn("done" if isinstance(answer, ClientUpdate) else "failed")
+        if isinstance(answer, ClientFailure) and answer.declines:  # it has said nothing of this round so far
+            heartbeat.tell(asked.task.status(self.client_id, "declined"))
+        else:
+            heartbeat.turn("done" if isinstance(answer, ClientUpdate) else "failed")
+        return answer
 
     def _heard_by(self, heartbeat: Heartbeat) -> StatusListener:
         """A listener that writes the heartbeat and tells it on."""
@@ -269,13 +310,14 @@ class ExchangeClient:
         if isinstance(answer, ClientUpdate):
             said = self._write_update(task, answer, whose)
         else:
-            said = FailureFile(**whose, error=printable(answer.reason, MAX_REASON) or "unknown")
+            reason = printable(answer.reason, MAX_REASON) or "unknown"
+            said = FailureFile(**whose, error=reason, declines=answer.declines)
         self._write(task, contribution, said.signed(self.keys).written())
         if self.memory is not None:
             self.memory.note(task)
         self._write(task, flag, b"")
         self._committed = task
-        result = _result(said) if isinstance(said, UpdateFile) else f"failed: {said.error}"
+        result = _result(said) if isinstance(said, UpdateFile) else said.error if said.declines else _failed(said)
         self.listen.line(f"round {task.round + 1} ({task.phase}): {result}")
 
     def _write_update(self, task: TaskFile, answer: ClientUpdate, whose: dict[str, Any]) -> UpdateFile:
@@ -312,6 +354,10 @@ def _own_rank(task: TaskFile, answer: ClientUpdate) -> int | None:
     """The rank of an update, where it is not the federation's."""
     rank = rank_of(answer.adapter.form)
     return None if rank == 0 or task.work is None or rank == task.work.model.lora_r else rank
+
+
+def _failed(said: FailureFile) -> str:
+    return f"failed: {said.error}"
 
 
 def _result(said: UpdateFile) -> str:

@@ -27,19 +27,19 @@ Given_co = TypeVar("Given_co", covariant=True)
 class Waiting:
     """A client without an answer. With a `reason` nobody need wait for it, though its answer may still come."""
 
-    cause: Literal["", "said", "refused", "silent", "late"] = ""
+    cause: Literal["", "said", "declined", "refused", "silent", "late"] = ""
     reason: str = ""
     refusals: int = 0
     refused: str = ""  # why, the last time
     flag: tuple[int, int, int] | None = None  # the identity of the file that committed the answer that was read
 
-    def give_up(self, cause: Literal["said", "refused", "silent", "late"], reason: str) -> None:
+    def give_up(self, cause: Literal["said", "declined", "refused", "silent", "late"], reason: str) -> None:
         """Wait no longer, for this reason."""
         self.cause, self.reason = cause, reason
 
     def failure(self, client_id: int) -> ClientFailure:
         """The failure that stands in the place of its answer."""
-        return ClientFailure(client_id, self.reason)
+        return ClientFailure(client_id, self.reason, self.cause == "declined")
 
 
 class AnswerSource(Protocol[Given_co]):
@@ -130,7 +130,7 @@ class Collector:
             self._refuse(source, client_id, client, error)
             return None
         if isinstance(answer, ClientFailure):
-            client.give_up("said", answer.reason)
+            client.give_up("declined" if answer.declines else "said", answer.reason)
             return None
         return answer
 

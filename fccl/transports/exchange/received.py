@@ -96,7 +96,7 @@ class FitAnswers:
         """A client's update, kept where only the server writes. Raises `UpdateRejected`."""
         answer, task, paths = self.reader.read(client_id), self.reader.task, self.reader.paths
         if isinstance(answer, FailureFile):
-            return ClientFailure(client_id, printable(answer.error))
+            return ClientFailure(client_id, printable(answer.error), answer.declines)
         control = None
         if answer.control is not None:
             control = self.received.keep(paths.control(client_id, task.round).name, answer.control)

@@ -94,8 +94,8 @@ class ExchangeTransport:
     def ask(self, request: Request[Given], client_ids: Sequence[int]) -> Iterator[Given | ClientFailure]:
         """Open the request and yield each client's answer as it comes, then a failure for every client that has none.
 
-        With fewer updates than the quorum the clients whose training failed are asked again, `retries` times. Raises
-        `StorageError`.
+        With fewer updates than the quorum the clients whose training failed are asked again, `retries` times; those
+        that decline the phase are not. Raises `StorageError`.
         """
         answers: Iterator[Any] = (
             self._fit(request, client_ids)
@@ -117,7 +117,8 @@ class ExchangeTransport:
             if retry:
                 self._ask_again(rounds, waiting, task.round, len(client_ids) - len(waiting), retry)
             yield from collector.attempt(source, waiting)
-            if len(client_ids) - len(waiting) >= self._spec.quorum:
+            all_decline = all(client.cause == "declined" for client in waiting.values())
+            if all_decline or len(client_ids) - len(waiting) >= self._spec.quorum:
                 break
         yield from (client.failure(client_id) for client_id, client in sorted(waiting.items()))
 
@@ -218,6 +219,8 @@ class ExchangeTransport:
         )
         self._listen.line(f"{missing}; trying again ({retry} of {self._spec.retries})")
         for client_id, client in waiting.items():
+            if client.cause == "declined":
+                continue
             if client.cause == "said" or client.refusals:
                 rounds.take_back(client_id, round_number)
             waiting[client_id] = Waiting()

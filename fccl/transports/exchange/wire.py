@@ -211,9 +211,12 @@ class UpdateFile(_Answer):
 
 
 class FailureFile(_Answer):
-    """`contrib_client_i_round_R.json` when the training failed: there is no update."""
+    """`contrib_client_i_round_R.json` when the training failed, or the client takes no part in the phase: there is no
+    update.
+    """
 
     error: str = Field(min_length=1, max_length=MAX_REASON)
+    declines: bool = False
 
 
 class OriginalContribution(Value):

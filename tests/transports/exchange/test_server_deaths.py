@@ -195,7 +195,7 @@ def reads_nothing(paths, kind, content):
         if kind == "reference"
         else {"adapter": file}
     )
-    client.answer(opened.model_copy(update=phase), opened.model_copy(update=phase).work, None)
+    assert client.begin(opened.model_copy(update=phase), opened.model_copy(update=phase).work, None) is None
     assert "cannot be begun" in told[-1]
     assert "is not a safetensors file" in told[-1] or kind == "reference"
 
@@ -225,7 +225,7 @@ def test_a_client_compares_the_length_before_it_reads_a_global_adapter(paths, tr
         for size in (0, opened.adapter.length + 1, 2**31, 2**40):
             os.truncate(paths.global_adapter(0), size)
             tracemalloc.start()
-            client.answer(client.newest(), opened.work, None)
+            assert client.begin(client.newest(), opened.work, None) is None
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             assert peak < 2**20

@@ -134,7 +134,7 @@ def test_a_task_that_was_changed_is_not_believed(paths, transport, keys):
         paths.phase(0).write_text("sft")
         adapter(8.0, 8.0, 8.0).save(paths.global_adapter(0))
         opened = newest()
-        client.answer(opened, opened.work, None)
+        assert client.begin(opened, opened.work, None) is None
     assert told[-1] == "round 1 cannot be begun: global_round_0.safetensors is not the file that the task speaks of"
     assert not paths.flag(1, 0).exists()
 
@@ -169,7 +169,7 @@ def answer(client):
     newest = client.newest()
     if newest is None:
         return None
-    client.answer(newest, newest.work, NoHeart())
+    client.answer(client.begin(newest, newest.work, NoHeart()))
     return newest.round
 
 
