@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 os.environ.setdefault(
     "OMP_WAIT_POLICY", "PASSIVE"
 )  # before torch is there: two test processes that wait by spinning take each other's core
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the other cores have tests of their own; so runs start no processes
 
 SENTENCES = (
     "### Instruction:\nWhat is the opposite of hot?\n\n### Response: The opposite of hot is cold.",

@@ -32,6 +32,7 @@ OTHERS = {
     "HF_HUB_OFFLINE",
     "MODELS_DIR",
     "MKL_CBWR",
+    "OMP_NUM_THREADS",
     "OMP_WAIT_POLICY",
     "SERVER_MEMORY",
     "TORCH_INDEX",

@@ -23,7 +23,12 @@ STOREYS = (
     ("view", "model", "messages"),
     ("aggregation", "data"),
     ("adapters", "records", "keys"),
-    (*("errors", "values", "specs", "phases", "plain_text", "paths", "words", "tables", "png"), "storage", *_SETTINGS),
+    (
+        *("errors", "values", "specs", "phases", "plain_text", "paths", "words", "tables", "png"),
+        "storage",
+        "processes",
+        *_SETTINGS,
+    ),
 )
 GROUND = STOREYS[-1]  # the one storey with an order of its own: each may import those that stand before it
 # The lowest storey that may import it.

@@ -24,12 +24,15 @@ ROOT = Path(__file__).resolve().parent.parent
 REAL = ROOT.parent / "shared" / "data"
 SHORT = ("--max-sft-examples", "300", "--max-va-examples", "150", "--fed-rounds", "2", "--no-evaluate")
 pytestmark = pytest.mark.slow
+# All cores, as a user's command has them: the tests' own variable would keep clients from training side by side.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"} | {
+    "PYTHONPATH": str(ROOT)
+}
 
 
 def fccl(*arguments, folder, check=True):
     command = [sys.executable, "-m", "fccl", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=ENVIRONMENT)
     assert not check or result.returncode == 0, result.stdout + result.stderr
     return result
 
@@ -42,7 +45,7 @@ def start(*arguments, folder):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=ENVIRONMENT,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -130,6 +130,10 @@ class Adapter:
     def save(self, path: Path) -> None:
         """Write the file, all or nothing. Raises `StorageError`."""
         write_bytes(path, self.to_bytes())
+
+    def __reduce__(self) -> tuple[Callable[[bytearray], Adapter], tuple[bytearray]]:
+        """Pickled as its file: tensors that are pieces of one vector would each bring the whole vector."""
+        return adapter_from_bytes, (bytearray(self.to_bytes()),)
 
 
 def load_adapter(path: Path | str) -> Adapter:

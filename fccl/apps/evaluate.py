@@ -13,6 +13,7 @@ from fccl.config import Settings
 from fccl.errors import SettingsError
 from fccl.evaluation.harness import HarnessTasks, load_tasks
 from fccl.evaluation.outputs import write_outputs
+from fccl.evaluation.suite import one_by_one
 from fccl.evaluation.task_files import write_tasks
 from fccl.federation.run_evaluation import evaluate_run, load_split, own_data, run_adapters, topic_counts, write_report
 from fccl.federation.run_folder import RunFolder
@@ -34,8 +35,9 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     with in_use(data.lock, f"the data in {data.root}/"):
         shares, adapters = topic_counts(own_data(data, info)), run_adapters(logs)
         model, wanted = load_model(recorded.model_spec()), _wanted(settings, recorded, options)
-        screen = EvaluationScreen(console)
-        report = evaluate_run(model, adapters, data, logs, wanted, shares, screen, tasks.measure if tasks else None)
+        screen, how = EvaluationScreen(console), one_by_one(model, recorded.threads)
+        measure = tasks.measure if tasks else None
+        report = evaluate_run(model, adapters, data, logs, wanted, shares, screen, measure, how)
         folder.require_here(info.run_id)
         write_report(logs, report)
         say_written(logs, console)

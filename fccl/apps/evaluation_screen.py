@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -40,13 +41,15 @@ class EvaluationScreen(EvaluationListener):
             TimeElapsedColumn(),
         )
         with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=self.console, transient=True) as bar:
-            task, begun = bar.add_task("evaluating", total=models), iter(range(models))
+            task, shares = bar.add_task("evaluating", total=models), dict[str, float]()
+
+            def progress(name: str, done: int, total: int) -> None:
+                shares[name] = done / total
+                at_work = ", ".join(each for each, share in shares.items() if share < 1) or name
+                bar.update(task, completed=sum(shares.values()), description=f"evaluating {at_work}")
 
             def listen(name: str) -> Listener:
-                before = next(begun)
-                return lambda done, total: bar.update(
-                    task, completed=before + done / total, description=f"evaluating {name}"
-                )
+                return partial(progress, name)
 
             yield listen
 

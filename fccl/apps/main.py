@@ -73,6 +73,11 @@ def _dispatch(arguments: list[str]) -> int:
     from fccl.config import load_settings
 
     settings = load_settings(given)
+    options.launch = None
+    if name == "run":
+        from fccl.apps.head_start import head_start
+
+        options.launch = head_start(settings)
     with _patience(name):
         run = COMMANDS[name].main()
     return run(settings, options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -25,6 +25,8 @@ from fccl.plain_text import MAX_LINE, printable
 from fccl.records.run import ClientMetrics, ClientStatus, RoundRecord, RunInfo, ServerLearning, Validation
 from fccl.specs import RoundPlan
 from fccl.tracking.listener import Past, RunListener, Stop
+
+_NAMED = 8  # clients on the bar
 
 
 def screen_for(console: Console, plan: RoundPlan, way_on: str) -> RunScreen:
@@ -135,7 +137,7 @@ class RunScreen(RunListener):
 
 
 class _Detail(ProgressColumn):
-    """Loss and speed of the client that is training; nothing on the bar of the whole run."""
+    """Loss and speed of the clients that are training; nothing on the bar of the whole run."""
 
     def render(self, task: Task) -> Text:
         if task.fields.get("loss") is None:
@@ -144,7 +146,7 @@ class _Detail(ProgressColumn):
 
 
 class _Bars(RunScreen):
-    """Two bars, the run's and the training client's, below the lines of what is done."""
+    """Two bars, the run's and that of the clients that are training, below the lines of what is done."""
 
     def __init__(self, console: Console, plan: RoundPlan, way_on: str) -> None:
         super().__init__(console, plan, way_on)
@@ -157,6 +159,7 @@ class _Bars(RunScreen):
         )
         self.bars = Progress(*columns, TimeRemainingColumn(), _Detail(), console=console, transient=True)
         self.answered = 0
+        self.training: dict[int, ClientStatus] = {}  # the last heartbeat of each client that is training
         total = plan.total_rounds * plan.clients_per_round
         self.whole = self.bars.add_task("the run", start=False, total=total)
         self.client: TaskID = self.bars.add_task("waiting", start=False, total=1, loss=None, speed=0.0)
@@ -182,27 +185,44 @@ class _Bars(RunScreen):
     def status(self, status: ClientStatus) -> None:
         if status.state != "training":
             return
-        share = status.step / status.steps if status.steps else 0.0
+        self.training[status.client_id] = status
         where = f"round {status.round + 1}/{self.plan.total_rounds}"
-        self.bars.update(
-            self.whole, completed=self.answered + share, description=f"{where} {phases.of(status.phase).title}"
-        )
-        self._show(f"client {status.client_id}", status, share)
+        done = self.answered + sum(map(_share, self.training.values()))
+        self.bars.update(self.whole, completed=done, description=f"{where} {phases.of(status.phase).title}")
+        self._show(_clients(self.training), list(self.training.values()))
 
     def learning(self, status: ClientStatus) -> None:
-        self._show("the server", status, status.step / status.steps if status.steps else 0.0)
+        self._show("the server", [status])
 
-    def _show(self, who: str, status: ClientStatus, share: float) -> None:
-        what = f"{who} step {status.step}/{status.steps}" if status.steps else f"{who} reads its examples"
+    def _show(self, who: str, at_work: Sequence[ClientStatus]) -> None:
+        """The steps of those that train beside each other together, their mean loss, and all their tokens."""
+        step, steps = sum(status.step for status in at_work), sum(status.steps for status in at_work)
+        losses = [status.loss for status in at_work if status.loss is not None]
         self.bars.update(
-            self.client, description=what, completed=share, loss=status.loss, speed=status.tokens_per_second
+            self.client,
+            description=f"{who} step {step}/{steps}" if steps else f"{who} before the first step",
+            completed=sum(map(_share, at_work)) / len(at_work),
+            loss=sum(losses) / len(losses) if losses else None,
+            speed=sum(status.tokens_per_second for status in at_work),
         )
 
     def answer(self, answer: Answer) -> None:
         self.answered += 1
+        self.training.pop(answer.client_id, None)
         self.bars.update(self.whole, completed=self.answered)
         super().answer(answer)
 
     def _heard_end(self, record: RoundRecord) -> None:
         super()._heard_end(record)
         self.bars.update(self.whole, total=self.plan.total_rounds * self.plan.clients_per_round)
+
+
+def _clients(numbers: Iterable[int]) -> str:
+    found = sorted(numbers)
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return f"client{'s' * (len(found) > 1)} {', '.join(map(str, found[:_NAMED]))}{more}"
+
+
+def _share(status: ClientStatus) -> float:
+    """The part of its training that a client has done, from 0 to 1."""
+    return status.step / status.steps if status.steps else 0.0

@@ -1,4 +1,4 @@
-"""`fccl run`: a whole federation in this process."""
+"""`fccl run`: a whole federation, its clients in this process or in several beside each other."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from fccl.library.narrow import arranged, begun, recorded_settings, rounds_asked
 from fccl.library.natural import require_shards, with_named_clients
 from fccl.library.places import require_apart
 from fccl.library.setup import workable
+from fccl.library.side_by_side import side_by_side, transport_for
 from fccl.model.loading import Models
 from fccl.training.engines import learner_for
-from fccl.transports.in_process import InProcessTransport
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
@@ -30,16 +30,14 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     require_apart(settings, ("data_dir", "log_dir"))
     require_shards(settings)
     settings = settings if options.resume else with_named_clients(settings, DataScreen(console))
+    settings = side_by_side(settings, options.given)
     seen, tracker, models = folder.info(), workable(settings, folder), Models()
-    learner, model = learner_for(models, settings.client_ranks), models.of(settings.model_spec())
-    if not options.resume:
-        settings = arranged(settings, model.engine)
-    way_on = "`fccl run --resume` goes on"
-    with (
-        folder.held(seen),
-        shown_run(settings, folder, model, tracker, console, way_on, other_rounds=other) as prepared,
-        terminate_as_interrupt(),
-        InProcessTransport(learner, prepared.shard, at_once=settings.at_once) as transport,
-    ):
-        conduct(prepared, transport, options.resume, console)
+    learner, way_on = learner_for(models, settings.client_ranks), "`fccl run --resume` goes on"
+    if not options.resume and settings.clients_at_once != "1":
+        settings = arranged(settings, models.of(settings.model_spec()).engine)
+    with transport_for(settings, learner, lambda: prepared, options.launch) as transport, folder.held(seen):
+        model = models.of(settings.model_spec())  # beside the processes that do the same
+        screen = shown_run(settings, folder, model, tracker, console, way_on, other_rounds=other)
+        with screen as prepared, terminate_as_interrupt():
+            conduct(prepared, transport, options.resume, console)
     return 0

@@ -14,6 +14,7 @@ from fccl.federation.more_rounds import OtherRounds
 from fccl.federation.run_folder import RunFolder
 from fccl.library.narrow import evaluation_options
 from fccl.library.setup import PreparedRun, prepared_run
+from fccl.library.side_by_side import evaluation_beside
 from fccl.model.language_model import LanguageModel
 from fccl.tracking.tracker import Tracker
 from fccl.transports.protocol import RunIdentity, Transport
@@ -46,7 +47,8 @@ def conduct(prepared: PreparedRun, transport: Transport, resume: bool, console: 
             pass
     run.finish(transport)
     if settings.evaluate:
-        prepared.evaluate(evaluation_options(settings, settings.seed), EvaluationScreen(console))
+        options = evaluation_options(settings, settings.seed)
+        prepared.evaluate(options, EvaluationScreen(console), evaluation_beside(transport))
         say_written(run.folder.paths, console)
         run.require_here()
     where = f"Results: {run.folder.paths.root}/ (adapter/ in PEFT's format, progress.jsonl, client_metrics.jsonl)"

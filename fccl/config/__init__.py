@@ -2,8 +2,9 @@
 
 from fccl.config.fields import allowed, group_of
 from fccl.config.loading import load_settings, nearest, set_elsewhere
+from fccl.config.machine_settings import AUTO
 from fccl.config.round_settings import RoundSettings
-from fccl.config.settings import AUTO, Settings
+from fccl.config.settings import Settings
 from fccl.config.site_settings import SiteSettings
 from fccl.presets import GROUPS
 

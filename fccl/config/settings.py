@@ -16,6 +16,7 @@ from pydantic import field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from fccl.config.fields import knob, one_line_errors
+from fccl.config.machine_settings import AUTO, MachineSettings
 from fccl.config.preset_source import PresetSource, without_line_end
 from fccl.config.round_settings import AS_FED_ROUNDS, RoundSettings
 from fccl.config.rule_settings import RuleSettings
@@ -38,14 +39,12 @@ from fccl.specs import (
 
 DOTENV = ".env"
 ALL_LAYERS = "all"  # of LORA_LAYERS
-AUTO = "auto"  # of BASE_PRECISION, PROMPT_FORMAT and CLIENTS_AT_ONCE
 FEWEST_TOKENS = 8
-MOST_AT_ONCE = 64  # clients in one batch: its LoRA products grow with the square of their number
 
 _NUMBER = re.compile(r"\s*[0-9]{1,9}\s*")
 
 
-class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings):
+class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings, MachineSettings):
     """All settings. `load_settings` builds it; a value out of range is a `SettingsError` of one line."""
 
     model_config = SettingsConfigDict(
@@ -59,9 +58,6 @@ class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings):
         "builtin:micro takes pretrained",
     )
     seed: int = knob("run", 42, "every random draw derives from it", ge=0)
-    threads: int = knob(
-        "run", 0, "CPU threads for training; 0 takes all. Same bytes need the same number", ge=0, le=1024
-    )
     evaluate: bool = knob("run", True, "evaluate on the test split when the rounds are done")
     track: Literal["none", "tensorboard", "mlflow", "wandb"] = knob(
         "run", "none", "write every round to a tracker too, with its own settings (MLFLOW_TRACKING_URI, WANDB_MODE ...)"
@@ -150,12 +146,6 @@ class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings):
     lr_schedule: Schedule = knob("training", "linear", "how it falls afterwards, within a round")
     weight_decay: float = knob("training", 0.0, "AdamW's decoupled weight decay", ge=0)
     max_grad_norm: float = knob("training", 1.0, "gradients are clipped to this L2 norm", gt=0)
-    clients_at_once: str = knob(
-        "training",
-        AUTO,
-        "clients of `fccl run` that train in one batch, each as if alone: auto is 8 on a GPU (engine gpt2), 1 on a CPU",
-        min_length=1,
-    )
 
     num_clients: int = knob("federation", 3, "clients that hold a shard", ge=1, le=100_000)
     clients_per_round: int = knob("federation", 0, "clients drawn for each round; 0 takes all", ge=0)
@@ -248,14 +238,6 @@ class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings):
         require_smooth_labels(self.preference_loss, self.label_smoothing)
         return self
 
-    @field_validator("clients_at_once", mode="before")
-    @classmethod
-    def _counts_clients(cls, value: object) -> str:
-        text = str(value).strip()  # 4 and "4" alike
-        if text != AUTO and not (_NUMBER.fullmatch(text) and 1 <= int(text) <= MOST_AT_ONCE):
-            raise ValueError(f"must be auto, or a whole number from 1 to {MOST_AT_ONCE}")
-        return text
-
     @field_validator("exchange_dir", "state_dir", "data_dir", "log_dir", mode="before")
     @classmethod
     def _names_a_folder(cls, value: str | Path) -> str | Path:
@@ -311,11 +293,6 @@ class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings):
             base_precision="fp32" if self.base_precision == AUTO else self.base_precision,  # a run decides before
             text=self.text_form,
         )
-
-    @property
-    def at_once(self) -> int:
-        """The number of clients that train in one batch. A run decides before what auto is."""
-        return 1 if self.clients_at_once == AUTO else int(self.clients_at_once)
 
     def train_spec(self, phase: Phase) -> TrainSpec:
         sft = phase == "sft"

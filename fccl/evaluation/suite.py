@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ from fccl.evaluation.bootstrap import Bootstrap, Floats
 from fccl.evaluation.preference import preference
 from fccl.model.encoding import encode_pairs, encode_sft
 from fccl.model.generate import Sampling, generate
-from fccl.model.language_model import LanguageModel
+from fccl.model.language_model import LanguageModel, cpu_threads
 from fccl.model.scoring import PairScores, Progress, SftScores, no_progress, score_pairs, score_sft
 from fccl.model.tokens import token_ids
 from fccl.records.evaluation import EvaluationOptions, FlawResult, Generation, ModelEvaluation, TopicResult
@@ -52,6 +52,32 @@ class Evaluated:
     exact: Floats
     generations: tuple[Generation, ...]
     truncated: int  # examples and pairs that were cut to fit the context
+
+
+@dataclass(frozen=True, eq=False)
+class ToEvaluate:
+    """A model to evaluate: the base model under an adapter, or alone where that is None."""
+
+    name: str
+    adapter: Adapter | None
+    options: EvaluationOptions
+
+
+Listen = Callable[[str], Progress]  # from a model's name to its progress
+Evaluate = Callable[[Sequence[ToEvaluate], EvaluationSplit, Listen], list[Evaluated]]  # in the order of the subjects
+
+
+def one_by_one(model: LanguageModel, threads: int = 0) -> Evaluate:
+    """Evaluates subjects in this process, with so many threads; 0 leaves their number alone."""
+
+    def evaluate(subjects: Sequence[ToEvaluate], split: EvaluationSplit, listen: Listen) -> list[Evaluated]:
+        with cpu_threads(threads):
+            return [
+                evaluate_model(model, each.name, each.adapter, split, each.options, listen(each.name))
+                for each in subjects
+            ]
+
+    return evaluate
 
 
 def evaluate_model(

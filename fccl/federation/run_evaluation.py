@@ -16,7 +16,7 @@ from fccl.errors import DataError, FederationError, SettingsError
 from fccl.evaluation.bootstrap import Bootstrap
 from fccl.evaluation.by_client import evaluate_client
 from fccl.evaluation.comparison import compare_all
-from fccl.evaluation.suite import Evaluated, EvaluationSplit, evaluate_model, subset, summarise
+from fccl.evaluation.suite import Evaluate, Evaluated, EvaluationSplit, ToEvaluate, one_by_one, subset, summarise
 from fccl.evaluation.tasks import TaskMeasure, task_result
 from fccl.model.language_model import LanguageModel
 from fccl.model.scoring import Progress, no_progress
@@ -108,13 +108,19 @@ def evaluate_run(
     topic_shares: TopicShares,
     listener: EvaluationListener = SILENT,
     tasks: TaskMeasures | None = None,
+    evaluate: Evaluate | None = None,
 ) -> EvaluationReport:
     """Evaluate every adapter (None is the base model) on the test split; the last one is the global model that clients
-    are held against. `tasks` measures the model under the adapter that is loaded on tasks of others.
+    are held against. `tasks` measures the model under the adapter that is loaded on tasks of others. `evaluate` does
+    the rest elsewhere, or with another number of threads.
 
     Raises `DataError` when the test split is not there, `SettingsError` when nothing is left.
     """
-    wanted = {name: adapter for name, adapter in adapters.items() if adapter is not None or not options.skip_base}
+    wanted = [
+        ToEvaluate(name, adapter, options)
+        for name, adapter in adapters.items()
+        if adapter is not None or not options.skip_base
+    ]
     if not wanted:
         raise SettingsError(
             "nothing to evaluate but the base model, and --skip-base leaves it out", hint="use `fccl run` first"
@@ -122,33 +128,37 @@ def evaluate_run(
     own, split = _client_adapters(logs, options.per_client, listener), load_split(data, options)
     boot = Bootstrap(options.bootstrap_samples, named_seed(options.seed, "bootstrap"))
     with listener.evaluating(len(wanted) * (2 if tasks else 1) + len(own)) as listen:
-        models = [
-            evaluate_model(model, name, adapter, split, options, listen(name)) for name, adapter in wanted.items()
-        ]
-        figures, clients = options.model_copy(update={"gen_samples": 0}), []
-        for client_id, (phase, adapter) in own.items():
-            name = f"client {client_id}"
-            alone = evaluate_model(model, name, adapter, split, figures, listen(name))
-            clients.append(evaluate_client(client_id, phase, alone, models[-1], topic_shares.get(client_id, {}), boot))
+        found = (evaluate or one_by_one(model))([*wanted, *_alone(own, options)], split, listen)
         outside = _on_tasks(model, wanted, tasks, options, listen, boot) if tasks else ()
+    models = found[: len(wanted)]
+    clients = [
+        evaluate_client(client_id, phase, each, models[-1], topic_shares.get(client_id, {}), boot)
+        for (client_id, (phase, _)), each in zip(own.items(), found[len(wanted) :], strict=True)
+    ]
     report = _report(model.spec, models, clients, options, boot).model_copy(update={"tasks": outside})
     listener.evaluated(report)
     return report
 
 
+def _alone(own: Mapping[int, tuple[Phase, Adapter]], options: EvaluationOptions) -> list[ToEvaluate]:
+    """The clients' updates, of which no generations are shown."""
+    figures = options.model_copy(update={"gen_samples": 0})
+    return [ToEvaluate(f"client {client_id}", adapter, figures) for client_id, (_, adapter) in own.items()]
+
+
 def _on_tasks(
     model: LanguageModel,
-    adapters: Mapping[str, Adapter | None],
+    wanted: Sequence[ToEvaluate],
     measure: TaskMeasures,
     options: EvaluationOptions,
     listen: Callable[[str], Progress],
     boot: Bootstrap,
 ) -> tuple[TaskResult, ...]:
-    """Every measure of the tasks, of all adapters in order. Leaves the last one loaded."""
+    """Every measure of the tasks, of all models in order. Leaves the last adapter loaded."""
     found = []
-    for name, adapter in adapters.items():
-        model.load(adapter or model.initial_adapter(seed=0))
-        found.append(measure(model, options.batch_size, listen(f"{name} on tasks")))
+    for each in wanted:
+        model.load(each.adapter or model.initial_adapter(seed=0))
+        found.append(measure(model, options.batch_size, listen(f"{each.name} on tasks")))
     return tuple(task_result(same, boot) for same in zip(*found, strict=True))
 
 

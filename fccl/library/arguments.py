@@ -12,9 +12,9 @@ from typing import Literal, TypedDict
 class RunArguments(TypedDict, total=False):
     """Settings of the group run."""
 
+    threads: int
     preset: Literal["quickstart", "pretrained", "gpt2"]
     seed: int
-    threads: int
     evaluate: bool
     track: Literal["none", "tensorboard", "mlflow", "wandb"]
 
@@ -62,6 +62,8 @@ class ModelArguments(TypedDict, total=False):
 class TrainingArguments(TypedDict, total=False):
     """Settings of the group training."""
 
+    client_processes: int
+    clients_at_once: str
     round_lr_schedule: Literal["constant", "linear", "cosine"]
     round_lr_floor: float
     batch_size: int
@@ -95,7 +97,6 @@ class TrainingArguments(TypedDict, total=False):
     lr_schedule: Literal["constant", "linear", "cosine"]
     weight_decay: float
     max_grad_norm: float
-    clients_at_once: str
 
 
 class FederationArguments(TypedDict, total=False):

@@ -1,4 +1,4 @@
-"""`FederatedRun`: a federation from Python, its clients in this process; a loop over it is the run."""
+"""`FederatedRun`: a federation from Python, its clients in this process or beside it; a loop over it is the run."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from fccl.library.narrow import (
 from fccl.library.natural import require_shards, with_named_clients
 from fccl.library.places import require_apart
 from fccl.library.setup import PreparedRun, prepared_run, workable
+from fccl.library.side_by_side import side_by_side, transport_for
 from fccl.library.standing import has_finished
 from fccl.messages import Learner, SeveralAtOnce
 from fccl.model.loading import Models
@@ -40,7 +41,6 @@ from fccl.records.run import RunInfo, RunState
 from fccl.specs import RoundPlan
 from fccl.tracking.listener import Listeners, RunListener, Stop
 from fccl.training.engines import learner_for
-from fccl.transports.in_process import InProcessTransport
 from fccl.transports.protocol import RunIdentity, Transport
 
 
@@ -106,7 +106,8 @@ class FederatedRun:
         asked = asked if resume else self._with_named_clients(asked, given)
         fresh = asked if resume else settled(asked, tell, given)
         resume = resume or self._goes_on(fresh)
-        self.settings = recorded_settings(self._folder, asked, given) if resume else begun(fresh, tell)
+        decided = recorded_settings(self._folder, asked, given) if resume else begun(fresh, tell)
+        self.settings = self._side_by_side(decided, given, learner)
         self._other_rounds = rounds_asked(self._folder, self.settings, resume, redo_va)
         if not resume:
             require_no_other_data(self.settings, given)
@@ -259,8 +260,13 @@ class FederatedRun:
         if self._identity is None and self.settings.clients_at_once != "1":
             own = self._own_learner is not None  # which decides by itself
             self.settings = arranged(self.settings, AUTO if own else self._models.of(self.settings.model_spec()).engine)
-        at_once = self.settings.at_once
-        return InProcessTransport(self._learner, lambda client_id: self._work.shard(client_id), at_once=at_once)
+        return transport_for(self.settings, self._learner, lambda: self._work)
+
+    def _side_by_side(self, settings: Settings, given: Mapping[str, Any], learner: Learner | None) -> Settings:
+        """The settings with the processes and threads that the clients train with."""
+        return side_by_side(
+            settings, given, f"{type(learner).__name__} is an object of this process" if learner else ""
+        )
 
     def _with_named_clients(self, asked: Settings, given: Mapping[str, Any]) -> Settings:
         """The settings with the number of clients that the data names, which is prepared for that."""

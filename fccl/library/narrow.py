@@ -26,9 +26,9 @@ from fccl.records.run import RunInfo
 from fccl.specs import DataSpec, RoundPlan
 from fccl.training.engines import learner_for
 
-# What a resumed run may be told anew: folders, what it keeps, and how it waits for its clients.
+# What a resumed run may be told anew: folders, what it keeps, its processes, and how it waits for its clients.
 FREE_TO_CHANGE = frozenset(
-    {"data_dir", "log_dir", "evaluate", "track", "keep_updates_mb"}
+    {"data_dir", "log_dir", "evaluate", "track", "keep_updates_mb", "client_processes"}
     | {name for name, field in Settings.model_fields.items() if group_of(field) in BETWEEN_PROCESSES}
 )
 
@@ -39,6 +39,7 @@ ONCE = {
     "prompt_format": "plain",
     "learn_turns": "last",
     "clients_at_once": "1",
+    "client_processes": "1",
 } | {
     name: str(field.default)
     for kind in (SiteSettings, RoundSettings)
@@ -130,15 +131,14 @@ def _in_a_form(settings: Settings, tell: Callable[[str], None]) -> Settings:
 
 
 def each_alone(settings: Settings, given: Mapping[str, object], why: str) -> Settings:
-    """The settings where clients cannot train in one batch, for the reason given.
+    """The settings where clients cannot train in one batch or side by side, for the reason given.
 
     Raises `SettingsError` for an argument that asks for it.
     """
-    if "clients_at_once" in given and settings.at_once > 1:
-        raise SettingsError(
-            f"CLIENTS_AT_ONCE={settings.clients_at_once}: {why}", hint="leave it out; `fccl run` reads it"
-        )
-    return settings.model_copy(update={"clients_at_once": "1"})
+    for name, several in (("clients_at_once", settings.at_once), ("client_processes", settings.client_processes)):
+        if name in given and several > 1:
+            raise SettingsError(f"{name.upper()}={several}: {why}", hint="leave it out; `fccl run` reads it")
+    return settings.model_copy(update={"clients_at_once": "1", "client_processes": 1})
 
 
 def settings_of(info: RunInfo, **changes: str) -> Settings:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, Unpack
+from typing import Any, ClassVar, Unpack
 
 from fccl.config import Settings
 from fccl.errors import SettingsError
@@ -64,6 +64,9 @@ class Orchestrator(FederatedRun):
 
     def _each_alone(self, learner: Learner | None) -> str:
         return OTHER_PROCESSES
+
+    def _side_by_side(self, settings: Settings, given: Mapping[str, Any], learner: Learner | None) -> Settings:
+        return settings
 
     def _transport(self) -> Transport:
         return exchange_transport(self.settings, self._folder, self._tell)

@@ -18,6 +18,7 @@ from fccl.config import Settings
 from fccl.data import in_use
 from fccl.data.overlap import server_instructions
 from fccl.data.shards import ClientShard, load_shard, require_unchanged
+from fccl.evaluation.suite import Evaluate, one_by_one
 from fccl.evaluation.validation import Validator
 from fccl.federation.declared import OwnData
 from fccl.federation.more_rounds import OtherRounds
@@ -73,25 +74,35 @@ class PreparedRun:
         """One client's examples, as they were prepared."""
         return load_shard(self.data, client_id, self.manifest)
 
-    def evaluate(self, options: EvaluationOptions, listener: EvaluationListener = SILENT) -> EvaluationReport:
-        """The finished phases on the test split; written to the run's folder.
+    def evaluate(
+        self, options: EvaluationOptions, listener: EvaluationListener = SILENT, evaluate: Evaluate | None = None
+    ) -> EvaluationReport:
+        """The finished phases on the test split; written to the run's folder. `evaluate` as for `evaluated`.
 
         Raises `FederationError` when no phase is finished, `StorageError` when run or data are no longer what they
         were.
         """
         logs = self.run.folder.paths
-        report = self.evaluated(run_adapters(logs), options, listener)
+        report = self.evaluated(run_adapters(logs), options, listener, evaluate)
         self.run.evaluated(report)
         write_report(logs, report)
         return report
 
     def evaluated(
-        self, adapters: dict[str, Adapter | None], options: EvaluationOptions, listener: EvaluationListener = SILENT
+        self,
+        adapters: dict[str, Adapter | None],
+        options: EvaluationOptions,
+        listener: EvaluationListener = SILENT,
+        evaluate: Evaluate | None = None,
     ) -> EvaluationReport:
-        """These adapters, by name, on the test split; None is the base model. Nothing is written."""
+        """These adapters, by name, on the test split; None is the base model. Nothing is written.
+
+        `evaluate` does the work, this process if there is none; it has the threads of a client's training.
+        """
         require_unchanged(self.data, self.manifest, [self.data.server_split("test", phase) for phase in PHASES])
         shares = topic_counts(self.manifest)
-        return evaluate_run(self.model, adapters, self.data, self.run.folder.paths, options, shares, listener)
+        how, logs = evaluate or one_by_one(self.model, self.settings.threads), self.run.folder.paths
+        return evaluate_run(self.model, adapters, self.data, logs, options, shares, listener, evaluate=how)
 
 
 @contextmanager

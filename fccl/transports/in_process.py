@@ -41,11 +41,7 @@ class InProcessTransport:
 
     def ask(self, request: Request[Given], client_ids: Sequence[int]) -> Iterator[Given | ClientFailure]:
         """Each client's answer, or its failure: one client's error never ends the request for the others."""
-        for answer in self._answers(request, client_ids):
-            if isinstance(answer, ClientFailure):  # nobody else would say so before the request is over
-                state: ClientState = "declined" if answer.declines else "failed"
-                self._listen.heartbeat(status_now(request, answer.client_id, state))
-            yield answer
+        yield from announced(self._answers(request, client_ids), request, self._listen)
 
     def _answers(self, request: Request[Any], client_ids: Sequence[int]) -> Iterator[Any]:
         """The answers as they are there."""
@@ -59,3 +55,14 @@ class InProcessTransport:
 
     def finish(self, run_id: str, next_round: int, adapter: Adapter) -> None:
         """Clients of this process need not be told that the run is done."""
+
+
+def announced(
+    answers: Iterator[Given | ClientFailure], request: Request[Given], listen: Listener
+) -> Iterator[Given | ClientFailure]:
+    """The answers; a failure is a heartbeat too, for nobody else would say so before the request is over."""
+    for answer in answers:
+        if isinstance(answer, ClientFailure):
+            state: ClientState = "declined" if answer.declines else "failed"
+            listen.heartbeat(status_now(request, answer.client_id, state))
+        yield answer

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fccl.apps.progress import round_line, screen_for
+from fccl.messages import ClientFailure
 from fccl.records.run import ClientStatus, ServerLearning
 from fccl.specs import RoundPlan
 from tests.view.logs import BASE, Logs
@@ -38,3 +39,24 @@ def test_the_bar_says_that_it_is_the_server_that_trains():
         assert screen.bars.tasks[0].completed == 0  # it is no client's answer
         screen.status(status)
         assert screen.bars.tasks[1].description == "client 0 step 3/6"
+
+
+def test_the_bars_add_up_the_clients_that_train_beside_each_other():
+    console = Console(file=StringIO(), force_terminal=True, width=100)
+
+    def status(client, step, loss=1.0):
+        said = {"step": step, "steps": 8, "loss": loss, "tokens_per_second": 10.0}
+        return ClientStatus(client_id=client, state="training", run_id="run", round=0, phase="sft", **said)
+
+    with screen_for(console, PLAN, "") as screen:
+        screen.started(None, None)
+        for heard in (status(2, 3, loss=2.0), status(0, 1), status(0, 2)):
+            screen.status(heard)
+        whole, clients = screen.bars.tasks
+        assert clients.description == "clients 0, 2 step 5/16"
+        assert (clients.fields["loss"], clients.fields["speed"]) == (1.5, 20.0)
+        assert whole.completed == clients.completed * 2 == 5 / 8
+        screen.answer(ClientFailure(2, "why"))
+        assert whole.completed == 1
+        screen.status(status(0, 3))
+        assert (whole.completed, clients.description) == (1.375, "client 0 step 3/8")

@@ -1,0 +1,193 @@
+"""Clients of a run side by side: in how many processes, with how many threads, and what each process holds.
+
+The number of processes changes no byte of a run; the number of threads may. So a run keeps its threads, and each
+machine that goes on with it chooses its own processes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+
+from fccl.config import Settings
+from fccl.data.shards import ClientShard, load_shard, read_manifest
+from fccl.errors import FcclError, SettingsError
+from fccl.evaluation.beside import side_by_side_in
+from fccl.evaluation.suite import Evaluate, Evaluated, EvaluationSplit, ToEvaluate, one_by_one
+from fccl.library.setup import PreparedRun
+from fccl.messages import ClientFailure, Given, Learner, Request, StatusListener, Worker
+from fccl.model.activations import IN_MEMORY, Activations
+from fccl.model.language_model import LanguageModel
+from fccl.model.loading import Models
+from fccl.model.precision import own_device
+from fccl.paths import DataPaths
+from fccl.processes.launch import Launch
+from fccl.processes.memory import free_bytes
+from fccl.processes.pool import Pool
+from fccl.records.run import ClientStatus
+from fccl.specs import ModelSpec
+from fccl.training.engines import learner_for
+from fccl.transports.in_process import InProcessTransport
+from fccl.transports.processes import ProcessesTransport
+from fccl.transports.protocol import Transport
+
+A_PROCESS = 500_000_000  # bytes that one takes without a model, and with its examples
+BEAT_S = 0.1  # seconds between heartbeats of a client that trains: a screen shows no more
+PER_WEIGHT = 2  # times the model's weights: what a training step keeps, or a copy of weights in another precision
+
+
+def side_by_side(settings: Settings, given: Mapping[str, object], why_not: str = "") -> Settings:
+    """The settings with so many processes and threads as clients of this machine train with; `why_not` is a reason
+    against more than one process.
+
+    Raises `SettingsError` for an argument that asks for several where there can be one.
+    """
+    why_not = why_not or _why_not(settings)
+    if why_not and settings.client_processes > 1 and "client_processes" in given:
+        raise SettingsError(
+            f"CLIENT_PROCESSES={settings.client_processes}: {why_not}", hint="leave it out: one process is enough then"
+        )
+    clients, cores = settings.round_plan().clients_per_round, torch.get_num_threads()
+    asked = 1 if why_not else min(settings.client_processes, clients)
+    threads = settings.threads or max(1, cores // (asked or clients))
+    processes = asked or usual_processes(clients, max(1, cores // threads))
+    return settings.model_copy(update={"client_processes": processes, "threads": threads})
+
+
+def usual_processes(clients: int, at_once: int) -> int:
+    """The number of processes for clients of like size, of which `at_once` find a core for themselves.
+
+    More processes than that share the cores, which is faster where the clients then come out even. Three clients on two
+    cores take 1.5 times one client's time in three processes, and twice that time in two.
+
+    >>> [usual_processes(clients, 2) for clients in (1, 2, 3, 4, 5)]
+    [1, 2, 3, 2, 2]
+    """
+    if at_once == 1:
+        return 1
+    if clients <= at_once:
+        return clients
+    return next((count for count in range(at_once, 2 * at_once) if clients % count == 0), at_once)
+
+
+def transport_for(
+    settings: Settings, learner: Learner, work: Callable[[], PreparedRun], begun: Launch | None = None
+) -> Transport:
+    """The transport to the clients of a run that need not be prepared yet.
+
+    As soon as it is entered its processes begin to load what they need, beside this one; `begun` has done so before.
+    """
+    if begun and not 1 < settings.client_processes <= begun.lines:
+        begun.end()
+        begun = None
+    if settings.client_processes == 1:
+        return InProcessTransport(learner, lambda client_id: work().shard(client_id), at_once=settings.at_once)
+    return ProcessesTransport(
+        Pool(WorkplaceMaker.of(settings), settings.client_processes, begun),
+        lambda phase: work().manifest.samples_by_client()[phase],
+        lambda: _said(settings, work(), free_bytes()),
+    )
+
+
+def evaluation_beside(transport: Transport) -> Evaluate | None:
+    """Evaluates models side by side, in the processes of this transport; None where it has none."""
+    return side_by_side_in(transport.started()) if isinstance(transport, ProcessesTransport) else None
+
+
+def paced(say: StatusListener, now: Callable[[], float] = time.monotonic) -> StatusListener:
+    """Passes heartbeats on, but of a client between two steps at most one in `BEAT_S`: a step may take 20 ms, and to
+    tell it elsewhere a twentieth of that.
+    """
+    last = -BEAT_S
+
+    def hear(status: ClientStatus) -> None:
+        nonlocal last
+        if status.state != "training" or not status.step or now() - last >= BEAT_S:
+            last = now()
+            say(status)
+
+    return hear
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """The object of a process: does clients' work, and evaluates the models that it trains."""
+
+    worker: Worker
+    models: Models
+    model: ModelSpec
+    threads: int  # of an evaluation
+
+    def answer(self, request: Request[Given], client_id: int, say: StatusListener) -> Given | ClientFailure:
+        """One client's answer, with some ten heartbeats a second. Raises as `Worker.answer`."""
+        return self.worker.answer(request, client_id, paced(say))
+
+    def evaluate(
+        self, subject: ToEvaluate, split: EvaluationSplit, say: Callable[[tuple[int, int]], None]
+    ) -> Evaluated:
+        """One model on the test split. Raises `ModelError` and `AdapterError`."""
+        evaluate = one_by_one(self.models.of(self.model), self.threads)
+        return evaluate([subject], split, lambda name: lambda done, total: say((done, total)))[0]
+
+
+@dataclass(frozen=True)
+class WorkplaceMaker:
+    """Makes the workplace of a process, with the model in memory and the way to the clients' shards."""
+
+    data: DataPaths
+    model: ModelSpec
+    ranks: tuple[int, ...]
+    kept_bytes: int  # of activations, in each process
+    threads: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> WorkplaceMaker:
+        """That of these settings. All processes together keep as many activations as one would."""
+        kept = IN_MEMORY // settings.client_processes
+        where = DataPaths(settings.data_dir)
+        return cls(where, settings.model_spec(), settings.client_ranks, kept, settings.threads)
+
+    def __call__(self) -> Workplace:
+        models = Models(activations=Activations(most_bytes=self.kept_bytes))
+        with suppress(FcclError):  # it is the reason of every client's failure, once it is asked
+            for rank in set(self.ranks) or {self.model.lora_r}:
+                models.of(self.model.of_rank(rank))
+        return Workplace(Worker(learner_for(models, self.ranks), self.shard), models, self.model, self.threads)
+
+    def shard(self, client_id: int) -> ClientShard:
+        """One client's examples, as they were prepared."""
+        return load_shard(self.data, client_id, read_manifest(self.data))
+
+
+def _why_not(settings: Settings) -> str:
+    """A reason why several processes would be no use, or would give other bytes."""
+    if settings.at_once > 1:
+        return f"CLIENTS_AT_ONCE={settings.at_once} trains them in one batch, in one process"
+    return "this machine has a GPU, which one process keeps busy" if own_device().type != "cpu" else ""
+
+
+def that_fit(wanted: int, model: LanguageModel, free: int | None) -> int:
+    """The number of processes, of those wanted, that so many free bytes are enough for; at least one."""
+    if free is None:
+        return wanted
+    return max(1, min(wanted, free // _needed(model)))
+
+
+def _needed(model: LanguageModel) -> int:
+    return A_PROCESS + PER_WEIGHT * sum(tensor.nbytes for tensor in model.weights().values())
+
+
+def _said(settings: Settings, work: PreparedRun, free: int | None) -> int:
+    """The number of processes, once it has been said. It is what memory allows, however many were asked for."""
+    wanted, threads = settings.client_processes, settings.threads
+    count = that_fit(wanted, work.model, free)
+    short = f" ({wanted} need {wanted * _needed(work.model) / 1e9:.1f} GB of memory, {(free or 0) / 1e9:.1f} are free)"
+    work.run.listener.told(
+        f"Clients train in {count} process{'es' * (count > 1)}{short * (count < wanted)}, "
+        f"{threads} thread{'s' * (threads > 1)} each."
+    )
+    return count

@@ -1,0 +1,44 @@
+"""Models that are evaluated side by side, in processes of their own."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from fccl.errors import FederationError
+from fccl.evaluation.beside import side_by_side_in
+from fccl.evaluation.suite import ToEvaluate, one_by_one
+from fccl.library.side_by_side import WorkplaceMaker
+from fccl.model.scoring import no_progress
+from fccl.paths import DataPaths
+from fccl.processes.pool import Pool
+from tests.processes.workers import Deadly
+
+
+def test_the_figures_are_those_of_one_process_with_as_many_threads(tiny_model, an_adapter, split, options, tmp_path):
+    subjects = [ToEvaluate("base", None, options), ToEvaluate("SFT", an_adapter(1), options)]
+    subjects.append(ToEvaluate("client 0", an_adapter(2), options.model_copy(update={"gen_samples": 0})))
+    heard = []
+
+    def listen(name):
+        return lambda done, total: heard.append((name, done, total))
+
+    with Pool(WorkplaceMaker(DataPaths(tmp_path), tiny_model.spec, (), 0, threads=1), 2) as pool:
+        pool.start(2)
+        found = side_by_side_in(pool)(subjects, split, listen)
+    expected = one_by_one(tiny_model, threads=1)(subjects, split, lambda name: no_progress)
+    for one, other in zip(found, expected, strict=True):
+        assert one.sft.nll.tobytes() == other.sft.nll.tobytes()
+        assert one.pairs.margins.tobytes() == other.pairs.margins.tobytes()
+        assert one.exact.tobytes() == other.exact.tobytes()
+        assert (one.name, one.adapter, one.split) == (other.name, other.adapter, other.split)
+        assert (one.generations, one.truncated) == (other.generations, other.truncated)
+    assert {name for name, done, total in heard if done == total} == {"base", "SFT", "client 0"}
+
+
+def test_a_model_that_ends_two_processes_is_one_error_with_a_hint():
+    subjects = [SimpleNamespace(name=name) for name in ("good", "bad")]  # the process need not load torch for them
+    with Pool(Deadly, 2) as pool:
+        pool.start(2)
+        with pytest.raises(FederationError, match="the process that evaluated bad ended twice") as error:
+            side_by_side_in(pool)(subjects, None, lambda name: no_progress)
+    assert "CLIENT_PROCESSES=1" in error.value.hint
