@@ -137,12 +137,15 @@ def schedule_share(schedule: Schedule, progress: float) -> float:
     return {"constant": 1.0, "linear": 1.0 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}[schedule]
 
 
-class TrainSpec(Value):
+class TrainSpec(Grown):
     """One client's local training in one round."""
+
+    LATER = frozenset({"micro_batch_size"})
 
     epochs: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
     batch_size: int = Field(ge=1)  # examples (SFT) or pairs (VA)
+    micro_batch_size: int = Field(default=0, ge=0)  # of these computed at a time, their gradients added; 0: all
     warmup: float = Field(ge=0, le=1)  # share of the local steps
     schedule: Schedule = "linear"
     weight_decay: float = Field(default=0.0, ge=0)
@@ -166,6 +169,11 @@ class TrainSpec(Value):
     def with_share(self, share: float) -> Self:
         """The same with so much of the learning rate, 0 < share <= 1."""
         return self if share == 1 else self.model_copy(update={"learning_rate": share * self.learning_rate})
+
+    @property
+    def at_a_time(self) -> int:
+        """The examples or pairs that go through the model together."""
+        return min(self.micro_batch_size or self.batch_size, self.batch_size)
 
     @property
     def preference(self) -> PreferenceSpec:

@@ -128,6 +128,7 @@ class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings, MachineS
     )
 
     batch_size: int = knob("training", 8, "examples (SFT) or pairs (VA) in a step", ge=1)
+    micro_batch_size: int = knob("training", 0, "so many of them at a time, for memory; 0: all of a step at once", ge=0)
     sft_local_epochs: int = knob("training", 1, "passes over a client's instructions in a round", ge=1)
     sft_lr: float = knob("training", 4e-3, "peak learning rate of SFT", gt=0, le=1)
     va_local_epochs: int = knob("training", 1, "passes over a client's pairs in a round", ge=1)
@@ -300,6 +301,7 @@ class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings, MachineS
             epochs=self.sft_local_epochs if sft else self.va_local_epochs,
             learning_rate=self.sft_lr if sft else self.va_lr,
             batch_size=self.batch_size,
+            micro_batch_size=self.micro_batch_size,
             warmup=self.warmup,
             schedule=self.lr_schedule,
             weight_decay=self.weight_decay,

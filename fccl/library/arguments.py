@@ -67,6 +67,7 @@ class TrainingArguments(TypedDict, total=False):
     round_lr_schedule: Literal["constant", "linear", "cosine"]
     round_lr_floor: float
     batch_size: int
+    micro_batch_size: int
     sft_local_epochs: int
     sft_lr: float
     va_local_epochs: int

@@ -61,7 +61,7 @@ class ClientsLearner(GenericLearner):
     def _begun(self, task: FitTask, shard: ClientShard, on_status: StatusListener) -> _Ready | ClientUpdate:
         """A client that can train with others, or the update of one that cannot."""
         model = self.model_of(task, shard.client_id)
-        if not isinstance(model, Gpt2LanguageModel):
+        if not isinstance(model, Gpt2LanguageModel) or task.train.micro_batch_size:
             return self.fit(task, shard, on_status)
         status = StatusWriter(task.status(shard.client_id, "training"), on_status)
         status("training", None)

@@ -73,7 +73,7 @@ class GenericLearner:
         examples = encode(model.tokenizer, task.phase, shard.require(task.phase), spec.max_length, spec.text)
         reference = None
         if task.reference is not None:
-            reference = self.references.log_probs(model, task.reference, examples, task.train.batch_size)
+            reference = self.references.log_probs(model, task.reference, examples, task.train.at_a_time)
         return objective_for(task.phase, examples, reference, task.train.preference)
 
 
@@ -83,7 +83,7 @@ def _train(
     """From the adapter that is loaded, under the task's settings and corrections."""
     factors = {name: factor for name, factor in model.factors.items() if moves(name, task.train)}
     correction = correction_of(task, client_id, factors, model.device)
-    loss = ObjectiveUnderModel(model, objective, factors)
+    loss = ObjectiveUnderModel(model, objective, factors, task.train.at_a_time)
     return train(factors, loss, task.train, task.client_seed(client_id), status.step, correction)
 
 

@@ -16,10 +16,19 @@ from fccl.model.scoring import length_sorted_batches, token_counts
 
 
 class ObjectiveUnderModel:
-    """The mean of an objective's losses, with the model as it is. `factors` names those that training may move."""
+    """The mean of an objective's losses, with the model as it is. `factors` names those that training may move.
 
-    def __init__(self, model: LanguageModel, objective: Objective, factors: Collection[str] | None = None) -> None:
-        self.model, self.objective, self.factors = model, objective, factors
+    At most `at_a_time` examples go through the model together; 0 is all. The sum of their gradients is that of all.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        objective: Objective,
+        factors: Collection[str] | None = None,
+        at_a_time: int = 0,
+    ) -> None:
+        self.model, self.objective, self.factors, self.at_a_time = model, objective, factors, at_a_time
 
     @cached_property
     def lengths(self) -> list[int]:
@@ -32,12 +41,26 @@ class ObjectiveUnderModel:
 
     def at(self, indices: Sequence[int]) -> LossAndGradient:
         """The mean loss of these examples, a unit, and its gradient."""
-        count = self.objective.count(indices)
+        size, count = self.at_a_time or len(indices), self.objective.count(indices)
+        parts = [indices[start : start + size] for start in range(0, len(indices), size)]
+        found = self._part(parts[0], count)
+        for part in parts[1:]:
+            found = _sum(found, self._part(part, count))
+        return found
+
+    def _part(self, indices: Sequence[int], count: int) -> LossAndGradient:
+        """The part of some examples in a mean over `count` units."""
         return self.model.loss_and_gradient(
             [self.objective.examples[index] for index in indices],
             lambda log_probs: self.objective.total(indices, log_probs) / count,
             self.factors,
         )
+
+
+def _sum(one: LossAndGradient, other: LossAndGradient) -> LossAndGradient:
+    """Both together, in the tensors of the first."""
+    gradient = {name: part.add_(other.gradient[name]) for name, part in one.gradient.items()}
+    return LossAndGradient(one.loss + other.loss, gradient)
 
 
 def reference_log_probs(
