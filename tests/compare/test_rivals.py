@@ -8,7 +8,7 @@ from fccl.compare.methods import METHODS
 from fccl.compare.scenarios import SCENARIOS
 from fccl.compare.trial import run_trial
 
-ON_EXAMPLES = ("shapley", "fltrust", "fedlaw", "fedlaw-gamma", "greedy-soup", "lorahub", "line-search")
+ON_EXAMPLES = ("tempered", "shapley", "fltrust", "fedlaw", "fedlaw-gamma", "greedy-soup", "lorahub", "line-search")
 RIVALS = (*ON_EXAMPLES, "fedawa", "fedexp", "svd", "exact", "nearly", "freeze-a")
 
 

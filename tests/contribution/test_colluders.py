@@ -10,6 +10,7 @@ import torch
 from fccl.adapters.adapter import Adapter
 from fccl.apps.main import main
 from fccl.config import load_settings
+from fccl.contribution.tempered import Tempered
 from fccl.contribution.verified import Verified
 from fccl.data.examples import PreferencePair, SftExample, read_examples
 from fccl.data.shards import load_shard
@@ -27,7 +28,7 @@ FACTORS = (-1000.0, -10.0, -1.0, 0.0, 0.1, 3.0, 10.0, 50.0, 99.0, 1000.0)
 
 @pytest.fixture(scope="module")
 def first_round(tmp_path_factory):
-    """The rule, the task of the quickstart's first round on less data, and what its three clients answer."""
+    """The loss, the task of the quickstart's first round on less data, and what its three clients answer."""
     data = tmp_path_factory.mktemp("colluders") / "data"
     arguments = {"max_sft_examples": 600, "max_va_examples": 120, "data_dir": str(data), "threads": 1}
     assert (
@@ -45,24 +46,20 @@ def first_round(tmp_path_factory):
         read_examples(paths.server_split("learn", "sft"), SftExample),
         read_examples(paths.server_split("learn", "va"), PreferencePair),
     )
-    rule = Verified(
-        VerificationLoss(
-            Validator(
-                model, sft, va, preference=settings.train_spec("va").preference, batch_size=settings.eval_batch_size
-            ),
-            32,
-        )
-    )
+    preference = settings.train_spec("va").preference
+    loss = VerificationLoss(Validator(model, sft, va, preference=preference, batch_size=settings.eval_batch_size), 32)
     start = model.initial_adapter(settings.seed)
     task = FitTask("run", 0, "sft", start, None, settings.model_spec(), settings.train_spec("sft"), settings.seed)
     learner = learner_for(Models.holding(model))
-    return rule, task, [learner.fit(task, load_shard(paths, client), lambda status: None) for client in range(CLIENTS)]
+    return loss, task, [learner.fit(task, load_shard(paths, client), lambda status: None) for client in range(CLIENTS)]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", [Verified, Tempered])
 @pytest.mark.parametrize(("attacker", "accomplice"), list(permutations(range(CLIENTS), 2)))
-def test_whatever_the_accomplice_sends_the_attacker_gains_nothing_by_it(first_round, attacker, accomplice):
-    rule, task, updates = first_round
+def test_whatever_the_accomplice_sends_the_attacker_gains_nothing_by_it(first_round, kind, attacker, accomplice):
+    loss, task, updates = first_round
+    rule = kind(loss)
     alone = weights(rule, task, updates, {attacker: -3.0})
     for factor in FACTORS:
         together = weights(rule, task, updates, {attacker: -3.0, accomplice: factor})
@@ -70,9 +67,10 @@ def test_whatever_the_accomplice_sends_the_attacker_gains_nothing_by_it(first_ro
 
 
 @pytest.mark.slow
-def test_without_an_attack_the_mean_of_these_weights_is_no_worse_than_by_samples(first_round):
-    rule, task, updates = first_round
-    found = rule.weigh(task, updates).verification
+@pytest.mark.parametrize("kind", [Verified, Tempered])
+def test_without_an_attack_the_mean_of_these_weights_is_no_worse_than_by_samples(first_round, kind):
+    loss, task, updates = first_round
+    found = kind(loss).weigh(task, updates).verification
     assert found.loss_weights <= found.loss_prior
 
 
