@@ -42,6 +42,10 @@ class ClientFailure:
     declines: bool = False
     error: Exception | None = field(default=None, repr=False, compare=False)
 
+    def __reduce__(self) -> tuple[type[ClientFailure], tuple[int, str, bool]]:
+        """Without the exception, which need not survive a pickle."""
+        return ClientFailure, (self.client_id, self.reason, self.declines)
+
 
 class Reply(Value):
     """An answer that is a few figures: all of it travels as JSON. Answers to other kinds than `fit` derive from it."""

@@ -1,11 +1,12 @@
 import dataclasses
+import pickle
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fccl.errors import DataError, OutputError, StorageError, UpdateRejected
-from fccl.messages import ClientFailure, FitTask, attempt
+from fccl.errors import BadRow, DataError, OutputError, StorageError, UpdateRejected
+from fccl.messages import ClientFailure, FitTask, attempt, declined
 from fccl.specs import named_seed
 from fccl.testing.toy import MODEL, TRAIN, ToyLearner, adapter, shard
 from fccl.transports.in_process import InProcessTransport
@@ -69,3 +70,21 @@ def test_seeds_differ_by_phase_round_and_client():
 def test_named_seeds_are_what_they_were():
     """Recorded by calling it: a change of this number changes the bytes of every run."""
     assert named_seed(42, "sft", 0, 1) == 7_060_234_512_161_027_162
+
+
+def test_a_failure_has_its_exception_in_this_process_and_travels_without_it():
+    """`BadRow` is one that a pickle does not bring back."""
+    error = BadRow("shard.jsonl", 3, "is not JSON")
+    failure = attempt(ToyLearner(errors={1: error}).fit, TASK, 1, shard, lambda status: None)
+    assert failure.error is error
+    travelled = pickle.loads(pickle.dumps(failure))
+    assert travelled == failure
+    assert travelled.error is None
+
+
+def test_a_learner_that_declines_has_an_answer_that_is_no_failure():
+    learner = ToyLearner(errors={1: declined("va")})
+    answer = attempt(learner.fit, TASK, 1, shard, lambda status: None)
+    assert answer == ClientFailure(1, "declines FedVA", declines=True)
+    assert answer != ClientFailure(1, "declines FedVA")
+    assert pickle.loads(pickle.dumps(answer)).declines

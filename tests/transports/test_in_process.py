@@ -1,7 +1,7 @@
 import pytest
 
 from fccl.errors import StorageError
-from fccl.messages import attempt
+from fccl.messages import attempt, declined
 from fccl.testing.toy import ToyLearner, shard
 from fccl.testing.toy_requests import toy_services
 from fccl.testing.transport import TransportContract, task, toy_learner
@@ -93,3 +93,10 @@ def test_whatever_training_raises_is_that_clients_failure(error):
     assert [type(answer).__name__ for answer in found] == ["ClientUpdate", "ClientFailure", "ClientUpdate"]
     assert found[1].reason.startswith(type(error).__name__)
     assert "\n" not in found[1].reason
+
+
+def test_the_heartbeat_of_a_client_that_declines_says_so():
+    heard = []
+    learner = ToyLearner(broken=frozenset({0}), errors={1: declined("sft")})
+    list(listened_to(InProcessTransport(learner, shard), heard.append).ask(task(), (0, 1)))
+    assert [(status.client_id, status.state) for status in heard] == [(0, "failed"), (1, "declined")]
