@@ -339,7 +339,7 @@ NoiseKind = Literal["shuffled", "flipped", "duplicated"]
 class DataSpec(Grown):
     """From sources to shards. Two equal specs over the same sources give the same bytes."""
 
-    LATER = frozenset({"server_only"})
+    LATER = frozenset({"server_only", "client_test_share"})
 
     sft_data: str = Field(min_length=1)
     va_data: str = Field(min_length=1)  # a source, or `SYNTHETIC`: pairs made from the SFT data
@@ -353,6 +353,7 @@ class DataSpec(Grown):
     noisy_clients: tuple[int, ...] = ()
     noise_kind: NoiseKind = "shuffled"
     server_only: bool = False  # no shards: every client has its own data
+    client_test_share: float = Field(default=0.0, ge=0, le=0.5)  # of a shard, kept apart for the client's own test
 
     @property
     def seed(self) -> int:

@@ -23,8 +23,8 @@ class Grown(Value):
 
     @model_serializer(mode="wrap")
     def _without_unused(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields = type(self).model_fields
-        unused = {name for name in self.LATER if getattr(self, name) == fields[name].default}
+        usual = {name: type(self).model_fields[name].get_default(call_default_factory=True) for name in self.LATER}
+        unused = {name for name, value in usual.items() if getattr(self, name) == value}
         return {name: value for name, value in written(self).items() if name not in unused}
 
 

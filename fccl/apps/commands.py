@@ -38,6 +38,14 @@ _OWN_FILES: tuple[Option, ...] = (
             "help": "leave malformed rows of these files out, instead of stopping",
         },
     ),
+    (
+        "--client-test-share",
+        {
+            "metavar": "X",
+            "default": argparse.SUPPRESS,
+            "help": "share of these files that the client keeps apart for its own test (default 0.1)",
+        },
+    ),
 )
 
 _REDO_VA: Option = (

@@ -136,6 +136,9 @@ def split_table(manifest: Manifest) -> Table:
 def _remarks(manifest: Manifest) -> Iterator[str]:
     for source in manifest.sources:
         yield from _source_remarks(source)
+    if manifest.kept_apart:
+        sft, va = (f"{sum(manifest.kept_apart[phase]):,}" for phase in PHASES)
+        yield f"Kept apart by the clients for their own tests: {sft} instructions, {va} pairs"
     if manifest.origins is not None:
         yield origins_sentence(manifest.origins, manifest.spec.client_column)
     if manifest.noisy_clients:

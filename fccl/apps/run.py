@@ -35,7 +35,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     learner, way_on = learner_for(models, settings.client_ranks), "`fccl run --resume` goes on"
     if not options.resume and settings.clients_at_once != "1":
         settings = arranged(settings, models.of(settings.model_spec()).engine)
-    with transport_for(settings, learner, lambda: prepared, options.launch) as transport, folder.held(seen):
+    with transport_for(settings, learner, lambda: prepared, options.launch, models) as transport, folder.held(seen):
         model = models.of(settings.model_spec())  # beside the processes that do the same
         screen = shown_run(settings, folder, model, tracker, console, way_on, other_rounds=other)
         with screen as prepared, terminate_as_interrupt():

@@ -7,6 +7,8 @@ from pydantic_settings import BaseSettings
 from fccl.config.fields import knob
 from fccl.specs import ClientColumn, SmallClients
 
+USUAL_TEST_SHARE = 0.1  # of a client's own files
+
 
 class SiteSettings(BaseSettings):
     """The settings that say who the clients are, where the data knows it."""
@@ -25,12 +27,30 @@ class SiteSettings(BaseSettings):
     server_only: bool = knob(
         "data", False, "prepare the server's splits alone: every client brings its own data and declares how much"
     )
+    client_test_share: float = knob(
+        "data",
+        -1.0,
+        "share of its data that a client keeps apart and scores base, its own and the global adapter on after each "
+        "phase; below 0: 0.1 of a client's own files, else 0",
+        ge=-1,
+        le=0.5,
+    )
     max_client_samples: int = knob(
         "contribution",
         0,
         "a client that declares its number of examples counts for at most so many; 0: ten times the median",
         ge=0,
     )
+
+    @property
+    def shard_test_share(self) -> float:
+        """The share of a prepared shard that is kept apart."""
+        return 0.0 if self.server_only else max(0.0, self.client_test_share)
+
+    @property
+    def file_test_share(self) -> float:
+        """The share of a client's own files that it keeps apart."""
+        return USUAL_TEST_SHARE if self.client_test_share < 0 else self.client_test_share
 
     @property
     def named_clients(self) -> ClientColumn | None:

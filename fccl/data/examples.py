@@ -17,6 +17,7 @@ from fccl.errors import BadRow, DataError
 from fccl.storage.files import storage_errors, write_text
 from fccl.storage.reading import NotJson, json_value
 
+_PART, _TEST = "part", "test"  # the mark of a row that a client keeps apart
 PROMPT = "### Instruction:\n{instruction}\n\n### Response:"
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -141,8 +142,28 @@ def _names(fields: Iterable[Any]) -> str:
     return ", ".join(repr(str(field)) for field in fields) or "nothing"
 
 
-def read_examples(path: Path, kind: type[Example], may_be_empty: bool = False) -> list[Example]:
-    """The examples of one shard file. Raises `DataError` when it is not there or empty, `BadRow` on a bad line."""
+def read_examples(path: Path, kind: type[Example]) -> list[Example]:
+    """The examples of one file. Raises `DataError` when it is not there or empty, `BadRow` on a bad line."""
+    if not (examples := [example for example, _ in _rows(path, kind)]):
+        raise no_examples(path)
+    return examples
+
+
+def no_examples(path: Path) -> DataError:
+    """The error of a file in which examples should be."""
+    return DataError(f"{path} has no examples", hint="run `fccl prepare` again")
+
+
+def read_parts(path: Path, kind: type[Example]) -> tuple[list[Example], list[Example]]:
+    """The examples of a shard file that the client trains on, and those that it keeps apart; both may be empty."""
+    rows = list(_rows(path, kind))
+    parts = ([example for example, apart in rows if apart is wanted] for wanted in (False, True))
+    train, test = parts
+    return train, test
+
+
+def _rows(path: Path, kind: type[Example]) -> list[tuple[Example, bool]]:
+    """The examples of a file, each with whether it is marked as kept apart. Raises as `read_examples`."""
     if not path.is_file():
         raise DataError(f"{path} is not there", hint="run `fccl prepare` first, or name the folder with --data-dir")
     with storage_errors(path, "read"):
@@ -153,13 +174,18 @@ def read_examples(path: Path, kind: type[Example], may_be_empty: bool = False) -
             row = json_value(line)
         except NotJson as error:
             raise BadRow(str(path), number, str(error)) from error
-        examples.append(parse_row(kind, row, str(path), number))
-    if not (examples or may_be_empty):
-        raise DataError(f"{path} has no examples", hint="run `fccl prepare` again")
+        examples.append((parse_row(kind, row, str(path), number), row.get(_PART) == _TEST))
     return examples
 
 
-def write_examples(path: Path, examples: Sequence[SftExample] | Sequence[PreferencePair]) -> None:
-    """Write a shard, one JSON object a line, empty optional fields left out. All or nothing."""
-    rows = ({key: value for key, value in fields_of(example).items() if value} for example in examples)
+def write_examples(path: Path, examples: Sequence[Any], apart: Sequence[Any] = ()) -> None:
+    """Write a shard, one JSON object a line, empty optional fields left out. All or nothing.
+
+    The examples of `apart` follow, marked: the client keeps them for its own test.
+    """
+    rows = [*map(_row, examples), *(_row(example) | {_PART: _TEST} for example in apart)]
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _row(example: SftExample | PreferencePair) -> dict[str, str]:
+    return {key: value for key, value in fields_of(example).items() if value}

@@ -9,6 +9,7 @@ from typing import Any
 
 from fccl.data.examples import Example, PreferencePair, SftExample
 from fccl.data.formats import Parsed, parse_sft, parse_va
+from fccl.data.own_test import keep_apart
 from fccl.data.shards import ClientShard
 from fccl.data.sources import BUILTIN, open_source
 from fccl.data.synthetic import make_pairs
@@ -27,6 +28,7 @@ class OwnFiles:
     sft_data: str = ""
     va_data: str = ""
     skip_bad_rows: bool = False
+    test_share: float = 0.0  # kept apart for the client's own test
 
     def load(self, client_id: int) -> ClientShard:
         """The client's shard, the same as long as this object lives, whatever becomes of the files.
@@ -34,7 +36,7 @@ class OwnFiles:
         Raises `DataError` (with `BadRow`) for a source that cannot be used.
         """
         sft, va = self._examples
-        return ClientShard(client_id, sft, va)
+        return keep_apart(ClientShard(client_id, sft, va), self.test_share)
 
     @cached_property
     def _examples(self) -> tuple[tuple[SftExample, ...], tuple[PreferencePair, ...]]:

@@ -15,6 +15,7 @@ from fccl.data.examples import Example, PreferencePair, SftExample
 from fccl.data.formats import Parsed, parse_sft, parse_va
 from fccl.data.natural import deal_by_name
 from fccl.data.noise import check_noisy_clients, spoil
+from fccl.data.own_test import keep_apart
 from fccl.data.partition import partition
 from fccl.data.picture import draw_picture
 from fccl.data.shards import (
@@ -103,9 +104,14 @@ def _dealt(
     if spec.server_only:
         return (), None
     if spec.partition.clients is None:
-        return partition(sft.train, va.train, spec.partition), None
+        return _parted(partition(sft.train, va.train, spec.partition), spec), None
     found = deal_by_name(sft.train, va.train, spec.partition)
-    return found.shards, found.origins
+    return _parted(found.shards, spec), found.origins
+
+
+def _parted(shards: Sequence[ClientShard], spec: DataSpec) -> tuple[ClientShard, ...]:
+    """The shards, each without what its client keeps apart for its own test."""
+    return tuple(keep_apart(shard, spec.client_test_share) for shard in shards)
 
 
 def _holding(split: Split[Example], shards: Sequence[ClientShard], phase: Phase) -> Split[Any]:
@@ -262,6 +268,9 @@ def _manifest(
     return Manifest(
         spec=spec,
         origins=origins,
+        kept_apart={phase: tuple(len(shard.tests_of(phase)) for shard in shards) for phase in PHASES}
+        if spec.client_test_share
+        else {},
         sources=sources,
         counts={name: {phase: len(splits[phase].parts()[name]) for phase in PHASES} for name in SPLITS},
         topics=topics,

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from fccl import phases
-from fccl.data.examples import PreferencePair, SftExample, read_examples, write_examples
+from fccl.data.examples import PreferencePair, SftExample, no_examples, read_parts, write_examples
 from fccl.errors import DataError, StorageError
 from fccl.paths import DataPaths, LogPaths
 from fccl.records.manifest import Manifest
@@ -36,6 +36,12 @@ class ClientShard:
     client_id: int
     sft: tuple[SftExample, ...]
     va: tuple[PreferencePair, ...]
+    test_sft: tuple[SftExample, ...] = ()  # kept apart: the client scores adapters on them, and never trains on them
+    test_va: tuple[PreferencePair, ...] = ()
+
+    def tests_of(self, phase: Phase) -> Examples:
+        """The examples of one kind that the client keeps apart."""
+        return self.test_sft if phase == "sft" else self.test_va
 
     def of(self, phase: Phase) -> Examples:
         return self.sft if phase == "sft" else self.va
@@ -55,9 +61,11 @@ def load_shard(paths: DataPaths, client_id: int, manifest: Manifest | None = Non
     """
     if manifest is not None:
         require_unchanged(paths, manifest, [paths.shard(client_id, phase) for phase in PHASES])
-    sft = read_examples(paths.shard(client_id, "sft"), SftExample, may_be_empty=True)
-    va = read_examples(paths.shard(client_id, "va"), PreferencePair, may_be_empty=bool(sft))
-    return ClientShard(client_id, tuple(sft), tuple(va))
+    sft, test_sft = read_parts(paths.shard(client_id, "sft"), SftExample)
+    va, test_va = read_parts(paths.shard(client_id, "va"), PreferencePair)
+    if not (sft or va):
+        raise no_examples(paths.shard(client_id, "va"))
+    return ClientShard(client_id, tuple(sft), tuple(va), tuple(test_sft), tuple(test_va))
 
 
 def read_manifest(paths: DataPaths | LogPaths) -> Manifest:
@@ -119,14 +127,14 @@ def write_prepared(
     sweep(paths.root)
     with new_folder(paths.root / "prepared") as new:
         beside = DataPaths(new)
-        for file, examples in _files(beside, shards, server):
-            write_examples(file, examples)
+        for file, examples, apart in _files(beside, shards, server):
+            write_examples(file, examples, apart)
         with storage_errors(beside.clients):
             beside.clients.mkdir(exist_ok=True)  # of data without shards it stays empty
         if picture is not None:
             write_bytes(beside.picture, picture)
         digests = {
-            file.relative_to(beside.root).as_posix(): sha256_of(file) for file, _ in _files(beside, shards, server)
+            file.relative_to(beside.root).as_posix(): sha256_of(file) for file, *_ in _files(beside, shards, server)
         }
         with storage_errors(paths.root):
             paths.picture.unlink(missing_ok=True)
@@ -146,9 +154,14 @@ def commit(paths: DataPaths, manifest: Manifest) -> None:
 
 def _files(
     paths: DataPaths, shards: Sequence[ClientShard], server: Mapping[tuple[str, Phase], Examples]
-) -> list[tuple[Path, Examples]]:
-    clients = [(paths.shard(shard.client_id, phase), shard.of(phase)) for shard in shards for phase in PHASES]
-    return clients + [(paths.server_split(split, phase), examples) for (split, phase), examples in server.items()]
+) -> list[tuple[Path, Examples, Examples]]:
+    """Every file with its examples, and those that a client keeps apart."""
+    clients = [
+        (paths.shard(shard.client_id, phase), shard.of(phase), shard.tests_of(phase))
+        for shard in shards
+        for phase in PHASES
+    ]
+    return clients + [(paths.server_split(split, phase), examples, ()) for (split, phase), examples in server.items()]
 
 
 def _refuse_foreign_files(paths: DataPaths) -> None:

@@ -21,11 +21,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fccl import __version__, phases
-from fccl.adapters.adapter import Adapter
+from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.errors import FcclError, FederationError, StorageError
 from fccl.federation.first_round import warning
 from fccl.federation.keeper import USUAL_MB, Keeper
 from fccl.federation.more_rounds import OtherRounds, clear_end
+from fccl.federation.own_tests import OwnTests
 from fccl.federation.rounds import Federation
 from fccl.federation.run_folder import RunFolder
 from fccl.federation.state import FederationState, RoundResult
@@ -69,6 +70,7 @@ class Run:
     keep_updates_mb: int = USUAL_MB
     start_from: Callable[[], Adapter] | None = None
     other_rounds: OtherRounds | None = None  # of the run in the folder, which is to have those of this plan from now on
+    own_tests: OwnTests | None = None  # asked for at the end of each phase
     state: FederationState | None = field(default=None, init=False)  # after the last complete round
     _base: Validation | None = field(default=None, init=False)  # the start adapter on the validation split
 
@@ -92,8 +94,9 @@ class Run:
             announce()
             transport.begin(self.identity, Listener(self._heard, self.listener.told))
             for result in self._federation().run(self.state, transport):
-                self._commit(result)
-                yield result
+                tested = self._tested(result, transport)
+                self._commit(tested)
+                yield tested
 
     def finish(self, transport: Transport) -> Adapter:
         """Tell the clients that the run is done and write the final adapter. Returns it.
@@ -128,6 +131,19 @@ class Run:
                 f"the data in {self.data.root}/ was changed while the run was at work",
                 hint="prepare it again with the run's settings",
             )
+
+    def _tested(self, result: RoundResult, transport: Transport) -> RoundResult:
+        """The result, with what clients report of their own tests where the round ends its phase."""
+        train = self.federation.train[result.record.phase]
+        ended = self.federation.plan.as_it_went(result.state.early).ends_phase(result.record.round)
+        if self.own_tests is None or not ended:
+            return result
+        return self.own_tests.with_results(result, self.plan, train, self._first, transport, self.listener.told)
+
+    def _first(self) -> Adapter:
+        """The adapter that round 0 began with."""
+        info = self.folder.info()
+        return load_adapter(self.folder.paths.start) if info and info.start_sha256 else self.fresh()
 
     def _federation(self) -> Federation:
         return replace(

@@ -27,6 +27,7 @@ class DataArguments(TypedDict, total=False):
     small_clients: Literal["merge", "drop"]
     anonymize_clients: bool
     server_only: bool
+    client_test_share: float
     sft_data: str
     va_data: str
     max_sft_examples: int

@@ -13,6 +13,7 @@ from fccl.data.own_files import OwnFiles
 from fccl.data.shards import ClientShard, load_shard
 from fccl.errors import FederationError, SettingsError
 from fccl.evaluation.on_clients import ClientEvaluator
+from fccl.evaluation.own_test import OwnTester
 from fccl.keys import Keys, client_keys
 from fccl.library.data import Tell, quiet
 from fccl.library.given import ClientArguments, settings_from
@@ -122,24 +123,27 @@ def exchange_client(
     """
     if own is not None:
         shard = own.load(settings.client_id)  # what is wrong with them is said before anybody waits
-        listen.line(f"own files: {len(shard.sft):,} instructions and {len(shard.va):,} pairs")
+        apart = f"{len(shard.test_sft):,} and {len(shard.test_va):,} more are kept apart"
+        listen.line(f"own files: {len(shard.sft):,} instructions and {len(shard.va):,} pairs; {apart}")
     keys = client_keys(KeyPaths(Path(settings.keys_dir)), settings.client_id) if settings.keys_dir else None
     cache = cache_of(settings, listen.line)
     models = Models(activations=Activations(cache))
+    works = learner or learner_for(models, settings.client_ranks, References(cache))
     with memory_of(StatePaths(settings.state_dir), settings.client_id, keys, listen.line) as memory:
         if keys and keys.warning:
             listen.line(keys.warning)
+        usual = ClientEvaluator(models), Declarer(), OwnTester(models, works)
         yield ExchangeClient(
             ExchangePaths(settings.exchange_dir),
             settings.client_id,
-            learner or learner_for(models, settings.client_ranks, References(cache)),
+            works,
             own.load if own else load_shard or partial(own_shard, DataPaths(settings.data_dir)),
             keys=keys,
             memory=memory,
             heartbeat_s=settings.heartbeat_s,
             watch=settings.exchange_watch,
             listen=listen,
-            services=(ClientEvaluator(models), Declarer()) if services is None else services,
+            services=usual if services is None else services,
         )
 
 
@@ -148,10 +152,18 @@ def own_files(settings: Settings, given: Mapping[str, object]) -> OwnFiles | Non
 
     Raises `SettingsError` for an argument that has no effect without them.
     """
-    named = {name: str(getattr(settings, name)) for name in ("sft_data", "va_data") if name in given}
-    if not named and "skip_bad_rows" in given:
-        raise SettingsError("--skip-bad-rows has no effect without --sft-data or --va-data", hint="leave it out")
-    return OwnFiles(**named, skip_bad_rows=settings.skip_bad_rows) if named else None
+    if not {"sft_data", "va_data"} & set(given):
+        for name in ("skip_bad_rows", "client_test_share"):
+            if name in given:
+                flag = f"--{name.replace('_', '-')}"
+                raise SettingsError(f"{flag} has no effect without --sft-data or --va-data", hint="leave it out")
+        return None
+    return OwnFiles(
+        settings.sft_data if "sft_data" in given else "",
+        settings.va_data if "va_data" in given else "",
+        settings.skip_bad_rows,
+        settings.file_test_share,
+    )
 
 
 def require_own_rank(settings: Settings) -> None:

@@ -260,7 +260,7 @@ class FederatedRun:
         if self._identity is None and self.settings.clients_at_once != "1":
             own = self._own_learner is not None  # which decides by itself
             self.settings = arranged(self.settings, AUTO if own else self._models.of(self.settings.model_spec()).engine)
-        return transport_for(self.settings, self._learner, lambda: self._work)
+        return transport_for(self.settings, self._learner, lambda: self._work, models=self._models)
 
     def _side_by_side(self, settings: Settings, given: Mapping[str, Any], learner: Learner | None) -> Settings:
         """The settings with the processes and threads that the clients train with."""

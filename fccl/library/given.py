@@ -51,6 +51,7 @@ class ClientArguments(ExchangeArguments, of.ClientArguments, total=False):
     sft_data: str
     va_data: str
     skip_bad_rows: bool
+    client_test_share: float
 
 
 READERS: Mapping[str, type] = {

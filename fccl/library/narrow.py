@@ -284,6 +284,7 @@ def data_spec(settings: Settings) -> DataSpec:
         noisy_clients=settings.noisy_client_ids,
         noise_kind=settings.noise_kind,
         server_only=settings.server_only,
+        client_test_share=settings.shard_test_share,
     )
 
 

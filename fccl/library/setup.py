@@ -22,6 +22,7 @@ from fccl.evaluation.suite import Evaluate, one_by_one
 from fccl.evaluation.validation import Validator
 from fccl.federation.declared import OwnData
 from fccl.federation.more_rounds import OtherRounds
+from fccl.federation.own_tests import OwnTests
 from fccl.federation.rounds import Federation
 from fccl.federation.run import Run, new_run
 from fccl.federation.run_evaluation import (
@@ -137,6 +138,7 @@ def prepared_run(
             rules=own_rules(settings),
             export=PeftExport(settings, model, manifest, folder),
             keep_updates_mb=settings.keep_updates_mb,
+            own_tests=_own_tests(settings),
             identity=identity or new_run(),
             start_from=_start_from(settings, model),
             other_rounds=other_rounds,
@@ -158,6 +160,12 @@ def workable(settings: Settings, folder: RunFolder) -> Tracker:
 def _start_from(settings: Settings, model: LanguageModel) -> Callable[[], Adapter] | None:
     """The reading of the adapter that the settings name to start from, if they name one."""
     return partial(start_adapter, Path(settings.start_from), model.spec, model.form) if settings.start_from else None
+
+
+def _own_tests(settings: Settings) -> OwnTests | None:
+    """Own tests of clients that keep examples apart, if the settings may give them any."""
+    share = settings.file_test_share if settings.server_only else settings.shard_test_share
+    return OwnTests(settings.eval_batch_size) if share else None
 
 
 def federation_of(

@@ -17,6 +17,7 @@ from fccl.config import Settings
 from fccl.data.shards import ClientShard, load_shard, read_manifest
 from fccl.errors import FcclError, SettingsError
 from fccl.evaluation.beside import side_by_side_in
+from fccl.evaluation.own_test import OwnTester
 from fccl.evaluation.suite import Evaluate, Evaluated, EvaluationSplit, ToEvaluate, one_by_one
 from fccl.library.setup import PreparedRun
 from fccl.messages import ClientFailure, Given, Learner, Request, StatusListener, Worker
@@ -75,9 +76,13 @@ def usual_processes(clients: int, at_once: int) -> int:
 
 
 def transport_for(
-    settings: Settings, learner: Learner, work: Callable[[], PreparedRun], begun: Launch | None = None
+    settings: Settings,
+    learner: Learner,
+    work: Callable[[], PreparedRun],
+    begun: Launch | None = None,
+    models: Models | None = None,
 ) -> Transport:
-    """The transport to the clients of a run that need not be prepared yet.
+    """The transport to the clients of a run that need not be prepared yet. `models` score what clients keep apart.
 
     As soon as it is entered its processes begin to load what they need, beside this one; `begun` has done so before.
     """
@@ -85,7 +90,8 @@ def transport_for(
         begun.end()
         begun = None
     if settings.client_processes == 1:
-        return InProcessTransport(learner, lambda client_id: work().shard(client_id), at_once=settings.at_once)
+        services = [OwnTester(models or Models(), learner)]
+        return InProcessTransport(learner, lambda client_id: work().shard(client_id), services, settings.at_once)
     return ProcessesTransport(
         Pool(WorkplaceMaker.of(settings), settings.client_processes, begun),
         lambda phase: work().manifest.samples_by_client()[phase],
@@ -156,7 +162,9 @@ class WorkplaceMaker:
         with suppress(FcclError):  # it is the reason of every client's failure, once it is asked
             for rank in set(self.ranks) or {self.model.lora_r}:
                 models.of(self.model.of_rank(rank))
-        return Workplace(Worker(learner_for(models, self.ranks), self.shard), models, self.model, self.threads)
+        learner = learner_for(models, self.ranks)
+        worker = Worker(learner, self.shard, [OwnTester(models, learner)])
+        return Workplace(worker, models, self.model, self.threads)
 
     def shard(self, client_id: int) -> ClientShard:
         """One client's examples, as they were prepared."""

@@ -14,6 +14,7 @@ from fccl.messages.clients import (
 from fccl.messages.declare import Declaration, DeclareTask
 from fccl.messages.evaluate import ClientEvaluation, EvaluateTask
 from fccl.messages.fit import ClientUpdate, Corrections, FitSettings, FitTask, OwnCorrection
+from fccl.messages.own_test import OwnTest, OwnTestTask
 from fccl.messages.requests import (
     ClientFailure,
     Given,
@@ -43,6 +44,8 @@ __all__ = [
     "Learner",
     "LoadShard",
     "OwnCorrection",
+    "OwnTest",
+    "OwnTestTask",
     "Reply",
     "ReplyType",
     "Request",

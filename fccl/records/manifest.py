@@ -42,7 +42,7 @@ class ClientOrigins(Value):
 class Manifest(Grown):
     """`manifest.json`: the prepared data, its sources and its settings. Written last, it completes the folder."""
 
-    LATER = frozenset({"origins"})
+    LATER = frozenset({"origins", "kept_apart"})
 
     version: Annotated[int, exactly(1)] = 1
     spec: DataSpec
@@ -51,6 +51,8 @@ class Manifest(Grown):
     topics: tuple[str, ...]  # by number of training examples, most first
     # kind -> client -> examples of each topic, in the order of `topics`
     topics_by_client: dict[Phase, tuple[tuple[int, ...], ...]]
+    # kind -> client -> examples that it keeps for its own test
+    kept_apart: dict[Phase, tuple[int, ...]] = Field(default_factory=dict)
     origins: ClientOrigins | None = None  # where a column names the clients
     noisy_clients: tuple[int, ...] = ()  # whose shards were spoilt on purpose, by the spec's `noise_kind`
     files: dict[str, str]  # path below the folder -> SHA-256, of every data file

@@ -166,6 +166,17 @@ class ServerLearning(Value):
     seconds: float = Field(ge=0)
 
 
+class OwnTestResult(Value):
+    """A client's mean losses on the examples that it keeps apart, at the end of a phase, in the phase's unit."""
+
+    client_id: int = Field(ge=0)
+    examples: int = Field(ge=1)
+    units: int = Field(ge=1)  # response tokens or pairs
+    base: float  # of the base model
+    alone: float  # of an adapter that the client has trained by itself, for as many rounds
+    together: float  # of the phase's global adapter
+
+
 class DeclaredSamples(Value):
     """The numbers of examples that a client with its own data has declared, once in a run."""
 
@@ -190,7 +201,7 @@ class DeclaredCount(Value):
 class RoundRecord(Grown):
     """One complete round: a line of `progress.jsonl`. The tuples run over `clients`, in client order."""
 
-    LATER = frozenset({"declared", "watched", "phase_end"})
+    LATER = frozenset({"declared", "own_tests", "watched", "phase_end"})
 
     event: Literal["round"] = "round"
     run_id: str
@@ -204,6 +215,7 @@ class RoundRecord(Grown):
     contributions: tuple[Contribution, ...]
     # by how much each change was stretched before it was aggregated (`fccl.contribution.stretch`); empty: no change was
     stretch: tuple[float, ...] = ()
+    own_tests: tuple[OwnTestResult, ...] = ()  # in a phase's last round, of clients that keep examples apart
     declared: tuple[DeclaredCount, ...] = ()  # of clients that hold their own data; the server has not seen it
     excluded: tuple[ExcludedClient, ...] = ()
     declined: tuple[int, ...] = ()  # the clients that take no part in this phase: no failure

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, TypeAdapter, ValidationError
 
-from fccl.records.run import ClientMetrics, RoundRecord, RunEvent
+from fccl.records.run import ClientMetrics, OwnTestResult, RoundRecord, RunEvent
+from fccl.specs import Phase
 from fccl.view.values import DECLINES, EXCLUSIONS, METRICS, ROUNDS, SHARES
 
 _Progress: TypeAdapter[RoundRecord | RunEvent] = TypeAdapter(
@@ -66,6 +67,7 @@ class ProgressLog:
         self.rounds, self.shares, self.exclusions = GrowingFrame(ROUNDS), GrowingFrame(SHARES), GrowingFrame(EXCLUSIONS)
         self.declines = GrowingFrame(DECLINES)
         self.events: tuple[RunEvent, ...] = ()
+        self.own_tests: tuple[tuple[Phase, OwnTestResult], ...] = ()
         self.unreadable = 0
 
     def feed(self, lines: list[bytes]) -> None:
@@ -77,6 +79,7 @@ class ProgressLog:
             else:
                 events.append(record)
         self.events += tuple(events)
+        self.own_tests += tuple((record.phase, each) for record in rounds for each in record.own_tests)
         self.rounds.add([_round_row(record) for record in rounds])
         self.shares.add([row for record in rounds for row in _share_rows(record)])
         self.exclusions.add(

@@ -86,6 +86,7 @@ class RunReader:
             info=info,
             state=state,
             events=log.events,
+            own_tests=log.own_tests,
             rounds=log.rounds.frame,
             shares=log.shares.frame,
             exclusions=log.exclusions.frame,

@@ -16,7 +16,7 @@ from fccl.paths import LogPaths
 from fccl.records.comparison import Comparison
 from fccl.records.evaluation import EvaluationReport
 from fccl.records.manifest import Manifest
-from fccl.records.run import ClientStatus, Rejection, RunEvent, RunInfo, RunState, Validation
+from fccl.records.run import ClientStatus, OwnTestResult, Rejection, RunEvent, RunInfo, RunState, Validation
 from fccl.specs import Phase, PreferenceSpec
 
 # One row a round.
@@ -103,6 +103,7 @@ class RunView:
     beating: frozenset[int] = frozenset()
     heard: Mapping[int, float] = field(default_factory=dict)  # when these heartbeats came, by the reader's clock
     written: float | None = None  # when the logs were last written to, by the reader's clock
+    own_tests: tuple[tuple[Phase, OwnTestResult], ...] = ()  # of phases that have ended
     furthest: float = 0.0  # 0 ... 1: the greatest progress that this reader has seen of the run
 
     def __repr__(self) -> str:

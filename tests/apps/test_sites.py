@@ -11,6 +11,7 @@ from fccl.data.builtin.dataset import builtin_sft, builtin_va
 from fccl.data.examples import write_examples
 from fccl.data.own_files import OwnFiles
 from fccl.data.shards import read_manifest
+from fccl.evaluation.own_test import OwnTester
 from fccl.federation.run_folder import RunFolder
 from fccl.library.narrow import begun
 from fccl.library.natural import with_named_clients
@@ -26,6 +27,7 @@ from fccl.transports.in_process import InProcessTransport
 from tests.apps.commands import PATIENT, finished, start
 
 SERVER = ("--server-only", "--test-examples", "20", "--learn-examples", "12", "--validation-examples", "12")
+APART = 0.4  # of a site's data, for its own test
 ROUNDS = ("--fed-rounds", "1", "--threads", "1", "--no-evaluate", "--num-clients", "3")
 
 
@@ -35,6 +37,7 @@ ROUNDS = ("--fed-rounds", "1", "--threads", "1", "--no-evaluate", "--num-clients
         (["client", "--sft-data", "none.jsonl"], "error: none.jsonl is not there"),
         (["client", "--va-data", "builtin"], "error: builtin is no data of a client's own"),
         (["client", "--sft-data", ""], "error: SFT_DATA="),
+        (["client", "--client-test-share", "0.2"], "error: --client-test-share has no effect without --sft-data"),
         (["client", "--skip-bad-rows"], "error: --skip-bad-rows has no effect without --sft-data or --va-data"),
         (["run", "--server-only"], "error: SERVER_ONLY=true: the clients of a run in one process have no data"),
         (
@@ -97,12 +100,12 @@ def test_clients_that_a_column_names_are_the_run_s_number_of_clients(tmp_path, m
 
 def site_files(folder):
     """Three sites with files of their own; the last has no pairs."""
-    sft, va = builtin_sft()[3::40], builtin_va()[3::60]
+    sft, va = builtin_sft()[3::40], builtin_va()[3::40]
     found = {}
     for client in range(3):
         files = {"sft_data": folder / f"site_{client}.jsonl", "va_data": folder / f"pairs_{client}.jsonl"}
-        write_examples(files["sft_data"], sft[client::3][: 12 + 4 * client])
-        write_examples(files["va_data"], va[client::3][:8])
+        write_examples(files["sft_data"], sft[client::3][: 18 + 4 * client])
+        write_examples(files["va_data"], va[client::3][:12])
         found[client] = {name: str(path) for name, path in files.items() if client < 2 or name == "sft_data"}
     return found
 
@@ -119,14 +122,15 @@ def test_three_sites_as_processes_give_the_bytes_of_one_process_with_their_shard
             "--client-id",
             str(client),
             *(f"--{name.replace('_', '-')}={path}" for name, path in files.items()),
+            f"--client-test-share={APART}",
         )
         for client, files in sites.items()
     ]
     status, output = finished(start(folder, "orchestrator", *SERVER, *ROUNDS, *PATIENT))
     assert status == 0, output
     assert [finished(client)[0] for client in clients] == [0, 0, 0]
-    assert "client 2 declares 20 instructions and 0 pairs" in output
-    together = in_one_process(sites, tmp_path / "together")
+    together, last = in_one_process(sites, tmp_path / "together")
+    assert f"client 2 declares {len(last.sft)} instructions and 0 pairs" in output
     apart = LogPaths(folder / "logs")
     assert apart.global_final.read_bytes() == together.global_final.read_bytes()
     rounds = [
@@ -134,22 +138,26 @@ def test_three_sites_as_processes_give_the_bytes_of_one_process_with_their_shard
     ]
     assert [each.declared for each in rounds[0]] == [each.declared for each in rounds[1]]
     assert [each.clients for each in rounds[0]] == [(0, 1, 2), (0, 1)]
+    assert [each.own_tests for each in rounds[0]] == [each.own_tests for each in rounds[1]]
+    assert [[said.client_id for said in each.own_tests] for each in rounds[0]] == [[0, 1, 2], [0, 1]]
+    assert rounds[0][0].own_tests[2].examples == len(last.test_sft)
     assert not list((folder / "data" / "clients").iterdir())
 
 
 def in_one_process(sites, folder):
-    """The same federation with the sites' shards in this process. Returns where its records are."""
+    """The same federation with the sites' shards in this process. Returns where its records are, and the last shard."""
     names = {"fed_rounds": 1, "threads": 1, "num_clients": 3, "server_only": True}
     splits = {"test_examples": 20, "learn_examples": 12, "validation_examples": 12}
     asked = load_settings(names | splits | {"data_dir": folder / "data", "log_dir": folder / "logs"})
     settings, logs, models = begun(asked, lambda line: None), RunFolder.at(folder / "logs"), Models()
     model, tracker = models.of(settings.model_spec()), workable(settings, logs)
-    shards = {client: OwnFiles(**files).load(client) for client, files in sites.items()}
+    shards = {client: OwnFiles(**files, test_share=APART).load(client) for client, files in sites.items()}
+    learner = learner_for(models)
     with (
         prepared_run(settings, logs, model, tracker, nullcontext(RunListener())) as work,
-        InProcessTransport(learner_for(models), shards.__getitem__, [Declarer()]) as transport,
+        InProcessTransport(learner, shards.__getitem__, [Declarer(), OwnTester(models, learner)]) as transport,
     ):
         for _ in work.run.rounds(transport):
             pass
         work.run.finish(transport)
-    return logs.paths
+    return logs.paths, shards[2]

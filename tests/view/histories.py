@@ -20,9 +20,9 @@ from fccl.records.evaluation import (
     PreferenceResult,
     TopicResult,
 )
-from fccl.records.manifest import Manifest, SourceReport
+from fccl.records.manifest import ClientOrigins, Manifest, SourceReport
 from fccl.records.run import RunInfo, RunState, Validation
-from fccl.specs import DataSpec, PartitionSpec
+from fccl.specs import ClientColumn, DataSpec, PartitionSpec
 from fccl.view.values import DECLINES, EXCLUSIONS, METRICS, ROUNDS, SHARES, RunView
 
 
@@ -128,6 +128,16 @@ def manifest(
     return Manifest(
         spec=spec, sources=sources, counts=splits, topics=topics, topics_by_client=counts, noisy_clients=noisy, files={}
     )
+
+
+def named_clients(anonymize: bool = False) -> Manifest:
+    """Data whose column `user` names three clients; one stands for two names, one name is left out."""
+    names = () if anonymize else (("ann",), ("bob", "cid"), ("e\x1bve",))
+    origins = ClientOrigins(members=(1, 2, 1), names=names, left_out=1, left_out_examples=4)
+    plain = manifest()
+    partition = plain.spec.partition.model_copy(update={"clients": ClientColumn(column="user", anonymize=anonymize)})
+    spec = plain.spec.model_copy(update={"partition": partition})
+    return plain.model_copy(update={"spec": spec, "origins": origins})
 
 
 def evaluation(

@@ -9,11 +9,12 @@ import streamlit as st
 
 from fccl import phases, words
 from fccl.pages.dashboard.readers import Hub
-from fccl.pages.dashboard.widgets import TABLE_ROWS, guarded, heading, note, nothing, table
+from fccl.pages.dashboard.widgets import TABLE_ROWS, guarded, heading, html_table, note, nothing, table
 from fccl.paths import LogPaths
 from fccl.plain_text import one_line
 from fccl.view import sentences
 from fccl.view.origins import declared_note
+from fccl.view.own_tests import own_tests_table
 from fccl.view.status import glance, original_clients
 from fccl.view.values import ClientRow, RunView
 
@@ -29,10 +30,21 @@ def show(hub: Hub, view: RunView) -> None:
     """Heartbeats, exclusions, and how the trainings went."""
     heading("Clients now")
     beats(hub, view.paths, EVERYTHING)
-    if said := sentences.declines(view.declines):
-        note(said)
+    for said in (sentences.declines(view.declines), declared_note(view.manifest)):
+        if said:
+            note(said)
+    own_tests(view)
     exclusions(view)
     trainings(view)
+
+
+def own_tests(view: RunView) -> None:
+    """Whom the federation has helped, where clients keep examples apart."""
+    found = own_tests_table(view)
+    if found is not None:
+        heading(found.title)
+        note(found.note)
+        html_table(found)
 
 
 @st.fragment(run_every=EVERY_S)
@@ -119,6 +131,5 @@ def trainings(view: RunView) -> None:
             "update norm": rows["update_norm"],
         }
     )
-    said = "Newest first; loss over the last local epoch, norm of (update − global adapter)."
-    note(f"{said} {declared_note(view.manifest)}".strip())
+    note("Newest first; loss over the last local epoch, norm of (update − global adapter).")
     table(shown, "trainings", "Every local training, newest first")

@@ -17,6 +17,7 @@ from fccl.records.comparison import Comparison
 from fccl.tables import Table
 from fccl.view import sentences
 from fccl.view.origins import origins_table
+from fccl.view.own_tests import own_tests_table
 from fccl.view.status import glance
 from fccl.view.values import ExchangeView, Glance, RunView
 
@@ -92,7 +93,7 @@ def _influence(view: RunView, draw: Figures) -> Section:
 
 
 def _clients(view: RunView, found: Glance) -> Section:
-    tables = _there(run_parts.clients_table(view, found))
+    tables = _there(run_parts.clients_table(view, found), own_tests_table(view))
     return Section("clients", "Clients", tables=tables, empty="" if tables else "No client has been heard of yet.")
 
 
