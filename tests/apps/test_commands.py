@@ -29,6 +29,7 @@ OTHER = {
     "min_client_examples": 7,
     "small_clients": "drop",
     "anonymize_clients": True,
+    "client_test_share": 0.2,
     "server_only": True,
     "noisy_clients": "1",
     "noise_kind": "flipped",

@@ -13,11 +13,11 @@ from fccl.apps.main import main
 from fccl.config import load_settings
 from fccl.pages.report.svg import cleaned
 from fccl.paths import ExchangePaths
-from fccl.records.run import ExcludedClient, OwnTestResult, Verification
+from fccl.records.run import ExcludedClient, Verification
 from fccl.storage.files import write_text
 from fccl.transports.exchange.quarantine import Quarantine
 from tests.compare.made_up import comparison
-from tests.view.histories import evaluation, manifest, named_clients
+from tests.view.histories import evaluation, manifest
 from tests.view.logs import BEGAN, Logs, line
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)> & </style></svg> \u202e\x1b[31m'
@@ -151,18 +151,6 @@ def test_it_says_what_the_records_say(whole):
     assert table(page, "Measures")[0][1:] == ["base", "SFT", "FedVA"]
     assert "ab" * 32 not in page.top.text
     assert "ef" * 32 in section(page, "provenance").text
-
-
-def test_clients_that_the_data_names_and_whom_the_federation_helped(logs):
-    logs.begin(**settings())
-    said = OwnTestResult(client_id=1, examples=12, units=90, base=3.0, alone=2.0, together=1.5)
-    logs.append(logs.paths.progress, logs.record(0).model_copy(update={"own_tests": (said,)}))
-    logs.commit(1)
-    write_text(logs.paths.manifest, named_clients().model_dump_json())
-    page = report(logs.root)
-    assert "by the column user" in section(page, "data").text
-    assert [row[:2] for row in table(page, "Who became whom")[1:3]] == [["0", "ann"], ["1", "bob, cid"]]
-    assert table(page, "Whom the federation helped")[1][-1] == "−0.500 ▲ better"
 
 
 def test_what_the_server_verified_and_what_averaging_loses_are_drawn(logs):

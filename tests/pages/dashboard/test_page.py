@@ -13,7 +13,6 @@ from streamlit.testing.v1 import AppTest
 
 from fccl.pages.dashboard.page import TABS
 from fccl.paths import ExchangePaths
-from fccl.records.run import OwnTestResult
 from fccl.storage.files import write_text
 from fccl.transports.exchange.quarantine import Quarantine
 from tests.compare.made_up import comparison
@@ -245,27 +244,6 @@ def test_data_shows_topics_sources_and_settings(page, logs):
     assert table(page, "source")["train"].tolist() == [700, 500]
     settings = table(page, "setting", "value").set_index("setting")["value"]
     assert settings["NUM_CLIENTS"] == "3"
-
-
-def test_data_says_who_became_whom_and_that_clients_hold_their_own(page, logs):
-    write_text(logs.paths.manifest, histories.named_clients().model_dump_json())
-    assert "left out: 1 small name with 4 examples" in texts(shown(page, "Data"))
-    assert "bob, cid" in texts(page)
-    own = histories.manifest()
-    partition = own.spec.partition.model_copy(update={"num_clients": 0})
-    spec = own.spec.model_copy(update={"server_only": True, "partition": partition})
-    nobody = {"spec": spec, "topics": (), "topics_by_client": {"sft": (), "va": ()}}
-    write_text(logs.paths.manifest, own.model_copy(update=nobody).model_dump_json())
-    assert "Every client holds its own data" in texts(shown(page, "Data"))
-    assert "Numbers of examples are declared by the clients" in texts(shown(page, "Clients"))
-
-
-def test_clients_says_whom_the_federation_helped(page, logs):
-    said = OwnTestResult(client_id=1, examples=12, units=90, base=3.0, alone=2.0, together=1.5)
-    logs.append(logs.paths.progress, logs.record(3).model_copy(update={"own_tests": (said,)}))
-    found = texts(shown(page, "Clients"))
-    assert "Whom the federation helped" in found
-    assert "−0.500" in found
 
 
 def test_the_log_is_shown_newest_first_and_filtered(page, logs):
