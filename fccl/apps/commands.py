@@ -11,7 +11,10 @@ from fccl.presets import BETWEEN_PROCESSES, GROUPS
 
 _IN_PROCESS = tuple(group for group in GROUPS if group not in BETWEEN_PROCESSES)
 _OF_RUNS = ("threads", "evaluate", "track")
-_OF_ROUNDS = ("clients_per_round", "min_clients", "max_update_ratio", "keep_updates_mb", "fed_rounds")
+_OF_ROUNDS = (
+    *("clients_per_round", "min_clients", "max_update_ratio", "keep_updates_mb"),
+    *("fed_rounds", "sft_rounds", "va_rounds", "patience", "result_round"),
+)
 
 _OWN_FILES: tuple[Option, ...] = (
     (
