@@ -161,3 +161,17 @@ def in_one_process(sites, folder):
             pass
         work.run.finish(transport)
     return logs.paths, shards[2]
+
+
+@pytest.mark.slow
+def test_own_tests_are_the_same_in_one_process_and_in_two(tmp_path):
+    found = []
+    for count in ("1", "2"):
+        (folder := tmp_path / count).mkdir()
+        little = ("--max-sft-examples", "200", "--max-va-examples", "100", "--client-test-share", "0.3")
+        status, output = finished(start(folder, "run", *little, *ROUNDS, "--client-processes", count))
+        assert status == 0, output
+        records = read_records(folder / "logs" / "progress.jsonl", RoundRecord, lambda row: row.get("event") == "round")
+        found.append([each.own_tests for each in records])
+    assert found[0] == found[1]
+    assert [[said.client_id for said in each] for each in found[0]] == [[0, 1, 2], [0, 1, 2]]
