@@ -79,7 +79,8 @@ def run(root: Path, settings: Sequence[str]) -> list[Shares]:
     """The rounds of a whole run of the checkout in `root`."""
     command = ["run", "--contribution-source", "verified", "--no-evaluate", *settings]
     with tempfile.TemporaryDirectory() as name:
-        environment = os.environ | {"PYTHONPATH": str(root)}
+        # one client after the other: the shares are of a round's seconds; an older checkout does not read the variable
+        environment = os.environ | {"PYTHONPATH": str(root), "CLIENT_PROCESSES": "1"}
         subprocess.run(
             [sys.executable, "-c", RUN, *command], cwd=name, env=environment, check=True, stdout=subprocess.DEVNULL
         )

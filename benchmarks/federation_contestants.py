@@ -85,6 +85,7 @@ def ours(engine: str) -> Callable[[Job], Split]:
                 num_clients=job.clients,
                 fed_rounds=job.rounds,
                 threads=job.threads,
+                client_processes=1,  # as its rivals: seconds are split by part, and memory is one process's
                 contribution_source="verified",
             )
             return split([result.record for result in run])
