@@ -99,7 +99,7 @@ COMMANDS: Mapping[str, Command] = {
         without=(*_OF_RUNS, *_OF_ROUNDS),
     ),
     "run": Command(
-        "run a federation in this process: FedIT rounds, then FedVA rounds, then the evaluation",
+        "run a federation on this machine, clients side by side: FedIT rounds, FedVA rounds, the evaluation",
         "run",
         _IN_PROCESS,
         (
