@@ -62,8 +62,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 USUAL = frozenset(
     {
         *("model_name", "sft_data", "va_data", "non_iid_alpha", "num_clients", "fed_rounds", "sft_lr", "va_lr"),
-        *("contribution_source", "aggregation", "seed", "client_processes", "exchange_dir", "keys_dir"),
-        *("data_dir", "log_dir"),
+        *("contribution_source", "aggregation", "seed", "exchange_dir", "keys_dir", "data_dir", "log_dir"),
     }
 )
 FEW = 12  # a command with no more settings than this shows them all

@@ -99,7 +99,7 @@ COMMANDS: Mapping[str, Command] = {
         without=(*_OF_RUNS, *_OF_ROUNDS),
     ),
     "run": Command(
-        "run a federation on this machine, clients side by side: FedIT rounds, FedVA rounds, the evaluation",
+        "run a federation, clients side by side (--client-processes): FedIT rounds, FedVA rounds, the evaluation",
         "run",
         _IN_PROCESS,
         (
