@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fccl.adapters.adapter import load_adapter
+from fccl.adapters.adapter import adapter_file, load_adapter
 from fccl.errors import FederationError, SettingsError
 from fccl.paths import LogPaths, of_earlier_versions
 from fccl.records.run import RunInfo, RunState
@@ -127,7 +127,7 @@ class OtherRounds:
 
         Raises `StorageError`. What an earlier end has left is cleared away by `clear_end`.
         """
-        if self.goes_back or (self.state.finished and self.paths.global_final.is_file()):
+        if self.goes_back or (self.state.finished and adapter_file(self.paths.global_final).is_file()):
             keep_end(self.paths, self.state, self.goes_back)
         state = self._state_now()
         if state.next_round == state.first_va:  # SFT is over here, though it was not when the round was committed
@@ -187,17 +187,23 @@ def keep_end(paths: LogPaths, state: RunState, with_updates: bool) -> None:
 
 
 def clear_end(paths: LogPaths, state: RunState) -> None:
-    """Remove the results of an end that the run has gone on from, and of a phase that is open again."""
+    """Remove the results of an end that the run has gone on from, and of a phase that is open again.
+
+    The final adapter goes last: while it is there, the rest may be.
+    """
     if state.finished:
         return
-    adapters = [paths.global_final, *([paths.global_sft] if state.next_round < state.first_va else [])]
-    ends = [*adapters, *map(of_earlier_versions, adapters)]
+    again = [paths.global_sft, of_earlier_versions(paths.global_sft)] if state.next_round < state.first_va else []
     if state.next_round <= state.first_va:
-        ends.extend(paths.client_adapter(0, "va").parent.glob("client_*_va.*"))
+        again.extend(paths.client_adapter(0, "va").parent.glob("client_*_va.*"))
+    final = adapter_file(paths.global_final)
+    ends = [paths.evaluation_json, paths.evaluation_markdown, paths.report] if final.is_file() else []
     with storage_errors(paths.root):
-        for path in (*ends, paths.evaluation_json, paths.evaluation_markdown, paths.report):
+        for path in (*again, *ends):
             path.unlink(missing_ok=True)
-    shutil.rmtree(paths.adapter, ignore_errors=True)
+        if ends:
+            shutil.rmtree(paths.adapter, ignore_errors=True)
+            final.unlink()
 
 
 def _same(source: str, target: str) -> str:

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fccl.records.run import RunState
 from tests.examples import few
-from tests.view.logs import BEGAN, Logs
+from tests.view.logs import BEGAN, Logs, line
 from tests.view.looks import STALE_S, TIMEOUT_S, at, end_of, standings
 
 # How the run stands
@@ -65,6 +66,31 @@ def test_without_a_state_the_log_speaks(logs):
         3.0,
         "sft",
     )
+
+
+def test_phases_have_numbers_of_rounds_of_their_own(logs):
+    """As the state says them, which knows what PATIENCE has ended; without one as they were planned."""
+    logs.begin(sft_rounds=1, va_rounds=-1, fed_rounds=3)
+    logs.round(0)
+    logs.paths.state.write_bytes(line(state(next_round=1, total_rounds=3, sft_rounds=1)))
+    seen = at(logs, end_of(1))
+    assert (seen.phase, seen.round, seen.total_rounds) == ("va", 1, 3)
+    logs.paths.state.unlink()
+    seen = at(logs, end_of(1))
+    assert (seen.phase, seen.round, seen.total_rounds) == ("va", 1, 4)
+
+
+def test_a_run_of_one_phase_is_done_after_it(logs):
+    logs.begin()
+    for sft, phase in ((2, "sft"), (0, "va")):
+        logs.paths.state.write_bytes(line(state(next_round=1, total_rounds=2, sft_rounds=sft)))
+        assert at(logs, BEGAN).phase == phase
+        logs.paths.state.write_bytes(line(state(next_round=2, total_rounds=2, sft_rounds=sft)))
+        assert at(logs, BEGAN).phase == "done"
+
+
+def state(**fields):
+    return RunState(run_id="run", adapter_sha256="a" * 64, **fields)
 
 
 @pytest.mark.parametrize("event", ["finished", "interrupted", "failed"])

@@ -45,13 +45,28 @@ def facts(view: RunView) -> tuple[tuple[str, str], ...]:
         "Base precision": said("base_precision", ""),
         "Prompts": said("prompt_format", ""),
         "Clients": clients if per_round in ("0", clients) else f"{clients}, {per_round} in a round",
-        "Rounds": f"{sft} of FedIT (SFT), {va} of FedVA (DPO)",
+        "Rounds": f"{sft} of FedIT (SFT), {va} of FedVA (DPO){stopped_early(view)}",
+        "Result": best_round(view),
         "Weights": weighing(view),
         "Data": "; ".join(dict.fromkeys(source for source in sources if source)),
         "Seed": said("seed", ""),
         "Started": words.moment(view.info.created),
     }
     return tuple((name, one_line(value)) for name, value in found.items() if value)
+
+
+def stopped_early(view: RunView) -> str:
+    """A word on the phases that PATIENCE has ended, if it has ended any."""
+    ended = [phases.of(phase).name for phase in PHASES if view.state and phase in view.state.early]
+    return f"; {' and '.join(ended)} ended by PATIENCE" if ended else ""
+
+
+def best_round(view: RunView) -> str:
+    """The round whose adapter is the result of the run, where that may be another than the last."""
+    watch = view.state.watch if view.state and view.state.finished else None
+    if watch is None or watch.best_round is None:
+        return ""
+    return f"the adapter of round {watch.best_round + 1}, of the lowest validation loss"
 
 
 def weighing(view: RunView) -> str:
