@@ -54,7 +54,7 @@ HOMES = {
     "FederatedRun": "fccl.library.federated_run",
     "FitTask": "fccl.messages",
     "Orchestrator": "fccl.library.orchestrator",
-    "RoundResult": "fccl.federation.rounds",
+    "RoundResult": "fccl.federation.state",
     "Weigher": "fccl.contribution.protocol",
     "Weighing": "fccl.contribution.protocol",
     "list_runs": "fccl.library.reading",

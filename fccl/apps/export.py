@@ -33,7 +33,8 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     if not adapter_file(source).is_file():
         raise FederationError(f"{source} is not there", hint="it is written by `fccl run`, at the end of its phase")
     folder = RunFolder(paths, Journal(paths))
-    adapter, recorded = None if options.base else load_adapter(source), settings_of(folder.recorded("export"))
+    recorded = settings_of(folder.recorded("export"))
+    adapter = None if options.base else load_adapter(source)
     plan, model = plan_as_it_went(recorded, folder), Models().of(recorded.model_spec())
     write_adapter(recorded, plan, model, read_manifest(paths), adapter, out, options.merge)
     plain_console().print(f"Wrote {out}/: {_form(options)}.", soft_wrap=True)

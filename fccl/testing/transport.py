@@ -209,7 +209,7 @@ class TransportContract:
             results = list(keeping(fed).run(START, EverybodyHeard(transport)))
         assert results[-1].state.adapter.to_bytes() == scaffold_by_hand(fed).to_bytes()
         assert [result.record.excluded for result in results] == [()] * 6
-        assert [sorted(result.state.controls) != [] for result in results] == [True, True, False, True, True, True]
+        assert all(result.state.controls for result in results)  # of SFT until VA begins
 
     def test_each_asked_client_answers_once_with_its_own_update(self, make: MakeTransport) -> None:
         learner = LearnerWithReference()
