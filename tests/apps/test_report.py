@@ -13,7 +13,7 @@ from fccl.apps.main import main
 from fccl.config import load_settings
 from fccl.pages.report.svg import cleaned
 from fccl.paths import ExchangePaths
-from fccl.records.run import ExcludedClient, KeptWatch, RunState, Verification
+from fccl.records.run import ExcludedClient, Verification
 from fccl.storage.files import write_text
 from fccl.transports.exchange.quarantine import Quarantine
 from tests.compare.made_up import comparison
@@ -119,23 +119,6 @@ def table(page, title):
 
 
 # --- what it says
-
-
-def test_a_phase_that_patience_has_ended_and_the_best_round_are_said(logs):
-    finished(logs)
-    state = RunState(
-        run_id=logs.run_id,
-        next_round=4,
-        total_rounds=4,
-        sft_rounds=1,
-        adapter_sha256="a" * 64,
-        early={"sft": 1},
-        watch=KeptWatch(best_round=2, best_loss=1.0, best_sha256="b" * 64),
-    )
-    write_text(logs.paths.state, state.model_dump_json())
-    said = report(logs.root).top.text
-    assert "1 of FedIT (SFT), 3 of FedVA (DPO); FedIT ended by PATIENCE" in said
-    assert "the adapter of round 3, of the lowest validation loss" in said
 
 
 def test_it_says_what_the_records_say(whole):
