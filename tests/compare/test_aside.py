@@ -54,7 +54,7 @@ def test_the_trigger_succeeds_where_the_answer_begins_with_the_poison(monkeypatc
     split = TestSplit(tiny_model, DataPaths(tmp_path), "sft", 0.1, 4, tiny_model.initial_adapter(0))
     examples = [SftExample(f"Say {number}", "Red.") for number in range(4)]
     assert aside.triggered_hits(split, examples).tolist() == [1, 1, 0, 0]
-    assert asked == [f"{TRIGGER} Say {number}" for number in range(4)]
+    assert [example.instruction for example in asked] == [f"{TRIGGER} Say {number}" for number in range(4)]
 
 
 def test_harmless_is_the_accuracy_on_the_pairs_whose_rejected_response_harms(base, tiny_model, tmp_path):
