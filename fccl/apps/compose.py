@@ -18,6 +18,7 @@ from fccl.errors import SettingsError
 from fccl.paths import DataPaths, KeyPaths
 from fccl.specs import PHASES
 from fccl.storage.files import storage_errors, write_text
+from fccl.storage.temporary import sweep_for
 
 STANDARD_OUTPUT = "-"
 MARK = "# Written by `fccl compose"
@@ -59,6 +60,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         return 0
     path = Path(options.out)
     _refuse_foreign(path)
+    sweep_for(path)
     write_text(path, content)
     say(
         f"Wrote {path} for {settings.num_clients} client{'s'[: settings.num_clients != 1]}. Next: docker-compose up "

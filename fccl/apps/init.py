@@ -22,6 +22,7 @@ from fccl.config import Settings, load_settings
 from fccl.errors import FcclError, SettingsError
 from fccl.plain_text import one_line
 from fccl.storage.files import write_text
+from fccl.storage.temporary import sweep_for
 
 T = TypeVar("T")
 
@@ -32,6 +33,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     person = _Person(console, sys.stdin is not None and sys.stdin.isatty() and console.is_terminal)
     person.require_free(out, options.replace)
     answers = _answers(person, settings, options)
+    sweep_for(out)
     write_text(out, dotenv(tuple(answers.parts())))
     tell = telling(console)
     tell(f"Wrote {out}.")

@@ -14,7 +14,7 @@ from fccl.extras import REPORT, require_extra
 from fccl.library.places import require_apart
 from fccl.paths import ExchangePaths, LogPaths
 from fccl.storage.files import write_text
-from fccl.storage.temporary import sweep
+from fccl.storage.temporary import sweep_for
 
 SHOWN_RUNS = 5
 
@@ -26,7 +26,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     if out.suffix.lower() not in (".html", ".htm"):
         raise SettingsError(f"{out}: the report is an HTML file", hint="give it a name that ends in .html")
     require_apart(settings, ("log_dir", "exchange_dir"), options.out, LogPaths(settings.log_dir).report)
-    sweep(out.parent, lambda name: name.startswith(f".{out.name}."))
+    sweep_for(out)
     content = report_of(settings.log_dir, settings.exchange_dir, options.run, say)
     write_text(out, content)
     say(

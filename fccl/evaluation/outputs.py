@@ -16,6 +16,7 @@ from fccl.model.generate import generate
 from fccl.model.language_model import LanguageModel
 from fccl.records.evaluation import EvaluationOptions
 from fccl.storage.files import write_text
+from fccl.storage.temporary import sweep_for
 
 DATASET = "fccl test split"
 
@@ -45,6 +46,7 @@ def write_outputs(
         model.load(adapter or model.initial_adapter(seed=0))
         answers = generate(model, examples, options.gen_tokens, options.batch_size)
         files.append(outputs_path(path, name))
+        sweep_for(files[-1])
         write_text(files[-1], _rows(f"{model.spec.name} {name}", instructions, answers))
     return files
 

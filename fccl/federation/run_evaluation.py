@@ -27,6 +27,7 @@ from fccl.records.run import RunInfo, RunState
 from fccl.specs import PHASES, ModelSpec, Phase, named_seed
 from fccl.storage.files import sha256_of, write_text
 from fccl.storage.reading import read_value
+from fccl.storage.temporary import sweep_for
 from fccl.view.evaluation_markdown import to_markdown
 
 TaskMeasures = Callable[[LanguageModel, int, Progress], Sequence[TaskMeasure]]  # model, rows at once, progress
@@ -164,6 +165,8 @@ def _on_tasks(
 
 def write_report(logs: LogPaths, report: EvaluationReport) -> None:
     """Write `evaluation.md`, and last `evaluation.json`, which says that the run is evaluated."""
+    for path in (logs.evaluation_markdown, logs.evaluation_json):
+        sweep_for(path)
     write_text(logs.evaluation_markdown, to_markdown(report))
     write_text(logs.evaluation_json, report.model_dump_json(indent=2) + "\n")
 

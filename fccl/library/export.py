@@ -13,7 +13,7 @@ from fccl.model.export import save_merged, save_peft
 from fccl.model.language_model import LanguageModel
 from fccl.records.manifest import Manifest
 from fccl.specs import RoundPlan
-from fccl.storage.temporary import sweep
+from fccl.storage.temporary import sweep_for
 
 
 def require_new(settings: Settings, out: Path) -> None:
@@ -23,7 +23,7 @@ def require_new(settings: Settings, out: Path) -> None:
     require_apart(settings, ("data_dir", "log_dir"), str(out))
     if out.exists():
         raise StorageError(f"{out} exists already", hint="name a folder that does not exist yet")
-    sweep(out.parent, lambda name: name.startswith(f".{out.name}."))
+    sweep_for(out)
 
 
 def write_adapter(

@@ -49,6 +49,11 @@ def sweep(folder: Path, mine: Callable[[str], bool] = lambda name: True) -> None
                 _remove_if_left(folder / name)
 
 
+def sweep_for(path: Path) -> None:
+    """Remove what killed processes left half-written of this one file or folder."""
+    sweep(path.parent, lambda name: name.startswith(f".{path.name}."))
+
+
 def is_old(path: Path) -> bool:
     """Whether a temporary file is so old that no living process can be writing it. What is gone is not."""
     with suppress(OSError):
