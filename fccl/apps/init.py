@@ -15,7 +15,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.text import Text
 
-from fccl.apps.console import plain_console, telling
+from fccl.apps.console import plain_console
 from fccl.apps.init_answers import MACHINES, WISHES, Answers, checked_data, checked_model, machine_of, wishes_of
 from fccl.apps.init_file import dotenv
 from fccl.config import Settings, load_settings
@@ -35,7 +35,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     answers = _answers(person, settings, options)
     sweep_for(out)
     write_text(out, dotenv(tuple(answers.parts())))
-    tell = telling(console)
+    tell = person.tell
     tell(f"Wrote {out}.")
     for line in answers.next_steps():
         tell(line)
@@ -61,7 +61,7 @@ class _Person:
             except FcclError as error:
                 if given is not None or not self.is_there:
                     raise
-                self._tell(f"  {one_line(str(error))}{f' ({error.hint})' if error.hint else ''}")
+                self.tell(f"  {one_line(str(error))}{f' ({error.hint})' if error.hint else ''}")
 
     def require_free(self, out: Path, replace: bool) -> None:
         """Raises `SettingsError` for a file that is there and that nobody allows to be replaced."""
@@ -76,13 +76,13 @@ class _Person:
         except EOFError:
             raise KeyboardInterrupt from None
 
-    def _tell(self, line: str) -> None:
+    def tell(self, line: str) -> None:
         self.console.print(Text(line), soft_wrap=True)
 
 
 def _answers(person: _Person, settings: Settings, options: argparse.Namespace) -> Answers:
     """The five questions, in order; each answer is checked before the next question."""
-    given, tell = options.given, telling(person.console)
+    given, tell = options.given, person.tell
 
     def ask(name: str, question: str, check: Callable[[str], T]) -> T:
         return person.answer(question, given.get(name), str(getattr(settings, name)), check)
@@ -95,9 +95,9 @@ def _answers(person: _Person, settings: Settings, options: argparse.Namespace) -
     )
     va = ask("va_data", "    Preference pairs: the same, or synthetic", lambda text: checked_data("va", text, tell))
     clients = ask("num_clients", "3/5 Clients", _clients)
-    machine = person.answer(f"4/5 Where do they run? {_choices(MACHINES)}", options.machine, "here", machine_of)
+    machine = person.answer(f"4/5 Where do they run?{_choices(MACHINES)}", options.machine, "here", machine_of)
     wishes = person.answer(
-        f"5/5 Privacy, with commas: {_choices(WISHES)}",
+        f"5/5 Privacy, one or more with commas{_choices(WISHES)}",
         options.privacy,
         "none",
         lambda text: wishes_of(text, machine),
@@ -110,4 +110,6 @@ def _clients(text: str) -> int:
 
 
 def _choices(named: dict[str, str]) -> str:
-    return "; ".join(f"{name}: {meaning}" for name, meaning in named.items())
+    """A line for each choice, and a last one for the answer."""
+    width = max(map(len, named))
+    return "".join(f"\n      {name:<{width}}  {meaning}" for name, meaning in named.items()) + "\n   "
