@@ -77,9 +77,9 @@ def write_tasks(
 
     Raises `StorageError`, and `DataError` where no example comes out as the same tokens.
     """
-    tokenizer, length = model.tokenizer, model.spec.max_length
-    said = (_texts(model, [row]) for row in encode_sft(tokenizer, sft, length))
-    pairs = (_texts(model, rows) for rows in encode_pairs(tokenizer, va, length))
+    tokenizer, written = model.tokenizer, (model.spec.max_length, model.spec.text)
+    said = (_texts(model, [row]) for row in encode_sft(tokenizer, sft, *written))
+    pairs = (_texts(model, rows) for rows in encode_pairs(tokenizer, va, *written))
     responses = [{"prompt": texts[0], "response": texts[1]} for texts in said if texts]
     choices = [_choice(texts, index % 2) for index, texts in enumerate(filter(None, pairs))]
     for form, rows in ((_RESPONSES, responses), (_CHOICES, choices)):
@@ -101,7 +101,8 @@ def _texts(model: LanguageModel, rows: Sequence[Encoded]) -> tuple[str, ...] | N
     """The prompt of these rows and their responses; None where the harness would see other tokens."""
     prompt, *_ = (_text(model, row.ids[: row.prompt_length]) for row in rows)
     responses = [_text(model, row.ids[row.prompt_length :]) for row in rows]
-    if prompt != prompt.rstrip() or any(row.truncated for row in rows):  # white space would count to the response
+    whole = not any(row.truncated or row.learnt is not None for row in rows)
+    if prompt != prompt.rstrip() or not whole:  # white space would count to the response
         return None
     known = harness_ids(model, prompt)
     for row, response in zip(rows, responses, strict=True):
