@@ -11,7 +11,7 @@ from fccl.apps.commands import COMMANDS
 from fccl.apps.main import main
 from fccl.config import GROUPS, Settings, allowed, group_of, load_settings
 from fccl.errors import SettingsError
-from fccl.library.given import ClientArguments, OrchestratorArguments
+from fccl.library.given import WholeClientArguments, WholeOrchestratorArguments
 from fccl.library.ignored import read_by
 from fccl.presets import FEW, PRESETS, USUAL
 
@@ -255,7 +255,9 @@ def test_every_group_belongs_to_a_command():
     assert {group for command in COMMANDS.values() for group in command.groups} == set(GROUPS)
 
 
-@pytest.mark.parametrize(("command", "kind"), [("client", ClientArguments), ("orchestrator", OrchestratorArguments)])
+@pytest.mark.parametrize(
+    ("command", "kind"), [("client", WholeClientArguments), ("orchestrator", WholeOrchestratorArguments)]
+)
 def test_a_command_and_its_class_take_the_same_settings(command, kind):
     read = {name for name, field in Settings.model_fields.items() if COMMANDS[command].reads(name, group_of(field))}
     own = {flag.removeprefix("--").replace("-", "_") for flag, _ in COMMANDS[command].options}

@@ -14,13 +14,17 @@ from fccl.hf.declaring import TrainerDeclarer
 from fccl.hf.learner import TrainerLearner
 from fccl.library.client import Client
 from fccl.library.data import Tell, quiet
-from fccl.library.given import ClientArguments
+from fccl.library.given import WholeClientArguments
 from fccl.messages import ClientUpdate, FitTask
 from fccl.specs import Phase
 
 
 def federate(
-    *, sft: Trainer | None = None, va: Trainer | None = None, tell: Tell = quiet, **settings: Unpack[ClientArguments]
+    *,
+    sft: Trainer | None = None,
+    va: Trainer | None = None,
+    tell: Tell = quiet,
+    **settings: Unpack[WholeClientArguments],
 ) -> FederatedTrainers:
     """One client of a federation that trains with these trainers: `sft` in SFT rounds, `va` in VA rounds.
 

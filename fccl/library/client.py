@@ -16,7 +16,7 @@ from fccl.evaluation.on_clients import ClientEvaluator
 from fccl.evaluation.own_test import OwnTester
 from fccl.keys import Keys, client_keys
 from fccl.library.data import Tell, quiet
-from fccl.library.given import ClientArguments, settings_from
+from fccl.library.given import WholeClientArguments, settings_from
 from fccl.library.places import require_apart
 from fccl.messages import Answer, FitTask, Learner, LoadShard, Service
 from fccl.model.activations import Activations
@@ -63,9 +63,9 @@ class Client:
         load_shard: LoadShard | None = None,
         services: Sequence[Service] | None = None,
         tell: Tell = quiet,
-        **settings: Unpack[ClientArguments],
+        **settings: Unpack[WholeClientArguments],
     ) -> None:
-        self.settings = settings_from("fccl.Client", settings, ClientArguments)
+        self.settings = settings_from("fccl.Client", settings, WholeClientArguments)
         self._learner, self._load_shard, self._services, self._tell = learner, load_shard, services, tell
         self._own = own_files(self.settings, settings)
         self._open: tuple[ExchangeClient, AskedRound] | None = None

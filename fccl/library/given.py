@@ -9,9 +9,9 @@ from typing import Any
 from fccl.config import Settings, load_settings
 from fccl.config.fields import choices_of
 from fccl.errors import SettingsError
-from fccl.library import arguments as of
 from fccl.library.arguments import (
     AggregationArguments,
+    ClientArguments,
     ContributionArguments,
     DataArguments,
     EvaluationArguments,
@@ -19,6 +19,7 @@ from fccl.library.arguments import (
     FederationArguments,
     FoldersArguments,
     ModelArguments,
+    OrchestratorArguments,
     RunArguments,
     TrainingArguments,
 )
@@ -39,11 +40,11 @@ class WholeRunArguments(
     """The arguments of `fccl.FederatedRun`: the settings of `fccl run`."""
 
 
-class OrchestratorArguments(WholeRunArguments, ExchangeArguments, of.OrchestratorArguments):
+class WholeOrchestratorArguments(WholeRunArguments, ExchangeArguments, OrchestratorArguments):
     """The arguments of `fccl.Orchestrator`: the settings of `fccl orchestrator`."""
 
 
-class ClientArguments(ExchangeArguments, of.ClientArguments, total=False):
+class WholeClientArguments(ExchangeArguments, ClientArguments, total=False):
     """The arguments of `fccl.Client`: the settings of `fccl client`."""
 
     data_dir: str | os.PathLike[str]
@@ -57,8 +58,8 @@ class ClientArguments(ExchangeArguments, of.ClientArguments, total=False):
 READERS: Mapping[str, type] = {
     "fccl.prepare": PrepareArguments,
     "fccl.FederatedRun": WholeRunArguments,
-    "fccl.Orchestrator": OrchestratorArguments,
-    "fccl.Client": ClientArguments,
+    "fccl.Orchestrator": WholeOrchestratorArguments,
+    "fccl.Client": WholeClientArguments,
 }
 METHODS = {"evaluate": "call evaluate() of the run"}  # settings that are methods here
 

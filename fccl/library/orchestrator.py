@@ -13,7 +13,7 @@ from fccl.federation.run_folder import RunFolder
 from fccl.keys import server_keys
 from fccl.library.data import Data, Tell, quiet
 from fccl.library.federated_run import FederatedRun
-from fccl.library.given import OrchestratorArguments
+from fccl.library.given import WholeOrchestratorArguments
 from fccl.library.setup import PreparedRun
 from fccl.library.standing import standing
 from fccl.messages import Learner
@@ -41,7 +41,7 @@ class Orchestrator(FederatedRun):
     """
 
     _name: ClassVar[str] = "fccl.Orchestrator"
-    _arguments: ClassVar[type] = OrchestratorArguments
+    _arguments: ClassVar[type] = WholeOrchestratorArguments
     _folders: ClassVar[tuple[str, ...]] = FOLDERS
 
     def __init__(
@@ -53,7 +53,7 @@ class Orchestrator(FederatedRun):
         redo_va: bool = False,
         listener: RunListener | None = None,
         tell: Tell = quiet,
-        **settings: Unpack[OrchestratorArguments],
+        **settings: Unpack[WholeOrchestratorArguments],
     ) -> None:
         self._new = new
         super().__init__(data, resume=resume, redo_va=redo_va, listener=listener, tell=tell, **settings)  # type: ignore[misc]

@@ -11,7 +11,7 @@ from typing import Any
 from fccl.data.examples import PreferencePair
 from fccl.data.rows.fields import Malformed, Row, in_unicode, is_nothing, kind, optional, text
 from fccl.data.rows.prompts import ASKS, INPUT_COLUMNS, instruction_turns, own_asked, prompt_column, prompt_turns
-from fccl.data.rows.turns import Asked, Said, Turns, answer_of, asked_of, spoken_turns
+from fccl.data.rows.turns import Asked, SpokenTurn, Turns, answer_of, asked_of, spoken_turns
 
 FALSE_TEN, FALSE_TEN_FINE = 10.0, 2.0  # a rating of 10 with such a fine-grained score or less was 1
 
@@ -92,7 +92,7 @@ def _spoken(row: Row) -> tuple[Turns, str, str] | None:
 
 
 def _only_answer(said: str) -> str:
-    return "" if spoken_turns(f"Assistant:{said}") != (Said("Assistant", said.strip()),) else said.strip()
+    return "" if spoken_turns(f"Assistant:{said}") != (SpokenTurn("Assistant", said.strip()),) else said.strip()
 
 
 def _ratings(row: Row) -> tuple[Rated, Counter[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fccl.data.rows.fields import Malformed, Row, is_empty, is_nothing, not_empty, optional
-from fccl.data.rows.turns import Asked, Said, Turns, asked_of, chat_turns, spoken_turns, turns_of
+from fccl.data.rows.turns import Asked, SpokenTurn, Turns, asked_of, chat_turns, spoken_turns, turns_of
 
 PROMPT_COLUMNS = ("prompt", "conversations", "instruction", "question", "input")
 INPUT_COLUMNS = ("input", "context")
@@ -17,7 +17,7 @@ def instruction_turns(row: Row, column: str = "instruction") -> Turns:
     """The instruction; what Alpaca calls its input and Dolly its context follows after an empty line."""
     instruction = not_empty(row, column)
     more = next((found for column in INPUT_COLUMNS if (found := optional(row, column))), "")
-    return (Said("User", f"{instruction}\n\n{more}" if more else instruction),)
+    return (SpokenTurn("User", f"{instruction}\n\n{more}" if more else instruction),)
 
 
 def own_asked(row: Row) -> Asked:
@@ -48,7 +48,7 @@ def prompt_turns(row: Row) -> Turns:
 def asked_turns(prompt: str) -> Turns:
     """A prompt as turns: a text that ends in `Assistant:` holds a conversation, any other is the user's one turn."""
     turns = spoken_turns(prompt.removesuffix(ASKS)) if prompt.endswith(ASKS) else None
-    return turns or (Said("User", prompt),)
+    return turns or (SpokenTurn("User", prompt),)
 
 
 def _is_blank(value: Any) -> bool:

@@ -27,7 +27,7 @@ _CALL_KEYS = ("tool_calls", "function_call")
 _SPOKEN = re.compile(r"(?:\A|\n\n)(Human|User|Assistant): ?")
 
 
-class Said(NamedTuple):
+class SpokenTurn(NamedTuple):
     """One turn: the label of its speaker, its text, and whether it may be learnt."""
 
     who: str
@@ -35,7 +35,7 @@ class Said(NamedTuple):
     learnt: bool = True
 
 
-Turns = tuple[Said, ...]  # oldest first
+Turns = tuple[SpokenTurn, ...]  # oldest first
 _CHAT_ROLES: Mapping[str, Role] = {"System": "system", "User": "user", "Assistant": "assistant", "Tool": "tool"}
 
 
@@ -121,7 +121,9 @@ def spoken_turns(said: str) -> Turns | None:
     parts = _SPOKEN.split(said.strip())
     if len(parts) < 3 or parts[0].strip():
         return None
-    return tuple(Said(_ROLES[role.lower()], part.strip()) for role, part in zip(parts[1::2], parts[2::2], strict=True))
+    return tuple(
+        SpokenTurn(_ROLES[role.lower()], part.strip()) for role, part in zip(parts[1::2], parts[2::2], strict=True)
+    )
 
 
 def unread_keys(messages: Any) -> list[str]:
@@ -137,9 +139,9 @@ def unread_keys(messages: Any) -> list[str]:
 
 
 def _context(row: Row) -> Turns:
-    systems = tuple(Said("System", found) for column in SYSTEM_COLUMNS if (found := optional(row, column)))
+    systems = tuple(SpokenTurn("System", found) for column in SYSTEM_COLUMNS if (found := optional(row, column)))
     tools = tuple(
-        Said("Tools", _as_json(row[column], column))
+        SpokenTurn("Tools", _as_json(row[column], column))
         for column in TOOLS_COLUMNS
         if not _is_nothing_written(row.get(column))
     )
@@ -162,10 +164,10 @@ def _exchange(exchange: Any) -> Turns:
     if not isinstance(exchange, Sequence) or len(exchange) != 2 or not all(isinstance(said, str) for said in exchange):
         raise Malformed(f"{HISTORY!r} must hold pairs of a question and its answer")
     question, answer = (in_unicode(said, HISTORY).strip() for said in exchange)
-    return Said("User", question), Said("Assistant", answer)
+    return SpokenTurn("User", question), SpokenTurn("Assistant", answer)
 
 
-def _turn(message: Any, column: str) -> Said:
+def _turn(message: Any, column: str) -> SpokenTurn:
     if not isinstance(message, Mapping):
         raise Malformed(f"{column!r}: a message must be an object, found {kind(message)}")
     role_key, text_key = ("from", "value") if "from" in message else ("role", "content")
@@ -179,7 +181,7 @@ def _turn(message: Any, column: str) -> Said:
     if role.lower() == "function_call":
         said = f"{CALL}{said}"
     whole = "\n".join(part for part in (said, *calls) if part)
-    return Said(_ROLES[role.lower()], whole, not is_marked_out(message))
+    return SpokenTurn(_ROLES[role.lower()], whole, not is_marked_out(message))
 
 
 def _content(value: Any, key: str) -> str:
@@ -214,5 +216,5 @@ def _as_json(value: Any, column: str) -> str:
         raise Malformed(f"{column!r} must be text or JSON, found {kind(value)}") from None
 
 
-def _place(turn: Said) -> int:
+def _place(turn: SpokenTurn) -> int:
     return _FIRST.index(turn.who) if turn.who in _FIRST else len(_FIRST)
