@@ -44,7 +44,8 @@ def read(path, model):
 
 def test_a_folder_that_peft_itself_has_saved_is_read(tmp_path, model, tiny_model_path, mine):
     base = AutoModelForCausalLM.from_pretrained(tiny_model_path)
-    peft = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"))
+    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM", fan_in_fan_out=True)
+    peft = get_peft_model(base, config)
     with torch.no_grad():
         for name, parameter in peft.named_parameters():
             if "lora_" in name:
