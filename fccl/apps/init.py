@@ -32,7 +32,11 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     console, out = plain_console(), Path(options.out)
     person = _Person(console, sys.stdin is not None and sys.stdin.isatty() and console.is_terminal)
     person.require_free(out, options.replace)
+    machine_of(options.machine or "here")  # a word that nobody knows is said before a model is loaded
+    wishes_of(options.privacy or "none", options.machine or "apart")
     answers = _answers(person, settings, options)
+    if not person.is_there and (unsaid := _unsaid(options)):
+        person.tell(f"There is no terminal, so nobody was asked: {', '.join(unsaid)} have their defaults.")
     sweep_for(out)
     write_text(out, dotenv(tuple(answers.parts())))
     tell = person.tell
@@ -103,6 +107,13 @@ def _answers(person: _Person, settings: Settings, options: argparse.Namespace) -
         lambda text: wishes_of(text, machine),
     )
     return Answers(model, sft, va, clients, machine, wishes).said(tell)
+
+
+def _unsaid(options: argparse.Namespace) -> list[str]:
+    """The arguments that would have been answers."""
+    given = {**options.given, "machine": options.machine, "privacy": options.privacy}
+    names = ("model_name", "sft_data", "va_data", "num_clients", "machine", "privacy")
+    return [f"--{name.replace('_', '-')}" for name in names if given.get(name) is None]
 
 
 def _clients(text: str) -> int:

@@ -23,6 +23,7 @@ from fccl.errors import DataError
 from fccl.model.encoding import Encoded, encode_pairs, encode_sft
 from fccl.model.language_model import LanguageModel
 from fccl.storage.files import write_text
+from fccl.storage.temporary import sweep_for
 
 RESPONSE, CHOICE = "fccl_response", "fccl_choice"
 _YAML = """\
@@ -129,7 +130,7 @@ def _write(form: _Form, rows: Sequence[dict[str, Any]], folder: Path) -> None:
             hint="a chat template whose prompt ends in white space cannot be written as a task",
         )
     data = folder.resolve() / f"{form.task}.jsonl"
-    write_text(data, "".join(f"{json.dumps(row)}\n" for row in rows))
+    _write_whole(data, "".join(f"{json.dumps(row)}\n" for row in rows))
     text = _YAML.format(
         task=form.task,
         data=json.dumps(str(data)),
@@ -139,4 +140,10 @@ def _write(form: _Form, rows: Sequence[dict[str, Any]], folder: Path) -> None:
         aggregation=form.aggregation,
         higher=form.higher,
     )
-    write_text(folder / f"{form.task}.yaml", text)
+    _write_whole(folder / f"{form.task}.yaml", text)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write it, all or nothing; what a killed command left half-written of it goes."""
+    sweep_for(path)
+    write_text(path, text)

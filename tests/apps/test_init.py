@@ -54,6 +54,7 @@ def test_without_a_terminal_and_without_arguments_it_writes_the_quickstart(init,
     found, usual = load_settings(), load_settings({"model_name": "builtin:micro"})
     assert found == usual
     assert "Next: fccl run" in out
+    assert "nobody was asked: --model-name, --sft-data, --va-data, --num-clients, --machine, --privacy have" in out
     assert "weights in 4 layers" in (empty_folder / ".env").read_text()
 
 
