@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import median_low
+from statistics import median_high
 from typing import Literal
 
 from fccl.contribution.reported import proportional
 from fccl.messages import ClientUpdate, FitTask
 
-FAR = 3.0  # medians; honest clients whose samples differ twentyfold stay within it
+FAR = 3.0  # medians
 
 Prior = Literal["samples", "uniform"]
 
@@ -20,10 +20,13 @@ def shares(task: FitTask, updates: Sequence[ClientUpdate]) -> tuple[float, ...]:
 
     A change is far out when it is longer than `FAR` times the median of those that moved at all. It counts as one of
     the median's length, not of the limit's, so going too far gains nothing. No update that was measured is loaded.
+
+    Of an even number the larger middle one is the median: fewer than half cannot move it, and of two honest clients,
+    or two small ones among four, the small ones do not make the large ones far out. Of two clients nobody is.
     """
     distances = [update.change_from(task.trained) for update in updates]
     moved = [distance for distance in distances if distance > 0]
-    middle = median_low(moved) if moved else math.inf
+    middle = median_high(moved) if moved else math.inf
     return tuple(middle / distance if distance > FAR * middle else 1.0 for distance in distances)
 
 

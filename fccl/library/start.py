@@ -14,6 +14,7 @@ from typing import Any
 from fccl.adapters.adapter import Adapter, Form
 from fccl.adapters.stored import AdapterReader
 from fccl.errors import AdapterError, SettingsError
+from fccl.federation.bounds import LARGEST
 from fccl.plain_text import printable
 from fccl.specs import ModelSpec
 from fccl.storage.files import read_whole, storage_errors
@@ -44,8 +45,8 @@ def start_adapter(path: Path, spec: ModelSpec, form: Form) -> Adapter:
     try:
         if path.is_dir():
             _require_same_lora(path / CONFIG, spec)
-            return _read(path / WEIGHTS, AdapterReader(form))
-        return _read(path, OriginalReader(form) if path.suffix == ".pt" else AdapterReader(form))
+            return _usable(_read(path / WEIGHTS, AdapterReader(form)))
+        return _usable(_read(path, OriginalReader(form) if path.suffix == ".pt" else AdapterReader(form)))
     except AdapterError as error:
         raise SettingsError(f"START_FROM={printable(str(path))}: {error}", hint=error.hint or _LIKE) from error
 
@@ -54,6 +55,15 @@ def _read(path: Path, reader: AdapterReader | OriginalReader) -> Adapter:
     """Raises `AdapterError` before a file that is too long is read."""
     _require_length(path, reader.max_bytes)
     return reader.read(read_whole(path), printable(path.name))
+
+
+def _usable(adapter: Adapter) -> Adapter:
+    """Raises `AdapterError` when it has numbers that no update may have."""
+    if adapter.largest > LARGEST:
+        raise AdapterError(
+            f"it has a number of size {adapter.largest:.3g}", hint=f"updates have at most {LARGEST:,.0f}"
+        )
+    return adapter
 
 
 def _require_length(path: Path, most: int) -> None:

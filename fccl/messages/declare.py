@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from fccl.adapters.adapter import Adapter
 from fccl.messages.requests import Reply, Terms, only, read_terms, spelt
@@ -22,6 +22,12 @@ class Declaration(Reply):
     sft: Count
     va: Count
     overlap: Count | None = None  # None: not checked
+
+    @model_validator(mode="after")
+    def _of_what_it_has(self) -> Self:
+        if self.overlap is not None and self.overlap > self.sft + self.va:
+            raise ValueError("more of its examples are in the server's splits than it has")
+        return self
 
     def samples(self, phase: Phase) -> int:
         """The examples of one kind."""

@@ -31,7 +31,16 @@ def test_nobody_within_the_limit_is_touched(norms, samples):
 
 
 @settings(deadline=None)
-@given(st.floats(2 * FAR, 1e30), st.integers(2, 8))
+@given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=4), st.floats(1, 1e6))
+def test_as_many_small_ones_make_no_large_one_far_out(small, size):
+    """Honest clients of two, or half of any number, with few examples."""
+    norms = [*small, *[size] * len(small)]
+    given_updates = [update(index, (norm, 0.0, 0.0), 10) for index, norm in enumerate(norms)]
+    assert weights("uniform", task(), given_updates) == pytest.approx((1 / len(norms),) * len(norms))
+
+
+@settings(deadline=None)
+@given(st.floats(2 * FAR, 1e30), st.integers(3, 8))
 def test_one_that_is_far_out_moves_the_mean_as_one_of_the_median_s_length_would(size, clients):
     start = (0.5, -0.5, 0.25)
     honest = [(start[0] + 1.0, start[1], start[2])] * (clients - 1)

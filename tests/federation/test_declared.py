@@ -209,7 +209,7 @@ def test_overlap_with_the_server_s_splits_is_counted_by_salted_hashes():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"sft": -1}, {"sft": 10**15 + 1}, {"sft": 1.5}, {"sft": True}, {"va": None}, {"x": 1}]
+    "wrong", [{"sft": -1}, {"sft": 10**15 + 1}, {"sft": 1.5}, {"sft": True}, {"va": None}, {"x": 1}, {"overlap": 3}]
 )
 def test_a_declaration_that_is_no_number_of_examples_cannot_be_read(wrong):
     said = {"client_id": 0, "sft": 1, "va": 1} | wrong

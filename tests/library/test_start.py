@@ -111,6 +111,13 @@ def test_other_names_and_shapes_are_refused(tmp_path, model, mine, change, kind)
     assert "--lora-r" in caught.value.hint
 
 
+def test_numbers_that_no_update_may_have_are_refused(tmp_path, model, mine):
+    Adapter({name: 1e9 * tensor for name, tensor in mine.tensors.items()}).save(tmp_path / "huge.safetensors")
+    with pytest.raises(SettingsError, match=r"START_FROM=.*huge.safetensors: it has a number of size") as caught:
+        read(tmp_path / "huge.safetensors", model)
+    assert caught.value.hint == "updates have at most 1,000,000"
+
+
 def test_a_file_that_is_too_long_is_not_read(tmp_path, model):
     path = tmp_path / "huge.safetensors"
     path.touch()
