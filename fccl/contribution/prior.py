@@ -21,8 +21,8 @@ def shares(task: FitTask, updates: Sequence[ClientUpdate]) -> tuple[float, ...]:
     A change is far out when it is longer than `FAR` times the median of those that moved at all. It counts as one of
     the median's length, not of the limit's, so going too far gains nothing. No update that was measured is loaded.
 
-    Of an even number the larger middle one is the median: fewer than half cannot move it, and of two honest clients,
-    or two small ones among four, the small ones do not make the large ones far out. Of two clients nobody is.
+    Of an even number the larger middle one is the median: fewer than half cannot move it. Honest clients with few
+    examples then do not make those with many far out, unless they are more than half. Of two clients nobody is far out.
     """
     distances = [update.change_from(task.trained) for update in updates]
     moved = [distance for distance in distances if distance > 0]

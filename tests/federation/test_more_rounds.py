@@ -179,7 +179,7 @@ def whole(folder):
     return folder.paths.global_final.read_bytes(), folder.hashes()
 
 
-@pytest.mark.parametrize("now", [(2, 2), (3, 1)])
+@pytest.mark.parametrize("now", [(2, 2), pytest.param((3, 1), marks=pytest.mark.slow)])
 def test_killed_at_any_write_while_rounds_are_added_the_same_command_ends_as_if_it_had_not_been(
     tmp_path, monkeypatch, now
 ):
