@@ -28,7 +28,7 @@ def by_numpy(rule, given_updates):
     far = np.linalg.norm(matrix, axis=1)  # from the round's adapter, which is 0
     believed = np.ones(len(far))
     if far.any():
-        middle = np.sort(far[far > 0])[(np.count_nonzero(far) - 1) // 2]
+        middle = np.sort(far[far > 0])[np.count_nonzero(far) // 2]
         believed = np.where(far > FAR * middle, middle / np.maximum(far, 1e-300), 1.0)
     prior = samples * believed / (samples * believed).sum()
     target, curvature = np.array(rule.loss.target), np.array(rule.loss.curvature)
