@@ -83,7 +83,7 @@ def test_privacy_noise_is_as_long_as_the_update_and_the_client_s_own(start, own)
     length = honest.adapter.load().distance(given_task.adapter)
     assert abs(sent.distance(honest.adapter.load()) - PRIVACY_NOISE * length) <= 1e-6 * (100 + length)
     assert sent.sha256 == again.sha256
-    assert (sent.sha256 == others.sha256) == (length < 1e-5)
+    assert sent.sha256 == others.sha256 if length == 0 else length < 1e-3 or sent.sha256 != others.sha256
     assert attacked("dp_noise", given_task, honest).contribution == honest.contribution
 
 
