@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,7 @@ from fccl.errors import SettingsError
 from fccl.plain_text import printable
 
 OWN_CLASS = "package.module:Class"
+WHOLE_NUMBER = re.compile(r"\s*[0-9]{1,9}\s*")  # one that stands in a text
 
 _SHOWN = 200  # letters of a wrong value
 _KINDS: Mapping[Any, str] = {

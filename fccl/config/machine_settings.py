@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 from pydantic import field_validator
 from pydantic_settings import BaseSettings
 
-from fccl.config.fields import knob
+from fccl.config.fields import WHOLE_NUMBER, knob
 
 AUTO = "auto"  # of BASE_PRECISION, PROMPT_FORMAT and CLIENTS_AT_ONCE
 MOST_AT_ONCE = 64  # clients in one batch: its LoRA products grow with the square of their number
-
-_NUMBER = re.compile(r"\s*[0-9]{1,9}\s*")
 
 
 class MachineSettings(BaseSettings):
@@ -43,7 +39,7 @@ class MachineSettings(BaseSettings):
     @classmethod
     def _counts_clients(cls, value: object) -> str:
         text = str(value).strip()  # 4 and "4" alike
-        if text != AUTO and not (_NUMBER.fullmatch(text) and 1 <= int(text) <= MOST_AT_ONCE):
+        if text != AUTO and not (WHOLE_NUMBER.fullmatch(text) and 1 <= int(text) <= MOST_AT_ONCE):
             raise ValueError(f"must be auto, or a whole number from 1 to {MOST_AT_ONCE}")
         return text
 

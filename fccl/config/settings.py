@@ -8,14 +8,13 @@ the values of `fccl.specs`.
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from fccl.config.fields import knob, one_line_errors
+from fccl.config.fields import WHOLE_NUMBER, knob, one_line_errors
 from fccl.config.machine_settings import AUTO, MachineSettings
 from fccl.config.preset_source import PresetSource, without_line_end
 from fccl.config.round_settings import AS_FED_ROUNDS, RoundSettings
@@ -40,8 +39,6 @@ from fccl.specs import (
 DOTENV = ".env"
 ALL_LAYERS = "all"  # of LORA_LAYERS
 FEWEST_TOKENS = 8
-
-_NUMBER = re.compile(r"\s*[0-9]{1,9}\s*")
 
 
 class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings, MachineSettings):
@@ -208,7 +205,7 @@ class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings, MachineS
     @field_validator("noisy_clients", "original_clients")
     @classmethod
     def _client_numbers(cls, text: str) -> str:
-        if text and not all(_NUMBER.fullmatch(part) for part in text.split(",")):
+        if text and not all(WHOLE_NUMBER.fullmatch(part) for part in text.split(",")):
             raise ValueError("must be client numbers with commas between, such as 0,2")
         return text
 
@@ -230,7 +227,7 @@ class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings, MachineS
     @classmethod
     def _counts_layers(cls, value: object) -> str:
         text = str(value).strip()  # 4 and "4" alike
-        if text != ALL_LAYERS and not (_NUMBER.fullmatch(text) and int(text) > 0):
+        if text != ALL_LAYERS and not (WHOLE_NUMBER.fullmatch(text) and int(text) > 0):
             raise ValueError("must be all, or a whole number >= 1")
         return text
 

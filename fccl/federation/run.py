@@ -158,11 +158,11 @@ class Run:
     def _started(self) -> tuple[FederationState, Callable[[], None]]:
         """Begin a new run; one that was here moves to `runs/`. Returns its state, and what tells the listener of it."""
         fresh, given = self.fresh(), self.start_from and self.start_from()  # which may lie in the folder of that run
-        if earlier := self.folder.archive():
-            self.listener.told(f"The run that was here is kept in {self.folder.paths.archive / earlier}/.")
-        # before the run is there to be resumed, so that a kill does not lose it
+        # before the run is there to be resumed, so that a kill does not lose it, and before an earlier one is moved
         base, start = self._on_instructions(fresh), self._on_instructions(given) if given else None
         self._base = start or base
+        if earlier := self.folder.archive():
+            self.listener.told(f"The run that was here is kept in {self.folder.paths.archive / earlier}/.")
         info = self._info(given.sha256 if given else "")
         if self.data is not None:
             write_bytes(self.folder.paths.manifest, self.data.manifest.read_bytes())

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 import fccl
 from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.adapters.torch_files import torch_bytes
-from fccl.errors import FederationError, SettingsError
+from fccl.errors import FcclError, FederationError, SettingsError
 from fccl.federation.run_evaluation import run_adapters
 from fccl.library.start import start_adapter
 from fccl.paths import LogPaths
@@ -184,5 +184,16 @@ def test_the_start_is_a_column_beside_the_base_model(folder):
 def test_a_bad_adapter_leaves_the_run_that_is_there_as_it_was(folder):
     with pytest.raises(SettingsError, match="START_FROM=nowhere: there is no nowhere"):
         fccl.FederatedRun(**SMALL, start_from="nowhere").train()
+    assert not LOGS.archive.exists()
+    assert fccl.FederatedRun(resume=True).finished
+
+
+def test_a_start_under_which_no_loss_is_finite_leaves_it_too(folder):
+    """Its numbers are such as an update may have."""
+    earlier = load_adapter(LOGS.global_final)
+    huge = {name: torch.full_like(tensor, 1e5) for name, tensor in earlier.tensors.items()}
+    Adapter(huge).save(folder / "big.safetensors")
+    with pytest.raises(FcclError, match="not finite"):
+        fccl.FederatedRun(**SMALL, start_from="big.safetensors").train()
     assert not LOGS.archive.exists()
     assert fccl.FederatedRun(resume=True).finished
