@@ -255,7 +255,7 @@ COMMANDS: Mapping[str, Command] = {
                 "--tune",
                 {
                     "action": "store_true",
-                    "help": "try the values of the methods' knobs on seeds of their own; the learn split judges",
+                    "help": "try the values of the methods' knobs on seeds of their own; the validation split judges",
                 },
             ),
             (

@@ -256,7 +256,12 @@ def compared(settings: Settings, planner: Planner, choice: Choice, fit: Fit) -> 
         examples=examples,
         scenarios=tuple(_info(planner, scenario, found[scenario.name]) for scenario in scenarios),
         methods=tuple(
-            MethodInfo(name=method.name, title=method.title, settings=method.settings_for(clients))
+            MethodInfo(
+                name=method.name,
+                title=method.title,
+                settings=method.settings_for(clients),
+                tuned={phase: dict(values) for phase, values in method.tuned.items()},
+            )
             for method in choice.methods
         ),
         rows=tuple(row for scenario in scenarios for row in rows(scenario, found[scenario.name], judging)),

@@ -29,10 +29,18 @@ def show(console: Console, found: Iterable[tuple[Trial, TrialResult]]) -> None:
 def table(rows: Sequence[Tried]) -> Table:
     """The tried values of one phase."""
     phase = of(rows[0].phase)
-    cells = [(one.method, GRIDS[one.method].setting.upper(), one.name.rpartition("@")[2], _loss(one)) for one in rows]
-    note = f"Mean loss on the learn split ({phase.unit}) over scenarios and seeds; the best of each method stands out."
-    return Table(f"Tuned: {phase.title}", ("method", "knob", "value", "loss"), tuple(cells), note, words=frozenset({1}))
+    cells = [(one.method, GRIDS[one.method].setting.upper(), one.name.rpartition("@")[2], *_both(one)) for one in rows]
+    note = (
+        f"Mean losses of the final adapters ({phase.unit}) over scenarios and seeds. The validation split judges, "
+        "since some of the methods train on the learn split; the best of each stands out."
+    )
+    head = ("method", "knob", "value", "validation", "learn")
+    return Table(f"Tuned: {phase.title}", head, tuple(cells), note, words=frozenset({1}))
 
 
-def _loss(one: Tried) -> Cell:
-    return Cell(DASH if one.loss is None else f"{one.loss:.4f}", strong=one.best)
+def _both(one: Tried) -> tuple[Cell, Cell]:
+    return _loss(one.loss, one.best), _loss(one.learn)
+
+
+def _loss(loss: float | None, best: bool = False) -> Cell:
+    return Cell(DASH if loss is None else f"{loss:.4f}", strong=best)

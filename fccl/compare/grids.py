@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from fccl.compare.methods import METHODS, Method
 from fccl.errors import SettingsError
+from fccl.specs import Phase
 
 AT = "@"  # between a method's name and the value of its knob
 
@@ -35,7 +36,7 @@ GRIDS: Mapping[str, Grid] = {
     "fedexp": Grid("fedexp_epsilon", (0.0001, 0.001, 0.01, 0.1)),
     "norm-clipping": Grid("clip_norm", (0.0, 0.3, 1.0, 3.0)),
     "fedawa": Grid("fedawa_lr", (0.003, 0.01, 0.03, 0.1)),
-    "fltrust": Grid("fltrust_lr", (0.5, 1.0, 2.0, 4.0)),
+    "fltrust": Grid("fltrust_lr", (1.0, 2.0, 4.0, 8.0)),
     "fedlaw": Grid("fedlaw_lr", (0.1, 0.3, 1.0, 3.0)),
     "fedlaw-gamma": Grid("fedlaw_lr", (0.03, 0.1, 0.3, 1.0)),
     "lorahub": Grid("lorahub_penalty", (0.0, 0.01, 0.05, 0.2)),
@@ -61,6 +62,14 @@ def tuned(name: str, read: Callable[[str, str], float]) -> Method | None:
     if method not in GRIDS:
         raise SettingsError(f"{name}: {method} has no knob to tune", hint=f"these have: {', '.join(GRIDS)}")
     return with_value(METHODS[method], read(GRIDS[method].setting, value))
+
+
+def tuned_for(method: Method, values: Mapping[Phase, float]) -> Method:
+    """The method with the value of its knob in each phase; its name stays. Without values it is the method itself."""
+    if not values:
+        return method
+    setting = GRIDS[method.name].setting
+    return replace(method, tuned={phase: {setting: value} for phase, value in values.items()})
 
 
 def with_value(method: Method, value: float) -> Method:

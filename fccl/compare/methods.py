@@ -17,6 +17,7 @@ from fccl.compare.values import Way
 from fccl.contribution import rules as contribution
 from fccl.records.comparison import FEDAVG, ORACLE, POOLED
 from fccl.registry import Registered, is_own, load
+from fccl.specs import Phase
 
 MethodSettings = Mapping[str, str | int | float]
 
@@ -43,6 +44,7 @@ class Method:
     title: str
     way: Way = "federated"
     settings: MethodSettings = field(default_factory=dict)
+    tuned: Mapping[Phase, MethodSettings] = field(default_factory=dict)  # values of its knob, chosen for a phase
     rules: tuple[Registered, ...] = ()  # that it weighs and aggregates by, beside the plain ones
     believes_losses: bool = False
     tolerates: str = ""  # the setting that says how many bad clients a robust rule is built for
@@ -57,7 +59,8 @@ class Method:
     def reads(self) -> tuple[str, ...]:
         """The settings that its rules read and the method itself does not decide."""
         read = frozenset().union(*(rule.settings for rule in self.rules), {"learn_lr"} if self.server_learns else ())
-        return tuple(sorted(read - DECIDED_HERE - set(self.settings)))
+        decided = set(self.settings).union(*self.tuned.values())
+        return tuple(sorted(read - DECIDED_HERE - decided))
 
     @property
     def server_learns(self) -> bool:
@@ -75,15 +78,16 @@ class Method:
         """The classes of one's own that it uses."""
         return tuple(rule.path for rule in self.rules if is_own(self.name))
 
-    def settings_for(self, num_clients: int) -> dict[str, str | int | float]:
-        """Its settings among so many clients.
+    def settings_for(self, num_clients: int, phase: Phase | None = None) -> dict[str, str | int | float]:
+        """Its settings among so many clients, those that were tuned for a phase among them.
 
         A robust rule is built for as many bad clients as there are, or as many as it can stand.
         """
+        settings = {**self.settings, **(self.tuned.get(phase, {}) if phase else {})}
         if not self.tolerates:
-            return dict(self.settings)
+            return settings
         times, more = self.needs
-        return {**self.settings, self.tolerates: max(0, min(bad_count(num_clients), (num_clients - more) // times))}
+        return {**settings, self.tolerates: max(0, min(bad_count(num_clients), (num_clients - more) // times))}
 
 
 def _fccl(source: str, title: str, believes: bool = False, aggregated: str = "fedavg") -> Method:

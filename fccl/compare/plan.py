@@ -45,7 +45,7 @@ class Design:
     versions: Mapping[str, str]
     eval_batch_size: int
     agreement: bool = False  # whether rounds' weights are held against exact Shapley values
-    tuning: bool = False  # whether final adapters are judged on the learn split
+    tuning: bool = False  # whether the loss of final adapters on the learn split is told
 
 
 @dataclass
@@ -127,7 +127,7 @@ class Planner:
         clients = design.plan.num_clients
         plan = self._plan(scenario, method, seed, rounds)
         person = {**design.settings, "seed": seed}
-        settings = method.settings_for(clients) | {name: person[name] for name in method.reads}
+        settings = method.settings_for(clients, phase) | {name: person[name] for name in method.reads}
         plan = plan.model_copy(
             update={"max_update_ratio": settings["max_update_ratio"]} if "max_update_ratio" in settings else {}
         )

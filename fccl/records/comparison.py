@@ -88,6 +88,7 @@ class MethodInfo(Value):
     name: str
     title: str
     settings: dict[str, str | int | float] = Field(validation_alias=AliasChoices("settings", "rule"))  # earlier: `rule`
+    tuned: dict[str, dict[str, str | int | float]] = Field(default_factory=dict)  # by phase, beside the settings
 
 
 class RivalPair(Value):

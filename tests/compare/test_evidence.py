@@ -4,16 +4,19 @@ from scipy import stats
 
 from fccl.apps.compare_choice import FULL_SEEDS, QUICK_SEEDS
 from fccl.compare.evidence import (
+    BESIDE,
     CEILINGS,
     JUDGING_SEEDS,
     OURS,
     PRIMARY,
     RIVALS,
+    TUNED,
     TUNING_SEEDS,
     methods,
     pairs,
     scenarios,
 )
+from fccl.compare.grids import GRIDS
 from fccl.compare.scenarios import SCENARIOS
 from fccl.config import load_settings
 from tests.compare.test_verdicts import trial
@@ -22,7 +25,7 @@ from tests.compare.test_verdicts import trial
 def test_the_set_is_eight_scenarios_in_two_regimes_six_rivals_and_five_seeds():
     assert (len(PRIMARY), len(RIVALS), len(JUDGING_SEEDS)) == (8, 6, 5)
     assert [scenario.until_flat for scenario in scenarios()] == [False, True] * 8
-    assert {method.name for method in methods()} == {OURS, *RIVALS, *CEILINGS}
+    assert {method.name for method in methods()} == {OURS, *RIVALS, *BESIDE, *CEILINGS}
 
 
 def test_it_has_clean_and_spoilt_scenarios_both_phases_one_who_knows_the_rules_and_a_skewed_server():
@@ -32,6 +35,14 @@ def test_it_has_clean_and_spoilt_scenarios_both_phases_one_who_knows_the_rules_a
     assert any(one.bad_of_eight > 4 for one in chosen)
     assert any(one.attack == "min_max" for one in chosen)
     assert any(one.server.topics == 2 for one in chosen)
+
+
+def test_every_rival_with_a_knob_has_a_value_of_its_grid_in_each_phase_and_ours_its_defaults():
+    assert {name for name in RIVALS if name in GRIDS} == set(TUNED)
+    for name, values in TUNED.items():
+        assert set(values) == {"sft", "va"}
+        assert set(values.values()) <= set(GRIDS[name].values)
+    assert {method.name for method in methods() if method.tuned} == set(TUNED)
 
 
 def test_no_seed_that_somebody_tunes_on_judges():

@@ -1,6 +1,6 @@
 import pytest
 
-from fccl.compare.grids import GRIDS, tuned, with_value
+from fccl.compare.grids import GRIDS, tuned, tuned_for, with_value
 from fccl.compare.methods import METHODS
 from fccl.config import load_settings
 from fccl.errors import SettingsError
@@ -52,3 +52,13 @@ def test_what_cannot_be_tuned_so_is_one_line(name, says, hint):
     with pytest.raises(SettingsError, match=says) as caught:
         tuned(name, value_of)
     assert hint in caught.value.hint
+
+
+def test_values_of_the_phases_are_the_methods_own_and_no_person_sets_them():
+    plain = METHODS["fltrust"]
+    found = tuned_for(plain, {"sft": 2.0})
+    assert (found.name, found.title) == (plain.name, plain.title)
+    assert found.settings_for(8, "sft") == {**plain.settings_for(8), "fltrust_lr": 2.0}
+    assert found.settings_for(8, "va") == plain.settings_for(8) == found.settings_for(8)
+    assert set(found.reads) == set(plain.reads) - {"fltrust_lr"}
+    assert tuned_for(plain, {}) is plain

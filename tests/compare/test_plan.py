@@ -5,6 +5,7 @@ import pytest
 
 from fccl.apps.compare import design
 from fccl.compare.flat import MOST_ROUNDS
+from fccl.compare.grids import tuned_for
 from fccl.compare.methods import METHODS, own_method
 from fccl.compare.plan import Planner
 from fccl.compare.scenarios import SCENARIOS
@@ -206,3 +207,11 @@ def test_the_server_learns_alone_takes_part_or_learns_after_the_aggregation(plan
     assert (after.clients, after.plan, plain.learn_train) == (plain.clients, plain.plan, None)
     assert after.learn_train == plain.train.model_copy(update={"epochs": 1})
     assert {spec.learn for spec in (alone, more, after)} == {learn}
+
+
+def test_a_tuned_method_has_the_value_of_the_phase(planner):
+    method = tuned_for(METHODS["fedavg-server"], {"sft": 0.01, "va": 0.001})
+    for name, rate in (("clean-iid", 0.01), ("clean-va", 0.001)):
+        spec = planner.trial(SCENARIOS[name], method, 42).spec
+        assert spec.settings["learn_lr"] == rate == spec.learn_train.learning_rate
+        assert spec.key != trial(planner, name, "fedavg-server").spec.key
