@@ -88,8 +88,8 @@ mutants: $(VENV)/.ready-dev ## the share of one-line mutations of the arithmetic
 settings-page: $(VENV)/.ready ## docs/settings.md, from the settings
 	$(RUN) scripts/settings_page.py
 
-lock:            ## pin every version again: requirements.txt and requirements-dev.txt
-	$(PYTHON) scripts/lock.py
+lock:            ## pin versions again: requirements.txt and requirements-dev.txt; UPGRADE=1: the newest ones
+	$(PYTHON) scripts/lock.py $(if $(UPGRADE),--upgrade)
 
 clean:           ## remove the environment and what a run has made (data/ and logs/ stay)
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -7,7 +7,7 @@ Makes the logs of a run with that many clients and rounds, all clients in every 
 1. the first `RunReader.refresh()`, of all rounds but the last `--looks`; 2. a `refresh()` after one more round was
 appended (one record, a line for every client, every heartbeat replaced), median of `--looks` rounds; 3. what reading
 everything anew costs at that moment, as a new reader does it, and as `fccl.storage.reading.read_records` does; 4.
-`glance`, and the last 50 lines that contain a text.
+`run_status`, and the last 50 lines that contain a text.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from fccl.records.run import (  # noqa: E402
 from fccl.specs import Phase, named_seed  # noqa: E402
 from fccl.storage.reading import read_records  # noqa: E402
 from fccl.view.runs import RunReader, tail  # noqa: E402
-from fccl.view.status import glance  # noqa: E402
+from fccl.view.status import run_status  # noqa: E402
 from fccl.view.values import RunView  # noqa: E402
 
 RUN, BEGAN, ROUND_S = "20260101-000000-abcd", 1.7e9, 30.0
@@ -210,7 +210,7 @@ def report(paths: LogPaths, view: RunView, first: Took, memory: float, update: T
     print(f"nothing new, median                 {idle}")
     print(f"everything anew                     {anew}   {anew.cpu / update.cpu:.0f} times one more round")
     print(f"everything anew, with read_records  {journal}   {journal.cpu / update.cpu:.0f} times one more round")
-    print(f"glance                              {timed(lambda: glance(view, time.time()))}")
+    print(f"run_status                          {timed(lambda: run_status(view, time.time()))}")
     print(f"last 50 lines of one client         {timed(lambda: tail(view, 'client_metrics', 50, client_7))}")
     print(f"last 50 lines with a text not there {timed(lambda: tail(view, 'client_metrics', 50, 'no such text'))}")
 

@@ -18,6 +18,9 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
     "mlflow": {"mlflow": "mlflow-skinny", "sqlalchemy": "sqlalchemy", "alembic": "alembic"},
     "wandb": {"wandb": "wandb"},
     "lm-eval": {"lm_eval": "lm_eval"},
+    "bitsandbytes": {"bitsandbytes": "bitsandbytes"},
+    "flower": {"flwr": "flwr"},
+    "privacy": {"dp_accounting": "dp-accounting"},
     "trl": {"trl": "trl"},  # for scripts of people (`fccl.hf`): nothing here imports it
 }
 REPORT = ("altair",)  # modules of the extra `dashboard` that a page of a report needs

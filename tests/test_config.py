@@ -261,4 +261,5 @@ def test_every_group_belongs_to_a_command():
 def test_a_command_and_its_class_take_the_same_settings(command, kind):
     read = {name for name, field in Settings.model_fields.items() if COMMANDS[command].reads(name, group_of(field))}
     own = {flag.removeprefix("--").replace("-", "_") for flag, _ in COMMANDS[command].options}
-    assert set(kind.__annotations__) == read | own & set(Settings.model_fields)
+    refused = set(COMMANDS[command].refuses)  # where the class says why, too
+    assert set(kind.__annotations__) == read | refused | own & set(Settings.model_fields)

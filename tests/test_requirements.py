@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -54,30 +54,49 @@ def test_a_range_stands_in_pyproject_alone(name: str) -> None:
     assert not bare & named
 
 
-def test_both_files_are_pinned_inside_what_the_neighbours_allow(
+def test_both_files_are_of_one_environment_and_each_pin_stands_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = tmp_path / "limits.txt"
+    """Resolved at once, then each file's share of it; what stood before is preferred, and limits hold."""
+    limits, asked = tmp_path / "limits.txt", []
 
-    def resolved(python: str, *arguments: str) -> dict[str, str]:
-        if "flwr==1.41.*" in arguments:
-            return {"attrs": "23.2.0", "flwr": "1.41.0", "rich": "14.3.4"}
-        assert arguments[2:] == ("-c", str(limits))
-        limited = dict(row.split("==") for row in limits.read_text().split())
-        names = ["attrs", "rich"] if arguments[1] == "requirements-dev.in" else ["attrs"]
-        return {name: limited[name] for name in names}
+    def resolved(uv: str, inputs: Sequence[str], limits: Path, prefer: dict[str, str]) -> dict[str, str]:
+        asked.append((tuple(inputs), limits.read_text().split(), prefer))
+        both = {"attrs": "23.2.0", "rich": "14.3.4", "nvidia-nccl": "2", "setuptools": "80"}
+        return both if inputs[-1] == "requirements-dev.in" else {"attrs": "23.2.0", "triton": "3"}
 
     monkeypatch.setattr(lock, "resolved", resolved)
-    assert lock.locked("python", limits) == ({"attrs": "23.2.0"}, {"rich": "14.3.4"})
+    assert lock.locked("uv", limits, {"rich": "14.3.4"}) == ({"attrs": "23.2.0"}, {"rich": "14.3.4"})
+    assert asked[0] == (lock.FILES, list(lock.NEIGHBOURS), {"rich": "14.3.4"})
+    assert all({"attrs==23.2.0", "rich==14.3.4"} <= set(within) for _, within, _ in asked[1:])
+
+
+def test_a_requirements_file_is_read_as_it_was_written() -> None:
+    found = lock.pins_in("# a==1\n-r other.txt\n-e .\ntorch==2.13.0+cpu\nattrs==23.2.0\n")
+    assert found == {"torch": "2.13.0", "attrs": "23.2.0"}
+    assert lock.pins_in(lock.written(found)) == found
+    for name in lock.PINNED:
+        assert lock.written(lock.pins_in((ROOT / name).read_text())) in (ROOT / name).read_text()
+
+
+def test_what_is_pinned_goes_together() -> None:
+    """No pinned package asks for another pinned one outside its range, as far as they are installed here."""
+    pinned = pins(*lock.PINNED)
+    outside = [
+        f"{name} asks for {wanted}"
+        for name in pinned
+        for wanted in map(Requirement, metadata.requires(name) or ())
+        if wanted.marker is None and key(wanted) in pinned
+        if not wanted.specifier.contains(pinned[key(wanted)], prereleases=True)
+    ]
+    assert outside == []
 
 
 @pytest.mark.slow
-def test_the_pins_are_inside_what_the_neighbours_ask_for() -> None:
-    pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--ignore-installed", "--quiet"]
-    report = subprocess.check_output([*pip, "--report", "-", *lock.NEIGHBOURS], text=True)
-    asked = [text for item in json.loads(report)["install"] for text in item["metadata"].get("requires_dist", [])]
-    asked += lock.NEIGHBOURS
-    ours = pins("requirements.txt", "requirements-dev.txt")
-    shared = [wanted for wanted in map(Requirement, asked) if key(wanted) in ours and not wanted.marker]
-    assert {"rich", "attrs", "starlette"} <= {key(wanted) for wanted in shared}
-    assert [str(wanted) for wanted in shared if not wanted.specifier.contains(ours[key(wanted)])] == []
+def test_the_pins_resolve_as_they_stand(tmp_path: Path) -> None:
+    """`make lock` changes nothing; needs the package index."""
+    uv = str(Path(sys.executable).with_name("uv"))
+    before = [(ROOT / name).read_text() for name in lock.PINNED]
+    base, dev = lock.locked(uv, tmp_path / "limits.txt", lock.pins_in("".join(before)))
+    assert lock.written(base) in before[0]
+    assert lock.written(dev) in before[1]

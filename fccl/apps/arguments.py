@@ -113,11 +113,16 @@ def _epilog(name: str, command: Command, hidden: int) -> str:
     return f"{said} {_presets(command.groups)}" if "run" in command.groups else said
 
 
+def _setting(flag: str) -> str:
+    """The setting that a flag would be the argument of."""
+    return flag.removeprefix("--").removeprefix("no-").replace("-", "_")
+
+
 def _readers(flag: str) -> str:
     """The commands that take a setting as an argument, in words; empty where the flag is no setting's."""
     from fccl.config import Settings, group_of
 
-    setting = flag.removeprefix("--").removeprefix("no-").replace("-", "_")
+    setting = _setting(flag)
     field = Settings.model_fields.get(setting) if flag.startswith("--") else None
     if field is None:
         return ""
@@ -155,6 +160,8 @@ def _refuse(argument: str, name: str, parser: argparse.ArgumentParser) -> NoRetu
     from fccl.config import nearest
 
     flag = argument.split("=")[0]
+    if refusal := COMMANDS[name].refuses.get(_setting(flag)):
+        raise SettingsError(f"{flag}: {refusal[0]}", hint=refusal[1])
     if readers := _readers(flag):
         raise SettingsError(f"fccl {name} does not read {flag}", hint=f"leave it out; it is read by {readers}")
     guess = nearest(flag, [option for action in parser._actions for option in action.option_strings])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
+
+from fccl.apps.refused import Refusal
 
 Option = tuple[str, dict[str, Any]]
 
@@ -18,7 +20,8 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 class Command:
     """One subcommand: the settings it reads (by group), its own options, and the function that does the work.
 
-    `only` names the settings that it reads of these groups; empty: all but those of `without`.
+    `only` names the settings that it reads of these groups; empty: all but those of `without` and of `refuses`, which
+    says why there is none.
     """
 
     summary: str
@@ -27,10 +30,12 @@ class Command:
     options: tuple[Option, ...] = ()
     only: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    refuses: Mapping[str, Refusal] = field(default_factory=dict)
 
     def reads(self, setting: str, group: str) -> bool:
         """Whether a setting of this group is one of the command's arguments."""
-        return group in self.groups and (not self.only or setting in self.only) and setting not in self.without
+        left_out = setting in self.without or setting in self.refuses
+        return group in self.groups and (not self.only or setting in self.only) and not left_out
 
     def main(self) -> Callable[..., int]:
         """Import the app now and return its `main(settings, options)`."""

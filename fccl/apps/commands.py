@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping
 
 from fccl.apps.command import Command, Option, up_to
+from fccl.apps.refused import BY_COMPARE, BY_ORCHESTRATOR
 from fccl.apps.result_commands import RESULTS
 from fccl.presets import BETWEEN_PROCESSES, GROUPS
 
@@ -130,6 +131,7 @@ COMMANDS: Mapping[str, Command] = {
             _REDO_VA,
             ("--new", {"action": "store_true", "help": "begin a new run even so; the one in LOG_DIR is kept in runs/"}),
         ),
+        refuses=BY_ORCHESTRATOR,
     ),
     "client": Command(
         "one client of such a federation: trains on its own shard until the run is done",
@@ -269,6 +271,7 @@ COMMANDS: Mapping[str, Command] = {
             ),
             ("--out", {"metavar": "FOLDER", "default": "", "help": "where to (default LOG_DIR/compare)"}),
         ),
+        refuses=BY_COMPARE,
     ),
     **RESULTS,
 }

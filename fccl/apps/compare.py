@@ -18,7 +18,7 @@ from rich.text import Text
 from fccl import __version__
 from fccl.aggregation.protocol import Aggregation
 from fccl.apps import compare_tune
-from fccl.apps.compare_choice import Choice, chosen, refuse_decided, unread_line, with_defaults
+from fccl.apps.compare_choice import Choice, chosen, unread_line, with_defaults
 from fccl.apps.compare_plan import to_run
 from fccl.apps.console import plain_console, telling
 from fccl.apps.output import terminate_as_interrupt
@@ -62,7 +62,6 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     """Run what is not finished, then judge, write and show. Returns the exit status."""
     console = plain_console(None if sys.stdout.isatty() else ROOMY)
     require_extra("dashboard", "a comparison's page", REPORT)
-    refuse_decided(options.given)
     settings = each_alone(settings, options.given, "a comparison trains its clients one after another")
     settings = begun(with_defaults(settings, options.quick), telling(console))
     choice = chosen(settings, options)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from fccl.apps.refused import BY_COMPARE
 from fccl.compare import evidence, methods, scenarios
 from fccl.compare.grids import AT, GRIDS, tuned
 from fccl.compare.methods import METHODS, Method, own_method
@@ -24,29 +25,6 @@ MOST_JOBS = 8
 # What a comparison starts from, where a person has not said otherwise.
 DEFAULTS: Mapping[str, Any] = {"num_clients": 8}
 QUICK: Mapping[str, Any] = {"max_sft_examples": 2200}
-# Settings that the scenarios and methods decide.
-DECIDED = methods.DECIDED_HERE | {
-    "non_iid_alpha",
-    "size_skew",
-    "noisy_clients",
-    "noise_kind",
-    "min_clients",
-    "clients_per_round",
-}
-UNUSED = {
-    "data_dir",
-    "evaluate",
-    "track",
-    "gen_samples",
-    "gen_tokens",
-    "gen_temperature",
-    "client_lora_r",
-    "start_from",
-    "patience",
-    "result_round",
-    "sft_rounds",
-    "va_rounds",
-}
 
 Named = TypeVar("Named", Scenario, Method)
 
@@ -136,28 +114,12 @@ def _named(text: str, known: Mapping[str, Named], what: str, default: Sequence[s
     return tuple(known[name] for name in known if name in names)
 
 
-def refuse_decided(given: Mapping[str, object]) -> None:
-    """Raises `SettingsError` for an argument that a comparison decides itself, or has no use for."""
-    for name in given:
-        flag = "--" + name.replace("_", "-")
-        if name in UNUSED:
-            raise SettingsError(
-                f"{flag}: a comparison has no use for it",
-                hint="leave it out; --out names the folder that everything goes to",
-            )
-        if name in DECIDED:
-            raise SettingsError(
-                f"{flag}: the scenarios and methods decide this",
-                hint="choose with --scenarios and --methods; or use `fccl run`",
-            )
-
-
 def unread_line(given: Mapping[str, object], choice: Choice) -> str:
     """A line on settings that somebody has set and no method reads; empty when there are none.
 
     They are not refused: the same command goes on with other methods.
     """
-    read = {name for method in choice.methods for name in method.reads} | DECIDED | UNUSED
+    read = {name for method in choice.methods for name in method.reads} | BY_COMPARE.keys()
     unread = sorted(name.upper() for name in {*given, *set_elsewhere()} if readers(name) and name not in read)
     return f"Settings that none of these methods reads: {', '.join(unread)}." if unread else ""
 

@@ -56,6 +56,7 @@ class Orchestrator(FederatedRun):
         **settings: Unpack[WholeOrchestratorArguments],
     ) -> None:
         self._new = new
+        refuse_side_by_side(settings)
         super().__init__(data, resume=resume, redo_va=redo_va, listener=listener, tell=tell, **settings)  # type: ignore[misc]
         require_original_clients(self.settings)
 
@@ -76,6 +77,15 @@ class Orchestrator(FederatedRun):
         with super()._at_work() as (work, transport):
             self._tell(awaited(self.settings))
             yield work, transport
+
+
+def refuse_side_by_side(given: Mapping[str, Any]) -> None:
+    """Raises `SettingsError` for an argument on how clients of one process train beside each other."""
+    for name in ("clients_at_once", "client_processes"):
+        if name in given:
+            raise SettingsError(
+                f"{name.upper()}={given[name]}: {OTHER_PROCESSES}", hint="leave it out; fccl.FederatedRun reads it"
+            )
 
 
 def awaited(settings: Settings) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fccl import phases
 from fccl.plain_text import one_line
-from fccl.view.values import ClientRow, ClientStanding, Glance, Standing
+from fccl.view.values import ClientRow, ClientStanding, RunStatus, Standing
 from fccl.words import DASH, MINUS, about, duration, loss, missing, plural
 
 if TYPE_CHECKING:
@@ -73,28 +73,28 @@ def server_learning(rounds: pd.DataFrame) -> str:
     )
 
 
-def sentence(glance: Glance, log_dir: str, silence_s: float | None = None) -> str:
+def sentence(status: RunStatus, log_dir: str, silence_s: float | None = None) -> str:
     """The state of the run, as one sentence. `silence_s` is how long nothing was heard of it."""
-    where = f"round {min(glance.round + 1, glance.total_rounds)} of {glance.total_rounds}"
-    after = f"{glance.round} of {plural(glance.total_rounds, 'round')} complete"
-    match glance.standing:
+    where = f"round {min(status.round + 1, status.total_rounds)} of {status.total_rounds}"
+    after = f"{status.round} of {plural(status.total_rounds, 'round')} complete"
+    match status.standing:
         case "waiting":
             return f"No run in {log_dir} yet."
         case "finished":
-            return f"Finished: all {plural(glance.total_rounds, 'round')} complete."
+            return f"Finished: all {plural(status.total_rounds, 'round')} complete."
         case "interrupted":
             return f"Interrupted, with {after}."
         case "failed":
-            return f"Failed, with {after}{': ' + reason(glance.message) if glance.message else '.'}"
+            return f"Failed, with {after}{': ' + reason(status.message) if status.message else '.'}"
         case "silent":
             since = f" for {duration(silence_s)}" if silence_s is not None else ""
             return f"Nothing heard{since}, with {after}."
-    if glance.phase == "done":
-        return f"All {plural(glance.total_rounds, 'round')} complete; evaluating on the test split."
-    what = phases.of(glance.phase).words if glance.phase else "starting"
-    parts = [f"{where[0].upper()}{where[1:]}, {what}", clients_done(glance)]
-    if glance.seconds_left is not None:
-        parts.append(f"{about(glance.seconds_left)} left")
+    if status.phase == "done":
+        return f"All {plural(status.total_rounds, 'round')} complete; evaluating on the test split."
+    what = phases.of(status.phase).words if status.phase else "starting"
+    parts = [f"{where[0].upper()}{where[1:]}, {what}", clients_done(status)]
+    if status.seconds_left is not None:
+        parts.append(f"{about(status.seconds_left)} left")
     return ", ".join(part for part in parts if part) + "."
 
 
@@ -104,11 +104,11 @@ def reason(message: str) -> str:
     return line if len(line) <= LONGEST_REASON else line[:LONGEST_REASON].rstrip() + " …"
 
 
-def title(glance: Glance) -> str:
+def title(status: RunStatus) -> str:
     """The title of the browser's tab."""
-    if glance.standing == "running" and glance.phase != "done" and glance.total_rounds:
-        return f"{glance.round + 1}/{glance.total_rounds} · FCCL"
-    return f"{STANDING_WORDS[glance.standing]} · FCCL"
+    if status.standing == "running" and status.phase != "done" and status.total_rounds:
+        return f"{status.round + 1}/{status.total_rounds} · FCCL"
+    return f"{STANDING_WORDS[status.standing]} · FCCL"
 
 
 def temperature_of(source: str) -> str:
@@ -128,10 +128,10 @@ def verified(row: Mapping[Hashable, Any]) -> list[str]:
     ]
 
 
-def clients_done(glance: Glance) -> str:
+def clients_done(status: RunStatus) -> str:
     """ "2 of 3 clients done", of those that the open round asks."""
-    counts = Counter(row.standing for row in glance.clients)
-    asked = len(glance.clients) - counts["declined"]
+    counts = Counter(row.standing for row in status.clients)
+    asked = len(status.clients) - counts["declined"]
     return f"{counts['done']} of {plural(asked, 'client')} done" if asked else ""
 
 
@@ -154,11 +154,11 @@ def declines(rows: pd.DataFrame) -> str:
     return " ".join(said)
 
 
-def client_counts(glance: Glance) -> str:
+def client_counts(status: RunStatus) -> str:
     """The clients that have not answered, by what they do, the most pressing first: "1 without heartbeat, 2
     training".
     """
-    counts = Counter(row.standing for row in glance.clients)
+    counts = Counter(row.standing for row in status.clients)
     order: tuple[tuple[ClientStanding, str], ...] = (
         ("failed", "failed"),
         ("dead", "without heartbeat"),

@@ -15,7 +15,7 @@ import numpy as np
 
 from fccl.records.run import ClientStatus
 from fccl.specs import PHASES, Phase
-from fccl.view.values import ClientRow, ClientStanding, Glance, RunView, Standing
+from fccl.view.values import ClientRow, ClientStanding, RunStatus, RunView, Standing
 
 _STALE_S, _TIMEOUT_S = 60.0, 600.0  # by which a run is judged that does not record these settings
 _LATE_FACTOR, _LATE_S = 2.0, 10.0
@@ -25,11 +25,11 @@ _MOST = 100_000  # clients, or rounds of a phase: no run has more
 _ENDS: Mapping[str, Standing] = {"finished": "finished", "interrupted": "interrupted", "failed": "failed"}
 
 
-def glance(view: RunView, now: float) -> Glance:
+def run_status(view: RunView, now: float) -> RunStatus:
     """The figures of a run at the time `now`."""
     facts = _Facts(view, now)
     last = facts.last_round
-    return Glance(
+    return RunStatus(
         standing=facts.standing,
         message=view.events[-1].message if view.events else "",
         phase=facts.phase,

@@ -160,7 +160,7 @@ class ClientRow:
 
 
 @dataclass(frozen=True)
-class Glance:
+class RunStatus:
     """The run in a few figures."""
 
     standing: Standing

@@ -52,7 +52,7 @@ ROUNDS = ("--fed-rounds", "1", "--threads", "1", "--no-evaluate", "--num-clients
             ["run", "--client-column", "user", "--size-skew", "2"],
             "error: --size-skew has no effect beside CLIENT_COLUMN",
         ),
-        (["compare", "--client-column", "user"], "error: CLIENT_COLUMN=user: a comparison deals the data by its own"),
+        (["compare", "--client-column", "user"], "error: --client-column: a comparison deals the data by its own"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(tmp_path, monkeypatch, capsys, arguments, error):

@@ -14,7 +14,7 @@ from fccl.records.run import ClientStatus
 from fccl.view import hearing as hearing_module
 from fccl.view.hearing import Hearing
 from fccl.view.runs import RunReader
-from fccl.view.status import glance
+from fccl.view.status import run_status
 from tests.view.logs import BEGAN, Logs, line
 
 STALE_S = 60.0
@@ -55,7 +55,7 @@ def test_a_clients_clock_makes_it_neither_dead_nor_alive(tmp_path, clock_of_clie
         )
         exchange.status(client).write_bytes(line(status))
         os.utime(exchange.status(client), (written, written))
-    found = glance(RunReader(logs.paths, exchange).refresh(), now)
+    found = run_status(RunReader(logs.paths, exchange).refresh(), now)
     assert [row.standing for row in found.clients[:2]] == ["training", "dead"]
     assert [round(row.age_s) for row in found.clients[:2]] == [1, 61]
     assert found.standing == "running"
@@ -66,8 +66,8 @@ def test_a_servers_clock_makes_its_run_neither_silent_nor_running(tmp_path, ahea
     logs = Logs(tmp_path / "logs").begin(client_timeout_s=100)
     logs.event("resumed", max(0.0, BEGAN + ahead))
     os.utime(logs.paths.progress, (BEGAN, BEGAN))
-    assert glance(RunReader(logs.paths).refresh(), BEGAN + 99).standing == "running"
-    assert glance(RunReader(logs.paths).refresh(), BEGAN + 101).standing == "silent"
+    assert run_status(RunReader(logs.paths).refresh(), BEGAN + 99).standing == "running"
+    assert run_status(RunReader(logs.paths).refresh(), BEGAN + 101).standing == "silent"
 
 
 @pytest.mark.parametrize("skew", SKEWS)

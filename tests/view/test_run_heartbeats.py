@@ -10,7 +10,7 @@ from fccl.records.run import ClientStatus
 from fccl.testing.processes import client_processes
 from fccl.testing.toy import ToyLearner
 from fccl.view.runs import RunReader
-from fccl.view.status import glance
+from fccl.view.status import run_status
 from tests.view.logs import Logs, line
 
 
@@ -75,7 +75,7 @@ def test_a_client_process_that_is_killed_is_dead_and_the_other_is_not(logs, tmp_
     logs.begin(num_clients=2, heartbeat_stale_s=4)
 
     def standings():
-        return [row.standing for row in glance(reader.refresh(), time.time()).clients]
+        return [row.standing for row in run_status(reader.refresh(), time.time()).clients]
 
     def wait_for(expected):
         deadline = time.monotonic() + 60

@@ -13,7 +13,7 @@ from fccl.storage.reading import read_records, read_value
 from fccl.testing.toy import START, ToyLearner, federation
 from fccl.view import runs
 from fccl.view.runs import RunReader, list_runs, tail
-from fccl.view.status import glance
+from fccl.view.status import run_status
 from tests.examples import few
 from tests.view.logs import BASE, Logs, a_manifest, line
 from tests.view.toy_runs import FILES, INFO, TABLES, same, toy_run
@@ -141,7 +141,7 @@ def test_no_run(tmp_path, make):
     assert all(getattr(view, name).empty for name in TABLES)
     assert list_runs(root) == ()
     assert tail(view, "progress", 5) == tail(view, "client_metrics", 5) == []
-    assert glance(view, 1.0).standing == "waiting"
+    assert run_status(view, 1.0).standing == "waiting"
 
 
 def test_a_state_of_another_run_or_of_no_run_is_none(logs):
@@ -154,7 +154,7 @@ def test_a_state_of_another_run_or_of_no_run_is_none(logs):
         logs.paths.state.write_bytes(line(state))
         view = reader.refresh()
         assert view.state is None
-        assert (glance(view, 1001.0).total_rounds, glance(view, 1001.0).round) == (4, 0)
+        assert (run_status(view, 1001.0).total_rounds, run_status(view, 1001.0).round) == (4, 0)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -169,7 +169,7 @@ def test_a_file_that_is_not_what_it_should_be_hides_nothing_else(logs, name, con
     else:
         path.write_bytes(content)
     view = RunReader(logs.paths).refresh()
-    glance(view, 1150.0)
+    run_status(view, 1150.0)
     assert view.exists == (name != "run")
     assert len(view.rounds) == (name not in ("run", "progress"))
     assert len(view.metrics) == (3 if name not in ("run", "client_metrics") else 0)
@@ -189,7 +189,7 @@ def test_garbage_anywhere_never_raises(tmp_path_factory, garbage, more):
         path = logs.paths.status(1) if name == "status" else getattr(logs.paths, name)
         path.write_bytes(content)
     view = RunReader(logs.paths, ExchangePaths(logs.root)).refresh()
-    glance(view, 1100.0)
+    run_status(view, 1100.0)
     assert len(list_runs(logs.root)) == view.exists
     tail(view, "progress", 3, "round")
 

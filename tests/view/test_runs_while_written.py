@@ -12,7 +12,7 @@ from fccl.records.journal import Journal
 from fccl.testing.toy import ToyLearner
 from fccl.view.exchange import ExchangeReader
 from fccl.view.runs import RunReader, list_runs, tail
-from fccl.view.status import glance
+from fccl.view.status import run_status
 from tests.view.logs import Logs, line
 from tests.view.toy_runs import FILES, INFO, same, toy_run
 
@@ -56,12 +56,12 @@ def test_progress_never_goes_back_while_one_run_lasts(logs):
     logs.beat(0, "done", 1, 1150.0)
     logs.beat(1, "training", 1, 1150.0, step=5, steps=10)
     view = reader.refresh()
-    assert view.furthest == glance(view, 1150.0).progress == pytest.approx((1 + 0.5) / 4)
+    assert view.furthest == run_status(view, 1150.0).progress == pytest.approx((1 + 0.5) / 4)
     logs.beat(0, "training", 1, 1160.0, step=1, steps=10)  # started again
     logs.beat(1, "training", 1, 1160.0, step=1, steps=10)
-    assert glance(reader.refresh(), 1160.0).progress == pytest.approx((1 + 0.5) / 4)
+    assert run_status(reader.refresh(), 1160.0).progress == pytest.approx((1 + 0.5) / 4)
     logs.round(1)
-    assert glance(reader.refresh(), 1200.0).progress == pytest.approx(2 / 4)
+    assert run_status(reader.refresh(), 1200.0).progress == pytest.approx(2 / 4)
 
 
 def test_a_reader_beside_a_run_and_a_vandal_never_raises(logs):
@@ -91,7 +91,7 @@ def test_a_reader_beside_a_run_and_a_vandal_never_raises(logs):
         try:
             while not stop.is_set():
                 view = reader.refresh()
-                glance(view, time.time())
+                run_status(view, time.time())
                 tail(view, "progress", 5)
                 other.refresh()
                 list_runs(logs.root)

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from fccl import words
 from fccl.records.run import ClientStatus
 from fccl.view import sentences
-from fccl.view.values import ClientRow, Glance
+from fccl.view.values import ClientRow, RunStatus
 
 
-def a_glance(**changes):
+def a_status(**changes):
     rows = tuple(
         ClientRow(number, standing, None, None) for number, standing in enumerate(("done", "training", "dead"))
     )
@@ -33,7 +33,7 @@ def a_glance(**changes):
         "effective_clients": 2.8,
         "aggregated": 3,
     }
-    return Glance(**(usual | changes))
+    return RunStatus(**(usual | changes))
 
 
 # --- numbers
@@ -115,7 +115,7 @@ def test_losses_have_three_decimals_and_percentages_one():
     ],
 )
 def test_the_state_of_a_run_is_one_sentence(changes, said):
-    assert sentences.sentence(a_glance(**changes), "logs/", 65.0) == said
+    assert sentences.sentence(a_status(**changes), "logs/", 65.0) == said
 
 
 @pytest.mark.parametrize(
@@ -127,19 +127,19 @@ def test_the_state_of_a_run_is_one_sentence(changes, said):
     ],
 )
 def test_the_tab_of_the_browser_says_it_too(changes, said):
-    assert sentences.title(a_glance(**changes)) == said
+    assert sentences.title(a_status(**changes)) == said
 
 
 def test_a_long_reason_is_cut_and_stays_one_line():
-    said = sentences.sentence(a_glance(standing="failed", message="a\nb\x1b " + "x" * 5000), "logs/")
+    said = sentences.sentence(a_status(standing="failed", message="a\nb\x1b " + "x" * 5000), "logs/")
     assert said.startswith("Failed, with 2 of 6 rounds complete: a b\\x1b xxx")
     assert said.endswith("xxx …")
     assert len(said) < 300
 
 
 def test_what_clients_do_begins_with_what_presses():
-    assert sentences.client_counts(a_glance()) == "1 without heartbeat, 1 training"
-    assert sentences.client_counts(a_glance(clients=())) == ""
+    assert sentences.client_counts(a_status()) == "1 without heartbeat, 1 training"
+    assert sentences.client_counts(a_status(clients=())) == ""
 
 
 def test_every_state_has_a_symbol_and_a_word():
@@ -155,7 +155,7 @@ def test_every_standing_of_a_client_is_counted():
     status = ClientStatus(client_id=0, state="idle", run_id="", round=0, phase="sft")
     for standing in set(sentences.CLIENT_WORDS) - {"done"}:
         row = ClientRow(0, standing, status, 1.0)
-        assert sentences.client_counts(dataclasses.replace(a_glance(), clients=(row,))).startswith("1 ")
+        assert sentences.client_counts(dataclasses.replace(a_status(), clients=(row,))).startswith("1 ")
 
 
 def test_who_declines_what_is_said_for_each_phase():

@@ -15,7 +15,7 @@ from fccl.plain_text import one_line
 from fccl.view import sentences
 from fccl.view.origins import declared_note
 from fccl.view.own_tests import own_tests_table
-from fccl.view.status import glance, original_clients
+from fccl.view.status import run_status, original_clients
 from fccl.view.values import ClientRow, RunView
 
 EVERY_S = 1.0
@@ -52,7 +52,7 @@ def beats(hub: Hub, paths: LogPaths, columns: tuple[str, ...]) -> None:
     """A row for every client, kept up to date by itself."""
     with guarded("The clients"):
         view = hub.run(paths)
-        rows = in_order(glance(view, time.time()).clients)
+        rows = in_order(run_status(view, time.time()).clients)
         if not rows:
             nothing("No client has been heard of yet.")
             return

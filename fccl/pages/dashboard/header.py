@@ -15,8 +15,8 @@ from fccl.pages.dashboard.widgets import element, guarded
 from fccl.paths import LogPaths
 from fccl.plain_text import one_line
 from fccl.view import sentences
-from fccl.view.status import glance
-from fccl.view.values import ClientRow, ClientStanding, Glance, RunEntry, RunView
+from fccl.view.status import run_status
+from fccl.view.values import ClientRow, ClientStanding, RunStatus, RunEntry, RunView
 
 EVERY_S = 1.0
 CURRENT, NO_RUN = "current", "none"
@@ -35,7 +35,7 @@ def show(hub: Hub) -> RunView | None:
         paths = pickers(runs)
     view = hub.run(paths)
     st.session_state["seen"] = what_is_there(hub, view)
-    st.set_page_config(page_title=sentences.title(glance(view, time.time())))
+    st.set_page_config(page_title=sentences.title(run_status(view, time.time())))
     with words_first:
         headline(hub, paths)
     pulse(hub, paths)
@@ -90,7 +90,7 @@ def headline(hub: Hub, paths: LogPaths | None) -> None:
     """The state of the run, in words."""
     with guarded("The state of the run"):
         view, now = hub.run(paths), time.time()
-        found = glance(view, now)
+        found = run_status(view, now)
         said = sentences.sentence(found, f"{hub.logs.root.name}/", silence(view, now)) + no_evaluation_yet(found, view)
         more = element("p", WAY_ON, "fccl-under") if found.standing in ("failed", "interrupted") else ""
         st.html(element("h1", said, "fccl-sentence") + element("p", under(view), "fccl-under") + more)
@@ -107,7 +107,7 @@ def pulse(hub: Hub, paths: LogPaths | None) -> None:
             empty(hub)
             return
         now = time.time()
-        found = glance(view, now)
+        found = run_status(view, now)
         st.progress(min(1.0, max(0.0, found.progress)))
         tiles.show(view, found, now)
         if found.standing in ("running", "silent"):
@@ -121,7 +121,7 @@ def silence(view: RunView, now: float) -> float | None:
     return max(0.0, now - last) if last else None
 
 
-def no_evaluation_yet(found: Glance, view: RunView) -> str:
+def no_evaluation_yet(found: RunStatus, view: RunView) -> str:
     """A sentence while a finished run has no evaluation yet; empty otherwise."""
     asked = view.info is not None and view.info.settings.get("evaluate") == "True"
     return (
@@ -160,7 +160,7 @@ def empty(hub: Hub) -> None:
     )
 
 
-def alerts(found: Glance, view: RunView) -> None:
+def alerts(found: RunStatus, view: RunView) -> None:
     """Clients that hold the round up or were excluded from the last one.
 
     A line each while they are few, else a line for every kind.

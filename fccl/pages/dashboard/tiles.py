@@ -8,10 +8,10 @@ import streamlit as st
 
 from fccl import phases, words
 from fccl.view import sentences
-from fccl.view.values import Glance, RunView
+from fccl.view.values import RunStatus, RunView
 
 
-def show(view: RunView, found: Glance, now: float) -> None:
+def show(view: RunView, found: RunStatus, now: float) -> None:
     """Five tiles that wrap on a narrow screen."""
     with st.container(key="tiles"):
         validation(view, found)
@@ -21,7 +21,7 @@ def show(view: RunView, found: Glance, now: float) -> None:
         time_spent(view, found, now)
 
 
-def validation(view: RunView, found: Glance) -> None:
+def validation(view: RunView, found: RunStatus) -> None:
     """The validation loss, against the base model in SFT rounds and against the reference policy in VA rounds."""
     phase = found.validation_phase
     start = found.base_loss if phase != "va" else phases.start_loss(phase, view.preference)
@@ -52,7 +52,7 @@ def help_for(phase: str | None, start: float | None) -> str:
     )
 
 
-def accuracy(view: RunView, found: Glance) -> None:
+def accuracy(view: RunView, found: RunStatus) -> None:
     """Preference accuracy; VA rounds only."""
     values = view.rounds["preference_accuracy"].dropna().to_numpy()
     change = None if len(values) < 2 else round(100 * float(values[-1] - values[-2]), 1)
@@ -67,7 +67,7 @@ def accuracy(view: RunView, found: Glance) -> None:
     )
 
 
-def effective(found: Glance) -> None:
+def effective(found: RunStatus) -> None:
     """The number of equally heavy clients that the weights are worth."""
     st.metric(
         "Effective clients",
@@ -77,7 +77,7 @@ def effective(found: Glance) -> None:
     )
 
 
-def clients(found: Glance) -> None:
+def clients(found: RunStatus) -> None:
     """The number of clients that have answered, and what the others do."""
     counts = Counter(row.standing for row in found.clients)
     pressing = counts["failed"] + counts["dead"] + counts["late"]
@@ -93,7 +93,7 @@ def clients(found: Glance) -> None:
     )
 
 
-def time_spent(view: RunView, found: Glance, now: float) -> None:
+def time_spent(view: RunView, found: RunStatus, now: float) -> None:
     """The time since the start, and the time that is left."""
     end = last_sign(view)
     since = (

@@ -14,7 +14,7 @@ from fccl.specs import PHASES
 from fccl.tables import Cell, Table
 from fccl.view import charts, sentences
 from fccl.view import evaluation_tables as tables
-from fccl.view.status import glance
+from fccl.view.status import run_status
 from fccl.view.values import RunView
 
 PLACES = frozenset({"log_dir", "data_dir", "exchange_dir", "keys_dir", "state_dir"})  # where, not what
@@ -59,7 +59,7 @@ def figures(view: RunView, other: RunView) -> None:
 
 def summary(view: RunView) -> dict[str, Cell | str]:
     """One run's column: its cells by label."""
-    found = glance(view, time.time())
+    found = run_status(view, time.time())
     sft = view.rounds[view.rounds["phase"] == "sft"]["validation_loss"].dropna()
     cells: dict[str, Cell | str] = {
         "state": sentences.STANDING_WORDS[found.standing],

@@ -18,15 +18,15 @@ from fccl.tables import Table
 from fccl.view import sentences
 from fccl.view.origins import origins_table
 from fccl.view.own_tests import own_tests_table
-from fccl.view.status import glance
-from fccl.view.values import ExchangeView, Glance, RunView
+from fccl.view.status import run_status
+from fccl.view.values import ExchangeView, RunStatus, RunView
 
 NO_ROUND = "No round is complete yet. The first one brings the figures."
 
 
 def build(view: RunView, exchange: ExchangeView | None, now: float, comparison: Comparison | None = None) -> Report:
     """The report of a run as it stands at the time `now`, with the comparison of methods that lies beside it."""
-    found, draw = glance(view, now), Figures()
+    found, draw = run_status(view, now), Figures()
     return Report(
         title=f"Run {one_line(view.run_id)}",
         standing=sentences.STANDING_WORDS[found.standing],
@@ -59,7 +59,7 @@ def build(view: RunView, exchange: ExchangeView | None, now: float, comparison: 
     )
 
 
-def _evaluation(view: RunView, found: Glance, draw: Figures) -> Section:
+def _evaluation(view: RunView, found: RunStatus, draw: Figures) -> Section:
     report = view.evaluation
     if report is None:
         later = "“fccl evaluate” does it." if found.standing == "finished" else "It comes when the rounds are complete."
@@ -92,7 +92,7 @@ def _influence(view: RunView, draw: Figures) -> Section:
     return Section("influence", "Influence", lead, figures.influence(draw, view), _there(run_parts.weights_table(view)))
 
 
-def _clients(view: RunView, found: Glance) -> Section:
+def _clients(view: RunView, found: RunStatus) -> Section:
     tables = _there(run_parts.clients_table(view, found), own_tests_table(view))
     return Section("clients", "Clients", tables=tables, empty="" if tables else "No client has been heard of yet.")
 

@@ -19,7 +19,7 @@ from fccl.view import sentences
 from fccl.view.evaluation_tables import percent
 from fccl.view.origins import declared_note
 from fccl.view.status import planned_rounds
-from fccl.view.values import ExchangeView, Glance, RunView
+from fccl.view.values import ExchangeView, RunStatus, RunView
 from fccl.words import plain
 
 INFLUENCE = ("samples", "weight", "gain, points")
@@ -81,7 +81,7 @@ def weighing(view: RunView) -> str:
     return f"FCCL, {source}, T = {given.get(sentences.temperature_of(source), '?')}"
 
 
-def notices(view: RunView, found: Glance) -> tuple[str, ...]:
+def notices(view: RunView, found: RunStatus) -> tuple[str, ...]:
     """The lines that a reader must know before the figures."""
     lines = []
     if found.standing in ("failed", "interrupted", "silent"):
@@ -101,7 +101,7 @@ def notices(view: RunView, found: Glance) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def tiles(view: RunView, found: Glance) -> tuple[Tile, ...]:
+def tiles(view: RunView, found: RunStatus) -> tuple[Tile, ...]:
     """Five or six figures: the evaluation's where there is one, else how far the run is."""
     first = (
         _evaluated(view.evaluation)
@@ -220,7 +220,7 @@ def _weight(value: float | None) -> str:
     return DASH if value is None else f"{100 * value:.1f}"
 
 
-def clients_table(view: RunView, found: Glance) -> Table | None:
+def clients_table(view: RunView, found: RunStatus) -> Table | None:
     """One row a client: what it holds, how often it counted, how much, and how it ended."""
     held = view.manifest.samples_by_client() if view.manifest else {}
     standing = {row.client: sentences.client_state(row) for row in found.clients}
