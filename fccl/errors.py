@@ -63,11 +63,9 @@ class DataError(FcclError):
 class BadRow(DataError):
     """One row of a data file is malformed."""
 
-    def __init__(self, source: str, line: int, what: str) -> None:
-        super().__init__(
-            f"{source}:{line}: {what}",
-            hint="mend the row, or pass --skip-bad-rows to leave such rows out and count them",
-        )
+    def __init__(self, source: str, line: int, what: str, hint: str = "") -> None:
+        leave = "mend the row, or pass --skip-bad-rows to leave such rows out and count them"
+        super().__init__(f"{source}:{line}: {what}", hint=f"{hint}; or {leave}" if hint else leave)
         self.source, self.line, self.what = source, line, what
 
 

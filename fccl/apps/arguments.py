@@ -29,7 +29,7 @@ def overview() -> str:
         [
             "usage: fccl COMMAND [arguments]",
             "",
-            "Federated fine-tuning of GPT-2 with LoRA, aggregated by contribution (FCCL).",
+            "Federated fine-tuning of causal language models with LoRA, aggregated by contribution (FCCL).",
             "",
             "commands:",
             *lines,

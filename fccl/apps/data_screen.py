@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fccl.data.in_use import replaced_line
 from fccl.data.sources import kind_of
 from fccl.paths import DataPaths
 from fccl.plain_text import one_line, printable
@@ -41,6 +42,9 @@ class DataScreen:
         self.console.print(
             f"Data: {paths.root}/ is ready, as {spec.sft_data} and {spec.va_data} ask for.", soft_wrap=True
         )
+
+    def replacing(self, paths: DataPaths, others: Sequence[str]) -> None:
+        self.console.print(one_line(replaced_line(paths, others)), highlight=False, soft_wrap=True)
 
     @contextmanager
     def preparing(self, spec: DataSpec) -> Iterator[Callable[[str], None]]:

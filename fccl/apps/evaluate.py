@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
-from fccl.adapters.adapter import Adapter
 from fccl.apps.console import plain_console, telling
 from fccl.apps.evaluation_screen import EvaluationScreen, say_written
 from fccl.config import Settings
 from fccl.errors import SettingsError
 from fccl.evaluation.harness import HarnessTasks, load_tasks
-from fccl.evaluation.outputs import write_outputs
-from fccl.evaluation.suite import one_by_one
+from fccl.evaluation.outputs import outputs_path, write_outputs
+from fccl.evaluation.suite import EvaluationSplit, one_by_one
 from fccl.evaluation.task_files import write_tasks
 from fccl.federation.run_evaluation import evaluate_run, load_split, own_data, run_adapters, topic_counts, write_report
 from fccl.federation.run_folder import RunFolder
@@ -22,6 +21,7 @@ from fccl.model.language_model import LanguageModel
 from fccl.model.loading import load_model
 from fccl.paths import DataPaths
 from fccl.records.evaluation import EvaluationOptions
+from fccl.storage.files import require_writable
 from fccl.storage.locks import in_use
 
 
@@ -35,13 +35,19 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     with in_use(data.lock, f"the data in {data.root}/"):
         shares, adapters = topic_counts(own_data(data, info)), run_adapters(logs)
         model, wanted = load_model(recorded.model_spec()), _wanted(settings, recorded, options)
+        split = load_split(data, wanted)
+        _write_tasks(model, split, options.write_tasks, telling(console))
+        for name in adapters if options.outputs_file else ():
+            require_writable(outputs_path(Path(options.outputs_file), name))
         screen, how = EvaluationScreen(console), one_by_one(model, recorded.threads)
         measure = tasks.measure if tasks else None
         report = evaluate_run(model, adapters, data, logs, wanted, shares, screen, measure, how)
         folder.require_here(info.run_id)
         write_report(logs, report)
         say_written(logs, console)
-        _write_for_others(model, adapters, data, wanted, options, telling(console))
+        if options.outputs_file:
+            files = write_outputs(model, adapters, split.sft, wanted, Path(options.outputs_file))
+            telling(console)(f"Written in AlpacaEval's form: {', '.join(map(str, files))}.")
     return 0
 
 
@@ -56,23 +62,12 @@ def _tasks(options: argparse.Namespace, tell: Callable[[str], None]) -> HarnessT
     return None
 
 
-def _write_for_others(
-    model: LanguageModel,
-    adapters: Mapping[str, Adapter | None],
-    data: DataPaths,
-    wanted: EvaluationOptions,
-    options: argparse.Namespace,
-    tell: Callable[[str], None],
-) -> None:
-    """The answers in AlpacaEval's form, and the test split as task files, where they are asked for."""
-    split = load_split(data, wanted)
-    if options.outputs_file:
-        files = write_outputs(model, adapters, split.sft, wanted, Path(options.outputs_file))
-        tell(f"Written in AlpacaEval's form: {', '.join(map(str, files))}.")
-    if options.write_tasks:
-        written = write_tasks(model, split.sft, split.va, Path(options.write_tasks))
+def _write_tasks(model: LanguageModel, split: EvaluationSplit, folder: str, tell: Callable[[str], None]) -> None:
+    """The test split as task files, where they are asked for: before the evaluation, which takes longer."""
+    if folder:
+        written = write_tasks(model, split.sft, split.va, Path(folder))
         counts = ", ".join(f"{name} ({count} examples)" for name, count in written.items())
-        tell(f"Written to {options.write_tasks}/ as tasks of lm-evaluation-harness: {counts}.")
+        tell(f"Written to {folder}/ as tasks of lm-evaluation-harness: {counts}.")
 
 
 def _wanted(settings: Settings, recorded: Settings, options: argparse.Namespace) -> EvaluationOptions:

@@ -42,6 +42,7 @@ def conduct(prepared: PreparedRun, transport: Transport, resume: bool, console: 
     are.
     """
     run, settings = prepared.run, prepared.settings
+    prepared.caution()
     with closing(run.rounds(transport, resume)) as rounds:
         for _ in rounds:
             pass

@@ -87,6 +87,11 @@ def weigher(mode: str, source: str, settings: Mapping[str, object], loss: Callab
     return OwnWeigher(source, built(chosen, settings, **given))
 
 
+def takes_loss(mode: str, source: str, known: Mapping[str, object]) -> bool:
+    """Whether the weights are made from the loss on the server's learn split."""
+    return mode not in MODES and registered(source, known).takes_loss
+
+
 def reads(mode: str, source: str, known: Mapping[str, object]) -> frozenset[str]:
     """The settings of this group that have an effect, `contribution_mode` itself not counted."""
     return frozenset() if mode in MODES else registered(source, known).settings | {"contribution_source"}

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic
 
+from fccl.config import nearest
 from fccl.data.examples import Example, PreferencePair, SftExample
 from fccl.data.json_files import Unreadable
 from fccl.data.rows import instructions, pairs
@@ -130,7 +131,7 @@ def _parse(
                     raise _nameless(source) from None
             if not skip_bad_rows:
                 raise (
-                    _unknown_columns(source, phase, stranger) if row is stranger else BadRow(source, line, str(problem))
+                    _unknown_columns(source, phase, stranger) if row is stranger else BadRow(source, line, str(problem), problem.hint)
                 ) from None
             parsed.leave_out(BadRow(source, line, str(problem)))
     if stranger and not parsed.columns:
@@ -283,10 +284,19 @@ def _unknown_columns(source: str, phase: Phase, row: Row) -> DataError:
             f"{found}: preference pairs, and SFT needs instructions with one response",
             hint=f"give it as VA_DATA; accepted columns here: {_accepted(SFT_FORMATS)}",
         )
+    formats: Sequence[Format[Any]] = SFT_FORMATS if phase == "sft" else VA_FORMATS
     return DataError(
         f"{found}, which is none of the accepted sets",
-        hint=f"accepted columns: {_accepted(SFT_FORMATS if phase == 'sft' else VA_FORMATS)}",
+        hint=f"{_misspelt(row, formats)}accepted columns: {_accepted(formats)}",
     )
+
+
+def _misspelt(row: Row, formats: Sequence[Format[Any]]) -> str:
+    """A question for each column that looks like one of the accepted ones; empty where none does."""
+    known = {column for each in formats for column in each.columns} - {*map(str, row)}
+    strange = [str(column) for column in row if not any(column in each.columns for each in formats)]
+    guesses = [(column, guess) for column in strange if (guess := nearest(column, known, cutoff=0.75))]
+    return "".join(f"did you mean {guess} for {column}? " for column, guess in guesses)
 
 
 def _inputs(*more: str) -> Callable[[Row], tuple[str, ...]]:

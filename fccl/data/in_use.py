@@ -4,7 +4,7 @@ read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Protocol
 
@@ -23,6 +23,9 @@ class Witness(Protocol):
     def ready(self, spec: DataSpec, paths: DataPaths) -> None:
         """Complete data of this spec was there already."""
 
+    def replacing(self, paths: DataPaths, others: Sequence[str]) -> None:
+        """Other data is there, and is about to be replaced; `others` are settings that it was prepared with."""
+
     def preparing(self, spec: DataSpec) -> AbstractContextManager[Callable[[str], None]]:
         """Entered while the data is prepared; it gives the function that is told each step."""
         ...
@@ -35,6 +38,9 @@ class Silent:
     """A witness that says nothing."""
 
     def ready(self, spec: DataSpec, paths: DataPaths) -> None:
+        """Nothing is said."""
+
+    def replacing(self, paths: DataPaths, others: Sequence[str]) -> None:
         """Nothing is said."""
 
     def preparing(self, spec: DataSpec) -> AbstractContextManager[Callable[[str], None]]:
@@ -86,9 +92,24 @@ def prepare_alone(spec: DataSpec, paths: DataPaths, witness: Witness) -> None:
             if not is_ready(spec, paths, witness):
                 raise
             return
+        if others := _replaced(spec, paths):
+            witness.replacing(paths, others)
         with witness.preparing(spec) as tell:
             manifest = prepare(spec, paths, tell)
         witness.prepared(manifest, paths)
+
+
+def _replaced(spec: DataSpec, paths: DataPaths) -> list[str]:
+    """The settings of readable data that is there, where they differ from the spec's."""
+    try:
+        return other_settings(read_manifest(paths), spec)
+    except DataError:
+        return []
+
+
+def replaced_line(paths: DataPaths, others: Sequence[str]) -> str:
+    """A line on data that is about to be replaced."""
+    return f"Replacing the data in {paths.root}/, which was prepared with {', '.join(others)}."
 
 
 def is_ready(spec: DataSpec, paths: DataPaths, witness: Witness) -> bool:

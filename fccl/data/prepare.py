@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, cast
 
+from fccl.config import nearest
 from fccl.data.examples import Example, PreferencePair, SftExample
 from fccl.data.formats import Parsed, parse_sft, parse_va
 from fccl.data.natural import deal_by_name
@@ -240,9 +241,11 @@ def _check_topic_column(spec: DataSpec, *loaded: _Loaded[Any]) -> None:
     brought = [one for one in loaded if one.columns]
     if column and brought and not any(example.topic for one in brought for example in one.examples):
         found = "; ".join(f"{one.report.name}: {', '.join(one.columns)}" for one in brought if one.report)
+        guess = nearest(column, [name for one in brought for name in one.columns])
         raise DataError(
             f"no row has a label in the column {column!r}",
-            hint=f"set TOPIC_COLUMN to one of the columns there are ({found})",
+            hint=f"{f'did you mean {guess}? ' if guess not in (None, column) else ''}set TOPIC_COLUMN to one of the "
+            f"columns there are ({found})",
         )
 
 

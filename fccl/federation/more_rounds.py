@@ -71,9 +71,10 @@ class OtherRounds:
             )
         if self.goes_back and not redo_va:
             raise SettingsError(
-                f"SFT_ROUNDS={self.plan.rounds_of('sft')}: {self._done('va')} VA rounds are done, and more SFT rounds "
-                "come before them",
-                hint="--redo-va does them anew after the last SFT round, and keeps those that are done in runs/",
+                f"{self._named('sft')}={self.plan.rounds_of('sft')}: {self._done('va')} VA rounds are done, and more SFT "
+                "rounds come before them",
+                hint="--redo-va does them anew after the last SFT round, and keeps those that are done in runs/; "
+                "--va-rounds alone adds VA rounds after the last",
             )
         if self.goes_back and self._after_sft() is None:
             raise FederationError(
@@ -82,7 +83,7 @@ class OtherRounds:
             )
 
     def _require_phase(self, phase: Phase) -> None:
-        now, done, name = self.plan.rounds_of(phase), self._done(phase), f"{phase.upper()}_ROUNDS"
+        now, done, name = self.plan.rounds_of(phase), self._done(phase), self._named(phase)
         if phase == "va" and self.goes_back:
             return
         if phase in self.state.early and now != self.before.rounds_of(phase):
@@ -95,6 +96,11 @@ class OtherRounds:
                 f"{name}={now}: {done} of these rounds are done already",
                 hint=f"name at least {done}, or begin another run",
             )
+
+    def _named(self, phase: Phase) -> str:
+        """The setting that says how many rounds the phase has."""
+        own = {"sft": self.plan.sft_rounds, "va": self.plan.va_rounds}[phase]
+        return "FED_ROUNDS" if own is None else f"{phase.upper()}_ROUNDS"
 
     def _done(self, phase: Phase) -> int:
         """The rounds of a phase that are complete."""

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from fccl import __version__, phases
 from fccl.adapters.adapter import Adapter, load_adapter
-from fccl.errors import FcclError, FederationError, StorageError
+from fccl.errors import AdapterError, FcclError, FederationError, SettingsError, StorageError
 from fccl.federation.first_round import warning
 from fccl.federation.keeper import USUAL_MB, Keeper
 from fccl.federation.more_rounds import OtherRounds, clear_end
@@ -159,7 +159,7 @@ class Run:
         """Begin a new run; one that was here moves to `runs/`. Returns its state, and what tells the listener of it."""
         fresh, given = self.fresh(), self.start_from and self.start_from()  # which may lie in the folder of that run
         # before the run is there to be resumed, so that a kill does not lose it, and before an earlier one is moved
-        base, start = self._on_instructions(fresh), self._on_instructions(given) if given else None
+        base, start = self._on_instructions(fresh), self._on_start(given) if given else None
         self._base = start or base
         if earlier := self.folder.archive():
             self.listener.told(f"The run that was here is kept in {self.folder.paths.archive / earlier}/.")
@@ -172,7 +172,7 @@ class Run:
         def announce() -> None:
             self.listener.started(info, base)
             self.listener.told(self._keeper.promise(state.adapter, self.plan))
-            for line in _beginning(info, start, self.plan):
+            for line in _beginning(info, base, start, self.plan):
                 self.listener.told(line)
 
         return state, announce
@@ -180,6 +180,16 @@ class Run:
     def _on_instructions(self, adapter: Adapter) -> Validation | None:
         validate = self.federation.validate
         return validate("sft", adapter, None) if validate else None
+
+    def _on_start(self, given: Adapter) -> Validation | None:
+        """The loss under the adapter that START_FROM names. Raises `SettingsError` where it is not finite."""
+        try:
+            return self._on_instructions(given)
+        except AdapterError as error:
+            raise SettingsError(
+                "START_FROM: under this adapter the model's log-probabilities are not finite, before any round",
+                hint="start from another adapter, such as one of an earlier round, or leave START_FROM out",
+            ) from error
 
     def _resumed(self) -> tuple[FederationState, Callable[[], None]]:
         """Go on with the run that is here. Returns its state, and what tells the listener of it."""
@@ -277,11 +287,15 @@ class Run:
         )
 
 
-def _beginning(info: RunInfo, start: Validation | None, plan: RoundPlan) -> Iterator[str]:
+def _beginning(info: RunInfo, base: Validation | None, start: Validation | None, plan: RoundPlan) -> Iterator[str]:
     """Lines on what a new run starts from, where that is not a fresh adapter and SFT."""
     if info.start_sha256:
         loss = f", validation loss {start.loss:.3f} {phases.of('sft').short_unit}" if start else ""
         yield f"The run starts from the adapter {info.start_sha256[:12]} (START_FROM){loss}; LOG_DIR keeps it."
+    if start and base and start.loss > base.loss:
+        yield (
+            f"That loss is above the base model's {base.loss:.3f}: the adapter may be of another model or have diverged."
+        )
     if plan.rounds_of("sft") == 0:
         policy = "that adapter" if info.start_sha256 else "the base model, an adapter with B = 0"
         yield f"No SFT round (SFT_ROUNDS=0): the reference policy of the VA rounds is {policy}."

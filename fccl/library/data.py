@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args, overload
 
 from fccl.config import Settings
 from fccl.data.examples import PreferencePair, SftExample, read_examples
-from fccl.data.in_use import Silent, data_in_use, other_settings
+from fccl.data.in_use import Silent, data_in_use, other_settings, replaced_line
 from fccl.data.shards import ClientShard, load_shard, read_manifest, require_unchanged
 from fccl.errors import DataError, SettingsError
 from fccl.library.arguments import DataArguments
@@ -161,6 +161,9 @@ class Telling(Silent):
 
     def ready(self, spec: DataSpec, paths: DataPaths) -> None:
         self.tell(f"Data: {paths.root}/ is ready, as {spec.sft_data} and {spec.va_data} ask for.")
+
+    def replacing(self, paths: DataPaths, others: Sequence[str]) -> None:
+        self.tell(replaced_line(paths, others))
 
     def preparing(self, spec: DataSpec) -> AbstractContextManager[Tell]:
         return nullcontext(lambda step: self.tell(f"prepare: {step}"))

@@ -164,6 +164,7 @@ class FederatedRun:
             self._at_work() as (work, transport),
             closing(work.run.rounds(transport, self._identity is not None)) as rounds,
         ):
+            work.caution()
             try:
                 yield from rounds
             finally:

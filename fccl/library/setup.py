@@ -35,6 +35,7 @@ from fccl.federation.run_evaluation import (
 )
 from fccl.federation.run_folder import RunFolder
 from fccl.federation.server_learning import ServerLearner
+from fccl.library.few_examples import cautions
 from fccl.library.narrow import (
     aggregation_rule,
     data_spec,
@@ -74,6 +75,11 @@ class PreparedRun:
     def shard(self, client_id: int) -> ClientShard:
         """One client's examples, as they were prepared."""
         return load_shard(self.data, client_id, self.manifest)
+
+    def caution(self) -> None:
+        """Tell the listener what the run decides by too few examples; before the first round."""
+        for line in cautions(self.settings, self.manifest):
+            self.run.listener.told(line)
 
     def evaluate(
         self, options: EvaluationOptions, listener: EvaluationListener = SILENT, evaluate: Evaluate | None = None

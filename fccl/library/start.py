@@ -48,7 +48,12 @@ def start_adapter(path: Path, spec: ModelSpec, form: Form) -> Adapter:
             return _usable(_read(path / WEIGHTS, AdapterReader(form)))
         return _usable(_read(path, OriginalReader(form) if path.suffix == ".pt" else AdapterReader(form)))
     except AdapterError as error:
-        raise SettingsError(f"START_FROM={printable(str(path))}: {error}", hint=error.hint or _LIKE) from error
+        said = str(error)
+        rest = said.removeprefix(printable(path.name))  # a reader names the file, which the setting has named already
+        named = f"START_FROM={printable(str(path))}"
+        raise SettingsError(
+            f"{named}{rest}" if rest != said else f"{named}: {said}", hint=error.hint or _LIKE
+        ) from error
 
 
 def _read(path: Path, reader: AdapterReader | OriginalReader) -> Adapter:
@@ -68,7 +73,8 @@ def _usable(adapter: Adapter) -> Adapter:
 
 def _require_length(path: Path, most: int) -> None:
     if not path.exists():
-        raise AdapterError(f"there is no {printable(path.name)}", hint=_FORMS)
+        within = path.name in (WEIGHTS, CONFIG) and path.parent.is_dir()
+        raise AdapterError(f"there is no {path.name} in it" if within else "there is no such file", hint=_FORMS)
     with storage_errors(path, "read"):
         length = os.stat(path).st_size
     if length > most:

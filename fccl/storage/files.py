@@ -91,6 +91,17 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode("utf-8"))
 
 
+def require_writable(path: Path) -> None:
+    """Raises `StorageError` where a file could not be written; to be asked before the work whose result it takes."""
+    with storage_errors(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = temporary.make_file(path, 0o666)
+        os.close(descriptor)
+        os.unlink(name)
+
+
 def append_line(path: Path, line: str) -> None:
     """Append one whole line in a single write. Raises `StorageError`.
 

@@ -5,7 +5,8 @@ A cell says its number, its interval, its verdict and whether it is the best of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from fccl.records.evaluation import (
     FEWEST_FOR_A_VERDICT,
@@ -13,6 +14,7 @@ from fccl.records.evaluation import (
     Difference,
     Estimate,
     EvaluationReport,
+    ModelPair,
     PreferenceResult,
     TaskResult,
     UpdateEvaluation,
@@ -27,7 +29,16 @@ _PAIRED = (
 )
 
 Show = Callable[[float], str]
+Verdicts = Mapping[frozenset[int], str]  # of paired differences, by the places of the two models
 Cells = tuple[Cell, ...]
+# The measures of paired differences that have a row of their own (`fccl.evaluation.comparison`).
+_COMPARED = (
+    "response perplexity",
+    "preference accuracy",
+    "preference accuracy, mean log-prob",
+    "exact answers",
+    "mean margin",
+)
 
 
 def extent(report: EvaluationReport) -> str:
@@ -43,16 +54,22 @@ def measures(report: EvaluationReport) -> Table:
     """The main table: one row a measure, one column a model."""
     models = report.models
     by_token = [model.preference_per_token.accuracy for model in models]
+    by_sum, lower, choice = [model.preference.accuracy for model in models], "lower is better", "preference accuracy"
+    verdicts = {measure: _verdicts(report, measure) for measure in _COMPARED}
+    nearer, sums, tokens, answers, margins = verdicts.values()
     rows = (
-        _row("response perplexity", "lower is better", [model.perplexity for model in models], plain, lower=True),
-        _row("response NLL", "nats/token, lower is better", [model.nll for model in models], plain, lower=True),
-        _row("exact answers", "", [model.exact for model in models], percent),
-        _row("preference accuracy", "by sum of log-probs", [model.preference.accuracy for model in models], percent),
-        _row("preference accuracy", "by mean log-prob of a token", by_token, percent),
-        _row("mean margin", "nats", [model.margin for model in models], signed),
+        _row("response perplexity", lower, [model.perplexity for model in models], plain, True, nearer),
+        _row("response NLL", f"nats/token, {lower}", [model.nll for model in models], plain, True, nearer),
+        _row("exact answers", "", [model.exact for model in models], percent, verdicts=answers),
+        _row(choice, "by sum of log-probs", by_sum, percent, verdicts=sums),
+        _row(choice, "by mean log-prob of a token", by_token, percent, verdicts=tokens),
+        _row("mean margin", "nats", [model.margin for model in models], signed, verdicts=margins),
         (Cell("pairs", note="right / wrong / tied"), *(Cell(_counts(model.preference)) for model in models)),
     )
-    note = "With 95 % bootstrap intervals over examples. Higher is better unless the row says otherwise."
+    note = (
+        "With 95 % bootstrap intervals over examples. Higher is better unless the row says otherwise. The best of a row "
+        "is marked where it is told apart from every other one."
+    )
     return Table("Measures", ("measure", *names(report)), rows, note)
 
 
@@ -104,7 +121,10 @@ def flaws(report: EvaluationReport) -> Table:
 
 def tasks(report: EvaluationReport) -> Table:
     """Tasks of others, by `fccl evaluate --tasks`: one row a measure, one column a model."""
-    rows = (_row(_named(task.task), _of_task(task), task.estimates, *_shown(task)) for task in report.tasks)
+    rows = (
+        _row(_named(task.task), _of_task(task), task.estimates, *_shown(task), _task_verdicts(report, task))
+        for task in report.tasks
+    )
     note = "By lm-evaluation-harness, with 95 % bootstrap intervals over examples."
     return Table("Tasks of others", ("task", *names(report)), tuple(rows), note)
 
@@ -160,6 +180,11 @@ def _of_task(task: TaskResult) -> str:
     return f"{task.measure}, {_count(task.estimates[0].n)}{shots}{lower}"
 
 
+def _task_verdicts(report: EvaluationReport, task: TaskResult) -> Verdicts:
+    pairs = zip(report.comparisons, task.differences, strict=False)  # a task may have none
+    return {_places(report, pair): each.verdict for pair, each in pairs}
+
+
 def _shown(task: TaskResult) -> tuple[Show, bool]:
     """A way to show a task's figures, shares of 1 in per cent; and whether the lowest is the best."""
     share = all(0 <= each.value <= 1 for each in task.estimates)
@@ -176,12 +201,45 @@ def signed(value: float) -> str:
     return f"{value:+.2f}"
 
 
-def _row(label: str, note: str, estimates: Sequence[Estimate | None], show: Show, lower: bool = False) -> Cells:
-    """Marks the best of a row, compared as shown. Where all figures look the same, no figure is marked."""
-    values = [estimate.value for estimate in estimates if estimate]
-    looks = {show(value) for value in values}
-    best = show(min(values) if lower else max(values)) if len(looks) > 1 else ""
-    return (Cell(label, note=note), *(_cell(estimate, show, best) for estimate in estimates))
+def _row(
+    label: str,
+    note: str,
+    estimates: Sequence[Estimate | None],
+    show: Show,
+    lower: bool = False,
+    verdicts: Verdicts = MappingProxyType({}),
+) -> Cells:
+    """Marks the best of a row where it is told apart from every other figure: by the paired difference where there is
+    one, else by the intervals.
+    """
+    known = {place: estimate for place, estimate in enumerate(estimates) if estimate}
+    best = (min if lower else max)(known, key=lambda place: known[place].value, default=-1)
+    others = [place for place in known if place != best]
+    leads = bool(others) and all(_told_apart(known, best, other, verdicts) for other in others)
+    cells = (_cell(estimate, show, leads and place == best) for place, estimate in enumerate(estimates))
+    return (Cell(label, note=note), *cells)
+
+
+def _told_apart(known: Mapping[int, Estimate], one: int, other: int, verdicts: Verdicts) -> bool:
+    if (verdict := verdicts.get(frozenset((one, other)))) is not None:
+        return verdict in ("better", "worse")
+    first, second = known[one], known[other]
+    apart = first.high < second.low or second.high < first.low
+    return apart and min(first.n, second.n) >= FEWEST_FOR_A_VERDICT
+
+
+def _verdicts(report: EvaluationReport, measure: str) -> Verdicts:
+    """The verdicts of a measure's paired differences, by the places of the two models."""
+    return {
+        _places(report, pair): each.verdict
+        for pair in report.comparisons
+        for each in pair.differences
+        if each.measure == measure
+    }
+
+
+def _places(report: EvaluationReport, pair: ModelPair) -> frozenset[int]:
+    return frozenset(map(names(report).index, (pair.first, pair.second)))
 
 
 def _named(name: str) -> str:
@@ -192,10 +250,10 @@ def _count(examples: int) -> str:
     return f"n = {examples}"
 
 
-def _cell(estimate: Estimate | None, show: Show, best: str = "") -> Cell:
+def _cell(estimate: Estimate | None, show: Show, best: bool = False) -> Cell:
     if estimate is None:
         return Cell(DASH)
-    return Cell(show(estimate.value), _interval(estimate, show), strong=show(estimate.value) == best)
+    return Cell(show(estimate.value), _interval(estimate, show), strong=best)
 
 
 def _interval(estimate: Estimate, show: Show) -> str:

@@ -302,6 +302,15 @@ def test_unknown_columns_name_those_found_and_those_accepted(skip):
     assert not isinstance(caught.value, BadRow)
 
 
+def test_a_misspelt_column_is_named_beside_the_one_that_is_meant():
+    with pytest.raises(DataError, match="none of the accepted sets") as caught:
+        sft({"instuction": "Q", "reponse": "A"})
+    assert caught.value.hint.startswith("did you mean instruction for instuction? did you mean response for reponse? ")
+    with pytest.raises(BadRow, match=r"has no 'hospitl' \(found: ") as caught:
+        sft({"instruction": "Q", "response": "A", "hospital": "north"}, client_column="hospitl")
+    assert caught.value.hint.startswith("CLIENT_COLUMN: did you mean hospital?; or mend")
+
+
 def test_a_strange_first_row_can_be_skipped_when_others_are_known():
     assert sft({"x": 1}, {"instruction": "Q", "output": "A"}, skip_bad_rows=True).bad_rows == 1
 

@@ -7,7 +7,7 @@ from threading import Barrier
 
 import pytest
 
-from fccl.data.in_use import data_in_use, prepare_anew
+from fccl.data.in_use import replaced_line, data_in_use, prepare_anew
 from fccl.data.prepare import manifest_matches
 from fccl.data.shards import read_manifest
 from fccl.errors import DataError, FederationError
@@ -37,6 +37,9 @@ class Listening:
 
     def ready(self, spec, paths):
         self.heard.append("ready")
+
+    def replacing(self, paths, others):
+        self.heard.append(("replacing", *others))
 
     @contextmanager
     def preparing(self, spec):
@@ -74,6 +77,17 @@ def test_other_data_is_replaced_when_nobody_uses_it_and_stays_when_somebody_does
     assert read_manifest(paths).spec == spec(seed=0)
     with data_in_use(spec(seed=1), paths) as manifest:
         assert manifest.spec == spec(seed=1)
+
+
+def test_what_is_replaced_is_said_by_its_settings_and_the_same_data_anew_is_not(paths):
+    witness = Listening()
+    prepare_anew(spec(clients=2), paths, witness)
+    prepare_anew(spec(clients=2), paths, witness)
+    prepare_anew(spec(clients=3), paths, witness)
+    made = ["preparing", "prepared"]
+    assert witness.heard == [*made, *made, ("replacing", "NUM_CLIENTS=2"), *made]
+    said = replaced_line(paths, ["NUM_CLIENTS=2"])
+    assert said == f"Replacing the data in {paths.root}/, which was prepared with NUM_CLIENTS=2."
 
 
 def test_data_to_be_kept_is_never_replaced_and_the_error_names_the_other_setting(paths):

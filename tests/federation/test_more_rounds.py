@@ -201,3 +201,14 @@ def test_killed_at_any_write_while_rounds_are_added_the_same_command_ends_as_if_
         folder(*now, redo_va=redo)
         assert whole(folder) == expected, at
         assert not [path for path in folder.paths.root.rglob("*") if is_temporary(path.name)]
+
+
+def test_an_error_names_the_setting_that_was_given(tmp_path):
+    """FED_ROUNDS where no phase has a number of its own."""
+    folder = Folder(tmp_path)
+    folder(2, 2)
+    plan = RoundPlan(fed_rounds=3, num_clients=4, clients_per_round=4, seed=7)
+    other = OtherRounds(folder.paths, folder.folder.state(), a_plan(2, 2), plan)
+    with pytest.raises(SettingsError, match="FED_ROUNDS=3: 2 VA rounds are done, and more SFT rounds") as caught:
+        other.require_possible(redo_va=False)
+    assert "--va-rounds alone" in caught.value.hint

@@ -108,6 +108,7 @@ def test_other_names_and_shapes_are_refused(tmp_path, model, mine, change, kind)
     path.write_bytes(other.to_bytes() if kind == "safetensors" else torch_bytes(other.tensors))
     with pytest.raises(SettingsError, match=r"START_FROM=.*(has shape|different tensors)") as caught:
         read(path, model)
+    assert str(caught.value).count(path.name) == 1
     assert "--lora-r" in caught.value.hint
 
 
@@ -128,16 +129,24 @@ def test_a_file_that_is_too_long_is_not_read(tmp_path, model):
 
 @pytest.mark.parametrize("name", ["none.safetensors", "none.pt", "none"])
 def test_a_file_that_is_not_there_says_what_may_be_named(tmp_path, model, name):
-    with pytest.raises(SettingsError, match=f"there is no {name}") as caught:
+    with pytest.raises(SettingsError, match=f"START_FROM=.*{name}: there is no such file") as caught:
         read(tmp_path / name, model)
     assert "a folder of PEFT" in caught.value.hint
+
+
+def test_a_folder_without_weights_says_which_file_it_lacks(tmp_path, model, mine):
+    model.write_adapter(mine, tmp_path)
+    (tmp_path / "adapter_model.safetensors").unlink()
+    with pytest.raises(SettingsError, match=r": there is no adapter_model.safetensors in it$"):
+        read(tmp_path, model)
 
 
 @pytest.mark.parametrize("name", ["mine.safetensors", "mine.pt"])
 def test_what_is_no_adapter_is_one_line(tmp_path, model, name):
     (tmp_path / name).write_bytes(b"\x80\x02c__builtin__\nexec\n")
-    with pytest.raises(SettingsError, match="START_FROM="):
+    with pytest.raises(SettingsError, match="START_FROM=") as caught:
         read(tmp_path / name, model)
+    assert str(caught.value).count(name) == 1
 
 
 # --- runs
@@ -181,8 +190,32 @@ def test_the_start_is_a_column_beside_the_base_model(folder):
         run_adapters(LOGS)
 
 
+def scaled(by):
+    """The earlier run's adapter, its B larger: with a large factor it is of no use, and no number of it is refused."""
+    earlier = load_adapter(LOGS.global_final)
+    tensors = {name: tensor * (by if "lora_B" in name else 1.0) for name, tensor in earlier.tensors.items()}
+    Adapter(tensors).save(Path("scaled.safetensors"))
+    return "scaled.safetensors"
+
+
+def test_a_start_that_is_worse_than_the_base_model_says_so_before_the_first_round(folder):
+    told = []
+    next(iter(fccl.FederatedRun(**SMALL, start_from=scaled(-30.0), tell=told.append)))
+    assert any(line.startswith("That loss is above the base model's ") for line in told)
+
+
+def test_a_start_without_a_finite_loss_is_not_blamed_on_the_learning_rate(folder, monkeypatch):
+    earlier = load_adapter(LOGS.global_final)
+    tensors = {name: torch.full_like(tensor, 1e6) for name, tensor in earlier.tensors.items()}
+    Adapter(tensors).save(Path("broken.safetensors"))
+    with pytest.raises(SettingsError, match="START_FROM: under this adapter") as caught:
+        fccl.FederatedRun(**SMALL, start_from="broken.safetensors").train()
+    assert "sft-lr" not in caught.value.hint
+    assert not LOGS.archive.exists()
+
+
 def test_a_bad_adapter_leaves_the_run_that_is_there_as_it_was(folder):
-    with pytest.raises(SettingsError, match="START_FROM=nowhere: there is no nowhere"):
+    with pytest.raises(SettingsError, match="START_FROM=nowhere: there is no such file"):
         fccl.FederatedRun(**SMALL, start_from="nowhere").train()
     assert not LOGS.archive.exists()
     assert fccl.FederatedRun(resume=True).finished

@@ -9,6 +9,7 @@ import pytest
 
 from fccl.errors import StorageError
 from fccl.storage import files
+from fccl.storage.files import require_writable
 
 
 def test_write_replaces_whole_and_leaves_nothing_else(tmp_path):
@@ -202,3 +203,19 @@ def test_files_honour_the_umask_and_secrets_are_their_owners(tmp_path, umask):
     for name in ("deep", "folder"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o777 & ~umask, name
     assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path):
+    require_writable(tmp_path / "new" / "file")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").write_text("old")
+    require_writable(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "old"
+
+
+def test_a_place_that_cannot_be_written_is_an_error_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(StorageError, match="it is a folder"):
+        require_writable(tmp_path)
+    with pytest.raises(StorageError, match="a part of the path is a file"):
+        require_writable(tmp_path / "file" / "below")

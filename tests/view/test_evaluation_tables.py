@@ -6,8 +6,8 @@ from fccl.view.evaluation_markdown import to_markdown
 from tests.view import histories
 
 
-def estimate(value, n=30):
-    return Estimate(value=value, low=value / 2, high=value * 2, n=n)
+def estimate(value, n=30, spread=2.0):
+    return Estimate(value=value, low=value / spread, high=value * spread, n=n)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,7 @@ def test_numbers_have_about_three_figures(value, text):
 def figures(values, measure="perplexity", label="response perplexity"):
     """The row of one measure of models that have these values."""
     report = histories.evaluation(names=tuple(f"m{index}" for index in range(len(values))))
+    report = report.model_copy(update={"comparisons": ()})
     models = tuple(
         model.model_copy(update={measure: value}) for model, value in zip(report.models, values, strict=True)
     )
@@ -27,14 +28,31 @@ def figures(values, measure="perplexity", label="response perplexity"):
     return next(row[1:] for row in rows if row[0].text == label)
 
 
-def test_the_best_is_the_lowest_or_the_highest():
-    values = [estimate(3.0), estimate(2.0), estimate(2.001)]
-    assert [cell.strong for cell in figures(values)] == [False, True, True]  # what looks alike is alike
+def test_the_best_is_the_lowest_or_the_highest_where_it_is_told_apart_from_all_others():
+    values = [estimate(3.0, spread=1.1), estimate(2.0, spread=1.1), estimate(2.1, spread=1.1)]
+    assert not any(cell.strong for cell in figures(values))  # 2.0 and 2.1 may be the same
     assert [cell.strong for cell in figures(values, "margin", "mean margin")] == [True, False, False]
+    assert [cell.strong for cell in figures(values[:2])] == [False, True]
+
+
+def test_of_few_examples_none_is_best():
+    values = [estimate(9.0, n=5, spread=1.1), estimate(2.0, n=5, spread=1.1)]
+    assert not any(cell.strong for cell in figures(values))
+
+
+@pytest.mark.parametrize(("verdict", "marked"), [("better", True), ("no significant difference", False)])
+def test_the_paired_difference_decides_before_the_intervals(verdict, marked):
+    """Two models may be told apart on the same examples though their intervals overlap, and the other way round."""
+    report = histories.evaluation(names=("SFT", "FedVA"))
+    (pair,) = report.comparisons
+    change = pair.differences[0].model_copy(update={"verdict": verdict})
+    report = report.model_copy(update={"comparisons": (pair.model_copy(update={"differences": (change,)}),)})
+    rows = {row[0].text: row[1:] for row in tables.measures(report).cells}
+    assert [cell.strong for cell in rows["response perplexity"]] in ([False, marked], [marked, False])
 
 
 def test_what_was_not_measured_is_a_dash_and_never_the_best():
-    cells = figures([estimate(0.5), None, estimate(0.25)], "exact", "exact answers")
+    cells = figures([estimate(0.5, spread=1.1), None, estimate(0.25, spread=1.1)], "exact", "exact answers")
     assert [(cell.text, cell.strong) for cell in cells] == [("50.0 %", True), ("–", False), ("25.0 %", False)]
 
 

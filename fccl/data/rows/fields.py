@@ -14,7 +14,11 @@ _NOTHING_TYPES = frozenset({"NAType", "NaTType"})  # pandas' own; it need not be
 
 
 class Malformed(ValueError):
-    """The fault of a row; file and line are added where they are known."""
+    """The fault of a row; file and line are added where they are known. `hint` is a way out of its own, if any."""
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.hint = hint
 
 
 class MarkedOut(ValueError):

@@ -53,6 +53,7 @@ from fccl.transports.exchange.wire import (
 from fccl.transports.protocol import SILENT, Listener
 
 NEW_RUN_GRACE_S = 20.0
+HINT_S = 15.0  # without any round: this may be the wrong folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +82,7 @@ class ExchangeClient:
     heartbeat_s: float = 5.0
     watch: Literal["auto", "notify", "poll"] = "auto"
     grace_s: float = NEW_RUN_GRACE_S
+    hint_s: float = HINT_S
     listen: Listener = SILENT
     services: Sequence[Service] = ()  # for other kinds of request than `fit`
     _runs: list[str] = field(
@@ -144,6 +146,8 @@ class ExchangeClient:
                     asked = self.begin(task, task.work, heartbeat)
                     if asked is not None:
                         yield asked
+            elif task is None and not self._runs and time.monotonic() - started >= self.hint_s:
+                self._complain(_no_round(self.paths.root))
             self.reply(heartbeat)
             heartbeat.check()
             bell.wait(self.heartbeat_s)  # what happened meanwhile ends it at once
@@ -348,6 +352,14 @@ class ExchangeClient:
         if what not in self._complaints:
             self._complaints.add(what)
             self.listen.line(what)
+
+
+def _no_round(root: Path) -> str:
+    """A hint for a client that nobody has asked anything."""
+    return (
+        f"no round so far in {printable(str(root.absolute()))}: the orchestrator must be running, and its EXCHANGE_DIR "
+        "must be this very folder"
+    )
 
 
 def _own_rank(task: TaskFile, answer: ClientUpdate) -> int | None:

@@ -6,6 +6,7 @@ costs `RESCAN_S` at most.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import threading
@@ -92,6 +93,8 @@ class Notified(FileSystemEventHandler):
     def __init__(self, folder: Path, heed: tuple[str, ...] = ()) -> None:
         self._folder, self._news = folder, threading.Event()
         self._heed = (*heed, _PROBE) if heed else ()
+        # an emitter that ends while it reads says so as an error, which the terminal would show
+        logging.getLogger("watchdog.observers.inotify").setLevel(logging.CRITICAL)
         self._observer = Observer()
         self._observer.schedule(self, str(folder), event_filter=[*(_NEW_NAMES if heed else _NEWS)])
         self._observer.start()
