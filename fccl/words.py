@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import time
+from collections.abc import Iterable
 
 DASH = "–"
 
@@ -74,6 +76,15 @@ def moment(seconds: float) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
     except (OverflowError, ValueError, OSError):
         return DASH
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known name that looks most like `name`, if any does.
+
+    >>> nearest("fed_round", ["seed", "fed_rounds"])
+    'fed_rounds'
+    """
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
 
 
 def plural(count: int, thing: str) -> str:

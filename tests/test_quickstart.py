@@ -82,8 +82,8 @@ def test_the_quickstart_keeps_its_promise(evaluation):
     assert 0.35 <= accuracy["base"] <= 0.65
     assert accuracy["FedVA"] >= 0.85
     assert exact["base"] <= 0.05
-    # 60 % in README. 55 is the lower end of the interval over the 300 test answers in docs/results.md, and below all that
-    # the same quickstart has given with other last bits, of an engine or of threads: 57 to 67 % (docs/log.md).
+    # 60 % in README. 55 is the lower end of the interval over the 300 test answers in docs/results.md, and below all
+    # that the quickstart has given with other last bits, of an engine or of threads: 57 to 67 % (docs/log.md).
     assert exact["FedVA"] >= 0.55
     gains = {
         (each["first"], each["second"]): {one["measure"]: one["verdict"] for one in each["differences"]}

@@ -109,7 +109,7 @@ COMMANDS: Mapping[str, Command] = {
                 {
                     "action": "store_true",
                     "help": "go on from the last complete round, with the settings that the run was started with; "
-                    "with --va-rounds, --sft-rounds or --fed-rounds it has so many in all, those that are done included",
+                    "with --va-rounds, --sft-rounds or --fed-rounds it has so many in all, those done included",
                 },
             ),
             _REDO_VA,
@@ -125,7 +125,7 @@ COMMANDS: Mapping[str, Command] = {
                 {
                     "action": "store_true",
                     "help": "go on with the run in LOG_DIR; an unfinished one with the same settings goes on without "
-                    "it; with --va-rounds, --sft-rounds or --fed-rounds it has so many in all, those that are done included",
+                    "it; with --va-rounds, --sft-rounds or --fed-rounds it has so many in all, those done included",
                 },
             ),
             _REDO_VA,

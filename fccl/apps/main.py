@@ -56,7 +56,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     name = arguments[0]
     if name not in COMMANDS:
-        from fccl.config import nearest
+        from fccl.words import nearest
 
         guess = nearest(name, COMMANDS)
         raise SettingsError(

@@ -1,7 +1,7 @@
 """Settings: every knob, with one spelling. `load_settings` reads those that `Settings` lists."""
 
 from fccl.config.fields import allowed, group_of
-from fccl.config.loading import load_settings, nearest, set_elsewhere
+from fccl.config.loading import load_settings, set_elsewhere
 from fccl.config.machine_settings import AUTO
 from fccl.config.round_settings import RoundSettings
 from fccl.config.settings import Settings
@@ -17,6 +17,5 @@ __all__ = [
     "allowed",
     "group_of",
     "load_settings",
-    "nearest",
     "set_elsewhere",
 ]

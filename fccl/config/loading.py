@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from fccl.config.fields import choices_of, one_line_errors
 from fccl.config.settings import DOTENV, Settings
 from fccl.errors import SettingsError
 from fccl.registry import is_own
+from fccl.words import nearest
 
 _DOTENV_BYTES = 2**20
 
@@ -41,11 +41,6 @@ def set_elsewhere() -> Mapping[str, str]:
     by_name = {name.lower(): DOTENV for name, value in _in_dotenv().items() if value}
     by_name |= {name.lower(): "the environment" for name, value in os.environ.items() if value}
     return {name: where for name, where in by_name.items() if name in Settings.model_fields}
-
-
-def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The known name that looks most like `name`, if any does."""
-    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
 
 
 def _refuse_unknown(arguments: Mapping[str, Any]) -> None:

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic
 
-from fccl.config import nearest
 from fccl.data.examples import Example, PreferencePair, SftExample
 from fccl.data.json_files import Unreadable
 from fccl.data.rows import instructions, pairs
@@ -32,6 +31,7 @@ from fccl.data.rows.prompts import INPUT_COLUMNS, OWN_TURNS
 from fccl.data.rows.turns import CONTEXT_COLUMNS, unread_keys
 from fccl.errors import BadRow, DataError
 from fccl.specs import Phase
+from fccl.words import nearest
 
 REASONS_KEPT = 5
 _KTO_LABELS = frozenset({"0", "1", "0.0", "1.0"})
@@ -131,7 +131,9 @@ def _parse(
                     raise _nameless(source) from None
             if not skip_bad_rows:
                 raise (
-                    _unknown_columns(source, phase, stranger) if row is stranger else BadRow(source, line, str(problem), problem.hint)
+                    _unknown_columns(source, phase, stranger)
+                    if row is stranger
+                    else BadRow(source, line, str(problem), problem.hint)
                 ) from None
             parsed.leave_out(BadRow(source, line, str(problem)))
     if stranger and not parsed.columns:

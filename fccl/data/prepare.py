@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, cast
 
-from fccl.config import nearest
 from fccl.data.examples import Example, PreferencePair, SftExample
 from fccl.data.formats import Parsed, parse_sft, parse_va
 from fccl.data.natural import deal_by_name
@@ -36,6 +35,7 @@ from fccl.errors import DataError
 from fccl.paths import DataPaths
 from fccl.records.manifest import ClientOrigins, Manifest, SourceReport
 from fccl.specs import PHASES, SYNTHETIC, DataSpec, Phase, named_seed
+from fccl.words import nearest
 
 Progress = Callable[[str], None]
 

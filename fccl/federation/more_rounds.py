@@ -71,8 +71,8 @@ class OtherRounds:
             )
         if self.goes_back and not redo_va:
             raise SettingsError(
-                f"{self._named('sft')}={self.plan.rounds_of('sft')}: {self._done('va')} VA rounds are done, and more SFT "
-                "rounds come before them",
+                f"{self._named('sft')}={self.plan.rounds_of('sft')}: {self._done('va')} VA rounds are done, and more "
+                "SFT rounds come before them",
                 hint="--redo-va does them anew after the last SFT round, and keeps those that are done in runs/; "
                 "--va-rounds alone adds VA rounds after the last",
             )

@@ -294,7 +294,7 @@ def _beginning(info: RunInfo, base: Validation | None, start: Validation | None,
         yield f"The run starts from the adapter {info.start_sha256[:12]} (START_FROM){loss}; LOG_DIR keeps it."
     if start and base and start.loss > base.loss:
         yield (
-            f"That loss is above the base model's {base.loss:.3f}: the adapter may be of another model or have diverged."
+            f"That loss is above the base model's {base.loss:.3f}: the adapter may be another model's or have diverged."
         )
     if plan.rounds_of("sft") == 0:
         policy = "that adapter" if info.start_sha256 else "the base model, an adapter with B = 0"

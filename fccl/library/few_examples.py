@@ -32,9 +32,7 @@ def cautions(settings: Settings, manifest: Manifest) -> Iterator[str]:
 
 
 def _weighs_by_learn(settings: Settings) -> bool:
-    return contribution.takes_loss(
-        settings.contribution_mode, settings.contribution_source, settings.model_dump()
-    )
+    return contribution.takes_loss(settings.contribution_mode, settings.contribution_source, settings.model_dump())
 
 
 def _few(settings: Settings, manifest: Manifest, split: str) -> str:

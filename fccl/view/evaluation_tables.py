@@ -67,8 +67,8 @@ def measures(report: EvaluationReport) -> Table:
         (Cell("pairs", note="right / wrong / tied"), *(Cell(_counts(model.preference)) for model in models)),
     )
     note = (
-        "With 95 % bootstrap intervals over examples. Higher is better unless the row says otherwise. The best of a row "
-        "is marked where it is told apart from every other one."
+        "With 95 % bootstrap intervals over examples. Higher is better unless the row says otherwise. The best of a "
+        "row is marked where it is told apart from every other one."
     )
     return Table("Measures", ("measure", *names(report)), rows, note)
 

@@ -60,7 +60,9 @@ def test_a_command_accepts_every_setting_of_its_help_at_once(command, capsys):
 
 
 @pytest.mark.parametrize(
-    ("command", "refused"), [("compare", BY_COMPARE), ("orchestrator", BY_ORCHESTRATOR)], ids=["compare", "orchestrator"]
+    ("command", "refused"),
+    [("compare", BY_COMPARE), ("orchestrator", BY_ORCHESTRATOR)],
+    ids=["compare", "orchestrator"],
 )
 def test_what_a_command_refuses_is_not_in_its_help_and_its_reason_is_said(command, refused, capsys):
     words = build_parser(command, COMMANDS[command]).format_help().split()

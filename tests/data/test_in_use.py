@@ -7,7 +7,7 @@ from threading import Barrier
 
 import pytest
 
-from fccl.data.in_use import replaced_line, data_in_use, prepare_anew
+from fccl.data.in_use import data_in_use, prepare_anew, replaced_line
 from fccl.data.prepare import manifest_matches
 from fccl.data.shards import read_manifest
 from fccl.errors import DataError, FederationError

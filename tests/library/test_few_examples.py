@@ -26,7 +26,8 @@ def test_weights_by_few_examples_of_the_learn_split_are_called_chance(source):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"contribution_source": "data_size"}, {"contribution_mode": "fedavg"}, {"contribution_mode": "uniform"}]
+    "settings",
+    [{"contribution_source": "data_size"}, {"contribution_mode": "fedavg"}, {"contribution_mode": "uniform"}],
 )
 def test_a_rule_that_reads_no_learn_split_is_not_warned_of(settings):
     assert said(learn=1, **settings) == []

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from fccl.config import nearest
 from fccl.data.rows.fields import Malformed, Row, in_unicode, is_empty, kind
+from fccl.words import nearest
 
 _TEXT, _NUMBER = "text", "a whole number"
 

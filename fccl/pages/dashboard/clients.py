@@ -15,7 +15,7 @@ from fccl.plain_text import one_line
 from fccl.view import sentences
 from fccl.view.origins import declared_note
 from fccl.view.own_tests import own_tests_table
-from fccl.view.status import run_status, original_clients
+from fccl.view.status import original_clients, run_status
 from fccl.view.values import ClientRow, RunView
 
 EVERY_S = 1.0

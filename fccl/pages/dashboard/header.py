@@ -16,7 +16,7 @@ from fccl.paths import LogPaths
 from fccl.plain_text import one_line
 from fccl.view import sentences
 from fccl.view.status import run_status
-from fccl.view.values import ClientRow, ClientStanding, RunStatus, RunEntry, RunView
+from fccl.view.values import ClientRow, ClientStanding, RunEntry, RunStatus, RunView
 
 EVERY_S = 1.0
 CURRENT, NO_RUN = "current", "none"
