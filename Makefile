@@ -7,7 +7,7 @@ VA_DATA ?= builtin
 export OMP_WAIT_POLICY ?= PASSIVE# waiting threads sleep: other processes may need the core
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-training bench-precision bench-pretrained bench-layers bench-gpu bench-exchange bench-federation bench-view mutants settings-page lock clean
+.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-training bench-precision bench-pretrained bench-layers bench-gpu bench-exchange bench-federation bench-plan bench-view mutants settings-page lock clean
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -73,6 +73,9 @@ bench-exchange: $(VENV)/.ready-dev ## milliseconds a round over the exchange dir
 
 bench-federation: $(VENV)/.ready-dev ## a whole federation beside a loop around TRL and Flower's simulation; hours; FAST=1 in a minute
 	$(RUN) benchmarks/bench_federation.py
+
+bench-plan: $(VENV)/.ready-dev ## fccl plan beside the run that it is for, five times on the quickstart and on GPT-2's size; half an hour
+	$(RUN) benchmarks/bench_plan.py
 
 bench-view: $(VENV)/.ready-dev ## the dashboard with 200 clients and 500 rounds: reading, first paint, one round more
 	$(RUN) benchmarks/bench_view.py

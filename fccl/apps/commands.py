@@ -99,6 +99,24 @@ COMMANDS: Mapping[str, Command] = {
         ),
         without=(*_OF_RUNS, *_OF_ROUNDS),
     ),
+    "plan": Command(
+        "say before a run what it will take and what will not fit, by a probe of a few steps: time, memory, disk",
+        "plan",
+        _IN_PROCESS,
+        (
+            (
+                "--after",
+                {
+                    "metavar": "ID",
+                    "nargs": "?",
+                    "const": "LOG_DIR",
+                    "default": None,
+                    "help": "hold the plan against the run that it was made for: the one in LOG_DIR, or an earlier "
+                    "one by its id",
+                },
+            ),
+        ),
+    ),
     "run": Command(
         "run a federation, clients side by side (--client-processes): FedIT rounds, FedVA rounds, the evaluation",
         "run",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import AbstractContextManager, closing
 
 from rich.console import Console
@@ -9,15 +10,20 @@ from rich.console import Console
 from fccl.apps.data_screen import DataScreen
 from fccl.apps.evaluation_screen import EvaluationScreen, say_written
 from fccl.apps.progress import screen_for
+from fccl.apps.terminal_tables import print_table
 from fccl.config import Settings
 from fccl.federation.more_rounds import OtherRounds
+from fccl.federation.run import Run
 from fccl.federation.run_folder import RunFolder
+from fccl.library.after import actual_of, forecast_of
 from fccl.library.narrow import evaluation_options
 from fccl.library.setup import PreparedRun, prepared_run
 from fccl.library.side_by_side import evaluation_beside
+from fccl.library.usage import record_usage
 from fccl.model.language_model import LanguageModel
 from fccl.tracking.tracker import Tracker
 from fccl.transports.protocol import RunIdentity, Transport
+from fccl.view.forecast_tables import after_table
 
 
 def shown_run(
@@ -47,10 +53,20 @@ def conduct(prepared: PreparedRun, transport: Transport, resume: bool, console: 
         for _ in rounds:
             pass
     run.finish(transport)
+    began = time.monotonic()
     if settings.evaluate:
         options = evaluation_options(settings, settings.seed)
         prepared.evaluate(options, EvaluationScreen(console), evaluation_beside(transport))
         say_written(run.folder.paths, console)
         run.require_here()
+    _beside_its_plan(run, time.monotonic() - began if settings.evaluate else 0.0, console)
     where = f"Results: {run.folder.paths.root}/ (adapter/ in PEFT's format, progress.jsonl, client_metrics.jsonl)"
     console.print(f"{where}; {run.plan.total_rounds} rounds.", soft_wrap=True)
+
+
+def _beside_its_plan(run: Run, evaluation: float, console: Console) -> None:
+    """Write down what the run took, and print it beside its plan where one was made for it."""
+    logs = run.folder.paths
+    record_usage(logs, run.identity.run_id, evaluation)
+    if logs.plan.is_file():
+        print_table(console, after_table(forecast_of(logs), actual_of(logs)))

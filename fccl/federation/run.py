@@ -27,9 +27,11 @@ from fccl.federation.first_round import warning
 from fccl.federation.keeper import USUAL_MB, Keeper
 from fccl.federation.more_rounds import OtherRounds, clear_end
 from fccl.federation.own_tests import OwnTests
+from fccl.federation.planned import take_plan
 from fccl.federation.rounds import Federation
 from fccl.federation.run_folder import RunFolder
 from fccl.federation.state import FederationState, RoundResult
+from fccl.federation.stopwatch import Stopwatch
 from fccl.messages import ClientUpdate
 from fccl.paths import DataPaths
 from fccl.records.evaluation import EvaluationReport
@@ -73,6 +75,7 @@ class Run:
     own_tests: OwnTests | None = None  # asked for at the end of each phase
     state: FederationState | None = field(default=None, init=False)  # after the last complete round
     _base: Validation | None = field(default=None, init=False)  # the start adapter on the validation split
+    _watch: Stopwatch = field(default_factory=Stopwatch, init=False)
 
     def __post_init__(self) -> None:
         self._data_sha256 = sha256_of(self.data.manifest) if self.data else ""
@@ -93,8 +96,10 @@ class Run:
         with self._how_it_stopped():  # from here on there is a run that can say so
             announce()
             transport.begin(self.identity, Listener(self._heard, self.listener.told))
-            for result in self._federation().run(self.state, transport):
-                tested = self._tested(result, transport)
+            for result in self._federation().run(self.state, self._watch.transport(transport)):
+                spent = {"spent": self._watch.taken(result.record)}
+                timed = replace(result, record=result.record.model_copy(update=spent))
+                tested = self._tested(timed, transport)
                 self._commit(tested)
                 yield tested
 
@@ -146,8 +151,11 @@ class Run:
         return load_adapter(self.folder.paths.start) if info and info.start_sha256 else self.fresh()
 
     def _federation(self) -> Federation:
+        validate, by_example = self.federation.validate, self.federation.by_example
         return replace(
             self.federation,
+            validate=validate and self._watch.validation(validate),
+            by_example=by_example and self._watch.validation(by_example),
             run_id=self.identity.run_id,
             on_answer=self.listener.answer,
             tell=self.listener.told,
@@ -168,6 +176,7 @@ class Run:
             write_bytes(self.folder.paths.manifest, self.data.manifest.read_bytes())
         event = self._record("started").model_copy(update={"validation": base, "start": start})
         state = self.folder.start(info, self.plan, given or fresh, event)
+        take_plan(self.folder.paths, self.settings)
 
         def announce() -> None:
             self.listener.started(info, base)

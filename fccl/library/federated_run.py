@@ -34,6 +34,7 @@ from fccl.library.places import require_apart
 from fccl.library.setup import PreparedRun, prepared_run, workable
 from fccl.library.side_by_side import side_by_side, transport_for
 from fccl.library.standing import has_finished
+from fccl.library.usage import record_usage
 from fccl.messages import Learner, SeveralAtOnce
 from fccl.model.loading import Models
 from fccl.records.evaluation import EvaluationReport
@@ -171,6 +172,7 @@ class FederatedRun:
                 self._other_rounds = work.run.other_rounds
                 self._identity = work.run.identity if work.run.state is not None else self._identity
             work.run.finish(transport)
+            record_usage(self._folder.paths, work.run.identity.run_id, 0.0)
             self._finished = True
 
     def train(self) -> Adapter:

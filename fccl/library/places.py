@@ -22,7 +22,11 @@ _OWN = {
         path.parts[0] for path in (_DATA.manifest, _DATA.picture, _DATA.clients, _DATA.server, _DATA.lock)
     ),
     "log_dir": frozenset(
-        path.parts[0] for path in (*_LOGS.all_entries(), _LOGS.lock, _LOGS.archive, _LOGS.mlflow, _LOGS.compare.root)
+        path.parts[0]
+        for path in (
+            *(*_LOGS.all_entries(), _LOGS.lock, _LOGS.archive, _LOGS.mlflow, _LOGS.compare.root),
+            _LOGS.planned,
+        )
     )
     | {"wandb"},
     "out": frozenset(

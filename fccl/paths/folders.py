@@ -109,6 +109,21 @@ class LogPaths:
         """The state after the last SFT round, from which more of them can be done."""
         return self.root / "state_sft.json"
 
+    @property
+    def planned(self) -> Path:
+        """The forecast of a run that has not begun: the next one with its settings takes it along."""
+        return self.root / "planned.json"
+
+    @property
+    def plan(self) -> Path:
+        """The forecast that was made for this run."""
+        return self.root / "plan.json"
+
+    @property
+    def usage(self) -> Path:
+        """What the run took of memory, and its evaluation of time."""
+        return self.root / "usage.json"
+
     def global_adapter(self, next_round: int) -> Path:
         """The global adapter of the round before this one, with which this one starts, unless it is the first of VA:
         that starts with `reference`.
@@ -201,6 +216,8 @@ class LogPaths:
             self.adapter,
             self.state,
             self.state_sft,
+            self.plan,
+            self.usage,
         )
         inner = (self.global_adapter(0).parent, self.client_adapter(0, "sft").parent)
         folders = (*inner, self.controls, self.received, self.kept)

@@ -1,11 +1,11 @@
-"""Memory that can still be had, as the system tells it."""
+"""Memory that can still be had, and that processes have held, as the system tells it."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
 
-_MACHINE, _CONTAINER = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+_MACHINE, _CONTAINER, _PROCESSES = Path("/proc/meminfo"), Path("/sys/fs/cgroup"), Path("/proc")
 
 
 def free_bytes(machine: Path = _MACHINE, container: Path = _CONTAINER) -> int | None:
@@ -15,6 +15,28 @@ def free_bytes(machine: Path = _MACHINE, container: Path = _CONTAINER) -> int | 
     """
     found = [each for each in (_of_machine(machine), _of_container(container)) if each is not None]
     return min(found, default=None)
+
+
+def peak_bytes(process: int | str = "self", table: Path = _PROCESSES) -> int | None:
+    """The most memory that a process has held so far, pages that it shares included; None where the system does not
+    say it, or the process is gone.
+    """
+    said = _numbers(table / str(process) / "status").get("VmHWM:")
+    return None if said is None else said * 1024
+
+
+def peaks_below(process: int, table: Path = _PROCESSES) -> tuple[int, ...]:
+    """The peaks of all processes that this one has begun, directly or not, and that are still there."""
+    parents = {int(each.name): _parent(each) for each in table.glob("[0-9]*")}
+    below, found = {process}, set[int]()
+    while below := {child for child, parent in parents.items() if parent in below} - found:
+        found |= below
+    peaks = (peak_bytes(child, table) for child in sorted(found))
+    return tuple(peak for peak in peaks if peak is not None)
+
+
+def _parent(folder: Path) -> int | None:
+    return _numbers(folder / "status").get("PPid:")
 
 
 def _of_machine(path: Path) -> int | None:

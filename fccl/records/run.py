@@ -198,10 +198,24 @@ class DeclaredCount(Value):
     counted: int = Field(ge=0)
 
 
+class RoundSeconds(Value):
+    """The seconds of a round by what they were spent on."""
+
+    training: Seconds = 0.0  # from the first request to the last answer: clients' training, and the way there and back
+    verification: Seconds = 0.0
+    validation: Seconds = 0.0
+    rest: Seconds = 0.0  # aggregation, server learning, the disk
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return self.training + self.verification + self.validation + self.rest
+
+
 class RoundRecord(Grown):
     """One complete round: a line of `progress.jsonl`. The tuples run over `clients`, in client order."""
 
-    LATER = frozenset({"declared", "own_tests", "watched", "phase_end"})
+    LATER = frozenset({"declared", "own_tests", "watched", "phase_end", "spent"})
 
     event: Literal["round"] = "round"
     run_id: str
@@ -234,6 +248,7 @@ class RoundRecord(Grown):
     adapter_sha256: str
     update_norm: float  # L2 norm of (new global adapter - old)
     seconds: float = Field(ge=0)
+    spent: RoundSeconds | None = None  # what `seconds` were spent on; not in old records
 
 
 EventName = Literal["started", "resumed", "extended", "interrupted", "failed", "finished"]

@@ -1,10 +1,10 @@
-"""Free memory, as the files of a machine and of a container tell it."""
+"""Memory, as the files of a machine and of a container tell it."""
 
 from pathlib import Path
 
 import pytest
 
-from fccl.processes.memory import free_bytes
+from fccl.processes.memory import free_bytes, peak_bytes, peaks_below
 
 NOWHERE = Path("/no such file")
 
@@ -43,3 +43,25 @@ def test_a_system_that_says_nothing_gives_no_number():
 
 def test_this_machine_has_some_memory():
     assert (free_bytes() or 2**30) > 2**20
+
+
+def table_of(folder, processes):
+    """A table of processes as the system has it, of (number, parent, peak in kilobytes or None)."""
+    for number, parent, peak in processes:
+        (folder / str(number)).mkdir()
+        lines = [f"Name:\tpython {number}", f"PPid:\t{parent}"] + ([] if peak is None else [f"VmHWM:\t  {peak} kB"])
+        (folder / str(number) / "status").write_text("\n".join(lines))
+    return folder
+
+
+def test_the_peaks_below_a_process_are_those_of_its_children_and_of_theirs(tmp_path):
+    table = table_of(tmp_path, [(1, 0, 9), (5, 1, 100), (6, 5, 200), (7, 6, 300), (8, 1, 400), (9, 5, None)])
+    assert peaks_below(5, table) == (200 * 1024, 300 * 1024)
+    assert peaks_below(7, table) == ()
+    assert peak_bytes(6, table) == 200 * 1024
+
+
+def test_a_process_that_is_gone_or_a_system_that_does_not_say_has_no_peak(tmp_path):
+    assert peak_bytes(77, table_of(tmp_path, [(9, 5, None)])) is None
+    assert peak_bytes(9, tmp_path) is None
+    assert (peak_bytes(1, NOWHERE), peaks_below(1, NOWHERE)) == (None, ())

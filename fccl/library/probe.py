@@ -1,0 +1,201 @@
+"""The probe of `fccl plan`: a small run under the real settings, in a folder that is gone afterwards.
+
+It is a run like any other, with the same transport, processes and rules, on a sample of the clients' examples. The
+server's splits are whole, so a round costs the server what it costs in the run.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from fccl.config import Settings
+from fccl.data.shards import ClientShard
+from fccl.federation.run_folder import RunFolder
+from fccl.federation.workload import FileSizes, PlannedRound, planned_rounds
+from fccl.library.narrow import data_spec, evaluation_options
+from fccl.library.probe_files import file_sizes, traffic_of
+from fccl.library.sample import Lengths, Measure, sampled, write_sample
+from fccl.library.setup import PreparedRun, prepared_run
+from fccl.library.side_by_side import evaluation_beside, transport_for
+from fccl.library.usage import usage_so_far
+from fccl.model.encoding import encode
+from fccl.model.language_model import LanguageModel
+from fccl.model.loading import Models
+from fccl.model.scoring import token_counts
+from fccl.paths import DataPaths, LogPaths
+from fccl.records.forecast import TrafficForecast, Usage
+from fccl.records.manifest import Manifest
+from fccl.records.run import RoundRecord, RunEvent
+from fccl.specs import PHASES
+from fccl.storage.reading import read_records
+from fccl.tracking.listener import RunListener
+from fccl.tracking.tracker import NoTracker
+from fccl.training.engines import learner_for
+from fccl.transports.protocol import Transport
+
+MOST_CLIENTS = 4  # of a probe, or as many as there are processes
+_A_BATCH = 1e10  # weights times tokens that a probe trains a client on in a round, about
+_MOST_BATCHES, _ROOM_MB = 6, 1_000_000
+
+
+@dataclass(frozen=True)
+class EvaluationProbe:
+    """Seconds of an evaluation of some examples without a generation, and of one generation of each model."""
+
+    examples: int
+    seconds: float
+    generation: float
+
+
+@dataclass(frozen=True)
+class Probed:
+    """The outcome of a probe: its rounds as planned and as recorded, the files that it left, the memory it took."""
+
+    settings: Settings
+    planned: tuple[PlannedRound, ...]
+    records: tuple[RoundRecord, ...]
+    start: float
+    finish: float
+    sizes: FileSizes
+    traffic: tuple[TrafficForecast, ...]
+    usage: Usage
+    evaluated: EvaluationProbe | None
+    seconds: float
+
+
+def measure_of(settings: Settings, weights: int, lengths: Lengths) -> Measure:
+    """The size of the probe for a model of so many weights: a few batches, one where a step takes seconds."""
+    sizes = [length for phase in PHASES for known in lengths[phase].values() for length in known]
+    tokens = settings.batch_size * sum(sizes) / max(1, len(sizes))
+    batches = max(1, min(_MOST_BATCHES, int(_A_BATCH / (weights * max(1.0, tokens)))))
+    clients = min(settings.round_plan().clients_per_round, max(MOST_CLIENTS, settings.client_processes))
+    return Measure(clients, batches * settings.batch_size)
+
+
+def probe_settings(settings: Settings, measure: Measure, root: Path) -> Settings:
+    """The settings of the probe: two or three rounds of each phase that the run has, and folders of its own."""
+    rounds = 2 if measure.examples == settings.batch_size else 3
+    plan, ranks = settings.round_plan(), settings.client_ranks
+    changes = {
+        "data_dir": root / "data",
+        "log_dir": root / "logs",
+        **{f"{phase}_rounds": min(rounds, 2 * plan.rounds_of(phase)) for phase in PHASES},
+        "patience": 10**6 if settings.patience else 0,  # its cost is measured, and it ends nothing
+        "num_clients": measure.clients,
+        "clients_per_round": measure.clients,
+        "min_clients": 1,
+        "client_lora_r": ",".join(map(str, ranks[: measure.clients])) if len(ranks) > 1 else settings.client_lora_r,
+        "noisy_clients": "",
+        "original_clients": "",
+        "client_column": "",
+        "keep_updates_mb": _ROOM_MB,
+        "client_processes": min(settings.client_processes, measure.clients),
+    }
+    return settings.model_copy(update=changes)
+
+
+def probed(
+    settings: Settings,
+    model: LanguageModel,
+    models: Models,
+    data: DataPaths,
+    manifest: Manifest,
+    shards: Sequence[ClientShard],
+    lengths: Lengths,
+    measure: Measure,
+) -> Probed:
+    """Run it. Leaves nothing behind. Raises what a run raises."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="fccl-plan-") as name:
+        own = probe_settings(settings, measure, Path(name))
+        part = sampled(shards, lengths, measure)
+        write_sample(data, manifest, data_spec(own), part, DataPaths(own.data_dir))
+        planned = _planned(own, model, part)
+        folder = RunFolder.at(own.log_dir)
+        with _at_work(own, folder, model, models) as (work, transport):
+            for _ in work.run.rounds(transport):
+                pass
+            work.run.finish(transport)
+            evaluated = _evaluated(work, transport) if settings.evaluate else None
+            usage = usage_so_far(work.run.identity.run_id)
+        return _read(own, planned, folder.paths, usage, evaluated, time.monotonic() - began)
+
+
+def _planned(settings: Settings, model: LanguageModel, shards: Sequence[ClientShard]) -> tuple[PlannedRound, ...]:
+    train = {phase: settings.train_spec(phase) for phase in PHASES}
+    return tuple(planned_rounds(settings.round_plan(), train, lengths_of(model, shards)))
+
+
+def lengths_of(model: LanguageModel, shards: Sequence[ClientShard]) -> Lengths:
+    """The tokens of every example, as training counts them. Raises `ModelError` for a chat template that fails."""
+    spec = model.spec
+    return {
+        phase: {
+            shard.client_id: token_counts(encode(model.tokenizer, phase, shard.of(phase), spec.max_length, spec.text))
+            for shard in shards
+            if shard.of(phase)
+        }
+        for phase in PHASES
+    }
+
+
+@contextmanager
+def _at_work(
+    settings: Settings, folder: RunFolder, model: LanguageModel, models: Models
+) -> Iterator[tuple[PreparedRun, Transport]]:
+    """The probe's run and its clients, as `fccl run` has them."""
+    learner = learner_for(models, settings.client_ranks)
+    with (
+        transport_for(settings, learner, lambda: work, models=models) as transport,
+        prepared_run(settings, folder, model, NoTracker(), nullcontext(RunListener())) as work,
+    ):
+        yield work, transport
+
+
+def _evaluated(work: PreparedRun, transport: Transport) -> EvaluationProbe:
+    """Part of the test split once without and once with a generation."""
+    settings, beside = work.settings, evaluation_beside(transport)
+    options = evaluation_options(settings, settings.seed)
+    few = options.model_copy(update={"max_sft": settings.eval_batch_size, "max_va": settings.eval_batch_size})
+    times = []
+    for samples in (0, min(1, settings.gen_samples)):
+        began = time.monotonic()
+        work.evaluate(few.model_copy(update={"gen_samples": samples}), evaluate=beside)
+        times.append(time.monotonic() - began)
+    counts = work.manifest.counts["test"]
+    examples = sum(min(settings.eval_batch_size, counts[phase]) for phase in PHASES)
+    return EvaluationProbe(examples, times[0], max(0.0, times[1] - times[0]))
+
+
+def _read(
+    settings: Settings,
+    planned: tuple[PlannedRound, ...],
+    logs: LogPaths,
+    usage: Usage,
+    evaluated: EvaluationProbe | None,
+    seconds: float,
+) -> Probed:
+    """All that the folder of the probe says, before it goes."""
+    records = tuple(read_records(logs.progress, RoundRecord, lambda row: row.get("event") == "round"))
+    events = {
+        event.event: event.time
+        for event in read_records(logs.progress, RunEvent, lambda row: row.get("event") != "round")
+    }
+    info = RunFolder.at(logs.root).recorded("read")
+    return Probed(
+        settings=settings,
+        planned=planned,
+        records=records,
+        start=events["started"] - info.created,
+        finish=events["finished"] - records[-1].time,
+        sizes=file_sizes(logs, records),
+        traffic=traffic_of(logs, records),
+        usage=usage,
+        evaluated=evaluated,
+        seconds=seconds,
+    )

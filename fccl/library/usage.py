@@ -1,0 +1,20 @@
+"""The memory and the time that a run takes, where no record of a round says them: `LOG_DIR/usage.json`."""
+
+from __future__ import annotations
+
+import os
+
+from fccl.paths import LogPaths
+from fccl.processes.memory import peak_bytes, peaks_below
+from fccl.records.forecast import Usage
+from fccl.storage.files import write_text
+
+
+def usage_so_far(run_id: str, evaluation: float | None = None) -> Usage:
+    """The peaks of this process and of those that it has begun, as they are now."""
+    return Usage(run_id=run_id, evaluation=evaluation, server=peak_bytes(), workers=peaks_below(os.getpid()))
+
+
+def record_usage(logs: LogPaths, run_id: str, evaluation: float | None = None) -> None:
+    """Write it into the run's folder, while the clients' processes are still there. Raises `StorageError`."""
+    write_text(logs.usage, usage_so_far(run_id, evaluation).model_dump_json(indent=1) + "\n")
