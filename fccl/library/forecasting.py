@@ -21,7 +21,7 @@ from fccl.specs import Phase
 
 @dataclass(frozen=True)
 class Layout:
-    """How clients share the machine."""
+    """The way in which clients share the machine."""
 
     processes: int
     together: bool  # in one batch on one device

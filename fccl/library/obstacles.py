@@ -1,4 +1,4 @@
-"""What will not fit, in words, each with the setting to change."""
+"""Obstacles of a run: all that will not fit, in words, each with the setting to change."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def _longest(ahead: _Ahead) -> int:
 
 
 def _too_much(ahead: _Ahead, shape: Shape) -> Obstacle | None:
-    """Why no step is tried: by the formula of `fccl.model.memory` even one process would be killed in it."""
+    """The reason to try no step: by the formula of `fccl.model.memory` even one process would be killed in it."""
     need, room = shape.training_bytes(_longest(ahead)), own_memory()
     if need <= room:
         return None

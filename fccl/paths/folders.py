@@ -121,7 +121,7 @@ class LogPaths:
 
     @property
     def usage(self) -> Path:
-        """What the run took of memory, and its evaluation of time."""
+        """The memory that the run took, and the seconds of its evaluation."""
         return self.root / "usage.json"
 
     def global_adapter(self, next_round: int) -> Path:

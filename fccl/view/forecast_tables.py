@@ -73,7 +73,7 @@ def _others(forecast: Forecast) -> Table:
 
 
 def obstacles_table(forecast: Forecast) -> Table:
-    """What will not fit, and the setting to change."""
+    """All that will not fit, each with the setting to change."""
     rows = tuple((each.what, each.hint) for each in forecast.obstacles)
     return Table("What will not fit", ("", "hint"), rows, words=frozenset({1}))
 
