@@ -24,7 +24,10 @@ def forecast_of(logs: LogPaths) -> Forecast:
 
 
 def actual_of(logs: LogPaths) -> Actual:
-    """The time, memory and disk that the run in a folder took, by its records. Raises `StorageError` when they cannot be read."""
+    """The time, memory and disk that the run in a folder took, by its records.
+
+    Raises `StorageError` when they cannot be read.
+    """
     rounds = read_records(logs.progress, RoundRecord, lambda row: row.get("event") == "round")
     events = read_records(logs.progress, RunEvent, lambda row: row.get("event") != "round")
     files = _files(logs)

@@ -31,8 +31,8 @@ def file_sizes(logs: LogPaths, records: Sequence[RoundRecord]) -> FileSizes:
 
 
 def traffic_of(logs: LogPaths, records: Sequence[RoundRecord]) -> tuple[TrafficForecast, ...]:
-    """The bytes that one client receives and sends in a round of each phase: its kept adapters, and under SCAFFOLD a control
-    variate each way. A client gets the reference of the VA rounds once.
+    """The bytes that one client receives and sends in a round of each phase: its kept adapters, and under SCAFFOLD a
+    control variate each way. A client gets the reference of the VA rounds once.
     """
     last = {record.phase: logs.kept_round(record.round) for record in records}
     found = []

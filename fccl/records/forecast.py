@@ -25,7 +25,7 @@ class RoundForecast(Value):
 
 
 class TrafficForecast(Value):
-    """The bytes that one client receives and sends in a round of one phase: adapters, and what goes with them. Exact."""
+    """The bytes that one client receives and sends in a round of one phase: all adapters, exact."""
 
     phase: Phase
     down: int = Field(ge=0)
