@@ -82,7 +82,7 @@ def server_keys(paths: KeyPaths) -> Keys:
 
     Raises `SettingsError` when they are not there or no keys.
     """
-    public = _read_public(paths)
+    public = read_public(paths)
     return _checked(Keys(_read_private(paths.server), public, _warning(paths.server)), public.server, paths.server)
 
 
@@ -91,7 +91,7 @@ def client_keys(paths: KeyPaths, client_id: int) -> Keys:
 
     Raises `SettingsError` when they are not there or no keys.
     """
-    public = _read_public(paths)
+    public = read_public(paths)
     path = paths.client(client_id)
     return _checked(Keys(_read_private(path), public, _warning(path)), public.clients.get(client_id, ""), path)
 
@@ -119,7 +119,8 @@ def _warning(path: Path) -> str:
     )
 
 
-def _read_public(paths: KeyPaths) -> PublicKeys:
+def read_public(paths: KeyPaths) -> PublicKeys:
+    """Everybody's public keys. Raises `SettingsError` when they are not there or no keys."""
     with _key_errors(paths.public):
         content = paths.public.read_bytes()
         json_value(content)  # a number that is given twice would be two clients' word

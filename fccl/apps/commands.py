@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
+from fccl.apps.after_commands import AFTER
 from fccl.apps.command import Command, Option, up_to
 from fccl.apps.refused import BY_COMPARE, BY_ORCHESTRATOR
 from fccl.apps.result_commands import RESULTS
@@ -292,4 +293,5 @@ COMMANDS: Mapping[str, Command] = {
         refuses=BY_COMPARE,
     ),
     **RESULTS,
+    **AFTER,
 }

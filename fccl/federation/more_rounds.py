@@ -203,7 +203,7 @@ def clear_end(paths: LogPaths, state: RunState) -> None:
     if state.next_round <= state.first_va:
         again.extend(paths.client_adapter(0, "va").parent.glob("client_*_va.*"))
     final = adapter_file(paths.global_final)
-    ends = [paths.evaluation_json, paths.evaluation_markdown, paths.report] if final.is_file() else []
+    ends = [paths.seal, paths.evaluation_json, paths.evaluation_markdown, paths.report] if final.is_file() else []
     with storage_errors(paths.root):
         for path in (*again, *ends):
             path.unlink(missing_ok=True)

@@ -30,6 +30,7 @@ from fccl.federation.own_tests import OwnTests
 from fccl.federation.planned import take_plan
 from fccl.federation.rounds import Federation
 from fccl.federation.run_folder import RunFolder
+from fccl.federation.seal import Sign, seal_run
 from fccl.federation.state import FederationState, RoundResult
 from fccl.federation.stopwatch import Stopwatch
 from fccl.messages import ClientUpdate
@@ -73,6 +74,7 @@ class Run:
     start_from: Callable[[], Adapter] | None = None
     other_rounds: OtherRounds | None = None  # of the run in the folder, which is to have those of this plan from now on
     own_tests: OwnTests | None = None  # asked for at the end of each phase
+    sign: Sign | None = None  # signs the seal of the finished run with the server's key
     state: FederationState | None = field(default=None, init=False)  # after the last complete round
     _base: Validation | None = field(default=None, init=False)  # the start adapter on the validation split
     _watch: Stopwatch = field(default_factory=Stopwatch, init=False)
@@ -116,7 +118,9 @@ class Run:
         if self.export is not None:
             self.export(adapter, self.folder.paths.adapter)
         self.require_here()
-        self._event("finished")
+        done = self._record("finished")
+        seal_run(self.folder.paths, self.identity.run_id, done.model_dump_json(), self.sign)
+        self.folder.journal.write(done)
         self.listener.finished()
         return adapter
 

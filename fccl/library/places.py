@@ -28,6 +28,7 @@ _OWN = {
             _LOGS.planned,
         )
     )
+    | {_LOGS.after("x").root.parts[0]}
     | {"wandb"},
     "out": frozenset(
         path.parts[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from fccl.paths.after import AfterPaths
 from fccl.paths.names import ADAPTER, of_earlier_versions
 
 
@@ -165,6 +166,11 @@ class LogPaths:
         return KeptRoundPaths(self.kept / f"round_{number}")
 
     @property
+    def seal(self) -> Path:
+        """The hashes of all that a finished run has written."""
+        return self.root / "seal.json"
+
+    @property
     def evaluation_json(self) -> Path:
         return self.root / "evaluation.json"
 
@@ -202,6 +208,21 @@ class LogPaths:
         """A comparison of methods, where `fccl compare` puts it. It is of no run."""
         return ComparePaths(self.root / "compare")
 
+    def after(self, run_id: str) -> AfterPaths:
+        """Answers to questions that were asked after a run, which may have moved to `runs/` since. It is of no run."""
+        return AfterPaths(self.root / "after" / run_id)
+
+    def sealed_entries(self) -> tuple[Path, ...]:
+        """The files of a finished run that nobody writes to again; its logs may be added to."""
+        adapters = (self.start, self.global_sft, self.global_final)
+        logs = (self.progress, self.client_metrics)
+        return (self.run, self.manifest, *adapters, *logs, self.state, self.state_sft)
+
+    def sealed_folders(self) -> tuple[Path, ...]:
+        """Folders of a finished run to which nobody adds."""
+        inner = (self.global_adapter(0).parent, self.client_adapter(0, "sft").parent)
+        return (self.adapter, *inner, self.controls)
+
     def all_entries(self) -> tuple[Path, ...]:
         """The entries that a run may write directly into the folder, but for the clients' heartbeats."""
         phases = (self.global_sft, self.global_final)
@@ -218,6 +239,7 @@ class LogPaths:
             self.state_sft,
             self.plan,
             self.usage,
+            self.seal,
         )
         inner = (self.global_adapter(0).parent, self.client_adapter(0, "sft").parent)
         folders = (*inner, self.controls, self.received, self.kept)

@@ -111,7 +111,7 @@ def test_between_them_orchestrator_and_client_take_every_setting_of_the_exchange
         ("client", "client_timeout_s", "fccl orchestrator"),
         ("client", "original_clients", "fccl orchestrator"),
         ("run", "exchange_dir", "fccl orchestrator, fccl client"),
-        ("run", "keys_dir", "fccl orchestrator, fccl client, fccl keys"),
+        ("run", "keys_dir", "fccl orchestrator, fccl client, fccl keys, fccl verify"),
         ("prepare", "threads", "fccl run, fccl orchestrator, fccl compare"),
         ("prepare", "fed_rounds", "fccl run, fccl orchestrator, fccl compare"),
     ],

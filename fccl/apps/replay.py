@@ -1,0 +1,86 @@
+"""`fccl replay`: a finished run aggregated again from its kept updates, and who mattered in it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from fccl.adapters.adapter import Adapter, load_adapter
+from fccl.apps.console import plain_console, telling
+from fccl.apps.evaluation_screen import EvaluationScreen
+from fccl.apps.terminal_tables import print_table
+from fccl.config import Settings
+from fccl.errors import SettingsError
+from fccl.evaluation.suite import one_by_one
+from fccl.federation.run_evaluation import evaluate_run, topic_counts, write_report
+from fccl.library.answers import measured_influence, replayed, write_influence, write_replay
+from fccl.library.export import require_new
+from fccl.library.narrow import evaluation_options
+from fccl.library.past_run import AtWork, at_work, changed, past_run
+from fccl.paths import LogPaths
+from fccl.records.after import ReplayedRound
+from fccl.view.after import influence_tables, replay_table
+
+
+def main(settings: Settings, options: argparse.Namespace) -> int:
+    """Replay the run with what the arguments change. Returns the exit status."""
+    _require_sense(options)
+    console, given = plain_console(), options.given
+    past = past_run(settings.log_dir, options.run, "replay", given, may_replace=True)
+    asked, changes = changed(past, given)
+    if options.out:
+        require_new(settings, Path(options.out))
+    with at_work(past, asked, settings.data_dir if "data_dir" in given else None) as work:
+        if options.influence:
+            return _influence(work, options, console)
+        record, adapter = replayed(
+            work,
+            changes,
+            options.without_client,
+            options.by_round,
+            options.retrain - 1 if options.retrain else None,
+            on_round=lambda each: _say(each, console),
+        )
+        print_table(console, replay_table(record))
+        folder = write_replay(past.after, record, adapter, Path(options.out) if options.out else None)
+        if given.get("evaluate"):
+            _evaluate(work, adapter, LogPaths(folder), console)
+    telling(console)(f"Written to {folder}/: record.json, adapter.safetensors.")
+    return 0
+
+
+def _require_sense(options: argparse.Namespace) -> None:
+    """Raises `SettingsError` for options that say nothing together."""
+    if options.orders and not options.influence:
+        raise SettingsError("--orders has no effect without --influence", hint="leave it out")
+    beside = [options.without_client, options.by_round, options.retrain, options.given.get("evaluate"), options.out]
+    if options.influence and any(beside):
+        raise SettingsError("--influence is a question of its own", hint="leave the other options out")
+    if options.by_round and options.retrain == 1:
+        raise SettingsError("--by-round has no effect with --retrain 1", hint="leave one of them out")
+
+
+def _say(each: ReplayedRound, console: Console) -> None:
+    if each.trained:
+        telling(console)(f"round {each.round + 1}: {len(each.clients)} clients trained anew")
+
+
+def _influence(work: AtWork, options: argparse.Namespace, console: Console) -> int:
+    """Measure who mattered, show it, and write it down."""
+    found = measured_influence(work, options.orders)
+    for table in influence_tables(found):
+        print_table(console, table)
+    path = write_influence(work.past.after, found)
+    telling(console)(f"Written to {path}. `fccl dashboard` and `fccl report` show it.")
+    return 0
+
+
+def _evaluate(work: AtWork, adapter: Adapter, out: LogPaths, console: Console) -> None:
+    """The run's final adapter and the replay's on the test split, in the replay's own folder."""
+    adapters = {"base": None, "the run": load_adapter(work.past.logs.global_final), "the replay": adapter}
+    options, shares = evaluation_options(work.settings, work.settings.seed), topic_counts(work.manifest)
+    how, screen = one_by_one(work.model, work.settings.threads), EvaluationScreen(console)
+    report = evaluate_run(work.model, adapters, work.data, out, options, shares, screen, evaluate=how)
+    write_report(out, report)

@@ -1,0 +1,281 @@
+"""Checking a finished run by its files: hashes, the seal, settings, signatures, and every kept round made again.
+
+Nothing is trained and no model is loaded. What the kept rounds give again, with the recorded weights, must be the
+recorded adapters, byte by byte, from the first kept round to the final adapter.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from fccl import __version__
+from fccl.adapters.adapter import adapter_file, load_adapter
+from fccl.aggregation.protocol import Aggregation
+from fccl.contribution.reported import ContributionRule
+from fccl.errors import FcclError, FederationError
+from fccl.federation.kept_rounds import KeptRound, kept_round, kept_rounds
+from fccl.federation.replay import aggregated_again
+from fccl.federation.seal import is_as_sealed, sealed_files
+from fccl.keys import PublicKeys
+from fccl.paths import LogPaths
+from fccl.records.after import Finding, Outcome, RunCheck
+from fccl.records.run import PhaseEnd, RoundRecord, RunInfo, RunState
+from fccl.records.seal import Seal
+from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec
+from fccl.storage.files import read_whole, sha256_of
+from fccl.storage.reading import read_records, read_value
+
+NOT_SEALED = "the run has no seal: it was made by an earlier version, or was not finished"
+_FEW = 3  # names in one line
+
+
+@dataclass(frozen=True, eq=False)
+class Claims:
+    """Claims of a run's settings about its rounds. `train` is the training in the first round of each phase."""
+
+    plan: RoundPlan
+    model: ModelSpec
+    train: Mapping[Phase, TrainSpec]
+    aggregation: Aggregation
+    weights: ContributionRule | None = None  # where they follow from what clients report alone
+
+
+@dataclass(frozen=True, eq=False)
+class RunChecker:
+    """Checks the run in `logs`. `public` are the keys that the reader trusts, where there are any."""
+
+    logs: LogPaths
+    info: RunInfo
+    claims: Claims
+    public: PublicKeys | None = None
+    forgotten: frozenset[str] = frozenset()  # files that `fccl forget` has removed
+
+    def check(self) -> RunCheck:
+        """All findings. Nothing that lies in the folder raises: what cannot be read is a finding."""
+        findings = tuple(self._findings())
+        final = adapter_file(self.logs.global_final)
+        digest = sha256_of(final) if final.is_file() else ""
+        return RunCheck(
+            run_id=self.info.run_id,
+            time=time.time(),
+            fccl=__version__,
+            adapter_sha256=digest,
+            findings=findings,
+        )
+
+    def _findings(self) -> Iterator[Finding]:
+        yield guarded("record", self._record)
+        yield guarded("manifest", self._manifest)
+        yield from self._seal()
+        yield guarded("adapters", self._adapters)
+        yield guarded("settings", self._settings)
+        yield from map(self._round, range(len(self._records)))
+        yield guarded("weights", self._weights)
+
+    @cached_property
+    def _records(self) -> Sequence[RoundRecord]:
+        return read_records(self.logs.progress, RoundRecord, lambda row: row.get("event") == "round")
+
+    def _record(self) -> Finding:
+        state = read_value(self.logs.state, RunState)
+        records = self._records
+        if state is None or state.run_id != self.info.run_id:
+            return failed("record", f"{self.logs.state.name} is not that of run {self.info.run_id}")
+        if [record.round for record in records] != list(range(state.next_round)):
+            return failed("record", f"{self.logs.progress.name} has not one line for each of {state.next_round} rounds")
+        if {record.run_id for record in records} != {self.info.run_id}:
+            return failed("record", f"{self.logs.progress.name} has rounds of another run")
+        if not state.finished:
+            return failed("record", f"{state.next_round} of {state.total_rounds} rounds are done: it is not finished")
+        return ok("record", f"run {self.info.run_id}: all {state.total_rounds} rounds, in order")
+
+    def _manifest(self) -> Finding:
+        if not self.info.data_sha256:
+            return unchecked("manifest", "the run had no prepared data")
+        if sha256_of(self.logs.manifest) != self.info.data_sha256:
+            return failed("manifest", f"{self.logs.manifest.name} is not the one that {self.logs.run.name} names")
+        return ok("manifest", f"SHA-256 {self.info.data_sha256}: the data that the run was made with")
+
+    def _seal(self) -> Iterator[Finding]:
+        seal = read_value(self.logs.seal, Seal)
+        if seal is None:
+            there = self.logs.seal.is_file()
+            yield failed("seal", f"{self.logs.seal.name} is damaged") if there else unchecked("seal", NOT_SEALED)
+            return
+        yield guarded("seal", lambda: self._sealed(seal))
+        yield self._signed(seal)
+
+    def _sealed(self, seal: Seal) -> Finding:
+        if seal.run_id != self.info.run_id:
+            return failed("seal", f"it is of run {seal.run_id}")
+        if bytes(read_whole(self.logs.seal)) != seal.written():
+            return failed("seal", f"{self.logs.seal.name} is not spelt as a run writes it")
+        bad = [name for name in sorted(set(seal.files) - self._gone) if not self._is_as_sealed(name, seal)]
+        extra = [name for name in map(self._name, sealed_files(self.logs)) if name not in seal.files]
+        if bad or extra:
+            return failed("seal", f"changed, missing or added since the run was finished: {few([*bad, *extra])}")
+        without = f"; {len(self._gone)} were removed by `fccl forget`" if self._gone else ""
+        return ok("seal", f"{len(seal.files)} files are as they were when the run was finished{without}")
+
+    @property
+    def _gone(self) -> frozenset[str]:
+        """Files that were taken out on purpose and are not there."""
+        return frozenset(name for name in self.forgotten if not (self.logs.root / name).exists())
+
+    def _is_as_sealed(self, name: str, seal: Seal) -> bool:
+        path = self.logs.root / name
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            return False
+        if not path.is_file():  # a kept round may go for that of a newer run
+            return path.name == self.logs.kept_round(0).inputs.name and not path.parent.exists()
+        return is_as_sealed(path, seal.files[name], grows=path in (self.logs.progress, self.logs.client_metrics))
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.logs.root).as_posix()
+
+    def _signed(self, seal: Seal) -> Finding:
+        if not seal.signature:
+            return unchecked("signature", "the server had no key: whoever could write the files could seal them too")
+        if self.public is None:
+            return unchecked("signature", "the seal is signed; name the public keys with --keys-dir")
+        if self.public.is_of_server(seal.signed_content(), seal.signature):
+            return ok("signature", "the server's key has signed the seal")
+        return failed("signature", "the server's key has not signed this seal")
+
+    def _adapters(self) -> Finding:
+        """The results of the phases are those that the record names."""
+        records, ends = self._records, self._ends()
+        state = read_value(self.logs.state, RunState)
+        for phase, path in (("sft", self.logs.global_sft), ("va", self.logs.global_final)):
+            if phase in ends and (found := load_adapter(path).sha256) != ends[phase]:
+                return failed("adapters", f"{path.name} is {found[:12]}, the record names {ends[phase][:12]}")
+        last = load_adapter(self.logs.global_final).sha256
+        if records and last not in (records[-1].adapter_sha256, *ends.values()):
+            return failed("adapters", f"{self.logs.global_final.name} is no round's adapter")
+        if state is not None and records and state.adapter_sha256 != records[-1].adapter_sha256:
+            return failed("adapters", f"{self.logs.state.name} names another adapter than the last round's record")
+        return ok("adapters", f"the final adapter is {last}")
+
+    def _ends(self) -> dict[str, str]:
+        """The hash of each phase's result."""
+        found: dict[str, str] = {}
+        for record in self._records:
+            end: PhaseEnd | None = record.phase_end
+            found[record.phase] = end.adapter_sha256 if end else record.adapter_sha256
+        return found
+
+    def _settings(self) -> Finding:
+        """The settings that `run.json` has are those of the kept rounds' tasks."""
+        numbers = kept_rounds(self.logs)
+        if not numbers:
+            return unchecked("settings", "no round is kept that they could be held against")
+        for kept in (kept_round(self.logs, number) for number in numbers):
+            if not self._is_as_set(kept):
+                return failed("settings", f"round {kept.record.round + 1} was not made with the settings of run.json")
+        return ok("settings", f"those of run.json are those of the {len(numbers)} kept rounds")
+
+    def _is_as_set(self, kept: KeptRound) -> bool:
+        """Whether the task and the rule of a kept round are those of the settings. A schedule that goes over rounds may
+        have been planned for another number of them; a number of threads that was left open was the machine's.
+        """
+        said, claims = kept.inputs, self.claims
+        train, expected = said.train, claims.train[kept.record.phase]
+        if claims.plan.lr_schedule != "constant":
+            train = train.model_copy(update={"learning_rate": expected.learning_rate})
+        if not expected.threads:
+            train = train.model_copy(update={"threads": 0})
+        text = said.model.text.model_copy(update={"template": claims.model.text.template})
+        model = said.model.model_copy(update={"text": text})
+        found = train, model, said.seed, kept.record.aggregation
+        return found == (expected, claims.model, claims.plan.seed, claims.aggregation.name)
+
+    def _round(self, number: int) -> Finding:
+        name = f"round {number + 1}"
+        if number not in kept_rounds(self.logs):
+            return unchecked(name, "its updates are no longer kept (KEEP_UPDATES_MB), so it is not made again")
+        return guarded(name, lambda: self._again(name, kept_round(self.logs, number)))
+
+    def _again(self, name: str, kept: KeptRound) -> Finding:
+        if gone := [self._name(path) for path in files_of(kept) if not path.exists()]:
+            return unchecked(name, f"no longer kept: {few(gone)}")
+        made = aggregated_again(kept, self.claims.aggregation)
+        if made.adapter.sha256 != kept.aggregate_sha256:
+            return failed(name, "the kept updates with the recorded weights give another adapter")
+        for update in kept.arrived():
+            update.adapter.load()  # also those that did not count
+            if update.control is not None:
+                update.control.load()
+        self._require_chain(kept)
+        learned = "; the server's own training after it is not repeated" if kept.record.learning else ""
+        counted = f"{len(kept.record.clients)} updates give {kept.aggregate_sha256[:12]} again"
+        return ok(name, f"{counted}{learned}{signed_words(kept, self.public)}")
+
+    def _require_chain(self, kept: KeptRound) -> None:
+        """Raises `FederationError` unless the round began with what the one before ended with."""
+        number = kept.record.round
+        begins = number and self.claims.plan.begins_phase(number)
+        before = self._ends()["sft"] if begins else self._records[number - 1].adapter_sha256 if number else ""
+        if (before or self.info.start_sha256) not in ("", kept.adapter.sha256):
+            raise FederationError("it began with another adapter than the one before it ended with")
+
+    def _weights(self) -> Finding:
+        rule = self.claims.weights
+        if rule is None:
+            return unchecked("weights", "they follow from the server's examples: `fccl replay` makes them again")
+        for record in self._records:
+            counts = {each.client_id: each.counted for each in record.declared}
+            said = [
+                each.model_copy(update={"num_samples": counts.get(client, each.num_samples)})
+                for client, each in zip(record.clients, record.contributions, strict=True)
+            ]
+            if rule.weights(said) != record.weights:
+                return failed("weights", f"round {record.round + 1}: its reports give other weights")
+        return ok("weights", "every round's weights follow from what its clients reported")
+
+
+def files_of(kept: KeptRound) -> Iterator[Path]:
+    """The files of a kept round's updates and control variates."""
+    for each in kept.record.arrived:
+        yield kept.paths.update(each.client_id, each.sha256)
+        if each.control_sha256:
+            yield kept.paths.control(each.client_id, each.control_sha256)
+
+
+def signed_words(kept: KeptRound, public: PublicKeys | None) -> str:
+    """Words on the clients' signatures of a kept round; empty where there are none."""
+    return ""
+
+
+def guarded(name: str, check: Callable[[], Finding]) -> Finding:
+    """The finding, or the error that it met as one."""
+    try:
+        return check()
+    except (FcclError, ValueError, KeyError, IndexError) as error:
+        return failed(name, str(error))
+
+
+def ok(name: str, detail: str) -> Finding:
+    return finding(name, "ok", detail)
+
+
+def failed(name: str, detail: str) -> Finding:
+    return finding(name, "failed", detail)
+
+
+def unchecked(name: str, detail: str) -> Finding:
+    return finding(name, "not checked", detail)
+
+
+def finding(name: str, outcome: Outcome, detail: str) -> Finding:
+    """One finding, its detail on one line."""
+    return Finding(name=name, outcome=outcome, detail=" ".join(detail.split()))
+
+
+def few(names: Sequence[str]) -> str:
+    """The first few of these names."""
+    rest = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
+    return ", ".join(names[:_FEW]) + rest

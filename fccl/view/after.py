@@ -1,0 +1,98 @@
+"""Tables of what was asked about a finished run: replays, influence, checks, clients that were taken out."""
+
+from __future__ import annotations
+
+from fccl import phases, words
+from fccl.records.after import Forgotten, Influence, MeasuredInfluence, Replay, ReplayedRound, RunCheck
+from fccl.records.run import Validation
+from fccl.tables import Cell, Table
+
+MOST_ROWS = 400
+_MEASURES = {"instructions": "instructions (nats/token)", "pairs": "preference pairs (nats/pair)"}
+
+
+def replay_title(replay: Replay) -> str:
+    """The changes of a replay, in words."""
+    parts = [f"{name.upper()}={value}" for name, value in sorted(replay.changes.items())]
+    parts += [f"without client {client}" for client in replay.without]
+    parts += [] if replay.retrained_from is None else [f"trained anew from round {replay.retrained_from + 1}"]
+    return f"Replay of run {replay.run_id}: {', '.join(parts) or 'as it was'}"
+
+
+def replay_table(replay: Replay) -> Table:
+    """A row a round: validation loss in the run and in the replay."""
+    rows = tuple(map(_round_row, replay.rounds[:MOST_ROWS]))
+    head = ("round", "phase", "clients", "loss in the run", "loss in the replay", "difference", "bytes")
+    return Table(replay_title(replay), head, rows, replay.says, words=frozenset({1, 6}), spare=frozenset({2}))
+
+
+def _round_row(each: ReplayedRound) -> tuple[Cell | str, ...]:
+    was, now = _loss(each.recorded), _loss(each.replayed)
+    return (
+        str(each.round + 1),
+        phases.title(each.phase),
+        " ".join(map(str, each.clients)),
+        words.loss(was),
+        words.loss(now),
+        words.DASH if was is None or now is None else signed(now - was),
+        "the same" if each.same else "trained anew" if each.trained else "others",
+    )
+
+
+def _loss(validation: Validation | None) -> float | None:
+    return None if validation is None else validation.loss
+
+
+def influence_tables(influence: Influence) -> tuple[Table, ...]:
+    """A table for each loss of the final model, the client with the largest Shapley value first."""
+    return tuple(_influence_table(influence, each) for each in influence.measures)
+
+
+def _influence_table(influence: Influence, each: MeasuredInfluence) -> Table:
+    ranked = sorted(each.clients, key=lambda client: -client.shapley)[:MOST_ROWS]
+    rows = tuple(
+        (
+            f"client {client.client_id}",
+            str(client.rounds),
+            signed(client.left_out),
+            Cell(signed(client.shapley), interval=f"± {client.error:.4f}" if client.error else ""),
+        )
+        for client in ranked
+    )
+    note = (
+        f"By how much each lowers the final model's loss on {each.examples:,} validation examples; below 0 it raises "
+        f"it. The loss is {each.after:.4f}; it was {each.before:.4f} before round {influence.first_round + 1}, and the "
+        f"Shapley values sum to the difference. {influence.says}"
+    )
+    head = ("client", "rounds", "left out", "Shapley value")
+    return Table(f"Influence on {_MEASURES[each.measure]}", head, rows, note)
+
+
+def check_table(check: RunCheck) -> Table:
+    """A row for each thing that was checked."""
+    rows = tuple(
+        (each.name, Cell(each.outcome, strong=each.outcome == "failed"), each.detail) for each in check.findings
+    )
+    return Table(verdict(check), ("what", "outcome", "detail"), rows, words=frozenset({1, 2}))
+
+
+def verdict(check: RunCheck) -> str:
+    """One line on all findings."""
+    count = {outcome: sum(each.outcome == outcome for each in check.findings) for outcome in ("ok", "failed")}
+    rest = len(check.findings) - sum(count.values())
+    said = f"{count['ok']} checks hold, {count['failed']} fail, {rest} could not be made"
+    return f"Run {check.run_id}: {'nothing was found wrong' if check.sound else 'not as it was made'}; {said}"
+
+
+def forgotten_table(forgotten: Forgotten) -> Table:
+    """The client's own examples under each model."""
+    rows = tuple(
+        (each.model, phases.title(each.phase), f"{each.examples:,}", words.loss(each.loss)) for each in forgotten.left
+    )
+    title = f"What is left of client {forgotten.client_id}: loss on its own training examples"
+    return Table(title, ("model", "phase", "examples", "loss"), rows, forgotten.says, words=frozenset({1}))
+
+
+def signed(difference: float) -> str:
+    """A difference of losses with its sign."""
+    return f"{difference:+,.4f}".replace("-", words.MINUS)

@@ -1,0 +1,224 @@
+"""Checks of a finished run: a sound one passes, and a byte that was changed anywhere is found."""
+
+import json
+import random
+import shutil
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fccl.aggregation.rules import aggregation
+from fccl.contribution.reported import ContributionRule
+from fccl.federation.kept_rounds import kept_round
+from fccl.federation.run_folder import RunFolder
+from fccl.federation.seal import seal_run, sealed_files
+from fccl.federation.verify import Claims, RunChecker, files_of
+from fccl.keys import create_keys, read_public, server_keys
+from fccl.paths import KeyPaths, LogPaths
+from fccl.records.seal import Seal
+from fccl.storage.files import write_text
+from fccl.storage.reading import read_value
+from fccl.testing.toy import MODEL, TRAIN, federation
+from tests.examples import few
+from tests.federation.toy_runs import ROUNDS, conduct
+
+SETTINGS = {"seed": "7", "sft_lr": "0.1"}
+KEYS = 3
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    paths = KeyPaths(tmp_path_factory.mktemp("keys") / "keys")
+    create_keys(paths, KEYS)
+    return server_keys(paths), read_public(paths)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory, keys):
+    """A finished run that the server has signed."""
+    logs, _ = conduct(tmp_path_factory.mktemp("run"), settings=SETTINGS, sign=keys[0].sign)
+    return logs
+
+
+def claims(**changes):
+    said = {
+        "plan": federation().plan,
+        "model": MODEL,
+        "train": {"sft": TRAIN, "va": TRAIN},
+        "aggregation": aggregation("fedavg"),
+        "weights": ContributionRule(),
+    }
+    return Claims(**{**said, **changes})
+
+
+def check(logs, public=None, **changes):
+    info = RunFolder.at(logs.root).info()
+    return RunChecker(logs, info, claims(**changes), public).check()
+
+
+def outcomes(found):
+    return {finding.name: finding.outcome for finding in found.findings}
+
+
+def copied(sound, tmp_path):
+    shutil.copytree(sound.root, tmp_path / "logs")
+    return LogPaths(tmp_path / "logs")
+
+
+def test_a_sound_run_passes_every_check(sound, keys):
+    found = check(sound, keys[1])
+    assert found.sound
+    rounds = {f"round {number + 1}": "ok" for number in range(ROUNDS)}
+    said = dict.fromkeys(("record", "seal", "signature", "adapters", "settings", "weights"), "ok")
+    assert outcomes(found) == {**said, **rounds, "manifest": "not checked"}
+
+
+def test_a_check_writes_nothing_into_the_run(sound, keys):
+    before = {path: path.stat().st_mtime_ns for path in sound.root.rglob("*")}
+    check(sound, keys[1])
+    assert {path: path.stat().st_mtime_ns for path in sound.root.rglob("*")} == before
+
+
+def all_files(logs):
+    kept = (path for number in range(ROUNDS) for path in logs.kept_round(number).root.iterdir())
+    return sorted({*sealed_files(logs), *kept, logs.seal})
+
+
+@given(place=st.integers(0, 10**9), at=st.integers(0, 10**9), to=st.integers(1, 255))
+@settings(max_examples=few(300))
+def test_a_byte_that_was_changed_anywhere_is_found(sound, place, at, to):
+    """Updates, adapters, record, seal, settings, kept rounds: whichever file, wherever in it, to whatever."""
+    files = all_files(sound)
+    path = files[place % len(files)]
+    whole = path.read_bytes()
+    changed = bytearray(whole)
+    changed[at % len(whole)] ^= to
+    try:
+        path.write_bytes(changed)
+        info = RunFolder.at(sound.root).info()
+        if info is None:  # run.json is no record any more: the command says so before it checks
+            assert path == sound.run
+        else:
+            assert not check(sound).sound, (path, at % len(whole))
+    finally:
+        path.write_bytes(whole)
+
+
+def test_a_file_that_was_cut_or_added_to_is_found(sound, tmp_path):
+    logs = copied(sound, tmp_path)
+    for path in all_files(logs):
+        whole = path.read_bytes()
+        for content in (whole[:-1], whole + b"x"):
+            if path in (logs.progress, logs.client_metrics) and len(content) > len(whole):
+                continue  # logs may grow
+            path.write_bytes(content)
+            info = RunFolder.at(logs.root).info()
+            assert info is None or not check(logs).sound, path
+        path.write_bytes(whole)
+
+
+def sealed_again(logs):
+    """As somebody without the server's key would cover up a change."""
+    *_, last = logs.progress.read_text().splitlines()
+    whole = logs.progress.read_text()
+    write_text(logs.progress, whole.removesuffix(last + "\n"))
+    seal_run(logs, read_value(logs.seal, Seal).run_id, last)
+    write_text(logs.progress, whole)
+
+
+def test_whoever_seals_a_changed_run_again_lacks_the_servers_signature(sound, tmp_path, keys):
+    logs = copied(sound, tmp_path)
+    sealed_again(logs)
+    assert outcomes(check(logs, keys[1]))["signature"] == "not checked", "there is none"
+    seal = read_value(logs.seal, Seal).model_copy(update={"signature": read_value(sound.seal, Seal).signature})
+    logs.seal.write_bytes(seal.model_copy(update={"files": {**seal.files, "x": seal.files["run.json"]}}).written())
+    assert outcomes(check(logs, keys[1]))["signature"] == "failed"
+
+
+def rewritten(logs, change):
+    """Every round's line of the record, changed and sealed again."""
+    lines = [json.loads(line) for line in logs.progress.read_text().splitlines()]
+    text = "".join(json.dumps(change(line) if line["event"] == "round" else line) + "\n" for line in lines)
+    write_text(logs.progress, text)
+    sealed_again(logs)
+
+
+def test_weights_that_were_changed_and_sealed_again_do_not_give_the_adapters(sound, tmp_path):
+    logs = copied(sound, tmp_path)
+    rewritten(logs, lambda line: {**line, "weights": [0.1, 0.2, 0.3, 0.4]})
+    found = outcomes(check(logs))
+    assert {found[f"round {number + 1}"] for number in range(ROUNDS)} == {"failed"}
+    assert (found["weights"], found["seal"]) == ("failed", "ok")
+
+
+def test_another_final_adapter_sealed_again_is_no_rounds(sound, tmp_path):
+    logs = copied(sound, tmp_path)
+    shutil.copyfile(logs.kept_round(1).adapter, logs.global_final)
+    sealed_again(logs)
+    assert outcomes(check(logs))["adapters"] == "failed"
+
+
+def test_an_update_of_a_round_in_the_place_of_another_is_found_without_any_seal(sound, tmp_path):
+    logs = copied(sound, tmp_path)
+    first, second = (next(files_of(kept_round(logs, number))) for number in (0, 1))
+    shutil.copyfile(first, second)
+    logs.seal.unlink()
+    found = outcomes(check(logs))
+    assert (found["round 2"], found["seal"]) == ("failed", "not checked")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train": {"sft": TRAIN.model_copy(update={"learning_rate": 0.2}), "va": TRAIN}},
+        {"model": MODEL.model_copy(update={"lora_alpha": 2.0})},
+        {"plan": federation().plan.model_copy(update={"seed": 8})},
+        {"aggregation": aggregation("median")},
+    ],
+)
+def test_settings_that_are_not_those_of_the_rounds_are_found(sound, changes):
+    assert outcomes(check(sound, **changes))["settings"] == "failed"
+
+
+def test_rounds_that_are_no_longer_kept_are_named_and_not_called_wrong(sound, tmp_path):
+    logs = copied(sound, tmp_path)
+    shutil.rmtree(logs.kept_round(0).root)
+    found = check(logs)
+    assert found.sound
+    assert outcomes(found)["round 1"] == "not checked"
+
+
+def test_the_first_round_must_begin_with_what_the_one_before_ended_with(sound, tmp_path):
+    logs = copied(sound, tmp_path)
+    rewritten(logs, lambda line: {**line, "adapter_sha256": "0" * 64} if line["round"] == 0 else line)
+    found = outcomes(check(logs))
+    assert (found["round 1"], found["round 2"]) == ("failed", "failed")
+
+
+def test_a_run_that_is_not_finished_is_said(tmp_path):
+    logs, _ = conduct(tmp_path)
+    state = json.loads(logs.state.read_text())
+    write_text(logs.state, json.dumps({**state, "total_rounds": 9}))
+    assert outcomes(check(logs))["record"] == "failed"
+
+
+def test_a_seal_names_no_file_outside_the_run(sound, tmp_path):
+    logs = copied(sound, tmp_path)
+    seal = read_value(logs.seal, Seal)
+    for name in ("../secret", "/etc/hostname"):
+        logs.seal.write_bytes(seal.model_copy(update={"files": {**seal.files, name: seal.files["run.json"]}}).written())
+        assert outcomes(check(logs))["seal"] == "failed"
+
+
+def test_a_grown_record_is_still_sealed(sound, tmp_path):
+    logs = copied(sound, tmp_path)
+    with logs.progress.open("a") as file:
+        file.write(logs.progress.read_text().splitlines()[-1] + "\n")
+    assert outcomes(check(logs))["seal"] == "ok"
+
+
+def test_random_files_are_no_seal(tmp_path):
+    logs, _ = conduct(tmp_path)
+    logs.seal.write_bytes(random.Random(7).randbytes(500))
+    assert outcomes(check(logs))["seal"] == "failed"
