@@ -41,6 +41,9 @@ test-docker: $(VENV)/.ready-dev ## the image and the compose stack: killed conta
 	sh docker/engine
 	$(RUN) -m pytest -q -m docker tests/docker
 
+test-flower: $(VENV)/.ready-dev ## Flower on this host: a SuperLink, three SuperNodes, kills; the bytes of one process
+	$(RUN) -m pytest -q -m flower tests/flower
+
 screenshots: $(VENV)/.ready-dev ## docs/dashboard*.png, from a real run; needs Chromium
 	$(RUN) scripts/screenshots.py docs
 
@@ -76,6 +79,10 @@ bench-federation: $(VENV)/.ready-dev ## a whole federation beside a loop around 
 
 bench-plan: $(VENV)/.ready-dev ## fccl plan beside the run that it is for, five times on the quickstart and on GPT-2's size; half an hour
 	$(RUN) benchmarks/bench_plan.py
+
+.PHONY: bench-flower test-flower
+bench-flower: $(VENV)/.ready-dev ## seconds of a round over Flower with nothing to compute, beside a stock Flower app
+	$(RUN) benchmarks/bench_flower.py
 
 bench-view: $(VENV)/.ready-dev ## the dashboard with 200 clients and 500 rounds: reading, first paint, one round more
 	$(RUN) benchmarks/bench_view.py

@@ -21,6 +21,7 @@ HISTORY = {"log.md"}  # it tells what was tried when, with the names of then
 PRESENT = [page for page in PAGES if page.name not in HISTORY]
 # Variables of other programs, of compose and of make.
 OTHERS = {
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL",
     "BASE_IMAGE",
     "BUILD_NETWORK",
     "CLIENT_MEMORY",

@@ -24,6 +24,7 @@ SAID = {
     "own_rule.py": r"FCCL \(verified\), round 2 .*\n(halving loss, round \d .* weight of client 0 \d\.\d\d\n){2}",
     "own_data.py": r"geography +\d+ +\d+ +\d+\n(.*\n)+Final adapter: \d+ tensors",
     "own_process.py": r"round 1: updates of \(0, 1\), excluded none\nround 2: updates of \(0, 1\), excluded none\n",
+    "flower_app.py": r"slope 1\.\d\d, offset \d\.\d\d; weights 0\.\d\d 0\.\d\d 0\.\d\d\n",
     "own_trainer.py": r"round 1 \(sft\): loss \d\.\d{3}\n(.*\n)*round 2 \(va\): loss \d\.\d{3}\n",
     "read_run.py": r"Weight of each client by round:\n.*\n.*\n0 .*\n1 .*",
 }
@@ -52,7 +53,7 @@ def test_a_finished_run_is_read(small_run, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["own_process.py", "own_trainer.py"])
+@pytest.mark.parametrize("name", ["own_process.py", "own_trainer.py", "flower_app.py"])
 def test_clients_in_processes_of_their_own_take_part(name):
     script = str(ROOT / "examples" / name)
     process = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=600, check=False)

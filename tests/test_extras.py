@@ -22,12 +22,13 @@ from fccl.extras import EXTRAS
 for modules in EXTRAS.values():
     sys.modules |= dict.fromkeys(modules)  # None there: the import says that there is no such module
 optional = ("fccl.pages", "fccl.testing", "fccl.view.charts", "fccl.apps.dashboard_script")
-optional += ("fccl.evaluation.harness_model",)
+optional += ("fccl.evaluation.harness_model", "fccl.transports.flower", "fccl.flower", "fccl.apps.flower_server")
 for module in pkgutil.walk_packages(fccl.__path__, "fccl.", onerror=lambda name: None):
     if not module.name.startswith(optional) and not module.name.endswith(("_tracker", "__main__")):
         importlib.import_module(module.name)
 trackers = (["run", "--track", kind] for kind in ("tensorboard", "mlflow", "wandb"))
-for command in (["dashboard"], ["report"], ["compare"], *trackers, ["evaluate", "--tasks", "hellaswag"]):
+others = (["evaluate", "--tasks", "hellaswag"], ["flower", "run"])
+for command in (["dashboard"], ["report"], ["compare"], *trackers, *others):
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
         assert main(command) == 2
@@ -48,6 +49,8 @@ error: TRACK=wandb needs wandb, which is not installed
   hint: pip install "fccl[wandb]"
 error: --tasks needs lm_eval, which is not installed
   hint: pip install "fccl[lm-eval]"
+error: fccl flower needs flwr, which is not installed
+  hint: pip install "fccl[flower]"
 """
 
 

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "fccl"
 _SETTINGS = ("presets", "registry", "extras", "config")
 STOREYS = (
     ("apps", "hf", "__main__"),
-    ("pages", "library"),
+    ("pages", "library", "flower"),
     ("compare", "testing"),
     ("federation",),
     ("transports", "training", "contribution", "evaluation", "tracking"),
@@ -43,6 +43,7 @@ HEAVY = {
     "trl": 10,  # nowhere: people bring it
     "altair": 4,
     "streamlit": 8,
+    "flwr": 5,
     "pytest": 7,
     "hypothesis": 7,
 }
@@ -165,6 +166,13 @@ def test_only_the_tools_for_tests_need_test_libraries():
     for module in MODULES:
         tops = {name.split(".")[0] for name in imports_of(ROOT / (module.replace(".", "/") + ".py"))}
         assert not tops & {"pytest", "hypothesis"} or part_of(module) == "testing", module
+
+
+def test_flower_enters_in_its_transport_and_the_door_for_apps_of_people():
+    doors = ("fccl.transports.flower.", "fccl.flower")
+    for module in MODULES:
+        tops = {name.split(".")[0] for name in imports_of(ROOT / (module.replace(".", "/") + ".py"))}
+        assert "flwr" not in tops or module.startswith(doors), module
 
 
 def test_transformers_and_peft_enter_in_one_place_and_the_door_for_trainers():

@@ -61,6 +61,18 @@ _REDO_VA: Option = (
         "in runs/",
     },
 )
+_GOES_ON: tuple[Option, ...] = (
+    (
+        "--resume",
+        {
+            "action": "store_true",
+            "help": "go on with the run in LOG_DIR; an unfinished one with the same settings goes on without "
+            "it; with --va-rounds, --sft-rounds or --fed-rounds it has so many in all, those done included",
+        },
+    ),
+    _REDO_VA,
+    ("--new", {"action": "store_true", "help": "begin a new run even so; the one in LOG_DIR is kept in runs/"}),
+)
 COMMANDS: Mapping[str, Command] = {
     "init": Command(
         "ask five questions, check the answers, and write a commented .env",
@@ -138,18 +150,7 @@ COMMANDS: Mapping[str, Command] = {
         "run a federation whose clients are other processes, over an exchange directory",
         "orchestrator",
         tuple(group for group in GROUPS if group != "client"),
-        (
-            (
-                "--resume",
-                {
-                    "action": "store_true",
-                    "help": "go on with the run in LOG_DIR; an unfinished one with the same settings goes on without "
-                    "it; with --va-rounds, --sft-rounds or --fed-rounds it has so many in all, those done included",
-                },
-            ),
-            _REDO_VA,
-            ("--new", {"action": "store_true", "help": "begin a new run even so; the one in LOG_DIR is kept in runs/"}),
-        ),
+        _GOES_ON,
         refuses=BY_ORCHESTRATOR,
     ),
     "client": Command(
@@ -168,6 +169,24 @@ COMMANDS: Mapping[str, Command] = {
             *_OWN_FILES,
         ),
         without=("log_dir",),
+    ),
+    "flower": Command(
+        "run a federation whose clients are sites on other machines, with Flower between them: fccl flower run",
+        "flower",
+        tuple(group for group in GROUPS if group != "client"),
+        (
+            ("action", {"choices": ("run",), "metavar": "run", "help": "give the run to the SuperLink on this host"}),
+            (
+                "--superlink",
+                {"metavar": "HOST:PORT", "default": "127.0.0.1:8000", "help": "where it is (default 127.0.0.1:8000)"},
+            ),
+            (
+                "--root-certificates",
+                {"metavar": "FILE", "default": "", "help": "the CA's certificate; without it the way is not encrypted"},
+            ),
+            *_GOES_ON,
+        ),
+        refuses=BY_ORCHESTRATOR,
     ),
     "keys": Command(
         "make keys for an orchestrator and its clients, so that they believe nobody else",

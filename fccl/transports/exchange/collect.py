@@ -80,6 +80,7 @@ class Collector:
     listen: Listener
     watching: Watcher
     require_here: Callable[[], None]
+    trouble: Callable[[int], str] = lambda client_id: ""  # why a client cannot be reached, as far as the caller knows
 
     def start(self, source: AnswerSource[Given], client_ids: Sequence[int]) -> dict[int, Waiting]:
         """The clients that are asked. An answer that ended an earlier process is refused unread."""
@@ -154,7 +155,10 @@ class Collector:
             last_word = self.liveness.last_word(client_id)
             client.give_up("silent", f"no heartbeat for {self.spec.stale_s:g} s; {last_word}")
             self.listen.line(f"client {client_id}: {client.reason}")
-        elif not dead and client.cause == "silent":
+        elif not client.cause and (trouble := self.trouble(client_id)):
+            client.give_up("silent", trouble)
+            self.listen.line(f"client {client_id}: {trouble}")
+        elif not dead and client.cause == "silent" and not self.trouble(client_id):
             client.cause = ""
             self.listen.line(f"client {client_id}: is back")
 

@@ -42,12 +42,20 @@ class ExchangeTransport:
     """Holds the directory from `__enter__` to `__exit__`, so that no other orchestrator can.
 
     `received` is a folder that only this process writes: an update is kept there as it was when it was checked, so
-    nobody can change it before it is used.
+    nobody can change it before it is used. `trouble` says why a client cannot be reached, where the files travel on to
+    it; empty where it may still answer.
     """
 
-    def __init__(self, paths: ExchangePaths, spec: ExchangeSpec, received: Path, keys: Keys | None = None) -> None:
+    def __init__(
+        self,
+        paths: ExchangePaths,
+        spec: ExchangeSpec,
+        received: Path,
+        keys: Keys | None = None,
+        trouble: Callable[[int], str] = lambda client_id: "",
+    ) -> None:
         self.quarantine = Quarantine(paths)
-        self._paths, self._spec, self._keys = paths, spec, keys
+        self._paths, self._spec, self._keys, self._trouble = paths, spec, keys, trouble
         self._received = Received(received, BegunReadings(received, paths))
         self._liveness = Liveness(paths, spec.stale_s, lambda status: self._listen.heartbeat(status))
         self._listen = SILENT
@@ -211,6 +219,7 @@ class ExchangeTransport:
             listen=self._listen,
             watching=self._watching(),
             require_here=self._require_here,
+            trouble=self._trouble,
         )
 
     def _ask_again(self, rounds: Rounds, waiting: dict[int, Waiting], round_number: int, good: int, retry: int) -> None:

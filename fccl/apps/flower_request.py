@@ -1,0 +1,77 @@
+"""Files between `fccl flower run` and its ServerApp: what the run was asked for, and what became of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from fccl.config import Settings
+from fccl.errors import FederationError
+from fccl.specs import Value
+from fccl.storage.files import write_text
+from fccl.storage.reading import parse, read_bounded
+
+_MOST_BYTES = 1_048_576
+
+
+class FlowerRequest(Value):
+    """A run as it was asked for: the folder, the settings of its environment, and the arguments that were given."""
+
+    folder: str
+    environment: dict[str, str]
+    given: dict[str, JsonValue]
+    resume: bool = False
+    new: bool = False
+    redo_va: bool = False
+
+    @classmethod
+    def here(cls, given: Mapping[str, Any], **options: bool) -> FlowerRequest:
+        """The request of this process."""
+        settings = {name.upper() for name in Settings.model_fields}
+        environment = {name: value for name, value in os.environ.items() if name.upper() in settings}
+        return cls.model_validate({"folder": os.getcwd(), "environment": environment, "given": dict(given), **options})
+
+    def enter(self) -> None:
+        """Make the folder and the settings of the environment this process's own."""
+        os.chdir(self.folder)
+        for name in [name for name in os.environ if name.lower() in Settings.model_fields]:
+            del os.environ[name]
+        os.environ.update(self.environment)
+
+
+class FlowerOutcome(Value):
+    """The end of a run: its exit status, or its error in words."""
+
+    status: int = 0
+    error: str = ""
+    hint: str = ""
+
+
+def write_value(path: Path, value: Value) -> None:
+    """Write one of the two. Raises `StorageError`."""
+    write_text(path, value.model_dump_json() + "\n")
+
+
+def read_request(path: Path) -> FlowerRequest:
+    """Raises `UpdateRejected` when it is not there."""
+    return parse(read_bounded(path, _MOST_BYTES), FlowerRequest, path.name)
+
+
+def outcome_file(request: Path) -> Path:
+    """Where the outcome of a request is written."""
+    return request.with_name("outcome.json")
+
+
+def read_outcome(request: Path) -> FlowerOutcome:
+    """Raises `FederationError` when the ServerApp has ended without a word."""
+    path = outcome_file(request)
+    if not path.exists():
+        raise FederationError(
+            "the ServerApp has ended before the run was done",
+            hint="the SuperLink's log says why; the same command goes on from the last complete round",
+        )
+    return parse(read_bounded(path, _MOST_BYTES), FlowerOutcome, path.name)

@@ -1,0 +1,130 @@
+"""Flower on this host for tests and benchmarks: a SuperLink and SuperNodes as processes, on ports that are free."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from fccl.transports.flower.quiet import FAST, QUIET
+
+_STARTS_S = 120.0  # a busy machine's
+_SCRIPTS = Path(sys.executable).parent  # where Flower's commands are, which start each other by name
+
+
+def free_port() -> int:
+    """A port of this host that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def until(happened: Callable[[], object], what: str, seconds: float = _STARTS_S) -> None:
+    """Wait for what other processes do. Raises `TimeoutError` where they do not."""
+    end = time.monotonic() + seconds
+    while not happened():
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what} has not happened within {seconds:g} s")
+        time.sleep(0.05)
+
+
+@dataclass
+class Loopback:
+    """The processes of one deployment, each with its log in `folder`; `environment` is theirs beside Flower's own.
+
+    `isolation` is the SuperLink's: with `process` the ServerApp is started by a SuperExec beside it, and outlives it.
+    """
+
+    folder: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    isolation: str = "subprocess"
+    port: int = field(default_factory=free_port)
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        """Of the SuperLink."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment of every process here."""
+        path = f"{_SCRIPTS}{os.pathsep}{os.environ.get('PATH', '')}"
+        home = {"FLWR_HOME": str(self.folder / "flwr"), "PATH": path}
+        return {**os.environ, **QUIET, **FAST, **self.environment, **home}
+
+    def start(self, name: str, command: Sequence[str], **variables: str) -> subprocess.Popen[bytes]:
+        """A process by name, in a group of its own, its output in `<name>.log`."""
+        with open(self.folder / f"{name}.log", "ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                env=self.variables | variables,
+                cwd=self.folder,
+                start_new_session=True,
+            )
+        self.processes[name] = process
+        return process
+
+    def super_link(self) -> None:
+        """Start it, or start it again with the database of the one before; wait until it answers."""
+        database = ["--database", str(self.folder / "superlink.db")]
+        where = ["--host", "127.0.0.1", "--port", str(self.port), "--isolation", self.isolation]
+        self.start("superlink", [str(_SCRIPTS / "flower-superlink"), "--insecure", *where, *database])
+        until(self._answers, "the SuperLink's start")
+
+    def super_exec(self) -> None:
+        """Start what starts ServerApps; with isolation `process` only."""
+        command = [str(_SCRIPTS / "flower-superexec"), "--insecure", "--runtime-api-address", self.address]
+        self.start("superexec", command)
+
+    def super_node(self, client_id: int, site: Path) -> None:
+        """Start a site's SuperNode, or another one in its place."""
+        config = f'client-id={client_id} exchange-dir="{site}"'
+        where = ["--superlink", self.address, "--port", str(free_port()), "--node-config", config]
+        self.start(f"supernode_{client_id}", [str(_SCRIPTS / "flower-supernode"), "--insecure", *where])
+
+    def kill(self, name: str) -> None:
+        """Kill a process and all that it has started."""
+        process = self.processes.pop(name)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, 9)
+        process.wait()
+
+    def _answers(self) -> bool:
+        if self.processes["superlink"].poll() is not None:
+            raise RuntimeError(f"the SuperLink has ended: {self.folder / 'superlink.log'} says why")
+        try:
+            with urlopen(f"http://{self.address}/docs", timeout=1):
+                return True
+        except (URLError, OSError):
+            return False
+
+
+@contextmanager
+def loopback(
+    folder: Path, sites: Mapping[int, Path], isolation: str = "subprocess", **environment: str
+) -> Iterator[Loopback]:
+    """A SuperLink and a SuperNode for each site; all is killed at the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    deployment = Loopback(folder, environment, isolation)
+    try:
+        deployment.super_link()
+        if isolation == "process":
+            deployment.super_exec()
+        for client_id, site in sites.items():
+            deployment.super_node(client_id, site)
+        yield deployment
+    finally:
+        for name in list(deployment.processes):
+            deployment.kill(name)

@@ -1,0 +1,45 @@
+"""The Flower app of a federation: the files of the bundle that `fccl flower run` gives to the SuperLink.
+
+They name the two apps and hold no code of their own: FCCL is installed where they run.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from fccl import __version__
+from fccl.storage.files import write_text
+
+REQUEST = "request"  # in the run's configuration: the file that says what `fccl flower run` was asked for
+_PACKAGE = "fccl_app"
+_CLIENT = "from fccl.transports.flower.client_app import app\n\n__all__ = ['app']\n"
+_SERVER = "from fccl.apps.flower_server import app\n\n__all__ = ['app']\n"
+_PROJECT = """\
+[project]
+name = "fccl"
+version = "{version}"
+description = "A federation of FCCL"
+license = "MIT"
+dependencies = []
+
+[tool.flwr.app]
+publisher = "fccl"
+
+[tool.flwr.app.components]
+serverapp = "{package}.server:app"
+clientapp = "{package}.client:app"
+
+[tool.flwr.app.config]
+{key} = {request}
+"""
+
+
+def write_bundle(folder: Path, request: Path) -> None:
+    """Write the app's folder. `request` is the file that the ServerApp reads, on the SuperLink's host."""
+    package = folder / _PACKAGE
+    package.mkdir(parents=True)
+    project = _PROJECT.format(version=__version__, package=_PACKAGE, key=REQUEST, request=json.dumps(str(request)))
+    write_text(folder / "pyproject.toml", project)
+    for name, text in {"__init__.py": "", "client.py": _CLIENT, "server.py": _SERVER}.items():
+        write_text(package / name, text)

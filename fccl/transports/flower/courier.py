@@ -1,0 +1,198 @@
+"""`Courier`: carries the open request of an exchange directory to the sites by a Grid, and their answers back."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+from flwr.app import Message, MessageType
+from flwr.serverapp import Grid
+
+from fccl.errors import FcclError, UpdateRejected
+from fccl.paths import ExchangePaths
+from fccl.plain_text import printable
+from fccl.records.run import ClientStatus
+from fccl.storage.files import write_bytes
+from fccl.transports.flower.errand import Errand
+from fccl.transports.flower.nodes import Nodes
+from fccl.transports.flower.parcel import Parcel
+
+POLL_S = 0.5  # between two looks at the SuperLink
+NODES_S = 120.0  # so long is a site awaited that has no SuperNode online
+_MOST_FAILURES = 3  # of one client's messages in a request; after that it is given up
+_MOST_ERRORS = 10  # of the grid, one after another, before no message is sent any more
+_END_S = 30.0  # so long are sites told that the run is done
+_MARGIN_S = 60.0  # by which a message lives longer than its answer is awaited
+
+
+@dataclass(frozen=True)
+class _Sent:
+    client_id: int
+    node: int
+    errand: Errand
+
+
+class Courier:
+    """Works in a thread of its own from `__enter__` to `__exit__`; no other thread may use the grid meanwhile.
+
+    A site that cannot be reached, or whose messages fail, is no error: `trouble` says why. While the SuperLink does not
+    answer everything waits, as long as the round does.
+    """
+
+    def __init__(self, grid: Grid, paths: ExchangePaths, poll_s: float = POLL_S, nodes_s: float = NODES_S) -> None:
+        self._grid, self._paths, self._poll_s, self._nodes_s = grid, paths, poll_s, nodes_s
+        self._nodes = Nodes(grid)
+        self._errand: Errand | None = None
+        self._sent: dict[str, _Sent] = {}  # by message
+        self._failures: dict[int, list[str]] = {}  # by client: the reasons
+        self._unseen: dict[int, float] = {}  # by client: since when no node says that it is its site
+        self._errors = 0  # of the grid, one after another
+        self._ended = ""  # why no message can be sent any more
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._threads = [
+            threading.Thread(target=self._repeat, args=(work, pause), name=f"flower {name}", daemon=True)
+            for name, work, pause in (("courier", self.turn, poll_s), ("heartbeat", self._beat, 1.0))
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(5.0)  # a grid that waits for its SuperLink is not waited for
+
+    def begin(self, run_id: str) -> None:
+        """Ask the nodes whose sites they are, for this run."""
+        self._nodes.run_id = run_id
+
+    @contextmanager
+    def carrying(self, errand: Errand) -> Iterator[None]:
+        """Carry this while the block runs. Failures are counted anew."""
+        self.begin(errand.run_id)
+        with self._lock:
+            self._failures, self._unseen = {}, {}
+            self._errand = errand
+        try:
+            yield
+        finally:
+            self._errand = None
+
+    def tell_the_end(self, errand: Errand) -> None:
+        """Carry the end of the run to the sites that are online, for a while."""
+        end, told = time.monotonic() + _END_S, replace(errand, client_ids=self._nodes.clients)
+        with self.carrying(told):
+            while any(told.waits_for(each) and not self.trouble(each) for each in told.client_ids):
+                if time.monotonic() > end:
+                    return
+                self._stop.wait(self._poll_s)
+
+    def trouble(self, client_id: int) -> str:
+        """The reason why a client's answer need not be awaited; empty where it may still come."""
+        if self._ended:
+            return self._ended
+        reasons = self._failures.get(client_id, [])
+        if len(reasons) >= _MOST_FAILURES:
+            return f"its site has failed {len(reasons)} times: {reasons[-1]}"
+        since = self._unseen.get(client_id)
+        if since is not None and time.monotonic() - since > self._nodes_s:
+            return f"no SuperNode has said for {self._nodes_s:g} s that it is the site of client {client_id}"
+        return ""
+
+    def turn(self) -> None:
+        """One look at the SuperLink: who is there, what has come, what is to be sent."""
+        self._nodes.look()
+        self._receive()
+        if (errand := self._errand) is not None:
+            for client_id in errand.client_ids:
+                self._send(errand, client_id)
+
+    def _receive(self) -> None:
+        waiting = [*self._sent, *self._nodes.open_questions]
+        for reply in self._grid.pull_messages(waiting) if waiting else ():
+            if not self._nodes.hear(reply):
+                self._take(reply)
+
+    def _take(self, reply: Message) -> None:
+        """Take a site's answer; it belongs to the message that it replies to, whoever claims to have sent it."""
+        sent = self._sent.pop(reply.metadata.reply_to_message_id, None)
+        if sent is None:
+            return
+        try:
+            sent.errand.take(sent.client_id, _answer(reply))
+        except FcclError as error:  # of the answer, or of the disk
+            with self._lock:
+                self._failures.setdefault(sent.client_id, []).append(printable(str(error), 500))
+
+    def _send(self, errand: Errand, client_id: int) -> None:
+        node = self._nodes.of(client_id)
+        with self._lock:
+            if node is None:
+                self._unseen.setdefault(client_id, time.monotonic())
+            else:
+                self._unseen.pop(client_id, None)
+        if node is None or self._is_under_way(errand, client_id, node) or self.trouble(client_id):
+            return
+        if not errand.waits_for(client_id) or (parcel := errand.parcel(client_id)) is None:
+            return
+        ttl = errand.spec.timeout_s + _MARGIN_S
+        message = Message(parcel.record(), node, MessageType.TRAIN, ttl=ttl, group_id=str(errand.round))
+        for message_id in self._grid.push_messages([message]):
+            if message_id:
+                self._sent[message_id] = _Sent(client_id, node, errand)
+
+    def _is_under_way(self, errand: Errand, client_id: int, node: int) -> bool:
+        """Whether the client's site has this errand. One that has a new node since is sent it again."""
+        return _Sent(client_id, node, errand) in self._sent.values()
+
+    def _beat(self) -> None:
+        """Write the heartbeats of the clients whose sites are at work: their own heartbeats stay at the sites."""
+        for sent in list(self._sent.values()):
+            errand = sent.errand
+            if errand is self._errand and errand.kind != "done" and sent.node in self._nodes.online:
+                status = ClientStatus(
+                    client_id=sent.client_id,
+                    state="training" if errand.kind == "fit" else "evaluating",
+                    run_id=errand.run_id,
+                    round=errand.round,
+                    phase=errand.phase,
+                    host=socket.gethostname(),
+                    time=time.time(),
+                )
+                write_bytes(self._paths.status(sent.client_id), f"{status.model_dump_json()}\n".encode())
+
+    def _repeat(self, work: Callable[[], None], pause_s: float) -> None:
+        while not self._stop.is_set():
+            try:
+                work()
+                self._errors = 0
+            except FcclError:  # of the disk: the exchange directory's own side meets it too, and says so
+                pass
+            except Exception as error:  # of the grid: a run that was stopped, a SuperLink that has forgotten it
+                self._errors += 1
+                if self._errors >= _MOST_ERRORS:
+                    self._ended = f"the SuperLink takes no more messages: {printable(repr(error), 300)}"
+                    return
+            self._stop.wait(pause_s)
+
+
+def _answer(reply: Message) -> Parcel:
+    """The parcel in a reply. Raises `UpdateRejected` with the reason when there is none."""
+    if reply.has_error():
+        error = reply.error
+        said = f": {printable(error.reason.splitlines()[0], 300)}" if error.reason else ""
+        raise UpdateRejected(f"Flower reports error {error.code}{said}")
+    parcel = Parcel.of_record(reply.content)
+    if parcel.problem:
+        raise UpdateRejected(parcel.problem)
+    return parcel

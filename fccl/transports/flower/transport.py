@@ -1,0 +1,85 @@
+"""`FlowerTransport`: the exchange directory of a server whose sites are reached by Flower.
+
+The directory is the server's own. What it holds is what travels: signed tasks and signed answers, to the byte. So
+retries, refusals, checks and restarts are those of `docs/protocol.md`; a SuperLink is a way, not a party.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from flwr.serverapp import Grid
+
+from fccl.adapters.adapter import Adapter
+from fccl.keys import Keys
+from fccl.messages import ClientFailure, FitTask, Given, Request
+from fccl.paths import ExchangePaths
+from fccl.specs import ExchangeSpec
+from fccl.transports.exchange.server import ExchangeTransport
+from fccl.transports.flower.courier import NODES_S, POLL_S, Courier
+from fccl.transports.flower.errand import Errand
+from fccl.transports.protocol import SILENT, Listener, RunIdentity
+
+
+class FlowerTransport:
+    """Holds the server's exchange directory and a thread that carries its files, from `__enter__` to `__exit__`.
+
+    A site whose SuperNode is not online for `nodes_s` seconds, or whose messages fail three times in a request, has a
+    failure in the place of its answer. `poll_s` is the time between two looks at the SuperLink.
+
+        with FlowerTransport(grid, ExchangePaths("exchange"), spec, received) as transport:
+            answers = list(transport.ask(task, [0, 1, 2]))
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        paths: ExchangePaths,
+        spec: ExchangeSpec,
+        received: Path,
+        keys: Keys | None = None,
+        poll_s: float = POLL_S,
+        nodes_s: float = NODES_S,
+    ) -> None:
+        self._paths, self._spec = paths, spec
+        self._courier = Courier(grid, paths, poll_s, nodes_s)
+        self._exchange = ExchangeTransport(paths, spec, received, keys, self._courier.trouble)
+        self._held = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as held:
+            held.enter_context(self._exchange)
+            held.enter_context(self._courier)
+            self._held = held.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._held.close()
+
+    def require_here(self) -> None:
+        """Raises `StorageError` when the server's directory is gone."""
+        self._exchange.require_here()
+
+    def begin(self, run: RunIdentity, listen: Listener = SILENT) -> None:
+        """As the exchange directory's. The sites hear of a run by its first request."""
+        self._exchange.begin(run, listen)
+        self._courier.begin(run.run_id)
+
+    def ask(self, request: Request[Given], client_ids: Sequence[int]) -> Iterator[Given | ClientFailure]:
+        """As the exchange directory's; a site that is not reached is a failure with the reason. Raises
+        `StorageError`."""
+        if isinstance(request, FitTask):
+            self._exchange.open(request, client_ids)  # before it is carried: what an earlier process left is not
+        with self._courier.carrying(Errand.of(self._paths, self._spec, request, tuple(client_ids))):
+            yield from self._exchange.ask(request, client_ids)
+
+    def finish(self, run_id: str, next_round: int, adapter: Adapter) -> None:
+        """Leave the final adapter, and carry it to the sites that are online."""
+        self._exchange.finish(run_id, next_round, adapter)
+        self._courier.tell_the_end(Errand(self._paths, self._spec, run_id, next_round, "sft", "done", 0, ()))

@@ -1,0 +1,254 @@
+"""Over Flower whatever goes wrong at a site or on its way is an answer with a reason, and the others' rounds go on."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+import pytest
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+
+from fccl.keys import create_keys, server_keys
+from fccl.messages import ClientFailure, ClientUpdate
+from fccl.paths import ExchangePaths, KeyPaths
+from fccl.testing.processes import exchange_spec
+from fccl.testing.toy import START, ToyLearner, federation, shard
+from fccl.testing.transport import answers, task
+from fccl.transports.exchange.server import ExchangeTransport
+from fccl.transports.flower.client_app import app
+from fccl.transports.flower.parcel import Parcel
+from fccl.transports.flower.transport import FlowerTransport
+from fccl.transports.in_process import InProcessTransport
+from fccl.transports.protocol import Listener, RunIdentity
+from tests.transports.exchange.test_server_contract import client_threads, finish_after
+from tests.transports.exchange_tools import until
+from tests.transports.flower.grids import super_link
+
+
+class Sites:
+    """Sites 0 and 1 with their workers, and the transport to them."""
+
+    def __init__(self, folder, nodes):
+        self.folder, self.nodes, self.paths = folder, nodes, ExchangePaths(folder / "server")
+
+    def site(self, number):
+        return self.folder / f"site_{number}"
+
+    def start(self, number, answer=app, folder=None):
+        return self.nodes.start(number, folder or self.site(number), answer)
+
+    @contextmanager
+    def transport(self, keys=None, nodes_s=60.0, **spec):
+        limits = {"timeout_s": 60.0, "stale_s": 60.0} | spec
+        own = exchange_spec(2, **limits)
+        received = self.folder / "received"
+        with FlowerTransport(self.nodes.grid, self.paths, own, received, keys, 0.01, nodes_s) as transport:
+            yield transport
+
+    @contextmanager
+    def workers(self, *numbers, keys=None, learner=None):
+        """Workers that end with the block, whatever their site has been told."""
+        with ExitStack() as held:
+            for number in numbers:
+                held.enter_context(
+                    client_threads(self.site(number), {number: learner or ToyLearner()}, keys, grace_s=0.1)
+                )
+                held.callback(self._end, number, server_keys(keys) if keys else None)
+            yield
+
+    def _end(self, number, keys):
+        own = ExchangePaths(self.site(number))
+        with ExchangeTransport(own, exchange_spec(2), self.folder / "unread", keys) as transport:
+            finish_after(transport, own)
+
+
+@pytest.fixture
+def sites(tmp_path):
+    with super_link() as nodes:
+        yield Sites(tmp_path, nodes)
+
+
+def expected(number):
+    return ToyLearner().fit(task(), shard(number), lambda status: None).adapter.load().sha256
+
+
+def good(answer, number):
+    return isinstance(answer, ClientUpdate) and answer.adapter.load().sha256 == expected(number)
+
+
+def test_a_site_without_a_supernode_is_a_failure_with_the_reason(sites):
+    sites.start(0)
+    with sites.workers(0), sites.transport(nodes_s=0.1) as transport:
+        found = answers(transport, (0, 1))
+        assert good(found[0], 0)
+    reason = "no SuperNode has said for 0.1 s that it is the site of client 1"
+    assert found[1] == ClientFailure(1, reason)
+
+
+def test_a_site_without_a_worker_is_a_failure_with_the_reason(sites):
+    sites.start(0), sites.start(1)
+    with sites.workers(0), sites.transport(stale_s=2.0) as transport:
+        found = answers(transport, (0, 1))
+        assert good(found[0], 0)
+    reason = "no worker of client 1 has been at work there for 2 s"
+    assert found[1] == ClientFailure(1, f"its site has failed 3 times: {reason}")
+
+
+def raising(message, context):
+    if message.metadata.message_type == "train":
+        raise ZeroDivisionError("division by zero")
+    return app(message, context)
+
+
+def other_keys(message, context):
+    """As a site of some other Flower app answers."""
+    if message.metadata.message_type == "train":
+        content = RecordDict({"arrays": ArrayRecord(), "metrics": MetricRecord({"num-examples": 1})})
+        return Message(content, reply_to=message)
+    return app(message, context)
+
+
+def others_files(message, context):
+    """Somebody else's answer in the place of its own."""
+    reply = app(message, context)
+    if message.metadata.message_type == "query":
+        return reply
+    files = Parcel.of_record(reply.content).files
+    renamed = {name.replace("client_1", "client_0").replace("done_1", "done_0"): each for name, each in files.items()}
+    return Message(Parcel(renamed).record(), reply_to=message)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (raising, "Flower reports error 2: ZeroDivisionError('division by zero')"),
+        (other_keys, "the message is no parcel: its records are ['arrays', 'metrics']"),
+        (others_files, "the answer has files "),
+    ],
+)
+def test_a_site_that_answers_with_something_else_is_left_out_with_the_reason(sites, answer, reason):
+    sites.start(0), sites.start(1, answer)
+    with sites.workers(0, 1), sites.transport() as transport:
+        found = answers(transport, (0, 1))
+        assert good(found[0], 0)
+    assert isinstance(found[1], ClientFailure)
+    assert found[1].reason.startswith(f"its site has failed 3 times: {reason}")
+
+
+def absurd(message, context):
+    """The worker's answer with a loss that no training has."""
+    reply = app(message, context)
+    if message.metadata.message_type == "query":
+        return reply
+    files = dict(Parcel.of_record(reply.content).files)
+    for name in [name for name in files if name.startswith("contrib_")]:
+        files[name] = json.dumps(json.loads(files[name]) | {"avg_loss": -1e300}).encode()
+    return Message(Parcel(files).record(), reply_to=message)
+
+
+def test_absurd_numbers_are_refused_as_in_any_exchange_directory(sites):
+    sites.start(0), sites.start(1, absurd)
+    with sites.workers(0, 1), sites.transport() as transport:
+        found = answers(transport, (0, 1))
+        assert good(found[0], 0)
+    assert isinstance(found[1], ClientFailure)
+    assert found[1].reason.startswith("refused: ")
+
+
+def test_with_keys_a_site_that_says_it_is_another_client_is_not_believed(sites, tmp_path):
+    """Whoever has the SuperLink, or says that it is client 1, cannot sign in its place."""
+    keys = KeyPaths(tmp_path / "keys")
+    create_keys(keys, 2)
+    sites.start(0), sites.start(1)
+    told = []
+    with sites.workers(0, keys=keys), sites.workers(1), sites.transport(server_keys(keys), stale_s=3.0) as transport:
+        transport.begin(RunIdentity("run"), Listener(line=told.append))
+        found = answers(transport, (0, 1))
+        assert good(found[0], 0)
+    assert isinstance(found[1], ClientFailure)
+    assert told[:3] == ["client 1: refused: client 1 has not signed it"] * 3
+
+
+def test_a_supernode_that_goes_in_the_middle_of_a_round_is_replaced_by_the_next(sites):
+    """The message of the one that went is never answered."""
+
+    def silent(message, context):
+        if message.metadata.message_type == "query":
+            return app(message, context)
+        sites.start(1)
+        sites.nodes.stop(message.metadata.dst_node_id)
+        return app(message, context)  # too late: nobody takes it
+
+    sites.start(0), sites.start(1, silent)
+    with sites.workers(0, 1), sites.transport() as transport:
+        found = answers(transport, (0, 1))
+        assert [good(found[number], number) for number in (0, 1)] == [True, True]
+
+
+def test_a_superlink_that_has_lost_its_messages_is_sent_them_again(sites):
+    lost = []
+
+    def once(message, context):
+        if message.metadata.message_type == "train" and not lost:
+            lost.append(message.metadata.message_id)
+            sites.nodes.state.delete_messages({message.metadata.message_id})
+        return app(message, context)
+
+    sites.start(0), sites.start(1, once)
+    with sites.workers(0, 1), sites.transport() as transport:
+        found = answers(transport, (0, 1))
+        assert [good(found[number], number) for number in (0, 1)] == [True, True]
+    assert len(lost) == 1
+
+
+def test_a_client_that_failed_is_asked_again_where_the_quorum_asks_for_it(sites):
+    class Once(ToyLearner):
+        def fit(self, task, shard, on_status):
+            self.broken = frozenset({1} if not self.calls else set())
+            return super().fit(task, shard, on_status)
+
+    sites.start(0), sites.start(1)
+    with sites.workers(0), sites.workers(1, learner=Once()), sites.transport(quorum=2, retries=1) as transport:
+        found = answers(transport, (0, 1))
+        assert [good(found[number], number) for number in (0, 1)] == [True, True]
+
+
+def test_a_node_that_says_nothing_sensible_is_not_sent_a_task(sites):
+    def strange(message, context):
+        return Message(RecordDict({"site": MetricRecord({"client-id": 1})}), reply_to=message)
+
+    sites.start(0), sites.start(1, strange)
+    with sites.workers(0), sites.transport(nodes_s=0.1) as transport:
+        found = answers(transport, (0, 1))
+        assert good(found[0], 0)
+    assert isinstance(found[1], ClientFailure)
+
+
+def test_a_server_that_starts_again_takes_the_answers_that_the_sites_have(sites):
+    """Every worker trains once: the second server's messages find the answers of the first one's."""
+    learner = ToyLearner()
+    sites.start(0), sites.start(1)
+    with sites.workers(0, 1, learner=learner):
+        with sites.transport() as transport:
+            for _ in transport.ask(task(), (0, 1)):
+                break  # as if it died here
+            until(lambda: sorted(learner.calls) == [(0, 0), (0, 1)])
+            for path in sites.paths.root.glob("*_round_0*"):
+                path.unlink()
+            found = answers(transport, (0, 1))
+        assert [good(found[number], number) for number in (0, 1)] == [True, True]
+    assert sorted(learner.calls) == [(0, 0), (0, 1)]
+
+
+def test_a_run_that_begins_after_another_one_is_no_end_for_its_workers(sites):
+    fed = federation(2, rounds=1)
+    alone = list(fed.run(START, InProcessTransport(ToyLearner(), shard)))
+    sites.start(0), sites.start(1)
+    for run in ("first", "second"):
+        with sites.workers(0, 1), sites.transport() as transport:
+            results = list(replace(fed, run_id=run).run(START, transport))
+            transport.finish(run, 2, results[-1].state.adapter)
+            for number in (0, 1):
+                assert ExchangePaths(sites.site(number)).phase(2).read_text() == "done"
+        assert results[-1].state.adapter.to_bytes() == alone[-1].state.adapter.to_bytes()
