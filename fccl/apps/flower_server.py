@@ -44,7 +44,7 @@ def _run(grid: Grid, request: FlowerRequest) -> int:
 
 
 def _end(request: Path, outcome: FlowerOutcome) -> None:
-    """Whoever asked may have gone, with the folder: the run is in LOG_DIR either way."""
+    """Write the outcome, unless the folder has gone with whoever asked: the run is in LOG_DIR either way."""
     with suppress(StorageError):
         if request.parent.is_dir():
             write_value(outcome_file(request), outcome)

@@ -29,7 +29,7 @@ class Errand:
     """The files of one open round or request for each of these clients, and the files that they answer with.
 
     `kind` is `done` for the end of the run: it awaits no answer. An answer that the server takes away again was
-    refused, or is to be tried again. Then the client is sent the files once more, with the hashes of its answers so far.
+    refused, or is to be tried again. Then the client is sent the files once more, with the hashes of its answers.
     """
 
     paths: ExchangePaths
