@@ -35,7 +35,7 @@ Seconds = Annotated[float, Field(ge=0, le=1e9)]  # 31 years
 Time = Annotated[float, Field(ge=0, le=9e9)]  # seconds since 1970, to 2255; pandas counts nanoseconds in 64 bits
 
 Engine = Literal["generic", "gpt2", "auto"]
-BasePrecision = Literal["fp32", "bf16", "int8"]
+BasePrecision = Literal["fp32", "bf16", "int8", "bnb-int8", "bnb-nf4"]
 PromptFormat = Literal["plain", "chat"]
 LearnTurns = Literal["last", "all"]
 

@@ -27,7 +27,7 @@ for module in pkgutil.walk_packages(fccl.__path__, "fccl.", onerror=lambda name:
     if not module.name.startswith(optional) and not module.name.endswith(("_tracker", "__main__")):
         importlib.import_module(module.name)
 trackers = (["run", "--track", kind] for kind in ("tensorboard", "mlflow", "wandb"))
-others = (["evaluate", "--tasks", "hellaswag"], ["flower", "run"])
+others = (["evaluate", "--tasks", "hellaswag"], ["flower", "run"], ["run", "--base-precision", "bnb-nf4"])
 for command in (["dashboard"], ["report"], ["compare"], *trackers, *others):
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
@@ -51,6 +51,8 @@ error: --tasks needs lm_eval, which is not installed
   hint: pip install "fccl[lm-eval]"
 error: fccl flower needs flwr, which is not installed
   hint: pip install "fccl[flower]"
+error: BASE_PRECISION=bnb-nf4 needs bitsandbytes, which is not installed
+  hint: pip install "fccl[bitsandbytes]"
 """
 
 

@@ -36,6 +36,7 @@ HEAVY = {
     "torch": 2,
     "transformers": 4,
     "peft": 4,
+    "bitsandbytes": 4,
     "datasets": 3,
     "sklearn": 3,
     "vl_convert": 1,

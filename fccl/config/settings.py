@@ -110,10 +110,10 @@ class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings, MachineS
         "auto",
         "what computes it: generic (any model), gpt2 (GPT-2 written out, faster), auto: the fastest that can",
     )
-    base_precision: Literal["auto", "fp32", "bf16", "int8"] = knob(
+    base_precision: Literal["auto", "fp32", "bf16", "int8", "bnb-int8", "bnb-nf4"] = knob(
         "model",
         AUTO,
-        "of the frozen base while training: auto is fp32 on a CPU, bf16 on a GPU; int8 needs a CPU",
+        "of the frozen base while training: auto is fp32 on a CPU, bf16 on a GPU; int8 needs a CPU, bnb-* bitsandbytes",
     )
     lora_r: int = knob("model", 8, "rank of the LoRA factors", ge=1, le=1024)
     lora_alpha: float = knob("model", 16.0, "LoRA scale: the update is alpha/r times B A", gt=0)
@@ -360,7 +360,7 @@ class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings, MachineS
         named = self.named_clients
         by_data = self.server_only or (named is not None and "num_clients" not in self.model_fields_set)
         return PartitionSpec(
-            num_clients=0 if by_data else self.num_clients,
+            num_clients=0 if by_data else self.num_clients - self.own_data_clients,
             alpha=alpha,
             size_skew=self.size_skew,
             num_topics=self.num_topics,

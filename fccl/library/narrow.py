@@ -11,10 +11,12 @@ from fccl.contribution import rules as contribution
 from fccl.contribution.protocol import Weigher
 from fccl.errors import SettingsError
 from fccl.evaluation.validation import Validator, VerificationLoss
+from fccl.extras import require_extra
 from fccl.federation.more_rounds import ROUNDS, OtherRounds
 from fccl.federation.run_folder import RunFolder
 from fccl.library.ignored import ignored_line, refuse_ignored
 from fccl.library.own_rules import require_named, require_unchanged
+from fccl.model.bnb_layers import BNB
 from fccl.model.language_model import GENERIC
 from fccl.model.loading import Models
 from fccl.model.precision import int8_is_fast, usual_at_once, usual_precision
@@ -75,10 +77,13 @@ def begun(settings: Settings, tell: Callable[[str], None]) -> Settings:
 
     `CLIENTS_AT_ONCE=auto` waits for `arranged` where the engine is not known before the model is there.
 
-    Raises `SettingsError` when the engine cannot do what they ask for, `ModelError` when the model cannot be had.
+    Raises `SettingsError` when the engine cannot do what they ask for or a library is missing, `ModelError` when the
+    model cannot be had.
     """
     if settings.base_precision == "int8" and not int8_is_fast():
         tell("BASE_PRECISION=int8: this processor has no instructions for int8 products; expect fp32 to be faster.")
+    if settings.base_precision in BNB:
+        require_extra("bitsandbytes", f"BASE_PRECISION={settings.base_precision}")
     decided: dict[str, str | int] = {}
     if not settings.max_length:
         decided["max_length"] = usual_length(settings.model_name)
@@ -265,6 +270,7 @@ def data_spec(settings: Settings) -> DataSpec:
 
     Raises `SettingsError` where clients are at once dealt data, or spoilt, and bring their own.
     """
+    _require_parted(settings)
     for name in ("client_column", "noisy_clients") if settings.server_only else ():
         if getattr(settings, name):
             raise SettingsError(
@@ -286,6 +292,21 @@ def data_spec(settings: Settings) -> DataSpec:
         server_only=settings.server_only,
         client_test_share=settings.shard_test_share,
     )
+
+
+def _require_parted(settings: Settings) -> None:
+    """Raises `SettingsError` unless clients with own data are some beside others whose shards are dealt by a draw."""
+    count = settings.own_data_clients
+    others = {
+        "SERVER_ONLY=true": settings.server_only,
+        f"CLIENT_COLUMN={settings.client_column}": settings.client_column,
+    }
+    for other, is_set in others.items():
+        if count and is_set:
+            raise SettingsError(f"OWN_DATA_CLIENTS={count} does not go with {other}", hint="leave one of the two out")
+    if count and count >= settings.num_clients:
+        line = f"OWN_DATA_CLIENTS={count}: of NUM_CLIENTS={settings.num_clients} nobody is left with a shard"
+        raise SettingsError(line, hint="use SERVER_ONLY where every client brings its own data")
 
 
 def evaluation_options(settings: Settings, seed: int) -> EvaluationOptions:

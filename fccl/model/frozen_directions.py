@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from fccl.adapters.adapter import Adapter
 from fccl.adapters.ranks import pairs
+from fccl.model.bnb_layers import Quantised, quantised_of
 from fccl.model.language_model import cpu_threads
 
 
@@ -20,7 +21,8 @@ class FrozenDirections:
 
     They are always added to the weights as they were at first, of which a copy is made once there is something to add.
     The sum is made in float64 on one thread and rounded once. The same directions give the same bits, whatever was held
-    before and however many threads the process has.
+    before and however many threads the process has. Beside a matrix in few bits they stand by themselves
+    (`fccl.model.bnb_layers`).
     """
 
     model: PeftModel
@@ -37,21 +39,33 @@ class FrozenDirections:
             return
         self._held = ()
         if directions is None:
-            for name, plain in self.plain.items():
-                self._base(name).weight.copy_(plain)
+            self._take_out()
         else:
             with cpu_threads(1):
                 self._add(directions)
         self._held = (directions,)
 
+    def _take_out(self) -> None:
+        for name, plain in self.plain.items():
+            self._base(name).weight.copy_(plain)
+        for module in self.model.modules():
+            if isinstance(module, Quantised):
+                module.hold(None, None)
+
     def _add(self, directions: Adapter) -> None:
         for pair in pairs(directions.form):
-            layer = self._base(pair.a)
-            plain = self.plain.setdefault(pair.a, layer.weight.detach().cpu().clone())
-            product = directions.tensors[pair.b].double() @ directions.tensors[pair.a].double()
-            layer.weight.copy_(
-                torch.add(plain.double(), product.T if isinstance(layer, Conv1D) else product, alpha=self.scale)
-            )
+            layer, a, b = self._base(pair.a), directions.tensors[pair.a], directions.tensors[pair.b]
+            if (quantised := quantised_of(layer)) is not None:
+                quantised.hold(self.scale * b, a)
+            else:
+                self._add_to(layer, pair.a, b.double() @ a.double())
+
+    def _add_to(self, layer: nn.Linear | Conv1D, name: str, product: Tensor) -> None:
+        """Add scale B A, (out, in), to a layer's own weights."""
+        plain = self.plain.setdefault(name, layer.weight.detach().cpu().clone())
+        layer.weight.copy_(
+            torch.add(plain.double(), product.T if isinstance(layer, Conv1D) else product, alpha=self.scale)
+        )
 
     def _base(self, name: str) -> nn.Linear | Conv1D:
         """The module whose A has this name, under PEFT's wrapper."""

@@ -20,7 +20,7 @@ from fccl.model.gpt2 import Attend, Backward, Block, Factors, Gpt2, Linear, Norm
 from fccl.model.language_model import GPT2, Loss, LossAndGradient
 from fccl.model.packing import Packed, pack
 from fccl.model.peft_model import PeftLanguageModel, load_peft_model
-from fccl.model.precision import require_int8
+from fccl.model.precision import require_precision
 from fccl.model.variable_length import attention_by_starts, has_variable_length, takes_channels
 from fccl.model.weights import arithmetic
 from fccl.specs import BasePrecision, ModelSpec
@@ -126,7 +126,7 @@ def _slopes(loss: Loss, sums: Tensor) -> tuple[float, Tensor]:
 
 def load_gpt2(spec: ModelSpec, activations: Activations | None = None) -> Gpt2LanguageModel:
     """Load a model for the written-out engine. Raises `ModelError` when it is no GPT-2, or cannot be had."""
-    require_int8(spec)
+    require_precision(spec)
     loaded = load_peft_model(spec)
     if not can_be_written_out(loaded):
         hint = "ENGINE=generic trains any model; this engine takes GPT-2 with LoRA on its attention and MLP layers"

@@ -7,25 +7,27 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from fccl.model.activations import Activations
+from fccl.model.frozen_weight import FROZEN
 from fccl.model.gpt2_model import can_be_written_out, load_gpt2, written_out
 from fccl.model.int8_layers import compute_in_int8
 from fccl.model.language_model import LanguageModel
 from fccl.model.peft_model import LOADING, PeftLanguageModel, load_peft_model
-from fccl.model.precision import require_int8
+from fccl.model.precision import require_precision
 from fccl.model.text_form import require_template, require_usable, without_template
 from fccl.specs import Engine, ModelSpec
 
 
 def load_fastest(spec: ModelSpec, activations: Activations) -> LanguageModel:
     """Load a model with the fastest engine that computes it. Raises `ModelError`."""
-    require_int8(spec)
+    require_precision(spec)
     model = load_peft_model(spec)
-    return written_out(model, activations) if can_be_written_out(model) else _generic(model)
+    takes = spec.base_precision in FROZEN and can_be_written_out(model)
+    return written_out(model, activations) if takes else _generic(model)
 
 
 def load_generic(spec: ModelSpec, activations: Activations) -> LanguageModel:
     """Load any model; it keeps no activations. Raises `ModelError` when it cannot be had or computed."""
-    require_int8(spec)
+    require_precision(spec)
     return _generic(load_peft_model(spec))
 
 

@@ -26,6 +26,7 @@ from fccl.adapters.adapter import Adapter, Form
 from fccl.adapters.ranks import initial, leading, of_rank, rank_of, trailing
 from fccl.errors import ModelError
 from fccl.model.base_model import first_line, load_base, public_name
+from fccl.model.bnb_layers import BNB, quantise
 from fccl.model.chat import end_ids
 from fccl.model.encoding import Batch, Responses, collate
 from fccl.model.frozen_directions import FrozenDirections
@@ -33,7 +34,7 @@ from fccl.model.language_model import GENERIC, Choose, Loss, LossAndGradient
 from fccl.model.lora_targets import linear_names, targets, top_layers
 from fccl.model.losses import sequence_log_probs, target_log_probs, target_log_probs_of
 from fccl.model.packed_attention import can_pack, last_hidden_state, pack_for
-from fccl.model.precision import DTYPES, float32_head, keep_in, own_device
+from fccl.model.precision import DTYPES, KEEPS_WEIGHTS, float32_head, keep_in, own_device
 from fccl.specs import ModelSpec
 from fccl.storage.files import write_text
 
@@ -237,7 +238,7 @@ class PeftLanguageModel:
     def write_merged(self, adapter: Adapter, folder: Path) -> None:
         """Write base model and tokenizer, the adapter folded into the weights, in float32 whatever this model is in."""
         self.load(adapter)
-        if DTYPES[self.spec.base_precision] != torch.float32:
+        if self.spec.base_precision not in KEEPS_WEIGHTS:
             load_peft_model(self.spec.model_copy(update={"base_precision": "fp32"})).write_merged(adapter, folder)
             return
         self.model.merge_adapter()
@@ -256,6 +257,8 @@ def load_peft_model(spec: ModelSpec) -> PeftLanguageModel:
         keep_in(base.model, DTYPES[spec.base_precision])
         fuse_activations(base.model)
         model = _with_lora(spec, base.model)
+        if spec.base_precision in BNB:  # before it goes to a GPU, which need not have room for float32
+            quantise(base.model, spec.base_precision)
     factors = {
         name.replace(".default", ""): parameter.requires_grad_(True)
         for name, parameter in model.named_parameters()

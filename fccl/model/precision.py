@@ -12,13 +12,25 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fccl.errors import ModelError
+from fccl.extras import require_extra
 from fccl.model.base_model import first_line
+from fccl.model.bnb_layers import BNB
 from fccl.model.frozen_weight import Packed8
 from fccl.specs import BasePrecision, ModelSpec
 
-DTYPES: dict[BasePrecision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
+# Of the weights that no precision rounds otherwise.
+DTYPES: dict[BasePrecision, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "int8": torch.float32,
+    "bnb-int8": torch.float32,
+    "bnb-nf4": torch.float32,
+}
+KEEPS_WEIGHTS: frozenset[BasePrecision] = frozenset({"fp32", "int8"})  # whose model has its file's weights in memory
 _CLIENTS_ON_A_GPU = 8
+_OTHERS = "BASE_PRECISION=bf16 and fp32 run everywhere; the precision is the run's, so a new run is needed"
 _CLOSE = 0.05  # of the norm of a product of 32 numbers each; rounding to int8 gives 0.01
+_NEAR: dict[BasePrecision, float] = {"bnb-int8": 0.05, "bnb-nf4": 0.2}  # of a matrix's norm; nf4's rounding gives 0.09
 
 
 def own_device() -> torch.device:
@@ -39,11 +51,41 @@ def usual_at_once() -> int:
     return _CLIENTS_ON_A_GPU if own_device().type == "cuda" else 1
 
 
+def require_precision(spec: ModelSpec) -> None:
+    """Raises `ModelError` when this process cannot compute at a model's precision, `SettingsError` when a library is
+    missing."""
+    if spec.base_precision in BNB:
+        require_bnb(spec)
+    else:
+        require_int8(spec)
+
+
+def require_bnb(spec: ModelSpec) -> None:
+    """Raises `SettingsError` without bitsandbytes, `ModelError` for another engine or where its kernels do not work."""
+    precision = spec.base_precision
+    require_extra("bitsandbytes", f"BASE_PRECISION={precision}")
+    if spec.engine == "gpt2":
+        raise ModelError(f"ENGINE=gpt2 does not compute BASE_PRECISION={precision}", hint="use ENGINE=auto or generic")
+    if reason := _why_no_bnb(precision):
+        hint = f"{_OTHERS}; `python -m bitsandbytes` says more"
+        raise ModelError(f"BASE_PRECISION={precision}: {reason}", hint=hint)
+
+
+def _why_no_bnb(precision: BasePrecision) -> str:
+    """The reason why bitsandbytes does not work in this process, or nothing."""
+    matrix = torch.linspace(-1, 1, 64 * 64).view(64, 64).sin()
+    try:
+        found = BNB[precision](matrix, None).to(own_device()).matrix(torch.float32).cpu()
+    except Exception as error:  # a build without this machine's kernels
+        return f"bitsandbytes does not work here ({first_line(error)})"
+    near = float((found - matrix).norm() / matrix.norm()) < _NEAR[precision]
+    return "" if near else "this machine's bitsandbytes rounds wrongly"
+
+
 def require_int8(spec: ModelSpec) -> None:
     """Raises `ModelError` when a task wants int8 products and this process cannot compute them."""
     if spec.base_precision == "int8" and (reason := _why_no_int8(own_device().type)):
-        hint = "BASE_PRECISION=bf16 and fp32 run everywhere; the precision is the run's, so a new run is needed"
-        raise ModelError(f"BASE_PRECISION=int8: {reason}", hint=hint)
+        raise ModelError(f"BASE_PRECISION=int8: {reason}", hint=_OTHERS)
 
 
 def _why_no_int8(device: str) -> str:

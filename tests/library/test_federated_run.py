@@ -185,15 +185,16 @@ def test_one_s_own_learner_trains_in_the_place_of_ours():
     assert {record.update_norm for record in read_records(LOGS.progress, RoundRecord)} == {0.0}
 
 
-def test_a_run_in_int8_says_so_wherever_it_is_written_down(folder):
-    run = fccl.FederatedRun(**SMALL, engine="gpt2", base_precision="int8")
+@pytest.mark.parametrize(("engine", "precision"), [("gpt2", "int8"), ("auto", "bnb-nf4")])
+def test_a_run_in_fewer_bits_says_so_wherever_it_is_written_down(folder, engine, precision):
+    run = fccl.FederatedRun(**SMALL, engine=engine, base_precision=precision)
     run.train()
-    assert fccl.read_run(run.log_dir).info.settings["base_precision"] == "int8"
+    assert fccl.read_run(run.log_dir).info.settings["base_precision"] == precision
     report = run.evaluate(sft=6, va=6, gen_samples=0, skip_base=True)
-    assert report.base_precision == "int8"
-    assert "builtin:micro in int8 on the test split" in LOGS.evaluation_markdown.read_text()
-    assert "Trained on the base model in int8." in (LOGS.adapter / "README.md").read_text()
-    assert run.adapter.sha256 == fccl.FederatedRun(**SMALL, engine="gpt2", base_precision="int8").train().sha256
+    assert report.base_precision == precision
+    assert f"builtin:micro in {precision} on the test split" in LOGS.evaluation_markdown.read_text()
+    assert f"Trained on the base model in {precision}." in (LOGS.adapter / "README.md").read_text()
+    assert run.adapter.sha256 == fccl.FederatedRun(**SMALL, engine=engine, base_precision=precision).train().sha256
 
 
 def test_int8_on_a_gpu_is_refused_before_anything_is_written(monkeypatch):

@@ -73,7 +73,7 @@ def test_auto_is_decided_by_the_machine_where_a_run_begins(on, device, precision
     assert begun(found, print) == found
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", "bnb-int8", "bnb-nf4"])
 @pytest.mark.parametrize("device", [CPU, GPU])
 def test_a_precision_that_is_named_is_kept_everywhere(on, device, precision):
     on(device)
