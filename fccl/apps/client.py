@@ -10,6 +10,7 @@ from fccl.apps.output import terminate_as_interrupt
 from fccl.config import Settings
 from fccl.library.client import FOLDERS, exchange_client, own_files, require_own_rank
 from fccl.library.places import require_apart
+from fccl.model.gpus import take_own_gpu
 from fccl.transports.protocol import Listener
 
 
@@ -18,11 +19,14 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     require_own_rank(settings)
     require_apart(settings, FOLDERS)
     own = own_files(settings, options.given)
+    gpu = take_own_gpu(settings.client_id)
     with (
         terminate_as_interrupt(),
         ClientScreen(plain_console(), settings.client_id) as screen,
         exchange_client(settings, Listener(screen.status, screen.tell), own=own) as client,
     ):
+        if gpu:
+            screen.tell(gpu)
         screen.tell(f"waiting for rounds in {settings.exchange_dir}/")
         client.run()
         screen.tell("the run is done")

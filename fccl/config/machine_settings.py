@@ -24,7 +24,7 @@ class MachineSettings(BaseSettings):
     client_processes: int = knob(
         "training",
         0,
-        "processes in which clients of `fccl run` train side by side; 0: as many as cores and memory allow, 1 on a GPU",
+        "processes in which clients of `fccl run` train side by side; 0: as many as cores and memory allow, one a GPU",
         ge=0,
         le=64,
     )

@@ -7,7 +7,7 @@ machine that goes on with it chooses its own processes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -22,10 +22,12 @@ from fccl.evaluation.suite import Evaluate, Evaluated, EvaluationSplit, ToEvalua
 from fccl.library.setup import PreparedRun
 from fccl.messages import ClientFailure, Given, Learner, Request, StatusListener, Worker
 from fccl.model.activations import IN_MEMORY, Activations
+from fccl.model.gpus import gpus_here
 from fccl.model.language_model import LanguageModel
 from fccl.model.loading import Models
 from fccl.model.precision import own_device
 from fccl.paths import DataPaths
+from fccl.processes.gpus import own_gpu
 from fccl.processes.launch import Launch
 from fccl.processes.memory import free_bytes
 from fccl.processes.pool import Pool
@@ -53,7 +55,7 @@ def side_by_side(settings: Settings, given: Mapping[str, object], why_not: str =
             f"CLIENT_PROCESSES={settings.client_processes}: {why_not}", hint="leave it out: one process is enough then"
         )
     clients, cores = settings.round_plan().clients_per_round, torch.get_num_threads()
-    asked = 1 if why_not else min(settings.client_processes, clients)
+    asked = 1 if why_not else min(_on_gpus(settings, given), clients)
     threads = settings.threads or max(1, cores // (asked or clients))
     processes = asked or usual_processes(clients, max(1, cores // threads))
     return settings.model_copy(update={"client_processes": processes, "threads": threads})
@@ -86,14 +88,15 @@ def transport_for(
 
     As soon as it is entered its processes begin to load what they need, beside this one; `begun` has done so before.
     """
-    if begun and not 1 < settings.client_processes <= begun.lines:
+    gpus = gpus_here()
+    if begun and (len(gpus) > 1 or not 1 < settings.client_processes <= begun.lines):
         begun.end()
         begun = None
     if settings.client_processes == 1:
         services = [OwnTester(models or Models(), learner)]
         return InProcessTransport(learner, lambda client_id: work().shard(client_id), services, settings.at_once)
     return ProcessesTransport(
-        Pool(WorkplaceMaker.of(settings), settings.client_processes, begun),
+        Pool(WorkplaceMaker.of(settings), settings.client_processes, begun, _environments(settings, gpus)),
         lambda phase: work().manifest.samples_by_client()[phase],
         lambda: _said(settings, work(), free_bytes()),
     )
@@ -175,7 +178,27 @@ def _why_not(settings: Settings) -> str:
     """A reason why several processes would be no use, or would give other bytes."""
     if settings.at_once > 1:
         return f"CLIENTS_AT_ONCE={settings.at_once} trains them in one batch, in one process"
-    return "this machine has a GPU, which one process keeps busy" if own_device().type != "cpu" else ""
+    one = own_device().type != "cpu" and len(gpus_here()) < 2
+    return "this machine has a GPU, which one process keeps busy" if one else ""
+
+
+def _on_gpus(settings: Settings, given: Mapping[str, object]) -> int:
+    """The number of processes that is asked for; where there are several GPUs, one for each unless fewer are named.
+
+    Raises `SettingsError` for an argument that asks for more.
+    """
+    asked, gpus = settings.client_processes, len(gpus_here())
+    if gpus < 2:
+        return asked
+    if asked > gpus and "client_processes" in given:
+        line = f"CLIENT_PROCESSES={asked}: this machine has {gpus} GPUs, and one process keeps one busy"
+        raise SettingsError(line, hint=f"leave it out, or name at most {gpus}")
+    return min(asked or gpus, gpus)
+
+
+def _environments(settings: Settings, gpus: Sequence[str]) -> list[Mapping[str, str]]:
+    """Of each process: its own GPU. None where there are not several."""
+    return [own_gpu(number, gpus) for number in range(settings.client_processes)] if len(gpus) > 1 else []
 
 
 def that_fit(wanted: int, model: LanguageModel, free: int | None) -> int:
@@ -196,6 +219,6 @@ def _said(settings: Settings, work: PreparedRun, free: int | None) -> int:
     short = f" ({wanted} need {wanted * _needed(work.model) / 1e9:.1f} GB of memory, {(free or 0) / 1e9:.1f} are free)"
     work.run.listener.told(
         f"Clients train in {count} process{'es' * (count > 1)}{short * (count < wanted)}, "
-        f"{threads} thread{'s' * (threads > 1)} each."
+        f"{threads} thread{'s' * (threads > 1)}{' and one GPU' * (len(gpus_here()) > 1 and count > 1)} each."
     )
     return count

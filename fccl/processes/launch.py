@@ -6,7 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -23,16 +23,16 @@ _END_S = 5.0
 
 class Launch:
     """A child that becomes workers: one for each of its lines, as many as `go` says. It begins by importing `module`,
-    which may take as long as the imports of this process do.
+    which may take as long as the imports of this process do. `environment` is added to this process's own.
 
     Raises `FederationError` when the system starts no process.
     """
 
-    def __init__(self, lines: int, module: str = "") -> None:
+    def __init__(self, lines: int, module: str = "", environment: Mapping[str, str] | None = None) -> None:
         pairs = [Pipe() for _ in range(lines)]
         self.lines, self._lines = lines, [mine for mine, _ in pairs]
         try:
-            self._process = _child([theirs.fileno() for _, theirs in pairs])
+            self._process = _child([theirs.fileno() for _, theirs in pairs], environment or {})
         except OSError as error:
             raise FederationError(
                 f"cannot start a process for clients: {error.strerror or error}", hint="CLIENT_PROCESSES=1 needs none"
@@ -77,7 +77,7 @@ class Launch:
                 self._process.stdin.flush()
 
 
-def _child(lines: Sequence[int]) -> subprocess.Popen[bytes]:
+def _child(lines: Sequence[int], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """A process of this Python, in a session of its own, with these descriptors and without this terminal."""
     return subprocess.Popen(
         [sys.executable, "-c", _BOOT, *map(str, lines)],
@@ -85,5 +85,5 @@ def _child(lines: Sequence[int]) -> subprocess.Popen[bytes]:
         stdout=subprocess.DEVNULL,
         pass_fds=lines,
         start_new_session=True,
-        env={**_PASSIVE, **os.environ, **_CALM},
+        env={**_PASSIVE, **os.environ, **_CALM, **environment},
     )

@@ -14,7 +14,7 @@ because this process has ended, in whatever way. Ctrl-C does not reach it.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -61,19 +61,25 @@ Event = Said | Returned | Raised | Died
 
 class Pool:
     """At most `most` workers, numbered from 0. They begin to load when the pool is entered, and are there for work once
-    `start` says how many of them shall be. `begun` is a child with enough lines that loads already.
+    `start` says how many of them shall be. `begun` is a child with enough lines that loads already. `environments` are
+    added to this process's own, one for each worker; each is then begun by itself, and nothing is forked.
     """
 
-    def __init__(self, make: Callable[[], object], most: int, begun: Launch | None = None) -> None:
+    def __init__(
+        self,
+        make: Callable[[], object],
+        most: int,
+        begun: Launch | None = None,
+        environments: Sequence[Mapping[str, str]] = (),
+    ) -> None:
         self.most = most
-        self._make, self._count, self._begun = make, 0, begun
+        self._make, self._count, self._begun, self._environments = make, 0, begun, environments
         self._launches: list[Launch] = []
         self._lines: dict[int, Connection] = {}
 
     def __enter__(self) -> Self:
         begun, self._begun = self._begun, None
-        launches = [begun] if begun else [Launch(lines) for lines in ([self.most] if FORKS else [1] * self.most)]
-        for launch in launches:
+        for launch in [begun] if begun else self._launched():
             self._launches.append(launch)
             launch.make(self._make)
         return self
@@ -101,7 +107,7 @@ class Pool:
         Raises `FederationError` when a worker that has died cannot be replaced.
         """
         if worker not in self._lines:
-            self._launches.append(launch := Launch(1))
+            self._launches.append(launch := self._alone(worker))
             launch.make(self._make)
             self._lines[worker] = launch.go(1)[0]
         with suppress(OSError):  # it has died, and `events` says so
@@ -122,6 +128,15 @@ class Pool:
             launch.end()
         self._lines.clear()
         self._launches.clear()
+
+    def _launched(self) -> list[Launch]:
+        if FORKS and not self._environments:
+            return [Launch(self.most)]
+        return [self._alone(worker) for worker in range(self.most)]
+
+    def _alone(self, worker: int) -> Launch:
+        """A child that becomes this worker alone."""
+        return Launch(1, environment=self._environments[worker] if self._environments else None)
 
     def _event(self, worker: int, line: Connection) -> Event:
         try:

@@ -109,6 +109,33 @@ def test_a_gpu_has_one_process(monkeypatch):
         side_by_side(load_settings({"client_processes": 2}), {"client_processes": 2})
 
 
+@pytest.mark.parametrize(
+    ("given", "processes"),
+    [({}, 2), ({"client_processes": 1}, 1), ({"client_processes": 2}, 2), ({"num_clients": 1}, 1)],
+)
+def test_several_gpus_have_a_process_each_and_no_more(monkeypatch, cores, given, processes):
+    cores(8)
+    monkeypatch.setattr("fccl.library.side_by_side.own_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    found = side_by_side(load_settings(given), given)
+    assert (found.client_processes, found.threads) == (processes, 8 // processes)
+    with pytest.raises(SettingsError, match="CLIENT_PROCESSES=3: this machine has 2 GPUs"):
+        side_by_side(load_settings({"client_processes": 3}), {"client_processes": 3})
+
+
+@pytest.mark.slow
+def test_processes_that_have_a_gpu_each_change_no_byte_of_a_run(tmp_path, monkeypatch):
+    """No GPU is here: each process is begun by itself, with the name of one, and computes on the CPU."""
+    alone = fccl.FederatedRun(**SMALL, threads=1, data_dir=tmp_path / "data", log_dir=tmp_path / "alone").train()
+    monkeypatch.setattr("fccl.library.side_by_side.gpus_here", lambda: ("0", "1"))
+    said = []
+    run = fccl.FederatedRun(
+        **SMALL, threads=1, client_processes=2, data_dir=tmp_path / "data", log_dir=tmp_path / "two", tell=said.append
+    )
+    assert run.train().sha256 == alone.sha256
+    assert "Clients train in 2 processes, 1 thread and one GPU each." in said
+
+
 class Together(ToyLearner):
     def fit_together(self, task, client_ids, load_shard, on_status):
         return [self.fit(task, load_shard(client_id), on_status) for client_id in client_ids]

@@ -41,6 +41,17 @@ def test_each_worker_has_an_object_of_its_own_in_a_process_of_its_own(pool):
     assert (pool.count, pool.most) == (2, 3)
 
 
+def test_each_worker_has_the_environment_that_is_its_own_and_so_has_the_one_that_replaces_it(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with Pool(MakeCalculator(10), 2, environments=[{"CUDA_VISIBLE_DEVICES": name} for name in ("0", "1")]) as pool:
+        pool.start(2)
+        for _ in range(2):
+            said = [heard(pool, worker, "environment", "CUDA_VISIBLE_DEVICES")[-1].value for worker in range(2)]
+            assert said == ["0", "1"]
+            assert heard(pool, 1, "die")[-1] == Died(1)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
+
+
 def test_words_come_before_the_end_of_the_work_and_in_their_order(pool):
     assert heard(pool, 0, "count", 3) == [*(Said(0, number) for number in range(3)), Returned(0, 3)]
 
