@@ -12,7 +12,7 @@ from fccl import phases
 from fccl.errors import DataError, ModelError, SettingsError
 from fccl.hf.lora import factors_of
 from fccl.messages import FitTask
-from fccl.specs import Phase
+from fccl.specs import Phase, PreferenceSpec
 
 
 def require_usable(trainer: Trainer, phase: Phase) -> None:
@@ -70,16 +70,16 @@ def require_can_do(task: FitTask) -> None:
         raise ModelError(f"a trainer does not do PROX_MU={task.train.prox_mu:g}", "run the federation without it")
 
 
-def loss_line(trainer: Trainer, task: FitTask) -> str:
+def loss_line(trainer: Trainer, phase: Phase, wanted: PreferenceSpec) -> str:
     """A line where the trainer's preference loss is seen to be another than the federation's, else empty."""
-    kinds, beta, wanted = getattr(trainer.args, "loss_type", None), getattr(trainer.args, "beta", None), task.train
-    if not phases.of(task.phase).has_pairs or kinds is None or beta is None:
+    kinds, beta = getattr(trainer.args, "loss_type", None), getattr(trainer.args, "beta", None)
+    if not phases.of(phase).has_pairs or kinds is None or beta is None:
         return ""
     kinds = [kinds] if isinstance(kinds, str) else list(kinds)
-    if kinds == [wanted.preference_loss] and abs(beta - wanted.dpo_beta) < 1e-9:
+    if kinds == [wanted.loss] and abs(beta - wanted.beta) < 1e-9:
         return ""
     mine = f"{' + '.join(map(str, kinds))} with beta {beta:g}"
-    return f"the trainer's loss is {mine}, the federation's {wanted.preference_loss} with beta {wanted.dpo_beta:g}"
+    return f"the trainer's loss is {mine}, the federation's {wanted.loss} with beta {wanted.beta:g}"
 
 
 def precision_line(factors: Mapping[str, nn.Parameter]) -> str:

@@ -11,11 +11,12 @@ from fccl.data.shards import ClientShard
 from fccl.errors import SettingsError, TrainingError
 from fccl.hf.checks import require_usable
 from fccl.hf.declaring import TrainerDeclarer
+from fccl.hf.evaluating import TrainerEvaluator
 from fccl.hf.learner import TrainerLearner
 from fccl.library.client import Client
 from fccl.library.data import Tell, quiet
 from fccl.library.given import WholeClientArguments
-from fccl.messages import ClientUpdate, FitTask
+from fccl.messages import ClientUpdate, FitTask, Service
 from fccl.specs import Phase
 
 
@@ -43,7 +44,8 @@ def federate(
             trainers[phase] = trainer
     if not trainers:
         raise SettingsError("federate was given no trainer", hint="give it one with sft=, va= or both")
-    learner, services = TrainerLearner(trainers, tell), [TrainerDeclarer(trainers)]
+    learner = TrainerLearner(trainers, tell)
+    services: list[Service] = [TrainerDeclarer(trainers), TrainerEvaluator(learner)]
     client = Client(learner=learner, load_shard=_no_shard, services=services, tell=tell, **settings)
     return FederatedTrainers(learner, client)
 

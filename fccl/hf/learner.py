@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from torch import nn
 from transformers import Trainer, set_seed
 
+from fccl.adapters.adapter import Adapter
 from fccl.data.shards import ClientShard
 from fccl.errors import TrainingError
 from fccl.hf.checks import loss_line, precision_line, require_can_do
@@ -17,7 +18,7 @@ from fccl.hf.lora import factors_of, load, read, require_same_lora
 from fccl.hf.meter import Meter, measured
 from fccl.hf.reference import hold_reference
 from fccl.hf.same_base import require_same_base
-from fccl.messages import ClientUpdate, FitTask, StatusListener, declined
+from fccl.messages import ClientUpdate, EvaluateTask, FitTask, StatusListener, declined
 from fccl.specs import Phase, TrainSpec
 from fccl.training.learner import StatusWriter, contribution_of, moves, report_of, trained_adapter
 
@@ -75,12 +76,24 @@ class TrainerLearner:
             report=report_of(result),
         )
 
+    def require_same_model(self, trainer: Trainer, task: FitTask | EvaluateTask) -> None:
+        """Raises `ModelError` unless LoRA and base model are the federation's."""
+        require_same_lora(trainer.model, task)
+        require_same_base(trainer.model, task)
+
+    def hold(self, trainer: Trainer, reference: Adapter) -> None:
+        """Let the trainer's model hold this reference; what is cached of another is made anew. Raises `ModelError`."""
+        hold_reference(trainer, reference, is_new=reference.sha256 != self._reference)
+        self._reference = reference.sha256
+
     def _require(self, trainer: Trainer, task: FitTask) -> None:
         """Raises `ModelError` unless the trainer can do this task; says, once, in what it does another."""
         require_can_do(task)
-        require_same_lora(trainer.model, task)
-        require_same_base(trainer.model, task)
-        for line in (loss_line(trainer, task), precision_line(factors_of(trainer.model))):
+        self.require_same_model(trainer, task)
+        for line in (
+            loss_line(trainer, task.phase, task.train.preference),
+            precision_line(factors_of(trainer.model)),
+        ):
             if line and line not in self._told:
                 self._told.add(line)
                 self.tell(line)
@@ -88,8 +101,7 @@ class TrainerLearner:
     def _prepare(self, trainer: Trainer, task: FitTask, client_id: int) -> None:
         """Everything that a round begins with: reference, adapter, seed, no optimiser."""
         if task.reference is not None:
-            hold_reference(trainer, task.reference, is_new=task.reference.sha256 != self._reference)
-            self._reference = task.reference.sha256
+            self.hold(trainer, task.reference)
         load(factors_of(trainer.model), task.adapter)
         trainer.optimizer = trainer.lr_scheduler = None
         set_seed(task.client_seed(client_id) % _SEEDS)

@@ -13,7 +13,7 @@ from torch import nn
 from fccl.adapters.adapter import Adapter, Form
 from fccl.adapters.ranks import rank_of
 from fccl.errors import AdapterError, ModelError
-from fccl.messages import FitTask
+from fccl.messages import EvaluateTask, FitTask
 
 TRAINED, REFERENCE = "default", "ref"  # PEFT's name of a model's first adapter; TRL's of the reference policy's
 _WRAPPED = "base_model.model."  # what PEFT puts before a base model's names
@@ -43,7 +43,7 @@ def form_of(factors: Mapping[str, nn.Parameter]) -> Form:
     return Form({name: tuple(factor.shape) for name, factor in factors.items()})
 
 
-def require_same_lora(model: nn.Module, task: FitTask) -> None:
+def require_same_lora(model: nn.Module, task: FitTask | EvaluateTask) -> None:
     """Raises `ModelError` unless the model trains the federation's LoRA and nothing else, under PEFT's usual name."""
     hint = f"make it with {config_of(task)}"
     if not isinstance(model, PeftModel):
@@ -58,7 +58,7 @@ def require_same_lora(model: nn.Module, task: FitTask) -> None:
     _require_nothing_else(model, factors)
 
 
-def config_of(task: FitTask) -> str:
+def config_of(task: FitTask | EvaluateTask) -> str:
     """The `LoraConfig` of the federation, as it is written in a script."""
     names = sorted({path.rpartition(".")[2] for path in modules_of(task.adapter.form.shapes)})
     said = f"LoraConfig(r={task.model.lora_r}, lora_alpha={task.model.lora_alpha:g}, target_modules={names}"
@@ -86,7 +86,7 @@ def _are_tied(model: PeftModel) -> bool:
     return bool(getattr(model.get_base_model().config, "tie_word_embeddings", False))
 
 
-def _require_same_shapes(mine: Form, task: FitTask, hint: str) -> None:
+def _require_same_shapes(mine: Form, task: FitTask | EvaluateTask, hint: str) -> None:
     wanted = task.adapter.form
     if rank_of(wanted) != task.model.lora_r:
         raise ModelError(
@@ -101,7 +101,7 @@ def _require_same_shapes(mine: Form, task: FitTask, hint: str) -> None:
         raise ModelError(f"the trainer's LoRA or its base model is another: {error}", hint) from error
 
 
-def _require_same_scale(model: PeftModel, task: FitTask, hint: str) -> None:
+def _require_same_scale(model: PeftModel, task: FitTask | EvaluateTask, hint: str) -> None:
     """LoRA adds scale · B A. The scale is alpha / r, unless rsLoRA or a pattern of its own makes it another."""
     wanted = task.model.lora_alpha / task.model.lora_r
     for module in model.modules():

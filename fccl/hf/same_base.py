@@ -11,13 +11,13 @@ from torch import Tensor
 
 from fccl.errors import ModelError
 from fccl.hf.lora import modules_of
-from fccl.messages import FitTask
+from fccl.messages import EvaluateTask, FitTask
 from fccl.model.base_model import base_path, public_name
 
 _NEAR = 0.02  # as a share of the largest weight: bf16 is nearer, another training is farther
 
 
-def require_same_base(model: PeftModel, task: FitTask) -> None:
+def require_same_base(model: PeftModel, task: FitTask | EvaluateTask) -> None:
     """Raises `ModelError` where the base model is seen to be another.
 
     Two names of a hub are compared. Where the federation's model lies on this machine, as the built-in one does, the
