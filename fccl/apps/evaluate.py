@@ -35,6 +35,8 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     with in_use(data.lock, f"the data in {data.root}/"):
         shares, adapters = topic_counts(own_data(data, info)), run_adapters(logs)
         model, wanted = load_model(recorded.model_spec()), _wanted(settings, recorded, options)
+        if tasks:
+            tasks.require(model)
         split = load_split(data, wanted)
         _write_tasks(model, split, options.write_tasks, telling(console))
         for name in adapters if options.outputs_file else ():
@@ -55,8 +57,10 @@ def _tasks(options: argparse.Namespace, tell: Callable[[str], None]) -> HarnessT
     """The tasks of others, loaded before any model. Raises `SettingsError` for a limit or a folder without them."""
     names = [name.strip() for name in options.tasks.split(",") if name.strip()]
     if names:
-        return load_tasks(names, Path(options.tasks_path) if options.tasks_path else None, options.limit, tell)
-    for flag, value in (("--tasks-path", options.tasks_path), ("--limit", options.limit)):
+        folder = Path(options.tasks_path) if options.tasks_path else None
+        return load_tasks(names, folder, options.limit, tell, options.tasks_chat)
+    flags = {"--tasks-path": options.tasks_path, "--limit": options.limit, "--tasks-chat": options.tasks_chat}
+    for flag, value in flags.items():
         if value:
             raise SettingsError(f"{flag} has no effect without --tasks", hint="name tasks, or leave it out")
     return None

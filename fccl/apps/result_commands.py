@@ -54,6 +54,13 @@ RESULTS: Mapping[str, Command] = {
                 {"metavar": "FOLDER", "default": "", "help": "task files of your own; they may hold code that is run"},
             ),
             (
+                "--tasks-chat",
+                {
+                    "action": "store_true",
+                    "help": "write the prompts of tasks by the model's chat template, examples in them as turns",
+                },
+            ),
+            (
                 "--limit",
                 {
                     "type": up_to(_MOST_EXAMPLES),

@@ -23,6 +23,7 @@ from fccl.data.sources import ask_hub
 from fccl.errors import DataError, FcclError, SettingsError
 from fccl.evaluation.tasks import TaskMeasure
 from fccl.extras import require_extra
+from fccl.model.chat_template import template_of
 from fccl.model.language_model import LanguageModel
 from fccl.model.scoring import Progress, no_progress
 from fccl.plain_text import printable
@@ -49,6 +50,12 @@ class HarnessTasks:
     manager: Any  # `lm_eval.tasks.TaskManager`
     limit: int | None = None  # examples of each; None takes all
     tell: Tell = lambda line: None
+    chat: bool = False  # prompts are conversations, written by the model's chat template
+
+    def require(self, model: LanguageModel) -> None:
+        """Raises `SettingsError` for a model whose tokenizer has no chat template, where one is asked for."""
+        if self.chat and not template_of(model.tokenizer):
+            raise SettingsError(f"--tasks-chat: {model.spec.name} has no chat template", hint="leave it out")
 
     def measure(
         self, model: LanguageModel, batch_size: int, on_batch: Progress = no_progress
@@ -68,6 +75,8 @@ class HarnessTasks:
                 tasks=list(self.tasks),
                 task_manager=self.manager,
                 limit=self.limit,
+                apply_chat_template=self.chat,
+                fewshot_as_multiturn=self.chat,
                 bootstrap_iters=0,  # ours is paired
                 random_seed=None,
                 numpy_random_seed=None,
@@ -99,11 +108,16 @@ class HarnessTasks:
 
 
 def load_tasks(
-    names: Sequence[str], folder: Path | None = None, limit: int = 0, tell: Tell = lambda line: None
+    names: Sequence[str],
+    folder: Path | None = None,
+    limit: int = 0,
+    tell: Tell = lambda line: None,
+    chat: bool = False,
 ) -> HarnessTasks:
     """The tasks of these names, with their data; `folder` holds task files beside those of the harness.
 
-    Takes at most `limit` examples of each; 0 takes all. Raises `SettingsError` for a name that is not known and where
+    Takes at most `limit` examples of each; 0 takes all. With `chat` their prompts go through the model's chat template.
+    Raises `SettingsError` for a name that is not known and where
     the extra is missing, `DataError` for data that cannot be had.
     """
     require_extra("lm-eval", "--tasks")
@@ -116,7 +130,7 @@ def load_tasks(
     for task in tasks:
         if task.OUTPUT_TYPE == "generate_until" and (task.config.generation_kwargs or {}).get("do_sample"):
             raise SettingsError(f"{task.task_name} draws its answers at random; greedy tasks can be compared")
-    return HarnessTasks(tasks, manager, limit or None, tell)
+    return HarnessTasks(tasks, manager, limit or None, tell, chat)
 
 
 def _manager(names: Sequence[str], folder: Path | None) -> Any:

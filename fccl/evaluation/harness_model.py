@@ -6,14 +6,16 @@ greedy answers then come from `LanguageModel`, so a task is scored by the very e
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from fccl.data.examples import Turn
 from fccl.evaluation.task_files import harness_ids
+from fccl.model.chat_template import ChatTemplate
 from fccl.model.encoding import Encoded
 from fccl.model.language_model import LanguageModel
 from fccl.model.scoring import Progress, length_sorted_batches, no_progress, score_sft
@@ -44,6 +46,22 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness has no type
     @property
     def eot_token_id(self) -> int:
         return int(self.tokenizer.eos_token_id)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """The name that tells prompts of one template from those of another."""
+        return str(self.tokenizer.name_or_path)
+
+    def apply_chat_template(self, chat_history: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
+        """A task's messages as the model's chat template writes them, up to where the answer begins. Without
+        `add_generation_prompt` the last message is an answer that the task has begun. Raises `ModelError`.
+        """
+        turns = tuple(Turn(message["role"], message["content"]) for message in chat_history)  # type: ignore[arg-type]
+        text = ChatTemplate(self.tokenizer).render(turns, ask=add_generation_prompt).text
+        if add_generation_prompt:
+            return text
+        begun = turns[-1].content.strip()
+        return text[: text.rindex(begun) + len(begun)]
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: object) -> Ids:
         """The ids of a text."""

@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("lm_eval")
 
+from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -17,7 +18,10 @@ from fccl.evaluation.harness import load_tasks
 from fccl.evaluation.harness_model import HarnessModel, until
 from fccl.evaluation.suite import evaluate_model, summarise
 from fccl.evaluation.task_files import CHOICE, RESPONSE, write_tasks
+from fccl.model.loading import load_model
 from fccl.records.evaluation import EvaluationReport
+from fccl.specs import ModelSpec, TextForm
+from tests.model.chats import TIGHT, with_chats
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # the harness warns of much
 
@@ -151,6 +155,98 @@ def test_what_cannot_be_had_is_one_line_before_any_model(tmp_path, monkeypatch):
         load_tasks(["drawn"], folder)
     with pytest.raises(SettingsError, match="there is no such folder"):
         load_tasks(["afar"], tmp_path / "nowhere")
+
+
+@pytest.fixture(scope="module")
+def chat_model(tiny_model_path, tmp_path_factory):
+    """A model of a chat run, whose template writes no white space where the answer begins."""
+    return load_model(chat_spec(with_chats(tiny_model_path, tmp_path_factory.mktemp("chat-model"), TIGHT)))
+
+
+def chat_spec(path):
+    text = TextForm(prompt="chat", learn="last")
+    return ModelSpec(name=path, lora_r=2, lora_alpha=4.0, lora_targets="all-linear", max_length=128, text=text)
+
+
+def test_the_test_split_of_a_chat_run_as_tasks_is_what_evaluate_says(chat_model, split, options, boot, tmp_path):
+    written = write_tasks(chat_model, split.sft, split.va, tmp_path / "tasks")
+    assert written == {RESPONSE: len(split.sft), CHOICE: len(split.va)}
+    (row, *_) = map(json.loads, (tmp_path / "tasks" / f"{RESPONSE}.jsonl").read_text().splitlines())
+    assert row["prompt"] == f"<|im_start|>user: {split.sft[0].instruction}<|im_end|><|im_start|>assistant:"
+    assert row["response"] == f" {split.sft[0].response}<|im_end|>"
+    report = summarise(evaluate_model(chat_model, "base", None, split, options), boot)
+    response, choice = load_tasks([RESPONSE, CHOICE], tmp_path / "tasks").measure(chat_model, 4)
+    nats = boot.perplexity(response.values, response.weights).value
+    assert math.log(nats) * len(split.sft) / report.tokens == pytest.approx(report.nll.value, abs=1e-4)
+    assert abs(choice.values.sum() - report.preference.right) <= report.preference.ties
+
+
+def test_a_template_whose_prompt_ends_in_white_space_is_one_line_and_writes_nothing(tiny_model_path, split, tmp_path):
+    model = load_model(chat_spec(with_chats(tiny_model_path, tmp_path / "model")))
+    with pytest.raises(DataError, match="would encode every example of the test split otherwise") as error:
+        write_tasks(model, split.sft, split.va, tmp_path / "tasks")
+    assert "white space" in error.value.hint
+    assert not (tmp_path / "tasks").exists()
+
+
+HISTORIES = [
+    ([("user", "Say it.")], True),
+    ([("system", "Be brief."), ("user", "Say it."), ("assistant", "It."), ("user", "Again.")], True),
+    ([("user", "Say it."), ("assistant", "The answer is ")], False),
+]
+
+
+@pytest.mark.parametrize(("turns", "ask"), HISTORIES)
+def test_a_chat_template_writes_a_prompt_as_the_harness_s_own_model_does(chat_model, chat_theirs, turns, ask):
+    history = [{"role": role, "content": content} for role, content in turns]
+    assert HarnessModel(chat_model, 4).apply_chat_template(history, ask) == chat_theirs.apply_chat_template(
+        history, ask
+    )
+
+
+@pytest.fixture(scope="module")
+def chat_theirs(chat_model):
+    parts = (kind.from_pretrained(chat_model.spec.name) for kind in (AutoModelForCausalLM, AutoTokenizer))
+    return HFLM(pretrained=next(parts), tokenizer=next(parts), batch_size=1, max_length=128)
+
+
+def test_tasks_in_a_chat_template_are_scored_as_by_the_harness_s_own_model(chat_model, chat_theirs, tmp_path):
+    """With an example in the prompt, which is a pair of turns."""
+    metric = {"metric": "perplexity", "aggregation": "perplexity", "higher_is_better": False}
+    shots = {"num_fewshot": 1, "fewshot_split": "test", "fewshot_config": {"sampler": "first_n"}}
+    folder = a_task(tmp_path / "tasks", "words", output_type="loglikelihood", metric_list=[metric], **shots)
+    chat_model.load(chat_model.initial_adapter(0))
+    found, plain = (load_tasks(["words"], folder, chat=chat).measure(chat_model, 4)[0] for chat in (True, False))
+    theirs = simple_evaluate(
+        model=chat_theirs,
+        tasks=list(load_tasks(["words"], folder).tasks),
+        apply_chat_template=True,
+        fewshot_as_multiturn=True,
+        bootstrap_iters=0,
+    )
+    scores = [row["perplexity"] for row in sorted(theirs["samples"]["words"], key=lambda row: row["doc_id"])]
+    assert (-found.values).tolist() == pytest.approx(scores, abs=1e-4)
+    assert abs(found.values - plain.values).min() > 1e-2
+
+
+def test_a_model_without_a_chat_template_cannot_write_tasks_by_it(tiny_model, tmp_path):
+    tasks = load_tasks(["words"], a_task(tmp_path / "tasks", "words"), chat=True)
+    with pytest.raises(SettingsError, match=r"--tasks-chat: .* has no chat template"):
+        tasks.require(tiny_model)
+
+
+def test_no_model_is_loaded_for_tasks_whose_data_cannot_be_had(small_run, tmp_path, monkeypatch, capsys):
+    def unreachable(name):
+        raise DataError(f"{name!r} cannot be had")
+
+    monkeypatch.setattr("fccl.evaluation.harness.ask_hub", unreachable)
+    monkeypatch.setattr("fccl.apps.evaluate.load_model", pytest.fail)
+    folder = a_task(tmp_path / "tasks", "afar", dataset_path="someone/nowhere")
+    common = ["evaluate", "--log-dir", str(small_run / "logs"), "--data-dir", str(small_run / "data")]
+    assert main([*common, "--tasks", "afar", "--tasks-path", str(folder)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "error: --tasks afar: 'someone/nowhere' cannot be had"
+    assert len(said) == 2
 
 
 def test_the_command_writes_the_tasks_of_base_sft_and_fedva_with_paired_differences(small_run, tmp_path, capsys):

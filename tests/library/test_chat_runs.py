@@ -5,8 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 import fccl
 from fccl.errors import FederationError, ModelError, SettingsError
@@ -16,23 +15,9 @@ from fccl.model.loading import Models, load_model
 from fccl.model.text_form import with_template
 from fccl.paths import LogPaths
 from fccl.specs import ModelSpec, TextForm
-from tests.model.chats import CHATML
+from tests.model.chats import CHATML, with_chats
 
 CHAT = TextForm(prompt="chat", learn="all")
-
-
-def with_chats(path, folder, template=CHATML):
-    """The model with the control tokens of chats and this template, in a folder of its own."""
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-    tokenizer.chat_template = template
-    with torch.random.fork_rng():
-        torch.manual_seed(2)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")

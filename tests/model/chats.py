@@ -6,15 +6,20 @@ Llama's and Qwen's templates are those that TRL brings, with its variants that m
 from functools import cache
 from pathlib import Path
 
+import torch
 import trl
 from tokenizers import ByteLevelBPETokenizer, Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.conftest import SENTENCES
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TIGHT = (  # no white space where the answer begins
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}: {{ message['content'] }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant:{% endif %}"
 )
 MARKED_CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -28,6 +33,20 @@ LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZäöüß.,:;!?<>/
 def of_trl(name):
     """A template that TRL brings."""
     return (Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text("utf-8")
+
+
+def with_chats(path, folder, template=CHATML):
+    """The model with the control tokens of chats and this template, in a folder of its own."""
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = template
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
 
 
 def byte_level(specials, **names):
