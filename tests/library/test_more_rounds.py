@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -11,10 +12,13 @@ import fccl
 from fccl.adapters.adapter import load_adapter
 from fccl.apps.main import main
 from fccl.errors import SettingsError
-from fccl.paths import LogPaths
+from fccl.keys import create_keys
+from fccl.paths import KeyPaths, LogPaths, StatePaths
 from fccl.records.run import RoundRecord, RunEvent
 from fccl.storage.reading import read_records
 from tests.apps.commands import PATIENT, finished, short_run, start
+from tests.library.test_orchestrator import CLIENTS, Nudge
+from tests.library.test_orchestrator import PATIENT as SLOW
 
 SMALL = {"max_sft_examples": 60, "max_va_examples": 30, "fed_rounds": 1, "threads": 1}
 LOGS = LogPaths(Path("logs"))
@@ -73,6 +77,65 @@ def test_patience_and_the_best_round_in_a_run_that_is_left_and_goes_on(folder):
     assert rest.train().sha256 == final.sha256
     assert hashes() == hashes(LogPaths(Path("logs-whole")))
     assert rest.plan.total_rounds == len(hashes())
+
+
+def clients_of(**settings):
+    """One in a thread for each number, each at work until the run's end."""
+    threads = [
+        threading.Thread(target=fccl.Client(client_id=number, learner=Nudge(), **settings).run)
+        for number in range(CLIENTS)
+    ]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def served(clients, **settings):
+    """The run over the exchange directory, to its end."""
+    try:
+        return fccl.Orchestrator(**SMALL, **SLOW, **settings).train()
+    finally:
+        for client in clients:
+            client.join()
+
+
+def test_va_is_done_anew_over_the_exchange_directory(folder):
+    served(clients_of(), va_rounds=2)
+    again = served(clients_of(), resume=True, sft_rounds=2, va_rounds=2, redo_va=True)
+    whole = fccl.FederatedRun(
+        **SMALL | {"sft_rounds": 2, "va_rounds": 2}, learner=Nudge(), log_dir="logs-whole"
+    ).train()
+    assert again.sha256 == whole.sha256
+    assert hashes() == hashes(LogPaths(Path("logs-whole")))
+
+
+class Refused(Exception):
+    """A client has said that it goes back no further."""
+
+
+def listening(line):
+    if "delete" in line:
+        raise Refused(line)
+
+
+def test_with_keys_a_client_goes_back_only_without_its_memory_and_says_so(folder):
+    create_keys(KeyPaths(Path("keys")), CLIENTS)
+    served(clients_of(keys_dir="keys"), keys_dir="keys", va_rounds=2)
+    anew = {"resume": True, "sft_rounds": 2, "va_rounds": 2, "redo_va": True, "keys_dir": "keys"}
+    found = []
+    server = threading.Thread(target=lambda: found.append(fccl.Orchestrator(**SMALL, **SLOW, **anew).train()))
+    server.start()
+    for number in range(CLIENTS):
+        memory = StatePaths(Path("state")).answered(number)
+        with pytest.raises(Refused, match=r"has answered round 3 of this run; .* delete .*answered\.json"):
+            fccl.Client(client_id=number, learner=Nudge(), keys_dir="keys", tell=listening).run()
+        memory.unlink()
+    for thread in [*clients_of(keys_dir="keys"), server]:
+        thread.join()
+    whole = fccl.FederatedRun(
+        **SMALL | {"sft_rounds": 2, "va_rounds": 2}, learner=Nudge(), log_dir="logs-whole"
+    ).train()
+    assert found[0].sha256 == whole.sha256
 
 
 def killed_after(run, rounds):
