@@ -219,6 +219,13 @@ COMMANDS: Mapping[str, Command] = {
                 },
             ),
             (
+                "--own-files",
+                {
+                    "action": "store_true",
+                    "help": "every client has its own files, in ./sites/client_i; the server prepares no shard",
+                },
+            ),
+            (
                 "--out",
                 {
                     "metavar": "FILE",

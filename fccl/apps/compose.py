@@ -37,6 +37,9 @@ MOUNTS = {
 }
 # Measured for GPT-2 124M with the preset's batches; docs/docker.md has the table.
 MEMORY = {"client_memory": "12g", "server_memory": "12g"}
+# A site's own folder, and what its client is told of it: names of files, or other arguments.
+SITE = "${SITE_@:-./sites/client_@}"
+SITE_ARGUMENTS = "${SITE_ARGUMENTS_@:---sft-data site/sft.jsonl --va-data site/va.jsonl}"
 PIDS_LIMIT = 1024  # for 64 cores and more: each of the libraries has a pool of its own
 
 
@@ -54,7 +57,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
             f"--keys does not go with ORIGINAL_CLIENTS={settings.original_clients}: they sign nothing",
             hint="leave one of the two out",
         )
-    content = compose_file(settings.num_clients, options.keys, originals)
+    content = compose_file(settings.num_clients, options.keys, originals, options.own_files)
     if options.out == STANDARD_OUTPUT:
         sys.stdout.write(content)
         return 0
@@ -69,9 +72,10 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def compose_file(clients: int, keys: bool = False, originals: tuple[int, ...] = ()) -> str:
+def compose_file(clients: int, keys: bool = False, originals: tuple[int, ...] = (), own_files: bool = False) -> str:
     """The content of `docker-compose.yml`. With `keys` everybody signs, and a container sees no private key but its
-    own.
+    own. With `own_files` every client has files of its own in a folder that no other container sees, and the server
+    prepares no shard.
 
     `originals` are clients that are programs of somebody else, so no service here.
     """
@@ -80,9 +84,11 @@ def compose_file(clients: int, keys: bool = False, originals: tuple[int, ...] = 
         MEMORY,
         pids_limit=PIDS_LIMIT,
         mark=MARK,
-        options=f" --original-clients {_listed(originals)}" * bool(originals) + " --keys" * keys,
+        options=f" --original-clients {_listed(originals)}" * bool(originals)
+        + " --keys" * keys
+        + " --own-files" * own_files,
         clients=clients,
-        settings="\n".join(_settings(clients, keys, originals)),
+        settings="\n".join(_settings(clients, keys, originals, own_files)),
         prepare_volumes=_volumes("data", "logs", "exchange", "models", *["keys"] * keys),
         server_volumes=_volumes(
             "data:ro", "logs", "exchange", "models", *_read_only(key_files.server, key_files.public) * keys
@@ -90,19 +96,22 @@ def compose_file(clients: int, keys: bool = False, originals: tuple[int, ...] = 
         dashboard_volumes=_volumes("logs:ro", "exchange:ro"),
         client_names="\n".join(f"      client_{number}: {{condition: service_started}}" for number in ours),
         state_volumes="\n".join(f"  state_{number}:" for number in ours),
-        client_services="\n\n".join(_client(number, keys) for number in ours),
+        client_services="\n\n".join(_client(number, keys, own_files) for number in ours),
     )
 
 
-def _settings(clients: int, keys: bool, originals: tuple[int, ...]) -> Iterator[str]:
+def _settings(clients: int, keys: bool, originals: tuple[int, ...], own_files: bool) -> Iterator[str]:
     yield f"  NUM_CLIENTS: {clients} # so many clients are in this file; `prepare` refuses another number"
     if originals:
         yield f'  ORIGINAL_CLIENTS: "{_listed(originals)}" # no services here: peers that know only the original files'
     if keys:
         yield "  KEYS_DIR: keys"
+    if own_files:
+        yield '  SERVER_ONLY: "true" # each client has its own files'
+    fixed = FIXED | {"server_only"} if own_files else FIXED
     for group in GROUPS:
         names = [
-            name for name, field in Settings.model_fields.items() if group_of(field) == group and name not in FIXED
+            name for name, field in Settings.model_fields.items() if group_of(field) == group and name not in fixed
         ]
         if names:
             yield f"  # {group}"
@@ -113,12 +122,17 @@ def _listed(numbers: tuple[int, ...]) -> str:
     return ",".join(map(str, numbers))
 
 
-def _client(number: int, keys: bool) -> str:
-    shard = _read_only(*(DataPaths(Path("data")).shard(number, phase) for phase in PHASES))
+def _client(number: int, keys: bool, own_files: bool) -> str:
+    shard = () if own_files else _read_only(*(DataPaths(Path("data")).shard(number, phase) for phase in PHASES))
     key = _read_only(KeyPaths(Path("keys")).client(number), KeyPaths(Path("keys")).public)
-    state = f"      - state_{number}:{INSIDE}/{Settings.model_fields['state_dir'].default}"
-    volumes = "\n".join([_volumes(*shard, *key * keys, "exchange", "models:ro"), state])
-    return _template("compose_client.yml").substitute(number=number, volumes=volumes).rstrip("\n")
+    volumes = [_volumes(*shard, *key * keys, "exchange", "models:ro")]
+    volumes.append(f"      - state_{number}:{INSIDE}/{Settings.model_fields['state_dir'].default}")
+    command = ""
+    if own_files:
+        volumes.insert(0, f"      - {SITE.replace('@', str(number))}:{INSIDE}/site:ro")
+        command = f"\n    command: client {SITE_ARGUMENTS.replace('@', str(number))}"
+    blanks = {"number": number, "command": command, "volumes": "\n".join(volumes)}
+    return _template("compose_client.yml").substitute(blanks).rstrip("\n")
 
 
 def _template(name: str) -> _Template:

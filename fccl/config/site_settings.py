@@ -27,6 +27,12 @@ class SiteSettings(BaseSettings):
     server_only: bool = knob(
         "data", False, "prepare the server's splits alone: every client brings its own data and declares how much"
     )
+    own_data_clients: int = knob(
+        "data",
+        0,
+        "so many of the clients, the last ones, bring their own data and declare how much; the others have shards",
+        ge=0,
+    )
     client_test_share: float = knob(
         "data",
         -1.0,
@@ -41,6 +47,11 @@ class SiteSettings(BaseSettings):
         "a client that declares its number of examples counts for at most so many; 0: ten times the median",
         ge=0,
     )
+
+    @property
+    def some_declare(self) -> bool:
+        """Whether there are clients that bring their own data."""
+        return self.server_only or self.own_data_clients > 0
 
     @property
     def shard_test_share(self) -> float:

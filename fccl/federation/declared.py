@@ -7,7 +7,7 @@ run, and no claim counts for more than a bound (`fccl.federation.bounds.capped`)
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from fccl import phases
 from fccl.data.overlap import marks_of
@@ -23,14 +23,15 @@ Declared = Mapping[int, DeclaredSamples]  # by client
 
 @dataclass(frozen=True)
 class OwnData:
-    """The clients of this federation hold their own data.
+    """Clients of this federation hold their own data: all, but those of which `known` has the numbers of examples.
 
     `instructions` are those of the server's splits, which no client should train on. `most` is the largest number of
-    examples that a client counts for; 0: it follows from what all declare.
+    examples that a declaring client counts for; 0: it follows from the numbers of all.
     """
 
     instructions: Sequence[str] = ()
     most: int = 0
+    known: Mapping[Phase, Mapping[int, int]] = field(default_factory=dict)
 
     def ask(
         self, fit: FitTask, clients: Sequence[int], known: Declared, transport: Transport, tell: Callable[[str], None]
@@ -38,7 +39,7 @@ class OwnData:
         """All that is declared once those of the clients of a round have declared that had not yet; and why some still
         have not. `tell` hears a line for each that has.
         """
-        new = [client for client in clients if client not in known]
+        new = [client for client in clients if client not in known and not self.has_shard(client)]
         said, silent = declarations(transport, self.task(fit.run_id, fit.round, fit.phase), new)
         declared = {**known, **said}
         for client in sorted(said):
@@ -50,9 +51,15 @@ class OwnData:
         marks = marks_of(self.instructions, run_id)
         return DeclareTask(run_id, round_number, phase, marks if len(marks) <= MOST_MARKS else ())
 
+    def has_shard(self, client: int) -> bool:
+        """Whether the server knows the client's data."""
+        return any(client in of_phase for of_phase in self.known.values())
+
     def counted(self, declared: Declared, phase: Phase) -> Mapping[int, int]:
-        """As how many examples each client counts in a phase."""
-        return capped({client: said.samples(phase) for client, said in declared.items()}, self.most)
+        """As how many examples each client that has declared counts in a phase. Known numbers speak for the bound."""
+        said = {client: said.samples(phase) for client, said in declared.items()}
+        bounded = capped({**self.known.get(phase, {}), **said}, self.most)
+        return {client: bounded[client] for client in said}
 
     def weighed(self, updates: Sequence[ClientUpdate], declared: Declared) -> list[ClientUpdate]:
         """The updates as weights are to be made of them: with the numbers of examples that count."""
@@ -64,15 +71,18 @@ class OwnData:
                 update,
                 contribution=update.contribution.model_copy(update={"num_samples": counts[update.client_id]}),
             )
+            if update.client_id in counts
+            else update
             for update in updates
         ]
 
     def record(self, clients: Sequence[int], declared: Declared, phase: Phase) -> tuple[DeclaredCount, ...]:
-        """The declared and the counted numbers of these clients."""
+        """The declared and the counted numbers of those of these clients that have declared."""
         counts = self.counted(declared, phase)
         return tuple(
             DeclaredCount(client_id=client, samples=declared[client].samples(phase), counted=counts[client])
             for client in clients
+            if client in counts
         )
 
 

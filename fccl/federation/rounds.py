@@ -121,8 +121,12 @@ class Federation:
         declared, silent = self.own.ask(task, selected, state.declared, transport, self.tell)
         for failure in silent:
             self.on_answer(failure)
-        able = (client for client in selected if client in declared and declared[client].samples(task.phase))
+        able = (client for client in selected if self._has_some(client, declared, task.phase))
         return replace(state, declared=declared), tuple(able), silent
+
+    def _has_some(self, client: int, declared: Declared, phase: Phase) -> bool:
+        """Whether a client has examples of the phase, by its shard or by its word."""
+        return bool(self._known(declared, phase, client)[0])
 
     def _known(self, declared: Declared, phase: Phase, client_id: int) -> tuple[int | None, str]:
         """A client's number of examples in a phase, where it is known, and from where."""

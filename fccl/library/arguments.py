@@ -27,6 +27,7 @@ class DataArguments(TypedDict, total=False):
     small_clients: Literal["merge", "drop"]
     anonymize_clients: bool
     server_only: bool
+    own_data_clients: int
     client_test_share: float
     sft_data: str
     va_data: str
@@ -53,7 +54,7 @@ class ModelArguments(TypedDict, total=False):
     start_from: str
     model_name: str
     engine: Literal["generic", "gpt2", "auto"]
-    base_precision: Literal["auto", "fp32", "bf16", "int8"]
+    base_precision: Literal["auto", "fp32", "bf16", "int8", "bnb-int8", "bnb-nf4"]
     lora_r: int
     lora_alpha: float
     lora_targets: str

@@ -10,16 +10,20 @@ from fccl.contribution import rules as contribution
 from fccl.errors import SettingsError
 from fccl.specs import SMOOTHED, PreferenceLoss
 
-# Read by no rule: the setting that it qualifies.
-QUALIFIES = {
-    "noise_kind": "noisy_clients",
-    "learn_lr": "learn_epochs",
-    **dict.fromkeys(("min_client_examples", "small_clients", "anonymize_clients"), "client_column"),
-    "max_client_samples": "server_only",
+# Read by no rule: the settings that it qualifies, one of which must be set.
+QUALIFIES: Mapping[str, tuple[str, ...]] = {
+    "noise_kind": ("noisy_clients",),
+    "learn_lr": ("learn_epochs",),
+    **dict.fromkeys(("min_client_examples", "small_clients", "anonymize_clients"), ("client_column",)),
+    "max_client_samples": ("server_only", "own_data_clients"),
 }
 # Of a draw that does not take place where the data names the clients.
 DRAWN = ("non_iid_alpha", "size_skew")
-_NONE = {"learn_epochs": "0", "server_only": "false"}  # what a setting is called that asks for nothing
+_NONE = {
+    "learn_epochs": "0",
+    "server_only": "false",
+    "own_data_clients": "0",
+}  # what a setting is called that asks for nothing
 FALLING = ("linear", "cosine")  # values of ROUND_LR_SCHEDULE
 PREFERENCE_READS: Mapping[str, tuple[PreferenceLoss, ...]] = {
     "label_smoothing": tuple(sorted(SMOOTHED)),
@@ -68,7 +72,7 @@ def ignored(settings: Settings) -> frozenset[str]:
 
 def unqualified(settings: Settings) -> frozenset[str]:
     """The settings that qualify another one which is not set, or a draw that does not take place. Asks no rule."""
-    names = {name for name, other in QUALIFIES.items() if not getattr(settings, other)}
+    names = {name for name, others in QUALIFIES.items() if not any(getattr(settings, other) for other in others)}
     return frozenset(names | set(DRAWN if settings.client_column or settings.server_only else ()))
 
 
@@ -109,13 +113,13 @@ def read_by(name: str) -> str:
     if name in DRAWN:
         return "an empty CLIENT_COLUMN, without SERVER_ONLY"
     if name in QUALIFIES:
-        return f"{QUALIFIES[name].upper()} that is not {_NONE.get(QUALIFIES[name], 'empty')}"
+        return " or ".join(f"{other.upper()} that is not {_NONE.get(other, 'empty')}" for other in QUALIFIES[name])
     return " or ".join(f"{setting}={', '.join(values)}" for setting, values in readers(name).items())
 
 
 def _because(name: str, settings: Settings) -> str:
     if name in QUALIFIES:
-        return f"without {QUALIFIES[name].upper()}"
+        return f"without {' or '.join(map(str.upper, QUALIFIES[name]))}"
     if name in DRAWN:
         return f"beside {'CLIENT_COLUMN' if settings.client_column else 'SERVER_ONLY'}: nothing is dealt by a draw"
     if not aggregation.uses_weights(settings.aggregation) and _weighs(name):

@@ -22,8 +22,9 @@ def with_named_clients(settings: Settings, witness: Witness = SILENT) -> Setting
 
 def require_shards(settings: Settings) -> None:
     """Raises `SettingsError` for a run in this process whose clients would have no data."""
-    if settings.server_only:
+    if settings.some_declare:
+        which = "SERVER_ONLY=true" if settings.server_only else f"OWN_DATA_CLIENTS={settings.own_data_clients}"
         raise SettingsError(
-            "SERVER_ONLY=true: the clients of a run in one process have no data of their own",
+            f"{which}: the clients of a run in one process have no data of their own",
             hint="use `fccl orchestrator`, and `fccl client --sft-data FILE` for each client",
         )

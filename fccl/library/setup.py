@@ -170,7 +170,7 @@ def _start_from(settings: Settings, model: LanguageModel) -> Callable[[], Adapte
 
 def _own_tests(settings: Settings) -> OwnTests | None:
     """Own tests of clients that keep examples apart, if the settings may give them any."""
-    share = settings.file_test_share if settings.server_only else settings.shard_test_share
+    share = settings.file_test_share if settings.some_declare else settings.shard_test_share
     return OwnTests(settings.eval_batch_size) if share else None
 
 
@@ -181,6 +181,7 @@ def federation_of(
     preference = settings.train_spec("va").preference
     on_split = partial(Validator.of, model, data, preference=preference, batch_size=settings.eval_batch_size)
     learn, train = on_split("learn"), {phase: _here(settings.train_spec(phase)) for phase in PHASES}
+    known = manifest.samples_by_client()
     validation = on_split("validation", threads=train["va"].threads)
     return Federation(
         run_id="",
@@ -192,8 +193,8 @@ def federation_of(
         validate=validation,
         by_example=validation.by_example,
         learn=_server_learner(settings, learner or learner_for(Models.holding(model)), learn),
-        known_samples=manifest.samples_by_client(),
-        own=OwnData(server_instructions(data), settings.max_client_samples) if manifest.spec.server_only else None,
+        known_samples=known,
+        own=OwnData(server_instructions(data), settings.max_client_samples, known) if settings.some_declare else None,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from fccl import words
 from fccl.plain_text import printable
 from fccl.records.manifest import ClientOrigins, Manifest
+from fccl.records.run import RunInfo
 from fccl.specs import PHASES, Phase
 from fccl.tables import Cell, Table
 
@@ -15,11 +16,19 @@ MOST_CLIENTS = 200  # rows
 
 
 DECLARED = "Numbers of examples are declared by the clients: the server has not seen their data."
+SOME_DECLARED = (
+    "From client {} on, numbers of examples are declared by the clients: the server has not seen their data."
+)
 
 
-def declared_note(manifest: Manifest | None) -> str:
+def declared_note(manifest: Manifest | None, info: RunInfo | None = None) -> str:
     """A sentence on where the numbers of examples come from, where the server cannot know them; else empty."""
-    return DECLARED if manifest is not None and manifest.spec.server_only else ""
+    if manifest is None:
+        return ""
+    if manifest.spec.server_only:
+        return DECLARED
+    some = (info.settings if info else {}).get("own_data_clients", "0") != "0"
+    return SOME_DECLARED.format(manifest.spec.partition.num_clients) if some else ""
 
 
 def origins_sentence(origins: ClientOrigins, column: str) -> str:

@@ -31,6 +31,7 @@ OTHER = {
     "anonymize_clients": True,
     "client_test_share": 0.2,
     "server_only": True,
+    "own_data_clients": 1,
     "noisy_clients": "1",
     "noise_kind": "flipped",
     "seed": 7,
@@ -75,7 +76,8 @@ def told(narrowed, names):
     """Those of the settings that change what is made of all of them, each with the setting that it qualifies."""
     found = set()
     for name in names & OTHER.keys():
-        qualified = {QUALIFIES[name]: OTHER[QUALIFIES[name]]} if name in QUALIFIES else {}
+        first = QUALIFIES[name][0] if name in QUALIFIES else ""
+        qualified = {first: OTHER[first]} if first else {}
         if narrowed(load_settings({**qualified, name: OTHER[name]})) != narrowed(load_settings(qualified)):
             found.add(name)
     return found

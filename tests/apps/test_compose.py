@@ -108,6 +108,34 @@ def test_a_client_sees_its_own_files_the_exchange_and_the_model(clients, keys):
     assert mounts(found["dashboard"]) == {"logs": ("./logs", "ro"), "exchange": ("exchange", "ro")}
 
 
+@given(clients=st.integers(1, 6), keys=st.booleans())
+def test_a_site_s_folder_is_seen_by_its_own_client_alone_and_nobody_has_a_shard(clients, keys):
+    found = services(compose_file(clients, keys, own_files=True))
+    for number in range(clients):
+        client, seen = found[f"client_{number}"], mounts(found[f"client_{number}"])
+        assert seen["site"] == (f"./sites/client_{number}", "ro")
+        assert not [path for path in seen if path.startswith("data")]
+        files = "--sft-data site/sft.jsonl --va-data site/va.jsonl"
+        assert client["command"] == f"client ${{SITE_ARGUMENTS_{number}:-{files}}}"
+        assert client["environment"]["SERVER_ONLY"] == "true"
+    others = [mount for name in ("prepare", "orchestrator", "dashboard") for mount in mounts(found[name])]
+    assert "site" not in others
+    assert found["prepare"]["environment"]["SERVER_ONLY"] == "true"
+
+
+def test_the_file_of_sites_names_its_command_and_is_else_the_usual_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["compose", "--num-clients", "2", "--own-files"]) == 0
+    written = Path("docker-compose.yml").read_text()
+    assert written == compose_file(2, own_files=True)
+    assert written.startswith("# Written by `fccl compose --num-clients 2 --own-files`.")
+    for name in ("prepare", "orchestrator", "dashboard"):
+        mine, usual = services(written)[name], services(compose_file(2))[name]
+        assert {key: value for key, value in mine.items() if key != "environment"} == {
+            key: value for key, value in usual.items() if key != "environment"
+        }
+
+
 @pytest.mark.parametrize("service", ["prepare", "orchestrator", "client_0"])
 def test_every_setting_reaches_the_containers(service):
     environment = services(compose_file(3))[service]["environment"]

@@ -47,10 +47,23 @@ ROUNDS = ("--fed-rounds", "1", "--threads", "1", "--no-evaluate", "--num-clients
         (["prepare", "--server-only", "--noisy-clients", "1"], "error: NOISY_CLIENTS=1 does not go with SERVER_ONLY"),
         (["prepare", "--client-column", "user"], "error: CLIENT_COLUMN=user: the built-in data has no columns"),
         (["run", "--small-clients", "drop"], "error: --small-clients has no effect without CLIENT_COLUMN"),
-        (["run", "--max-client-samples", "9"], "error: --max-client-samples has no effect without SERVER_ONLY"),
+        (["run", "--max-client-samples", "9"], "error: --max-client-samples has no effect without SERVER_ONLY or"),
         (
             ["run", "--client-column", "user", "--size-skew", "2"],
             "error: --size-skew has no effect beside CLIENT_COLUMN",
+        ),
+        (
+            ["run", "--own-data-clients", "1"],
+            "error: OWN_DATA_CLIENTS=1: the clients of a run in one process have no data",
+        ),
+        (["prepare", "--own-data-clients", "3"], "error: OWN_DATA_CLIENTS=3: of NUM_CLIENTS=3 nobody is left"),
+        (
+            ["prepare", "--own-data-clients", "1", "--server-only"],
+            "error: OWN_DATA_CLIENTS=1 does not go with SERVER_ONLY=true",
+        ),
+        (
+            ["prepare", "--own-data-clients", "1", "--client-column", "user"],
+            "error: OWN_DATA_CLIENTS=1 does not go with CLIENT_COLUMN=user",
         ),
         (["compare", "--client-column", "user"], "error: --client-column: a comparison deals the data by its own"),
     ],
@@ -142,6 +155,28 @@ def test_three_sites_as_processes_give_the_bytes_of_one_process_with_their_shard
     assert [[said.client_id for said in each.own_tests] for each in rounds[0]] == [[0, 1, 2], [0, 1]]
     assert rounds[0][0].own_tests[2].examples == len(last.test_sft)
     assert not list((folder / "data" / "clients").iterdir())
+
+
+@pytest.mark.slow
+def test_two_clients_with_shards_and_one_with_its_own_files_are_one_federation(tmp_path):
+    """The last declares; the same files as a third shard would give the same bytes."""
+    files = site_files(tmp_path)[0]
+    little = ("--max-sft-examples", "120", "--max-va-examples", "60", "--own-data-clients", "1")
+    clients = [start(tmp_path, "client", "--client-id", str(client)) for client in range(2)]
+    own = [f"--{name.replace('_', '-')}={path}" for name, path in files.items()]
+    clients.append(start(tmp_path, "client", "--client-id", "2", *own, "--client-test-share", "0"))
+    status, output = finished(start(tmp_path, "orchestrator", *little, *ROUNDS, *PATIENT, "--client-test-share", "0"))
+    assert status == 0, output
+    assert [finished(client)[0] for client in clients] == [0, 0, 0]
+    assert output.count("declares") == 1
+    assert "client 2 declares 18 instructions and 12 pairs" in output
+    manifest = read_manifest(DataPaths(tmp_path / "data"))
+    assert {name for name in manifest.files if name.startswith("clients/")} == {
+        f"clients/client_{client}_{phase}.jsonl" for client in range(2) for phase in ("sft", "va")
+    }
+    records = read_records(tmp_path / "logs" / "progress.jsonl", RoundRecord, lambda row: row.get("event") == "round")
+    assert [each.clients for each in records] == [(0, 1, 2)] * 2
+    assert [[said.client_id for said in each.declared] for each in records] == [[2], [2]]
 
 
 def in_one_process(sites, folder):

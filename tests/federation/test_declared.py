@@ -124,6 +124,43 @@ def test_a_huge_claim_counts_for_the_limit_in_weights_and_stands_in_the_record()
     )
 
 
+KNOWN = {phase: {0: 1, 1: 2} for phase in ("sft", "va")}
+
+
+def test_beside_clients_with_shards_only_the_others_declare_and_the_bytes_are_the_same():
+    service = Counting()
+    results, told = ran_mixed(service, KNOWN, rule=BY_SIZE)
+    expected, _ = ran(Declarer(), rule=BY_SIZE)
+    assert service.asked_clients == [2, 3]
+    assert len(told) == 2
+    assert results[-1].state.adapter.sha256 == expected[-1].state.adapter.sha256
+    assert {tuple(said.client_id for said in result.record.declared) for result in results} == {(2, 3)}
+
+
+def ran_mixed(service, known, learner=None, **changes):
+    """As `ran`, with shards of which the server knows the sizes."""
+    told = []
+    fed = replace(federation(**changes), own=OwnData(known=known), known_samples=known, tell=told.append)
+    return list(fed.run(START, InProcessTransport(learner or ToyLearner(), own_shard, [service]))), told
+
+
+def test_known_numbers_bound_a_claim_and_are_not_bounded_themselves():
+    """Ten times the lower median of 1, 200, 3 and 10^9."""
+    known = {phase: {0: 1, 1: 200} for phase in ("sft", "va")}
+    learner = Reporting({1: 200, 3: 10**9})
+    results, _ = ran_mixed(Counting({3: {"sft": 10**9, "va": 10**9}}), known, learner, rule=BY_SIZE)
+    for result in results:
+        assert [said.counted for said in result.record.declared] == [3, 30]
+        assert result.record.weights == pytest.approx([1 / 234, 200 / 234, 3 / 234, 30 / 234])
+
+
+@pytest.mark.parametrize(("client", "whence"), [(1, "its shard has 2"), (3, "it declared 4")])
+def test_each_client_is_held_to_what_is_known_of_it(client, whence):
+    results, _ = ran_mixed(Counting(), KNOWN, Reporting({client: 60}), rule=BY_SIZE)
+    (left_out,) = results[0].record.excluded
+    assert (left_out.client_id, left_out.reason) == (client, f"reports 60 samples, but {whence}")
+
+
 def test_the_limit_may_be_a_number():
     results, _ = ran(Declarer(), rule=BY_SIZE, most=2)
     assert results[0].record.weights == pytest.approx([1 / 7, 2 / 7, 2 / 7, 2 / 7])

@@ -1,5 +1,8 @@
 """Who became whom: on every screen the same words, and no name where none is to be said."""
 
+import pytest
+
+from fccl.records.run import RunInfo
 from fccl.view.origins import declared_note, origins_sentence, origins_table
 from tests.view.histories import manifest, named_clients
 
@@ -27,3 +30,10 @@ def test_names_that_are_not_to_be_said_are_counted():
 def test_data_that_names_nobody_has_no_table_and_known_shards_no_note():
     assert origins_table(manifest(3, ("a", "b"))) is None
     assert declared_note(manifest(3, ("a", "b"))) == declared_note(None) == ""
+
+
+@pytest.mark.parametrize(("own", "note"), [("0", ""), ("2", "From client 3 on, numbers of examples are declared")])
+def test_the_note_says_from_which_client_on_numbers_are_declared(own, note):
+    info = RunInfo.model_construct(settings={"own_data_clients": own})
+    assert declared_note(manifest(3, ("a", "b")), info).startswith(note)
+    assert bool(declared_note(manifest(3, ("a", "b")), info)) == bool(note)

@@ -30,7 +30,7 @@ def show(hub: Hub, view: RunView) -> None:
     """Heartbeats, exclusions, and how the trainings went."""
     heading("Clients now")
     beats(hub, view.paths, EVERYTHING)
-    for said in (sentences.declines(view.declines), declared_note(view.manifest)):
+    for said in (sentences.declines(view.declines), declared_note(view.manifest, view.info)):
         if said:
             note(said)
     own_tests(view)

@@ -252,7 +252,7 @@ def clients_table(view: RunView, found: RunStatus) -> Table | None:
     )
     note += f"{said} " if (said := sentences.declines(view.declines)) else ""
     note += thinned_note(len(rows), len(clients), "clients", "client_metrics.jsonl")
-    note = f"{note.strip()} {declared_note(view.manifest)}"
+    note = f"{note.strip()} {declared_note(view.manifest, view.info)}"
     return Table("Who took part, and with what weight", CLIENT_HEAD, tuple(rows), note.strip(), words=frozenset({1}))
 
 
