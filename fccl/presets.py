@@ -19,6 +19,7 @@ GROUPS = (
     "federation",
     "contribution",
     "aggregation",
+    "privacy",
     "evaluation",
     "exchange",
     "orchestrator",

@@ -1,5 +1,7 @@
 """Writes docs/settings.md and fccl/library/arguments.py from `Settings`: every name, its range, its default, its type.
 
+Writes the table of docs/privacy.md too: what goes with differential privacy.
+
 `make settings-page` calls it.
 """
 
@@ -16,10 +18,14 @@ sys.path.insert(0, str(ROOT))
 from fccl.config import GROUPS, Settings, allowed, group_of  # noqa: E402
 from fccl.config.fields import choices_of  # noqa: E402
 from fccl.library.ignored import read_by  # noqa: E402
+from fccl.library.privacy import COMBINATIONS, OVER_EXCHANGE, Combination  # noqa: E402
 from fccl.presets import PRESETS  # noqa: E402
+from fccl.privacy.spec import Where  # noqa: E402
 
 PAGE = ROOT / "docs" / "settings.md"
 MODULE = ROOT / "fccl" / "library" / "arguments.py"
+PRIVACY = ROOT / "docs" / "privacy.md"
+BEGIN, END = "<!-- made by `make settings-page` from fccl/library/privacy.py -->", "<!-- end -->"
 MODULE_HEAD = '''"""The keyword arguments of the library: the settings, by group, with their types.
 
 This file is made by `make settings-page` from `fccl/config/`; docs/settings.md says what each setting does.
@@ -51,7 +57,8 @@ error: --krum-keep has no effect under AGGREGATION=fedavg
 ```
 
 A command takes only what it reads. `fccl orchestrator` reads all groups but Client; `fccl client` reads Exchange and
-Client, `DATA_DIR` or the files of its own data, and `CLIENT_LORA_R`; `fccl run` reads no group of these three.
+Client, `DATA_DIR` or the files of its own data, `CLIENT_LORA_R`, and of Privacy what a client can insist on. `fccl run`
+reads no group of Exchange, Orchestrator and Client, but `STATE_DIR` and `MIN_SHARD`.
 
 ```
 error: fccl orchestrator does not read --client-id
@@ -142,6 +149,27 @@ def _type(kind: Any) -> str:
     return line if len(line) < 80 else "Literal[\n" + "".join(f"        {value},\n" for value in values) + "    ]"
 
 
+def privacy(page_of_now: str) -> str:
+    """docs/privacy.md with the table of what goes with differential privacy between its two marks."""
+    head, _, rest = page_of_now.partition(BEGIN)
+    rows = "\n".join(map(_combination, COMBINATIONS))
+    over = f"| `fccl orchestrator`, an exchange directory | yes: the updates in it are noised | no: {OVER_EXCHANGE} |"
+    table = f"| beside it | `DP_WHERE=client` | `DP_WHERE=server` |\n|---|---|---|\n{rows}\n{over}"
+    return f"{head}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}"
+
+
+def _judged(each: Combination, where: Where) -> str:
+    if (why := each.why(where)).startswith("set to 0"):
+        return why
+    return f"{'no' if where in each.refused else 'yes'}: {why}"
+
+
+def _combination(each: Combination) -> str:
+    client, server = (_judged(each, where) for where in ("client", "server"))
+    return f"| `{each.setting.upper()}`: {each.what} | {client} | {server} |"
+
+
 if __name__ == "__main__":
+    PRIVACY.write_text(privacy(PRIVACY.read_text(encoding="utf-8")), encoding="utf-8")
     PAGE.write_text(page(), encoding="utf-8")
     MODULE.write_text(module(), encoding="utf-8")

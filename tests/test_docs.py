@@ -109,6 +109,12 @@ def test_the_settings_page_is_what_the_settings_are():
     assert made["page"]() == made["PAGE"].read_text(encoding="utf-8"), "run `make settings-page`"
 
 
+def test_the_table_of_the_privacy_page_is_what_is_refused():
+    made = runpy.run_path(str(ROOT / "scripts" / "settings_page.py"))
+    now = made["PRIVACY"].read_text(encoding="utf-8")
+    assert made["privacy"](now) == now, "run `make settings-page`"
+
+
 def test_every_page_of_docs_is_reached_from_the_index():
     index = (ROOT / "docs" / "README.md").read_text()
     assert [

@@ -26,9 +26,10 @@ optional += ("fccl.evaluation.harness_model", "fccl.transports.flower", "fccl.fl
 for module in pkgutil.walk_packages(fccl.__path__, "fccl.", onerror=lambda name: None):
     if not module.name.startswith(optional) and not module.name.endswith(("_tracker", "__main__")):
         importlib.import_module(module.name)
+PRIVATE = ["run", "--dp-where", "client"]
 trackers = (["run", "--track", kind] for kind in ("tensorboard", "mlflow", "wandb"))
 others = (["evaluate", "--tasks", "hellaswag"], ["flower", "run"], ["run", "--base-precision", "bnb-nf4"])
-for command in (["dashboard"], ["report"], ["compare"], *trackers, *others):
+for command in (["dashboard"], ["report"], ["compare"], *trackers, PRIVATE, *others):
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
         assert main(command) == 2
@@ -47,6 +48,8 @@ error: TRACK=mlflow needs mlflow-skinny and sqlalchemy and alembic, which are no
   hint: pip install "fccl[mlflow]"
 error: TRACK=wandb needs wandb, which is not installed
   hint: pip install "fccl[wandb]"
+error: DP_WHERE=client needs dp-accounting, which is not installed
+  hint: pip install "fccl[privacy]"
 error: --tasks needs lm_eval, which is not installed
   hint: pip install "fccl[lm-eval]"
 error: fccl flower needs flwr, which is not installed

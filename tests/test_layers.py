@@ -21,7 +21,7 @@ STOREYS = (
     ("federation",),
     ("transports", "training", "contribution", "evaluation", "tracking"),
     ("view", "model", "messages"),
-    ("aggregation", "data"),
+    ("aggregation", "data", "privacy"),
     ("adapters", "records", "keys"),
     (
         *("errors", "values", "specs", "phases", "plain_text", "paths", "words", "tables", "png"),

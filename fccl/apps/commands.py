@@ -12,6 +12,7 @@ from fccl.apps.result_commands import RESULTS
 from fccl.presets import BETWEEN_PROCESSES, GROUPS
 
 _IN_PROCESS = tuple(group for group in GROUPS if group not in BETWEEN_PROCESSES)
+_COMPARED = tuple(group for group in _IN_PROCESS if group != "privacy")
 _OF_RUNS = ("threads", "evaluate", "track")
 _OF_ROUNDS = (
     *("clients_per_round", "min_clients", "max_update_ratio", "keep_updates_mb"),
@@ -144,6 +145,23 @@ COMMANDS: Mapping[str, Command] = {
                 },
             ),
             _REDO_VA,
+            (
+                "--state-dir",
+                {
+                    "metavar": "FOLDER",
+                    "default": argparse.SUPPRESS,
+                    "help": "private folders of the clients: where they add noise, their secrets and ledgers "
+                    "(default state)",
+                },
+            ),
+            (
+                "--min-shard",
+                {
+                    "metavar": "N",
+                    "default": argparse.SUPPRESS,
+                    "help": "a client with fewer examples of a phase declines it (default 0)",
+                },
+            ),
         ),
     ),
     "orchestrator": Command(
@@ -156,7 +174,7 @@ COMMANDS: Mapping[str, Command] = {
     "client": Command(
         "one client of such a federation: trains on its own shard until the run is done",
         "client",
-        ("exchange", "client", "folders"),
+        ("privacy", "exchange", "client", "folders"),
         (
             (
                 "--client-lora-r",
@@ -168,7 +186,7 @@ COMMANDS: Mapping[str, Command] = {
             ),
             *_OWN_FILES,
         ),
-        without=("log_dir",),
+        without=("log_dir", "client_sampling", "dp_clip_quantile"),
     ),
     "flower": Command(
         "run a federation whose clients are sites on other machines, with Flower between them: fccl flower run",
@@ -239,7 +257,7 @@ COMMANDS: Mapping[str, Command] = {
         "compare FedAvg, FCCL, robust rules and an oracle in the same scenarios, with intervals; goes on where it "
         "was stopped",
         "compare",
-        _IN_PROCESS,
+        _COMPARED,
         (
             (
                 "--quick",

@@ -22,7 +22,15 @@ from rich.text import Text
 from fccl import phases
 from fccl.messages import Answer, ClientUpdate
 from fccl.plain_text import MAX_LINE, printable
-from fccl.records.run import ClientMetrics, ClientStatus, RoundRecord, RunInfo, ServerLearning, Validation
+from fccl.records.run import (
+    WITHHELD,
+    ClientMetrics,
+    ClientStatus,
+    RoundRecord,
+    RunInfo,
+    ServerLearning,
+    Validation,
+)
 from fccl.specs import RoundPlan
 from fccl.tracking.listener import Past, RunListener, Stop
 
@@ -38,6 +46,8 @@ def answer_line(answer: Answer) -> Text:
     """One client's answer in one line."""
     if isinstance(answer, ClientUpdate):
         said, report = answer.contribution, answer.report
+        if said == WITHHELD:
+            return Text(f"  client {answer.client_id}: a noised update, and no figure of its training")
         cut = f", {report.truncated} cut to fit" if report.truncated else ""
         loss = f"loss {said.avg_loss:.3f} {phases.of(answer.phase).short_unit}"
         return Text(
@@ -57,9 +67,10 @@ def round_line(record: RoundRecord, plan: RoundPlan) -> Text:
     more = f" and {len(record.clients) - 8} more" if len(record.clients) > 8 else ""
     parts = [
         f"round {record.round + 1}/{plan.total_rounds} {phases.of(record.phase).title}",
-        f"weights {weights}{more}",
-        f"effective clients {record.effective_clients:.2f}",
+        f"weights {weights}{more}" if weights else "",
+        f"effective clients {record.effective_clients:.2f}" if weights else "",
         validation_text(record.validation, record.phase) + learning_text(record.learning),
+        f"ε {record.privacy.epsilon:.2f} of {record.privacy.budget:g}" if record.privacy else "",
         f"{record.seconds:.1f} s",
     ]
     return Text("; ".join(part for part in parts if part), style="bold")

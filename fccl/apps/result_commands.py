@@ -160,6 +160,12 @@ RESULTS: Mapping[str, Command] = {
             ),
         ),
     ),
+    "privacy": Command(
+        "the privacy that a run has spent, by round and client; with --client-id one client's own ledger",
+        "privacy",
+        ("privacy", "client", "folders"),
+        only=("log_dir", "state_dir", "client_id", "dp_delta"),
+    ),
     "export": Command(
         "write the final adapter, with --merge a plain model folder, with --base the base model as one",
         "export",

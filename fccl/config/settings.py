@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from fccl.config.fields import WHOLE_NUMBER, knob, one_line_errors
 from fccl.config.machine_settings import AUTO, MachineSettings
 from fccl.config.preset_source import PresetSource, without_line_end
+from fccl.config.privacy_settings import PrivacySettings
 from fccl.config.round_settings import AS_FED_ROUNDS, RoundSettings
 from fccl.config.rule_settings import RuleSettings
 from fccl.config.site_settings import SiteSettings
@@ -41,7 +42,7 @@ ALL_LAYERS = "all"  # of LORA_LAYERS
 FEWEST_TOKENS = 8
 
 
-class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings, MachineSettings):
+class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings, PrivacySettings, MachineSettings):
     """All settings. `load_settings` builds it; a value out of range is a `SettingsError` of one line."""
 
     model_config = SettingsConfigDict(

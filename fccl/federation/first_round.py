@@ -12,6 +12,12 @@ def warning(record: RoundRecord, base: Validation | None, learning_rate: float) 
     now, before = record.validation.loss, base.loss
     if now <= before:
         return ""
+    if record.privacy:
+        return (
+            f"The first round raised the validation loss from {before:.3f} to {now:.3f}: under differential privacy "
+            "noise is the usual reason. More clients in a round, a smaller DP_CLIP, and fewer trained values (LORA_R, "
+            "LORA_LAYERS) are the first things to try."
+        )
     return (
         f"The first round raised the validation loss from {before:.3f} to {now:.3f}: SFT_LR={learning_rate:g} is too "
         "high for this model, or the clients' data is unlike the validation split. A new run with a third of it is the "

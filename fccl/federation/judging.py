@@ -23,7 +23,7 @@ def judged(task: FitTask, answer: Answer, samples: int | None, whence: str) -> A
         answer = measured(answer, adapter, task.trained)
     except UpdateRejected as error:
         return ClientFailure(answer.client_id, str(error))
-    return _of_so_many(answer, samples, whence)
+    return answer if task.privacy else _of_so_many(answer, samples, whence)
 
 
 def _of_so_many(update: ClientUpdate, samples: int | None, whence: str) -> Answer:

@@ -6,8 +6,9 @@ It knows neither how a task travels (`Transport`) nor what training is (`Learner
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from fccl import phases
 from fccl.adapters.adapter import Adapter
@@ -24,18 +25,20 @@ from fccl.errors import AdapterError, BadAggregate, FederationError
 from fccl.federation.arrived import arrived
 from fccl.federation.bounds import farthest, medians, require_usable, too_long
 from fccl.federation.declared import Declared, OwnData
+from fccl.federation.gathering import gathered
 from fccl.federation.judging import judged
+from fccl.federation.privacy import RunPrivacy
 from fccl.federation.quorum import declined_clients, failed_clients, reasons, too_few
 from fccl.federation.selection import select_clients
 from fccl.federation.server_learning import ServerLearner, failed
-from fccl.federation.state import FederationState, RoundInputs, RoundResult
+from fccl.federation.server_noise import ServerNoise
+from fccl.federation.state import FederationState, RoundInputs, RoundResult, SettledRound
 from fccl.federation.watch import LossByExample, Watch
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask
 from fccl.records.run import (
     ExampleLosses,
     PhaseEnd,
     RoundRecord,
-    ServerLearning,
     Validation,
     Watched,
 )
@@ -44,23 +47,6 @@ from fccl.transports.protocol import Transport
 
 MEASURED_CLIENTS = 20  # updates in a round, up to which the error of averaging LoRA factors is measured
 Validate = Callable[[Phase, Adapter, Adapter | None], Validation]
-
-
-@dataclass(frozen=True, eq=False)
-class _Settled:
-    """A round's weights and aggregate, the next adapter with its validation, and the clients that are excluded.
-
-    The next adapter is the aggregate, or what server learning has made of it.
-    """
-
-    updates: tuple[ClientUpdate, ...]
-    excluded: tuple[ClientFailure, ...]
-    weighing: Weighing
-    parts: Parts
-    aggregated: Aggregated
-    adapter: Adapter
-    validation: Validation | None
-    learning: ServerLearning | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +68,7 @@ class Federation:
     on_answer: Callable[[Answer], None] = lambda answer: None
     keep_control: Callable[[ClientUpdate], AdapterSource | None] = lambda update: update.control
     known_samples: Mapping[Phase, Mapping[int, int]] = field(default_factory=dict)  # where shards' sizes are known
+    privacy: RunPrivacy | None = None  # differential privacy of clients
     own: OwnData | None = None  # where clients hold their own data, and declare how much
     tell: Callable[[str], None] = lambda line: None  # hears what a person should read
 
@@ -97,7 +84,8 @@ class Federation:
         started = time.monotonic()
         task = self._task(state := self._opened(state))
         state, able, silent = self._able(state, task, transport)
-        updates, excluded = self._gather(task, able, state.declared, transport)
+        judge = partial(self._judged, task, state.declared)
+        updates, excluded = gathered(task, able, transport, judge, self.on_answer)
         far_out = too_long(updates, self.plan.max_update_ratio, state.norms)
         settled = self._settle(state, task, *self._exclude(updates, [*excluded, *silent], far_out))
         inputs = self._inputs(state, task, updates, settled.weighing)
@@ -107,7 +95,8 @@ class Federation:
         record = self._record(inputs, selected, settled, state.declared, started)
         said = {"watched": watched, "phase_end": self._phase_end(after) if self.plan.watches else None}
         whole = tuple(update.with_frozen(task.adapter) for update in settled.updates)
-        return RoundResult(record.model_copy(update=said), settled.aggregated.weights, whole, after, inputs)
+        result = RoundResult(record.model_copy(update=said), settled.aggregated.weights, whole, after, inputs)
+        return self.privacy.result(result, state, able, settled.clip, self.tell) if self.privacy else result
 
     def _able(
         self, state: FederationState, task: FitTask, transport: Transport
@@ -115,7 +104,7 @@ class Federation:
         """The state with what the round's clients declare, those that can train, and those that have not declared."""
         without = {client for client, samples in self.known_samples.get(task.phase, {}).items() if samples == 0}
         without |= {client for client, said in state.declared.items() if said.samples(task.phase) == 0}
-        selected = select_clients(self.plan, state.next_round, without)
+        selected = self._selected(state, without)
         if self.own is None:
             return state, selected, []
         declared, silent = self.own.ask(task, selected, state.declared, transport, self.tell)
@@ -128,11 +117,21 @@ class Federation:
         """Whether a client has examples of the phase, by its shard or by its word."""
         return bool(self._known(declared, phase, client)[0])
 
+    def _selected(self, state: FederationState, without: Collection[int]) -> tuple[int, ...]:
+        """The clients that a round asks. Raises `FederationError` where the privacy budget does not allow it."""
+        if self.privacy is None:
+            return select_clients(self.plan, state.next_round, without)
+        self.privacy.require_room(self.run_id, state)
+        return self.privacy.selected(self.run_id, state, without)
+
     def _known(self, declared: Declared, phase: Phase, client_id: int) -> tuple[int | None, str]:
         """A client's number of examples in a phase, where it is known, and from where."""
         if self.own is not None and client_id in declared:
             return declared[client_id].samples(phase), "it declared"
         return self.known_samples.get(phase, {}).get(client_id), "its shard has"
+
+    def _judged(self, task: FitTask, declared: Declared, answer: Answer) -> Answer:
+        return judged(task, answer, *self._known(declared, task.phase, answer.client_id))
 
     def _opened(self, state: FederationState) -> FederationState:
         """The state as its round begins. A phase begins with the aggregation rule's own state, without controls and
@@ -156,7 +155,7 @@ class Federation:
     def _by_example(self, phase: Phase, adapter: Adapter, reference: Adapter | None) -> ExampleLosses | None:
         return self.by_example(phase, adapter, reference) if self.plan.patience and self.by_example else None
 
-    def _watched(self, state: FederationState, task: FitTask, settled: _Settled) -> tuple[Watch, Watched | None]:
+    def _watched(self, state: FederationState, task: FitTask, settled: SettledRound) -> tuple[Watch, Watched | None]:
         loss = settled.validation.loss if settled.validation else None
         losses = self._by_example(task.phase, settled.adapter, task.reference)
         return state.watch.after(self.plan, task.round, settled.adapter, loss, losses)
@@ -175,7 +174,7 @@ class Federation:
         )
 
     def _record(
-        self, inputs: RoundInputs, selected: tuple[int, ...], settled: _Settled, declared: Declared, started: float
+        self, inputs: RoundInputs, selected: tuple[int, ...], settled: SettledRound, declared: Declared, started: float
     ) -> RoundRecord:
         task, weighing, aggregated = inputs.task, settled.weighing, settled.aggregated
         clients = tuple(update.client_id for update in settled.updates)
@@ -220,29 +219,8 @@ class Federation:
             self.train[phase].with_share(share),
             self.plan.seed,
             told,
+            self.privacy.spec if self.privacy else None,
         )
-
-    def _gather(
-        self, task: FitTask, selected: Sequence[int], declared: Declared, transport: Transport
-    ) -> tuple[list[ClientUpdate], list[ClientFailure]]:
-        """The good updates and the failures, both in client order: exactly one of them for every selected client."""
-        updates: dict[int, ClientUpdate] = {}
-        failures: dict[int, ClientFailure] = {}
-        for answer in transport.ask(task, selected) if selected else ():
-            answer = judged(task, answer, *self._known(declared, task.phase, answer.client_id))
-            if answer.client_id not in selected or answer.client_id in updates:
-                continue  # nobody asked, or it answered already
-            self.on_answer(answer)
-            if isinstance(answer, ClientUpdate):
-                updates[answer.client_id] = answer
-                failures.pop(answer.client_id, None)
-            else:
-                failures[answer.client_id] = answer
-        for client_id in selected:
-            if client_id not in updates and client_id not in failures:
-                failures[client_id] = ClientFailure(client_id, "no answer")
-                self.on_answer(failures[client_id])
-        return [updates[key] for key in sorted(updates)], [failures[key] for key in sorted(failures)]
 
     def _exclude(
         self, updates: Sequence[ClientUpdate], excluded: Sequence[ClientFailure], reasons: Mapping[int, str]
@@ -256,12 +234,14 @@ class Federation:
 
     def _settle(
         self, state: FederationState, task: FitTask, updates: list[ClientUpdate], excluded: list[ClientFailure]
-    ) -> _Settled:
+    ) -> SettledRound:
         """Weigh, aggregate and validate. Where that comes to nothing that can be used, it is done once more without
         those who brought it there.
 
         Raises `FederationError` when too few are left, or nobody in particular brought it there.
         """
+        if isinstance(self.privacy, ServerNoise):
+            return self._settle_noised(self.privacy, state, task, updates, excluded)
         while True:
             self._require_quorum(task, updates, excluded)
             whole = [update.with_frozen(task.trained) for update in updates]
@@ -279,9 +259,27 @@ class Federation:
                 updates, excluded = self._exclude(updates, excluded, self._suspects(task, updates, error))
                 continue
             clients = tuple(updates), tuple(excluded)
-            return self._learned(task, _Settled(*clients, weighing, parts, aggregated, aggregated.adapter, validation))
+            return self._learned(
+                task, SettledRound(*clients, weighing, parts, aggregated, aggregated.adapter, validation)
+            )
 
-    def _learned(self, task: FitTask, settled: _Settled) -> _Settled:
+    def _settle_noised(
+        self,
+        noise: ServerNoise,
+        state: FederationState,
+        task: FitTask,
+        updates: Sequence[ClientUpdate],
+        excluded: Sequence[ClientFailure],
+    ) -> SettledRound:
+        """One noised update in the place of all: nothing from here on looks at a single one."""
+        released = noise.released(task, updates, len(updates) + len(excluded), state.clip)
+        parts = Parts((1.0,), (released.adapter,))
+        aggregated = self._aggregate(state, parts)
+        validation = self._validated(task, aggregated.adapter)
+        said = Weighing((1.0,), (1.0,)), parts, aggregated, aggregated.adapter, validation
+        return self._learned(task, SettledRound((), tuple(excluded), *said, clip=released.clip))
+
+    def _learned(self, task: FitTask, settled: SettledRound) -> SettledRound:
         """The same once the server has learned from its own examples, if it does. No client is to blame from here on.
 
         Raises `FederationError` when it comes to nothing that can be used.
@@ -370,7 +368,7 @@ class Federation:
         }
         return controls_after(state.controls, sent, self.plan.num_clients)
 
-    def _state_after(self, state: FederationState, settled: _Settled, watch: Watch) -> FederationState:
+    def _state_after(self, state: FederationState, settled: SettledRound, watch: Watch) -> FederationState:
         number, phase = state.next_round, self.plan.phase_of(state.next_round)
         stops = 0 < self.plan.patience <= watch.waited and not self.plan.ends_phase(number)
         early = {phase: number + 1 - self.plan.first_round(phase)} if stops else {}
@@ -384,6 +382,8 @@ class Federation:
             declared=state.declared,
             watch=watch,
             early={**state.early, **early},
+            releases=state.releases,
+            clip=state.clip,
         )
         ends_sft = phase == "sft" and (stops or self.plan.ends_phase(number))
         return replace(after, reference=after.result) if ends_sft else after

@@ -31,9 +31,10 @@ from fccl.federation.planned import take_plan
 from fccl.federation.rounds import Federation
 from fccl.federation.run_folder import RunFolder
 from fccl.federation.seal import Sign, seal_run
+from fccl.federation.server_noise import ServerNoise
 from fccl.federation.state import FederationState, RoundResult
 from fccl.federation.stopwatch import Stopwatch
-from fccl.messages import ClientUpdate
+from fccl.messages import Answer, ClientFailure, ClientUpdate
 from fccl.paths import DataPaths
 from fccl.records.evaluation import EvaluationReport
 from fccl.records.run import ClientMetrics, ClientStatus, EventName, PhaseEnd, RunEvent, RunInfo, Validation
@@ -44,6 +45,10 @@ from fccl.tracking.tracker import base_so_far, rounds_so_far
 from fccl.transports.protocol import Listener, RunIdentity, Transport
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy")  # whose versions a run writes down
+
+
+def ignore(status: ClientStatus) -> None:
+    """Hears a heartbeat and does nothing."""
 
 
 def new_run() -> RunIdentity:
@@ -97,7 +102,10 @@ class Run:
         self.state, announce = self._resumed() if resume else self._started()
         with self._how_it_stopped():  # from here on there is a run that can say so
             announce()
-            transport.begin(self.identity, Listener(self._heard, self.listener.told))
+            if (privacy := self.federation.privacy) is not None:
+                privacy.begin(self.identity.run_id, self.state.next_round, resume)
+            heard = ignore if self._drawn_in_secret else self._heard
+            transport.begin(self.identity, Listener(heard, self.listener.told))
             for result in self._federation().run(self.state, self._watch.transport(transport)):
                 spent = {"spent": self._watch.taken(result.record)}
                 timed = replace(result, record=result.record.model_copy(update=spent))
@@ -161,11 +169,21 @@ class Run:
             validate=validate and self._watch.validation(validate),
             by_example=by_example and self._watch.validation(by_example),
             run_id=self.identity.run_id,
-            on_answer=self.listener.answer,
+            on_answer=self._answered if self._drawn_in_secret else self.listener.answer,
             tell=self.listener.told,
             keep_control=self.folder.keep_control,
             learn=self.federation.learn and replace(self.federation.learn, on_status=self.listener.learning),
         )
+
+    @property
+    def _drawn_in_secret(self) -> bool:
+        """Whether nobody may hear whom a round asks."""
+        return isinstance(self.federation.privacy, ServerNoise)
+
+    def _answered(self, answer: Answer) -> None:
+        """Of clients drawn in secret the screen says only what has failed."""
+        if isinstance(answer, ClientFailure) and not answer.declines:
+            self.listener.answer(answer)
 
     def _started(self) -> tuple[FederationState, Callable[[], None]]:
         """Begin a new run; one that was here moves to `runs/`. Returns its state, and what tells the listener of it."""
@@ -236,7 +254,8 @@ class Run:
         """Everything of a round, and last that it is complete."""
         self.folder.require_here(self.identity.run_id)
         self._keeper.keep(result)
-        metrics = [_metrics(update, result.inputs.task.adapter) for update in result.updates]
+        reported = result.updates if self.federation.privacy is None else ()
+        metrics = [_metrics(update, result.inputs.task.adapter) for update in reported]
         for line in metrics:
             self.folder.journal.write(line)
         self.folder.commit(result, self.plan)

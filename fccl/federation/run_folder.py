@@ -194,6 +194,8 @@ class RunFolder:
             declared={said.client_id: said for said in state.declared},
             watch=self._watch(state.watch),
             early=state.early,
+            releases=state.releases,
+            clip=state.clip,
         )
         self.journal.keep_rounds_before(state.next_round)
         return found
@@ -234,6 +236,8 @@ class RunFolder:
             declared=tuple(state.declared[client] for client in sorted(state.declared)),
             watch=_kept_watch(state.watch),
             early=dict(state.early),
+            releases={client: state.releases[client] for client in sorted(state.releases)},
+            clip=state.clip,
         )
         if state.next_round == went.first_round("va"):  # from here more SFT rounds could be done later
             (state.reference or state.adapter).save(self.paths.global_sft if state.next_round else self.paths.start)

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fccl.adapters.adapter import Adapter
+from fccl.aggregation.protocol import Aggregated, Parts
 from fccl.aggregation.scaffold import Controls
 from fccl.aggregation.state import ServerState
+from fccl.contribution.protocol import Weighing
 from fccl.federation.declared import Declared
 from fccl.federation.watch import Watch
-from fccl.messages import ClientUpdate, FitTask
-from fccl.records.run import MedianNorms, RoundRecord
+from fccl.messages import ClientFailure, ClientUpdate, FitTask
+from fccl.records.run import MedianNorms, RoundRecord, ServerLearning, Validation
 from fccl.specs import Phase, TrainSpec
 
 
@@ -38,6 +40,8 @@ class FederationState:
     declared: Declared = field(default_factory=dict)  # by clients that hold their own data
     watch: Watch = field(default_factory=Watch)
     early: Mapping[Phase, int] = field(default_factory=dict)
+    releases: Mapping[int, int] = field(default_factory=dict)  # noised updates of each client that adds its own noise
+    clip: float | None = None  # of the next round, where it adapts
 
     @property
     def result(self) -> Adapter:
@@ -84,3 +88,21 @@ class RoundResult:
     updates: tuple[ClientUpdate, ...]
     state: FederationState
     inputs: RoundInputs
+
+
+@dataclass(frozen=True, eq=False)
+class SettledRound:
+    """A round's weights and aggregate, the next adapter with its validation, and the clients that are excluded.
+
+    The next adapter is the aggregate, or what server learning has made of it.
+    """
+
+    updates: tuple[ClientUpdate, ...]
+    excluded: tuple[ClientFailure, ...]
+    weighing: Weighing
+    parts: Parts
+    aggregated: Aggregated
+    adapter: Adapter
+    validation: Validation | None
+    learning: ServerLearning | None = None
+    clip: float | None = None  # of the next round, where the server adapts it

@@ -154,6 +154,18 @@ class AggregationArguments(TypedDict, total=False):
     clip_norm: float
 
 
+class PrivacyArguments(TypedDict, total=False):
+    """Settings of the group privacy."""
+
+    dp_where: Literal["none", "client", "server"]
+    dp_clip: float
+    dp_clip_quantile: float
+    dp_noise: float
+    dp_epsilon: float
+    dp_delta: float
+    client_sampling: Literal["fixed", "poisson"]
+
+
 class EvaluationArguments(TypedDict, total=False):
     """Settings of the group evaluation."""
 
@@ -185,6 +197,7 @@ class OrchestratorArguments(TypedDict, total=False):
 class ClientArguments(TypedDict, total=False):
     """Settings of the group client."""
 
+    min_shard: int
     client_id: int
     heartbeat_s: float
     state_dir: str | os.PathLike[str]

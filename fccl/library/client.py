@@ -18,6 +18,7 @@ from fccl.keys import Keys, client_keys
 from fccl.library.data import Tell, quiet
 from fccl.library.given import WholeClientArguments, settings_from
 from fccl.library.places import require_apart
+from fccl.library.privacy import Guard
 from fccl.messages import Answer, FitTask, Learner, LoadShard, Service
 from fccl.model.activations import Activations
 from fccl.model.loading import Models
@@ -132,11 +133,13 @@ def exchange_client(
     with memory_of(StatePaths(settings.state_dir), settings.client_id, keys, listen.line) as memory:
         if keys and keys.warning:
             listen.line(keys.warning)
-        usual = ClientEvaluator(models), Declarer(), OwnTester(models, works)
+        guard = Guard.of_client(settings)
+        figures = () if guard.own else (ClientEvaluator(models), OwnTester(models, works))  # which no noise covers
+        usual = Declarer(bare=guard.own is not None), *figures
         yield ExchangeClient(
             ExchangePaths(settings.exchange_dir),
             settings.client_id,
-            works,
+            guard.over(works),
             own.load if own else load_shard or partial(own_shard, DataPaths(settings.data_dir)),
             keys=keys,
             memory=memory,

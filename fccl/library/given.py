@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from fccl.config import Settings, load_settings
 from fccl.config.fields import choices_of
@@ -20,6 +20,7 @@ from fccl.library.arguments import (
     FoldersArguments,
     ModelArguments,
     OrchestratorArguments,
+    PrivacyArguments,
     RunArguments,
     TrainingArguments,
 )
@@ -29,18 +30,26 @@ class PrepareArguments(RunArguments, DataArguments, FederationArguments, Folders
     """The arguments of `fccl.prepare`: the settings of `fccl prepare`."""
 
 
-class WholeRunArguments(
+class SharedRunArguments(
     PrepareArguments,
     ModelArguments,
     TrainingArguments,
     ContributionArguments,
     AggregationArguments,
+    PrivacyArguments,
     EvaluationArguments,
 ):
+    """The settings that `fccl run` and `fccl orchestrator` both read."""
+
+
+class WholeRunArguments(SharedRunArguments, total=False):
     """The arguments of `fccl.FederatedRun`: the settings of `fccl run`."""
 
+    state_dir: str | os.PathLike[str]
+    min_shard: int
 
-class WholeOrchestratorArguments(WholeRunArguments, ExchangeArguments, OrchestratorArguments):
+
+class WholeOrchestratorArguments(SharedRunArguments, ExchangeArguments, OrchestratorArguments):
     """The arguments of `fccl.Orchestrator`: the settings of `fccl orchestrator`."""
 
 
@@ -53,6 +62,11 @@ class WholeClientArguments(ExchangeArguments, ClientArguments, total=False):
     va_data: str
     skip_bad_rows: bool
     client_test_share: float
+    dp_where: Literal["none", "client"]
+    dp_clip: float
+    dp_noise: float
+    dp_epsilon: float
+    dp_delta: float
 
 
 READERS: Mapping[str, type] = {

@@ -16,14 +16,15 @@ QUALIFIES: Mapping[str, tuple[str, ...]] = {
     "learn_lr": ("learn_epochs",),
     **dict.fromkeys(("min_client_examples", "small_clients", "anonymize_clients"), ("client_column",)),
     "max_client_samples": ("server_only", "own_data_clients"),
+    **dict.fromkeys(
+        ("dp_clip", "dp_clip_quantile", "dp_noise", "dp_epsilon", "dp_delta", "client_sampling"), ("dp_where",)
+    ),
 }
 # Of a draw that does not take place where the data names the clients.
 DRAWN = ("non_iid_alpha", "size_skew")
-_NONE = {
-    "learn_epochs": "0",
-    "server_only": "false",
-    "own_data_clients": "0",
-}  # what a setting is called that asks for nothing
+# What a setting is called that asks for nothing.
+_NONE = {"learn_epochs": "0", "server_only": "false", "own_data_clients": "0", "dp_where": "none"}
+_UNSET = ("", 0, False, "none")
 FALLING = ("linear", "cosine")  # values of ROUND_LR_SCHEDULE
 PREFERENCE_READS: Mapping[str, tuple[PreferenceLoss, ...]] = {
     "label_smoothing": tuple(sorted(SMOOTHED)),
@@ -72,7 +73,7 @@ def ignored(settings: Settings) -> frozenset[str]:
 
 def unqualified(settings: Settings) -> frozenset[str]:
     """The settings that qualify another one which is not set, or a draw that does not take place. Asks no rule."""
-    names = {name for name, others in QUALIFIES.items() if not any(getattr(settings, other) for other in others)}
+    names = {name for name, others in QUALIFIES.items() if all(getattr(settings, other) in _UNSET for other in others)}
     return frozenset(names | set(DRAWN if settings.client_column or settings.server_only else ()))
 
 

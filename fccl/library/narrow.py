@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from fccl.aggregation.protocol import Aggregation
 from fccl.aggregation.rules import aggregation, uses_weights
-from fccl.config import AUTO, RoundSettings, Settings, SiteSettings, group_of, load_settings
+from fccl.config import AUTO, PrivacySettings, RoundSettings, Settings, SiteSettings, group_of, load_settings
 from fccl.contribution import rules as contribution
 from fccl.contribution.protocol import Weigher
 from fccl.errors import SettingsError
@@ -16,6 +16,7 @@ from fccl.federation.more_rounds import ROUNDS, OtherRounds
 from fccl.federation.run_folder import RunFolder
 from fccl.library.ignored import ignored_line, refuse_ignored
 from fccl.library.own_rules import require_named, require_unchanged
+from fccl.library.privacy import with_privacy
 from fccl.model.bnb_layers import BNB
 from fccl.model.language_model import GENERIC
 from fccl.model.loading import Models
@@ -44,7 +45,7 @@ ONCE = {
     "client_processes": "1",
 } | {
     name: str(field.default)
-    for kind in (SiteSettings, RoundSettings)
+    for kind in (SiteSettings, RoundSettings, PrivacySettings)
     for name, field in kind.model_fields.items()
     if name != "fed_rounds"
 }
@@ -62,6 +63,7 @@ def settled(settings: Settings, tell: Callable[[str], None], given: Mapping[str,
     refuse_ignored(settings, given)
     if said := ignored_line(settings, given):
         tell(said)
+    settings = with_privacy(settings, tell, given)
     if settings.contribution_mode == "uniform" or uses_weights(settings.aggregation):
         return settings
     said = (

@@ -14,6 +14,7 @@ from fccl.keys import server_keys
 from fccl.library.data import Data, Tell, quiet
 from fccl.library.federated_run import FederatedRun
 from fccl.library.given import WholeOrchestratorArguments
+from fccl.library.privacy import require_noise_at_clients
 from fccl.library.setup import PreparedRun
 from fccl.library.standing import standing
 from fccl.messages import Learner
@@ -108,6 +109,7 @@ def exchange_transport(settings: Settings, folder: RunFolder, tell: Tell) -> Exc
 
 def require_original_clients(settings: Settings) -> None:
     """Raises `SettingsError` when peers that know only the original files cannot take part in this federation."""
+    require_noise_at_clients(settings)
     obstacles = {
         f"KEYS_DIR={settings.keys_dir}: they sign nothing": bool(settings.keys_dir),
         "AGGREGATION=scaffold: they have no control variate to send": settings.aggregation == "scaffold",

@@ -45,6 +45,7 @@ from fccl.library.narrow import (
     weigher,
 )
 from fccl.library.own_rules import own_rules
+from fccl.library.privacy import require_sound, run_privacy
 from fccl.library.start import start_adapter
 from fccl.messages import Learner
 from fccl.model.card import CardWriter
@@ -160,6 +161,7 @@ def workable(settings: Settings, folder: RunFolder) -> Tracker:
     aggregation_rule(settings).require(settings.round_plan().clients_per_round)
     require_client_ranks(settings)
     require_scores(settings)
+    require_sound(settings)
     return tracker_for(settings.track, folder.paths)
 
 
@@ -194,6 +196,7 @@ def federation_of(
         by_example=validation.by_example,
         learn=_server_learner(settings, learner or learner_for(Models.holding(model)), learn),
         known_samples=known,
+        privacy=run_privacy(settings),
         own=OwnData(server_instructions(data), settings.max_client_samples, known) if settings.some_declare else None,
     )
 

@@ -19,6 +19,7 @@ from fccl.errors import FcclError, SettingsError
 from fccl.evaluation.beside import side_by_side_in
 from fccl.evaluation.own_test import OwnTester
 from fccl.evaluation.suite import Evaluate, Evaluated, EvaluationSplit, ToEvaluate, one_by_one
+from fccl.library.privacy import Guard
 from fccl.library.setup import PreparedRun
 from fccl.messages import ClientFailure, Given, Learner, Request, StatusListener, Worker
 from fccl.model.activations import IN_MEMORY, Activations
@@ -93,8 +94,8 @@ def transport_for(
         begun.end()
         begun = None
     if settings.client_processes == 1:
-        services = [OwnTester(models or Models(), learner)]
-        return InProcessTransport(learner, lambda client_id: work().shard(client_id), services, settings.at_once)
+        services, held = [OwnTester(models or Models(), learner)], Guard.of_run(settings).over(learner)
+        return InProcessTransport(held, lambda client_id: work().shard(client_id), services, settings.at_once)
     return ProcessesTransport(
         Pool(WorkplaceMaker.of(settings), settings.client_processes, begun, _environments(settings, gpus)),
         lambda phase: work().manifest.samples_by_client()[phase],
@@ -152,13 +153,15 @@ class WorkplaceMaker:
     ranks: tuple[int, ...]
     kept_bytes: int  # of activations, in each process
     threads: int
+    guard: Guard
 
     @classmethod
     def of(cls, settings: Settings) -> WorkplaceMaker:
         """That of these settings. All processes together keep as many activations as one would."""
         kept = IN_MEMORY // settings.client_processes
         where = DataPaths(settings.data_dir)
-        return cls(where, settings.model_spec(), settings.client_ranks, kept, settings.threads)
+        guard = Guard.of_run(settings)
+        return cls(where, settings.model_spec(), settings.client_ranks, kept, settings.threads, guard)
 
     def __call__(self) -> Workplace:
         models = Models(activations=Activations(most_bytes=self.kept_bytes))
@@ -166,7 +169,7 @@ class WorkplaceMaker:
             for rank in set(self.ranks) or {self.model.lora_r}:
                 models.of(self.model.of_rank(rank))
         learner = learner_for(models, self.ranks)
-        worker = Worker(learner, self.shard, [OwnTester(models, learner)])
+        worker = Worker(self.guard.over(learner), self.shard, [OwnTester(models, learner)])
         return Workplace(worker, models, self.model, self.threads)
 
     def shard(self, client_id: int) -> ClientShard:

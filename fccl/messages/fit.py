@@ -24,6 +24,7 @@ from fccl.messages.requests import (
     status_now,
     with_reference,
 )
+from fccl.privacy.spec import PrivacySpec
 from fccl.records.run import ClientState, ClientStatus, Contribution, TrainingReport
 from fccl.specs import ModelSpec, Phase, Round, RunId, TrainSpec, Value, named_seed
 
@@ -34,6 +35,7 @@ class FitSettings(Value):
     model: ModelSpec
     train: TrainSpec
     seed: int = Field(ge=0)
+    privacy: PrivacySpec | None = None  # what an update may say of its client; None: all that it holds
 
 
 class FitTerms(FitSettings):
@@ -93,6 +95,7 @@ class FitTask:
     train: TrainSpec
     seed: int
     corrections: Corrections | None = None
+    privacy: PrivacySpec | None = None
     kind: ClassVar[str] = "fit"
     step: ClassVar[int] = 0
 
@@ -125,8 +128,8 @@ class FitTask:
         told = OwnCorrection(adapters["correction"]) if "correction" in adapters else None
         reference = adapters.get("reference")
         try:
-            settings = said.model, said.train, said.seed
-            return cls(said.run_id, said.round, said.phase, adapters["adapter"], reference, *settings, told)
+            about, how = (said.run_id, said.round, said.phase), (said.model, said.train, said.seed)
+            return cls(*about, adapters["adapter"], reference, *how, told, said.privacy)
         except AdapterError as error:
             raise UpdateRejected(f"the task's reference does not fit its adapter: {error}") from error
 

@@ -158,6 +158,11 @@ class LogPaths:
         return self.root / "received"
 
     @property
+    def private(self) -> Path:
+        """The server's secret and its ledger, where it adds the noise; of all runs in this folder."""
+        return self.root / "private"
+
+    @property
     def kept(self) -> Path:
         """Updates as they arrived, by round; only the server reads and writes here."""
         return self.root / "kept"

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, StringConstraints, ValidationError
 
+from fccl.records.privacy import RoundPrivacy
 from fccl.specs import (
     ClientId,
     Count,
@@ -39,6 +40,10 @@ class TrainingReport(Value):
     truncated: Count = 0  # examples whose prompt or response was cut to fit the context
     first_loss: SignedLoss | None = None  # of the first batch, before any step
 
+
+# The contribution and the report of a client that says nothing of its training, under differential privacy.
+WITHHELD = Contribution(avg_loss=0.0, num_samples=1, seconds=0.0)
+WITHHELD_REPORT = TrainingReport(tokens=0, tokens_per_second=0.0, steps=0)
 
 ClientState = Literal["idle", "training", "evaluating", "done", "failed", "declined"]
 
@@ -215,7 +220,7 @@ class RoundSeconds(Value):
 class RoundRecord(Grown):
     """One complete round: a line of `progress.jsonl`. The tuples run over `clients`, in client order."""
 
-    LATER = frozenset({"declared", "own_tests", "watched", "phase_end", "spent"})
+    LATER = frozenset({"declared", "own_tests", "watched", "phase_end", "spent", "privacy"})
 
     event: Literal["round"] = "round"
     run_id: str
@@ -245,6 +250,7 @@ class RoundRecord(Grown):
     learning: ServerLearning | None = None  # of the server, where LEARN_EPOCHS is not 0
     watched: Watched | None = None
     phase_end: PhaseEnd | None = None  # in the last round of a phase, where anything was watched
+    privacy: RoundPrivacy | None = None  # then `contributions` is empty, and with noise at the server all of a client
     adapter_sha256: str
     update_norm: float  # L2 norm of (new global adapter - old)
     seconds: float = Field(ge=0)
@@ -326,7 +332,7 @@ class KeptWatch(Value):
 class RunState(Grown):
     """`state.json`: the last complete round. Written last, it commits the round."""
 
-    LATER = frozenset({"declared", "watch", "early"})
+    LATER = frozenset({"declared", "watch", "early", "releases", "clip"})
 
     run_id: str
     next_round: int = Field(ge=0)  # 0: no round is complete
@@ -340,7 +346,9 @@ class RunState(Grown):
     norms: MedianNorms = MedianNorms()  # of the last round that had updates which moved
     declared: tuple[DeclaredSamples, ...] = ()  # by clients that hold their own data
     watch: KeptWatch | None = None
-    early: dict[Phase, int] = Field(default={})  # the rounds of each phase that PATIENCE ended
+    early: dict[Phase, int] = Field(default={})  # the rounds of each phase that PATIENCE or the privacy budget ended
+    releases: dict[int, int] = Field(default={})  # noised updates of each client, where clients add the noise
+    clip: float | None = None  # of the next round, where it adapts
 
     @property
     def first_va(self) -> int:

@@ -42,14 +42,13 @@ def round_figures(record: RoundRecord, metrics: Sequence[ClientMetrics]) -> Figu
         figures[f"{record.phase}/aggregate_loss"] = record.learning.before.loss
     if record.verification:
         figures |= _numbers(f"verification_{record.phase}", record.verification)
-    for client, weight, score, said in zip(
-        record.clients, record.weights, record.scores, record.contributions, strict=True
-    ):
-        figures |= {
-            f"weight/client_{client}": weight,
-            f"score/client_{client}": score,
-            f"loss_{record.phase}/client_{client}": said.avg_loss,
-        }
+    for client, weight, score in zip(record.clients, record.weights, record.scores, strict=True):
+        figures |= {f"weight/client_{client}": weight, f"score/client_{client}": score}
+    if record.privacy:
+        figures |= {"privacy/epsilon": record.privacy.epsilon, "privacy/clip": record.privacy.clip}
+    else:
+        reported = zip(record.clients, record.contributions, strict=True)
+        figures |= {f"loss_{record.phase}/client_{client}": said.avg_loss for client, said in reported}
     for each in metrics:
         figures |= {
             f"tokens_per_second/client_{each.client_id}": each.tokens_per_second,

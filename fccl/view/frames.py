@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, TypeAdapter, ValidationError
 
-from fccl.records.run import ClientMetrics, OwnTestResult, RoundRecord, RunEvent
+from fccl.records.privacy import RoundPrivacy
+from fccl.records.run import WITHHELD, ClientMetrics, OwnTestResult, RoundRecord, RunEvent
 from fccl.specs import Phase
 from fccl.view.values import DECLINES, EXCLUSIONS, METRICS, ROUNDS, SHARES
 
@@ -68,6 +69,7 @@ class ProgressLog:
         self.declines = GrowingFrame(DECLINES)
         self.events: tuple[RunEvent, ...] = ()
         self.own_tests: tuple[tuple[Phase, OwnTestResult], ...] = ()
+        self.privacy: tuple[tuple[int, Phase, RoundPrivacy], ...] = ()
         self.unreadable = 0
 
     def feed(self, lines: list[bytes]) -> None:
@@ -80,6 +82,7 @@ class ProgressLog:
                 events.append(record)
         self.events += tuple(events)
         self.own_tests += tuple((record.phase, each) for record in rounds for each in record.own_tests)
+        self.privacy += tuple((record.round, record.phase, record.privacy) for record in rounds if record.privacy)
         self.rounds.add([_round_row(record) for record in rounds])
         self.shares.add([row for record in rounds for row in _share_rows(record)])
         self.exclusions.add(
@@ -136,7 +139,8 @@ def _agrees(record: RoundRecord | RunEvent) -> bool:
     """Whether the tuples of a round are of one length, and its numbers such as a table can hold."""
     if isinstance(record, RunEvent):
         return _fit((record.round,))
-    lengths = {len(record.clients), len(record.weights), len(record.scores), len(record.contributions)}
+    lengths = {len(record.clients), len(record.weights), len(record.scores)}
+    lengths |= set() if record.privacy and not record.contributions else {len(record.contributions)}
     lengths |= {len(part) for part in (record.counted, record.verification and record.verification.prior) if part}
     samples = (*(said.num_samples for said in record.contributions), *(said.counted for said in record.declared))
     examples = () if record.verification is None else (record.verification.examples,)
@@ -180,8 +184,10 @@ def _round_row(record: RoundRecord) -> _Row:
 
 
 def _share_rows(record: RoundRecord) -> Iterator[_Row]:
-    samples = [said.num_samples for said in record.contributions]
-    claims = {said.client_id: said.counted for said in record.declared}  # a claim counts for so many
+    withheld = record.privacy is not None and not record.contributions
+    said = (WITHHELD,) * len(record.clients) if withheld else record.contributions
+    samples = [0 if withheld else each.num_samples for each in said]
+    claims = {each.client_id: each.counted for each in record.declared}  # a claim counts for so many
     counts = [claims.get(client, number) for client, number in zip(record.clients, samples, strict=True)]
     total = max(1, sum(counts))
     return zip(
@@ -189,9 +195,9 @@ def _share_rows(record: RoundRecord) -> Iterator[_Row]:
         itertools.repeat(record.phase),
         record.clients,
         record.weights,
-        (number / total for number in counts),
+        (None if withheld else number / total for number in counts),
         record.scores,
-        (said.avg_loss for said in record.contributions),
+        (None if withheld else each.avg_loss for each in said),
         samples,
         record.verification.prior if record.verification and record.verification.prior else itertools.repeat(None),
         record.counted or itertools.repeat(None),

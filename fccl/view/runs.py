@@ -87,6 +87,7 @@ class RunReader:
             state=state,
             events=log.events,
             own_tests=log.own_tests,
+            privacy=log.privacy,
             rounds=log.rounds.frame,
             shares=log.shares.frame,
             exclusions=log.exclusions.frame,

@@ -16,7 +16,16 @@ from fccl.paths import LogPaths
 from fccl.records.comparison import Comparison
 from fccl.records.evaluation import EvaluationReport
 from fccl.records.manifest import Manifest
-from fccl.records.run import ClientStatus, OwnTestResult, Rejection, RunEvent, RunInfo, RunState, Validation
+from fccl.records.privacy import RoundPrivacy
+from fccl.records.run import (
+    ClientStatus,
+    OwnTestResult,
+    Rejection,
+    RunEvent,
+    RunInfo,
+    RunState,
+    Validation,
+)
 from fccl.specs import Phase, PreferenceSpec
 
 # One row a round.
@@ -53,8 +62,8 @@ SHARES = {
     "weight": "float64",  # 0 ... 1, sums to 1 over a round
     "sample_share": "float64",  # 0 ... 1, sums to 1 over a round
     "score": "float64",
-    "avg_loss": "float64",  # as the client reported it
-    "num_samples": "int64",
+    "avg_loss": "float64",  # as the client reported it; NaN where it reports nothing, as `sample_share`
+    "num_samples": "int64",  # 0 where it reports nothing
     "prior": "float64",  # the weight before the server verified; NaN where there was no prior
     # how much the update counted in the end; NaN where the aggregation took the weights as they are
     "counted": "float64",
@@ -104,6 +113,7 @@ class RunView:
     heard: Mapping[int, float] = field(default_factory=dict)  # when these heartbeats came, by the reader's clock
     written: float | None = None  # when the logs were last written to, by the reader's clock
     own_tests: tuple[tuple[Phase, OwnTestResult], ...] = ()  # of phases that have ended
+    privacy: tuple[tuple[int, Phase, RoundPrivacy], ...] = ()  # by round: what is spent after it
     furthest: float = 0.0  # 0 ... 1: the greatest progress that this reader has seen of the run
 
     def __repr__(self) -> str:

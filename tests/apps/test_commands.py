@@ -57,6 +57,7 @@ OTHER = {
     "client_id": 1,
     "heartbeat_s": 7.0,
     "cache_mb": 7,
+    "min_shard": 7,
 }
 
 
@@ -100,15 +101,16 @@ def test_between_them_orchestrator_and_client_take_every_setting_of_the_exchange
     every = taken("orchestrator", *BETWEEN_PROCESSES) | taken("client", *BETWEEN_PROCESSES)
     assert every == names_in(*BETWEEN_PROCESSES)
     assert taken("run", *BETWEEN_PROCESSES) == taken("compare", *BETWEEN_PROCESSES) == set()
-    assert taken("client", *GROUPS) - names_in(*BETWEEN_PROCESSES) == {"data_dir"}
+    own = {"data_dir", "dp_where", "dp_clip", "dp_noise", "dp_epsilon", "dp_delta"}
+    assert taken("client", *GROUPS) - names_in(*BETWEEN_PROCESSES) == own
 
 
 @pytest.mark.parametrize(
     ("command", "setting", "readers"),
     [
-        ("orchestrator", "client_id", "fccl client"),
+        ("orchestrator", "client_id", "fccl client, fccl privacy"),
         ("orchestrator", "heartbeat_s", "fccl client"),
-        ("orchestrator", "state_dir", "fccl client"),
+        ("orchestrator", "state_dir", "fccl client, fccl privacy"),
         ("orchestrator", "cache_mb", "fccl client"),
         ("client", "client_timeout_s", "fccl orchestrator, fccl flower"),
         ("client", "original_clients", "fccl orchestrator, fccl flower"),

@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 
 from fccl.errors import UpdateRejected
 from fccl.messages import EvaluateTask, FitTask, OwnCorrection
+from fccl.privacy.spec import PrivacySpec
 from fccl.specs import PreferenceSpec
 from fccl.testing.toy import MODEL, TRAIN, adapter
 
 SFT = FitTask("run", 2, "sft", adapter(1.0, 2.0, 3.0), None, MODEL, TRAIN, 11)
-VA = FitTask("run", 3, "va", adapter(1.0, 2.0, 3.0), adapter(4.0, 5.0, 6.0), MODEL, TRAIN, 11)
+PRIVACY = PrivacySpec(where="client", clip=0.5, noise=4.0, epsilon=8.0, delta=1e-5)
+VA = FitTask("run", 3, "va", adapter(1.0, 2.0, 3.0), adapter(4.0, 5.0, 6.0), MODEL, TRAIN, 11, privacy=PRIVACY)
 EVALUATE = EvaluateTask(
     "run", 3, "va", adapter(1.0, 2.0, 3.0), adapter(4.0, 5.0, 6.0), MODEL, 4, PreferenceSpec(beta=0.5), 2
 )

@@ -7,7 +7,7 @@ from typing import Literal
 import streamlit as st
 
 from fccl import phases
-from fccl.pages.dashboard import clients, influence
+from fccl.pages.dashboard import clients, influence, privacy
 from fccl.pages.dashboard.readers import Hub
 from fccl.pages.dashboard.widgets import chart, heading, note
 from fccl.specs import Phase
@@ -20,7 +20,9 @@ PHASES: tuple[Phase, ...] = ("sft", "va")
 
 
 def show(hub: Hub, view: RunView) -> None:
-    """Losses beside the clients' heartbeats; below them weights and preference accuracy."""
+    """Losses beside the clients' heartbeats; below them weights, preference accuracy, and the privacy
+    that is spent.
+    """
     phase, highlight = controls(view)
     first, second, third = st.columns(3, gap="medium")
     with first:
@@ -35,6 +37,7 @@ def show(hub: Hub, view: RunView) -> None:
         influence.weights(hub, view, height=LOW_PX)
     with right:
         accuracy(hub, view)
+    privacy.show(view)
 
 
 def controls(view: RunView) -> tuple[Phase, tuple[int, ...]]:

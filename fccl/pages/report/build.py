@@ -18,6 +18,7 @@ from fccl.tables import Table
 from fccl.view import sentences
 from fccl.view.origins import origins_table
 from fccl.view.own_tests import own_tests_table
+from fccl.view.privacy import clients_table, rounds_table
 from fccl.view.status import run_status
 from fccl.view.values import ExchangeView, RunStatus, RunView
 
@@ -93,7 +94,8 @@ def _influence(view: RunView, draw: Figures) -> Section:
 
 
 def _clients(view: RunView, found: RunStatus) -> Section:
-    tables = _there(run_parts.clients_table(view, found), own_tests_table(view))
+    spent = rounds_table(view), clients_table(view)
+    tables = _there(run_parts.clients_table(view, found), own_tests_table(view), *spent)
     return Section("clients", "Clients", tables=tables, empty="" if tables else "No client has been heard of yet.")
 
 

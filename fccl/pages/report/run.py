@@ -18,6 +18,7 @@ from fccl.tables import Cell, Table
 from fccl.view import sentences
 from fccl.view.evaluation_tables import percent
 from fccl.view.origins import declared_note
+from fccl.view.privacy import privacy_line
 from fccl.view.status import planned_rounds
 from fccl.view.values import ExchangeView, RunStatus, RunView
 from fccl.words import plain
@@ -48,6 +49,7 @@ def facts(view: RunView) -> tuple[tuple[str, str], ...]:
         "Rounds": f"{sft} of FedIT (SFT), {va} of FedVA (DPO){stopped_early(view)}",
         "Result": best_round(view),
         "Weights": weighing(view),
+        "Privacy": privacy_line(view.privacy[-1][2]) if view.privacy else "",
         "Data": "; ".join(dict.fromkeys(source for source in sources if source)),
         "Seed": said("seed", ""),
         "Started": words.moment(view.info.created),
@@ -56,9 +58,10 @@ def facts(view: RunView) -> tuple[tuple[str, str], ...]:
 
 
 def stopped_early(view: RunView) -> str:
-    """A word on the phases that PATIENCE has ended, if it has ended any."""
+    """A word on the phases that PATIENCE or the privacy budget has ended, if any."""
     ended = [phases.of(phase).name for phase in PHASES if view.state and phase in view.state.early]
-    return f"; {' and '.join(ended)} ended by PATIENCE" if ended else ""
+    by = "PATIENCE" if view.info and view.info.settings.get("patience", "0") != "0" else "the privacy budget"
+    return f"; {' and '.join(ended)} ended by {by}" if ended else ""
 
 
 def best_round(view: RunView) -> str:

@@ -110,7 +110,7 @@ class FitWork(FitSettings):
     @classmethod
     def of(cls, terms: Terms, **files: object) -> Self:
         """The work of a task with these terms, for these clients, with these files."""
-        return cls.model_validate({name: terms[name] for name in FitSettings.model_fields} | files)
+        return cls.model_validate({name: terms[name] for name in FitSettings.model_fields if name in terms} | files)
 
     def settings(self) -> Terms:
         """The part of the work that stands in the task's terms."""

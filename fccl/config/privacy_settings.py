@@ -1,0 +1,41 @@
+"""The settings of differential privacy, and of what a client refuses to send."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic_settings import BaseSettings
+
+from fccl.config.fields import knob
+
+
+class PrivacySettings(BaseSettings):
+    """The settings that bound what an update, or the adapter made of it, says about a client."""
+
+    dp_where: Literal["none", "client", "server"] = knob(
+        "privacy",
+        "none",
+        "client-level differential privacy: every client noises its own update (the server is not trusted), or the "
+        "server noises their sum",
+    )
+    dp_clip: float = knob("privacy", 1.0, "L2 norm that a client's change is clipped to", gt=0)
+    dp_clip_quantile: float = knob(
+        "privacy",
+        0.0,
+        "adapt the clip so that this share of the changes is shorter (noise at the server); 0: it stays",
+        ge=0,
+        lt=1,
+    )
+    dp_noise: float = knob("privacy", 1.0, "noise multiplier: the noise's standard deviation over the clip", gt=0)
+    dp_epsilon: float = knob(
+        "privacy", 8.0, "the budget: the run stops before a client's epsilon at DP_DELTA passes it", gt=0
+    )
+    dp_delta: float = knob("privacy", 1e-5, "delta of that budget; well below 1 / NUM_CLIENTS", gt=0, lt=1)
+    client_sampling: Literal["fixed", "poisson"] = knob(
+        "privacy",
+        "fixed",
+        "how a round draws its clients: CLIENTS_PER_ROUND of them, or each by itself with that probability",
+    )
+    min_shard: int = knob(
+        "client", 0, "a client with fewer examples of a phase declines it: no update of so few is sent", ge=0
+    )

@@ -1,0 +1,145 @@
+"""`PrivateLearner`: what a client holds to before an update of it leaves, whatever learner has made that update.
+
+It declines where there are too few examples, or the budget is spent. Under differential privacy it reports no figure
+of its training, and where the client adds the noise it clips and noises the change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from fccl.adapters.ranks import leading, rank_of
+from fccl.data.shards import ClientShard
+from fccl.errors import PhaseDeclined, SettingsError
+from fccl.messages import (
+    ClientFailure,
+    ClientUpdate,
+    FitTask,
+    Learner,
+    LoadShard,
+    SeveralAtOnce,
+    StatusListener,
+    attempt,
+    declined,
+    guarded,
+)
+from fccl.privacy.accountant import accounting_of, noise_of_all
+from fccl.privacy.mechanism import clipped_change, moved, noised, tag_of, trained_numbers
+from fccl.privacy.secrets import secret_of
+from fccl.privacy.spec import PrivacySpec
+from fccl.privacy.spent import Release, Spent
+from fccl.records.run import WITHHELD, WITHHELD_REPORT, ClientStatus
+
+PURPOSE = "noise of an update"
+
+
+@dataclass
+class PrivateLearner:
+    """A learner behind what the client holds to. `folder` is each client's private one.
+
+    `own` is the differential privacy that the client insists on: another task is refused, and its budget holds over all
+    runs that its ledger knows. None: it does what the task says.
+    """
+
+    learner: Learner
+    folder: Callable[[int], Path]
+    min_shard: int = 0
+    own: PrivacySpec | None = None
+    _spent: dict[int, Spent] = field(default_factory=dict, init=False)
+
+    def fit(self, task: FitTask, shard: ClientShard, on_status: StatusListener) -> ClientUpdate:
+        """The update as it may leave. Raises as the learner does, and `PhaseDeclined`, `SettingsError`,
+        `StorageError`.
+        """
+        self.require_allowed(task, shard)
+        return self.released(task, self.learner.fit(task, shard, heard(task, on_status)))
+
+    def fit_together(
+        self, task: FitTask, client_ids: Sequence[int], load_shard: LoadShard, on_status: StatusListener
+    ) -> list[ClientUpdate | ClientFailure]:
+        """The answers of these clients, in their order. Raises as `fccl.messages.attempt`."""
+        if not isinstance(self.learner, SeveralAtOnce):
+            return [attempt(self.fit, task, client, load_shard, on_status) for client in client_ids]
+        answers: dict[int, ClientUpdate | ClientFailure] = {}
+        for client in client_ids:
+            said = guarded(client, lambda client=client: self.require_allowed(task, load_shard(client)))  # type: ignore[misc]
+            if isinstance(said, ClientFailure):
+                answers[client] = said
+        able = [client for client in client_ids if client not in answers]
+        together = self.learner.fit_together(task, able, load_shard, heard(task, on_status)) if able else ()
+        for client, answer in zip(able, together, strict=True):
+            answers[client] = self._released_of(client, task, answer)
+        return [answers[client] for client in client_ids]
+
+    def _released_of(
+        self, client: int, task: FitTask, answer: ClientUpdate | ClientFailure
+    ) -> ClientUpdate | ClientFailure:
+        if isinstance(answer, ClientFailure):
+            return answer
+        return guarded(client, lambda: self.released(task, answer))
+
+    def require_allowed(self, task: FitTask, shard: ClientShard) -> None:
+        """Raises `PhaseDeclined` where the shard is too small, `SettingsError` where the task asks for less privacy
+        than the client insists on.
+        """
+        if 0 < len(shard.of(task.phase)) < self.min_shard:
+            raise PhaseDeclined(f"{declined(task.phase)}: it has fewer than MIN_SHARD={self.min_shard} examples")
+        asked = task.privacy.mechanism() if task.privacy else "none"
+        if self.own is not None and asked != self.own.mechanism():
+            raise SettingsError(
+                f"the round's differential privacy is {asked}, and this client's {self.own.mechanism()}",
+                hint="start orchestrator and client with the same DP_WHERE, DP_CLIP and DP_NOISE",
+            )
+
+    def released(self, task: FitTask, update: ClientUpdate) -> ClientUpdate:
+        """The update as it may leave: itself without differential privacy.
+
+        Raises `PhaseDeclined` where it would pass the client's own budget.
+        """
+        if task.privacy is None:
+            return update
+        kept = replace(update, contribution=WITHHELD, report=WITHHELD_REPORT)
+        return self._noised(task, task.privacy, kept) if task.privacy.where == "client" else kept
+
+    def _noised(self, task: FitTask, spec: PrivacySpec, update: ClientUpdate) -> ClientUpdate:
+        """The ledger is written before anything is drawn: whatever may have left is in it."""
+        trained = update.adapter.load()
+        start = leading(task.trained, rank_of(trained.form))
+        change, _ = clipped_change(start, trained, spec.clip)  # (d,)
+        secret, _ = secret_of(self.folder(update.client_id))
+        tag = tag_of((*asked(task), str(update.client_id)), change)
+        self._spend(
+            update.client_id,
+            Release(run_id=task.run_id, round=task.round, secret=secret.name, tag=tag, noise=spec.noise),
+        )
+        draws = secret.draws(task.run_id, task.round, PURPOSE, tag)
+        change = noised(change, spec.deviation, trained_numbers(start.form, task.train), draws)
+        return replace(update, adapter=moved(start, change))
+
+    def _spend(self, client_id: int, release: Release) -> None:
+        spent = self._spent.setdefault(client_id, Spent(self.folder(client_id)))
+        if self.own is not None and release not in spent.releases:
+            noise = noise_of_all(each.noise for each in (*spent.releases, release))
+            epsilon = accounting_of(self.own.model_copy(update={"noise": noise}), 1, 1).epsilon(1)
+            if epsilon > self.own.epsilon:
+                raise PhaseDeclined(f"declines: an update more would pass its budget DP_EPSILON={self.own.epsilon:g}")
+        spent.add(release)
+
+
+def asked(task: FitTask) -> tuple[str, ...]:
+    """The question that a task asks, in texts: all of it that an update follows from."""
+    adapters = (adapter.sha256 for _, adapter in sorted(task.adapters().items()))
+    return repr(sorted(task.terms().items())), *adapters
+
+
+def heard(task: FitTask, on_status: StatusListener) -> StatusListener:
+    """The listener; under differential privacy it hears that a client trains, and no figure of it."""
+    if task.privacy is None:
+        return on_status
+    return lambda status: on_status(_bare(status))
+
+
+def _bare(status: ClientStatus) -> ClientStatus:
+    return status.model_copy(update={"step": 0, "steps": 0, "loss": None, "tokens_per_second": 0.0})

@@ -1,0 +1,64 @@
+"""Tables of the privacy that a run has spent: by round, and by client where clients differ."""
+
+from __future__ import annotations
+
+from fccl import phases
+from fccl.records.privacy import ClientSpent, RoundPrivacy
+from fccl.specs import Phase
+from fccl.tables import Cell, Table
+from fccl.view.values import RunView
+from fccl.words import plural
+
+MOST_CLIENTS = 400
+Spending = tuple[int, Phase, RoundPrivacy]  # the round, from 0
+
+
+def privacy_line(said: RoundPrivacy) -> str:
+    """The guarantee in a sentence."""
+    drawn = f", {said.sampling} sampling in secret" if said.amplified else ""
+    return (
+        f"After {plural(said.releases, 'noised release')} a client's ε is at most {said.epsilon:.3f} at "
+        f"δ = {said.delta:g}, of a budget of {said.budget:g}. Noise is added at the {said.where}, {said.noise:g} times "
+        f"the clip. Neighbours differ in one whole client ({said.relation}); counted by {said.accountant}{drawn}."
+    )
+
+
+def rounds_table(view: RunView) -> Table | None:
+    """ε after every round; None of a run without differential privacy."""
+    if not view.privacy:
+        return None
+    rows, before = [], 0.0
+    for spending in view.privacy:
+        rows.append(_round_row(spending, before))
+        before = spending[2].epsilon
+    head = ("round", "phase", "clip", "ε", "spent here", "left")
+    return Table("Privacy spent by round", head, tuple(rows), privacy_line(view.privacy[-1][2]), words=frozenset({1}))
+
+
+def _round_row(spending: Spending, before: float) -> tuple[Cell | str, ...]:
+    number, phase, said = spending
+    return (
+        str(number + 1),
+        phases.title(phase),
+        f"{said.clip:.4g}",
+        f"{said.epsilon:.3f}",
+        f"{said.epsilon - before:.3f}",
+        f"{max(0.0, said.budget - said.epsilon):.3f}",
+    )
+
+
+def clients_table(view: RunView) -> Table | None:
+    """ε of each client; None where all have spent the same."""
+    found = view.privacy[-1][2].clients if view.privacy else ()
+    if not found:
+        return None
+    budget = view.privacy[-1][2].budget
+    most = sorted(found, key=lambda each: (-each.epsilon, each.client_id))[:MOST_CLIENTS]
+    note = "Updates that a client was asked for and did not decline: one that came too late has left it too."
+    rows = tuple(_client_row(each, budget) for each in most)
+    return Table("Privacy spent by client", ("client", "updates", "ε", "left"), rows, note)
+
+
+def _client_row(each: ClientSpent, budget: float) -> tuple[Cell | str, ...]:
+    left = f"{max(0.0, budget - each.epsilon):.3f}"
+    return str(each.client_id), f"{each.releases:,}", f"{each.epsilon:.3f}", left
