@@ -153,6 +153,7 @@ def _kept(update: ClientUpdate) -> KeptUpdate:
         report=update.report,
         change_norm=update.change_norm,
         control_norm=update.control_norm,
+        signed=update.signed,
     )
 
 

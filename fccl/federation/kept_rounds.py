@@ -172,6 +172,7 @@ class KeptRound:
             control=control,
             change_norm=kept.change_norm,
             control_norm=kept.control_norm,
+            signed=kept.signed,
         )
 
 

@@ -23,11 +23,13 @@ from fccl.federation.seal import is_as_sealed, sealed_files
 from fccl.keys import PublicKeys
 from fccl.paths import LogPaths
 from fccl.records.after import Finding, Outcome, RunCheck
-from fccl.records.run import PhaseEnd, RoundRecord, RunInfo, RunState
+from fccl.records.kept_round import KeptUpdate
+from fccl.records.run import ArrivedUpdate, PhaseEnd, RoundRecord, RunInfo, RunState
 from fccl.records.seal import Seal
 from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec
 from fccl.storage.files import read_whole, sha256_of
-from fccl.storage.reading import read_records, read_value
+from fccl.storage.reading import parse, read_records, read_value
+from fccl.transports.exchange.wire import UpdateFile
 
 NOT_SEALED = "the run has no seal: it was made by an earlier version, or was not finished"
 _FEW = 3  # names in one line
@@ -246,8 +248,27 @@ def files_of(kept: KeptRound) -> Iterator[Path]:
 
 
 def signed_words(kept: KeptRound, public: PublicKeys | None) -> str:
-    """Words on the clients' signatures of a kept round; empty where there are none."""
-    return ""
+    """Words on the clients' signatures of a kept round; empty where there are none.
+
+    Raises `FederationError` for one that is not the client's, or is not of the update that was kept.
+    """
+    signed = [each.client_id for each in kept.inputs.updates if each.signed]
+    if not signed or public is None:
+        return "; its clients have signed: name the public keys with --keys-dir" if signed else ""
+    for said, arrived in zip(kept.inputs.updates, kept.record.arrived, strict=True):
+        if not said.signed or not _is_signed(kept, said, arrived, public):
+            raise FederationError(f"client {said.client_id} has not signed the update that was kept of it")
+    return f"; signed by its {len(signed)} clients"
+
+
+def _is_signed(kept: KeptRound, said: KeptUpdate, arrived: ArrivedUpdate, public: PublicKeys) -> bool:
+    """Whether the client's signed message speaks of this update: its round, its files, what it says of its training."""
+    message = parse(said.signed.encode(), UpdateFile, f"the message of client {said.client_id}")
+    control = message.control.sha256 if message.control else ""
+    found = message.run_id, message.round, message.phase, message.client_id, message.adapter.sha256, control
+    asked = kept.record.run_id, kept.record.round, kept.record.phase, said.client_id
+    same = found == (*asked, arrived.sha256, arrived.control_sha256) and message.contribution() == said.contribution
+    return same and message.base_sha256 == kept.inputs.adapter_sha256 and message.is_of_client(said.client_id, public)
 
 
 def guarded(name: str, check: Callable[[], Finding]) -> Finding:

@@ -34,7 +34,9 @@ from fccl.federation.run_evaluation import (
     write_report,
 )
 from fccl.federation.run_folder import RunFolder
+from fccl.federation.seal import Sign
 from fccl.federation.server_learning import ServerLearner
+from fccl.keys import server_keys
 from fccl.library.few_examples import cautions
 from fccl.library.narrow import (
     aggregation_rule,
@@ -53,7 +55,7 @@ from fccl.model.export import save_peft
 from fccl.model.language_model import LanguageModel
 from fccl.model.loading import Models
 from fccl.model.text_form import with_template
-from fccl.paths import DataPaths
+from fccl.paths import DataPaths, KeyPaths
 from fccl.records.evaluation import EvaluationOptions, EvaluationReport
 from fccl.records.manifest import Manifest
 from fccl.specs import PHASES, TrainSpec
@@ -149,6 +151,7 @@ def prepared_run(
             identity=identity or new_run(),
             start_from=_start_from(settings, model),
             other_rounds=other_rounds,
+            sign=_sign(settings),
         )
         yield PreparedRun(run, settings, model, data, manifest)
 
@@ -168,6 +171,12 @@ def workable(settings: Settings, folder: RunFolder) -> Tracker:
 def _start_from(settings: Settings, model: LanguageModel) -> Callable[[], Adapter] | None:
     """The reading of the adapter that the settings name to start from, if they name one."""
     return partial(start_adapter, Path(settings.start_from), model.spec, model.form) if settings.start_from else None
+
+
+def _sign(settings: Settings) -> Sign | None:
+    """Signs the finished run with the server's key, where the settings name keys and that one is there."""
+    keys = KeyPaths(Path(settings.keys_dir))
+    return server_keys(keys).sign if settings.keys_dir and keys.server.is_file() else None
 
 
 def _own_tests(settings: Settings) -> OwnTests | None:

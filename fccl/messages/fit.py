@@ -193,6 +193,7 @@ class ClientUpdate:
     control: AdapterSource | None = None
     change_norm: float | None = None  # L2 norm of what it changed of the round's adapter
     control_norm: float | None = None  # and of the control variate
+    signed: str = ""  # the message that came with it, where the client signs
 
     def require_answers(self, task: FitTask) -> None:
         """Raises `UpdateRejected` unless this update answers `task`: same run, round and phase, a form that it may

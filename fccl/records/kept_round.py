@@ -8,11 +8,13 @@ from __future__ import annotations
 from pydantic import Field
 
 from fccl.records.run import Contribution, KeptControl, MedianNorms, TrainingReport
-from fccl.specs import ModelSpec, TrainSpec, Value
+from fccl.specs import Grown, ModelSpec, TrainSpec, Value
 
 
-class KeptUpdate(Value):
+class KeptUpdate(Grown):
     """One client's answer, without the numbers of its update."""
+
+    LATER = frozenset({"signed"})
 
     client_id: int = Field(ge=0)
     rank: int = Field(ge=0)  # directions that it trained; 0 of an adapter without LoRA factors
@@ -20,6 +22,7 @@ class KeptUpdate(Value):
     report: TrainingReport
     change_norm: float | None
     control_norm: float | None
+    signed: str = ""  # the client's message with its signature, as `fccl.transports.exchange.wire` has it
 
 
 class KeptInputs(Value):

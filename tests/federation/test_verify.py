@@ -11,17 +11,21 @@ from hypothesis import strategies as st
 from fccl.aggregation.rules import aggregation
 from fccl.contribution.reported import ContributionRule
 from fccl.federation.kept_rounds import kept_round
+from fccl.federation.run import Run
 from fccl.federation.run_folder import RunFolder
 from fccl.federation.seal import seal_run, sealed_files
 from fccl.federation.verify import Claims, RunChecker, files_of
 from fccl.keys import create_keys, read_public, server_keys
-from fccl.paths import KeyPaths, LogPaths
+from fccl.paths import ExchangePaths, KeyPaths, LogPaths
 from fccl.records.seal import Seal
 from fccl.storage.files import write_text
 from fccl.storage.reading import read_value
-from fccl.testing.toy import MODEL, TRAIN, federation
+from fccl.testing.processes import exchange_spec
+from fccl.testing.toy import MODEL, START, TRAIN, ToyLearner, federation
+from fccl.transports.exchange.server import ExchangeTransport
 from tests.examples import few
 from tests.federation.toy_runs import ROUNDS, conduct
+from tests.transports.exchange.test_server_contract import client_threads
 
 SETTINGS = {"seed": "7", "sft_lr": "0.1"}
 KEYS = 3
@@ -31,7 +35,7 @@ KEYS = 3
 def keys(tmp_path_factory):
     paths = KeyPaths(tmp_path_factory.mktemp("keys") / "keys")
     create_keys(paths, KEYS)
-    return server_keys(paths), read_public(paths)
+    return server_keys(paths), read_public(paths), paths
 
 
 @pytest.fixture(scope="module")
@@ -222,3 +226,64 @@ def test_random_files_are_no_seal(tmp_path):
     logs, _ = conduct(tmp_path)
     logs.seal.write_bytes(random.Random(7).randbytes(500))
     assert outcomes(check(logs))["seal"] == "failed"
+
+
+# --- signatures of clients
+
+
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory, keys):
+    """A finished run over an exchange directory, whose clients and server sign."""
+    root, fed = tmp_path_factory.mktemp("signed"), federation(clients=KEYS, rounds=1)
+    place = keys[2]
+    exchange = ExchangeTransport(
+        ExchangePaths(root / "exchange"), exchange_spec(KEYS), root / "logs" / "received", server_keys(place)
+    )
+    run = Run(fed, RunFolder.at(root / "logs"), lambda: START.adapter, sign=keys[0].sign)
+    learners = dict.fromkeys(range(KEYS), ToyLearner())
+    with client_threads(root / "exchange", learners, place, grace_s=0.0), exchange:
+        list(run.rounds(exchange))
+        run.finish(exchange)
+    return run.folder.paths
+
+
+def rounds_said(logs, public):
+    plan = federation(clients=KEYS, rounds=1).plan
+    return [each for each in check(logs, public, plan=plan).findings if each.name.startswith("round")]
+
+
+def test_a_round_is_signed_by_its_clients(signed, keys):
+    assert {each.outcome for each in rounds_said(signed, keys[1])} == {"ok"}
+    assert all(f"signed by its {KEYS} clients" in each.detail for each in rounds_said(signed, keys[1]))
+    assert all("--keys-dir" in each.detail for each in rounds_said(signed, None))
+
+
+def test_the_keys_of_others_have_not_signed_it(signed, keys, tmp_path):
+    create_keys(KeyPaths(tmp_path / "others"), KEYS)
+    found = rounds_said(signed, read_public(KeyPaths(tmp_path / "others")))
+    assert {each.outcome for each in found} == {"failed"}
+    assert all("has not signed" in each.detail for each in found)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("avg_loss", 9.0), ("num_samples", 77), ("round", 5), ("client_id", 2), ("run_id", "other")]
+)
+def test_a_message_that_was_changed_is_not_its_clients(signed, keys, tmp_path, field, value):
+    logs = copied(signed, tmp_path)
+    path = logs.kept_round(0).inputs
+    inputs = json.loads(path.read_text())
+    message = json.loads(inputs["updates"][0]["signed"])
+    inputs["updates"][0]["signed"] = json.dumps({**message, field: value})
+    if field in inputs["updates"][0]["contribution"]:  # so that both agree
+        inputs["updates"][0]["contribution"][field] = value
+    path.write_text(json.dumps(inputs))
+    found = rounds_said(logs, keys[1])
+    assert [each.outcome for each in found] == ["failed", "ok"]
+
+
+def test_a_message_of_another_round_is_not_of_this_update(signed, keys, tmp_path):
+    logs = copied(signed, tmp_path)
+    first, second = (json.loads(logs.kept_round(number).inputs.read_text()) for number in (0, 1))
+    first["updates"][0]["signed"] = second["updates"][0]["signed"]
+    logs.kept_round(0).inputs.write_text(json.dumps(first))
+    assert rounds_said(logs, keys[1])[0].outcome == "failed"

@@ -50,6 +50,7 @@ class GoodAnswer:
     control: GoodFile | None
     contribution: Contribution
     report: TrainingReport
+    signed: str = ""  # the file that the client has signed
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ class AnswerReader:
         control = None
         if asked and said.control is not None:
             control = _adapter(self.paths.control(client_id, self.task.round), said.control, self.adapters)
-        return GoodAnswer(found, control, said.contribution(), said.report)
+        signed = said.written().decode() if self.public is not None else ""
+        return GoodAnswer(found, control, said.contribution(), said.report, signed)
 
     def _original(self, client_id: int, said: OriginalContribution) -> GoodAnswer:
         """The answer of a peer of the original protocol: its files' names and times are all that binds it to the round.

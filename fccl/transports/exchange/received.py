@@ -109,4 +109,5 @@ class FitAnswers:
             contribution=answer.contribution,
             report=answer.report,
             control=control,
+            signed=answer.signed,
         )
