@@ -44,6 +44,7 @@ def report_of(log_dir: Path, exchange_dir: Path, run_id: str, tell: Callable[[st
     """
     from fccl.pages.report.build import build
     from fccl.pages.report.render import render
+    from fccl.view.answers import read_answers
     from fccl.view.exchange import ExchangeReader
     from fccl.view.runs import RunReader, list_runs
     from fccl.view.tail import ComparisonReader
@@ -67,5 +68,6 @@ def report_of(log_dir: Path, exchange_dir: Path, run_id: str, tell: Callable[[st
             ExchangeReader(exchange).refresh() if exchange else None,
             time.time(),
             compared.results if compared else None,
+            read_answers(entry.paths, entry.run_id),
         )
     )

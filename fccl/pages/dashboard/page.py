@@ -12,6 +12,7 @@ import streamlit as st
 
 from fccl.errors import FcclError
 from fccl.pages.dashboard import (
+    after_run,
     clients,
     comparison,
     data,
@@ -37,6 +38,7 @@ TABS: dict[str, Tab] = {
     "Methods": comparison.show,
     "Exchange": exchange.show,
     "Data": data.show,
+    "After": after_run.show,
     "Log": log.show,
     "Two runs": two_runs.show,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from fccl import __version__
+from fccl.pages.report import answers as answers_parts
 from fccl.pages.report import comparison as comparison_parts
 from fccl.pages.report import data as data_parts
 from fccl.pages.report import evaluation as evaluation_parts
@@ -16,17 +17,25 @@ from fccl.plain_text import one_line
 from fccl.records.comparison import Comparison
 from fccl.tables import Table
 from fccl.view import sentences
+from fccl.view.answers import Answers
 from fccl.view.origins import origins_table
 from fccl.view.own_tests import own_tests_table
 from fccl.view.privacy import clients_table, rounds_table
 from fccl.view.status import run_status
 from fccl.view.values import ExchangeView, RunStatus, RunView
 
+NONE = Answers()
 NO_ROUND = "No round is complete yet. The first one brings the figures."
 
 
-def build(view: RunView, exchange: ExchangeView | None, now: float, comparison: Comparison | None = None) -> Report:
-    """The report of a run as it stands at the time `now`, with the comparison of methods that lies beside it."""
+def build(
+    view: RunView,
+    exchange: ExchangeView | None,
+    now: float,
+    comparison: Comparison | None = None,
+    answers: Answers = NONE,
+) -> Report:
+    """The report of a run as it stands at the time `now`, with the comparison and the answers that lie beside it."""
     found, draw = run_status(view, now), Figures()
     return Report(
         title=f"Run {one_line(view.run_id)}",
@@ -44,6 +53,7 @@ def build(view: RunView, exchange: ExchangeView | None, now: float, comparison: 
             _failures(view, exchange),
             _data(view, draw),
             *(() if comparison is None else (comparison_parts.section(comparison, draw),)),
+            *((answers_parts.section(answers, draw),) if answers.any else ()),
             Section(
                 "settings",
                 "Settings",

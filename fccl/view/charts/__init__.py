@@ -8,6 +8,7 @@ Rounds and clients are put together where needed, and the chart says so below it
 from fccl.view.charts.comparison import gap_closed
 from fccl.view.charts.data import topics
 from fccl.view.charts.evaluation import Measure, evaluation
+from fccl.view.charts.final_influence import final_influence
 from fccl.view.charts.influence import prior_and_weight, weight_against_samples, weights_area, weights_heat
 from fccl.view.charts.lines import (
     client_losses,
@@ -27,6 +28,7 @@ __all__ = [
     "client_losses",
     "effective_clients",
     "evaluation",
+    "final_influence",
     "gap_closed",
     "lora_error",
     "overlay",
