@@ -15,7 +15,7 @@ MOST_ANSWERS = 50  # replays of one run, and clients that were taken out, that a
 
 
 @dataclass(frozen=True)
-class Answers:
+class RunAnswers:
     """All that was asked about one run: replays by their names, the others once."""
 
     influence: Influence | None = None
@@ -29,12 +29,12 @@ class Answers:
         return bool(self.influence or self.check or self.replays or self.forgotten)
 
 
-def read_answers(logs: LogPaths, run_id: str) -> Answers:
+def read_answers(logs: LogPaths, run_id: str) -> RunAnswers:
     """The answers beside a run: in its own log folder, or in the one above where it has moved to `runs/`."""
     if not run_id or "/" in run_id:
-        return Answers()
+        return RunAnswers()
     places = [logs.after(run_id), LogPaths(logs.root.parent.parent).after(run_id)]
-    return Answers(
+    return RunAnswers(
         influence=next(_values([place.influence for place in places], Influence, run_id), None),
         check=next(_values([place.check for place in places], RunCheck, run_id), None),
         replays=tuple(_values(_records(places, "replay-*"), Replay, run_id)),

@@ -1,8 +1,8 @@
-"""Answers beside a run, found where they are, and nothing that is not one."""
+"""RunAnswers beside a run, found where they are, and nothing that is not one."""
 
 from fccl.paths import LogPaths
 from fccl.storage.files import write_text
-from fccl.view.answers import Answers, read_answers
+from fccl.view.answers import RunAnswers, read_answers
 from tests.view.test_after import check, influence, replay
 
 
@@ -32,8 +32,8 @@ def test_so_they_are_when_the_run_has_moved_to_the_earlier_ones(tmp_path):
 def test_answers_of_another_run_are_none(tmp_path):
     logs = LogPaths(tmp_path / "logs")
     put(logs, "other")
-    assert read_answers(logs, "other") == Answers(), "their records name another run"
-    assert read_answers(logs, "run") == read_answers(logs, "") == read_answers(logs, "../run") == Answers()
+    assert read_answers(logs, "other") == RunAnswers(), "their records name another run"
+    assert read_answers(logs, "run") == read_answers(logs, "") == read_answers(logs, "../run") == RunAnswers()
 
 
 def test_what_is_no_answer_is_passed_over(tmp_path):

@@ -74,13 +74,13 @@ def generations(report: EvaluationReport) -> None:
     examples = list(zip(*(model.generations for model in report.models), strict=False))
     if not examples:
         return
-    heading("Answers side by side")
+    heading("RunAnswers side by side")
     head = ("instruction", "reference answer", *tables.names(report))
     rows = tuple(
         (text(each[0].instruction), text(each[0].reference), *(text(said.greedy) for said in each)) for each in examples
     )
     note(f"Greedy answers of at most {report.options.gen_tokens} tokens.")
-    html_table(Table("Answers of every model to the same instructions", head, rows))
+    html_table(Table("RunAnswers of every model to the same instructions", head, rows))
 
 
 def text(words_of_a_model: str) -> str:

@@ -98,14 +98,14 @@ def answers(number: int, files: Sequence[ExchangeFile]) -> None:
     for file in files:
         if file.client is not None:
             by_client[file.client][file.kind] = file
-    heading(f"Answers in round {number + 1}")
+    heading(f"RunAnswers in round {number + 1}")
     if not by_client:
         nothing("No client has written anything for this round yet.")
         return
     table(
         pd.DataFrame([answer_row(client, by_client[client]) for client in sorted(by_client)]),
         f"exchange answers {number}",
-        "Answers by client",
+        "RunAnswers by client",
     )
 
 

@@ -7,10 +7,10 @@ from fccl.pages.report.parts import Figure, Section
 from fccl.tables import Table
 from fccl.view import charts
 from fccl.view.after import check_table, forgotten_table, influence_tables, replay_table
-from fccl.view.answers import Answers
+from fccl.view.answers import RunAnswers
 
 
-def section(answers: Answers, draw: Figures) -> Section:
+def section(answers: RunAnswers, draw: Figures) -> Section:
     """Influence, replays, the check, clients that were taken out."""
     return Section("after", "After the run", LEAD, figures(answers, draw), tuple(tables(answers)))
 
@@ -18,7 +18,7 @@ def section(answers: Answers, draw: Figures) -> Section:
 LEAD = "What was asked about the finished run: “fccl replay”, “fccl verify”, “fccl forget”. Nothing here changed it."
 
 
-def figures(answers: Answers, draw: Figures) -> tuple[Figure, ...]:
+def figures(answers: RunAnswers, draw: Figures) -> tuple[Figure, ...]:
     """A chart for each loss that influence was measured on."""
     if answers.influence is None:
         return ()
@@ -28,7 +28,7 @@ def figures(answers: Answers, draw: Figures) -> tuple[Figure, ...]:
     return found
 
 
-def tables(answers: Answers) -> list[Table]:
+def tables(answers: RunAnswers) -> list[Table]:
     """All tables, in the order in which people ask."""
     return [
         *(influence_tables(answers.influence) if answers.influence else ()),

@@ -17,14 +17,14 @@ from fccl.plain_text import one_line
 from fccl.records.comparison import Comparison
 from fccl.tables import Table
 from fccl.view import sentences
-from fccl.view.answers import Answers
+from fccl.view.answers import RunAnswers
 from fccl.view.origins import origins_table
 from fccl.view.own_tests import own_tests_table
 from fccl.view.privacy import clients_table, rounds_table
 from fccl.view.status import run_status
 from fccl.view.values import ExchangeView, RunStatus, RunView
 
-NONE = Answers()
+NONE = RunAnswers()
 NO_ROUND = "No round is complete yet. The first one brings the figures."
 
 
@@ -33,7 +33,7 @@ def build(
     exchange: ExchangeView | None,
     now: float,
     comparison: Comparison | None = None,
-    answers: Answers = NONE,
+    answers: RunAnswers = NONE,
 ) -> Report:
     """The report of a run as it stands at the time `now`, with the comparison and the answers that lie beside it."""
     found, draw = run_status(view, now), Figures()
