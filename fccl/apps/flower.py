@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fccl.apps.flower_request import FlowerRequest, read_outcome, write_value
+from fccl.apps.flower_request import FlowerRequest, awaited_outcome, read_outcome, write_value
 from fccl.config import Settings
 from fccl.errors import FederationError, SettingsError
 from fccl.extras import require_extra
@@ -35,13 +35,12 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         request = folder / "request.json"
         asked = {name: getattr(options, name) for name in ("resume", "new", "redo_va")}
         write_value(request, FlowerRequest.here(options.given, **asked))
-        status = _submit(folder, request, connection)
-        if status:
+        if _submit(folder, request, connection) and read_outcome(request) is None:
             raise FederationError(
                 "the SuperLink has not taken the run",
                 hint="what Flower says is above; a SuperLink is started with `flower-superlink`",
             )
-        outcome = read_outcome(request)
+        outcome = awaited_outcome(request)
     if outcome.error:
         raise FederationError(outcome.error, hint=outcome.hint)
     return outcome.status

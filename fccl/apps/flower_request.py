@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from fccl.storage.files import write_text
 from fccl.storage.reading import parse, read_bounded
 
 _MOST_BYTES = 1_048_576
+_LOOK_S = 0.5  # between two looks for the outcome
 
 
 class FlowerRequest(Value):
@@ -44,8 +46,9 @@ class FlowerRequest(Value):
 
 
 class FlowerOutcome(Value):
-    """The end of a run: its exit status, or its error in words."""
+    """A run that a ServerApp has begun, and in the end its exit status, or its error in words."""
 
+    pid: int = 0  # of a ServerApp that is at work; 0 at the end
     status: int = 0
     error: str = ""
     hint: str = ""
@@ -66,12 +69,34 @@ def outcome_file(request: Path) -> Path:
     return request.with_name("outcome.json")
 
 
-def read_outcome(request: Path) -> FlowerOutcome:
-    """Raises `FederationError` when the ServerApp has ended without a word."""
+def read_outcome(request: Path) -> FlowerOutcome | None:
+    """The last word of the ServerApp, if it has begun."""
     path = outcome_file(request)
-    if not path.exists():
+    return parse(read_bounded(path, _MOST_BYTES), FlowerOutcome, path.name) if path.exists() else None
+
+
+def awaited_outcome(request: Path) -> FlowerOutcome:
+    """The outcome of a ServerApp that may still be at work, though its SuperLink shows no more of it.
+
+    Raises `FederationError` when it has ended without a word.
+    """
+    while (found := read_outcome(request)) is not None and found.pid:
+        if not _lives(found.pid) and read_outcome(request) == found:
+            break
+        time.sleep(_LOOK_S)
+    if found is None or found.pid:
         raise FederationError(
             "the ServerApp has ended before the run was done",
             hint="the SuperLink's log says why; the same command goes on from the last complete round",
         )
-    return parse(read_bounded(path, _MOST_BYTES), FlowerOutcome, path.name)
+    return found
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

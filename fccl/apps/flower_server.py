@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -28,11 +29,12 @@ def serve(grid: Grid, config: Mapping[str, object]) -> None:
     path = Path(str(config[REQUEST]))
     request = read_request(path)
     request.enter()
+    _tell(path, FlowerOutcome(pid=os.getpid()))
     try:
         with guarded_output():
-            _end(path, FlowerOutcome(status=_run(grid, request)))
+            _tell(path, FlowerOutcome(status=_run(grid, request)))
     except FcclError as error:
-        _end(path, FlowerOutcome(status=1, error=str(error), hint=error.hint))
+        _tell(path, FlowerOutcome(status=1, error=str(error), hint=error.hint))
         raise
 
 
@@ -43,8 +45,8 @@ def _run(grid: Grid, request: FlowerRequest) -> int:
     return orchestrate(load_settings(request.given), options, partial(flower_transport, grid), awaited)
 
 
-def _end(request: Path, outcome: FlowerOutcome) -> None:
-    """Write the outcome, unless the folder has gone with whoever asked: the run is in LOG_DIR either way."""
+def _tell(request: Path, outcome: FlowerOutcome) -> None:
+    """Write how far the run is, unless the folder has gone with whoever asked: the run is in LOG_DIR either way."""
     with suppress(StorageError):
         if request.parent.is_dir():
             write_value(outcome_file(request), outcome)
