@@ -48,7 +48,7 @@ clientapp = "bench_app.client:app"
 times = {times}
 rounds = {rounds}
 """
-BRIDGE_CLIENT = "from fccl.transports.flower.client_app import app\n"
+BRIDGE_CLIENT = "from fccl.transports.flower.client_app import app\n\n__all__ = ['app']\n"
 BRIDGE_SERVER = """\
 import json, time
 from pathlib import Path

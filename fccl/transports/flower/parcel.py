@@ -18,7 +18,7 @@ from fccl.plain_text import printable
 
 VERSION = 1  # of the parcel
 _SAYS, _HOLDS, _FLAT = "parcel", "files", "bytes"  # the two records, and the one array of the second
-_MOST_FILES = 8
+_MOST_FILES = 20
 Item = TypeVar("Item", str, int)
 
 
