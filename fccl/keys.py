@@ -5,32 +5,43 @@ from __future__ import annotations
 import base64
 import binascii
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from fccl.errors import SettingsError
 from fccl.paths import KeyPaths
-from fccl.specs import Value
+from fccl.specs import Grown
 from fccl.storage.files import storage_errors, write_bytes, write_text
+from fccl.storage.locks import exclusive
 from fccl.storage.reading import json_value
 from fccl.storage.temporary import sweep
 
 
-class PublicKeys(Value):
-    """`public.json`: everybody's public key, in base64.
+class PublicKeys(Grown):
+    """`public.json`: everybody's public key, in base64, and those that are revoked.
 
     It is no secret, but whoever can change it decides whom to believe.
     """
 
+    LATER = frozenset({"revoked"})
+
     server: str
     clients: dict[int, str]
+    revoked: dict[int, str] = Field(default={})
+
+    @model_validator(mode="after")
+    def _revoked_is_revoked(self) -> Self:
+        if both := sorted(self.clients.keys() & self.revoked.keys()):
+            raise ValueError(f"the key of client {both[0]} is revoked, and its number is never given again")
+        return self
 
     def is_of_server(self, content: bytes, signature: str) -> bool:
         """Whether the server has signed `content`."""
@@ -40,6 +51,11 @@ class PublicKeys(Value):
         """Whether this client has signed `content`."""
         return client_id in self.clients and _verifies(self.clients[client_id], content, signature)
 
+    def was_of_client(self, client_id: int, content: bytes, signature: str) -> bool:
+        """Whether this client has signed `content`, also with a key that is revoked by now."""
+        key = (self.clients | self.revoked).get(client_id)
+        return key is not None and _verifies(key, content, signature)
+
 
 @dataclass(frozen=True)
 class Keys:
@@ -48,10 +64,32 @@ class Keys:
     private: Ed25519PrivateKey
     public: PublicKeys
     warning: str = ""  # one line, when others than its owner can read the private key
+    follows: Callable[[], PublicKeys] | None = field(default=None, repr=False)  # the public keys while time goes on
+
+    def current(self) -> PublicKeys:
+        """The public keys as they are now. Raises `SettingsError` where their file is none of keys any more."""
+        return self.follows() if self.follows else self.public
 
     def sign(self, content: bytes) -> str:
         """The signature of `content`, in base64. The same key and content give the same signature."""
         return base64.b64encode(self.private.sign(content)).decode()
+
+
+@dataclass
+class CurrentKeys:
+    """`public.json` as it is now: a server that is at work believes a key from when it is added until it is revoked."""
+
+    paths: KeyPaths
+    _seen: tuple[tuple[int, int, int], PublicKeys] | None = None
+
+    def __call__(self) -> PublicKeys:
+        """Read again where the file is another one. Raises `SettingsError` when it is none of keys."""
+        with _key_errors(self.paths.public):
+            found = self.paths.public.stat()  # of a link, as secrets are handed out, the file that it leads to
+        identity = (found.st_ino, found.st_mtime_ns, found.st_size)
+        if self._seen is None or self._seen[0] != identity:
+            self._seen = identity, read_public(self.paths)
+        return self._seen[1]
 
 
 def create_keys(paths: KeyPaths, num_clients: int) -> PublicKeys:
@@ -73,17 +111,55 @@ def create_keys(paths: KeyPaths, num_clients: int) -> PublicKeys:
     public = PublicKeys(
         server=_encoded(server), clients={client_id: _encoded(key) for client_id, key in enumerate(clients)}
     )
-    write_text(paths.public, public.model_dump_json(indent=1) + "\n")
+    _write_public(paths, public)
     return public
 
 
+def add_keys(paths: KeyPaths, count: int) -> tuple[int, ...]:
+    """Write keys for so many clients more. Returns their numbers, which no client has had before.
+
+    `public.json` is written last: a key counts once it is there. Raises `SettingsError` when there are no keys yet.
+    """
+    read_public(paths)  # there are some
+    with exclusive(paths.lock, "another `fccl keys`", needed=False):
+        public = read_public(paths)
+        first = 1 + max([-1, *public.clients, *public.revoked])
+        while any(paths.client(number).exists() for number in range(first, first + count)):
+            first += 1  # a key of a command that was killed
+        keys = {number: Ed25519PrivateKey.generate() for number in range(first, first + count)}
+        for number, key in keys.items():
+            _write_private(paths.client(number), key)
+        added = {number: _encoded(key) for number, key in keys.items()}
+        _write_public(paths, public.model_copy(update={"clients": public.clients | added}))
+    return tuple(keys)
+
+
+def revoke_keys(paths: KeyPaths, client_ids: Collection[int]) -> None:
+    """Revoke these clients' keys: from now on the server believes nothing that they sign. Their numbers stay taken.
+
+    Raises `SettingsError` for a client that has no key.
+    """
+    read_public(paths)  # there are some
+    with exclusive(paths.lock, "another `fccl keys`", needed=False):
+        public = read_public(paths)
+        for number in sorted(client_ids):
+            if number not in public.clients | public.revoked:
+                raise SettingsError(
+                    f"there is no key of client {number} in {paths.public}", hint="see the numbers there"
+                )
+        gone = {number: key for number, key in public.clients.items() if number in client_ids}
+        left = {number: key for number, key in public.clients.items() if number not in gone}
+        _write_public(paths, public.model_copy(update={"clients": left, "revoked": public.revoked | gone}))
+
+
 def server_keys(paths: KeyPaths) -> Keys:
-    """The server's keys: its private key and the public ones.
+    """The server's keys: its private key and the public ones, which are followed while it is at work.
 
     Raises `SettingsError` when they are not there or no keys.
     """
     public = read_public(paths)
-    return _checked(Keys(_read_private(paths.server), public, _warning(paths.server)), public.server, paths.server)
+    keys = Keys(_read_private(paths.server), public, _warning(paths.server), CurrentKeys(paths))
+    return _checked(keys, public.server, paths.server)
 
 
 def client_keys(paths: KeyPaths, client_id: int) -> Keys:
@@ -93,6 +169,8 @@ def client_keys(paths: KeyPaths, client_id: int) -> Keys:
     """
     public = read_public(paths)
     path = paths.client(client_id)
+    if client_id in public.revoked:
+        raise SettingsError(f"the key of client {client_id} is revoked", hint="ask for a new one: `fccl keys --add 1`")
     return _checked(Keys(_read_private(path), public, _warning(path)), public.clients.get(client_id, ""), path)
 
 
@@ -146,6 +224,10 @@ def _key_errors(path: Path) -> Iterator[None]:
         raise SettingsError(f"{path} cannot be read: {error.strerror}", hint=hint) from error
     except (ValueError, TypeError, UnsupportedAlgorithm, ValidationError) as error:
         raise SettingsError(f"{path} holds no key", hint=hint) from error
+
+
+def _write_public(paths: KeyPaths, public: PublicKeys) -> None:
+    write_text(paths.public, public.model_dump_json(indent=1) + "\n")
 
 
 def _write_private(path: Path, key: Ed25519PrivateKey) -> None:

@@ -187,6 +187,7 @@ class TrainSpec(Grown):
 
 
 ResultRound = Literal["best", "last"]
+LateUpdates = Literal["drop", "next"]  # whether an answer that comes after its round is closed counts in the next
 
 
 class RoundPlan(Value):
@@ -209,6 +210,8 @@ class RoundPlan(Value):
     lr_floor: float = Field(default=0.0, ge=0, le=1)  # the share of the peak that it falls to
     patience: int = Field(default=0, ge=0)  # so many rounds without a gain beyond its noise end a phase; 0: none do
     result_round: ResultRound = "last"  # whose adapter is a phase's result
+    late_updates: LateUpdates = "drop"
+    open: bool = False  # clients may join and leave between rounds; `num_clients` is their number at the start
     seed: int = Field(ge=0)
 
     @model_validator(mode="after")
@@ -313,6 +316,14 @@ class ExchangeSpec(Value):
     keep_rounds: int = Field(ge=0)  # finished rounds whose files stay
     originals: tuple[int, ...] = ()  # clients that know only the original files
     watch: Literal["auto", "notify", "poll"] = "auto"
+    late: LateUpdates = "drop"
+    open: bool = False  # clients may join and leave between rounds
+
+    @model_validator(mode="after")
+    def _late_answers_stay(self) -> Self:
+        if self.late == "next" and self.keep_rounds == 0:
+            raise ValueError("LATE_UPDATES=next needs KEEP_ROUNDS >= 1: late answers lie among the last round's files")
+        return self
 
     @model_validator(mode="after")
     def _originals_are_clients(self) -> Self:

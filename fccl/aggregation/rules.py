@@ -23,7 +23,7 @@ LORA_READS: Mapping[str, tuple[str, ...]] = {
     "nearly": (),
     "freeze_a": (),
 }
-_MEANS_OF_PRODUCTS = ("svd", "exact", "nearly")  # values of `LORA_AGGREGATION` that replace a rule's mean
+MEANS_OF_PRODUCTS = ("svd", "exact", "nearly")  # values of `LORA_AGGREGATION` that replace a rule's mean
 _OPTIMISER = ("server_lr", "server_momentum")
 _ADAPTIVE = (*_OPTIMISER, "server_tau")
 _MEANS = ("fedavg", "fedprox", "krum", "multi_krum", "geometric_median")  # whose mean another may replace
@@ -82,7 +82,7 @@ def aggregation(name: str, lora_aggregation: str = "factors", lora_r: int = 1, *
     >>> aggregation("trimmed_mean", max_bad_clients=2).max_bad_clients
     2
     """
-    if lora_aggregation in _MEANS_OF_PRODUCTS and name not in _MEANS:
+    if lora_aggregation in MEANS_OF_PRODUCTS and name not in _MEANS:
         raise SettingsError(
             f"LORA_AGGREGATION={lora_aggregation} does not go with AGGREGATION={name}, which computes with the "
             "factors themselves",
@@ -92,7 +92,7 @@ def aggregation(name: str, lora_aggregation: str = "factors", lora_r: int = 1, *
         return _own(name, {"lora_r": lora_r, "lora_aggregation": lora_aggregation, **settings})
     chosen = {key: value for key, value in settings.items() if value is not None and not _unset(key, value)}
     rule: Aggregation = RULES[name].build(chosen)
-    if lora_aggregation not in _MEANS_OF_PRODUCTS:
+    if lora_aggregation not in MEANS_OF_PRODUCTS:
         return rule
     if lora_aggregation == "nearly":
         from fccl.aggregation.lora_nearly import LoraNearly

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from fccl.apps.client_screen import ClientScreen
-from fccl.apps.console import plain_console
+from fccl.apps.console import plain_console, telling
 from fccl.apps.output import terminate_as_interrupt
 from fccl.config import Settings
 from fccl.library.client import FOLDERS, exchange_client, own_files, require_own_rank
@@ -19,6 +19,8 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     require_own_rank(settings)
     require_apart(settings, FOLDERS)
     own = own_files(settings, options.given)
+    if options.leave:
+        return _leave(settings)
     gpu = take_own_gpu(settings.client_id)
     with (
         terminate_as_interrupt(),
@@ -30,4 +32,14 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         screen.tell(f"waiting for rounds in {settings.exchange_dir}/")
         client.run()
         screen.tell("the run is done")
+    return 0
+
+
+def _leave(settings: Settings) -> int:
+    """Say that the client leaves. Returns the exit status."""
+    console = plain_console()
+    with exchange_client(settings, Listener(line=telling(console))) as client:
+        run_id = client.leave()
+    said = f"Client {settings.client_id} leaves run {run_id}: nobody waits for it. Started again, it joins again."
+    console.print(said, highlight=False, soft_wrap=True)
     return 0

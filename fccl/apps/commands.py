@@ -16,7 +16,7 @@ _COMPARED = tuple(group for group in _IN_PROCESS if group != "privacy")
 _OF_RUNS = ("threads", "evaluate", "track")
 _OF_ROUNDS = (
     *("clients_per_round", "min_clients", "max_update_ratio", "keep_updates_mb"),
-    *("fed_rounds", "sft_rounds", "va_rounds", "patience", "result_round"),
+    *("fed_rounds", "sft_rounds", "va_rounds", "patience", "result_round", "late_updates"),
 )
 
 _OWN_FILES: tuple[Option, ...] = (
@@ -185,6 +185,13 @@ COMMANDS: Mapping[str, Command] = {
                 },
             ),
             *_OWN_FILES,
+            (
+                "--leave",
+                {
+                    "action": "store_true",
+                    "help": "leave the run, where the orchestrator is --open: say so and end, in the place of training",
+                },
+            ),
         ),
         without=("log_dir", "client_sampling", "dp_clip_quantile"),
     ),
@@ -210,6 +217,20 @@ COMMANDS: Mapping[str, Command] = {
         "make keys for an orchestrator and its clients, so that they believe nobody else",
         "keys",
         ("federation", "exchange"),
+        (
+            (
+                "--add",
+                {"type": up_to(100_000), "metavar": "N", "default": 0, "help": "keys for so many clients more"},
+            ),
+            (
+                "--revoke",
+                {
+                    "metavar": "I,J",
+                    "default": "",
+                    "help": "revoke the keys of these clients: the server believes them no more, from now on",
+                },
+            ),
+        ),
         only=("num_clients", "keys_dir"),
     ),
     "compose": Command(

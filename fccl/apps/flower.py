@@ -92,3 +92,8 @@ def _require_signers(settings: Settings) -> None:
             "by Flower",
             hint="leave it out, or use `fccl orchestrator`",
         )
+    if settings.open:
+        raise SettingsError(
+            "OPEN=true: over Flower the members are fixed, for sites' statements do not travel",
+            hint="leave it out, or use `fccl orchestrator`",
+        )

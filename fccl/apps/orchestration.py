@@ -20,7 +20,7 @@ from fccl.federation.run_folder import RunFolder
 from fccl.library.data import Tell
 from fccl.library.narrow import begun, each_alone, recorded_settings, rounds_asked, settled
 from fccl.library.natural import with_named_clients
-from fccl.library.orchestrator import FOLDERS, OTHER_PROCESSES, require_original_clients
+from fccl.library.orchestrator import FOLDERS, OTHER_PROCESSES, require_peers
 from fccl.library.places import require_apart
 from fccl.library.setup import workable
 from fccl.library.standing import standing
@@ -64,7 +64,7 @@ def orchestrate(
     else:
         settings = begun(settings, telling(console))
     other = rounds_asked(folder, settings, resume, options.redo_va)
-    require_original_clients(settings)
+    require_peers(settings)
     held = transport_of(settings, folder, telling(console))
     tracker = workable(settings, folder)  # before anything is cleared away
     with terminate_as_interrupt(), held as transport, folder.held(seen):

@@ -7,7 +7,7 @@ from __future__ import annotations
 from pydantic_settings import BaseSettings
 
 from fccl.config.fields import knob
-from fccl.specs import ResultRound, Schedule
+from fccl.specs import LateUpdates, ResultRound, Schedule
 
 AS_FED_ROUNDS = -1  # of SFT_ROUNDS and VA_ROUNDS
 
@@ -32,6 +32,11 @@ class RoundSettings(BaseSettings):
     )
     result_round: ResultRound = knob(
         "federation", "last", "the result of a phase: its last round's adapter, or that of the lowest validation loss"
+    )
+    late_updates: LateUpdates = knob(
+        "federation",
+        "drop",
+        "an answer that comes after its round is closed: dropped, or counted in the next round of the phase, for less",
     )
     round_lr_schedule: Schedule = knob(
         "training", "constant", "how the learning rate falls over the planned rounds of a phase, beside LR_SCHEDULE"

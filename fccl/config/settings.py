@@ -182,6 +182,11 @@ class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings, PrivacyS
         "orchestrator", 1, "a round with fewer good updates than MIN_CLIENTS is tried again so often", ge=0
     )
     keep_rounds: int = knob("orchestrator", 2, "finished rounds whose files stay in EXCHANGE_DIR", ge=0)
+    open: bool = knob(
+        "orchestrator",
+        False,
+        "clients with a key may join and leave between rounds; NUM_CLIENTS is the number at first",
+    )
     original_clients: str = knob(
         "orchestrator", "", "client numbers, with commas, of peers that know only the original files"
     )
@@ -338,6 +343,8 @@ class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings, PrivacyS
                 lr_floor=self.round_lr_floor,
                 patience=self.patience,
                 result_round=self.result_round,
+                late_updates=self.late_updates,
+                open=self.open,
                 seed=self.seed,
             )
 
@@ -354,6 +361,8 @@ class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings, PrivacyS
                 keep_rounds=self.keep_rounds,
                 originals=self.original_client_ids,
                 watch=self.exchange_watch,
+                late=self.late_updates,
+                open=self.open,
             )
 
     def partition_spec(self) -> PartitionSpec:

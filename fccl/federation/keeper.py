@@ -20,8 +20,9 @@ from fccl.adapters.stored import StoredAdapter
 from fccl.errors import StorageError
 from fccl.federation.arrived import file_length, file_sha256
 from fccl.federation.kept_rounds import kept_rounds
+from fccl.federation.late import is_late
 from fccl.federation.state import RoundInputs, RoundResult
-from fccl.messages import ClientUpdate
+from fccl.messages import ClientUpdate, FitTask
 from fccl.paths import KeptRoundPaths, LogPaths
 from fccl.records.kept_round import KeptInputs, KeptUpdate
 from fccl.records.run import KeptControl
@@ -131,7 +132,8 @@ def _described(inputs: RoundInputs, server: bytes) -> KeptInputs:
         norms=inputs.norms,
         examples=inputs.examples,
         learn=inputs.learn,
-        updates=tuple(map(_kept, inputs.arrived)),
+        updates=tuple(_kept(update, task) for update in inputs.arrived),
+        before_sha256=file_sha256(inputs.before) if inputs.before else "",
     )
 
 
@@ -145,7 +147,7 @@ def _controls(inputs: RoundInputs) -> tuple[KeptControl, ...] | None:
     )
 
 
-def _kept(update: ClientUpdate) -> KeptUpdate:
+def _kept(update: ClientUpdate, task: FitTask) -> KeptUpdate:
     return KeptUpdate(
         client_id=update.client_id,
         rank=rank_of(update.adapter.form),
@@ -154,6 +156,7 @@ def _kept(update: ClientUpdate) -> KeptUpdate:
         change_norm=update.change_norm,
         control_norm=update.control_norm,
         signed=update.signed,
+        trained_for=update.round if is_late(update, task) else None,
     )
 
 
@@ -174,6 +177,8 @@ def _write(paths: KeptRoundPaths, result: RoundResult, described: bytes, server:
         if update.control is not None:
             _save(update.control, paths.control(update.client_id, hashes.control_sha256))
     _save(inputs.task.adapter, paths.adapter)
+    if inputs.before is not None:
+        _save(inputs.before, paths.before)
     if server:
         write_bytes(paths.server_state, server, _PRIVATE)
     write_bytes(paths.inputs, described, _PRIVATE)
@@ -190,6 +195,8 @@ def _save(adapter: AdapterSource, path: Path) -> None:
 
 def _adapters(inputs: RoundInputs) -> Iterator[AdapterSource]:
     yield inputs.task.adapter
+    if inputs.before is not None:
+        yield inputs.before
     for update in inputs.arrived:
         yield update.adapter
         if update.control is not None:

@@ -24,6 +24,7 @@ from fccl.adapters.stored import AdapterReader, StoredAdapter
 from fccl.aggregation.scaffold import ClientControl, Controls, ServerCorrections, corrections
 from fccl.aggregation.state import ServerState, server_state_from_bytes
 from fccl.errors import FederationError
+from fccl.federation.late import Pending, as_counted
 from fccl.messages import ClientUpdate, FitTask
 from fccl.paths import KeptRoundPaths, LogPaths
 from fccl.records.kept_round import KeptInputs, KeptUpdate
@@ -101,6 +102,13 @@ class KeptRound:
         return adapter_from_bytes(_content(self.paths.adapter, self.inputs.adapter_sha256), str(self.paths.adapter))
 
     @cached_property
+    def before(self) -> Adapter | None:
+        """The adapter that the round before began with, where an update was trained for that one; else None."""
+        if not self.inputs.before_sha256:
+            return None
+        return adapter_from_bytes(_content(self.paths.before, self.inputs.before_sha256), str(self.paths.before))
+
+    @cached_property
     def reference(self) -> Adapter | None:
         """The reference of a VA round; None in SFT rounds."""
         if not self.inputs.reference_sha256:
@@ -137,12 +145,17 @@ class KeptRound:
         )
 
     def updates(self) -> tuple[ClientUpdate, ...]:
-        """The updates that counted, in client order: `record.weights` are theirs."""
+        """The updates that counted, in client order and as they counted: `record.weights` are theirs. A late one is
+        moved to the adapter that the round began with (`fccl.federation.late`).
+        """
         counted = set(self.record.clients)
-        return tuple(update for update in self.arrived() if update.client_id in counted)
+        pending = Pending(self.before, ()) if self.before else None
+        return tuple(update for update in as_counted(self.task, self.arrived(), pending) if update.client_id in counted)
 
     def arrived(self) -> tuple[ClientUpdate, ...]:
-        """All updates that answered the task, also those that were excluded later, in client order."""
+        """All updates of the round as they came, also those that were excluded later, in client order; a late one has
+        the round that it was trained for.
+        """
         return tuple(map(self._update, self.inputs.updates, self.record.arrived))
 
     def _control(self, kept: KeptControl) -> StoredAdapter:
@@ -164,7 +177,7 @@ class KeptRound:
         return ClientUpdate(
             run_id=self.record.run_id,
             client_id=kept.client_id,
-            round=self.record.round,
+            round=self.record.round if kept.trained_for is None else kept.trained_for,
             phase=self.record.phase,
             adapter=StoredAdapter(path, hashes.sha256, reader),
             contribution=kept.contribution,

@@ -26,6 +26,8 @@ from fccl.errors import FederationError
 from fccl.federation.carried import carried
 from fccl.federation.declared import Declared
 from fccl.federation.kept_rounds import KeptRound, kept_round, kept_rounds
+from fccl.federation.late import Pending, is_late
+from fccl.federation.members import Members
 from fccl.federation.rounds import Federation
 from fccl.federation.state import FederationState, RoundResult
 from fccl.messages import (
@@ -37,11 +39,13 @@ from fccl.messages import (
     FitTask,
     Given,
     Request,
+    Statement,
     StatusListener,
 )
 from fccl.paths import LogPaths
 from fccl.records.run import Contribution, RoundRecord, TrainingReport
 from fccl.specs import Phase, RoundPlan
+from fccl.storage.reading import read_records
 from fccl.transports.protocol import SILENT, Listener, RunIdentity, Transport
 
 LEFT_OUT = "left out of this replay"
@@ -115,6 +119,7 @@ def state_before(logs: LogPaths, number: int, declared: Declared) -> FederationS
         controls=kept.controls,
         norms=kept.inputs.norms,
         declared=declared if number else {},  # round 0 asks for all declarations, as it did
+        pending=Pending(kept.before, tuple(each.client_id for each in kept.record.late)) if kept.before else None,
     )
 
 
@@ -149,12 +154,23 @@ class KeptTransport:
         else:
             yield from (ClientFailure(client_id, "kept rounds have no such answer") for client_id in client_ids)
 
+    def late(self, task: FitTask, client_ids: Sequence[int]) -> Iterator[ClientUpdate]:
+        """The kept late answers of these clients to this task: they came in the round after it."""
+        kept = kept_round(self.logs, task.round + 1)
+        for update in kept.arrived():
+            if is_late(update, kept.task) and update.client_id in client_ids and update.client_id not in self.without:
+                yield carried([update], kept.before or task.trained, task.trained)[0]
+
+    def news(self, known: Mapping[int, float]) -> Sequence[Statement]:
+        """None: a replayed round has the members that it had (`ReplayedRun`)."""
+        return ()
+
     def finish(self, run_id: str, next_round: int, adapter: Adapter) -> None:
         """Nobody waits for the end."""
 
     def _updates(self, task: FitTask, client_ids: Sequence[int]) -> Iterator[Answer]:
         kept = kept_round(self.logs, task.round)
-        arrived = {update.client_id: update for update in kept.arrived()}
+        arrived = {update.client_id: update for update in kept.arrived() if not is_late(update, kept.task)}
         why = {each.client_id: each.reason for each in kept.record.excluded}
         for client_id in client_ids:
             if client_id in self.without:
@@ -248,9 +264,19 @@ class ReplayedRun:
                 state = self._before(number)
             federation = self.trained if anew and self.trained else self.federation
             transport = self.trainers if anew and self.trainers else kept
-            result = replace(federation, plan=self._plan(number)).run_round(state, transport)
+            result = replace(federation, plan=self._plan(number)).run_round(self._with_members(state), transport)
             state = result.state
             yield result
+
+    def _with_members(self, state: FederationState) -> FederationState:
+        """The state with the members that an open federation had in its round."""
+        if not self.federation.plan.open:
+            return state
+        numbers = set(range(self.federation.plan.num_clients))
+        for record in read_records(self.logs.progress, RoundRecord, lambda row: row.get("event") == "round"):
+            if record.round <= state.next_round:
+                numbers = (numbers | set(record.joined)) - {each.client_id for each in record.left}
+        return replace(state, members=Members(tuple(sorted(numbers))))
 
     def _before(self, number: int) -> FederationState:
         if number == 0 and self.start is not None and 0 not in kept_rounds(self.logs):

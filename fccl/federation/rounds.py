@@ -13,26 +13,29 @@ from functools import partial
 from fccl import phases
 from fccl.adapters.adapter import Adapter
 from fccl.adapters.ranks import distance
-from fccl.adapters.source import AdapterSource
 from fccl.aggregation.fedavg import FedAvg
-from fccl.aggregation.lora_mean import product_error
-from fccl.aggregation.protocol import Aggregated, Aggregation, Parts, is_mean
-from fccl.aggregation.scaffold import SCAFFOLD, ClientControl, Controls, controls_after, corrections
+from fccl.aggregation.lora_mean import lora_error
+from fccl.aggregation.protocol import Aggregated, Aggregation, Parts
+from fccl.aggregation.scaffold import SCAFFOLD, Controls, corrections
 from fccl.contribution.protocol import NO_LOSS, Weigher, Weighing
 from fccl.contribution.reported import effective_clients
 from fccl.contribution.stretch import as_weighed
 from fccl.errors import AdapterError, BadAggregate, FederationError
 from fccl.federation.arrived import arrived
-from fccl.federation.bounds import farthest, medians, require_usable, too_long
+from fccl.federation.bounds import medians, require_usable, too_long
 from fccl.federation.declared import Declared, OwnData
 from fccl.federation.gathering import gathered
 from fccl.federation.judging import judged
+from fccl.federation.late import Pending, as_counted, by_client, discounted, late_updates, recorded, still_missing
+from fccl.federation.members import Members, Moves, after_news
+from fccl.federation.next_controls import KeepControl, next_controls
 from fccl.federation.privacy import RunPrivacy
 from fccl.federation.quorum import declined_clients, failed_clients, reasons, too_few
 from fccl.federation.selection import select_clients
 from fccl.federation.server_learning import ServerLearner, failed
 from fccl.federation.server_noise import ServerNoise
 from fccl.federation.state import FederationState, RoundInputs, RoundResult, SettledRound
+from fccl.federation.suspects import suspects
 from fccl.federation.watch import LossByExample, Watch
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask
 from fccl.records.run import (
@@ -45,7 +48,6 @@ from fccl.records.run import (
 from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec
 from fccl.transports.protocol import Transport
 
-MEASURED_CLIENTS = 20  # updates in a round, up to which the error of averaging LoRA factors is measured
 Validate = Callable[[Phase, Adapter, Adapter | None], Validation]
 
 
@@ -66,7 +68,7 @@ class Federation:
     by_example: LossByExample | None = None  # on the validation split, for PATIENCE
     learn: ServerLearner | None = None  # trains the aggregate on the server's own examples
     on_answer: Callable[[Answer], None] = lambda answer: None
-    keep_control: Callable[[ClientUpdate], AdapterSource | None] = lambda update: update.control
+    keep_control: KeepControl = lambda update: update.control
     known_samples: Mapping[Phase, Mapping[int, int]] = field(default_factory=dict)  # where shards' sizes are known
     privacy: RunPrivacy | None = None  # differential privacy of clients
     own: OwnData | None = None  # where clients hold their own data, and declare how much
@@ -82,21 +84,35 @@ class Federation:
     def run_round(self, state: FederationState, transport: Transport) -> RoundResult:
         """One round. The result does not depend on the order in which the answers arrive."""
         started = time.monotonic()
-        task = self._task(state := self._opened(state))
+        state, moves = self._with_news(self._opened(state), transport)
+        task = self._task(state)
         state, able, silent = self._able(state, task, transport)
         judge = partial(self._judged, task, state.declared)
         updates, excluded = gathered(task, able, transport, judge, self.on_answer)
-        far_out = too_long(updates, self.plan.max_update_ratio, state.norms)
-        settled = self._settle(state, task, *self._exclude(updates, [*excluded, *silent], far_out))
-        inputs = self._inputs(state, task, updates, settled.weighing)
+        late = self._late(state, task, updates, transport)
+        counted = as_counted(task, by_client(updates, late), state.pending)
+        failures = [failure for failure in excluded if failure.client_id not in {each.client_id for each in late}]
+        far_out = too_long(counted, self.plan.max_update_ratio, state.norms)
+        settled = self._settle(state, task, *self._exclude(counted, [*failures, *silent], far_out))
+        inputs = self._inputs(state, task, by_client(updates, late), settled.weighing)
         watch, watched = self._watched(state, task, settled)
-        after = self._state_after(state, settled, watch)
+        after = self._state_after(state, settled, watch, still_missing(excluded, task.adapter))
         selected = tuple(sorted([*able, *(failure.client_id for failure in silent)]))
         record = self._record(inputs, selected, settled, state.declared, started)
-        said = {"watched": watched, "phase_end": self._phase_end(after) if self.plan.watches else None}
+        end = self._phase_end(after) if self.plan.watches else None
+        said = {"watched": watched, "phase_end": end, "joined": moves.joined, "left": moves.left}
         whole = tuple(update.with_frozen(task.adapter) for update in settled.updates)
         result = RoundResult(record.model_copy(update=said), settled.aggregated.weights, whole, after, inputs)
         return self.privacy.result(result, state, able, settled.clip, self.tell) if self.privacy else result
+
+    def _with_news(self, state: FederationState, transport: Transport) -> tuple[FederationState, Moves]:
+        """The state with the members that an open federation has from this round on, and who has moved."""
+        if not self.plan.open:
+            return state, Moves()
+        members = state.members or Members(tuple(range(self.plan.num_clients)))
+        may_join = None if self.own is not None else range(self.plan.num_clients)
+        members, moves = after_news(members, transport.news(members.heard), may_join, self.tell)
+        return replace(state, members=members), moves
 
     def _able(
         self, state: FederationState, task: FitTask, transport: Transport
@@ -120,7 +136,7 @@ class Federation:
     def _selected(self, state: FederationState, without: Collection[int]) -> tuple[int, ...]:
         """The clients that a round asks. Raises `FederationError` where the privacy budget does not allow it."""
         if self.privacy is None:
-            return select_clients(self.plan, state.next_round, without)
+            return select_clients(self.plan, state.next_round, without, state.here)
         self.privacy.require_room(self.run_id, state)
         return self.privacy.selected(self.run_id, state, without)
 
@@ -144,9 +160,8 @@ class Federation:
         reference = adapter if phase == "va" else None
         anchor = self._by_example(phase, adapter, self._reference(phase, reference))
         server = self.aggregation.initial(adapter)
-        return replace(
-            state, adapter=adapter, reference=reference, server=server, controls={}, watch=Watch(anchor=anchor)
-        )
+        opened = replace(state, adapter=adapter, reference=reference, server=server, watch=Watch(anchor=anchor))
+        return replace(opened, controls={}, pending=None)
 
     def _reference(self, phase: Phase, adapter: Adapter | None) -> Adapter | None:
         """The reference, where the phase's loss takes one."""
@@ -193,10 +208,11 @@ class Federation:
             declared=self.own.record(clients, declared, task.phase) if self.own else (),
             declined=declined_clients(settled.excluded),
             arrived=tuple(map(arrived, inputs.arrived)),
+            late=recorded(task, inputs.arrived),
             effective_clients=effective_clients(weighing.weights),
             aggregation=self.aggregation.name,
             counted=None if aggregated.weights == weighing.weights else aggregated.weights,
-            lora_error=self._lora_error(task.adapter, settled.parts, aggregated),
+            lora_error=lora_error(self.aggregation, task.adapter, settled.parts, aggregated),
             validation=settled.validation,
             verification=weighing.verification,
             learning=settled.learning,
@@ -221,6 +237,20 @@ class Federation:
             told,
             self.privacy.spec if self.privacy else None,
         )
+
+    def _late(
+        self, state: FederationState, task: FitTask, updates: Sequence[ClientUpdate], transport: Transport
+    ) -> list[ClientUpdate]:
+        """Answers to the round before of clients that were given up in it and have none in this one, checked alike."""
+        clients = state.pending.without(updates, state.here) if state.pending else ()
+        if not clients or state.pending is None:
+            return []
+        earlier = self._task(replace(state, next_round=task.round - 1, adapter=state.pending.adapter))
+        answers = (self._judged(earlier, state.declared, answer) for answer in transport.late(earlier, clients))
+        found = late_updates(answers, clients, self.tell)
+        for update in found:
+            self.on_answer(update)
+        return found
 
     def _exclude(
         self, updates: Sequence[ClientUpdate], excluded: Sequence[ClientFailure], reasons: Mapping[int, str]
@@ -252,11 +282,14 @@ class Federation:
                 )
                 self._require_quorum(task, updates, excluded)
             try:
+                weighing = discounted(task, updates, weighing)
                 parts = Parts(weighing.weights, as_weighed(task, updates, weighing.stretch))
                 aggregated = self._aggregate(state, parts)
                 validation = self._validated(task, aggregated.adapter)
             except BadAggregate as error:
-                updates, excluded = self._exclude(updates, excluded, self._suspects(task, updates, error))
+                updates, excluded = self._exclude(
+                    updates, excluded, suspects(task, updates, error, partial(self._validated, task))
+                )
                 continue
             clients = tuple(updates), tuple(excluded)
             return self._learned(
@@ -307,29 +340,6 @@ class Federation:
         except FederationError as error:
             raise FederationError(f"round {task.round + 1}: {error}{reasons(excluded)}", hint=error.hint) from error
 
-    def _suspects(self, task: FitTask, updates: Sequence[ClientUpdate], error: BadAggregate) -> dict[int, str]:
-        """Whose updates brought the aggregate to where it is: all under which alone the server finds no loss, else the
-        one that moved farther than the others by far. Raises `FederationError` when there is none, with the one that
-        moved farthest."""
-        alone = {update.client_id: NO_LOSS for update in updates if not self._has_loss(task, update)}
-        if alone:
-            return alone
-        far = farthest(updates)
-        if far is None or not far.alone:
-            said = f"; the longest change is that of {far.words}" if far else ""
-            raise FederationError(f"round {task.round + 1}: {error}{said}", error.hint, error.resumable) from error
-        return {far.client_id: f"with its change, the longest of the round ({far.words}), {error}"}
-
-    def _has_loss(self, task: FitTask, update: ClientUpdate) -> bool:
-        """Whether the server's model has a finite loss under this update alone; true where the server has no
-        examples."""
-        adapter = update.with_frozen(task.adapter).adapter.load()
-        try:
-            self._validated(task, adapter)
-        except BadAggregate:
-            return False
-        return True
-
     def _validated(self, task: FitTask, adapter: Adapter) -> Validation | None:
         """On the server's validation split, if there is one. Raises `BadAggregate` where that is no finite number."""
         try:
@@ -343,54 +353,41 @@ class Federation:
         require_usable(aggregated.adapter, f"AGGREGATION={self.aggregation.name}: the aggregated adapter")
         return aggregated
 
-    def _lora_error(self, before: Adapter, parts: Parts, aggregated: Aggregated) -> float | None:
-        """Of the rules whose result stands for a weighted mean of the updates; the others do not mean to be near it.
-
-        It costs about 15 ms a client for an adapter of GPT-2's size: beyond `MEASURED_CLIENTS` it is left out.
-        """
-        if aggregated.weights is None or len(parts) > MEASURED_CLIENTS or not is_mean(self.aggregation):
-            return None
-        return product_error(before, Parts(aggregated.weights, parts.updates), aggregated.adapter)
-
-    def _controls_after(
-        self, state: FederationState, updates: Sequence[ClientUpdate], weights: Sequence[float]
-    ) -> Controls:
-        if self.aggregation.name != SCAFFOLD:
-            return {}
-        kept = {
-            update.client_id: (weight, self.keep_control(update))
-            for update, weight in zip(updates, weights, strict=True)
-        }
-        sent = {
-            client_id: ClientControl(weight, control)
-            for client_id, (weight, control) in kept.items()
-            if control is not None
-        }
-        return controls_after(state.controls, sent, self.plan.num_clients)
-
-    def _state_after(self, state: FederationState, settled: SettledRound, watch: Watch) -> FederationState:
+    def _state_after(
+        self, state: FederationState, settled: SettledRound, watch: Watch, missing: Pending | None
+    ) -> FederationState:
         number, phase = state.next_round, self.plan.phase_of(state.next_round)
         stops = 0 < self.plan.patience <= watch.waited and not self.plan.ends_phase(number)
         early = {phase: number + 1 - self.plan.first_round(phase)} if stops else {}
+        ends = stops or self.plan.ends_phase(number)
         after = FederationState(
             next_round=number + 1,
             adapter=settled.adapter,
             reference=state.reference,
             server=settled.aggregated.state,
-            controls=self._controls_after(state, settled.updates, settled.weighing.weights),
+            controls=self._controls_after(state, settled),
             norms=medians(settled.updates, state.norms),
             declared=state.declared,
             watch=watch,
             early={**state.early, **early},
             releases=state.releases,
             clip=state.clip,
+            members=state.members,
+            pending=missing if self.plan.late_updates == "next" and not ends else None,
         )
-        ends_sft = phase == "sft" and (stops or self.plan.ends_phase(number))
-        return replace(after, reference=after.result) if ends_sft else after
+        return replace(after, reference=after.result) if phase == "sft" and ends else after
+
+    def _controls_after(self, state: FederationState, settled: SettledRound) -> Controls:
+        if self.aggregation.name != SCAFFOLD:
+            return {}
+        sent = settled.updates, settled.weighing.weights
+        return next_controls(state.controls, *sent, self.plan.num_clients, self.keep_control)
 
     def _inputs(
         self, state: FederationState, task: FitTask, updates: Sequence[ClientUpdate], weighing: Weighing
     ) -> RoundInputs:
         share = self.plan.learning_rate_share(task.round)
         learn = self.learn.with_share(share).train[task.phase] if self.learn else None
-        return RoundInputs(task, state.server, state.controls, state.norms, tuple(updates), weighing.examples, learn)
+        before = state.pending.adapter if state.pending and recorded(task, updates) else None
+        given = state.server, state.controls, state.norms
+        return RoundInputs(task, *given, tuple(updates), weighing.examples, learn, before)

@@ -25,6 +25,7 @@ from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.errors import AdapterError, FcclError, FederationError, SettingsError, StorageError
 from fccl.federation.first_round import warning
 from fccl.federation.keeper import USUAL_MB, Keeper
+from fccl.federation.late import is_late
 from fccl.federation.more_rounds import OtherRounds, clear_end
 from fccl.federation.own_tests import OwnTests
 from fccl.federation.planned import take_plan
@@ -34,7 +35,7 @@ from fccl.federation.seal import Sign, seal_run
 from fccl.federation.server_noise import ServerNoise
 from fccl.federation.state import FederationState, RoundResult
 from fccl.federation.stopwatch import Stopwatch
-from fccl.messages import Answer, ClientFailure, ClientUpdate
+from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask
 from fccl.paths import DataPaths
 from fccl.records.evaluation import EvaluationReport
 from fccl.records.run import ClientMetrics, ClientStatus, EventName, PhaseEnd, RunEvent, RunInfo, Validation
@@ -255,7 +256,7 @@ class Run:
         self.folder.require_here(self.identity.run_id)
         self._keeper.keep(result)
         reported = result.updates if self.federation.privacy is None else ()
-        metrics = [_metrics(update, result.inputs.task.adapter) for update in reported]
+        metrics = [_metrics(update, result.inputs.task) for update in reported]
         for line in metrics:
             self.folder.journal.write(line)
         self.folder.commit(result, self.plan)
@@ -342,14 +343,15 @@ def _ended(phase: Phase, end: PhaseEnd) -> str:
     )
 
 
-def _metrics(update: ClientUpdate, before: Adapter) -> ClientMetrics:
+def _metrics(update: ClientUpdate, task: FitTask) -> ClientMetrics:
     return ClientMetrics(
         run_id=update.run_id,
         time=time.time(),
-        round=update.round,
+        round=task.round,
         phase=update.phase,
         client_id=update.client_id,
         **update.contribution.model_dump(),
         **update.report.model_dump(),
-        update_norm=update.change_from(before),
+        update_norm=update.change_from(task.adapter),
+        trained_for=update.round if is_late(update, task) else None,
     )

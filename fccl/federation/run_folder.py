@@ -20,11 +20,15 @@ from fccl.aggregation.scaffold import ClientControl, Controls
 from fccl.aggregation.state import ServerState, server_state_from_bytes
 from fccl.errors import AdapterError, FederationError, StorageError, no_run
 from fccl.federation.arrived import file_sha256
+from fccl.federation.late import Pending
+from fccl.federation.members import Members
 from fccl.federation.state import FederationState, RoundResult
 from fccl.federation.watch import Best, Watch
 from fccl.messages import ClientUpdate
 from fccl.paths import LogPaths, of_earlier_versions
 from fccl.records.journal import Journal
+from fccl.records.late import KeptPending
+from fccl.records.members import KeptMembers
 from fccl.records.run import KeptControl, KeptWatch, RunEvent, RunInfo, RunState
 from fccl.specs import RoundPlan
 from fccl.storage.files import read_whole, recover_folder, storage_errors, write_bytes, write_text
@@ -196,9 +200,18 @@ class RunFolder:
             early=state.early,
             releases=state.releases,
             clip=state.clip,
+            members=Members(state.members.clients, state.members.heard) if state.members else None,
+            pending=self._pending(state),
         )
         self.journal.keep_rounds_before(state.next_round)
         return found
+
+    def _pending(self, state: RunState) -> Pending | None:
+        if state.pending is None:
+            return None
+        began = state.next_round - 1
+        path = self.paths.reference if began == state.first_va else self.paths.global_adapter(began)
+        return Pending(self._adapter(path, state.pending.adapter_sha256), state.pending.clients)
 
     def _watch(self, kept: KeptWatch | None) -> Watch:
         if kept is None:
@@ -238,6 +251,8 @@ class RunFolder:
             early=dict(state.early),
             releases={client: state.releases[client] for client in sorted(state.releases)},
             clip=state.clip,
+            members=_kept_members(state.members),
+            pending=_kept_pending(state.pending),
         )
         if state.next_round == went.first_round("va"):  # from here more SFT rounds could be done later
             (state.reference or state.adapter).save(self.paths.global_sft if state.next_round else self.paths.start)
@@ -302,6 +317,14 @@ def _kept_watch(watch: Watch) -> KeptWatch | None:
         said = {"best_round": best.round, "best_loss": best.loss, "best_sha256": best.adapter.sha256}
         kept = kept.model_copy(update=said)
     return None if kept == KeptWatch() else kept
+
+
+def _kept_members(members: Members | None) -> KeptMembers | None:
+    return KeptMembers(clients=members.clients, heard=dict(members.heard)) if members else None
+
+
+def _kept_pending(pending: Pending | None) -> KeptPending | None:
+    return KeptPending(clients=pending.clients, adapter_sha256=pending.adapter.sha256) if pending else None
 
 
 def _kept(client_id: int, control: ClientControl) -> KeptControl:

@@ -11,6 +11,8 @@ from fccl.aggregation.scaffold import Controls
 from fccl.aggregation.state import ServerState
 from fccl.contribution.protocol import Weighing
 from fccl.federation.declared import Declared
+from fccl.federation.late import Pending
+from fccl.federation.members import Members
 from fccl.federation.watch import Watch
 from fccl.messages import ClientFailure, ClientUpdate, FitTask
 from fccl.records.run import MedianNorms, RoundRecord, ServerLearning, Validation
@@ -42,6 +44,13 @@ class FederationState:
     early: Mapping[Phase, int] = field(default_factory=dict)
     releases: Mapping[int, int] = field(default_factory=dict)  # noised updates of each client that adds its own noise
     clip: float | None = None  # of the next round, where it adapts
+    members: Members | None = None  # of an open federation, once its first round has begun
+    pending: Pending | None = None  # under LATE_UPDATES=next: the last round's missing answers, within its phase
+
+    @property
+    def here(self) -> tuple[int, ...] | None:
+        """The members of an open federation; None where the members are fixed."""
+        return self.members.clients if self.members else None
 
     @property
     def result(self) -> Adapter:
@@ -55,7 +64,8 @@ class RoundInputs:
     adapter, unless the server has trained it as `learn` says.
 
     `server`, `controls` and `norms` are those before the round. `arrived` has the updates that answered the task, as
-    they came and in client order; `examples` the places in the learn split that the weights were made from.
+    they came and in client order, late ones among them; `before` is what those began with. `examples` has the places in
+    the learn split that the weights were made from.
     """
 
     task: FitTask
@@ -65,6 +75,7 @@ class RoundInputs:
     arrived: tuple[ClientUpdate, ...]
     examples: tuple[int, ...]
     learn: TrainSpec | None = None
+    before: Adapter | None = None  # that the round before began with, where an update is late
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
 from fccl.adapters.adapter import Adapter
-from fccl.messages import ClientFailure, Given, Request
+from fccl.messages import ClientFailure, ClientUpdate, FitTask, Given, Request, Statement
 from fccl.records.run import RoundRecord, RoundSeconds
 from fccl.transports.protocol import SILENT, Listener, RunIdentity, Transport
 
@@ -80,6 +80,14 @@ class _Timed:
     def ask(self, request: Request[Given], client_ids: Sequence[int]) -> Iterator[Given | ClientFailure]:
         """As the transport itself."""
         return self._watch.waited(self._inner.ask(request, client_ids))
+
+    def late(self, task: FitTask, client_ids: Sequence[int]) -> Iterator[ClientUpdate]:
+        """As the transport itself."""
+        return self._watch.waited(self._inner.late(task, client_ids))
+
+    def news(self, known: Mapping[int, float]) -> Sequence[Statement]:
+        """As the transport itself."""
+        return self._inner.news(known)
 
     def finish(self, run_id: str, next_round: int, adapter: Adapter) -> None:
         """As the transport itself."""

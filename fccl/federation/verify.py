@@ -18,6 +18,7 @@ from fccl.aggregation.protocol import Aggregation
 from fccl.contribution.reported import ContributionRule
 from fccl.errors import FcclError, FederationError
 from fccl.federation.kept_rounds import KeptRound, kept_round, kept_rounds
+from fccl.federation.late import with_discount
 from fccl.federation.replay import aggregated_again
 from fccl.federation.seal import is_as_sealed, sealed_files
 from fccl.keys import PublicKeys
@@ -234,7 +235,8 @@ class RunChecker:
                 each.model_copy(update={"num_samples": counts.get(client, each.num_samples)})
                 for client, each in zip(record.clients, record.contributions, strict=True)
             ]
-            if rule.weights(said) != record.weights:
+            late = {each.client_id for each in record.late}
+            if with_discount(rule.weights(said), [client in late for client in record.clients]) != record.weights:
                 return failed("weights", f"round {record.round + 1}: its reports give other weights")
         return ok("weights", "every round's weights follow from what its clients reported")
 
@@ -266,9 +268,13 @@ def _is_signed(kept: KeptRound, said: KeptUpdate, arrived: ArrivedUpdate, public
     message = parse(said.signed.encode(), UpdateFile, f"the message of client {said.client_id}")
     control = message.control.sha256 if message.control else ""
     found = message.run_id, message.round, message.phase, message.client_id, message.adapter.sha256, control
-    asked = kept.record.run_id, kept.record.round, kept.record.phase, said.client_id
+    late = said.trained_for is not None
+    number, base = (
+        (said.trained_for, kept.inputs.before_sha256) if late else (kept.record.round, kept.inputs.adapter_sha256)
+    )
+    asked = kept.record.run_id, number, kept.record.phase, said.client_id
     same = found == (*asked, arrived.sha256, arrived.control_sha256) and message.contribution() == said.contribution
-    return same and message.base_sha256 == kept.inputs.adapter_sha256 and message.is_of_client(said.client_id, public)
+    return same and message.base_sha256 == base and message.was_of_client(said.client_id, public)
 
 
 def guarded(name: str, check: Callable[[], Finding]) -> Finding:

@@ -110,6 +110,7 @@ class FederationArguments(TypedDict, total=False):
     va_rounds: int
     patience: int
     result_round: Literal["best", "last"]
+    late_updates: Literal["drop", "next"]
     num_clients: int
     clients_per_round: int
     min_clients: int
@@ -191,6 +192,7 @@ class OrchestratorArguments(TypedDict, total=False):
     heartbeat_stale_s: float
     round_retries: int
     keep_rounds: int
+    open: bool
     original_clients: str
 
 

@@ -96,6 +96,15 @@ class Client:
                 self._open = None
             self._tell("the run is done")
 
+    def leave(self) -> str:
+        """Leave the run, where its orchestrator is open: nobody waits for this client any more. Returns the run's id.
+
+        The next client of this number joins again. Raises `FederationError` when there is nothing to leave, the
+        client has no key, or it is at work.
+        """
+        with exchange_client(self.settings, Listener(line=self._tell), self._learner) as client:
+            return client.leave()
+
     def train(self, task: FitTask) -> Answer:
         """Train the task that `tasks` has given last, and commit the answer: the update, or the failure.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from fccl.aggregation.protocol import Aggregation
-from fccl.aggregation.rules import aggregation, uses_weights
+from fccl.aggregation.rules import MEANS_OF_PRODUCTS, aggregation, uses_weights
 from fccl.config import AUTO, PrivacySettings, RoundSettings, Settings, SiteSettings, group_of, load_settings
 from fccl.contribution import rules as contribution
 from fccl.contribution.protocol import Weigher
@@ -228,6 +228,23 @@ def require_scores(settings: Settings) -> None:
             f"PREFERENCE_LOSS={settings.preference_loss} may be negative",
             hint="choose CONTRIBUTION_SOURCE=verified, leave_one_out or data_size",
         )
+
+
+def require_late_updates(settings: Settings) -> None:
+    """Raises `SettingsError` under rules for which a change from another adapter, or its discount, means nothing."""
+    rules = f"AGGREGATION={settings.aggregation}", f"LORA_AGGREGATION={settings.lora_aggregation}"
+    if settings.late_updates == "drop":
+        return
+    if settings.aggregation == "scaffold":
+        raise _no_late_updates(f"{rules[0]}: a control variate is of the adapter that its round began with")
+    if settings.lora_aggregation in MEANS_OF_PRODUCTS:
+        raise _no_late_updates(f"{rules[1]}: it averages products of factors, to which changes of factors do not add")
+    if not uses_weights(settings.aggregation):
+        raise _no_late_updates(f"{rules[0]}: it treats all updates alike, and a late one is to count for less")
+
+
+def _no_late_updates(why: str) -> SettingsError:
+    return SettingsError(f"LATE_UPDATES=next does not go with {why}", hint="leave LATE_UPDATES out, or use fedavg")
 
 
 def weigher(settings: Settings, learn: Validator) -> Weigher:

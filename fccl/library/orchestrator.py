@@ -59,7 +59,7 @@ class Orchestrator(FederatedRun):
         self._new = new
         refuse_side_by_side(settings)
         super().__init__(data, resume=resume, redo_va=redo_va, listener=listener, tell=tell, **settings)  # type: ignore[misc]
-        require_original_clients(self.settings)
+        require_peers(self.settings)
 
     def _goes_on(self, settings: Settings) -> bool:
         return not self._new and standing(self._folder, settings) != "other"
@@ -105,6 +105,28 @@ def exchange_transport(settings: Settings, folder: RunFolder, tell: Tell) -> Exc
     return ExchangeTransport(
         ExchangePaths(settings.exchange_dir), settings.exchange_spec(), folder.paths.received, keys
     )
+
+
+def require_peers(settings: Settings) -> None:
+    """Raises `SettingsError` when this federation cannot have the clients that the settings ask for."""
+    require_original_clients(settings)
+    require_open(settings)
+
+
+def require_open(settings: Settings) -> None:
+    """Raises `SettingsError` when a federation of these settings cannot have members that come and go."""
+    obstacles = {
+        "an empty KEYS_DIR: whoever writes to EXCHANGE_DIR would be as many clients as it likes": not settings.keys_dir,
+        "AGGREGATION=scaffold: the mean of its control variates is over a fixed number of clients": (
+            settings.aggregation == "scaffold"
+        ),
+        f"ORIGINAL_CLIENTS={settings.original_clients}: they sign nothing": bool(settings.original_clients),
+    }
+    for obstacle, is_there in obstacles.items():
+        if settings.open and is_there:
+            raise SettingsError(
+                f"--open does not go with {obstacle}", hint="`fccl keys` makes keys, or leave --open out"
+            )
 
 
 def require_original_clients(settings: Settings) -> None:

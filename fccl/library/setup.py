@@ -43,6 +43,7 @@ from fccl.library.narrow import (
     data_spec,
     plan_as_it_went,
     require_client_ranks,
+    require_late_updates,
     require_scores,
     weigher,
 )
@@ -165,6 +166,7 @@ def workable(settings: Settings, folder: RunFolder) -> Tracker:
     require_client_ranks(settings)
     require_scores(settings)
     require_sound(settings)
+    require_late_updates(settings)
     return tracker_for(settings.track, folder.paths)
 
 

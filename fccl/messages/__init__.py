@@ -14,6 +14,7 @@ from fccl.messages.clients import (
 from fccl.messages.declare import Declaration, DeclareTask
 from fccl.messages.evaluate import ClientEvaluation, EvaluateTask
 from fccl.messages.fit import ClientUpdate, Corrections, FitSettings, FitTask, OwnCorrection
+from fccl.messages.members import Statement
 from fccl.messages.own_test import OwnTest, OwnTestTask
 from fccl.messages.requests import (
     ClientFailure,
@@ -52,6 +53,7 @@ __all__ = [
     "ServedRequest",
     "Service",
     "SeveralAtOnce",
+    "Statement",
     "StatusListener",
     "Terms",
     "Worker",

@@ -30,6 +30,7 @@ _EXCHANGE_NAMES = {  # by the first word: what it is, its pattern, what its numb
     "client": ("update", re.compile(f"client_{_NUMBER}_round_{_NUMBER}{_ADAPTER}"), ("client", "round")),
     "contrib": ("contribution", re.compile(f"contrib_client_{_NUMBER}_round_{_NUMBER}[.]json"), ("client", "round")),
     "done": ("flag", re.compile(f"done_{_NUMBER}_{_NUMBER}[.]flag"), ("client", "round")),
+    "member": ("member", re.compile(f"member_{_NUMBER}[.]json"), ("client",)),
     "status": ("status", re.compile(f"status_{_NUMBER}[.]json"), ("client",)),
     "reference": ("reference", re.compile(f"reference_[0-9a-f]{{16}}{_ADAPTER}"), ()),
     "correction": ("correction", re.compile(f"correction_[0-9a-f]{{16}}{_ADAPTER}"), ()),
@@ -102,6 +103,10 @@ class ExchangePaths:
     def flag(self, client_id: int, round_number: int) -> Path:
         return self.root / f"done_{client_id}_{round_number}.flag"
 
+    def member(self, client_id: int) -> Path:
+        """A client's statement that it joins or leaves an open federation; it commits itself."""
+        return self.root / f"member_{client_id}.json"
+
     def status(self, client_id: int) -> Path:
         return self.root / f"status_{client_id}.json"
 
@@ -129,7 +134,7 @@ class ExchangePaths:
             return text.startswith(
                 (".global_", ".task_", ".phase_", ".reference_", ".correction_", ".request.", ".adapter_")
             )
-        kinds = ("client", "contrib_client", "control_client", "done", "reply", "status")
+        kinds = ("client", "contrib_client", "control_client", "done", "reply", "status", "member")
         return text.startswith(tuple(f".{kind}_{client_id}{end}" for kind in kinds for end in "_."))
 
     @property

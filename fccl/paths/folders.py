@@ -277,6 +277,11 @@ class KeptRoundPaths:
         return self.root / f"adapter{ADAPTER}"
 
     @property
+    def before(self) -> Path:
+        """The adapter that the round before began with, when an update of the round was trained for that one."""
+        return self.root / f"before{ADAPTER}"
+
+    @property
     def server_state(self) -> Path:
         """The state of the aggregation rule before the round, when it carried any."""
         return self.root / f"server_state{ADAPTER}"
@@ -374,6 +379,11 @@ class KeyPaths:
     @property
     def public(self) -> Path:
         return self.root / "public.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held while keys are added or revoked."""
+        return self.root / "keys.lock"
 
     @property
     def server(self) -> Path:

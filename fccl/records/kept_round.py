@@ -8,13 +8,13 @@ from __future__ import annotations
 from pydantic import Field
 
 from fccl.records.run import Contribution, KeptControl, MedianNorms, TrainingReport
-from fccl.specs import Grown, ModelSpec, TrainSpec, Value
+from fccl.specs import Grown, ModelSpec, TrainSpec
 
 
 class KeptUpdate(Grown):
     """One client's answer, without the numbers of its update."""
 
-    LATER = frozenset({"signed"})
+    LATER = frozenset({"signed", "trained_for"})
 
     client_id: int = Field(ge=0)
     rank: int = Field(ge=0)  # directions that it trained; 0 of an adapter without LoRA factors
@@ -23,10 +23,13 @@ class KeptUpdate(Grown):
     change_norm: float | None
     control_norm: float | None
     signed: str = ""  # the client's message with its signature, as `fccl.transports.exchange.wire` has it
+    trained_for: int | None = Field(default=None, ge=0)  # of a late update: the round before
 
 
-class KeptInputs(Value):
+class KeptInputs(Grown):
     """A round's task, its state before, and who answered. Hashes are of files' bytes."""
+
+    LATER = frozenset({"before_sha256"})
 
     run_id: str
     round: int = Field(ge=0)
@@ -41,3 +44,4 @@ class KeptInputs(Value):
     examples: tuple[int, ...] = ()  # places in the learn split of those that the weights were made from
     learn: TrainSpec | None = None  # how the server trained the aggregate on its learn split, if it did
     updates: tuple[KeptUpdate, ...]
+    before_sha256: str = ""  # of the file: the adapter that the round before began with, where an update is late

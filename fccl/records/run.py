@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, StringConstraints, ValidationError
 
+from fccl.records.late import KeptPending, LateUpdate
+from fccl.records.members import Departure, KeptMembers
 from fccl.records.privacy import RoundPrivacy
 from fccl.specs import (
     ClientId,
@@ -65,8 +67,10 @@ class ClientStatus(Value):
     time: Time = 0.0  # by the writer's clock
 
 
-class ClientMetrics(Value):
-    """One client in one round: a line of `client_metrics.jsonl`."""
+class ClientMetrics(Grown):
+    """One client in one round: a line of `client_metrics.jsonl`. `round` is the one that its update counted in."""
+
+    LATER = frozenset({"trained_for"})
 
     run_id: str
     time: float
@@ -82,6 +86,7 @@ class ClientMetrics(Value):
     truncated: int
     first_loss: float | None
     update_norm: float  # L2 norm of (update - global adapter)
+    trained_for: int | None = Field(default=None, ge=0)  # of a late update: the round before
 
 
 class Validation(Value):
@@ -220,7 +225,7 @@ class RoundSeconds(Value):
 class RoundRecord(Grown):
     """One complete round: a line of `progress.jsonl`. The tuples run over `clients`, in client order."""
 
-    LATER = frozenset({"declared", "own_tests", "watched", "phase_end", "spent", "privacy"})
+    LATER = frozenset({"declared", "own_tests", "watched", "phase_end", "spent", "privacy", "late", "joined", "left"})
 
     event: Literal["round"] = "round"
     run_id: str
@@ -239,6 +244,9 @@ class RoundRecord(Grown):
     excluded: tuple[ExcludedClient, ...] = ()
     declined: tuple[int, ...] = ()  # the clients that take no part in this phase: no failure
     arrived: tuple[ArrivedUpdate, ...] = ()  # all that answered the task, also if excluded later; not in old records
+    late: tuple[LateUpdate, ...] = ()  # those of `arrived` that were trained for the round before
+    joined: tuple[int, ...] = ()  # the clients that joined an open federation before this round
+    left: tuple[Departure, ...] = ()  # and those that left it
     effective_clients: float = Field(ge=1)  # 1 / sum of squared weights
     validation: Validation | None = Field(default=None, validation_alias=_VALIDATION)
     verification: Verification | None = None  # with a source that the server verifies
@@ -332,7 +340,7 @@ class KeptWatch(Value):
 class RunState(Grown):
     """`state.json`: the last complete round. Written last, it commits the round."""
 
-    LATER = frozenset({"declared", "watch", "early", "releases", "clip"})
+    LATER = frozenset({"declared", "watch", "early", "releases", "clip", "pending", "members"})
 
     run_id: str
     next_round: int = Field(ge=0)  # 0: no round is complete
@@ -349,6 +357,8 @@ class RunState(Grown):
     early: dict[Phase, int] = Field(default={})  # the rounds of each phase that PATIENCE or the privacy budget ended
     releases: dict[int, int] = Field(default={})  # noised updates of each client, where clients add the noise
     clip: float | None = None  # of the next round, where it adapts
+    pending: KeptPending | None = None  # under LATE_UPDATES=next
+    members: KeptMembers | None = None  # of an open federation
 
     @property
     def first_va(self) -> int:

@@ -31,7 +31,7 @@ CONTEXT.set_forkserver_preload(["torch", "fccl.testing.processes"])
 def exchange_spec(clients: int = 4, **changes: Any) -> ExchangeSpec:
     """Of a federation that loses no time: `changes` are fields of `ExchangeSpec`."""
     usual: dict[str, Any] = {"quorum": 1, "retries": 0, "timeout_s": 20.0, "stale_s": 30.0, "keep_rounds": 1}
-    return ExchangeSpec(num_clients=clients, **(usual | changes))
+    return ExchangeSpec(**({"num_clients": clients} | usual | changes))
 
 
 def client(root: Path, client_id: int, learner: Learner | None = None, **changes: Any) -> None:

@@ -276,6 +276,15 @@ class TransportContract:
         assert [(result.record.declined, result.record.excluded) for result in declining] == [((2,), ())] * 4
         assert [result.record.declined for result in failing] == [()] * 4
 
+    def test_where_all_answer_or_fail_in_time_nothing_is_late(self, make: MakeTransport) -> None:
+        found = {}
+        for late_updates in ("drop", "next"):
+            with make(broken=(2,)) as transport:
+                found[late_updates] = list(federation(CLIENTS, late_updates=late_updates).run(START, transport))
+        assert [result.record.late for result in found["next"]] == [()] * 4
+        adapters = [found[late_updates][-1].state.adapter for late_updates in ("drop", "next")]
+        assert adapters[0].to_bytes() == adapters[1].to_bytes()
+
     def test_all_may_fail(self, make: MakeTransport) -> None:
         with make(broken=(0, 1, 2, 3)) as transport:
             assert all(isinstance(answer, ClientFailure) for answer in answers(transport, (0, 1, 2, 3)).values())

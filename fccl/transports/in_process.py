@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from fccl.adapters.adapter import Adapter
-from fccl.messages import ClientFailure, FitTask, Given, Learner, LoadShard, Request, Service, Worker, status_now
+from fccl.messages import (
+    ClientFailure,
+    ClientUpdate,
+    FitTask,
+    Given,
+    Learner,
+    LoadShard,
+    Request,
+    Service,
+    Statement,
+    Worker,
+    status_now,
+)
 from fccl.records.run import ClientState
 from fccl.transports.protocol import SILENT, Listener, RunIdentity
 
@@ -52,6 +64,14 @@ class InProcessTransport:
         else:
             for client_id in client_ids:
                 yield self._worker.answer(request, client_id, self._listen.heartbeat)
+
+    def late(self, task: FitTask, client_ids: Sequence[int]) -> Iterator[ClientUpdate]:
+        """None: every client is waited for."""
+        return iter(())
+
+    def news(self, known: Mapping[int, float]) -> Sequence[Statement]:
+        """None: the clients of this program are there from start to end."""
+        return ()
 
     def finish(self, run_id: str, next_round: int, adapter: Adapter) -> None:
         """Clients of this process need not be told that the run is done."""

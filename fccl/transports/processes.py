@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from fccl.adapters.adapter import Adapter
-from fccl.messages import ClientFailure, FitTask, Given, OwnCorrection, Request
+from fccl.messages import ClientFailure, ClientUpdate, FitTask, Given, OwnCorrection, Request, Statement
 from fccl.processes.jobs import LOST, Jobs
 from fccl.processes.pool import Pool
 from fccl.processes.sharing import Queues, share_out
@@ -77,6 +77,14 @@ class ProcessesTransport:
         )
         with closing(jobs.outcomes()) as outcomes:
             yield from announced(map(_answer, outcomes), request, self._listen)
+
+    def late(self, task: FitTask, client_ids: Sequence[int]) -> Iterator[ClientUpdate]:
+        """None: every client is waited for."""
+        return iter(())
+
+    def news(self, known: Mapping[int, float]) -> Sequence[Statement]:
+        """None: the clients of this program are there from start to end."""
+        return ()
 
     def finish(self, run_id: str, next_round: int, adapter: Adapter) -> None:
         """Clients of this program need not be told that the run is done."""

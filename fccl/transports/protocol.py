@@ -10,13 +10,13 @@ A federation begins, asks round by round, and finishes:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
 from fccl.adapters.adapter import Adapter
-from fccl.messages import ClientFailure, Given, Request, StatusListener
+from fccl.messages import ClientFailure, ClientUpdate, FitTask, Given, Request, Statement, StatusListener
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,19 @@ class Transport(Protocol):
         """One answer per client, in any order, of the type that the request names.
 
         A late, dead or lying client is a `ClientFailure`, never a hang.
+        """
+        ...
+
+    def late(self, task: FitTask, client_ids: Sequence[int]) -> Iterator[ClientUpdate]:
+        """Updates to an earlier task of this run that are there by now, at most one a client. Waits for nobody.
+
+        `client_ids` had no update when `ask` was over. The updates are checked as those of `ask`.
+        """
+        ...
+
+    def news(self, known: Mapping[int, float]) -> Sequence[Statement]:
+        """Statements of clients that join or leave the run, each known to be the client's, and a word on every client
+        whose key is revoked. `known` has the times of those that were taken: only newer ones are given.
         """
         ...
 

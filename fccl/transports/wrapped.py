@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from fccl.adapters.adapter import Adapter
-from fccl.messages import ClientFailure, Given, Request
+from fccl.messages import ClientFailure, ClientUpdate, FitTask, Given, Request, Statement
 from fccl.transports.protocol import SILENT, Listener, RunIdentity, Transport
 
 
@@ -40,6 +40,14 @@ class WrappedTransport:
     def ask(self, request: Request[Given], client_ids: Sequence[int]) -> Iterator[Given | ClientFailure]:
         """Passed on, and the answers back."""
         return self.transport.ask(request, client_ids)
+
+    def late(self, task: FitTask, client_ids: Sequence[int]) -> Iterator[ClientUpdate]:
+        """Passed on, and the updates back."""
+        return self.transport.late(task, client_ids)
+
+    def news(self, known: Mapping[int, float]) -> Sequence[Statement]:
+        """Passed on, and the statements back."""
+        return self.transport.news(known)
 
     def finish(self, run_id: str, next_round: int, adapter: Adapter) -> None:
         """Passed on."""

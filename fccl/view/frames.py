@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, TypeAdapter, ValidationError
 
+from fccl.records.late import LateUpdate
 from fccl.records.privacy import RoundPrivacy
 from fccl.records.run import WITHHELD, ClientMetrics, OwnTestResult, RoundRecord, RunEvent
 from fccl.specs import Phase
-from fccl.view.values import DECLINES, EXCLUSIONS, METRICS, ROUNDS, SHARES
+from fccl.view.values import DECLINES, EXCLUSIONS, METRICS, ROUNDS, SHARES, Move
 
 _Progress: TypeAdapter[RoundRecord | RunEvent] = TypeAdapter(
     Annotated[RoundRecord | RunEvent, Field(discriminator="event")]
@@ -70,6 +71,8 @@ class ProgressLog:
         self.events: tuple[RunEvent, ...] = ()
         self.own_tests: tuple[tuple[Phase, OwnTestResult], ...] = ()
         self.privacy: tuple[tuple[int, Phase, RoundPrivacy], ...] = ()
+        self.moves: tuple[Move, ...] = ()
+        self.late: tuple[tuple[int, Phase, LateUpdate], ...] = ()
         self.unreadable = 0
 
     def feed(self, lines: list[bytes]) -> None:
@@ -83,6 +86,8 @@ class ProgressLog:
         self.events += tuple(events)
         self.own_tests += tuple((record.phase, each) for record in rounds for each in record.own_tests)
         self.privacy += tuple((record.round, record.phase, record.privacy) for record in rounds if record.privacy)
+        self.late += tuple((record.round, record.phase, each) for record in rounds for each in record.late)
+        self.moves += tuple(move for record in rounds for move in _moves(record))
         self.rounds.add([_round_row(record) for record in rounds])
         self.shares.add([row for record in rounds for row in _share_rows(record)])
         self.exclusions.add(
@@ -152,8 +157,17 @@ def _agrees(record: RoundRecord | RunEvent) -> bool:
             *samples,
             *examples,
             *(out.client_id for out in record.excluded),
+            *(number for each in record.late for number in (each.client_id, each.round)),
+            *record.joined,
+            *(each.client_id for each in record.left),
         )
     )
+
+
+def _moves(record: RoundRecord) -> Iterator[Move]:
+    yield from (Move(record.round, client, "joined") for client in record.joined)
+    for each in record.left:
+        yield Move(record.round, each.client_id, "revoked" if each.revoked else "left")
 
 
 def _round_row(record: RoundRecord) -> _Row:

@@ -18,6 +18,7 @@ from fccl.records.run import ClientStatus, RunInfo, RunState
 from fccl.storage.reading import opened, parsed, read_small
 from fccl.view.frames import MetricsLog, ProgressLog
 from fccl.view.hearing import Hearing
+from fccl.view.members import member_numbers
 from fccl.view.status import client_count, progress
 from fccl.view.tail import LogFollower, ValueFile
 from fccl.view.values import RunEntry, RunView
@@ -88,6 +89,8 @@ class RunReader:
             events=log.events,
             own_tests=log.own_tests,
             privacy=log.privacy,
+            late=log.late,
+            moves=log.moves,
             rounds=log.rounds.frame,
             shares=log.shares.frame,
             exclusions=log.exclusions.frame,
@@ -110,13 +113,14 @@ class RunReader:
         A client that has just started names no run yet; its heartbeat counts for this one.
         """
         count, over = client_count(view), view.state is not None and view.state.finished
-        own = [(status, heard) for status, heard in self._own_beats.read(count) if status.run_id == view.run_id]
+        asked = None if count is None else frozenset(member_numbers(view, count))
+        own = [(status, heard) for status, heard in self._own_beats.read(asked) if status.run_id == view.run_id]
         newest, heard_at = (
             {status.client_id: status for status, _ in own},
             {status.client_id: heard for status, heard in own},
         )
         beating = set()
-        for status, heard in self._exchange_beats.read(count) if self._exchange_beats else ():
+        for status, heard in self._exchange_beats.read(asked) if self._exchange_beats else ():
             ours = status.run_id == view.run_id or (status.run_id == "" and status.state == "idle" and not over)
             if ours and (status.client_id not in newest or status.time >= newest[status.client_id].time):
                 newest[status.client_id], heard_at[status.client_id] = status, heard
@@ -160,11 +164,11 @@ class _Heartbeats:
         self._files: dict[int, ValueFile[ClientStatus]] = {}
         self._hearing = Hearing(root)
 
-    def read(self, count: int | None) -> Iterator[tuple[ClientStatus, float]]:
-        """The heartbeats of clients below `count` (None: of all), each with the reader's time at which it came."""
+    def read(self, clients: frozenset[int] | None) -> Iterator[tuple[ClientStatus, float]]:
+        """The heartbeats of these clients (None: of all), each with the reader's time at which it came."""
         for text in _names(self._root):
             client = _client_of(text)
-            if client is None or (count is not None and client >= count):
+            if client is None or (clients is not None and client not in clients):
                 continue
             file = self._files.setdefault(client, ValueFile(ClientStatus, _STATUS_BYTES, self._follow, strict=True))
             status = file.read(self._path_of(client))

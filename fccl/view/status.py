@@ -15,6 +15,7 @@ import numpy as np
 
 from fccl.records.run import ClientStatus
 from fccl.specs import PHASES, Phase
+from fccl.view.members import member_numbers
 from fccl.view.values import ClientRow, ClientStanding, RunStatus, RunView, Standing
 
 _STALE_S, _TIMEOUT_S = 60.0, 600.0  # by which a run is judged that does not record these settings
@@ -192,7 +193,7 @@ class _Facts:
     def clients(self) -> list[int]:
         count = client_count(self.view)
         if count is not None:
-            return list(range(count))
+            return member_numbers(self.view, count)
         return sorted({*self.statuses, *self.aggregated, *self.excluded, *self.declined})
 
     @cached_property

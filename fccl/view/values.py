@@ -15,6 +15,7 @@ import pandas as pd
 from fccl.paths import LogPaths
 from fccl.records.comparison import Comparison
 from fccl.records.evaluation import EvaluationReport
+from fccl.records.late import LateUpdate
 from fccl.records.manifest import Manifest
 from fccl.records.privacy import RoundPrivacy
 from fccl.records.run import (
@@ -89,6 +90,18 @@ METRICS = {
 }
 
 
+Membership = Literal["joined", "left", "revoked"]
+
+
+@dataclass(frozen=True)
+class Move:
+    """A client that joined an open federation before a round, or left it."""
+
+    round: int
+    client_id: int
+    what: Membership
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class RunView:
     """One run as its folder holds it now. Any part may still be missing; no value is half-read."""
@@ -114,6 +127,8 @@ class RunView:
     written: float | None = None  # when the logs were last written to, by the reader's clock
     own_tests: tuple[tuple[Phase, OwnTestResult], ...] = ()  # of phases that have ended
     privacy: tuple[tuple[int, Phase, RoundPrivacy], ...] = ()  # by round: what is spent after it
+    late: tuple[tuple[int, Phase, LateUpdate], ...] = ()  # late updates, with the round that they came to count in
+    moves: tuple[Move, ...] = ()  # of members of an open federation, in the order of the rounds
     furthest: float = 0.0  # 0 ... 1: the greatest progress that this reader has seen of the run
 
     def __repr__(self) -> str:

@@ -10,7 +10,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from fccl.config import Settings, load_settings
 from fccl.errors import ModelError, SettingsError
 from fccl.federation.run_folder import RunFolder
-from fccl.library.narrow import arranged, begun, each_alone, recorded_settings, require_scores, settings_of
+from fccl.library.narrow import (
+    arranged,
+    begun,
+    each_alone,
+    recorded_settings,
+    require_late_updates,
+    require_scores,
+    settings_of,
+)
 from fccl.library.standing import standing
 from fccl.model.base_model import BUILTIN_MODEL
 from fccl.records.run import RunInfo
@@ -42,6 +50,37 @@ def test_a_source_that_divides_by_a_loss_goes_with_no_loss_that_may_be_negative(
     assert "verified" in caught.value.hint
     require_scores(load_settings({**given, "preference_loss": "ipo"}))
     require_scores(load_settings({**given, "contribution_mode": "uniform"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("aggregation", "scaffold"),
+        ("aggregation", "median"),
+        ("aggregation", "trimmed_mean"),
+        ("aggregation", "krum"),
+        ("aggregation", "multi_krum"),
+        ("lora_aggregation", "svd"),
+        ("lora_aggregation", "exact"),
+        ("lora_aggregation", "nearly"),
+    ],
+)
+def test_late_updates_go_with_no_rule_under_which_a_change_from_elsewhere_means_nothing(name, value):
+    with pytest.raises(SettingsError, match=f"LATE_UPDATES=next does not go with {name.upper()}={value}: "):
+        require_late_updates(load_settings({"late_updates": "next", name: value}))
+    require_late_updates(load_settings({name: value}))
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedprox", "fedadam", "fedexp", "norm_clipping", "geometric_median"])
+@pytest.mark.parametrize("lora", ["factors", "freeze_a"])
+def test_late_updates_go_with_means_of_factors(name, lora):
+    require_late_updates(load_settings({"late_updates": "next", "aggregation": name, "lora_aggregation": lora}))
+
+
+def test_late_updates_without_kept_rounds_are_one_line():
+    settings = load_settings({"late_updates": "next", "keep_rounds": "0"})
+    with pytest.raises(SettingsError, match="LATE_UPDATES=next needs KEEP_ROUNDS >= 1"):
+        settings.exchange_spec()
 
 
 def test_exo_without_smooth_labels_is_one_line_and_no_task_either():

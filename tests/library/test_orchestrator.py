@@ -13,7 +13,9 @@ import torch
 
 import fccl
 from fccl.adapters.adapter import Adapter
-from fccl.paths import LogPaths
+from fccl.errors import FederationError, SettingsError
+from fccl.keys import create_keys
+from fccl.paths import KeyPaths, LogPaths
 from fccl.records.run import Contribution, RunEvent, TrainingReport
 from fccl.storage.reading import read_records
 from tests.apps.commands import ROOT, finished, killed_while_held, start
@@ -111,3 +113,23 @@ def test_a_loop_that_is_killed_and_started_again_has_the_same_bytes(folder):
     assert events(folder) == ["started", "resumed", "finished"]
     fccl.FederatedRun(**settings, log_dir="whole").train()
     assert final(folder) == final(folder, "whole")
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({}, "an empty KEYS_DIR: whoever writes to EXCHANGE_DIR would be as many clients as it likes"),
+        ({"keys_dir": "keys", "aggregation": "scaffold"}, "AGGREGATION=scaffold: "),
+    ],
+)
+def test_a_federation_that_is_open_needs_keys_and_a_rule_without_a_fixed_number_of_clients(folder, settings, reason):
+    with pytest.raises(SettingsError, match=f"--open does not go with {reason}"):
+        fccl.Orchestrator(open=True, **SMALL, **settings)
+
+
+def test_a_client_leaves_from_python_only_what_is_there_to_leave(folder):
+    create_keys(KeyPaths(folder / "keys"), CLIENTS)
+    with pytest.raises(FederationError, match="no round is open"):
+        fccl.Client(client_id=1, keys_dir="keys").leave()
+    with pytest.raises(FederationError, match="the client has no key"):
+        fccl.Client(client_id=1).leave()

@@ -20,6 +20,8 @@ EXAMPLES = {
     ("lora_aggregation", "svd"): {"lora_aggregation": "svd"},
     ("contribution_mode", "fedavg, or"): {"contribution_mode": "fedavg"},
     ("contribution_source", "verified"): {"contribution_mode": "cognitive", "contribution_source": "verified"},
+    ("late_updates", "next"): {"late_updates": "next"},
+    ("open", "true"): {"open": True},
     ("client_test_share", "above 0"): {"client_test_share": 0.2},
     ("original_clients", "any"): {"original_clients": "1"},
     ("client_sampling", "poisson"): {"client_sampling": "poisson"},

@@ -12,7 +12,10 @@ from fccl.pages.dashboard.readers import Hub
 from fccl.pages.dashboard.widgets import TABLE_ROWS, guarded, heading, html_table, note, nothing, table
 from fccl.paths import LogPaths
 from fccl.plain_text import one_line
+from fccl.tables import Table
 from fccl.view import sentences
+from fccl.view.late import late_table
+from fccl.view.members import members_table
 from fccl.view.origins import declared_note
 from fccl.view.own_tests import own_tests_table
 from fccl.view.status import original_clients, run_status
@@ -33,14 +36,17 @@ def show(hub: Hub, view: RunView) -> None:
     for said in (sentences.declines(view.declines), declared_note(view.manifest, view.info)):
         if said:
             note(said)
-    own_tests(view)
+    for found in (own_tests_table(view), members_table(view)):
+        said_in(found)
     exclusions(view)
+    said_in(late_table(view))
     trainings(view)
 
 
-def own_tests(view: RunView) -> None:
-    """Whom the federation has helped, where clients keep examples apart."""
-    found = own_tests_table(view)
+def said_in(found: Table | None) -> None:
+    """A table with its title and its note, where there is one: whom the federation has helped, who joined and left,
+    which answers came late.
+    """
     if found is not None:
         heading(found.title)
         note(found.note)

@@ -31,6 +31,7 @@ KINDS = {
     "adapter": "adapter of a request",
     "reply": "reply",
     "status": "heartbeat",
+    "member": "joins or leaves",
 }
 SERVER, CLIENT = ("global_adapter", "task", "phase"), ("update", "contribution", "flag")  # each in the order of writing
 MANY = {"update": "updates", "contribution": "contributions", "flag": "flags"}

@@ -17,6 +17,8 @@ from fccl.specs import PHASES
 from fccl.tables import Cell, Table
 from fccl.view import sentences
 from fccl.view.evaluation_tables import percent
+from fccl.view.late import late_table
+from fccl.view.members import members_table
 from fccl.view.origins import declared_note
 from fccl.view.privacy import privacy_line
 from fccl.view.status import planned_rounds
@@ -270,7 +272,7 @@ def _influence(shares: tuple[float, float] | None) -> tuple[str, str, str]:
 
 
 def failures_tables(view: RunView, exchange: ExchangeView | None) -> tuple[Table, ...]:
-    """The excluded clients, and why; which files were refused."""
+    """The excluded clients, and why; who joined and left; late updates; which files were refused."""
     found: list[Table] = []
     if len(view.exclusions):
         shown = view.exclusions.tail(MOST_LINES)
@@ -280,6 +282,7 @@ def failures_tables(view: RunView, exchange: ExchangeView | None) -> tuple[Table
         )
         note = thinned_note(len(rows), len(view.exclusions), "exclusions, the newest,", "progress.jsonl")
         found.append(Table("Clients excluded", ("round", "client", "reason"), rows, note, words=frozenset({2})))
+    found += [table for table in (members_table(view), late_table(view)) if table is not None]
     mine = [each for each in exchange.rejected if each.run_id == view.run_id] if exchange else []
     if mine:
         files = tuple(

@@ -96,12 +96,8 @@ class AnswerReader:
                 raise ForeignAnswer(printable(f"the answer is of {field} {value!r}, asked was {expected!r}"))
         if said.base_sha256 != self.task.adapter.sha256:
             raise ForeignAnswer("the training began from another global adapter than this round's")
-        if self.public is not None and not said.is_of_client(client_id, self.public):
-            raise ForeignAnswer(
-                f"client {client_id} has not signed it"
-                if not said.signature
-                else f"the signature is not client {client_id}'s"
-            )
+        if self.public is not None and (doubt := said.doubt(client_id, self.public)):
+            raise ForeignAnswer(doubt)
 
     def _with_adapters(self, client_id: int, said: UpdateFile) -> GoodAnswer:
         """The files that a contribution names, when they are what it says."""

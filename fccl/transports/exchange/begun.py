@@ -6,7 +6,7 @@ An answer that ends the process is then not read again when the server starts an
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,10 +57,10 @@ class BegunReadings:
                 found.append(tuple(map(int, line.split())))
         return found
 
-    def is_of(self, path: Path, round_number: int) -> bool:
-        """Whether a file in the folder is such a note, of this round."""
+    def is_of(self, path: Path, rounds: Container[int]) -> bool:
+        """Whether a file in the folder is such a note, of one of these rounds."""
         name = self.paths.name(path.name)
-        return name is not None and name.kind in ("flag", "reply") and name.round == round_number
+        return name is not None and name.kind in ("flag", "reply") and name.round in rounds
 
     def _forget(self, note: Path) -> None:
         with storage_errors(note, "remove"):

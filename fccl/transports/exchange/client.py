@@ -33,6 +33,7 @@ from fccl.storage.files import storage_errors
 from fccl.storage.locks import exclusive, in_sight
 from fccl.storage.reading import identity, is_there, parse, read_bounded
 from fccl.storage.temporary import sweep
+from fccl.transports.exchange import members
 from fccl.transports.exchange.answers import read_named
 from fccl.transports.exchange.heartbeat import Heartbeat
 from fccl.transports.exchange.memory import Memory
@@ -87,7 +88,8 @@ class ExchangeClient:
     services: Sequence[Service] = ()  # for other kinds of request than `fit`
     _runs: list[str] = field(
         default_factory=list
-    )  # in the order in which they were seen; one that was left does not come back
+    )  # in the order in which they were seen; none that was left comes back
+    _joined: set[str] = field(default_factory=set)  # the runs in which it has said so
     _complaints: set[str] = field(default_factory=set)
     _newest_seen: tuple[os.stat_result, TaskFile] | None = None  # the newest round's phase file and its task
     _committed: TaskFile | None = None  # the last task that this process has answered
@@ -139,6 +141,7 @@ class ExchangeClient:
                     return
             elif task is not None and task.work is not None:
                 self.remember(task.run_id)
+                self._join(task, task.work)
                 if self.client_id not in task.work.clients:
                     self._complain(f"round {task.round + 1} ({task.phase}): not asked")
                 # an answer may be gone because its round is over, so the round is looked at once more
@@ -151,6 +154,23 @@ class ExchangeClient:
             self.reply(heartbeat)
             heartbeat.check()
             bell.wait(self.heartbeat_s)  # what happened meanwhile ends it at once
+
+    def _join(self, task: TaskFile, work: FitWork) -> None:
+        """Say once in a run that this client takes part, where members come and go."""
+        if work.open and self.keys is not None and task.run_id not in self._joined:
+            self._joined.add(task.run_id)
+            if not members.has_joined(self.paths, task.run_id, self.client_id):
+                members.state(self.paths, self.keys, task, self.client_id, "join")
+
+    def leave(self) -> str:
+        """Say that this client leaves the open run. Returns the run's id.
+
+        Raises `FederationError` when there is none, or this client is at work.
+        """
+        with exclusive(self.paths.client_lock(self.client_id), f"client {self.client_id}"):
+            task = members.require_open(self.newest(), self.keys)
+            members.state(self.paths, self.keys, task, self.client_id, "leave")
+            return task.run_id
 
     @cached_property
     def _replies(self) -> Replies:
@@ -261,11 +281,13 @@ class ExchangeClient:
         self.listen.line(f"round {task.round + 1} ({task.phase}): training")
         answer = attempt(self.learner.fit, asked.task, self.client_id, self.load_shard, self._heard_by(heartbeat))
         newest = self.newest()
-        if newest is None or (newest.run_id, newest.round) != (task.run_id, task.round):
+        if newest is None or not task.still_counts(newest, isinstance(answer, ClientUpdate)):
             self.listen.line(f"round {task.round + 1} ({task.phase}): too late, the server has gone on")
             heartbeat.turn("idle")
             return answer
         self.commit(task, answer)
+        if newest.round != task.round:
+            self.listen.line(f"round {task.round + 1} ({task.phase}): late; it counts in the next round")
         if isinstance(answer, ClientFailure) and answer.declines:  # it has said nothing of this round so far
             heartbeat.tell(asked.task.status(self.client_id, "declined"))
         else:
@@ -321,7 +343,9 @@ class ExchangeClient:
             self.memory.note(task)
         self._write(task, flag, b"")
         self._committed = task
-        result = _result(said) if isinstance(said, UpdateFile) else said.error if said.declines else _failed(said)
+        result = (
+            _result(said) if isinstance(said, UpdateFile) else said.error if said.declines else f"failed: {said.error}"
+        )
         self.listen.line(f"round {task.round + 1} ({task.phase}): {result}")
 
     def _write_update(self, task: TaskFile, answer: ClientUpdate, whose: dict[str, Any]) -> UpdateFile:
@@ -366,10 +390,6 @@ def _own_rank(task: TaskFile, answer: ClientUpdate) -> int | None:
     """The rank of an update, where it is not the federation's."""
     rank = rank_of(answer.adapter.form)
     return None if rank == 0 or task.work is None or rank == task.work.model.lora_r else rank
-
-
-def _failed(said: FailureFile) -> str:
-    return f"failed: {said.error}"
 
 
 def _result(said: UpdateFile) -> str:

@@ -27,13 +27,13 @@ Given_co = TypeVar("Given_co", covariant=True)
 class Waiting:
     """A client without an answer. With a `reason` nobody need wait for it, though its answer may still come."""
 
-    cause: Literal["", "said", "declined", "refused", "silent", "late"] = ""
+    cause: Literal["", "said", "declined", "refused", "silent", "late", "gone"] = ""
     reason: str = ""
     refusals: int = 0
     refused: str = ""  # why, the last time
     flag: tuple[int, int, int] | None = None  # the identity of the file that committed the answer that was read
 
-    def give_up(self, cause: Literal["said", "declined", "refused", "silent", "late"], reason: str) -> None:
+    def give_up(self, cause: Literal["said", "declined", "refused", "silent", "late", "gone"], reason: str) -> None:
         """Wait no longer, for this reason."""
         self.cause, self.reason = cause, reason
 
@@ -81,6 +81,7 @@ class Collector:
     watching: Watcher
     require_here: Callable[[], None]
     trouble: Callable[[int], str] = lambda client_id: ""  # why a client cannot be reached, as far as the caller knows
+    gone: Callable[[str, int], str] = lambda run_id, client_id: ""  # why a client of a run is no member any more
 
     def start(self, source: AnswerSource[Given], client_ids: Sequence[int]) -> dict[int, Waiting]:
         """The clients that are asked. An answer that ended an earlier process is refused unread."""
@@ -104,6 +105,14 @@ class Collector:
             source.uphold()
             self.watching.wait(left)
 
+    def there_now(self, source: AnswerSource[Given], client_ids: Sequence[int]) -> Iterator[Given]:
+        """The good answers of these clients that are there now. Waits for nobody."""
+        for client_id, client in self.start(source, client_ids).items():
+            if identity(source.flag(client_id)) is not None:
+                answer = self._look(source, client_id, client)
+                if answer is not None:
+                    yield answer
+
     def _asked(self, source: AnswerSource[Given], client_id: int) -> Waiting:
         path, client = source.flag(client_id), Waiting()
         ended = self.begun.unended(path.name)
@@ -121,7 +130,7 @@ class Collector:
         path = source.flag(client_id)
         flag = self._flag(source, client_id, path)
         if flag is None or flag == client.flag or client.refusals >= _REFUSALS:
-            self._judge_silence(client_id, client)
+            self._judge_silence(source, client_id, client)
             return None
         client.flag = flag
         try:
@@ -149,7 +158,10 @@ class Collector:
         if not isinstance(error, ForeignAnswer | NotAFile):
             client.give_up("refused", client.refused)
 
-    def _judge_silence(self, client_id: int, client: Waiting) -> None:
+    def _judge_silence(self, source: AnswerSource[Given], client_id: int, client: Waiting) -> None:
+        if not client.cause and (reason := self.gone(source.run_id, client_id)):
+            client.give_up("gone", reason)
+            self.listen.line(f"client {client_id}: {reason}")
         dead = self.liveness.is_dead(client_id) and client_id not in self.spec.originals  # those write no heartbeat
         if dead and not client.cause:
             last_word = self.liveness.last_word(client_id)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fccl.adapters.recent import Recent
 from fccl.adapters.stored import StoredAdapter
+from fccl.keys import PublicKeys
 from fccl.messages import ClientFailure, ClientUpdate
 from fccl.plain_text import printable
 from fccl.storage.files import storage_errors
@@ -46,12 +47,14 @@ class Received:
             self.folder.mkdir(parents=True, exist_ok=True)
 
     def empty(self, round_number: int | None = None) -> None:
-        """Remove what was received before, but for the notes of readings that this round has begun."""
+        """Remove what was received before, but for the notes of readings that this round, or the one before, has begun:
+        a late answer may end the server too.
+        """
         self.make()
         self.recent.clear()
         with storage_errors(self.folder):
             for path in self.folder.iterdir():
-                if round_number is None or not self.begun.is_of(path, round_number):
+                if round_number is None or not self.begun.is_of(path, (round_number - 1, round_number)):
                     path.unlink()
 
 
@@ -68,6 +71,7 @@ class FitAnswers:
 
     reader: AnswerReader
     received: Received
+    public: Callable[[], PublicKeys | None]  # as they are now: a key may be revoked while the round is open
     stand_by: Callable[[], object]  # mends the open round
 
     @property
@@ -94,7 +98,8 @@ class FitAnswers:
 
     def read(self, client_id: int) -> ClientUpdate | ClientFailure:
         """A client's update, kept where only the server writes. Raises `UpdateRejected`."""
-        answer, task, paths = self.reader.read(client_id), self.reader.task, self.reader.paths
+        answer = replace(self.reader, public=self.public()).read(client_id)
+        task, paths = self.reader.task, self.reader.paths
         if isinstance(answer, FailureFile):
             return ClientFailure(client_id, printable(answer.error), answer.declines)
         control = None

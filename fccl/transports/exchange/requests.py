@@ -99,7 +99,7 @@ class OpenRequest(Generic[ReplyType]):
 
     @property
     def _public(self) -> PublicKeys | None:
-        return self.rounds.keys.public if self.rounds.keys else None
+        return self.rounds.keys.current() if self.rounds.keys else None
 
     def _require_answers(self, said: ReplyFile, client_id: int) -> None:
         asked = {"run_id": self.run_id, "round": self.round, "kind": self.file.kind, "step": self.file.step}
@@ -108,12 +108,8 @@ class OpenRequest(Generic[ReplyType]):
                 raise ForeignAnswer(printable(f"the reply is of {name} {value!r}, asked was {expected!r}"))
         if said.request_sha256 != self.file.content_sha256:
             raise ForeignAnswer("the reply is to another request")
-        if self._public is not None and not said.is_of_client(client_id, self._public):
-            raise ForeignAnswer(
-                f"client {client_id} has not signed it"
-                if not said.signature
-                else f"the signature is not client {client_id}'s"
-            )
+        if self._public is not None and (doubt := said.doubt(client_id, self._public)):
+            raise ForeignAnswer(doubt)
 
     def _require_short(self) -> None:
         if (length := len(self.file.written())) > MAX_TASK_BYTES:

@@ -22,9 +22,17 @@ from fccl.storage.temporary import is_old, is_temporary
 from fccl.transports.exchange.original import original_bytes
 from fccl.transports.exchange.quarantine import Quarantine
 from fccl.transports.exchange.watch import ring
-from fccl.transports.exchange.wire import MAX_TASK_BYTES, VERSION, AdapterFile, FitWork, RequestFile, TaskFile
+from fccl.transports.exchange.wire import (
+    MAX_TASK_BYTES,
+    VERSION,
+    AdapterFile,
+    FitWork,
+    MemberFile,
+    RequestFile,
+    TaskFile,
+)
 
-_OF_CLIENTS = ("client_", "contrib_", "control_", "done_", "reply_")
+_OF_CLIENTS = ("client_", "contrib_", "control_", "done_", "reply_", "member_")
 _BY_HASH = ("reference", "correction", "adapter")  # adapters that a task or a request names
 _PHASES_FIRST = ("phase", "flag")  # what commits other files goes before them
 
@@ -36,7 +44,7 @@ class Rounds:
     paths: ExchangePaths
     run_id: str
     run_created: float
-    num_clients: int
+    is_client: Callable[[int], bool]
     keep_rounds: int
     keys: Keys | None
     quarantine: Quarantine
@@ -77,15 +85,7 @@ class Rounds:
         What is there already, to the byte, stays untouched.
         """
         content = adapter.to_bytes()
-        task = TaskFile(
-            version=VERSION,
-            run_id=self.run_id,
-            run_created=self.run_created,
-            round=round_number,
-            phase=phase,
-            adapter=AdapterFile.of(content),
-            work=work,
-        ).signed(self.keys)
+        task = self.task(round_number, phase, content, work).signed(self.keys)
         files = {self.paths.global_adapter(round_number): content, self.paths.task(round_number): task.written()}
         if self.originals:
             files[self.paths.original_global(round_number)] = original_bytes(adapter)
@@ -97,6 +97,11 @@ class Rounds:
         self._remember(task)
         self.ring()
         return task
+
+    def task(self, round_number: int, phase: str, adapter: bytes, work: FitWork | None) -> TaskFile:
+        """The content of a round's task, unsigned; `adapter` is that of the global adapter's file."""
+        said = {"version": VERSION, "run_id": self.run_id, "run_created": self.run_created, "round": round_number}
+        return TaskFile.model_validate(said | {"phase": phase, "adapter": AdapterFile.of(adapter), "work": work})
 
     def ring(self) -> None:
         """Wake the clients."""
@@ -164,6 +169,8 @@ class Rounds:
     def _stays(self, path: Path, name: ExchangeName, ours: set[int | None]) -> bool:
         if name.kind == "status":
             return self._is_ours(path, ClientStatus)
+        if name.kind == "member":
+            return self._is_ours(path, MemberFile)
         if name.kind == "request":
             return self._is_ours(path, RequestFile)
         return name.kind in _BY_HASH or name.round in ours
@@ -175,7 +182,7 @@ class Rounds:
             return request.round if request.run_id == self.run_id else None
         return None
 
-    def _is_ours(self, path: Path, kind: type[TaskFile] | type[ClientStatus] | type[RequestFile]) -> bool:
+    def _is_ours(self, path: Path, kind: type[TaskFile | ClientStatus | RequestFile | MemberFile]) -> bool:
         with suppress(UpdateRejected):
             return parse(read_bounded(path, MAX_TASK_BYTES), kind, path.name).run_id == self.run_id
         return False
@@ -231,10 +238,10 @@ class Rounds:
             elif (
                 name is not None
                 and name.client is not None
-                and name.client >= self.num_clients
+                and not self.is_client(name.client)
                 and name.kind != "status"
             ):
-                self._refuse(text, f"there are {self.num_clients} clients", round_number, name.client)
+                self._refuse(text, f"there is no client {name.client}", round_number, name.client)
 
     def _refuse(self, text: str, reason: str, round_number: int, client_id: int | None = None) -> None:
         self.quarantine.refuse([self.paths.root / text], reason, self.run_id, round_number, client_id)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,19 @@ from fccl.adapters.adapter import Adapter
 from fccl.adapters.ranks import leading
 from fccl.adapters.stored import AdapterReader
 from fccl.errors import FederationError
-from fccl.keys import Keys
-from fccl.messages import Answer, ClientFailure, FitTask, Given, Reply, ReplyType, Request, ServedRequest
+from fccl.keys import Keys, PublicKeys
+from fccl.messages import (
+    Answer,
+    ClientFailure,
+    ClientUpdate,
+    FitTask,
+    Given,
+    Reply,
+    ReplyType,
+    Request,
+    ServedRequest,
+    Statement,
+)
 from fccl.paths import ExchangePaths
 from fccl.specs import ExchangeSpec
 from fccl.storage.locks import exclusive, in_sight
@@ -26,6 +37,7 @@ from fccl.transports.exchange.answers import AnswerReader
 from fccl.transports.exchange.begun import BegunReadings
 from fccl.transports.exchange.collect import Collector, Waiting
 from fccl.transports.exchange.liveness import Liveness
+from fccl.transports.exchange.members import Statements
 from fccl.transports.exchange.quarantine import Quarantine
 from fccl.transports.exchange.received import FitAnswers, Received
 from fccl.transports.exchange.requests import OpenRequest
@@ -35,6 +47,7 @@ from fccl.transports.exchange.wire import FitWork, TaskFile
 from fccl.transports.protocol import SILENT, Listener, RunIdentity
 
 COMMITTING = ("done_", "reply_")  # how files begin that commit an answer
+_NOT_ASKED_AGAIN = ("declined", "gone")
 _ORIGINAL = "knows only the original files, which have no requests of kind {!r}"
 
 
@@ -58,6 +71,7 @@ class ExchangeTransport:
         self._paths, self._spec, self._keys, self._trouble = paths, spec, keys, trouble
         self._received = Received(received, BegunReadings(received, paths))
         self._liveness = Liveness(paths, spec.stale_s, lambda status: self._listen.heartbeat(status))
+        self._statements = Statements(paths, self.quarantine, self._public, spec.open)
         self._listen = SILENT
         self._held = ExitStack()
         self._watcher: Watcher | None = None
@@ -119,16 +133,30 @@ class ExchangeTransport:
         opened = publish()
         rounds.tidy(opened)
         self._received.empty(task.round)
-        source = FitAnswers(self._reader(task, opened, rounds), self._received, lambda: rounds.stands() or publish())
+        source = self._answers(task, opened, rounds, lambda: rounds.stands() or publish())
         waiting = collector.start(source, client_ids)
         for retry in range(self._spec.retries + 1):
             if retry:
                 self._ask_again(rounds, waiting, task.round, len(client_ids) - len(waiting), retry)
             yield from collector.attempt(source, waiting)
-            all_decline = all(client.cause == "declined" for client in waiting.values())
-            if all_decline or len(client_ids) - len(waiting) >= self._spec.quorum:
+            nobody_left = all(client.cause in _NOT_ASKED_AGAIN for client in waiting.values())
+            if nobody_left or len(client_ids) - len(waiting) >= self._spec.quorum:
                 break
         yield from (client.failure(client_id) for client_id, client in sorted(waiting.items()))
+
+    def late(self, task: FitTask, client_ids: Sequence[int]) -> Iterator[ClientUpdate]:
+        """Updates to a round that is closed, of clients that were given up in it. Waits for nobody.
+
+        Their files are checked as those of an open round, against what the round's task was. Raises `StorageError`.
+        """
+        rounds = self.rounds_of(task.run_id)
+        asked = rounds.task(task.round, task.phase, task.adapter.to_bytes(), self._work(rounds, task, client_ids))
+        source = self._answers(task, asked, rounds, rounds.stands)
+        yield from self._collector().there_now(source, client_ids)
+
+    def news(self, known: Mapping[int, float]) -> Sequence[Statement]:
+        """The clients' statements that are newer than the `known`; refuses those that are not their client's."""
+        return [] if self._rounds is None else list(self._statements.news(self._rounds.run_id, known))
 
     def _served(
         self, request: ServedRequest[ReplyType], client_ids: Sequence[int]
@@ -169,7 +197,7 @@ class ExchangeTransport:
             paths=self._paths,
             run_id=run.run_id,
             run_created=run.created,
-            num_clients=self._spec.num_clients,
+            is_client=self._is_client,
             keep_rounds=self._spec.keep_rounds,
             keys=self._keys,
             quarantine=self.quarantine,
@@ -191,12 +219,27 @@ class ExchangeTransport:
         return self._readers[rank]
 
     def _publish(self, rounds: Rounds, task: FitTask, client_ids: Sequence[int]) -> TaskFile:
+        return rounds.open(task.round, task.phase, task.adapter, self._work(rounds, task, client_ids))
+
+    def _work(self, rounds: Rounds, task: FitTask, client_ids: Sequence[int]) -> FitWork:
+        """The work of these clients, once the files that it names are there."""
         told, corrections = task.corrections, None
         if told is not None:
             corrections = tuple(rounds.keep(told.of(client_id), self._paths.correction) for client_id in client_ids)
         reference = None if task.reference is None else rounds.keep(task.reference, self._paths.reference)
-        work = FitWork.of(task.terms(), clients=tuple(client_ids), reference=reference, corrections=corrections)
-        return rounds.open(task.round, task.phase, task.adapter, work)
+        files = {"reference": reference, "corrections": corrections, "late": self._spec.late, "open": self._spec.open}
+        return FitWork.of(task.terms(), clients=tuple(client_ids), **files)
+
+    def _public(self) -> PublicKeys | None:
+        """Everybody's public keys as they are now."""
+        return self._keys.current() if self._keys else None
+
+    def _answers(self, task: FitTask, asked: TaskFile, rounds: Rounds, stand_by: Callable[[], object]) -> FitAnswers:
+        return FitAnswers(self._reader(task, asked, rounds), self._received, self._public, stand_by)
+
+    def _is_client(self, client_id: int) -> bool:
+        public = self._public() if self._spec.open else None
+        return client_id < self._spec.num_clients or (public is not None and client_id in public.clients)
 
     def _reader(self, task: FitTask, opened: TaskFile, rounds: Rounds) -> AnswerReader:
         of_rank = partial(self._adapters, task)
@@ -205,7 +248,7 @@ class ExchangeTransport:
             opened,
             of_rank(task.model.lora_r),
             of_rank,
-            self._keys.public if self._keys else None,
+            self._public(),
             rounds.opened(task.round),
             self._spec.originals,
         )
@@ -220,6 +263,7 @@ class ExchangeTransport:
             watching=self._watching(),
             require_here=self._require_here,
             trouble=self._trouble,
+            gone=self._statements.gone,
         )
 
     def _ask_again(self, rounds: Rounds, waiting: dict[int, Waiting], round_number: int, good: int, retry: int) -> None:
@@ -228,7 +272,7 @@ class ExchangeTransport:
         )
         self._listen.line(f"{missing}; trying again ({retry} of {self._spec.retries})")
         for client_id, client in waiting.items():
-            if client.cause == "declined":
+            if client.cause in _NOT_ASKED_AGAIN:
                 continue
             if client.cause == "said" or client.refusals:
                 rounds.take_back(client_id, round_number)

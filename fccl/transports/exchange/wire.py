@@ -16,6 +16,7 @@ from fccl.paths import ExchangePaths
 from fccl.records.run import Contribution, TrainingReport
 from fccl.specs import (
     ClientId,
+    LateUpdates,
     Loss,
     Phase,
     Rank,
@@ -94,8 +95,19 @@ class _Signed(Value):
     def is_of_server(self, public: PublicKeys) -> bool:
         return public.is_of_server(self.signed_content(), self.signature)
 
-    def is_of_client(self, client_id: int, public: PublicKeys) -> bool:
-        return public.is_of_client(client_id, self.signed_content(), self.signature)
+    def was_of_client(self, client_id: int, public: PublicKeys) -> bool:
+        """Whether this client has signed it, also with a key that is revoked by now."""
+        return public.was_of_client(client_id, self.signed_content(), self.signature)
+
+    def doubt(self, client_id: int, public: PublicKeys) -> str:
+        """Why this is not the client's word; empty where it is."""
+        if client_id in public.revoked:
+            return f"client {client_id}'s key is revoked"
+        if public.is_of_client(client_id, self.signed_content(), self.signature):
+            return ""
+        return (
+            f"the signature is not client {client_id}'s" if self.signature else f"client {client_id} has not signed it"
+        )
 
 
 class FitWork(FitSettings):
@@ -106,6 +118,8 @@ class FitWork(FitSettings):
     corrections: tuple[AdapterFile, ...] | None = (
         None  # SCAFFOLD: `correction_<16 digits>.safetensors` of each of the clients
     )
+    open: bool = False  # clients may join and leave between rounds
+    late: LateUpdates = "drop"  # next: an answer counts too while the round after is open, in the same phase
 
     @classmethod
     def of(cls, terms: Terms, **files: object) -> Self:
@@ -157,6 +171,15 @@ class TaskFile(_Signed):
         """The terms of the `FitTask`; of none where the run is done."""
         header: Terms = {"kind": "fit", "step": 0, "run_id": self.run_id, "round": self.round, "phase": self.phase}
         return header | (self.work.settings() if self.work else {})
+
+    def still_counts(self, newest: TaskFile, is_update: bool) -> bool:
+        """Whether an answer to this task counts while that round is the newest: this one, and for an update the next
+        one of its phase where late updates are taken.
+        """
+        if (newest.run_id, newest.phase) != (self.run_id, self.phase):
+            return False
+        takes_late = self.work is not None and self.work.late == "next" and is_update
+        return newest.round == self.round or (takes_late and newest.round == self.round + 1)
 
 
 class RequestFile(_Signed):
@@ -217,6 +240,14 @@ class FailureFile(_Answer):
 
     error: str = Field(min_length=1, max_length=MAX_REASON)
     declines: bool = False
+
+
+class MemberFile(_Signed):
+    """`member_i.json`: the client joins an open federation, or leaves it."""
+
+    client_id: ClientId
+    move: Literal["join", "leave"]
+    time: Time  # by the client's clock; of two statements the later counts
 
 
 class OriginalContribution(Value):

@@ -6,7 +6,7 @@ retries, refusals, checks and restarts are those of `docs/protocol.md`; a SuperL
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 
 from fccl.adapters.adapter import Adapter
 from fccl.keys import Keys
-from fccl.messages import ClientFailure, FitTask, Given, Request
+from fccl.messages import ClientFailure, ClientUpdate, FitTask, Given, Request, Statement
 from fccl.paths import ExchangePaths
 from fccl.specs import ExchangeSpec
 from fccl.transports.exchange.server import ExchangeTransport
@@ -78,6 +78,14 @@ class FlowerTransport:
             self._exchange.open(request, client_ids)  # before it is carried: what an earlier process left is not
         with self._courier.carrying(Errand.of(self._paths, self._spec, request, tuple(client_ids))):
             yield from self._exchange.ask(request, client_ids)
+
+    def late(self, task: FitTask, client_ids: Sequence[int]) -> Iterator[ClientUpdate]:
+        """As the exchange directory's: a reply to an earlier message is brought there whenever it comes."""
+        return self._exchange.late(task, client_ids)
+
+    def news(self, known: Mapping[int, float]) -> Sequence[Statement]:
+        """Revoked keys alone: sites are known by their SuperNodes, and no statement of theirs travels."""
+        return self._exchange.news(known)
 
     def finish(self, run_id: str, next_round: int, adapter: Adapter) -> None:
         """Leave the final adapter, and carry it to the sites that are online."""
