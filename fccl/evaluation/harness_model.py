@@ -60,7 +60,8 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness has no type
         text = ChatTemplate(self.tokenizer).render(turns, ask=add_generation_prompt).text
         if add_generation_prompt:
             return text
-        begun = turns[-1].content.strip()
+        last = turns[-1].content
+        begun = last if last in text else last.strip()  # some templates strip what they write
         return text[: text.rindex(begun) + len(begun)]
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: object) -> Ids:
