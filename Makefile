@@ -67,6 +67,10 @@ bench-pretrained: $(VENV)/.ready-dev ## a pretrained model (90 MB, once): speed 
 	$(RUN) -m fccl compare --model-name $$MODEL --sft-data $(SFT_DATA) --va-data $(VA_DATA) --num-clients 4 --fed-rounds 2 \
 	  --batch-size 4 --sft-lr 1e-3 --scenarios shuffled --methods base,fedavg,verified,oracle --seeds 1
 
+.PHONY: bench-chat
+bench-chat: $(VENV)/.ready-dev ## a federation on a chat model (90 MB, once), a TRL script among its clients, in the template's form and the plain one; SFT_DATA=file VA_DATA=file
+	$(RUN) benchmarks/bench_chat.py --sft-data $(SFT_DATA) --va-data $(VA_DATA)
+
 bench-gpu: $(VENV)/.ready-dev ## whether training on this machine's GPU is exact, and how fast, in five minutes; without one the checks alone
 	$(RUN) benchmarks/bench_gpu.py
 
