@@ -43,6 +43,8 @@ def _without(record: RoundRecord, client_id: int) -> float:
     """Seconds of a round with one client less, the others one after another. The server's part is what is left of the
     round when its clients are done, who may have trained side by side.
     """
+    if not record.contributions:  # withheld
+        return record.seconds
     seconds = dict(zip(record.clients, (each.seconds for each in record.contributions), strict=True))
     alone, longest = record.seconds - sum(seconds.values()), max(seconds.values())
     server = alone if alone > 0 else max(0.0, record.seconds - longest)

@@ -229,6 +229,8 @@ class RunChecker:
         rule = self.claims.weights
         if rule is None:
             return unchecked("weights", "they follow from the server's examples: `fccl replay` makes them again")
+        if not all(record.contributions for record in self._records):
+            return unchecked("weights", "clients reported nothing that is not noised")
         for record in self._records:
             counts = {each.client_id: each.counted for each in record.declared}
             said = [

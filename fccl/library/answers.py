@@ -78,6 +78,7 @@ def measured_influence(work: AtWork, orders: int = 0, on_set: Callable[[int], No
             "last's, so no change can be made from another adapter",
             hint="`fccl replay --without-client K --retrain 1` trains a run anew without a client",
         )
+    work.require_updates()
     past, losses = work.past, FinalLosses(work)
     coalitions = Coalitions(
         logs=past.logs,

@@ -177,8 +177,14 @@ class AtWork:
     def trainers(self) -> InProcessTransport:
         """The clients in this process, each with its shard; they train as they did in the run.
 
-        Raises `DataError` where every client brings its own data.
+        Raises `DataError` where every client brings its own data, `FederationError` under differential privacy.
         """
+        if self.past.settings.dp_where != "none":
+            raise FederationError(
+                f"DP_WHERE={self.past.settings.dp_where}: clients that train anew release more than the run's ledger "
+                "counts",
+                hint="begin another run, whose own ledger counts it",
+            )
         if self.manifest.spec.server_only:
             raise DataError("the clients' data is not here: nobody can train anew", hint="leave --retrain out")
         learner, at_once = learner_for(self.models, self.settings.client_ranks), self.settings.at_once
@@ -198,6 +204,14 @@ class AtWork:
         start = self.past.logs.start
         return load_adapter(start) if self.past.info.start_sha256 else self.model.initial_adapter(self.settings.seed)
 
+    def require_updates(self) -> None:
+        """Raises `FederationError` where a run keeps no update at all: the server has noised their sum."""
+        if self.past.settings.dp_where == "server":
+            raise FederationError(
+                "DP_WHERE=server: nothing of a single client is kept, so no round can be made again",
+                hint="`fccl verify` checks what the run has; a run with DP_WHERE=client keeps noised updates",
+            )
+
     def replayed(
         self,
         without: frozenset[int] = frozenset(),
@@ -208,6 +222,7 @@ class AtWork:
         """The run's rounds again, not begun yet. `retrain_from` is the first round whose clients train anew; with
         `from_there` nothing before it is made again, and it begins as it did in the run.
         """
+        self.require_updates()
         anew, again = self.federation(without), self.federation()
         if again.learn is not None:
             self._require_own_rule()

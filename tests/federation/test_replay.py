@@ -12,6 +12,7 @@ from fccl.contribution.reported import ContributionRule
 from fccl.data.shards import ClientShard
 from fccl.errors import FederationError
 from fccl.federation.kept_rounds import kept_round, kept_rounds
+from fccl.federation.privacy import ClientNoise
 from fccl.federation.replay import (
     LEFT_OUT,
     CarriedLearning,
@@ -22,8 +23,10 @@ from fccl.federation.replay import (
     replayable,
 )
 from fccl.federation.server_learning import ServerLearner
+from fccl.privacy.spec import PrivacySpec
 from fccl.testing import lora_toy
 from fccl.testing.toy import START, TRAIN, ToyLearner, federation, shard
+from fccl.training.private import PrivateLearner
 from tests.examples import few
 from tests.federation.toy_runs import CLIENTS, ROUNDS, conduct, toy_loss, toy_transport
 
@@ -161,6 +164,18 @@ def test_the_servers_own_training_is_carried_and_not_repeated(tmp_path):
         weight * update.adapter.load().tensors["w"] for weight, update in zip(weights, kept.updates(), strict=True)
     )
     assert torch.allclose(first.state.adapter.tensors["w"], mean + change, atol=1e-5)
+
+
+def test_noised_updates_are_replayed_as_they_were_released(tmp_path):
+    """What is made of a release is free: no client trains, and no ledger is charged."""
+    fed = federation(rule=ContributionRule(mode="uniform"))
+    spec = PrivacySpec(where="client", clip=0.5, noise=4.0, epsilon=50.0, delta=1e-5)
+    private = dataclasses.replace(fed, privacy=ClientNoise(spec, fed.plan))
+    learner = PrivateLearner(ToyLearner(), lambda client: tmp_path / "state" / f"client_{client}")
+    logs, results = conduct(tmp_path, private, learner=learner)
+    assert bytes_of(replay(logs, private).rounds()) == bytes_of(results)
+    others = list(replay(logs, dataclasses.replace(private, aggregation=aggregation("median"))).rounds())
+    assert [one.record.privacy for one in others] == [one.record.privacy for one in results]
 
 
 def test_rounds_that_are_gone_are_named_and_the_rest_is_replayed(tmp_path):
