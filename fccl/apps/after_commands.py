@@ -52,6 +52,13 @@ AFTER: Mapping[str, Command] = {
                     "help": "train anew from this round on, in this process (the first is 1)",
                 },
             ),
+            (
+                "--matrix",
+                {
+                    "action": "store_true",
+                    "help": "whose update helps on whose held-out examples (of data with --client-test-share)",
+                },
+            ),
             ("--influence", {"action": "store_true", "help": "how much each client matters for the final model"}),
             (
                 "--orders",

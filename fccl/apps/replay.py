@@ -16,12 +16,13 @@ from fccl.errors import SettingsError
 from fccl.evaluation.suite import one_by_one
 from fccl.federation.run_evaluation import evaluate_run, topic_counts, write_report
 from fccl.library.answers import measured_influence, replayed, write_influence, write_replay
+from fccl.library.client_matrix import client_matrix, write_matrix
 from fccl.library.export import require_new
 from fccl.library.narrow import evaluation_options
 from fccl.library.past_run import AtWork, at_work, changed, past_run
 from fccl.paths import LogPaths
 from fccl.records.after import ReplayedRound
-from fccl.view.after import influence_tables, replay_table
+from fccl.view.after import influence_tables, matrix_tables, replay_table
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
@@ -35,6 +36,8 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     with at_work(past, asked, settings.data_dir if "data_dir" in given else None) as work:
         if options.influence:
             return _influence(work, options, console)
+        if options.matrix:
+            return _matrix(work, console)
         record, adapter = replayed(
             work,
             changes,
@@ -56,8 +59,11 @@ def _require_sense(options: argparse.Namespace) -> None:
     if options.orders and not options.influence:
         raise SettingsError("--orders has no effect without --influence", hint="leave it out")
     beside = [options.without_client, options.by_round, options.retrain, options.given.get("evaluate"), options.out]
-    if options.influence and any(beside):
-        raise SettingsError("--influence is a question of its own", hint="leave the other options out")
+    for name in ("influence", "matrix"):
+        if getattr(options, name) and any(beside):
+            raise SettingsError(f"--{name} is a question of its own", hint="leave the other options out")
+    if options.influence and options.matrix:
+        raise SettingsError("--influence and --matrix are two questions", hint="ask one after the other")
     if options.by_round and options.retrain == 1:
         raise SettingsError("--by-round has no effect with --retrain 1", hint="leave one of them out")
 
@@ -74,6 +80,15 @@ def _influence(work: AtWork, options: argparse.Namespace, console: Console) -> i
         print_table(console, table)
     path = write_influence(work.past.after, found)
     telling(console)(f"Written to {path}. `fccl dashboard` and `fccl report` show it.")
+    return 0
+
+
+def _matrix(work: AtWork, console: Console) -> int:
+    """Measure whose update helps whom, show it, and write it down."""
+    found = client_matrix(work)
+    for table in matrix_tables(found):
+        print_table(console, table)
+    telling(console)(f"Written to {write_matrix(work.past.after, found)}. `fccl dashboard` and `fccl report` show it.")
     return 0
 
 

@@ -31,6 +31,10 @@ class AfterPaths:
         return self.root / "influence.json"
 
     @property
+    def matrix(self) -> Path:
+        return self.root / "matrix.json"
+
+    @property
     def check(self) -> Path:
         """The findings of `fccl verify`, for programs."""
         return self.root / "verify.json"

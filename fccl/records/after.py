@@ -78,6 +78,25 @@ class Influence(Value):
     measures: tuple[MeasuredInfluence, ...]
 
 
+class HelpsWhom(Value):
+    """Whose update lowers whose held-out loss in one phase: a row for each update's client, a column for each owner."""
+
+    phase: Phase
+    rounds: int = Field(ge=1)  # kept, of the phase
+    updates: tuple[int, ...]
+    owners: tuple[int, ...]  # of held-out examples
+    examples: tuple[int, ...]  # of each owner
+    falls: tuple[tuple[float, ...], ...]  # of the loss, in the phase's unit; above 0 the update helps
+
+
+class ClientMatrix(Value):
+    """Client by client, for every phase that a run has kept rounds of."""
+
+    run_id: str
+    time: float
+    phases: tuple[HelpsWhom, ...]
+
+
 Outcome = Literal["ok", "failed", "not checked"]
 
 

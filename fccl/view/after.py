@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from fccl import phases, words
-from fccl.records.after import Forgotten, Influence, MeasuredInfluence, Replay, ReplayedRound, RunCheck
+from fccl.records.after import (
+    ClientMatrix,
+    Forgotten,
+    HelpsWhom,
+    Influence,
+    MeasuredInfluence,
+    Replay,
+    ReplayedRound,
+    RunCheck,
+)
 from fccl.records.run import Validation
 from fccl.tables import Cell, Table
 
@@ -66,6 +75,27 @@ def _influence_table(influence: Influence, each: MeasuredInfluence) -> Table:
     )
     head = ("client", "rounds", "left out", "Shapley value")
     return Table(f"Influence on {_MEASURES[each.measure]}", head, rows, note)
+
+
+def matrix_tables(matrix: ClientMatrix) -> tuple[Table, ...]:
+    """A table for each phase: rows are updates, columns the owners of held-out examples. The darkest helps most."""
+    return tuple(map(_matrix_table, matrix.phases))
+
+
+def _matrix_table(found: HelpsWhom) -> Table:
+    largest = max(abs(fall) for row in found.falls for fall in row) or 1.0
+    owners = zip(found.owners, found.examples, strict=True)
+    head = ("update of", *(f"data of {owner} ({count:,})" for owner, count in owners))
+    rows: list[tuple[Cell | str, ...]] = [
+        (f"client {client}", *(Cell(signed(fall), shade=max(0.0, fall / largest)) for fall in falls))
+        for client, falls in zip(found.updates, found.falls, strict=True)
+    ]
+    note = (
+        "By how much each client's update alone lowers the loss on the examples that each client keeps apart "
+        f"({phases.of(found.phase).unit}); below 0 it harms. Mean of {found.rounds} rounds, each from the adapter that "
+        "it began with."
+    )
+    return Table(f"Whose update helps whom: {phases.title(found.phase)}", head, tuple(rows[:MOST_ROWS]), note)
 
 
 def check_table(check: RunCheck) -> Table:

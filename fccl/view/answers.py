@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fccl.paths import AfterPaths, LogPaths
-from fccl.records.after import Forgotten, Influence, Replay, RunCheck
+from fccl.records.after import ClientMatrix, Forgotten, Influence, Replay, RunCheck
 from fccl.storage.reading import Kind, parsed, read_small
 
 _LARGEST = 2**24  # bytes
@@ -19,6 +19,7 @@ class RunAnswers:
     """All that was asked about one run: replays by their names, the others once."""
 
     influence: Influence | None = None
+    matrix: ClientMatrix | None = None
     check: RunCheck | None = None
     replays: tuple[Replay, ...] = ()
     forgotten: tuple[Forgotten, ...] = ()
@@ -26,7 +27,7 @@ class RunAnswers:
     @property
     def any(self) -> bool:
         """Whether anything was asked."""
-        return bool(self.influence or self.check or self.replays or self.forgotten)
+        return bool(self.influence or self.matrix or self.check or self.replays or self.forgotten)
 
 
 def read_answers(logs: LogPaths, run_id: str) -> RunAnswers:
@@ -36,6 +37,7 @@ def read_answers(logs: LogPaths, run_id: str) -> RunAnswers:
     places = [logs.after(run_id), LogPaths(logs.root.parent.parent).after(run_id)]
     return RunAnswers(
         influence=next(_values([place.influence for place in places], Influence, run_id), None),
+        matrix=next(_values([place.matrix for place in places], ClientMatrix, run_id), None),
         check=next(_values([place.check for place in places], RunCheck, run_id), None),
         replays=tuple(_values(_records(places, "replay-*"), Replay, run_id)),
         forgotten=tuple(_values(_records(places, "forget-*"), Forgotten, run_id)),

@@ -7,9 +7,10 @@ import pytest
 
 from fccl.adapters.adapter import load_adapter
 from fccl.apps.main import main
+from fccl.library.federated_run import FederatedRun
 from fccl.library.past_run import past_run
 from fccl.paths import LogPaths
-from fccl.records.after import Influence, Replay
+from fccl.records.after import ClientMatrix, Influence, Replay
 from fccl.records.run import RunInfo
 from fccl.storage.reading import read_value
 
@@ -108,6 +109,18 @@ def test_influence_is_a_table_for_each_loss_and_a_file(run, capsys):
     assert "Shapley" in said
 
 
+@pytest.mark.slow
+def test_the_matrix_is_of_the_examples_that_clients_keep_apart(tmp_path, capsys):
+    settings = {"max_sft_examples": 90, "max_va_examples": 45, "client_test_share": 0.3, "fed_rounds": 1}
+    FederatedRun(data_dir=tmp_path / "data", log_dir=tmp_path / "logs", **settings).train()
+    assert fccl(tmp_path, "replay", "--matrix") == 0
+    found = read_value(after(tmp_path).matrix, ClientMatrix)
+    assert [each.phase for each in found.phases] == ["sft", "va"]
+    assert found.phases[0].updates == (0, 1, 2)
+    assert all(fall > 0 for row in found.phases[0].falls for fall in row), "any update helps an untrained adapter"
+    assert "Whose update helps whom" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -120,6 +133,8 @@ def test_influence_is_a_table_for_each_loss_and_a_file(run, capsys):
         (("--orders", "3"), "--orders has no effect without --influence"),
         (("--influence", "--without-client", "1"), "--influence is a question of its own"),
         (("no-such-run",), "no-such-run"),
+        (("--matrix",), "no client's held-out examples are here"),
+        (("--matrix", "--influence"), "two questions"),
     ],
 )
 def test_what_cannot_be_is_one_line_with_a_hint(run, arguments, said, capsys):

@@ -2,8 +2,10 @@
 
 from fccl.records.after import (
     ClientInfluence,
+    ClientMatrix,
     Finding,
     Forgotten,
+    HelpsWhom,
     Influence,
     MeasuredInfluence,
     Replay,
@@ -12,7 +14,7 @@ from fccl.records.after import (
     WhatIsLeft,
 )
 from fccl.records.run import Validation
-from fccl.view.after import check_table, forgotten_table, influence_tables, replay_table, verdict
+from fccl.view.after import check_table, forgotten_table, influence_tables, matrix_tables, replay_table, verdict
 
 
 def clients(*values, error=0.0):
@@ -107,3 +109,16 @@ def test_what_is_left_is_a_row_for_each_model_and_phase():
     table = forgotten_table(found)
     assert [row[0].text for row in table.cells] == ["the run", "never had it"]
     assert table.note == "Trained anew."
+
+
+def test_a_matrix_has_a_row_an_update_and_is_darkest_where_one_helps_most():
+    found = HelpsWhom(
+        phase="sft", rounds=2, updates=(0, 3), owners=(0, 1), examples=(5, 7), falls=((0.4, -0.1), (0.2, 0.0))
+    )
+    (table,) = matrix_tables(ClientMatrix(run_id="run", time=1.0, phases=(found,)))
+    assert table.head == ("update of", "data of 0 (5)", "data of 1 (7)")
+    assert [[cell.text for cell in row] for row in table.cells] == [
+        ["client 0", "+0.4000", "−0.1000"],
+        ["client 3", "+0.2000", "+0.0000"],
+    ]
+    assert [[cell.shade for cell in row[1:]] for row in table.cells] == [[1.0, 0.0], [0.5, 0.0]]

@@ -8,7 +8,7 @@ from fccl.plain_text import one_line
 from fccl.records.after import Influence
 from fccl.tables import Table
 from fccl.view import charts
-from fccl.view.after import check_table, forgotten_table, influence_tables, replay_table
+from fccl.view.after import check_table, forgotten_table, influence_tables, matrix_tables, replay_table
 from fccl.view.answers import read_answers
 from fccl.view.values import RunView
 
@@ -26,6 +26,8 @@ def show(hub: Hub, view: RunView) -> None:
         return
     if answers.influence:
         mattered(hub, view, answers.influence)
+    for table in matrix_tables(answers.matrix) if answers.matrix else ():
+        titled(table)
     for replay in answers.replays:
         titled(replay_table(replay))
     if answers.check:

@@ -6,7 +6,7 @@ from fccl.pages.report.figures import Figures
 from fccl.pages.report.parts import Figure, Section
 from fccl.tables import Table
 from fccl.view import charts
-from fccl.view.after import check_table, forgotten_table, influence_tables, replay_table
+from fccl.view.after import check_table, forgotten_table, influence_tables, matrix_tables, replay_table
 from fccl.view.answers import RunAnswers
 
 
@@ -32,6 +32,7 @@ def tables(answers: RunAnswers) -> list[Table]:
     """All tables, in the order in which people ask."""
     return [
         *(influence_tables(answers.influence) if answers.influence else ()),
+        *(matrix_tables(answers.matrix) if answers.matrix else ()),
         *map(replay_table, answers.replays),
         *([check_table(answers.check)] if answers.check else ()),
         *map(forgotten_table, answers.forgotten),
