@@ -31,7 +31,7 @@ unit: $(VENV)/.ready-dev  ## the test suite
 	$(RUN) -m pytest -q -n 2 --dist worksteal
 
 test-long: $(VENV)/.ready-dev ## whole quickstart runs, killed processes, real texts, the wheel; properties with all examples
-	$(RUN) -m pytest -q -m slow
+	$(RUN) -m pytest -q -n 2 --dist loadfile -m slow
 	ALL_EXAMPLES=1 $(RUN) -m pytest -q -n 2 --dist worksteal -m 'hypothesis and not slow and not browser and not docker'
 
 test-browser: $(VENV)/.ready-dev ## the dashboard in a real browser, beside a real run; needs Chromium

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,22 @@ SENTENCES = (
     "### Instruction:\nAdd seven and five.\n\n### Response: Seven and five are twelve.",
     "Copy these words: the small bird sings in the old tree. I do not know. Go away, you fool.",
 )
+
+
+_KINDS = ("slow", "browser", "docker")
+_WHOLE = re.compile(rf"^pytestmark = \[?pytest\.mark\.({'|'.join(_KINDS)})\b", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A file is not imported where none of its tests is wanted. Importing takes longer than most tests do: for the
+    handful of slow ones all other files would be read, and lm-evaluation-harness for tests that are left out.
+    """
+    if collection_path.suffix != ".py":
+        return None
+    wanted, text = config.option.markexpr, collection_path.read_text(encoding="utf-8")
+    whole = _WHOLE.search(text)
+    left_out = bool(whole) and f"not {whole[1]}" in wanted
+    return True if left_out or (wanted in _KINDS and f"mark.{wanted}" not in text) else None
 
 
 def pytest_collection_finish() -> None:

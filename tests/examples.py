@@ -6,6 +6,8 @@ Examples are drawn anew in every run, so the few of many runs are many.
 from __future__ import annotations
 
 import os
+import random
+from collections.abc import Iterable
 
 from hypothesis import Phase, settings
 
@@ -16,6 +18,15 @@ _SHARE, _LEAST = 5, 5
 def few(examples: int) -> int:
     """A fifth of the examples; all of them where they are asked for."""
     return examples if ALL else max(examples // _SHARE, min(examples, _LEAST))
+
+
+def some(cases: Iterable[int], share: int = 4) -> list[int]:
+    """A quarter of the cases, the first and the last among them, drawn anew; all where they are asked for."""
+    known = list(cases)
+    if ALL or len(known) < share:
+        return known
+    drawn = random.sample(known[1:-1], len(known) // share)
+    return sorted({known[0], *drawn, known[-1]})
 
 
 # A failing example is found and made small. Which of its parts matter is left out: tests that a suite catches a wrong

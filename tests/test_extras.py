@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from fccl.apps.main import main
 from fccl.errors import SettingsError
 from fccl.extras import EXTRAS, missing_packages, require_extra
 
@@ -57,6 +59,11 @@ error: fccl flower needs flwr, which is not installed
 error: BASE_PRECISION=bnb-nf4 needs bitsandbytes, which is not installed
   hint: pip install "fccl[bitsandbytes]"
 """
+COMMANDS_OF_EXTRAS = [
+    *(["dashboard"], ["report"], ["compare"]),
+    *(["run", "--track", kind] for kind in ("tensorboard", "mlflow", "wandb")),
+    ["evaluate", "--tasks", "hellaswag"],
+]
 
 
 def test_the_extras_are_those_of_the_project_file():
@@ -66,6 +73,40 @@ def test_the_extras_are_those_of_the_project_file():
     }
 
 
+LAZY = ("fccl.pages", "fccl.testing", "fccl.view.charts", "fccl.apps.dashboard_script", "fccl.evaluation.harness_model")
+
+
+def imported_at_once(body):
+    """The libraries that a module imports as soon as it is imported: not in a function, nor for types alone."""
+    for node in body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").split(".")[0]
+        elif isinstance(node, ast.ClassDef | ast.With | ast.Try) or (
+            isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test)
+        ):
+            yield from imported_at_once(node.body)
+
+
+def test_no_module_that_a_command_needs_imports_an_extra_at_once():
+    extras = {module for modules in EXTRAS.values() for module in modules}
+    for path in (ROOT / "fccl").rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        if not name.startswith(LAZY) and not name.endswith("_tracker"):
+            assert not extras & set(imported_at_once(ast.parse(path.read_text()).body)), name
+
+
+@pytest.mark.parametrize(("command", "said"), zip(COMMANDS_OF_EXTRAS, SAID.split("error: ")[1:], strict=True))
+def test_one_line_names_the_extra_that_a_command_needs(command, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for module in {module for extra, modules in EXTRAS.items() if extra != "testing" for module in modules}:
+        monkeypatch.setitem(sys.modules, module, None)
+    assert main(command) == 2
+    assert capsys.readouterr() == ("", f"error: {said}")
+
+
+@pytest.mark.slow
 def test_without_any_extra_all_else_is_there_and_one_line_names_the_extra_that_a_command_needs(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", WITHOUT]

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -39,9 +40,9 @@ def dotted_private(text: str) -> str | None:
     return next((part for part in parts if is_private(part) and part.isidentifier()), None)
 
 
-def reached(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def reached(nodes: Sequence[ast.AST]) -> Iterator[tuple[int, str]]:
     """Line and name of each private member that a file names."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom):
             names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
             yield from ((node.lineno, name) for name in names if is_private(name))
@@ -54,16 +55,30 @@ def reached(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, name) for name in found if name)
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What these rules ask of a file; it is parsed once for all of them."""
+
+    defined: frozenset[str]  # every private name that it defines: functions, classes, variables, attributes of `self`
+    reached: tuple[tuple[int, str], ...]  # line and name of each private member that it names
+    lengths: tuple[tuple[int, str, int], ...]  # line, name and number of lines of each function
+    docstrings: tuple[str, ...]
+
+
 @cache
-def defined(path: Path) -> frozenset[str]:
-    """Every private name that a file defines: functions, classes, variables, attributes of `self`."""
-    nodes = list(ast.walk(ast.parse(path.read_text())))
-    definitions = {
-        node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-    }
+def facts(path: Path) -> Facts:
+    tree = ast.parse(path.read_text())
+    nodes = list(ast.walk(tree))
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    definitions = {node.name for node in (*functions, *(each for each in nodes if isinstance(each, ast.ClassDef)))}
     variables = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
-    return frozenset(definitions | variables | attributes)
+    return Facts(
+        defined=frozenset(definitions | variables | attributes),
+        reached=tuple(reached(nodes)),
+        lengths=tuple((each.lineno, each.name, (each.end_lineno or 0) - each.lineno + 1) for each in functions),
+        docstrings=tuple(public_docstrings(tree)),
+    )
 
 
 def mirrored(test: Path) -> Path | None:
@@ -79,24 +94,15 @@ def mirrored(test: Path) -> Path | None:
 @cache
 def private_members() -> frozenset[str]:
     """Those of all modules of the package."""
-    return frozenset().union(*map(defined, MODULES))
+    return frozenset().union(*(facts(path).defined for path in MODULES))
 
 
 def strangers(test: Path) -> list[str]:
     """The private members of other modules of the package that a test names."""
     module = mirrored(test)
-    known = defined(test) | (defined(module) if module else frozenset())
+    known = facts(test).defined | (facts(module).defined if module else frozenset())
     ours = private_members() - known
-    return [f"{name_of(test)}:{line} {name}" for line, name in reached(ast.parse(test.read_text())) if name in ours]
-
-
-def too_long(path: Path, most: int) -> Iterator[str]:
-    """The functions of a file that have more lines than that."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            lines = (node.end_lineno or node.lineno) - node.lineno + 1
-            if lines > most:
-                yield f"{name_of(path)}:{node.lineno} {node.name} {lines}"
+    return [f"{name_of(test)}:{line} {name}" for line, name in facts(test).reached if name in ours]
 
 
 def test_no_test_reaches_into_a_private_member_of_a_module_that_it_does_not_test() -> None:
@@ -111,7 +117,12 @@ def test_no_file_is_longer_than_400_lines() -> None:
 
 
 def test_no_function_is_longer_than_40_lines() -> None:
-    found = [line for path in MODULES for line in too_long(path, 40)]
+    found = [
+        f"{name_of(path)}:{line} {name} {lines}"
+        for path in MODULES
+        for line, name, lines in facts(path).lengths
+        if lines > 40
+    ]
     assert not found, "\n".join(found)
 
 
@@ -139,7 +150,7 @@ def test_no_sentence_of_a_public_docstring_has_more_than_30_words() -> None:
     found = [
         f"{name_of(path)} {words(sentence)}: {sentence}"
         for path in MODULES
-        for docstring in public_docstrings(ast.parse(path.read_text()))
+        for docstring in facts(path).docstrings
         for sentence in sentences(docstring)
         if words(sentence) > MOST_WORDS
     ]

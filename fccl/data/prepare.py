@@ -194,7 +194,8 @@ def _report(kind: Any, revision: str, parsed: Parsed[Example], phase: Phase, spe
         ::-1
     ]  # the first of each stays
     examples = _sample(distinct, spec.max_examples(phase), named_seed(spec.seed, "sample", phase))
-    digest = fingerprint(name, phase) if kind == "file" else digest_of(cast(Examples, parsed.examples))
+    known = kind in ("file", BUILTIN)
+    digest = fingerprint(name, phase) if known else digest_of(cast(Examples, parsed.examples))
     report = SourceReport(
         phase=phase,
         name=name,

@@ -13,6 +13,7 @@ import re
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
@@ -112,9 +113,20 @@ def _exists(path: Path) -> bool:
 
 def builtin_examples(phase: Phase) -> list[SftExample] | list[PreferencePair]:
     """The built-in examples of one kind, `topic` set to their skill."""
+    return list(_builtin(phase))  # type: ignore[arg-type]
+
+
+@cache
+def _builtin(phase: Phase) -> tuple[SftExample | PreferencePair, ...]:
+    """Made once in a process: they are always the same, and making them takes longer than the rest of a preparation."""
     from fccl.data.builtin.dataset import builtin_sft, builtin_va
 
-    return builtin_sft() if phase == "sft" else builtin_va()
+    return tuple(builtin_sft() if phase == "sft" else builtin_va())
+
+
+@cache
+def _builtin_digest(phase: Phase) -> str:
+    return digest_of(builtin_examples(phase))
 
 
 def fingerprint(name: str, phase: Phase) -> str | None:
@@ -122,7 +134,7 @@ def fingerprint(name: str, phase: Phase) -> str | None:
     network.
     """
     if name == BUILTIN:
-        return digest_of(builtin_examples(phase))
+        return _builtin_digest(phase)
     path = Path(name)
     return sha256_of(path) if _exists(path) and path.is_file() else None
 

@@ -17,6 +17,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from fccl.model import peft_alone  # isort: skip # noqa: F401 - before PEFT
 import torch
 import transformers
 from huggingface_hub import HfApi

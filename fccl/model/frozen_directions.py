@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fccl.model import peft_alone  # noqa: F401 - before PEFT
+
+# isort: split
 import torch
 from peft import PeftModel
 from torch import Tensor, nn

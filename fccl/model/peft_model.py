@@ -15,6 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+from fccl.model import peft_alone  # noqa: F401 - before PEFT
+
+# isort: split
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn

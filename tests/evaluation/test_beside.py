@@ -1,5 +1,6 @@
 """Models that are evaluated side by side, in processes of their own."""
 
+import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -14,9 +15,34 @@ from fccl.processes.pool import Pool
 from tests.processes.workers import Deadly
 
 
-def test_the_figures_are_those_of_one_process_with_as_many_threads(tiny_model, an_adapter, split, options, tmp_path):
-    subjects = [ToEvaluate("base", None, options), ToEvaluate("SFT", an_adapter(1), options)]
-    subjects.append(ToEvaluate("client 0", an_adapter(2), options.model_copy(update={"gen_samples": 0})))
+@pytest.fixture
+def subjects(an_adapter, options):
+    without_texts = options.model_copy(update={"gen_samples": 0})
+    named = {"base": (None, options), "SFT": (an_adapter(1), options), "client 0": (an_adapter(2), without_texts)}
+    return [ToEvaluate(name, *given) for name, given in named.items()]
+
+
+def require_same(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        assert one.sft.nll.tobytes() == other.sft.nll.tobytes()
+        assert one.pairs.margins.tobytes() == other.pairs.margins.tobytes()
+        assert one.exact.tobytes() == other.exact.tobytes()
+        assert (one.name, one.generations, one.truncated) == (other.name, other.generations, other.truncated)
+
+
+def test_the_object_of_a_process_evaluates_as_this_process_does(tiny_model, subjects, split, tmp_path):
+    """Made by the maker that a process is sent, with what goes to a process and comes back as it travels there."""
+    maker = pickle.loads(pickle.dumps(WorkplaceMaker(DataPaths(tmp_path), tiny_model.spec, (), 0, threads=1)))
+    workplace, heard = maker(), []
+    asked = pickle.loads(pickle.dumps([(subject, split) for subject in subjects]))
+    found = [pickle.loads(pickle.dumps(workplace.evaluate(*each, heard.append))) for each in asked]
+    expected = one_by_one(tiny_model, threads=1)(subjects, split, lambda name: no_progress)
+    require_same(found, expected)
+    assert [done for done, total in heard if done == total]
+
+
+@pytest.mark.slow
+def test_the_figures_are_those_of_one_process_with_as_many_threads(tiny_model, subjects, split, tmp_path):
     heard = []
 
     def listen(name):
@@ -26,12 +52,8 @@ def test_the_figures_are_those_of_one_process_with_as_many_threads(tiny_model, a
         pool.start(2)
         found = side_by_side_in(pool)(subjects, split, listen)
     expected = one_by_one(tiny_model, threads=1)(subjects, split, lambda name: no_progress)
-    for one, other in zip(found, expected, strict=True):
-        assert one.sft.nll.tobytes() == other.sft.nll.tobytes()
-        assert one.pairs.margins.tobytes() == other.pairs.margins.tobytes()
-        assert one.exact.tobytes() == other.exact.tobytes()
-        assert (one.name, one.adapter, one.split) == (other.name, other.adapter, other.split)
-        assert (one.generations, one.truncated) == (other.generations, other.truncated)
+    require_same(found, expected)
+    assert [(one.adapter, one.split) for one in found] == [(other.adapter, other.split) for other in expected]
     assert {name for name, done, total in heard if done == total} == {"base", "SFT", "client 0"}
 
 

@@ -24,6 +24,7 @@ from fccl.storage.temporary import is_temporary
 from fccl.testing.toy import START, ToyLearner, shard
 from fccl.tracking.listener import RunListener
 from fccl.transports.in_process import InProcessTransport
+from tests.examples import some
 from tests.federation.test_run_kills import Killed, Kills
 from tests.federation.test_watch import watched
 
@@ -179,9 +180,16 @@ def whole(folder):
     return folder.paths.global_final.read_bytes(), folder.hashes()
 
 
-@pytest.mark.parametrize("now", [(2, 2), pytest.param((3, 1), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("now", "share"),
+    [
+        ((2, 2), "some"),
+        pytest.param((2, 2), "all", marks=pytest.mark.slow),
+        pytest.param((3, 1), "all", marks=pytest.mark.slow),
+    ],
+)
 def test_killed_at_any_write_while_rounds_are_added_the_same_command_ends_as_if_it_had_not_been(
-    tmp_path, monkeypatch, now
+    tmp_path, monkeypatch, now, share
 ):
     """`now` is one VA round more, and one SFT round more with VA done anew."""
     folder, redo = Folder(tmp_path / "logs"), now[0] > 2
@@ -190,7 +198,7 @@ def test_killed_at_any_write_while_rounds_are_added_the_same_command_ends_as_if_
     kills = Kills(monkeypatch)
     folder(*now, redo_va=redo)
     points, expected = kills.seen, whole(folder)
-    for at in range(points):
+    for at in some(range(points)) if share == "some" else range(points):
         kills.begin()
         shutil.rmtree(tmp_path / "logs")
         shutil.copytree(tmp_path / "before", tmp_path / "logs")

@@ -179,6 +179,7 @@ def place(tmp_path_factory, tiny_model_path):
     return Place(tmp_path_factory.mktemp("side-by-side"), tiny_model_path)
 
 
+@pytest.mark.slow
 def test_processes_change_no_byte_and_a_run_goes_on_with_another_number_of_them(place):
     """The first round in this process, the second in two others."""
     whole = place.run("alone", client_processes=1)

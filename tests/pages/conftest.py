@@ -1,6 +1,7 @@
 """The dashboard's page without a browser."""
 
 import sys
+from functools import cache
 
 import pytest
 
@@ -13,6 +14,16 @@ def _main_module_as_before(monkeypatch):
     that script first.
     """
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _components_are_looked_for_once():
+    """Each AppTest asks every installed package whether it brings components of Streamlit: four fifths of a test."""
+    from streamlit.components.v2 import manifest_scanner
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest_scanner, "scan_component_manifests", cache(manifest_scanner.scan_component_manifests))
+        yield
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import fccl.testing
+from fccl import Weighing
 from fccl.testing.toy import START, ToyLearner, federation, shard
 from fccl.transports.in_process import InProcessTransport
 
@@ -48,6 +49,33 @@ def test_a_name_that_is_no_suite_is_said_as_python_says_it():
         fccl.testing.RuleContract  # noqa: B018
 
 
+class Equal:
+    def weigh(self, task, updates):
+        return Weighing((1 / len(updates),) * len(updates), (1.0,) * len(updates))
+
+
+class FirstTakesAll:
+    def weigh(self, task, updates):
+        return Weighing((1.0, *(0.0,) * (len(updates) - 1)), (1.0,) * len(updates))
+
+
+class OfEqual(fccl.testing.WeigherContract):
+    def rule(self, loss):
+        return Equal()
+
+
+class OfFirstTakesAll(fccl.testing.WeigherContract):
+    def rule(self, loss):
+        return FirstTakesAll()
+
+
+def test_an_author_s_rule_passes_the_suite_and_one_that_breaks_the_contract_does_not():
+    """The test that the second rule breaks, called as pytest would."""
+    OfEqual().test_reordering_the_updates_reorders_the_weights()
+    with pytest.raises(AssertionError):
+        OfFirstTakesAll().test_reordering_the_updates_reorders_the_weights()
+
+
 QUICK = """
 from hypothesis import Phase, settings
 
@@ -80,7 +108,8 @@ class TestFirstTakesAll(WeigherContract):
 """
 
 
-def test_an_author_s_rule_passes_the_suite_and_one_that_breaks_the_contract_does_not(tmp_path):
+@pytest.mark.slow
+def test_pytest_finds_the_whole_suite_in_an_author_s_own_file(tmp_path):
     (tmp_path / "conftest.py").write_text(QUICK)
     (tmp_path / "test_rules.py").write_text(AUTHORS)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_rules.py"]
