@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
@@ -55,12 +56,39 @@ def at_a_terminal(folder, *arguments, **variables):
         [sys.executable, "-m", "fccl", *arguments], cwd=folder, env=environment, stdin=its, stdout=its, stderr=its
     )
     os.close(its)
+    said = all_of(ours)
+    return process.wait(timeout=300), said
+
+
+def here_at_a_terminal(monkeypatch, folder, *arguments):
+    """The same by this process, whose libraries are loaded."""
+    pty = pytest.importorskip("pty")
+    ours, its = pty.openpty()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in {"COLUMNS": "60", "LINES": "40", "TERM": "xterm-256color"}.items():
+        monkeypatch.setenv(name, value)
+    with (
+        ThreadPoolExecutor(1) as reader,
+        os.fdopen(its, "w", encoding="utf-8") as terminal,
+        monkeypatch.context() as at,
+    ):
+        said = reader.submit(all_of, ours)
+        at.setattr(sys, "stdout", terminal)
+        at.setattr(sys, "stderr", terminal)
+        status = main(arguments)
+        terminal.close()
+        return status, said.result(60)
+
+
+def all_of(ours):
+    """All that is written at the other end, until that is closed."""
     content = b""
     with suppress(OSError):  # which Linux raises when the other end is closed
         while part := os.read(ours, 65536):
             content += part
     os.close(ours)
-    return process.wait(timeout=300), content.decode("utf-8", "replace")
+    return content.decode("utf-8", "replace")
 
 
 def rows(count, category=HOSTILE):
@@ -87,8 +115,8 @@ def data_file(tmp_path):
     return path.name
 
 
-def test_prepare_shows_data_as_signs(tmp_path, data_file):
-    status, output = at_a_terminal(tmp_path, "prepare", *of_data(data_file))
+def test_prepare_shows_data_as_signs(tmp_path, data_file, monkeypatch):
+    status, output = here_at_a_terminal(monkeypatch, tmp_path, "prepare", *of_data(data_file))
     assert status == 0, output
     assert left_over(output) == set()
     assert "\x1b[2J" not in output

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
 from fccl.data.builtin.dataset import builtin_sft
@@ -39,13 +40,15 @@ def share_of_right_choices(micro, statements):
     model, tokenizer = micro
     right = 0
     for start, true, values in statements:
-        options = [tokenizer(f"{start} {value}")["input_ids"] for value in values]
-        scores = []
-        for ids in options:
-            row = torch.tensor([[tokenizer.eos_token_id, *ids]])
-            with torch.no_grad():
-                log_probs = model(row).logits[0, :-1].log_softmax(-1)
-            scores.append(float(log_probs[torch.arange(len(ids)), torch.tensor(ids)].mean()))
+        end = tokenizer.eos_token_id
+        options = [torch.tensor([end, *tokenizer(f"{start} {value}")["input_ids"]]) for value in values]
+        rows = pad_sequence(
+            options, batch_first=True, padding_value=end
+        )  # (values, tokens); no token sees what follows
+        with torch.no_grad():
+            log_probs = model(rows).logits[:, :-1].log_softmax(-1)  # (values, tokens - 1, vocabulary)
+        told = log_probs.gather(2, rows[:, 1:, None])[:, :, 0]  # (values, tokens - 1)
+        scores = [float(mine[: len(ids) - 1].mean()) for mine, ids in zip(told, options, strict=True)]
         right += values[scores.index(max(scores))] == true
     return right / len(statements)
 
@@ -64,14 +67,14 @@ def test_knows_plain_facts(micro):
 def test_knows_nothing_of_instructions(micro):
     model, tokenizer = micro
     exact = 0
-    for example in builtin_sft()[::30]:
+    for example in builtin_sft()[::90]:
         prompt = tokenizer(prompt_of(example.instruction), return_tensors="pt")
         output = model.generate(**prompt, max_new_tokens=12, do_sample=False, pad_token_id=tokenizer.eos_token_id)
         exact += (
             tokenizer.decode(output[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True).strip()
             == example.answer
         )
-    assert exact <= 2
+    assert exact <= 1
 
 
 @pytest.mark.slow
