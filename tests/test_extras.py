@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -16,54 +17,45 @@ from fccl.extras import EXTRAS, missing_packages, require_extra
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Parts that an extra brings: nothing else imports them at once.
+LAZY = (
+    *("fccl.pages", "fccl.testing", "fccl.view.charts", "fccl.apps.dashboard_script", "fccl.evaluation.harness_model"),
+    *("fccl.transports.flower", "fccl.flower", "fccl.apps.flower_server"),
+)
+# What needs an extra, what it says where that is missing, and the extra.
+NEEDS = [
+    (["dashboard"], "the dashboard needs altair and streamlit, which are", "dashboard"),
+    (["report"], "the report needs altair, which is", "dashboard"),
+    (["compare"], "a comparison's page needs altair, which is", "dashboard"),
+    (["run", "--track", "tensorboard"], "TRACK=tensorboard needs tensorboard, which is", "tensorboard"),
+    (["run", "--track", "mlflow"], "TRACK=mlflow needs mlflow-skinny and sqlalchemy and alembic, which are", "mlflow"),
+    (["run", "--track", "wandb"], "TRACK=wandb needs wandb, which is", "wandb"),
+    (["run", "--dp-where", "client"], "DP_WHERE=client needs dp-accounting, which is", "privacy"),
+    (["evaluate", "--tasks", "hellaswag"], "--tasks needs lm_eval, which is", "lm-eval"),
+    (["flower", "run"], "fccl flower needs flwr, which is", "flower"),
+    (["run", "--base-precision", "bnb-nf4"], "BASE_PRECISION=bnb-nf4 needs bitsandbytes, which is", "bitsandbytes"),
+]
 WITHOUT = """
-import contextlib, importlib, io, pkgutil, sys
+import contextlib, importlib, io, json, pkgutil, sys
 import fccl
 from fccl.apps.main import main
 from fccl.extras import EXTRAS
 for modules in EXTRAS.values():
     sys.modules |= dict.fromkeys(modules)  # None there: the import says that there is no such module
-optional = ("fccl.pages", "fccl.testing", "fccl.view.charts", "fccl.apps.dashboard_script")
-optional += ("fccl.evaluation.harness_model", "fccl.transports.flower", "fccl.flower", "fccl.apps.flower_server")
+lazy, commands = json.loads(sys.argv[1])
 for module in pkgutil.walk_packages(fccl.__path__, "fccl.", onerror=lambda name: None):
-    if not module.name.startswith(optional) and not module.name.endswith(("_tracker", "__main__")):
+    if not module.name.startswith(tuple(lazy)) and not module.name.endswith(("_tracker", "__main__")):
         importlib.import_module(module.name)
-PRIVATE = ["run", "--dp-where", "client"]
-trackers = (["run", "--track", kind] for kind in ("tensorboard", "mlflow", "wandb"))
-others = (["evaluate", "--tasks", "hellaswag"], ["flower", "run"], ["run", "--base-precision", "bnb-nf4"])
-for command in (["dashboard"], ["report"], ["compare"], *trackers, PRIVATE, *others):
+for command in commands:
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
         assert main(command) == 2
     print(said.getvalue(), end="")
 """
-SAID = """\
-error: the dashboard needs altair and streamlit, which are not installed
-  hint: pip install "fccl[dashboard]"
-error: the report needs altair, which is not installed
-  hint: pip install "fccl[dashboard]"
-error: a comparison's page needs altair, which is not installed
-  hint: pip install "fccl[dashboard]"
-error: TRACK=tensorboard needs tensorboard, which is not installed
-  hint: pip install "fccl[tensorboard]"
-error: TRACK=mlflow needs mlflow-skinny and sqlalchemy and alembic, which are not installed
-  hint: pip install "fccl[mlflow]"
-error: TRACK=wandb needs wandb, which is not installed
-  hint: pip install "fccl[wandb]"
-error: DP_WHERE=client needs dp-accounting, which is not installed
-  hint: pip install "fccl[privacy]"
-error: --tasks needs lm_eval, which is not installed
-  hint: pip install "fccl[lm-eval]"
-error: fccl flower needs flwr, which is not installed
-  hint: pip install "fccl[flower]"
-error: BASE_PRECISION=bnb-nf4 needs bitsandbytes, which is not installed
-  hint: pip install "fccl[bitsandbytes]"
-"""
-COMMANDS_OF_EXTRAS = [
-    *(["dashboard"], ["report"], ["compare"]),
-    *(["run", "--track", kind] for kind in ("tensorboard", "mlflow", "wandb")),
-    ["evaluate", "--tasks", "hellaswag"],
-]
+
+
+def said(needs, extra):
+    return f'error: {needs} not installed\n  hint: pip install "fccl[{extra}]"\n'
 
 
 def test_the_extras_are_those_of_the_project_file():
@@ -71,9 +63,6 @@ def test_the_extras_are_those_of_the_project_file():
     assert {extra: {Requirement(text).name for text in texts} for extra, texts in asked.items()} == {
         extra: set(packages.values()) for extra, packages in EXTRAS.items()
     }
-
-
-LAZY = ("fccl.pages", "fccl.testing", "fccl.view.charts", "fccl.apps.dashboard_script", "fccl.evaluation.harness_model")
 
 
 def imported_at_once(body):
@@ -97,21 +86,22 @@ def test_no_module_that_a_command_needs_imports_an_extra_at_once():
             assert not extras & set(imported_at_once(ast.parse(path.read_text()).body)), name
 
 
-@pytest.mark.parametrize(("command", "said"), zip(COMMANDS_OF_EXTRAS, SAID.split("error: ")[1:], strict=True))
-def test_one_line_names_the_extra_that_a_command_needs(command, said, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("command", "needs", "extra"), NEEDS)
+def test_one_line_names_the_extra_that_a_command_needs(command, needs, extra, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for module in {module for extra, modules in EXTRAS.items() if extra != "testing" for module in modules}:
+    for module in {module for name, modules in EXTRAS.items() if name != "testing" for module in modules}:
         monkeypatch.setitem(sys.modules, module, None)
     assert main(command) == 2
-    assert capsys.readouterr() == ("", f"error: {said}")
+    assert capsys.readouterr() == ("", said(needs, extra))
 
 
 @pytest.mark.slow
 def test_without_any_extra_all_else_is_there_and_one_line_names_the_extra_that_a_command_needs(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", WITHOUT]
+    command = [sys.executable, "-c", WITHOUT, json.dumps([LAZY, [command for command, _, _ in NEEDS]])]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr, done.returncode) == (SAID, "", 0)
+    expected = "".join(said(needs, extra) for _, needs, extra in NEEDS)
+    assert (done.stdout, done.stderr, done.returncode) == (expected, "", 0)
     assert list(tmp_path.iterdir()) == []
 
 

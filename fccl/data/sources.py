@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from fccl.data.examples import PreferencePair, SftExample, fields_of
 from fccl.data.json_files import json_rows
@@ -113,7 +113,7 @@ def _exists(path: Path) -> bool:
 
 def builtin_examples(phase: Phase) -> list[SftExample] | list[PreferencePair]:
     """The built-in examples of one kind, `topic` set to their skill."""
-    return list(_builtin(phase))  # type: ignore[arg-type]
+    return cast(list[SftExample] | list[PreferencePair], list(_builtin(phase)))
 
 
 @cache
