@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import re
 import sys
@@ -47,6 +48,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if left_out or (wanted in _KINDS and f"mark.{wanted}" not in text) else None
 
 
+def pytest_configure() -> None:
+    """A warning that a library logs does not go to the terminal for want of a handler. pytest's own handlers are off:
+    it hands each of the three parts of a test to every logger that torch keeps to itself, a hundred and fifty of them.
+    """
+    logging.getLogger().addHandler(logging.NullHandler())
+
+
 def pytest_collection_finish() -> None:
     """What the tests are made of stays to the end; the collector of garbage need not look at it again and again."""
     gc.freeze()
@@ -61,22 +69,20 @@ def no_flush_to_the_disk() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_picture_of_the_same_data() -> Iterator[None]:
+def one_picture_for_all_data() -> Iterator[None]:
     """Whoever prepares data draws its picture, which takes longer than the rest of a small preparation. Tests prepare
-    the same data again and again; `tests/data/test_picture.py` draws each time.
+    data again and again, and have the first picture that was drawn; `tests/data/test_picture.py` draws each time.
     """
     preparing = sys.modules.get("fccl.data.prepare")  # where a test that was collected has imported it
     if preparing is None:
         yield
         return
-    drawn: dict[str, bytes] = {}
+    drawn: list[bytes] = []
     draw = preparing.draw_picture
 
     def draw_once(manifest: Manifest) -> bytes:
-        key = manifest.model_dump_json()
-        if key not in drawn:
-            drawn[key] = draw(manifest)
-        return drawn[key]
+        drawn.extend([] if drawn else [draw(manifest)])
+        return drawn[0]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preparing, "draw_picture", draw_once)

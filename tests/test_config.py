@@ -198,7 +198,7 @@ def test_recorded_settings_load_again_as_they_were(name):
         (["prepar"], "error: unknown command prepar\n  hint: did you mean `fccl prepare`?\n"),
         (
             ["client", "--keep-rounds", "2"],
-            "error: fccl client does not read --keep-rounds\n  hint: leave it out; it is read by fccl orchestrator\n",
+            "error: fccl client does not read --keep-rounds\n  hint: leave it out; it is read by fccl orchestrator, fccl flower\n",
         ),
         (
             ["keys", "--no-skip-bad-rows"],
