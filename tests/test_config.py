@@ -186,6 +186,12 @@ def test_recorded_settings_load_again_as_they_were(name):
     assert getattr(again, name) == getattr(settings, name)
 
 
+def read(setting):
+    """The commands that take a setting, in words."""
+    group = group_of(Settings.model_fields[setting])
+    return ", ".join(f"fccl {name}" for name, command in COMMANDS.items() if command.reads(setting, group))
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -198,12 +204,12 @@ def test_recorded_settings_load_again_as_they_were(name):
         (["prepar"], "error: unknown command prepar\n  hint: did you mean `fccl prepare`?\n"),
         (
             ["client", "--keep-rounds", "2"],
-            "error: fccl client does not read --keep-rounds\n  hint: leave it out; it is read by fccl orchestrator, fccl flower\n",
+            f"error: fccl client does not read --keep-rounds\n  hint: leave it out; it is read by {read('keep_rounds')}\n",
         ),
         (
             ["keys", "--no-skip-bad-rows"],
             "error: fccl keys does not read --no-skip-bad-rows\n"
-            "  hint: leave it out; it is read by fccl prepare, fccl run, fccl orchestrator, fccl compare\n",
+            f"  hint: leave it out; it is read by {read('skip_bad_rows')}\n",
         ),
     ],
 )
