@@ -204,7 +204,8 @@ def read(setting):
         (["prepar"], "error: unknown command prepar\n  hint: did you mean `fccl prepare`?\n"),
         (
             ["client", "--keep-rounds", "2"],
-            f"error: fccl client does not read --keep-rounds\n  hint: leave it out; it is read by {read('keep_rounds')}\n",
+            "error: fccl client does not read --keep-rounds\n"
+            f"  hint: leave it out; it is read by {read('keep_rounds')}\n",
         ),
         (
             ["keys", "--no-skip-bad-rows"],
