@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from fccl.apps.after_commands import AFTER
 from fccl.apps.command import Command, Option, up_to
-from fccl.apps.refused import BY_COMPARE, BY_ORCHESTRATOR
+from fccl.apps.refused import BY_COMPARE, BY_FLOWER, BY_ORCHESTRATOR
 from fccl.apps.result_commands import RESULTS
 from fccl.presets import BETWEEN_PROCESSES, GROUPS
 
@@ -211,7 +211,7 @@ COMMANDS: Mapping[str, Command] = {
             ),
             *_GOES_ON,
         ),
-        refuses=BY_ORCHESTRATOR,
+        refuses=BY_FLOWER,
     ),
     "keys": Command(
         "make keys for an orchestrator and its clients, so that they believe nobody else",

@@ -41,3 +41,10 @@ BY_COMPARE: Mapping[str, Refusal] = {
     **dict.fromkeys(("clients_at_once", "client_processes"), _IN_TURN),
 }
 BY_ORCHESTRATOR: Mapping[str, Refusal] = dict.fromkeys(("clients_at_once", "client_processes"), _APART)
+BY_FLOWER: Mapping[str, Refusal] = {
+    **BY_ORCHESTRATOR,
+    "original_clients": (
+        "peers that know only the original files are not reached by Flower",
+        "leave it out, or use `fccl orchestrator`",
+    ),
+}

@@ -16,16 +16,20 @@ from tests.apps.test_commands import OTHER
 # What each command ends at when it has accepted the settings: two folders that are one, or a folder without a run.
 ENDS = {
     "init": (["--machine", "nowhere"], "nowhere"),
+    "plan": (["--data-dir", "same", "--log-dir", "same"], "are the same folder"),
+    "flower": (["run", "--data-dir", "same", "--log-dir", "same"], "are the same folder"),
     "prepare": (["--data-dir", "same", "--log-dir", "same"], "are the same folder"),
     "run": (["--data-dir", "same", "--log-dir", "same"], "are the same folder"),
     "orchestrator": (["--data-dir", "same", "--log-dir", "same"], "are the same folder"),
     "client": (["--data-dir", "same", "--exchange-dir", "same"], "are the same folder"),
     "compare": (["--log-dir", "same", "--out", "same"], "are the same folder"),
+    **{name: (["--log-dir", "none"], "none") for name in ("privacy", "replay", "verify")},
+    "forget": (["--client", "0", "--log-dir", "none"], "none"),
     "evaluate": (["--log-dir", "none"], "none"),
     "chat": (["--log-dir", "none"], "none"),
     "export": (["out", "--log-dir", "none"], "none"),
 }
-TAKES_SETTINGS = [name for name, command in COMMANDS.items() if command.groups and name != "keys"]
+TAKES_SETTINGS = [name for name, command in COMMANDS.items() if command.groups and name != "keys"]  # which makes them
 
 
 @pytest.fixture(autouse=True)
