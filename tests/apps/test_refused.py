@@ -17,13 +17,14 @@ from tests.apps.test_commands import OTHER
 ENDS = {
     "init": (["--machine", "nowhere"], "nowhere"),
     "plan": (["--data-dir", "same", "--log-dir", "same"], "are the same folder"),
-    "flower": (["run", "--data-dir", "same", "--log-dir", "same"], "are the same folder"),
+    "flower": (["run", "--superlink", "nowhere"], "the SuperLink at nowhere is on another host"),
     "prepare": (["--data-dir", "same", "--log-dir", "same"], "are the same folder"),
     "run": (["--data-dir", "same", "--log-dir", "same"], "are the same folder"),
     "orchestrator": (["--data-dir", "same", "--log-dir", "same"], "are the same folder"),
     "client": (["--data-dir", "same", "--exchange-dir", "same"], "are the same folder"),
     "compare": (["--log-dir", "same", "--out", "same"], "are the same folder"),
-    **{name: (["--log-dir", "none"], "none") for name in ("privacy", "replay", "verify")},
+    **{name: (["--log-dir", "none"], "none") for name in ("replay", "verify")},
+    "privacy": (["--log-dir", "none"], "has no ledger"),
     "forget": (["--client", "0", "--log-dir", "none"], "none"),
     "evaluate": (["--log-dir", "none"], "none"),
     "chat": (["--log-dir", "none"], "none"),
@@ -65,8 +66,8 @@ def test_a_command_accepts_every_setting_of_its_help_at_once(command, capsys):
 
 @pytest.mark.parametrize(
     ("command", "refused"),
-    [("compare", BY_COMPARE), ("orchestrator", BY_ORCHESTRATOR)],
-    ids=["compare", "orchestrator"],
+    [("compare", BY_COMPARE), ("orchestrator", BY_ORCHESTRATOR), ("flower", BY_FLOWER)],
+    ids=["compare", "orchestrator", "flower"],
 )
 def test_what_a_command_refuses_is_not_in_its_help_and_its_reason_is_said(command, refused, capsys):
     words = build_parser(command, COMMANDS[command]).format_help().split()
