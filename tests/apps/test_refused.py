@@ -6,7 +6,7 @@ import fccl
 from fccl.apps.arguments import build_parser
 from fccl.apps.commands import COMMANDS
 from fccl.apps.main import main
-from fccl.apps.refused import BY_COMPARE, BY_ORCHESTRATOR
+from fccl.apps.refused import BY_COMPARE, BY_FLOWER, BY_ORCHESTRATOR
 from fccl.compare.methods import DECIDED_HERE
 from fccl.config import Settings, group_of
 from fccl.errors import SettingsError
@@ -75,7 +75,7 @@ def test_what_a_command_refuses_is_not_in_its_help_and_its_reason_is_said(comman
         assert name in Settings.model_fields
         flag = "--" + name.replace("_", "-")
         assert flag not in words
-        assert main([command, flag, "1"]) == 2
+        assert main([command, *ENDS[command][0], flag, "1"]) == 2
         assert capsys.readouterr().err == f"error: {flag}: {reason}\n  hint: {hint}\n"
 
 
