@@ -12,6 +12,7 @@ from fccl.specs import PHASES, PartitionSpec, Phase
 
 MAX_TOPICS = 30  # rows; the smallest topics share the last one
 MAX_LETTERS = 40  # of a topic's name; a longer one would leave no room for the table
+MAX_COLUMNS = 600  # one for each unit of the width; of more clients, neighbours share a column
 MAX_NUMBERED = 16  # clients whose cells still have room for their number
 TITLES = {"sft": "instructions (SFT)", "va": "preference pairs (VA)"}
 _ROW, _COLUMN, _NARROWEST, _WIDEST = 22, 48, 144, 600  # units
@@ -24,7 +25,7 @@ Table = Sequence[Sequence[int]]  # [topic][client] -> examples
 def draw_picture(manifest: Manifest) -> bytes:
     """Two heat maps as a PNG, SFT and VA: the share of each topic's training examples that each client holds."""
     clients = manifest.spec.partition.num_clients
-    shares = [_shares(topic_rows(manifest, phase, MAX_TOPICS)[1]) for phase in PHASES]
+    shares = [_shares(narrow(topic_rows(manifest, phase, MAX_TOPICS)[1])) for phase in PHASES]
     darkest = 1.0 if clients <= MAX_NUMBERED else max(max(row) for table in shares for row in table)
     panels = [_panel(manifest, phase, darkest, phase == PHASES[0]) for phase in PHASES]
     return png({"title": {"text": _title(manifest), "anchor": "middle"}, "hconcat": panels, "spacing": 14}, _SCALE)
@@ -42,13 +43,22 @@ def _draw(split: PartitionSpec) -> str:
 
 
 def _shares(table: Table) -> list[list[float]]:
-    return [[count / max(1, sum(row)) for count in row] for row in table]
+    totals = [max(1, sum(row)) for row in table]  # once a row: for every count it would take minutes of 10,000 clients
+    return [[count / total for count in row] for row, total in zip(table, totals, strict=True)]
+
+
+def narrow(table: Table) -> list[list[int]]:
+    """[topic][column] counts of at most `MAX_COLUMNS` columns: each client's, or the sums of so many neighbours."""
+    clients = len(table[0]) if table else 0
+    together = max(1, -(-clients // MAX_COLUMNS))
+    return [[sum(row[at : at + together]) for at in range(0, clients, together)] for row in table]
 
 
 def _panel(manifest: Manifest, phase: Phase, darkest: float, first: bool) -> dict[str, Any]:
     """The heat map of one phase. The first one has the topics' names; the key of the colours is common to all."""
     names, table = topic_rows(manifest, phase, MAX_TOPICS)
     clients, numbered = len(manifest.topics_by_client[phase]), len(table[0]) <= MAX_NUMBERED
+    table = narrow(table)
     who = "client (! spoilt on purpose)" if manifest.noisy_clients else "client"
     key = {"title": ["share of", "the topic"], "format": ".2~p"}
     axis: dict[str, Any] = {"title": who, "orient": "bottom", "labelAngle": 0, "labels": numbered, "ticks": numbered}
@@ -80,9 +90,10 @@ _NUMBERS = {
 
 def _cells(names: Sequence[str], table: Table, noisy: Sequence[int]) -> Iterator[dict[str, object]]:
     """A value for each topic and client, the topics' names as they are written beside the rows."""
+    spoilt = frozenset(noisy if len(table[0]) <= MAX_NUMBERED else ())
     for topic, row, shares in zip(distinct(map(_short, names)), table, _shares(table), strict=True):
         for client, (count, share) in enumerate(zip(row, shares, strict=True)):
-            mark = "!" if client in noisy else ""
+            mark = "!" if client in spoilt else ""
             yield {"topic": topic, "client": f"{client}{mark}", "count": count, "share": share}
 
 

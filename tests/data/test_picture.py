@@ -5,7 +5,8 @@ import io
 import pytest
 from PIL import Image
 
-from fccl.data.picture import MAX_LETTERS, draw_picture, topic_rows
+from fccl.data import picture
+from fccl.data.picture import MAX_COLUMNS, MAX_LETTERS, draw_picture, narrow, topic_rows
 from fccl.records.manifest import Manifest, SourceReport
 from fccl.specs import DataSpec, PartitionSpec
 
@@ -32,8 +33,8 @@ def manifest_of(clients, topics, names=None):
     )
 
 
-def size_of(picture):
-    with Image.open(io.BytesIO(picture)) as opened:
+def size_of(content):
+    with Image.open(io.BytesIO(content)) as opened:
         return opened.size[::-1]
 
 
@@ -73,3 +74,30 @@ def test_smaller_topics_share_the_last_row():
     assert names == ["topic 0", "topic 1", "topic 2", "7 smaller topics"]
     assert table[:3] == whole[:3]
     assert [sum(column) for column in zip(*table, strict=True)] == [sum(column) for column in zip(*whole, strict=True)]
+
+
+class Counted(list):
+    """A row that counts how often it is gone through."""
+
+    gone_through = 0
+
+    def __iter__(self):
+        self.gone_through += 1
+        return super().__iter__()
+
+
+def test_a_row_of_many_clients_is_gone_through_a_few_times_and_not_once_a_client():
+    row = Counted(range(500))
+    (shares,) = picture._shares([row])
+    assert shares == [count / sum(range(500)) for count in range(500)]
+    assert row.gone_through <= 4
+
+
+@pytest.mark.parametrize("clients", [1, MAX_COLUMNS, MAX_COLUMNS + 1, 10_000])
+def test_of_many_clients_neighbours_share_a_column_and_no_example_is_lost(clients):
+    table = [[client % 7 for client in range(clients)], [1] * clients]
+    found = narrow(table)
+    assert [sum(row) for row in found] == [sum(row) for row in table]
+    assert len(found[0]) == len(found[1]) <= MAX_COLUMNS
+    assert clients > MAX_COLUMNS or found == table
+    assert max(found[1]) - min(found[1][:-1] or found[1]) == 0, "as many clients in each but the last"
