@@ -59,6 +59,7 @@ class OwnTestTask:
     kind: ClassVar[str] = "owntest"
     step: ClassVar[int] = 0
     answered_by: ClassVar[type[OwnTest]] = OwnTest
+    privacy: ClassVar[None] = None  # its figures have no noise: under differential privacy nobody asks for them
 
     def __post_init__(self) -> None:
         require_reference(self.phase, self.train.preference, self.reference)

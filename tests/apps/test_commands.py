@@ -48,6 +48,8 @@ OTHER = {
     "va_rounds": 7,
     "patience": 7,
     "result_round": "best",
+    "late_updates": "next",
+    "open": True,
     "exchange_watch": "poll",
     "client_timeout_s": 7.0,
     "heartbeat_stale_s": 7.0,

@@ -5,11 +5,14 @@ import dataclasses
 import pytest
 
 from fccl.adapters.adapter import Adapter
+from fccl.errors import FederationError
+from fccl.federation.kept_rounds import kept_round
 from fccl.federation.run import Run
 from fccl.federation.run_folder import RunFolder
+from fccl.federation.verify import signed_words
 from fccl.keys import client_keys, create_keys, revoke_keys, server_keys
 from fccl.messages import ClientFailure
-from fccl.paths import ExchangePaths, KeyPaths
+from fccl.paths import ExchangePaths, KeyPaths, LogPaths
 from fccl.records.late import LateUpdate
 from fccl.specs import ExchangeSpec
 from fccl.testing.late import LATE, OTHERS, HeldLearner, held_in, let_go
@@ -173,8 +176,8 @@ def test_late_answers_need_a_round_that_is_kept():
         ExchangeSpec.model_validate(exchange_spec(2).model_dump() | {"late": "next", "keep_rounds": 0})
 
 
-def conducted(root, listener, clock, resume=False):
-    """The first two rounds of a run over the directory, in which client `LATE` is held from round 1 on."""
+def conducted(root, listener, clock, resume=False, keys=None):
+    """The first two rounds of a run over the directory, in which client `LATE` is held from round 0 on."""
     paths, folder = ExchangePaths(root / "exchange"), RunFolder.at(root / "logs")
     fed = federation(CLIENTS, rounds=3, late_updates="next")
     heard = []
@@ -188,7 +191,7 @@ def conducted(root, listener, clock, resume=False):
 
     run = Run(dataclasses.replace(fed), folder, lambda: START.adapter, listener=_Listening(on_answer))
     spec = exchange_spec(CLIENTS, late="next", timeout_s=600.0, stale_s=600.0)
-    with ExchangeTransport(paths, spec, folder.paths.received) as transport:
+    with ExchangeTransport(paths, spec, folder.paths.received, keys) as transport:
         try:
             for result in run.rounds(transport, resume):
                 if result.record.round == 0:
@@ -224,3 +227,23 @@ def test_a_server_that_is_killed_with_a_late_answer_in_hand_takes_it_once_when_i
     alone = list(fed.run(START, LateClients({(0, LATE), (1, LATE)})))
     assert result.state.adapter.to_bytes() == alone[1].state.adapter.to_bytes()
     assert isinstance(result.state.adapter, Adapter)
+
+
+def test_a_kept_late_update_is_signed_for_the_round_that_it_was_trained_for_also_when_its_key_is_revoked_later(
+    tmp_path, clock, keys
+):
+    held_in(tmp_path / "hold", 0, 1)
+    (tmp_path / "exchange").mkdir()
+    learner, listener = HeldLearner(hold=tmp_path / "hold"), KillsOnce(LATE, 9)
+    listener.at = None
+    with client_threads(tmp_path / "exchange", dict.fromkeys(range(CLIENTS), learner), keys):
+        conducted(tmp_path, listener, clock, keys=server_keys(keys))
+    kept = kept_round(LogPaths(tmp_path / "logs"), 1)
+    assert [each.trained_for for each in kept.inputs.updates] == [None, None, 0, None]
+    assert signed_words(kept, server_keys(keys).public) == f"; signed by its {CLIENTS} clients"
+    revoke_keys(keys, {LATE})
+    assert signed_words(kept, server_keys(keys).public) == f"; signed by its {CLIENTS} clients"
+    updates = [each.model_copy(update={"trained_for": None}) for each in kept.inputs.updates]
+    claimed = dataclasses.replace(kept, inputs=kept.inputs.model_copy(update={"updates": tuple(updates)}))
+    with pytest.raises(FederationError, match=f"client {LATE} has not signed the update that was kept of it"):
+        signed_words(claimed, server_keys(keys).public)
