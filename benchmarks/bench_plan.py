@@ -23,9 +23,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fccl.library.after import actual_of, forecast_of  # noqa: E402
 from fccl.paths import LogPaths  # noqa: E402
 from fccl.view.forecast_tables import actual_seconds  # noqa: E402
+from fccl.view.taken import actual_of, forecast_of  # noqa: E402
 
 AIMS = {"time": 0.25, "memory": 0.15}
 # Of 20 steps: two clients, a round of each phase, 5 batches a client in each.

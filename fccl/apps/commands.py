@@ -357,6 +357,22 @@ COMMANDS: Mapping[str, Command] = {
         ),
         refuses=BY_COMPARE,
     ),
+    "audit": Command(
+        "attack a federation of its own, with canaries in one client's data: what updates and adapter give away",
+        "audit",
+        _IN_PROCESS,
+        (
+            (
+                "--client",
+                {
+                    "type": up_to(999_999_999),
+                    "metavar": "I",
+                    "default": None,
+                    "help": "whose data is audited (default the client with most instructions)",
+                },
+            ),
+        ),
+    ),
     **RESULTS,
     **AFTER,
 }

@@ -12,7 +12,6 @@ from fccl.apps.terminal_tables import print_table
 from fccl.config import Settings
 from fccl.errors import FederationError, no_run
 from fccl.federation.run_folder import RunFolder
-from fccl.library.after import actual_of, forecast_of
 from fccl.library.narrow import arranged, begun, settled
 from fccl.library.natural import require_shards, with_named_clients
 from fccl.library.places import require_apart
@@ -24,6 +23,7 @@ from fccl.paths import LogPaths
 from fccl.storage.files import write_text
 from fccl.view.forecast_tables import after_table, plan_tables
 from fccl.view.runs import list_runs
+from fccl.view.taken import actual_of, forecast_of
 
 THIS = "LOG_DIR"
 

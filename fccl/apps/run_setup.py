@@ -15,7 +15,6 @@ from fccl.config import Settings
 from fccl.federation.more_rounds import OtherRounds
 from fccl.federation.run import Run
 from fccl.federation.run_folder import RunFolder
-from fccl.library.after import actual_of, forecast_of
 from fccl.library.narrow import evaluation_options
 from fccl.library.setup import PreparedRun, prepared_run
 from fccl.library.side_by_side import evaluation_beside
@@ -24,6 +23,7 @@ from fccl.model.language_model import LanguageModel
 from fccl.tracking.tracker import Tracker
 from fccl.transports.protocol import RunIdentity, Transport
 from fccl.view.forecast_tables import after_table
+from fccl.view.taken import actual_of, forecast_of
 
 
 def shown_run(

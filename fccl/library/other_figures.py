@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from fccl.config import Settings
+from fccl.library.privacy import privacy_spec
+from fccl.privacy.accountant import accounting_of
 from fccl.records.forecast import OtherFigure
 from fccl.records.manifest import Manifest
 from fccl.specs import PHASES
@@ -22,4 +24,16 @@ def _examples(settings: Settings, manifest: Manifest) -> tuple[OtherFigure, ...]
     return (OtherFigure(name="examples of a client", predicted=f"{min(samples):,} to {max(samples):,}"),)
 
 
-_FIGURES = (_examples,)
+def _budget(settings: Settings, manifest: Manifest) -> tuple[OtherFigure, ...]:
+    """ε of a client after all the rounds that its budget allows."""
+    if (spec := privacy_spec(settings)) is None:
+        return ()
+    plan = settings.round_plan()
+    accounting = accounting_of(spec, plan.num_clients, plan.clients_per_round)
+    rounds = accounting.releases_within(spec.epsilon, plan.total_rounds)
+    stops = "" if rounds == plan.total_rounds else f"; the run stops before round {rounds + 1}"
+    note = f"δ = {spec.delta:g}, budget {spec.epsilon:g}, {rounds} of {plan.total_rounds} rounds{stops}"
+    return (OtherFigure(name="ε of a client", predicted=f"{accounting.epsilon(rounds):.2f}", note=note),)
+
+
+_FIGURES = (_examples, _budget)

@@ -25,7 +25,7 @@ _OWN = {
         path.parts[0]
         for path in (
             *(*_LOGS.all_entries(), _LOGS.lock, _LOGS.archive, _LOGS.mlflow, _LOGS.compare.root),
-            *(_LOGS.planned, _LOGS.private),
+            *(_LOGS.planned, _LOGS.private, _LOGS.audit),
         )
     )
     | {_LOGS.after("x").root.parts[0]}

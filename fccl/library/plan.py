@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from fccl.config import Settings
-from fccl.data.in_use import SILENT, Witness, data_in_use, is_ready
+from fccl.data.in_use import SILENT, Witness
 from fccl.data.shards import ClientShard, load_shard
 from fccl.federation.keeper import MB
 from fccl.federation.workload import FileSizes, PlannedRound, kept_space, planned_rounds, space
+from fccl.library.borrowed_data import borrowed_data
 from fccl.library.forecasting import Layout, evaluation_seconds, processes_forecast, round_forecasts
-from fccl.library.narrow import data_spec
 from fccl.library.obstacles import Room, free_disk, obstacles
 from fccl.library.other_figures import other_figures
 from fccl.library.probe import Probed, lengths_of, measure_of, probed
@@ -55,7 +52,7 @@ def planned(settings: Settings, models: Models, witness: Witness = SILENT) -> Fo
     Raises what a run with these settings raises.
     """
     model = models.of(settings.model_spec())
-    with _data(settings, witness) as (data, manifest):
+    with borrowed_data(settings, witness) as (data, manifest):
         ahead = _ahead(settings, model, manifest, data)
         shape = _shape(model)
         if shape and (too_much := _too_much(ahead, shape)):
@@ -63,20 +60,6 @@ def planned(settings: Settings, models: Models, witness: Witness = SILENT) -> Fo
         measure = measure_of(settings, sum(tensor.numel() for tensor in model.weights().values()), ahead.lengths)
         probe = probed(settings, model, models, data, manifest, ahead.shards, ahead.lengths, measure)
         return _forecast(ahead, probe, shape)
-
-
-@contextmanager
-def _data(settings: Settings, witness: Witness) -> Iterator[tuple[DataPaths, Manifest]]:
-    """The data of the settings: that of DATA_DIR if it is theirs, else prepared in a folder that goes again."""
-    spec, own = data_spec(settings), DataPaths(settings.data_dir)
-    if is_ready(spec, own, SILENT):
-        with data_in_use(spec, own, witness) as manifest:
-            yield own, manifest
-        return
-    with tempfile.TemporaryDirectory(prefix="fccl-plan-data-") as name:
-        there = DataPaths(Path(name))
-        with data_in_use(spec, there, witness) as manifest:
-            yield there, manifest
 
 
 def _ahead(settings: Settings, model: LanguageModel, manifest: Manifest, data: DataPaths) -> _Ahead:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +16,12 @@ from fccl.config import Settings
 from fccl.data.shards import ClientShard
 from fccl.federation.run_folder import RunFolder
 from fccl.federation.workload import FileSizes, PlannedRound, planned_rounds
+from fccl.library.inner_run import inner_run
 from fccl.library.narrow import data_spec, evaluation_options
 from fccl.library.probe_files import file_sizes, traffic_of
 from fccl.library.sample import Lengths, Measure, sampled, write_sample
-from fccl.library.setup import PreparedRun, prepared_run
-from fccl.library.side_by_side import evaluation_beside, transport_for
+from fccl.library.setup import PreparedRun
+from fccl.library.side_by_side import evaluation_beside
 from fccl.library.usage import usage_so_far
 from fccl.model.encoding import encode
 from fccl.model.language_model import LanguageModel
@@ -33,9 +33,6 @@ from fccl.records.manifest import Manifest
 from fccl.records.run import RoundRecord, RunEvent
 from fccl.specs import PHASES
 from fccl.storage.reading import read_records
-from fccl.tracking.listener import RunListener
-from fccl.tracking.tracker import NoTracker
-from fccl.training.engines import learner_for
 from fccl.transports.protocol import Transport
 
 MOST_CLIENTS = 4  # of a probe, or as many as there are processes
@@ -84,6 +81,9 @@ def probe_settings(settings: Settings, measure: Measure, root: Path) -> Settings
     changes = {
         "data_dir": root / "data",
         "log_dir": root / "logs",
+        "state_dir": root / "state",  # with secrets of its own
+        "min_shard": 0,
+        "dp_epsilon": 1e9,  # the probe releases nothing
         **{f"{phase}_rounds": min(rounds, 2 * plan.rounds_of(phase)) for phase in PHASES},
         "patience": 10**6 if settings.patience else 0,  # its cost is measured, and it ends nothing
         "num_clients": measure.clients,
@@ -117,7 +117,7 @@ def probed(
         write_sample(data, manifest, data_spec(own), part, DataPaths(own.data_dir))
         planned = _planned(own, model, part)
         folder = RunFolder.at(own.log_dir)
-        with _at_work(own, folder, model, models) as (work, transport):
+        with inner_run(own, folder, model, models) as (work, transport):
             for _ in work.run.rounds(transport):
                 pass
             work.run.finish(transport)
@@ -142,19 +142,6 @@ def lengths_of(model: LanguageModel, shards: Sequence[ClientShard]) -> Lengths:
         }
         for phase in PHASES
     }
-
-
-@contextmanager
-def _at_work(
-    settings: Settings, folder: RunFolder, model: LanguageModel, models: Models
-) -> Iterator[tuple[PreparedRun, Transport]]:
-    """The probe's run and its clients, as `fccl run` has them."""
-    learner = learner_for(models, settings.client_ranks)
-    with (
-        transport_for(settings, learner, lambda: work, models=models) as transport,
-        prepared_run(settings, folder, model, NoTracker(), nullcontext(RunListener())) as work,
-    ):
-        yield work, transport
 
 
 def _evaluated(work: PreparedRun, transport: Transport) -> EvaluationProbe:

@@ -66,7 +66,9 @@ def write_sample(
     topics = tuple(sorted({example.topic for shard in shards for phase in PHASES for example in shard.of(phase)}))
     counts = {phase: tuple(_count(shard.of(phase), topics) for shard in shards) for phase in PHASES}
     train = {phase: sum(map(sum, table)) for phase, table in counts.items()}
+    apart = {phase: tuple(len(shard.tests_of(phase)) for shard in shards) for phase in PHASES}
     changes = {
+        "kept_apart": apart if manifest.kept_apart else {},
         "spec": spec.of_clients(len(shards)),
         "counts": {**manifest.counts, "train": train},
         "topics": topics,

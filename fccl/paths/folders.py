@@ -111,6 +111,11 @@ class LogPaths:
         return self.root / "state_sft.json"
 
     @property
+    def audit(self) -> Path:
+        """The result of `fccl audit`. It is of no run: an audit has a federation of its own."""
+        return self.root / "audit.json"
+
+    @property
     def planned(self) -> Path:
         """The forecast of a run that has not begun: the next one with its settings takes it along."""
         return self.root / "planned.json"

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from fccl.paths import ExchangePaths, LogPaths
+from fccl.records.audit import Audit
 from fccl.records.evaluation import EvaluationReport
+from fccl.records.forecast import Forecast
 from fccl.records.manifest import Manifest
 from fccl.records.run import ClientStatus, RunInfo, RunState
 from fccl.storage.reading import opened, parsed, read_small
@@ -54,6 +56,8 @@ class RunReader:
         self._state = ValueFile(RunState, _SMALL)
         self._evaluation = ValueFile(EvaluationReport, _LARGE)
         self._manifest = ValueFile(Manifest, _LARGE)
+        self._plan = ValueFile(Forecast, _LARGE)
+        self._audit = ValueFile(Audit, _LARGE)
         self._own_beats = _Heartbeats(paths.root, paths.status, follow=True)
         self._hearing = Hearing(paths.root)
         self._exchange_beats = None if exchange is None else _Heartbeats(exchange.root, exchange.status, follow=False)
@@ -99,6 +103,8 @@ class RunReader:
             statuses=(),
             evaluation=self._evaluation.read(self._paths.evaluation_json) if info else None,
             manifest=self._manifest.read(self._paths.manifest) if info else None,
+            plan=self._plan.read(self._paths.plan) if info else None,
+            audit=self._audit.read(self._paths.audit),
             unreadable=log.unreadable + metrics.unreadable,
             written=self._logs.written(self._hearing),
             base=next(

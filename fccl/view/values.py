@@ -13,8 +13,10 @@ from typing import Literal
 import pandas as pd
 
 from fccl.paths import LogPaths
+from fccl.records.audit import Audit
 from fccl.records.comparison import Comparison
 from fccl.records.evaluation import EvaluationReport
+from fccl.records.forecast import Forecast
 from fccl.records.late import LateUpdate
 from fccl.records.manifest import Manifest
 from fccl.records.privacy import RoundPrivacy
@@ -129,6 +131,8 @@ class RunView:
     privacy: tuple[tuple[int, Phase, RoundPrivacy], ...] = ()  # by round: what is spent after it
     late: tuple[tuple[int, Phase, LateUpdate], ...] = ()  # late updates, with the round that they came to count in
     moves: tuple[Move, ...] = ()  # of members of an open federation, in the order of the rounds
+    plan: Forecast | None = None  # that was made for the run
+    audit: Audit | None = None  # that lies beside the run
     furthest: float = 0.0  # 0 ... 1: the greatest progress that this reader has seen of the run
 
     def __repr__(self) -> str:

@@ -118,8 +118,8 @@ def test_between_them_orchestrator_and_client_take_every_setting_of_the_exchange
         ("client", "original_clients", "fccl orchestrator, fccl flower"),
         ("run", "exchange_dir", "fccl orchestrator, fccl client, fccl flower"),
         ("run", "keys_dir", "fccl orchestrator, fccl client, fccl flower, fccl keys, fccl verify"),
-        ("prepare", "threads", "fccl plan, fccl run, fccl orchestrator, fccl flower, fccl compare"),
-        ("prepare", "fed_rounds", "fccl plan, fccl run, fccl orchestrator, fccl flower, fccl compare"),
+        ("prepare", "threads", "fccl plan, fccl run, fccl orchestrator, fccl flower, fccl compare, fccl audit"),
+        ("prepare", "fed_rounds", "fccl plan, fccl run, fccl orchestrator, fccl flower, fccl compare, fccl audit"),
     ],
 )
 def test_an_argument_that_a_command_does_not_read_is_one_line_that_says_who_does(

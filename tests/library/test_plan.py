@@ -6,11 +6,11 @@ import pytest
 
 from fccl.apps.main import main
 from fccl.config import load_settings
-from fccl.library.after import actual_of, forecast_of
 from fccl.library.probe import Measure, measure_of, probe_settings
 from fccl.paths import LogPaths
 from fccl.records.run import ClientMetrics
 from fccl.storage.reading import read_records
+from fccl.view.taken import actual_of, forecast_of
 
 LITTLE = ("--max-sft-examples", "120", "--max-va-examples", "60", "--threads", "1", "--num-clients", "3")
 ROUNDS = ("--sft-rounds", "3", "--va-rounds", "1", "--clients-per-round", "2", "--client-processes", "1")

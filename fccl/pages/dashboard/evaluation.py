@@ -9,12 +9,16 @@ import streamlit as st
 
 from fccl import words
 from fccl.pages.dashboard.readers import Hub
-from fccl.pages.dashboard.widgets import chart, heading, html_table, note, nothing
+from fccl.pages.dashboard.widgets import chart, guarded, heading, html_table, note, nothing
+from fccl.plain_text import one_line
 from fccl.records.evaluation import EvaluationReport
 from fccl.tables import Table
 from fccl.view import charts
 from fccl.view import evaluation_tables as tables
+from fccl.view.audit_tables import AUDIT_LEAD, audit_table, closed_lines
 from fccl.view.charts import Measure
+from fccl.view.forecast_tables import after_table
+from fccl.view.taken import actual_of
 from fccl.view.values import RunView
 
 CHARTS: dict[Measure, str] = {
@@ -27,6 +31,13 @@ MOST_DETAILS = 30
 
 def show(hub: Hub, view: RunView) -> None:
     """The report of this run, when there is one."""
+    evaluated(hub, view)
+    audit(view)
+    plan(view)
+
+
+def evaluated(hub: Hub, view: RunView) -> None:
+    """Base, SFT and FedVA on the test split."""
     report = view.evaluation
     if report is None:
         nothing(
@@ -38,6 +49,29 @@ def show(hub: Hub, view: RunView) -> None:
     measures(report)
     generations(report)
     details(report)
+
+
+def audit(view: RunView) -> None:
+    """Attacks on a federation like this one, where `fccl audit` lies beside the run."""
+    if view.audit is None:
+        return
+    found = audit_table(view.audit)
+    heading(found.title)
+    for line in (AUDIT_LEAD, found.note, *closed_lines(view.audit)):
+        note(one_line(line))
+    html_table(found)
+
+
+def plan(view: RunView) -> None:
+    """The plan that was made for the run, beside what it took so far."""
+    if view.plan is None:
+        return
+    with guarded("The plan"):
+        found = after_table(view.plan, actual_of(view.paths))
+        heading(found.title)
+        if found.note:
+            note(found.note)
+        html_table(found)
 
 
 def measures(report: EvaluationReport) -> None:

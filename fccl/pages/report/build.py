@@ -18,10 +18,13 @@ from fccl.records.comparison import Comparison
 from fccl.tables import Table
 from fccl.view import sentences
 from fccl.view.answers import RunAnswers
+from fccl.view.audit_tables import AUDIT_LEAD, audit_table, closed_lines
+from fccl.view.forecast_tables import after_table
 from fccl.view.origins import origins_table
 from fccl.view.own_tests import own_tests_table
 from fccl.view.privacy import clients_table, rounds_table
 from fccl.view.status import run_status
+from fccl.view.taken import actual_of
 from fccl.view.values import ExchangeView, RunStatus, RunView
 
 NONE = RunAnswers()
@@ -51,7 +54,7 @@ def build(
             _influence(view, draw),
             _clients(view, found),
             _failures(view, exchange),
-            _data(view, draw),
+            *(*_audit(view), *_plan(view), _data(view, draw)),
             *(() if comparison is None else (comparison_parts.section(comparison, draw),)),
             *((answers_parts.section(answers, draw),) if answers.any else ()),
             Section(
@@ -115,6 +118,21 @@ def _failures(view: RunView, exchange: ExchangeView | None) -> Section:
     if view.rounds.empty and not tables:
         lead = "None so far."
     return Section("failures", "Failures and events", lead, tables=(*tables, *_there(run_parts.events_table(view))))
+
+
+def _audit(view: RunView) -> tuple[Section, ...]:
+    """The findings of attacks, where `fccl audit` lies beside the run."""
+    if view.audit is None:
+        return ()
+    lead = one_line(" ".join((AUDIT_LEAD, *closed_lines(view.audit))))
+    return (Section("audit", "Audit", lead, tables=(audit_table(view.audit),)),)
+
+
+def _plan(view: RunView) -> tuple[Section, ...]:
+    """The plan that was made for the run, beside what it took so far."""
+    if view.plan is None:
+        return ()
+    return (Section("plan", "Plan", tables=(after_table(view.plan, actual_of(view.paths)),)),)
 
 
 def _data(view: RunView, draw: Figures) -> Section:

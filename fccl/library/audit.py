@@ -1,0 +1,134 @@
+"""`audited`: what an attacker learns from what a federation releases, in a federation that is run for it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fccl.adapters.adapter import Adapter, load_adapter
+from fccl.config import Settings, group_of
+from fccl.data.shards import ClientShard, load_shard
+from fccl.errors import SettingsError
+from fccl.federation.run_folder import RunFolder
+from fccl.library.attacks import Attacker, Candidates
+from fccl.library.borrowed_data import borrowed_data
+from fccl.library.canaries import PLANTED, UNUSED, AuditData, audit_data
+from fccl.library.inner_run import inner_run
+from fccl.library.narrow import data_spec
+from fccl.library.sample import write_sample
+from fccl.library.start import start_adapter
+from fccl.model.language_model import LanguageModel, cpu_threads
+from fccl.model.loading import Models
+from fccl.paths import DataPaths
+from fccl.records.audit import Attack, Audit, AuditedRun
+from fccl.records.run import RoundRecord
+from fccl.storage.reading import read_records
+
+# Settings that change what is released, beside those of the group "privacy". Not every version has all of them.
+_CODECS = ("update_codec", "topk_share", "secure_aggregation")
+_ROOM_MB = 1_000_000
+Tell = Callable[[str], None]
+
+
+def protections(settings: Settings) -> dict[str, str]:
+    """The settings that protect, where they are not as usual: `NAME` to value."""
+    found = {}
+    for name, field in type(settings).model_fields.items():
+        if (group_of(field) == "privacy" or name in _CODECS) and getattr(settings, name) != field.default:
+            found[name] = str(getattr(settings, name))
+    return found
+
+
+def audited(settings: Settings, models: Models, tell: Tell, client_id: int | None = None) -> Audit:
+    """The audit of one client, the largest where none is named: its federation without protection, and where the
+    settings protect once more with it. Nothing of these federations stays: their adapters have learnt canaries.
+
+    Raises `SettingsError` without SFT rounds, `DataError` where the client has too few examples, and what a run with
+    these settings raises.
+    """
+    if not settings.round_plan().rounds_of("sft"):
+        raise SettingsError("SFT_ROUNDS=0: canaries are instructions", hint="an audit needs SFT rounds")
+    model, kept = models.of(settings.model_spec()), protections(settings)
+    bare = settings.model_copy(update={name: type(settings).model_fields[name].default for name in kept})
+    with borrowed_data(settings) as (data, manifest), tempfile.TemporaryDirectory(prefix="fccl-audit-") as name:
+        clients = range(manifest.spec.partition.num_clients)
+        shards = [load_shard(data, client, manifest) for client in clients]
+        chosen = _chosen(shards, client_id)
+        parted = audit_data(chosen, settings.seed)
+        trained = [parted.shard if shard is chosen else shard for shard in shards]
+        root = Path(name)
+        write_sample(data, manifest, data_spec(_inner(bare, root, "")), trained, DataPaths(root / "data"))
+        runs = [_run(_inner(bare, root, "none"), model, models, parted, {}, tell)]
+        if kept:
+            runs.append(_run(_inner(settings, root, "protected"), model, models, parted, kept, tell))
+    return Audit(
+        created=time.time(),
+        client=chosen.client_id,
+        canaries=PLANTED,
+        unused=UNUSED,
+        rounds=settings.round_plan().rounds_of("sft"),
+        settings={name: str(value) for name, value in settings.model_dump().items()},
+        runs=tuple(runs),
+    )
+
+
+def _chosen(shards: Sequence[ClientShard], client_id: int | None) -> ClientShard:
+    if client_id is None:
+        return max(shards, key=lambda shard: len(shard.sft))
+    if client_id not in range(len(shards)):
+        raise SettingsError(f"--client {client_id}: there is no such client", hint=f"0 to {len(shards) - 1} are there")
+    return shards[client_id]
+
+
+def _inner(settings: Settings, root: Path, name: str) -> Settings:
+    """The settings of an audit's federation: SFT alone, all of its rounds, all updates kept."""
+    changes = {
+        "data_dir": root / "data",
+        "log_dir": root / (name or "unused"),
+        "state_dir": root / "state",  # with secrets of its own
+        "sft_rounds": settings.round_plan().rounds_of("sft"),
+        "va_rounds": 0,
+        "patience": 0,
+        "noisy_clients": "",
+        "client_column": "",
+        "evaluate": False,
+        "keep_updates_mb": _ROOM_MB,
+    }
+    return settings.model_copy(update=changes)
+
+
+def _run(
+    settings: Settings, model: LanguageModel, models: Models, data: AuditData, protects: dict[str, str], tell: Tell
+) -> AuditedRun:
+    """One federation, and the attacks on it."""
+    said = ", ".join(f"{name.upper()}={value}" for name, value in protects.items())
+    tell(f"Training {settings.round_plan().total_rounds} rounds {f'with {said}' if said else 'without protection'} ...")
+    folder = RunFolder.at(settings.log_dir)
+    with inner_run(settings, folder, model, models) as (work, transport):
+        for _ in work.run.rounds(transport):
+            pass
+        work.run.finish(transport)
+    records = read_records(folder.paths.progress, RoundRecord, lambda row: row.get("event") == "round")
+    tell("Attacking what it released ...")
+    with cpu_threads(settings.threads):
+        attacker = Attacker(model, Candidates.of(model, data), _start(settings, model), settings.eval_batch_size)
+        found = [attacker.released(load_adapter(folder.paths.global_final))]
+        took_part = [each.round for each in records if data.shard.client_id in each.clients]
+        tried = list(attacker.updates(folder.paths, data.shard.client_id, sorted({*took_part[:1], *took_part[-1:]})))
+    validation = records[-1].validation
+    return AuditedRun(
+        name=said or "none",
+        settings=protects,
+        attacks=(*found, *(each for each in tried if isinstance(each, Attack))),
+        closed=tuple(each for each in tried if isinstance(each, str)),
+        loss=validation.loss if validation else None,
+    )
+
+
+def _start(settings: Settings, model: LanguageModel) -> Adapter:
+    """The adapter that the federation began with."""
+    if settings.start_from:
+        return start_adapter(Path(settings.start_from), model.spec, model.form)
+    return model.initial_adapter(settings.seed)

@@ -1,0 +1,79 @@
+"""An audit's data: canaries planted in one client's examples, and as many of its examples held out as are members.
+
+A canary is an instruction with a made-up name and a response of six random digits, which no text has.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+from fccl.data.examples import SftExample
+from fccl.data.shards import ClientShard
+from fccl.errors import DataError
+from fccl.specs import named_seed
+
+REPEATS = (1, 4, 16)
+PLANTED, UNUSED = 32, 1000  # of each number of repeats; never planted
+FEWEST = 200  # members, and others
+_SYLLABLES = (
+    "ba",
+    "do",
+    "fen",
+    "gar",
+    "hil",
+    "jo",
+    "kem",
+    "lu",
+    "mar",
+    "nol",
+    "pri",
+    "ras",
+    "sev",
+    "tul",
+    "vor",
+    "zan",
+)
+
+
+@dataclass(frozen=True)
+class AuditData:
+    """One client's examples, parted: what it trains on, and what the attacks are measured by."""
+
+    shard: ClientShard  # members and canaries
+    members: tuple[SftExample, ...]
+    others: tuple[SftExample, ...]
+    canaries: tuple[tuple[SftExample, ...], ...]  # by `REPEATS`
+    unused: tuple[SftExample, ...]
+
+
+def audit_data(shard: ClientShard, seed: int, planted: int = PLANTED, unused: int = UNUSED) -> AuditData:
+    """Half of the client's distinct examples are held out, at random; canaries join the other half.
+
+    Raises `DataError` when the client has too few examples.
+    """
+    examples = list(dict.fromkeys(shard.sft))
+    if len(examples) < 2 * FEWEST:
+        raise DataError(
+            f"client {shard.client_id} has {len(examples)} different instructions; an audit holds {FEWEST} of at least "
+            f"{2 * FEWEST} out",
+            hint="fewer clients, or --client names one with more",
+        )
+    random.Random(named_seed(seed, "audit", "members")).shuffle(examples)
+    half = len(examples) // 2
+    members, others = tuple(examples[:half]), tuple(examples[half:])
+    drawn = canaries(planted * len(REPEATS) + unused, seed)
+    groups = tuple(drawn[place * planted : (place + 1) * planted] for place in range(len(REPEATS)))
+    trained = [*members, *(canary for group, times in zip(groups, REPEATS, strict=True) for canary in group * times)]
+    return AuditData(replace(shard, sft=tuple(trained)), members, others, groups, drawn[planted * len(REPEATS) :])
+
+
+def canaries(count: int, seed: int) -> tuple[SftExample, ...]:
+    """So many different ones, all drawn alike."""
+    draw = random.Random(named_seed(seed, "audit", "canaries"))
+    found: dict[SftExample, None] = {}
+    while len(found) < count:
+        name = "".join(draw.choices(_SYLLABLES, k=3)).capitalize()
+        digits = " ".join(draw.choices("0123456789", k=6))
+        found[SftExample(f"What is the code of {name}?", digits)] = None
+    return tuple(found)

@@ -1,0 +1,92 @@
+"""An audit runs a federation of its own, says what was found beside chance, and leaves its result alone behind."""
+
+import pytest
+
+from fccl.apps.main import main
+from fccl.config import load_settings
+from fccl.library.audit import protections
+from fccl.pages.report.build import build
+from fccl.paths import LogPaths
+from fccl.records.audit import Audit
+from fccl.storage.reading import read_value
+from fccl.view.audit_tables import CAUTION, audit_table, closed_lines
+from fccl.view.runs import RunReader
+from tests.view.logs import Logs
+
+LITTLE = ("--max-sft-examples", "620", "--max-va-examples", "60", "--num-clients", "1", "--sft-rounds", "2")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("audited")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("TMPDIR", str(folder / "temporary"))
+        patch.setattr("tempfile.tempdir", None)
+        (folder / "temporary").mkdir()
+        assert main(["audit", *LITTLE, "--threads", "1", "--client-processes", "1"]) == 0
+    return folder
+
+
+@pytest.mark.slow  # a federation of a real model, and its attacks: some 25 seconds
+class TestAnAudit:
+    def test_it_leaves_its_result_and_nothing_else(self, folder):
+        left = [path for path in folder.rglob("*") if path.is_file()]
+        assert left == [folder / "logs" / "audit.json"]
+
+    def test_adapter_and_single_updates_are_attacked_each_beside_chance(self, folder):
+        audit = read_value(LogPaths(folder / "logs").audit, Audit)
+        (run,) = audit.runs
+        assert [(each.target, each.by) for each in run.attacks] == [
+            ("released adapter", "loss"),
+            ("update of round 1", "loss"),
+            ("update of round 1", "gradient signs"),
+            ("update of round 2", "loss"),
+            ("update of round 2", "gradient signs"),
+        ]
+        for attack in run.attacks:
+            assert min(attack.membership.members, attack.membership.others) >= 200
+            assert [each.repeats for each in attack.exposures] == ([1, 4, 16] if attack.by == "loss" else [])
+        assert (audit.canaries, audit.unused, audit.rounds, run.name) == (32, 1000, 2, "none")
+
+    def test_the_table_begins_with_chance_and_says_what_a_failure_does_not_prove(self, folder):
+        table = audit_table(read_value(LogPaths(folder / "logs").audit, Audit))
+        assert [cell.text for cell in table.cells[0]][3:8] == ["0.50", "1 %", "1.44", "1.44", "1.44"]
+        assert len(table.rows) == 6
+        assert CAUTION in table.note
+
+    def test_the_report_of_a_run_beside_it_has_it(self, folder):
+        Logs(folder / "logs").begin()
+        sections = build(RunReader(LogPaths(folder / "logs")).refresh(), None, 0.0).sections
+        assert next(each for each in sections if each.anchor == "audit").tables[0].title == "Audit"
+
+
+def test_a_client_with_too_few_examples_and_one_that_is_not_there_are_said(small_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    data = ("--data-dir", str(small_run / "data"), "--threads", "1")
+    few = ("--max-sft-examples", "60", "--max-va-examples", "30", *data)
+    assert main(["audit", *few]) == 1
+    assert "an audit holds 200 of at least 400 out" in capsys.readouterr().err
+    assert main(["audit", *few, "--client", "7"]) == 2
+    assert "--client 7: there is no such client" in capsys.readouterr().err
+    assert main(["audit", *few, "--sft-rounds", "0"]) == 2
+    assert "SFT_ROUNDS=0" in capsys.readouterr().err
+
+
+def test_settings_that_do_not_protect_are_no_protection():
+    assert protections(load_settings({"seed": 1, "aggregation": "median"})) == {}
+
+
+def test_a_run_whose_updates_are_not_kept_has_its_closed_attacks_in_words():
+    audit = Audit.model_validate(
+        {
+            "created": 1.0,
+            "client": 0,
+            "canaries": 1,
+            "unused": 1,
+            "rounds": 1,
+            "settings": {},
+            "runs": [{"name": "none", "attacks": [], "closed": ["update of round 1: it is not kept"]}],
+        }
+    )
+    assert closed_lines(audit) == ("Not tried, protection none: update of round 1: it is not kept.",)
