@@ -7,7 +7,7 @@ VA_DATA ?= builtin
 export OMP_WAIT_POLICY ?= PASSIVE# waiting threads sleep: other processes may need the core
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-training bench-precision bench-pretrained bench-layers bench-gpu bench-exchange bench-federation bench-plan bench-view mutants settings-page lock clean
+.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-training bench-precision bench-pretrained bench-layers bench-codec bench-gpu bench-exchange bench-federation bench-plan bench-view mutants settings-page lock clean
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -59,6 +59,9 @@ bench-layers: $(VENV)/.ready-dev ## LORA_LAYERS: the time that it gives on GPT-2
 
 bench-precision: $(VENV)/.ready-dev ## the frozen base in bf16 and int8 beside fp32: speed and gradients; or QUICKSTART=1: quickstarts of five seeds
 	$(RUN) benchmarks/bench_precision.py $(if $(QUICKSTART),--quickstart)
+
+bench-codec: $(VENV)/.ready-dev ## adapters in fewer bytes: quickstarts under every codec, their bytes and their losses; SEEDS=42,1,2
+	$(RUN) benchmarks/bench_codec.py --seeds $(or $(SEEDS),42)
 
 bench-pretrained: $(VENV)/.ready-dev ## a pretrained model (90 MB, once): speed beside TRL and torch.compile, precisions, a federation; SFT_DATA=file VA_DATA=file
 	MODEL=$$($(RUN) benchmarks/pretrained.py) && \

@@ -76,6 +76,21 @@ def read_tensors(
     return {name: numbers_at(content, start + span.begin, span.shape, dtype) for name, span in spans.items()}
 
 
+def shapes_of(header: bytearray, length: int, source: str) -> dict[str, tuple[int, ...]]:
+    """The shapes of a file of so many bytes that begins with this header; its numbers need not be there.
+
+    Raises `AdapterError` unless it could be a whole file's. Takes no memory for numbers.
+    """
+    try:
+        if len(header) < 8 or int.from_bytes(header[:8], "little") != len(header) - 8:
+            raise AdapterError("is not the header of a safetensors file")
+        spans = _spans(header[8:], torch.float32)
+        _require_whole(spans.values(), length - len(header))
+    except AdapterError as error:
+        raise AdapterError(f"{source} {printable(str(error))}") from error
+    return {name: span.shape for name, span in spans.items()}
+
+
 def numbers_at(content: bytearray, start: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
     """The tensor whose numbers begin at a place of the file. It shares the file's memory."""
     count = prod(shape)

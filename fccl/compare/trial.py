@@ -193,7 +193,10 @@ class TrialRun:
             [scores] if scores else [],
             training_seconds=sum(said.seconds for record in records for said in record.contributions),
             weighing_seconds=sum(record.verification.seconds for record in records if record.verification),
-            rounds=tuple(_summary(result, self._agreement(result)) for result in results),
+            rounds=tuple(
+                _summary(result, before, self._agreement(result))
+                for before, result in zip([None, *results], results, strict=False)
+            ),
             adapter_sha256=final.sha256,
             learn_loss=self._learn_loss(final),
             **(aside.measured(self.spec, self.test, scores) if scores else {}),
@@ -361,19 +364,26 @@ def _without(record: RoundRecord) -> list[str]:
     ]
 
 
-def _summary(result: RoundResult, agreement: float | None) -> RoundSummary:
-    """Of a round that was validated."""
+def _summary(result: RoundResult, before: RoundResult | None, agreement: float | None) -> RoundSummary:
+    """Of a round that was validated, and the one before it."""
     record = result.record
     if record.validation is None:
         raise ValueError("a round that was not validated has no summary")
     heard, task = result.inputs.arrived, result.inputs.task
-    down = file_length(task.adapter) * (1 if task.corrections is None else 2)  # a correction has the adapter's form
-    up = [adapter for update in heard for adapter in (update.adapter, update.control) if adapter is not None]
     return RoundSummary(
         clients=record.clients,
         weights=result.counted,
         loss=record.validation.loss,
         tokens=sum(update.report.tokens for update in heard),
-        bytes=len(heard) * down + sum(map(file_length, up)),
+        bytes=_bytes(result, before) + (0 if task.corrections is None else len(heard) * file_length(task.adapter)),
         agreement=agreement,
     )
+
+
+def _bytes(result: RoundResult, before: RoundResult | None) -> int:
+    """Of adapters to the clients that answered, and from them."""
+    sent, clients = result.record.sent, [update.client_id for update in result.inputs.arrived]
+    if sent is None:
+        return 0
+    had = None if before is None else [update.client_id for update in before.inputs.arrived]
+    return sent.up + sent.down_to(clients, had)

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 from pydantic import field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from fccl.codecs import CodecName, CodecSpec
 from fccl.config.fields import WHOLE_NUMBER, knob, one_line_errors
 from fccl.config.machine_settings import AUTO, MachineSettings
 from fccl.config.preset_source import PresetSource, without_line_end
@@ -162,6 +163,13 @@ class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings, PrivacyS
         ge=0,
         le=1_000_000_000,
     )
+    update_codec: CodecName = knob(
+        "federation",
+        "fp32",
+        "how adapters travel, both ways: fp32: whole; else as changes, in fp16, int8, int4, or their largest numbers "
+        "alone (topk)",
+    )
+    topk_share: float = knob("federation", 0.5, "the share of its numbers that topk sends", gt=0, le=1)
     gen_samples: int = knob("evaluation", 6, "instructions of the test split whose generations are printed", ge=0)
     gen_tokens: int = knob("evaluation", 24, "tokens to generate at most", ge=1)
     gen_temperature: float = knob("evaluation", 0.8, "temperature of the sampled generations", gt=0)
@@ -317,7 +325,13 @@ class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings, PrivacyS
             freeze_a=self.lora_aggregation == "freeze_a",
             lower_ranks=self.lower_ranks,
             threads=self.threads,
+            codec=self.codec_spec(),
         )
+
+    def codec_spec(self) -> CodecSpec:
+        """The form in which adapters travel; the share is topk's alone."""
+        share = {"share": self.topk_share} if self.update_codec == "topk" else {}
+        return CodecSpec(name=self.update_codec, **share)
 
     def learn_spec(self, phase: Phase) -> TrainSpec | None:
         """The server's own training: as a client's, but without FedProx's pull, and of all directions."""

@@ -58,7 +58,8 @@ def files_of(logs: LogPaths, client_id: int) -> list[Path]:
     here = [*last, *map(of_earlier_versions, last), logs.status(client_id)]
     controls = logs.controls.glob(f"control_{client_id}_*{ADAPTER}")
     received = logs.received.glob(f"*client_{client_id}_*")
-    return sorted(path for path in {*kept, *here, *controls, *received} if path.is_file())
+    left_out = logs.residuals_of(client_id).root.glob("residual_*")
+    return sorted(path for path in {*kept, *here, *controls, *received, *left_out} if path.is_file())
 
 
 def made_with(logs: LogPaths, first: int) -> list[Path]:

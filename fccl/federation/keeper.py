@@ -128,6 +128,7 @@ def _described(inputs: RoundInputs, server: bytes) -> KeptInputs:
         adapter_sha256=file_sha256(task.adapter),
         reference_sha256=task.reference.sha256 if task.reference else "",
         server_sha256=hashlib.sha256(server).hexdigest() if server else "",
+        lag_sha256=file_sha256(inputs.lag) if inputs.lag else "",
         controls=_controls(inputs),
         norms=inputs.norms,
         examples=inputs.examples,
@@ -179,6 +180,8 @@ def _write(paths: KeptRoundPaths, result: RoundResult, described: bytes, server:
     _save(inputs.task.adapter, paths.adapter)
     if inputs.before is not None:
         _save(inputs.before, paths.before)
+    if inputs.lag is not None:
+        _save(inputs.lag, paths.lag)
     if server:
         write_bytes(paths.server_state, server, _PRIVATE)
     write_bytes(paths.inputs, described, _PRIVATE)
@@ -197,6 +200,8 @@ def _adapters(inputs: RoundInputs) -> Iterator[AdapterSource]:
     yield inputs.task.adapter
     if inputs.before is not None:
         yield inputs.before
+    if inputs.lag is not None:
+        yield inputs.lag
     for update in inputs.arrived:
         yield update.adapter
         if update.control is not None:

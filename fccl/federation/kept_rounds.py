@@ -93,8 +93,13 @@ class KeptRound:
 
     @property
     def aggregate_sha256(self) -> str:
-        """The hash of the adapter that the aggregation made. Where the server learned from it, the next is another."""
-        return self.record.learning.aggregate_sha256 if self.record.learning else self.record.adapter_sha256
+        """The hash of the adapter that the aggregation made. The next is another where the server learned from it, or a
+        codec rounded it.
+        """
+        if self.record.learning:
+            return self.record.learning.aggregate_sha256
+        rounded = self.record.sent.aggregate_sha256 if self.record.sent else ""
+        return rounded or self.record.adapter_sha256
 
     @cached_property
     def adapter(self) -> Adapter:
@@ -107,6 +112,12 @@ class KeptRound:
         if not self.inputs.before_sha256:
             return None
         return adapter_from_bytes(_content(self.paths.before, self.inputs.before_sha256), str(self.paths.before))
+
+    @cached_property
+    def lag(self) -> Adapter | None:
+        """The part that UPDATE_CODEC had left out of the adapter; None where that was nothing."""
+        path, sha256 = self.paths.lag, self.inputs.lag_sha256
+        return adapter_from_bytes(_content(path, sha256), str(path)) if sha256 else None
 
     @cached_property
     def reference(self) -> Adapter | None:

@@ -23,7 +23,7 @@ from fccl.storage.files import new_folder, storage_errors, sync_folder, write_te
 from fccl.storage.reading import read_value
 
 ROUNDS = ("fed_rounds", "sft_rounds", "va_rounds")  # the settings that a resumed run may be told anew
-_NOT_COPIED = frozenset({"received", "tensorboard", "wandb_written.json"})
+_NOT_COPIED = frozenset({"received", "residuals", "tensorboard", "wandb_written.json"})
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from fccl.data.shards import ClientShard
 from fccl.errors import FederationError
 from fccl.federation.carried import carried
 from fccl.federation.declared import Declared
+from fccl.federation.down import Down
 from fccl.federation.kept_rounds import KeptRound, kept_round, kept_rounds
 from fccl.federation.late import Pending, is_late
 from fccl.federation.members import Members
@@ -120,6 +121,7 @@ def state_before(logs: LogPaths, number: int, declared: Declared) -> FederationS
         norms=kept.inputs.norms,
         declared=declared if number else {},  # round 0 asks for all declarations, as it did
         pending=Pending(kept.before, tuple(each.client_id for each in kept.record.late)) if kept.before else None,
+        down=None if kept.lag is None else Down(None, kept.lag),
     )
 
 

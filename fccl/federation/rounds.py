@@ -21,9 +21,10 @@ from fccl.contribution.protocol import NO_LOSS, Weigher, Weighing
 from fccl.contribution.reported import effective_clients
 from fccl.contribution.stretch import as_weighed
 from fccl.errors import AdapterError, BadAggregate, FederationError
-from fccl.federation.arrived import arrived
+from fccl.federation.arrived import arrived, sent
 from fccl.federation.bounds import medians, require_usable, too_long
 from fccl.federation.declared import Declared, OwnData
+from fccl.federation.down import begun, rounded
 from fccl.federation.gathering import gathered
 from fccl.federation.judging import judged
 from fccl.federation.late import Pending, as_counted, by_client, discounted, late_updates, recorded, still_missing
@@ -38,13 +39,7 @@ from fccl.federation.state import FederationState, RoundInputs, RoundResult, Set
 from fccl.federation.suspects import suspects
 from fccl.federation.watch import LossByExample, Watch
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask
-from fccl.records.run import (
-    ExampleLosses,
-    PhaseEnd,
-    RoundRecord,
-    Validation,
-    Watched,
-)
+from fccl.records.run import ExampleLosses, PhaseEnd, RoundRecord, Validation, Watched
 from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec
 from fccl.transports.protocol import Transport
 
@@ -94,6 +89,7 @@ class Federation:
         failures = [failure for failure in excluded if failure.client_id not in {each.client_id for each in late}]
         far_out = too_long(counted, self.plan.max_update_ratio, state.norms)
         settled = self._settle(state, task, *self._exclude(counted, [*failures, *silent], far_out))
+        settled = settled if task.train.codec.is_whole else self._rounded(state, task, settled)
         inputs = self._inputs(state, task, by_client(updates, late), settled.weighing)
         watch, watched = self._watched(state, task, settled)
         after = self._state_after(state, settled, watch, still_missing(excluded, task.adapter))
@@ -159,9 +155,10 @@ class Federation:
         adapter = state.result if state.reference is None else state.reference
         reference = adapter if phase == "va" else None
         anchor = self._by_example(phase, adapter, self._reference(phase, reference))
-        server = self.aggregation.initial(adapter)
+        server, seed = self.aggregation.initial(adapter), self.plan.seed if state.next_round == 0 else None
+        down = begun(self.train[phase].codec, state.down, state.adapter, adapter, seed)
         opened = replace(state, adapter=adapter, reference=reference, server=server, watch=Watch(anchor=anchor))
-        return replace(opened, controls={}, pending=None)
+        return replace(opened, controls={}, pending=None, down=down)
 
     def _reference(self, phase: Phase, adapter: Adapter | None) -> Adapter | None:
         """The reference, where the phase's loss takes one."""
@@ -216,6 +213,7 @@ class Federation:
             validation=settled.validation,
             verification=weighing.verification,
             learning=settled.learning,
+            sent=sent(task, inputs.arrived, aggregated.adapter),
             adapter_sha256=settled.adapter.sha256,
             update_norm=distance(settled.adapter, task.adapter),
             seconds=time.monotonic() - started,
@@ -236,6 +234,7 @@ class Federation:
             self.plan.seed,
             told,
             self.privacy.spec if self.privacy else None,
+            state.down.content if state.down else None,
         )
 
     def _late(
@@ -327,6 +326,13 @@ class Federation:
         except BadAggregate as error:
             raise failed(task, str(error)) from error
 
+    def _rounded(self, state: FederationState, task: FitTask, settled: SettledRound) -> SettledRound:
+        """The same with the next adapter as the clients will have it. Raises `BadAggregate` when that is of no use."""
+        is_last = task.round + 1 == self.plan.total_rounds
+        adapter, down = rounded(task, state.down, settled.adapter, is_last)
+        require_usable(adapter, f"UPDATE_CODEC={task.train.codec.name}: the next adapter")
+        return replace(settled, adapter=adapter, down=down, validation=self._validated(task, adapter))
+
     def _require_quorum(
         self, task: FitTask, updates: Sequence[ClientUpdate], excluded: Sequence[ClientFailure]
     ) -> None:
@@ -374,6 +380,7 @@ class Federation:
             clip=state.clip,
             members=state.members,
             pending=missing if self.plan.late_updates == "next" and not ends else None,
+            down=settled.down,
         )
         return replace(after, reference=after.result) if phase == "sft" and ends else after
 
@@ -390,4 +397,6 @@ class Federation:
         learn = self.learn.with_share(share).train[task.phase] if self.learn else None
         before = state.pending.adapter if state.pending and recorded(task, updates) else None
         given = state.server, state.controls, state.norms
-        return RoundInputs(task, *given, tuple(updates), weighing.examples, learn, before)
+        return RoundInputs(
+            task, *given, tuple(updates), weighing.examples, learn, before, state.down.lag if state.down else None
+        )

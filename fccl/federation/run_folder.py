@@ -6,6 +6,7 @@ moment leaves the state before or after a round, never one in between.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from fccl.aggregation.scaffold import ClientControl, Controls
 from fccl.aggregation.state import ServerState, server_state_from_bytes
 from fccl.errors import AdapterError, FederationError, StorageError, no_run
 from fccl.federation.arrived import file_sha256
+from fccl.federation.down import Down
 from fccl.federation.late import Pending
 from fccl.federation.members import Members
 from fccl.federation.state import FederationState, RoundResult
@@ -29,7 +31,7 @@ from fccl.paths import LogPaths, of_earlier_versions
 from fccl.records.journal import Journal
 from fccl.records.late import KeptPending
 from fccl.records.members import KeptMembers
-from fccl.records.run import KeptControl, KeptWatch, RunEvent, RunInfo, RunState
+from fccl.records.run import KeptControl, KeptDown, KeptWatch, RunEvent, RunInfo, RunState
 from fccl.specs import RoundPlan
 from fccl.storage.files import read_whole, recover_folder, storage_errors, write_bytes, write_text
 from fccl.storage.locks import exclusive
@@ -37,6 +39,7 @@ from fccl.storage.reading import is_there, read_value
 from fccl.storage.temporary import sweep
 
 KEPT_ROUNDS = 2
+PUT_BACK = "put a copy of the right one back"
 
 
 @dataclass(frozen=True)
@@ -202,6 +205,7 @@ class RunFolder:
             clip=state.clip,
             members=Members(state.members.clients, state.members.heard) if state.members else None,
             pending=self._pending(state),
+            down=self._down(state),
         )
         self.journal.keep_rounds_before(state.next_round)
         return found
@@ -222,12 +226,30 @@ class RunFolder:
             best = Best(kept.best_round, kept.best_loss, adapter)
         return Watch(kept.anchor, kept.waited, best)
 
+    def _down(self, state: RunState) -> Down | None:
+        if state.down is None:
+            return None
+        path, lag = self.paths.coded(state.next_round), self.paths.lag(state.next_round)
+        content = bytes(read_whole(path)) if state.down.sha256 else None
+        if content is not None and hashlib.sha256(content).hexdigest() != state.down.sha256:
+            raise FederationError(f"{path} is not the file that {self.paths.state} speaks of", hint=PUT_BACK)
+        return Down(content, self._adapter(lag, state.down.lag_sha256) if state.down.lag_sha256 else None)
+
+    def _keep_down(self, state: FederationState) -> KeptDown | None:
+        if (down := state.down) is None:
+            return None
+        content, lag = down.content, down.lag
+        if content is not None:
+            write_bytes(self.paths.coded(state.next_round), content)
+        if lag is not None:
+            lag.save(self.paths.lag(state.next_round))
+        known = "" if content is None else hashlib.sha256(content).hexdigest()
+        return KeptDown(sha256=known, lag_sha256=lag.sha256 if lag else "")
+
     def _adapter(self, path: Path, sha256: str) -> Adapter:
         adapter = load_adapter(path)
         if adapter.sha256 != sha256:
-            raise FederationError(
-                f"{path} is not the adapter that {self.paths.state} speaks of", hint="put a copy of the right one back"
-            )
+            raise FederationError(f"{path} is not the adapter that {self.paths.state} speaks of", hint=PUT_BACK)
         return adapter
 
     def _save_state(self, run_id: str, plan: RoundPlan, state: FederationState) -> None:
@@ -253,6 +275,7 @@ class RunFolder:
             clip=state.clip,
             members=_kept_members(state.members),
             pending=_kept_pending(state.pending),
+            down=self._keep_down(state),
         )
         if state.next_round == went.first_round("va"):  # from here more SFT rounds could be done later
             (state.reference or state.adapter).save(self.paths.global_sft if state.next_round else self.paths.start)
@@ -270,9 +293,7 @@ class RunFolder:
             )
         server = server_state_from_bytes(read_whole(path), str(path))
         if server.sha256 != state.server_sha256:
-            raise FederationError(
-                f"{path} is not the state that {self.paths.state} speaks of", hint="put a copy of the right one back"
-            )
+            raise FederationError(f"{path} is not the state that {self.paths.state} speaks of", hint=PUT_BACK)
         return server
 
     def _controls(self, state: RunState, adapter: Adapter) -> Controls:
@@ -298,7 +319,8 @@ class RunFolder:
                 path.unlink(missing_ok=True)
         named = {number for state in states for number in _named_rounds(state)}
         for number in set(range(max(named) - KEPT_ROUNDS + 1)) - named:
-            for path in (self.paths.global_adapter(number), self.paths.server_state(number)):
+            also = (self.paths.server_state(number), self.paths.coded(number), self.paths.lag(number))
+            for path in (self.paths.global_adapter(number), *also):
                 path.unlink(missing_ok=True)
                 of_earlier_versions(path).unlink(missing_ok=True)
 

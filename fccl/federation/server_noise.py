@@ -96,7 +96,7 @@ class ServerNoise(RunPrivacy):
     def withheld(self) -> dict[str, Any]:
         """All that is said of single clients, also who was drawn."""
         bare = dict.fromkeys(_PER_CLIENT, ())
-        return super().withheld() | bare | {"counted": None, "lora_error": None, "effective_clients": 1.0}
+        return super().withheld() | bare | {"counted": None, "lora_error": None, "effective_clients": 1.0, "sent": None}
 
     def released(
         self, task: FitTask, updates: Sequence[ClientUpdate], drawn: int, clip: float | None = None

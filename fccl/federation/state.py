@@ -11,6 +11,7 @@ from fccl.aggregation.scaffold import Controls
 from fccl.aggregation.state import ServerState
 from fccl.contribution.protocol import Weighing
 from fccl.federation.declared import Declared
+from fccl.federation.down import Down
 from fccl.federation.late import Pending
 from fccl.federation.members import Members
 from fccl.federation.watch import Watch
@@ -44,6 +45,7 @@ class FederationState:
     early: Mapping[Phase, int] = field(default_factory=dict)
     releases: Mapping[int, int] = field(default_factory=dict)  # noised updates of each client that adds its own noise
     clip: float | None = None  # of the next round, where it adapts
+    down: Down | None = None  # the adapter's way to the clients, where UPDATE_CODEC makes it shorter
     members: Members | None = None  # of an open federation, once its first round has begun
     pending: Pending | None = None  # under LATE_UPDATES=next: the last round's missing answers, within its phase
 
@@ -65,7 +67,8 @@ class RoundInputs:
 
     `server`, `controls` and `norms` are those before the round. `arrived` has the updates that answered the task, as
     they came and in client order, late ones among them; `before` is what those began with. `examples` has the places in
-    the learn split that the weights were made from.
+    the learn split that the weights were made from. `lag` is what a codec
+    had left out of the adapter: it is added to the next one.
     """
 
     task: FitTask
@@ -76,6 +79,7 @@ class RoundInputs:
     examples: tuple[int, ...]
     learn: TrainSpec | None = None
     before: Adapter | None = None  # that the round before began with, where an update is late
+    lag: Adapter | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +109,7 @@ class RoundResult:
 class SettledRound:
     """A round's weights and aggregate, the next adapter with its validation, and the clients that are excluded.
 
-    The next adapter is the aggregate, or what server learning has made of it.
+    The next adapter is the aggregate, or what server learning and a codec have made of it.
     """
 
     updates: tuple[ClientUpdate, ...]
@@ -117,3 +121,4 @@ class SettledRound:
     validation: Validation | None
     learning: ServerLearning | None = None
     clip: float | None = None  # of the next round, where the server adapts it
+    down: Down | None = None  # the next adapter's way to the clients

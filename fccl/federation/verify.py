@@ -262,14 +262,20 @@ def signed_words(kept: KeptRound, public: PublicKeys | None) -> str:
     for said, arrived in zip(kept.inputs.updates, kept.record.arrived, strict=True):
         if not said.signed or not _is_signed(kept, said, arrived, public):
             raise FederationError(f"client {said.client_id} has not signed the update that was kept of it")
-    return f"; signed by its {len(signed)} clients"
+    codec = kept.inputs.train.codec
+    unchecked = "" if codec.is_whole else f" as they sent it in {codec.name}, of which these were made by the server"
+    return f"; signed by its {len(signed)} clients{unchecked}"
 
 
 def _is_signed(kept: KeptRound, said: KeptUpdate, arrived: ArrivedUpdate, public: PublicKeys) -> bool:
-    """Whether the client's signed message speaks of this update: its round, its files, what it says of its training."""
+    """Whether the client's signed message speaks of this update: its round, its files, what it says of its training.
+
+    Under a codec it names the bytes that were sent, and those are not kept.
+    """
     message = parse(said.signed.encode(), UpdateFile, f"the message of client {said.client_id}")
     control = message.control.sha256 if message.control else ""
-    found = message.run_id, message.round, message.phase, message.client_id, message.adapter.sha256, control
+    adapter = message.adapter.sha256 if kept.inputs.train.codec.is_whole else arrived.sha256
+    found = message.run_id, message.round, message.phase, message.client_id, adapter, control
     late = said.trained_for is not None
     number, base = (
         (said.trained_for, kept.inputs.before_sha256) if late else (kept.record.round, kept.inputs.adapter_sha256)

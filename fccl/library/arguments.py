@@ -116,6 +116,8 @@ class FederationArguments(TypedDict, total=False):
     min_clients: int
     max_update_ratio: float
     keep_updates_mb: int
+    update_codec: Literal["fp32", "fp16", "int8", "int4", "topk"]
+    topk_share: float
 
 
 class ContributionArguments(TypedDict, total=False):

@@ -19,7 +19,7 @@ from fccl.library.data import Tell, quiet
 from fccl.library.given import WholeClientArguments, settings_from
 from fccl.library.places import require_apart
 from fccl.library.privacy import Guard
-from fccl.messages import Answer, FitTask, Learner, LoadShard, Service
+from fccl.messages import Answer, FitTask, Learner, LoadShard, ResidualsInFolders, Service
 from fccl.model.activations import Activations
 from fccl.model.loading import Models
 from fccl.paths import DataPaths, ExchangePaths, KeyPaths, StatePaths
@@ -156,6 +156,7 @@ def exchange_client(
             watch=settings.exchange_watch,
             listen=listen,
             services=usual if services is None else services,
+            residuals=ResidualsInFolders(StatePaths(settings.state_dir).residuals),
         )
 
 

@@ -30,6 +30,7 @@ PREFERENCE_READS: Mapping[str, tuple[PreferenceLoss, ...]] = {
     "label_smoothing": tuple(sorted(SMOOTHED)),
     "simpo_gamma": ("simpo",),
 }
+CODEC_READS: Mapping[str, tuple[str, ...]] = {"topk_share": ("topk",)}
 PROMPT_READS: Mapping[str, tuple[str, ...]] = {"learn_turns": ("auto", "chat")}
 
 
@@ -46,6 +47,7 @@ def readers(name: str) -> dict[str, tuple[str, ...]]:
         "PREFERENCE_LOSS": PREFERENCE_READS.get(name, ()),
         "ROUND_LR_SCHEDULE": FALLING if name == "round_lr_floor" else (),
         "PROMPT_FORMAT": PROMPT_READS.get(name, ()),
+        "UPDATE_CODEC": CODEC_READS.get(name, ()),
     }
     if name == "contribution_source":
         found["CONTRIBUTION_MODE"] = ("cognitive",)
@@ -66,6 +68,7 @@ def ignored(settings: Settings) -> frozenset[str]:
     read |= {name for name, losses in PREFERENCE_READS.items() if settings.preference_loss in losses}
     read |= {"round_lr_floor"} if settings.round_lr_schedule in FALLING else set()
     read |= {name for name, forms in PROMPT_READS.items() if settings.prompt_format in forms}
+    read |= {name for name, codecs in CODEC_READS.items() if settings.update_codec in codecs}
     names = {name for name in Settings.model_fields if readers(name)} - read
     names |= unqualified(settings)
     return frozenset(names if weighed or settings.contribution_mode == "uniform" else names | {"contribution_mode"})

@@ -43,6 +43,8 @@ ONCE = {
     "learn_turns": "last",
     "clients_at_once": "1",
     "client_processes": "1",
+    "update_codec": "fp32",
+    "topk_share": "0.5",
 } | {
     name: str(field.default)
     for kind in (SiteSettings, RoundSettings, PrivacySettings)
@@ -247,6 +249,34 @@ def _no_late_updates(why: str) -> SettingsError:
     return SettingsError(f"LATE_UPDATES=next does not go with {why}", hint="leave LATE_UPDATES out, or use fedavg")
 
 
+def require_codec(settings: Settings) -> None:
+    """Raises `SettingsError` where updates in a codec are not what the rule computes with."""
+    if settings.update_codec == "fp32":
+        return
+    topk = settings.update_codec == "topk"
+    obstacles = {
+        "LATE_UPDATES=next: a late change is of an adapter that is no longer the round's": settings.late_updates
+        == "next",
+        "AGGREGATION=scaffold: control variates travel whole, and they are no changes": (
+            settings.aggregation == "scaffold"
+        ),
+        f"LORA_AGGREGATION={settings.lora_aggregation}: the server writes all factors anew in every round, so their "
+        "change says little": settings.lora_aggregation in ("svd", "exact"),
+        f"AGGREGATION={settings.aggregation}: of changes that are mostly zero the middle is zero": (
+            topk and settings.aggregation in ("median", "trimmed_mean")
+        ),
+        f"AGGREGATION={settings.aggregation}: changes that share few places are all equally far apart": (
+            topk and settings.aggregation in ("krum", "multi_krum", "geometric_median")
+        ),
+    }
+    for obstacle, is_there in obstacles.items():
+        if is_there:
+            raise SettingsError(
+                f"UPDATE_CODEC={settings.update_codec} does not go with {obstacle}",
+                hint="use UPDATE_CODEC=fp32" if settings.aggregation == "scaffold" else "use another of the two",
+            )
+
+
 def weigher(settings: Settings, learn: Validator) -> Weigher:
     """FCCL as the settings ask for it; `learn` has the examples that weights may use."""
     return contribution.weigher(
@@ -262,6 +292,7 @@ def aggregation_rule(settings: Settings) -> Aggregation:
 
     Raises `SettingsError` for two that do not go together.
     """
+    require_codec(settings)
     others = settings.model_dump(exclude={"aggregation", "lora_aggregation", "lora_r"})
     return aggregation(settings.aggregation, settings.lora_aggregation, settings.lora_r, **others)
 

@@ -95,6 +95,15 @@ COMBINATIONS: tuple[Combination, ...] = (
         lambda settings: settings.lora_aggregation in ("svd", "exact", "nearly"),
         "use factors or freeze_a, or DP_WHERE=client",
     ),
+    Combination(
+        "update_codec",
+        "fp16, int8, int4, topk",
+        "topk carries what it leaves out of one noised update into the next, and no ledger knows of that",
+        "the bound is on whole updates, and the bytes of a round would say how many clients have answered",
+        _BOTH,
+        lambda settings: settings.update_codec != "fp32",
+        "use UPDATE_CODEC=fp32",
+    ),
     Combination("contribution_mode", "uniform", "it looks at nothing", "each of the m clients of a round counts 1 / m"),
     Combination(
         "contribution_mode",

@@ -21,13 +21,13 @@ from fccl.evaluation.own_test import OwnTester
 from fccl.evaluation.suite import Evaluate, Evaluated, EvaluationSplit, ToEvaluate, one_by_one
 from fccl.library.privacy import Guard
 from fccl.library.setup import PreparedRun
-from fccl.messages import ClientFailure, Given, Learner, Request, StatusListener, Worker
+from fccl.messages import ClientFailure, Given, Learner, Request, ResidualsInFolders, StatusListener, Worker
 from fccl.model.activations import IN_MEMORY, Activations
 from fccl.model.gpus import gpus_here
 from fccl.model.language_model import LanguageModel
 from fccl.model.loading import Models
 from fccl.model.precision import own_device
-from fccl.paths import DataPaths
+from fccl.paths import DataPaths, LogPaths
 from fccl.processes.gpus import own_gpu
 from fccl.processes.launch import Launch
 from fccl.processes.memory import free_bytes
@@ -95,7 +95,8 @@ def transport_for(
         begun = None
     if settings.client_processes == 1:
         services, held = [OwnTester(models or Models(), learner)], Guard.of_run(settings).over(learner)
-        return InProcessTransport(held, lambda client_id: work().shard(client_id), services, settings.at_once)
+        residuals = ResidualsInFolders(LogPaths(settings.log_dir).residuals_of)
+        return InProcessTransport(held, lambda client: work().shard(client), services, settings.at_once, residuals)
     return ProcessesTransport(
         Pool(WorkplaceMaker.of(settings), settings.client_processes, begun, _environments(settings, gpus)),
         lambda phase: work().manifest.samples_by_client()[phase],
@@ -149,6 +150,7 @@ class WorkplaceMaker:
     """Makes the workplace of a process, with the model in memory and the way to the clients' shards."""
 
     data: DataPaths
+    logs: LogPaths
     model: ModelSpec
     ranks: tuple[int, ...]
     kept_bytes: int  # of activations, in each process
@@ -159,9 +161,8 @@ class WorkplaceMaker:
     def of(cls, settings: Settings) -> WorkplaceMaker:
         """That of these settings. All processes together keep as many activations as one would."""
         kept = IN_MEMORY // settings.client_processes
-        where = DataPaths(settings.data_dir)
-        guard = Guard.of_run(settings)
-        return cls(where, settings.model_spec(), settings.client_ranks, kept, settings.threads, guard)
+        where, guard = (DataPaths(settings.data_dir), LogPaths(settings.log_dir)), Guard.of_run(settings)
+        return cls(*where, settings.model_spec(), settings.client_ranks, kept, settings.threads, guard)
 
     def __call__(self) -> Workplace:
         models = Models(activations=Activations(most_bytes=self.kept_bytes))
@@ -169,7 +170,8 @@ class WorkplaceMaker:
             for rank in set(self.ranks) or {self.model.lora_r}:
                 models.of(self.model.of_rank(rank))
         learner = learner_for(models, self.ranks)
-        worker = Worker(self.guard.over(learner), self.shard, [OwnTester(models, learner)])
+        residuals = ResidualsInFolders(self.logs.residuals_of)
+        worker = Worker(self.guard.over(learner), self.shard, [OwnTester(models, learner)], residuals)
         return Workplace(worker, models, self.model, self.threads)
 
     def shard(self, client_id: int) -> ClientShard:

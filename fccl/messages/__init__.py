@@ -11,6 +11,7 @@ from fccl.messages.clients import (
     declined,
     guarded,
 )
+from fccl.messages.coding import Residuals, ResidualsInFolders, ResidualsInMemory
 from fccl.messages.declare import Declaration, DeclareTask
 from fccl.messages.evaluate import ClientEvaluation, EvaluateTask
 from fccl.messages.fit import ClientUpdate, Corrections, FitSettings, FitTask, OwnCorrection
@@ -50,6 +51,9 @@ __all__ = [
     "Reply",
     "ReplyType",
     "Request",
+    "Residuals",
+    "ResidualsInFolders",
+    "ResidualsInMemory",
     "ServedRequest",
     "Service",
     "SeveralAtOnce",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from fccl import phases
 from fccl.data.shards import ClientShard
 from fccl.errors import FcclError, OutputError, PhaseDeclined, StorageError, UpdateRejected
+from fccl.messages.coding import Residuals, ResidualsInMemory, coded
 from fccl.messages.fit import ClientUpdate, FitTask
 from fccl.messages.requests import ClientFailure, Given, Reply, Request, ServedRequest
 from fccl.plain_text import printable
@@ -55,17 +57,21 @@ class Service(Protocol):
 
 @dataclass(frozen=True)
 class Worker:
-    """Does clients' work in this process: a learner, services for other kinds than `fit`, and the clients' shards."""
+    """Does clients' work in this process: a learner, services for other kinds than `fit`, and the clients' shards.
+
+    Its updates are coded as their tasks ask for; `residuals` remembers what that leaves out.
+    """
 
     learner: Learner
     load_shard: LoadShard
     services: Sequence[Service] = ()
+    residuals: Residuals = field(default_factory=ResidualsInMemory)
 
     def answer(self, request: Request[Given], client_id: int, on_status: StatusListener) -> Given | ClientFailure:
         """One client's answer; whatever goes wrong in its work is its failure, with the reason. Raises as `attempt`."""
         try:
             work: Callable[[Any, ClientShard, StatusListener], Any] = (
-                self.learner.fit if isinstance(request, FitTask) else self.service(request.kind, request.step).answer
+                self.fit if isinstance(request, FitTask) else self.service(request.kind, request.step).answer
             )
         except UpdateRejected as error:
             return ClientFailure(client_id, str(error))
@@ -77,8 +83,18 @@ class Worker:
     ) -> Sequence[ClientUpdate | ClientFailure]:
         """The answers of these clients, together where the learner takes several at once. Raises as `attempt`."""
         if isinstance(self.learner, SeveralAtOnce):
-            return self.learner.fit_together(task, client_ids, self.load_shard, on_status)
+            found = self.learner.fit_together(task, client_ids, self.load_shard, on_status)
+            return [self._sent(task, answer) for answer in found]
         return [self.answer(task, client_id, on_status) for client_id in client_ids]
+
+    def fit(self, task: FitTask, shard: ClientShard, on_status: StatusListener) -> ClientUpdate:
+        """One client's update, coded as the task asks for. Raises as its learner does, and as `coded`."""
+        return coded(task, self.learner.fit(task, shard, on_status), self.residuals)
+
+    def _sent(self, task: FitTask, answer: ClientUpdate | ClientFailure) -> ClientUpdate | ClientFailure:
+        if isinstance(answer, ClientFailure):
+            return answer
+        return guarded(answer.client_id, partial(coded, task, answer, self.residuals))
 
     def service(self, kind: str, step: int) -> Service:
         """The service for these requests. Raises `UpdateRejected` when there is none."""

@@ -80,7 +80,8 @@ class FitTask:
     >>> task.adapter.tensors["w"].tolist(), task.client_seed(0) != task.client_seed(1)
     ([1.0, 2.0, 3.0], True)
 
-    A transport sends `terms()`, which is JSON, and the adapters, and reads the task again at the client:
+    A transport sends `terms()`, which is JSON, and the adapters, and reads the task again at the client. Where there is
+    `coded`, it may send that in the place of `adapter` (`fccl.adapters.short`):
 
     >>> FitTask.from_terms(task.terms(), task.adapters()).terms() == task.terms()
     True
@@ -96,6 +97,7 @@ class FitTask:
     seed: int
     corrections: Corrections | None = None
     privacy: PrivacySpec | None = None
+    coded: bytes | None = None  # the adapter in few bytes, for clients that have the one before it
     kind: ClassVar[str] = "fit"
     step: ClassVar[int] = 0
 
@@ -194,6 +196,7 @@ class ClientUpdate:
     change_norm: float | None = None  # L2 norm of what it changed of the round's adapter
     control_norm: float | None = None  # and of the control variate
     signed: str = ""  # the message that came with it, where the client signs
+    sent: int | None = None  # bytes of the update as it travelled, where a codec made them fewer
 
     def require_answers(self, task: FitTask) -> None:
         """Raises `UpdateRejected` unless this update answers `task`: same run, round and phase, a form that it may

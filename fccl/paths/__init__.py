@@ -2,11 +2,14 @@
 
 from fccl.paths.after import AfterPaths
 from fccl.paths.exchange import ExchangeName, ExchangePaths
-from fccl.paths.folders import ComparePaths, DataPaths, KeptRoundPaths, KeyPaths, LogPaths, StatePaths
-from fccl.paths.names import ADAPTER, is_usable, of_earlier_versions
+from fccl.paths.folders import ComparePaths, DataPaths, KeyPaths, LogPaths, StatePaths
+from fccl.paths.kept_round import KeptRoundPaths
+from fccl.paths.names import ADAPTER, CODED, is_usable, of_earlier_versions
+from fccl.paths.residuals import ResidualPaths
 
 __all__ = [
     "ADAPTER",
+    "CODED",
     "AfterPaths",
     "ComparePaths",
     "DataPaths",
@@ -15,6 +18,7 @@ __all__ = [
     "KeptRoundPaths",
     "KeyPaths",
     "LogPaths",
+    "ResidualPaths",
     "StatePaths",
     "is_usable",
     "of_earlier_versions",

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fccl.paths.names import ADAPTER, of_earlier_versions
+from fccl.paths.names import ADAPTER, CODED, of_earlier_versions
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,13 @@ class ExchangeName:
 _KEPT_NAME = 100  # bytes
 _INSIDE_A_CHARACTER = bytes(range(0x80, 0xC0))  # of UTF-8
 _ADAPTER = "[.](?:safetensors|pt)"
+_CODED = "[.](?:safetensors|pt|coded)"
 _NUMBER = "(0|[1-9][0-9]{0,8})"
 _EXCHANGE_NAMES = {  # by the first word: what it is, its pattern, what its numbers are
     "phase": ("phase", re.compile(f"phase_{_NUMBER}[.]txt"), ("round",)),
-    "global": ("global_adapter", re.compile(f"global_round_{_NUMBER}{_ADAPTER}"), ("round",)),
+    "global": ("global_adapter", re.compile(f"global_round_{_NUMBER}{_CODED}"), ("round",)),
     "task": ("task", re.compile(f"task_round_{_NUMBER}[.]json"), ("round",)),
-    "client": ("update", re.compile(f"client_{_NUMBER}_round_{_NUMBER}{_ADAPTER}"), ("client", "round")),
+    "client": ("update", re.compile(f"client_{_NUMBER}_round_{_NUMBER}{_CODED}"), ("client", "round")),
     "contrib": ("contribution", re.compile(f"contrib_client_{_NUMBER}_round_{_NUMBER}[.]json"), ("client", "round")),
     "done": ("flag", re.compile(f"done_{_NUMBER}_{_NUMBER}[.]flag"), ("client", "round")),
     "member": ("member", re.compile(f"member_{_NUMBER}[.]json"), ("client",)),
@@ -93,6 +94,14 @@ class ExchangePaths:
         """The update of such a peer."""
         return of_earlier_versions(self.update(client_id, round_number))
 
+    def coded_global(self, round_number: int) -> Path:
+        """The global adapter in few bytes, for clients that have the one before it."""
+        return self.global_adapter(round_number).with_suffix(CODED)
+
+    def coded_update(self, client_id: int, round_number: int) -> Path:
+        """An update in the place of the whole one, where the task asks for a codec."""
+        return self.update(client_id, round_number).with_suffix(CODED)
+
     def control(self, client_id: int, round_number: int) -> Path:
         """SCAFFOLD's c_i, beside the update."""
         return self.root / f"control_client_{client_id}_round_{round_number}{ADAPTER}"
@@ -124,8 +133,12 @@ class ExchangePaths:
         The flag comes last: while it is there the client has answered, so its next answer never meets the removal of
         this one.
         """
-        original = self.original_update(client_id, round_number)
-        return self.control(client_id, round_number), original, *self.answer(client_id, round_number)
+        return self.original_update(client_id, round_number), *self.of_answer(client_id, round_number)
+
+    def of_answer(self, client_id: int, round_number: int) -> tuple[Path, ...]:
+        """All files that an answer of this version may have, the flag last."""
+        others = self.control(client_id, round_number), self.coded_update(client_id, round_number)
+        return *others, *self.answer(client_id, round_number)
 
     @staticmethod
     def is_half_written(text: str, client_id: int | None = None) -> bool:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fccl.paths.after import AfterPaths
-from fccl.paths.names import ADAPTER, of_earlier_versions
+from fccl.paths.kept_round import KeptRoundPaths
+from fccl.paths.names import ADAPTER, CODED, of_earlier_versions
+from fccl.paths.residuals import ResidualPaths
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,22 @@ class LogPaths:
         """The state that the aggregation rule carries into `next_round`, when it carries anything."""
         return self.root / "rounds" / f"server_state_{next_round}{ADAPTER}"
 
+    def coded(self, next_round: int) -> Path:
+        """The global adapter of `next_round` as clients get it in few bytes, where UPDATE_CODEC asks for that."""
+        return self.global_adapter(next_round).with_suffix(CODED)
+
+    def lag(self, next_round: int) -> Path:
+        """The part of the aggregates that these bytes have left out so far."""
+        return self.root / "rounds" / f"lag_{next_round}{ADAPTER}"
+
+    @property
+    def residuals(self) -> Path:
+        """The parts that clients of this program have left out of their updates so far."""
+        return self.root / "residuals"
+
+    def residuals_of(self, client_id: int) -> ResidualPaths:
+        return ResidualPaths(self.residuals / f"client_{client_id}")
+
     def control(self, client_id: int, sha256: str) -> Path:
         """SCAFFOLD's c_i, named by the hash of the file, so that no round writes over what another may need."""
         return self.controls / f"control_{client_id}_{sha256[:16]}{ADAPTER}"
@@ -252,7 +270,7 @@ class LogPaths:
             self.seal,
         )
         inner = (self.global_adapter(0).parent, self.client_adapter(0, "sft").parent)
-        folders = (*inner, self.controls, self.received, self.kept)
+        folders = (*inner, self.controls, self.received, self.kept, self.residuals)
         shown = (self.evaluation_json, self.evaluation_markdown, self.report, self.tensorboard, self.wandb_mark)
         return (*fixed, *folders, *shown)
 
@@ -264,38 +282,6 @@ class LogPaths:
 def _is_there(adapter: Path) -> bool:
     """Whether an adapter's file is there, of this version or an earlier one."""
     return adapter.is_file() or of_earlier_versions(adapter).is_file()
-
-
-@dataclass(frozen=True)
-class KeptRoundPaths:
-    """A kept round: the updates as they arrived, and what the round began with."""
-
-    root: Path
-
-    @property
-    def inputs(self) -> Path:
-        return self.root / "round.json"
-
-    @property
-    def adapter(self) -> Path:
-        """The global adapter that the round began with."""
-        return self.root / f"adapter{ADAPTER}"
-
-    @property
-    def before(self) -> Path:
-        """The adapter that the round before began with, when an update of the round was trained for that one."""
-        return self.root / f"before{ADAPTER}"
-
-    @property
-    def server_state(self) -> Path:
-        """The state of the aggregation rule before the round, when it carried any."""
-        return self.root / f"server_state{ADAPTER}"
-
-    def update(self, client_id: int, sha256: str) -> Path:
-        return self.root / f"update_{client_id}_{sha256[:16]}{ADAPTER}"
-
-    def control(self, client_id: int, sha256: str) -> Path:
-        return self.root / f"control_{client_id}_{sha256[:16]}{ADAPTER}"
 
 
 @dataclass(frozen=True)
@@ -369,6 +355,10 @@ class StatePaths:
     def cache(self, client_id: int) -> Path:
         """The results that the client need not compute again."""
         return self.client(client_id) / "cache"
+
+    def residuals(self, client_id: int) -> ResidualPaths:
+        """The parts that the client has left out of its updates so far."""
+        return ResidualPaths(self.client(client_id) / "residuals")
 
     def lock(self, client_id: int) -> Path:
         """Held while a client that remembers is at work."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 ADAPTER = ".safetensors"  # how the names of adapters' files end
+CODED = ".coded"  # and of adapters as the change of another one
 _LONGEST_NAME, _LONGEST_PATH, _DEEPEST = (
     255,
     4096,

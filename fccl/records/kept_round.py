@@ -42,6 +42,7 @@ class KeptInputs(Grown):
     controls: tuple[KeptControl, ...] | None = None  # SCAFFOLD's c_i before the round; None under other rules
     norms: MedianNorms  # before the round
     examples: tuple[int, ...] = ()  # places in the learn split of those that the weights were made from
+    lag_sha256: str = ""  # of the file: what UPDATE_CODEC had left out of the adapter; empty where that was nothing
     learn: TrainSpec | None = None  # how the server trained the aggregate on its learn split, if it did
     updates: tuple[KeptUpdate, ...]
     before_sha256: str = ""  # of the file: the adapter that the round before began with, where an update is late

@@ -9,6 +9,7 @@ from pydantic import AliasChoices, Field, StringConstraints, ValidationError
 from fccl.records.late import KeptPending, LateUpdate
 from fccl.records.members import Departure, KeptMembers
 from fccl.records.privacy import RoundPrivacy
+from fccl.records.sent import SentBytes
 from fccl.specs import (
     ClientId,
     Count,
@@ -225,7 +226,9 @@ class RoundSeconds(Value):
 class RoundRecord(Grown):
     """One complete round: a line of `progress.jsonl`. The tuples run over `clients`, in client order."""
 
-    LATER = frozenset({"declared", "own_tests", "watched", "phase_end", "spent", "privacy", "late", "joined", "left"})
+    LATER = frozenset(
+        {"declared", "own_tests", "watched", "phase_end", "spent", "privacy", "sent", "late", "joined", "left"}
+    )
 
     event: Literal["round"] = "round"
     run_id: str
@@ -259,6 +262,7 @@ class RoundRecord(Grown):
     watched: Watched | None = None
     phase_end: PhaseEnd | None = None  # in the last round of a phase, where anything was watched
     privacy: RoundPrivacy | None = None  # then `contributions` is empty, and with noise at the server all of a client
+    sent: SentBytes | None = None  # None in records of earlier versions
     adapter_sha256: str
     update_norm: float  # L2 norm of (new global adapter - old)
     seconds: float = Field(ge=0)
@@ -327,6 +331,13 @@ class KeptControl(Value):
     share: float
 
 
+class KeptDown(Value):
+    """The global adapter in few bytes, and what those have left out: the SHA-256 of both files; empty: no such file."""
+
+    sha256: str = ""
+    lag_sha256: str = ""
+
+
 class KeptWatch(Value):
     """The facts that PATIENCE and RESULT_ROUND go by: `fccl.federation.watch.Watch`, its adapter by hash."""
 
@@ -340,7 +351,7 @@ class KeptWatch(Value):
 class RunState(Grown):
     """`state.json`: the last complete round. Written last, it commits the round."""
 
-    LATER = frozenset({"declared", "watch", "early", "releases", "clip", "pending", "members"})
+    LATER = frozenset({"declared", "watch", "early", "releases", "clip", "pending", "members", "down"})
 
     run_id: str
     next_round: int = Field(ge=0)  # 0: no round is complete
@@ -359,6 +370,7 @@ class RunState(Grown):
     clip: float | None = None  # of the next round, where it adapts
     pending: KeptPending | None = None  # under LATE_UPDATES=next
     members: KeptMembers | None = None  # of an open federation
+    down: KeptDown | None = None  # where UPDATE_CODEC makes the way down shorter
 
     @property
     def first_va(self) -> int:

@@ -24,7 +24,7 @@ import torch
 from fccl.adapters.adapter import Adapter
 from fccl.aggregation.mean import weighted_mean
 from fccl.aggregation.rules import aggregation
-from fccl.data.shards import ClientShard
+from fccl.codecs import CodecSpec
 from fccl.errors import ModelError
 from fccl.federation.rounds import Federation
 from fccl.federation.selection import select_clients
@@ -37,11 +37,12 @@ from fccl.messages import (
     FitTask,
     Given,
     Request,
-    StatusListener,
     declined,
 )
 from fccl.records.run import ClientStatus
-from fccl.testing.toy import MODEL, START, TRAIN, ToyLearner, adapter, federation, shard
+from fccl.testing.coded import codec_length, coded_by_hand, coding
+from fccl.testing.reference_learner import LearnerWithReference
+from fccl.testing.toy import MODEL, START, TRAIN, adapter, federation, shard
 from fccl.testing.toy_requests import AskMaskedCounts, AskNumbers, MaskedCount, PublicNumber, ToyEvaluator
 from fccl.transports.protocol import Listener, RunIdentity, Transport
 from fccl.transports.wrapped import WrappedTransport
@@ -67,19 +68,6 @@ class MakeTransport(Protocol):
     def __call__(
         self, broken: Sequence[int] = (), errors: Mapping[int, BaseException] | None = None
     ) -> AbstractContextManager[Transport]: ...
-
-
-class LearnerWithReference(ToyLearner):
-    """In VA rounds it also moves towards the reference adapter, so a wrong or missing one is seen in the bytes."""
-
-    def fit(self, task: FitTask, shard: ClientShard, on_status: StatusListener) -> ClientUpdate:
-        """The toy update, moved by a quarter of the reference."""
-        update = super().fit(task, shard, on_status)
-        if task.reference is None:
-            return update
-        tensors, reference = update.adapter.load().tensors, task.reference.tensors
-        moved = {name: tensor + 0.25 * reference[name] for name, tensor in tensors.items()}
-        return dataclasses.replace(update, adapter=Adapter(moved))
 
 
 def toy_learner(broken: Sequence[int] = (), errors: Mapping[int, BaseException] | None = None) -> LearnerWithReference:
@@ -210,6 +198,16 @@ class TransportContract:
         assert results[-1].state.adapter.to_bytes() == scaffold_by_hand(fed).to_bytes()
         assert [result.record.excluded for result in results] == [()] * 6
         assert all(result.state.controls for result in results)  # of SFT until VA begins
+
+    @pytest.mark.parametrize("codec", [CodecSpec(name="int4"), CodecSpec(name="topk", share=0.3)], ids=str)
+    def test_coded_adapters_have_the_same_bytes_as_by_hand(self, make: MakeTransport, codec: CodecSpec) -> None:
+        fed = coding(federation(CLIENTS, rounds=2), codec)
+        with make() as transport:
+            results = list(fed.run(START, EverybodyHeard(transport)))
+        assert results[-1].state.adapter.to_bytes() == coded_by_hand(fed).to_bytes()
+        assert [result.record.excluded for result in results] == [()] * 4
+        lengths = [result.record.sent.up for result in results if result.record.sent]
+        assert lengths == [CLIENTS * codec_length(codec)] * 4
 
     def test_each_asked_client_answers_once_with_its_own_update(self, make: MakeTransport) -> None:
         learner = LearnerWithReference()

@@ -15,6 +15,8 @@ from fccl.messages import (
     Learner,
     LoadShard,
     Request,
+    Residuals,
+    ResidualsInMemory,
     Service,
     Statement,
     Worker,
@@ -28,15 +30,21 @@ class InProcessTransport:
     """One learner, and services for other kinds of request, do every client's work.
 
     Each client sees its own shard only, which is loaded when its turn comes. `at_once` clients train together where
-    the learner takes several: consecutive ones, so who trains with whom follows from who is asked.
+    the learner takes several: consecutive ones, so who trains with whom follows from who is asked. `residuals`
+    remembers what a codec leaves out of their updates; without it, this object does.
 
         transport = InProcessTransport(learner, lambda client_id: load_shard(paths, client_id))
     """
 
     def __init__(
-        self, learner: Learner, load_shard: LoadShard, services: Sequence[Service] = (), at_once: int = 1
+        self,
+        learner: Learner,
+        load_shard: LoadShard,
+        services: Sequence[Service] = (),
+        at_once: int = 1,
+        residuals: Residuals | None = None,
     ) -> None:
-        self._worker, self._listen = Worker(learner, load_shard, services), SILENT
+        self._worker, self._listen = Worker(learner, load_shard, services, residuals or ResidualsInMemory()), SILENT
         self._at_once = at_once
 
     def __enter__(self) -> Self:

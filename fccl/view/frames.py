@@ -74,6 +74,7 @@ class ProgressLog:
         self.moves: tuple[Move, ...] = ()
         self.late: tuple[tuple[int, Phase, LateUpdate], ...] = ()
         self.unreadable = 0
+        self._answered: tuple[int, ...] | None = None  # the clients that have answered the last round
 
     def feed(self, lines: list[bytes]) -> None:
         rounds: list[RoundRecord] = []
@@ -88,12 +89,17 @@ class ProgressLog:
         self.privacy += tuple((record.round, record.phase, record.privacy) for record in rounds if record.privacy)
         self.late += tuple((record.round, record.phase, each) for record in rounds for each in record.late)
         self.moves += tuple(move for record in rounds for move in _moves(record))
-        self.rounds.add([_round_row(record) for record in rounds])
+        self.rounds.add([(*_round_row(record), *self._sent(record)) for record in rounds])
         self.shares.add([row for record in rounds for row in _share_rows(record)])
         self.exclusions.add(
             [(record.round, record.phase, out.client_id, out.reason) for record in rounds for out in record.excluded]
         )
         self.declines.add([(record.round, record.phase, client) for record in rounds for client in record.declined])
+
+    def _sent(self, record: RoundRecord) -> _Row:
+        """The bytes of the round's adapters, up and down."""
+        before, self._answered = self._answered, tuple(update.client_id for update in record.arrived)
+        return (None, None) if record.sent is None else (record.sent.up, record.sent.down_to(record.selected, before))
 
     def _records(self, lines: list[bytes]) -> Iterator[RoundRecord | RunEvent]:
         for line in lines:

@@ -56,6 +56,9 @@ ROUNDS = {
     # validation loss of the aggregate, before the server learned from it; NaN where it did not
     "aggregate_loss": "float64",
     "learn_seconds": "float64",
+    # bytes of adapters to and from all clients of the round, as UPDATE_CODEC writes them; NaN in earlier versions' runs
+    "bytes_up": "float64",
+    "bytes_down": "float64",
 }
 # One row for every client that was aggregated in a round.
 SHARES = {

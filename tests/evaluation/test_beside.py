@@ -10,7 +10,7 @@ from fccl.evaluation.beside import side_by_side_in
 from fccl.evaluation.suite import ToEvaluate, one_by_one
 from fccl.library.side_by_side import WorkplaceMaker
 from fccl.model.scoring import no_progress
-from fccl.paths import DataPaths
+from fccl.paths import DataPaths, LogPaths
 from fccl.processes.pool import Pool
 from tests.processes.workers import Deadly
 
@@ -48,7 +48,7 @@ def test_the_figures_are_those_of_one_process_with_as_many_threads(tiny_model, s
     def listen(name):
         return lambda done, total: heard.append((name, done, total))
 
-    with Pool(WorkplaceMaker(DataPaths(tmp_path), tiny_model.spec, (), 0, threads=1), 2) as pool:
+    with Pool(WorkplaceMaker(DataPaths(tmp_path), LogPaths(tmp_path), tiny_model.spec, (), 0, threads=1), 2) as pool:
         pool.start(2)
         found = side_by_side_in(pool)(subjects, split, listen)
     expected = one_by_one(tiny_model, threads=1)(subjects, split, lambda name: no_progress)

@@ -8,15 +8,18 @@ from contextlib import suppress
 
 import pytest
 
+from fccl.codecs import CodecSpec
 from fccl.errors import FederationError
 from fccl.federation.kept_rounds import kept_round, kept_rounds
 from fccl.federation.run import Run
 from fccl.federation.run_folder import RunFolder
+from fccl.messages import ResidualsInFolders
 from fccl.paths import LogPaths
 from fccl.records.run import RunEvent, Validation
 from fccl.storage.files import new_folder, replace_folder, write_text
 from fccl.storage.reading import read_records, read_rows
 from fccl.storage.temporary import is_temporary
+from fccl.testing.coded import coding
 from fccl.testing.toy import START, ToyLearner, federation, shard
 from fccl.transports.in_process import InProcessTransport
 from tests.examples import some
@@ -67,7 +70,7 @@ class Command:
     """Starts again and again, as an orchestrator is: it begins a run, goes on with it, or does nothing more."""
 
     def __init__(self, root):
-        self.logs = LogPaths(root)
+        self.logs, self.codec = LogPaths(root), None
 
     def __call__(self, seed=7):
         folder = RunFolder.at(self.logs.root)
@@ -77,10 +80,12 @@ class Command:
             return
         fed = federation(CLIENTS, ROUNDS // 2)
         object.__setattr__(fed, "plan", fed.plan.model_copy(update={"seed": seed}))
+        fed = fed if self.codec is None else coding(fed, self.codec)
         object.__setattr__(fed, "validate", lambda phase, adapter, reference: BASE)
         with folder.held(folder.info()):
             run = Run(fed, folder, lambda: START.adapter, settings={"seed": str(seed)}, export=save)
-            transport = InProcessTransport(ToyLearner(), shard)
+            residuals = ResidualsInFolders(self.logs.residuals_of)
+            transport = InProcessTransport(ToyLearner(), shard, residuals=residuals)
             list(run.rounds(transport, resume=same))
             run.finish(transport)
 
@@ -152,6 +157,15 @@ def test_a_run_killed_at_any_write_and_started_again_is_whole(command, monkeypat
     assert points > 50
     chosen = some(range(points)) if share == "some" else range(points)
     assert list(whole_after_each(chosen, kills, command, expected)) == list(chosen)
+
+
+def test_under_a_codec_too(command, monkeypatch):
+    """The clients' residuals, the server's, and the adapter in few bytes are of the same round as the state."""
+    kills, logs, command.codec = Kills(monkeypatch), command.logs, CodecSpec(name="topk", share=0.3)
+    command()
+    points, expected = kills.seen, whole(logs)
+    tried = list(some(range(points)))
+    assert len(list(whole_after_each(tried, kills, command, expected))) == len(tried)
 
 
 def test_a_run_killed_while_it_goes_on_is_whole(command, monkeypatch):

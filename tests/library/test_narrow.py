@@ -7,10 +7,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from fccl.codecs import CodecSpec
 from fccl.config import Settings, load_settings
 from fccl.errors import ModelError, SettingsError
 from fccl.federation.run_folder import RunFolder
 from fccl.library.narrow import (
+    aggregation_rule,
     arranged,
     begun,
     each_alone,
@@ -293,3 +295,37 @@ def test_an_adapter_without_a_tokenizer_has_its_base_models_template(tiny_model_
     lora = LoraConfig(r=1, target_modules=["c_attn"], fan_in_fan_out=True, task_type="CAUSAL_LM")
     get_peft_model(AutoModelForCausalLM.from_pretrained(base), lora).save_pretrained(tmp_path / "lora")
     assert begun(load_settings({"model_name": str(tmp_path / "lora")}), lambda line: None).prompt_format == "chat"
+
+
+@pytest.mark.parametrize(
+    ("given", "because"),
+    [
+        ({"update_codec": "int8", "aggregation": "scaffold"}, "AGGREGATION=scaffold: control variates"),
+        ({"update_codec": "fp16", "lora_aggregation": "svd"}, "LORA_AGGREGATION=svd"),
+        ({"update_codec": "topk", "lora_aggregation": "exact"}, "LORA_AGGREGATION=exact"),
+        ({"update_codec": "topk", "aggregation": "median"}, "AGGREGATION=median"),
+        ({"update_codec": "topk", "aggregation": "trimmed_mean"}, "AGGREGATION=trimmed_mean"),
+        ({"update_codec": "topk", "aggregation": "multi_krum"}, "AGGREGATION=multi_krum"),
+    ],
+)
+def test_rules_that_do_not_compute_with_coded_changes_are_refused(given, because):
+    with pytest.raises(
+        SettingsError, match=f"UPDATE_CODEC={given['update_codec']} does not go with {because}"
+    ) as caught:
+        aggregation_rule(load_settings(given))
+    assert caught.value.hint
+    aggregation_rule(load_settings({**given, "update_codec": "fp32"}))
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedadam", "fedexp", "norm_clipping", "fedprox"])
+def test_rules_that_compute_with_changes_take_any_codec(name):
+    for codec in ("fp16", "int8", "int4", "topk"):
+        assert aggregation_rule(load_settings({"update_codec": codec, "aggregation": name})).name == name
+    aggregation_rule(load_settings({"update_codec": "int4", "aggregation": "median"}))
+
+
+def test_a_task_of_a_run_without_a_codec_does_not_name_one():
+    usual, topk = load_settings({}), load_settings({"update_codec": "topk", "topk_share": "0.1"})
+    assert "codec" not in usual.train_spec("sft").model_dump()
+    assert topk.train_spec("va").codec == CodecSpec(name="topk", share=0.1)
+    assert load_settings({"update_codec": "int8", "topk_share": "0.1"}).codec_spec() == CodecSpec(name="int8")

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fccl.records.run import ServerLearning, Validation, Verification
+from fccl.records.run import ArrivedUpdate, ServerLearning, Validation, Verification
+from fccl.records.sent import SentBytes
 from fccl.view import sentences
 from fccl.view.frames import GrowingFrame, MetricsLog, ProgressLog
 from fccl.view.values import EXCLUSIONS, METRICS, ROUNDS, SHARES
@@ -105,6 +106,23 @@ def test_what_the_server_learned_is_the_loss_before_beside_the_loss_after():
         "4.500 before, 3.000 after (nats per response token); it took 1.5 s."
     )
     assert sentences.server_learning(rounds[1:]) == ""
+
+
+def test_the_bytes_of_adapters_are_those_of_all_clients_of_the_round():
+    """A client that did not answer the round before reads the adapter whole."""
+    sent = SentBytes(codec="int8", up=60, down=20, whole=100)
+
+    def said(number, answered, **changes):
+        arrived = tuple(ArrivedUpdate(client_id=client, sha256="ab" * 32) for client in answered)
+        return LOGS.record(number).model_copy(update={"sent": sent, "arrived": arrived, **changes})
+
+    records = said(0, (0, 2)), said(1, (0, 1, 2)), said(2, (0, 1, 2)), said(3, (), sent=None)
+    log = ProgressLog("run")
+    for record in records:  # as a reader gets them, one after the other
+        log.feed([line(record)])
+    found = log.rounds.frame[["bytes_up", "bytes_down"]]
+    assert found[:3].values.tolist() == [[60, 60], [60, 140], [60, 60]]
+    assert found[3:].isna().all(axis=None)
 
 
 def test_a_source_without_a_prior_has_none():

@@ -69,9 +69,17 @@ def summary(view: RunView) -> dict[str, Cell | str]:
         "preference accuracy, validation": sentences.percent(found.preference_accuracy),
         "effective clients, last round": words.effective(found.effective_clients, found.aggregated),
         "exclusions": f"{len(view.exclusions):,}",
+        "adapters sent, up and down": _sent(view),
         "time of all rounds": words.duration(float(view.rounds["seconds"].sum()) if len(view.rounds) else None),
     }
     return cells | final_model(view)
+
+
+def _sent(view: RunView) -> str:
+    """The bytes of adapters in all rounds, as UPDATE_CODEC writes them."""
+    if not len(view.rounds) or view.rounds["bytes_up"].isna().any():
+        return words.DASH
+    return " and ".join(words.size(int(view.rounds[name].sum())) for name in ("bytes_up", "bytes_down"))
 
 
 def final_model(view: RunView) -> dict[str, Cell | str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
@@ -174,10 +175,13 @@ def rounds_table(view: RunView) -> Table:
         "validation loss",
         "preference accuracy",
         "update norm",
+        "sent up",
+        "down",
         "time",
         "adapter",
     )
-    note = "Loss in nats per response token (SFT) and per pair (VA). Adapter: the first digits of its SHA-256. "
+    note = "Loss in nats per response token (SFT) and per pair (VA). Sent: adapters of all clients, as UPDATE_CODEC "
+    note += "writes them. Adapter: the first digits of its SHA-256. "
     note += thinned_note(len(shown), len(rounds), "rounds", "progress.jsonl")
     return Table("Rounds", head, rows, note.strip(), words=frozenset({1}))
 
@@ -191,6 +195,7 @@ def _round(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
         words.loss(row["validation_loss"]),
         sentences.percent(row["preference_accuracy"]),
         f"{row['update_norm']:.3f}",
+        *(DASH if math.isnan(row[name]) else words.size(int(row[name])) for name in ("bytes_up", "bytes_down")),
         words.duration(row["seconds"]),
         one_line(row["adapter_sha256"])[:12],
     )

@@ -7,6 +7,8 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+from fccl.adapters.adapter import Adapter
+from fccl.adapters.coded import CodedReader
 from fccl.adapters.recent import Checked
 from fccl.adapters.stored import AdapterReader
 from fccl.errors import AdapterError, ForeignAnswer, UpdateRejected
@@ -51,6 +53,7 @@ class GoodAnswer:
     contribution: Contribution
     report: TrainingReport
     signed: str = ""  # the file that the client has signed
+    sent: int | None = None  # bytes of the update as it came, where a codec made them fewer
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ class AnswerReader:
     files' own clock.
 
     `adapters` reads updates of the federation's rank, `of_rank` gives what reads those of another, or raises
-    `AdapterError` when it is not allowed.
+    `AdapterError` when it is not allowed. `coded` gives the same for updates that are the change of the round's
+    adapter, where the task asks for a codec.
     """
 
     paths: ExchangePaths
@@ -69,6 +73,7 @@ class AnswerReader:
     public: PublicKeys | None
     published: int
     originals: tuple[int, ...] = ()  # clients that are peers of the original protocol
+    coded: Callable[[int | None], CodedReader] | None = None
 
     def read(self, client_id: int) -> GoodAnswer | FailureFile:
         """A client's committed answer.
@@ -106,13 +111,28 @@ class AnswerReader:
         asked = self.task.work is not None and self.task.work.corrections is not None
         if asked and said.control is None:
             raise UpdateRejected("the answer has no control variate, which AGGREGATION=scaffold needs")
-        reader = self._reader(said.lora_r)
-        found = _adapter(self.paths.update(client_id, self.task.round), said.adapter, reader)
+        if self.coded is not None:
+            found, sent = self._decoded(client_id, said, self.coded), said.adapter.length
+        else:
+            path = self.paths.update(client_id, self.task.round)
+            found, sent = _adapter(path, said.adapter, self._reader(said.lora_r)), None
         control = None
         if asked and said.control is not None:
             control = _adapter(self.paths.control(client_id, self.task.round), said.control, self.adapters)
         signed = said.written().decode() if self.public is not None else ""
-        return GoodAnswer(found, control, said.contribution(), said.report, signed)
+        return GoodAnswer(found, control, said.contribution(), said.report, signed, sent)
+
+    def _decoded(self, client_id: int, said: UpdateFile, of_rank: Callable[[int | None], CodedReader]) -> GoodFile:
+        """An update that came as a change, in the container that everybody's is kept in."""
+        path = self.paths.coded_update(client_id, self.task.round)
+        try:
+            reader = of_rank(said.lora_r)
+            if said.adapter.length != reader.length:
+                raise UpdateRejected(f"{path.name} has {said.adapter.length:,} bytes, not {reader.length:,}")
+            adapter = reader.read(read_named(path, said.adapter, "its contribution"), path.name)
+        except AdapterError as error:
+            raise UpdateRejected(str(error)) from error
+        return _as_kept(adapter, self._reader(said.lora_r))
 
     def _original(self, client_id: int, said: OriginalContribution) -> GoodAnswer:
         """The answer of a peer of the original protocol: its files' names and times are all that binds it to the round.
@@ -126,10 +146,10 @@ class AnswerReader:
             adapter = reader.read(read_bounded(path, reader.max_bytes), path.name)
         except AdapterError as error:
             raise UpdateRejected(str(error)) from error
-        content = bytearray(adapter.to_bytes())
-        update = GoodFile(Checked(content, adapter), hashlib.sha256(content).hexdigest(), self.adapters)
         contribution = said.contribution(seconds)
-        return GoodAnswer(update, None, contribution, TrainingReport(tokens=0, tokens_per_second=0, steps=0))
+        return GoodAnswer(
+            _as_kept(adapter, self.adapters), None, contribution, TrainingReport(tokens=0, tokens_per_second=0, steps=0)
+        )
 
     def _require_original(self, client_id: int, said: OriginalContribution) -> None:
         if self.public is not None:
@@ -170,6 +190,12 @@ def _adapter(path: Path, file: AdapterFile, reader: AdapterReader) -> GoodFile:
     except AdapterError as error:
         raise UpdateRejected(str(error)) from error
     return GoodFile(Checked(content, adapter), file.sha256, reader)
+
+
+def _as_kept(adapter: Adapter, reader: AdapterReader) -> GoodFile:
+    """An adapter that came in another container, in the usual one."""
+    content = bytearray(adapter.to_bytes())
+    return GoodFile(Checked(content, adapter), hashlib.sha256(content).hexdigest(), reader)
 
 
 def read_named(path: Path, file: AdapterFile, by: str) -> bytearray:

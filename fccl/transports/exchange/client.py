@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fccl.adapters.adapter import Adapter, adapter_from_bytes
+from fccl.adapters.coded import CodedAdapter
 from fccl.adapters.ranks import rank_of
 from fccl.errors import AdapterError, StorageError, UpdateRejected
 from fccl.keys import Keys
@@ -21,10 +22,11 @@ from fccl.messages import (
     FitTask,
     Learner,
     LoadShard,
+    Residuals,
+    ResidualsInMemory,
     Service,
     StatusListener,
     Worker,
-    attempt,
 )
 from fccl.paths import ExchangePaths
 from fccl.plain_text import printable
@@ -35,6 +37,7 @@ from fccl.storage.reading import identity, is_there, parse, read_bounded
 from fccl.storage.temporary import sweep
 from fccl.transports.exchange import members
 from fccl.transports.exchange.answers import read_named
+from fccl.transports.exchange.few_bytes import adapter_in_few_bytes
 from fccl.transports.exchange.heartbeat import Heartbeat
 from fccl.transports.exchange.memory import Memory
 from fccl.transports.exchange.quarantine import Quarantine
@@ -86,6 +89,7 @@ class ExchangeClient:
     hint_s: float = HINT_S
     listen: Listener = SILENT
     services: Sequence[Service] = ()  # for other kinds of request than `fit`
+    residuals: Residuals = field(default_factory=ResidualsInMemory)  # what a codec has left out so far
     _runs: list[str] = field(
         default_factory=list
     )  # in the order in which they were seen; none that was left comes back
@@ -173,9 +177,12 @@ class ExchangeClient:
             return task.run_id
 
     @cached_property
+    def _worker(self) -> Worker:
+        return Worker(self.learner, self.load_shard, self.services, self.residuals)
+
+    @cached_property
     def _replies(self) -> Replies:
-        worker = Worker(self.learner, self.load_shard, self.services)
-        return Replies(self.paths, self.client_id, worker, self.keys, self.memory, self._complain)
+        return Replies(self.paths, self.client_id, self._worker, self.keys, self.memory, self._complain)
 
     def reply(self, heartbeat: Heartbeat) -> None:
         """Reply to a request of another kind than `fit`, if one is open."""
@@ -279,7 +286,7 @@ class ExchangeClient:
         """Train as the task says and commit the result, unless the server has gone on meanwhile. Returns it."""
         task, heartbeat = asked.file, asked.heartbeat
         self.listen.line(f"round {task.round + 1} ({task.phase}): training")
-        answer = attempt(self.learner.fit, asked.task, self.client_id, self.load_shard, self._heard_by(heartbeat))
+        answer = self._worker.answer(asked.task, self.client_id, self._heard_by(heartbeat))
         newest = self.newest()
         if newest is None or not task.still_counts(newest, isinstance(answer, ClientUpdate)):
             self.listen.line(f"round {task.round + 1} ({task.phase}): too late, the server has gone on")
@@ -305,6 +312,9 @@ class ExchangeClient:
 
     def _adapters_of(self, task: TaskFile, work: FitWork) -> dict[str, Adapter]:
         """The global adapter, the reference, and what SCAFFOLD adds to this client's gradients."""
+        if task.adapter.sha256 not in self._adapters:
+            short = adapter_in_few_bytes(self.paths, task, work, self._adapters.values())
+            self._adapters |= {} if short is None else {task.adapter.sha256: short}
         files = {"adapter": (self.paths.global_adapter(task.round), task.adapter)}
         if work.reference is not None:
             files["reference"] = self.paths.reference(work.reference.sha256), work.reference
@@ -350,9 +360,12 @@ class ExchangeClient:
 
     def _write_update(self, task: TaskFile, answer: ClientUpdate, whose: dict[str, Any]) -> UpdateFile:
         """Write the adapter and the control variate. Returns the contribution that names them."""
-        content = answer.adapter.load().to_bytes()
         control = None if answer.control is None else answer.control.load().to_bytes()
-        self._write(task, self.paths.answer(self.client_id, task.round)[0], content)
+        if isinstance(answer.adapter, CodedAdapter):
+            path, content = self.paths.coded_update(self.client_id, task.round), answer.adapter.content
+        else:
+            path, content = self.paths.update(self.client_id, task.round), answer.adapter.load().to_bytes()
+        self._write(task, path, content)
         if control is not None:
             self._write(task, self.paths.control(self.client_id, task.round), control)
         return UpdateFile(

@@ -115,4 +115,5 @@ class FitAnswers:
             report=answer.report,
             control=control,
             signed=answer.signed,
+            sent=answer.sent,
         )

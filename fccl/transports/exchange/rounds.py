@@ -79,8 +79,10 @@ class Rounds:
             self.quarantine.write(path(file.sha256), content, self.run_id)
         return file
 
-    def open(self, round_number: int, phase: str, adapter: Adapter, work: FitWork | None) -> TaskFile:
-        """Publish a round: the global adapter, the task, and last the phase.
+    def open(
+        self, round_number: int, phase: str, adapter: Adapter, work: FitWork | None, coded: bytes | None = None
+    ) -> TaskFile:
+        """Publish a round: the global adapter, also in few bytes if there are such, the task, and last the phase.
 
         What is there already, to the byte, stays untouched.
         """
@@ -89,6 +91,8 @@ class Rounds:
         files = {self.paths.global_adapter(round_number): content, self.paths.task(round_number): task.written()}
         if self.originals:
             files[self.paths.original_global(round_number)] = original_bytes(adapter)
+        if coded is not None:
+            files = {self.paths.coded_global(round_number): coded, **files}
         self._clear_later(round_number)
         if not self._holds(files | {self.paths.phase(round_number): phase.encode()}):
             self._remove([self.paths.phase(round_number)])
@@ -155,6 +159,8 @@ class Rounds:
         }
         if self.originals:
             files.add(self.paths.original_global(task.round))
+        if task.work and task.work.coded:
+            files.add(self.paths.coded_global(task.round))
         known = {path: identity(path) for path in files}
         self._published.clear()
         self._published.update(known)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from fccl.adapters.adapter import Adapter
+from fccl.adapters.coded import CodedReader
 from fccl.adapters.ranks import leading
 from fccl.adapters.stored import AdapterReader
 from fccl.errors import FederationError
@@ -43,7 +44,7 @@ from fccl.transports.exchange.received import FitAnswers, Received
 from fccl.transports.exchange.requests import OpenRequest
 from fccl.transports.exchange.rounds import Rounds
 from fccl.transports.exchange.watch import Watcher, watcher
-from fccl.transports.exchange.wire import FitWork, TaskFile
+from fccl.transports.exchange.wire import AdapterFile, FitWork, TaskFile
 from fccl.transports.protocol import SILENT, Listener, RunIdentity
 
 COMMITTING = ("done_", "reply_")  # how files begin that commit an answer
@@ -219,7 +220,7 @@ class ExchangeTransport:
         return self._readers[rank]
 
     def _publish(self, rounds: Rounds, task: FitTask, client_ids: Sequence[int]) -> TaskFile:
-        return rounds.open(task.round, task.phase, task.adapter, self._work(rounds, task, client_ids))
+        return rounds.open(task.round, task.phase, task.adapter, self._work(rounds, task, client_ids), task.coded)
 
     def _work(self, rounds: Rounds, task: FitTask, client_ids: Sequence[int]) -> FitWork:
         """The work of these clients, once the files that it names are there."""
@@ -228,6 +229,7 @@ class ExchangeTransport:
             corrections = tuple(rounds.keep(told.of(client_id), self._paths.correction) for client_id in client_ids)
         reference = None if task.reference is None else rounds.keep(task.reference, self._paths.reference)
         files = {"reference": reference, "corrections": corrections, "late": self._spec.late, "open": self._spec.open}
+        files["coded"] = None if task.coded is None else AdapterFile.of(task.coded)
         return FitWork.of(task.terms(), clients=tuple(client_ids), **files)
 
     def _public(self) -> PublicKeys | None:
@@ -251,6 +253,7 @@ class ExchangeTransport:
             self._public(),
             rounds.opened(task.round),
             self._spec.originals,
+            None if task.train.codec.is_whole else partial(_coded_reader, task),
         )
 
     def _collector(self) -> Collector:
@@ -278,3 +281,13 @@ class ExchangeTransport:
                 rounds.take_back(client_id, round_number)
             waiting[client_id] = Waiting()
         rounds.ring()
+
+
+def _coded_reader(task: FitTask, rank: int | None) -> CodedReader:
+    """The reader of updates of this rank, or of the federation's, as changes of the task's adapter.
+
+    Raises `AdapterError` where the task allows none.
+    """
+    if rank is not None:
+        task.require_rank(rank)
+    return CodedReader(leading(task.trained, rank or task.model.lora_r), task.train.codec)

@@ -120,6 +120,7 @@ class FitWork(FitSettings):
     )
     open: bool = False  # clients may join and leave between rounds
     late: LateUpdates = "drop"  # next: an answer counts too while the round after is open, in the same phase
+    coded: AdapterFile | None = None  # `global_round_R.coded`: the global adapter in few bytes
 
     @classmethod
     def of(cls, terms: Terms, **files: object) -> Self:
@@ -221,7 +222,7 @@ class _Answer(_Signed):
 class UpdateFile(_Answer):
     """`contrib_client_i_round_R.json` beside an update."""
 
-    adapter: AdapterFile  # `client_i_round_R.safetensors`
+    adapter: AdapterFile  # `client_i_round_R.safetensors`, or `.coded` where the task asks for a codec
     lora_r: Rank | None = None  # its rank, where it is not the federation's
     control: AdapterFile | None = None  # `control_client_i_round_R.safetensors`, where the task has corrections
     avg_loss: SignedLoss

@@ -124,7 +124,6 @@ class Errand:
     def _require_own(self, client_id: int, files: Mapping[str, bytes], commits: Path) -> None:
         allowed = {commits.name, self.paths.status(client_id).name}
         if not self._is_served:
-            names = self.paths.control(client_id, self.round), *self.paths.answer(client_id, self.round)
-            allowed |= {path.name for path in names}
+            allowed |= {path.name for path in self.paths.of_answer(client_id, self.round)}
         if commits.name not in files or set(files) - allowed:
             raise UpdateRejected(f"the answer has files {printable(str(sorted(files)), 300)}")

@@ -150,8 +150,7 @@ class Site:
         name = self.paths.name(answer)
         if name is None or name.kind == "reply" or name.round is None:
             return (answer,)
-        control = self.paths.control(self.client_id, name.round)
-        return tuple(path.name for path in (control, *self.paths.answer(self.client_id, name.round)))
+        return tuple(path.name for path in self.paths.of_answer(self.client_id, name.round))
 
     def _require_kind(self, text: str, kinds: frozenset[str]) -> ExchangeName:
         name = self.paths.name(text)
