@@ -18,6 +18,7 @@ EXAMPLES = {
     ("aggregation", "scaffold"): {"aggregation": "scaffold"},
     ("aggregation", "median, trimmed_mean"): {"aggregation": "geometric_median"},
     ("lora_aggregation", "svd"): {"lora_aggregation": "svd"},
+    ("update_codec", "fp16"): {"update_codec": "int8"},
     ("contribution_mode", "fedavg, or"): {"contribution_mode": "fedavg"},
     ("contribution_source", "verified"): {"contribution_mode": "cognitive", "contribution_source": "verified"},
     ("late_updates", "next"): {"late_updates": "next"},
