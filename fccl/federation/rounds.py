@@ -396,7 +396,5 @@ class Federation:
         share = self.plan.learning_rate_share(task.round)
         learn = self.learn.with_share(share).train[task.phase] if self.learn else None
         before = state.pending.adapter if state.pending and recorded(task, updates) else None
-        given = state.server, state.controls, state.norms
-        return RoundInputs(
-            task, *given, tuple(updates), weighing.examples, learn, before, state.down.lag if state.down else None
-        )
+        given, last = (state.server, state.controls, state.norms), (before, state.down.lag if state.down else None)
+        return RoundInputs(task, *given, tuple(updates), weighing.examples, learn, *last)

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from fccl.adapters.adapter import Adapter, adapter_from_bytes
 from fccl.adapters.coded import CodedAdapter
-from fccl.adapters.ranks import rank_of
 from fccl.errors import AdapterError, StorageError, UpdateRejected
 from fccl.keys import Keys
 from fccl.messages import (
@@ -42,6 +41,7 @@ from fccl.transports.exchange.heartbeat import Heartbeat
 from fccl.transports.exchange.memory import Memory
 from fccl.transports.exchange.quarantine import Quarantine
 from fccl.transports.exchange.replies import Replies
+from fccl.transports.exchange.told import no_round, own_rank, result
 from fccl.transports.exchange.watch import Polling, Watcher, watcher
 from fccl.transports.exchange.wire import (
     MAX_JSON_BYTES,
@@ -154,7 +154,7 @@ class ExchangeClient:
                     if asked is not None:
                         yield asked
             elif task is None and not self._runs and time.monotonic() - started >= self.hint_s:
-                self._complain(_no_round(self.paths.root))
+                self._complain(no_round(self.paths.root))
             self.reply(heartbeat)
             heartbeat.check()
             bell.wait(self.heartbeat_s)  # what happened meanwhile ends it at once
@@ -354,7 +354,7 @@ class ExchangeClient:
         self._write(task, flag, b"")
         self._committed = task
         result = (
-            _result(said) if isinstance(said, UpdateFile) else said.error if said.declines else f"failed: {said.error}"
+            result(said) if isinstance(said, UpdateFile) else said.error if said.declines else f"failed: {said.error}"
         )
         self.listen.line(f"round {task.round + 1} ({task.phase}): {result}")
 
@@ -371,7 +371,7 @@ class ExchangeClient:
         return UpdateFile(
             **whose,
             adapter=AdapterFile.of(content),
-            lora_r=_own_rank(task, answer),
+            lora_r=own_rank(task, answer),
             control=None if control is None else AdapterFile.of(control),
             avg_loss=answer.contribution.avg_loss,
             num_samples=answer.contribution.num_samples,
@@ -389,24 +389,3 @@ class ExchangeClient:
         if what not in self._complaints:
             self._complaints.add(what)
             self.listen.line(what)
-
-
-def _no_round(root: Path) -> str:
-    """A hint for a client that nobody has asked anything."""
-    return (
-        f"no round so far in {printable(str(root.absolute()))}: the orchestrator must be running, and its EXCHANGE_DIR "
-        "must be this very folder"
-    )
-
-
-def _own_rank(task: TaskFile, answer: ClientUpdate) -> int | None:
-    """The rank of an update, where it is not the federation's."""
-    rank = rank_of(answer.adapter.form)
-    return None if rank == 0 or task.work is None or rank == task.work.model.lora_r else rank
-
-
-def _result(said: UpdateFile) -> str:
-    return (
-        f"loss {said.avg_loss:.3f}, {said.num_samples} samples, {said.training_time:.1f} s, "
-        f"{said.report.tokens_per_second:,.0f} tokens/s"
-    )

@@ -1,0 +1,32 @@
+"""Lines of an exchange client about its rounds, and the facts of an answer that its message says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fccl.adapters.ranks import rank_of
+from fccl.messages import ClientUpdate
+from fccl.plain_text import printable
+from fccl.transports.exchange.wire import TaskFile, UpdateFile
+
+
+def no_round(root: Path) -> str:
+    """A hint for a client that nobody has asked anything."""
+    return (
+        f"no round so far in {printable(str(root.absolute()))}: the orchestrator must be running, and its EXCHANGE_DIR "
+        "must be this very folder"
+    )
+
+
+def own_rank(task: TaskFile, answer: ClientUpdate) -> int | None:
+    """The rank of an update, where it is not the federation's."""
+    rank = rank_of(answer.adapter.form)
+    return None if rank == 0 or task.work is None or rank == task.work.model.lora_r else rank
+
+
+def result(said: UpdateFile) -> str:
+    """A line on an update that was sent."""
+    return (
+        f"loss {said.avg_loss:.3f}, {said.num_samples} samples, {said.training_time:.1f} s, "
+        f"{said.report.tokens_per_second:,.0f} tokens/s"
+    )
