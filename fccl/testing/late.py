@@ -27,8 +27,9 @@ from fccl.federation.state import RoundResult
 from fccl.messages import Answer, ClientUpdate, FitTask, StatusListener
 from fccl.records.late import LateUpdate
 from fccl.records.run import ClientStatus
+from fccl.testing.reference_learner import LearnerWithReference
 from fccl.testing.toy import MODEL, START, TRAIN, federation, shard
-from fccl.testing.transport import CLIENTS, LearnerWithReference
+from fccl.testing.transport import CLIENTS
 from fccl.transports.protocol import Transport
 
 LATE = 2  # the client that is held

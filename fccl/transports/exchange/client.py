@@ -41,7 +41,7 @@ from fccl.transports.exchange.heartbeat import Heartbeat
 from fccl.transports.exchange.memory import Memory
 from fccl.transports.exchange.quarantine import Quarantine
 from fccl.transports.exchange.replies import Replies
-from fccl.transports.exchange.told import no_round, own_rank, result
+from fccl.transports.exchange.told import no_round, own_rank, update_line
 from fccl.transports.exchange.watch import Polling, Watcher, watcher
 from fccl.transports.exchange.wire import (
     MAX_JSON_BYTES,
@@ -354,7 +354,11 @@ class ExchangeClient:
         self._write(task, flag, b"")
         self._committed = task
         result = (
-            result(said) if isinstance(said, UpdateFile) else said.error if said.declines else f"failed: {said.error}"
+            update_line(said)
+            if isinstance(said, UpdateFile)
+            else said.error
+            if said.declines
+            else f"failed: {said.error}"
         )
         self.listen.line(f"round {task.round + 1} ({task.phase}): {result}")
 

@@ -24,7 +24,7 @@ def own_rank(task: TaskFile, answer: ClientUpdate) -> int | None:
     return None if rank == 0 or task.work is None or rank == task.work.model.lora_r else rank
 
 
-def result(said: UpdateFile) -> str:
+def update_line(said: UpdateFile) -> str:
     """A line on an update that was sent."""
     return (
         f"loss {said.avg_loss:.3f}, {said.num_samples} samples, {said.training_time:.1f} s, "
