@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 from fccl.transports.flower.quiet import FAST, QUIET
 
@@ -37,6 +35,15 @@ def until(happened: Callable[[], object], what: str, seconds: float = _STARTS_S)
         time.sleep(0.05)
 
 
+@dataclass(frozen=True)
+class Certificates:
+    """PEM files: the authority's certificate, the SuperLink's, and its private key."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+
+
 @dataclass
 class Loopback:
     """The processes of one deployment, each with its log in `folder`; `environment` is theirs beside Flower's own.
@@ -47,6 +54,7 @@ class Loopback:
     folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     isolation: str = "subprocess"
+    tls: Certificates | None = None  # none: nothing is encrypted
     port: int = field(default_factory=free_port)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -80,19 +88,19 @@ class Loopback:
         """Start it, or start it again with the database of the one before; wait until it answers."""
         database = ["--database", str(self.folder / "superlink.db")]
         where = ["--host", "127.0.0.1", "--port", str(self.port), "--isolation", self.isolation]
-        self.start("superlink", [str(_SCRIPTS / "flower-superlink"), "--insecure", *where, *database])
+        self.start("superlink", [str(_SCRIPTS / "flower-superlink"), *self._server_tls, *where, *database])
         until(self._answers, "the SuperLink's start")
 
     def super_exec(self) -> None:
         """Start what starts ServerApps; with isolation `process` only."""
-        command = [str(_SCRIPTS / "flower-superexec"), "--insecure", "--runtime-api-address", self.address]
+        command = [str(_SCRIPTS / "flower-superexec"), *self._client_tls, "--runtime-api-address", self.address]
         self.start("superexec", command)
 
     def super_node(self, client_id: int, site: Path) -> None:
         """Start a site's SuperNode, or another one in its place."""
         config = f'client-id={client_id} exchange-dir="{site}"'
         where = ["--superlink", self.address, "--port", str(free_port()), "--node-config", config]
-        self.start(f"supernode_{client_id}", [str(_SCRIPTS / "flower-supernode"), "--insecure", *where])
+        self.start(f"supernode_{client_id}", [str(_SCRIPTS / "flower-supernode"), *self._client_tls, *where])
 
     def kill(self, name: str) -> None:
         """Kill a process and all that it has started."""
@@ -101,23 +109,36 @@ class Loopback:
             os.killpg(process.pid, 9)
         process.wait()
 
+    @property
+    def _server_tls(self) -> list[str]:
+        if self.tls is None:
+            return ["--insecure"]
+        own = ["--ssl-certfile", str(self.tls.certificate), "--ssl-keyfile", str(self.tls.key)]
+        return [*own, "--ssl-ca-certfile", str(self.tls.ca)]
+
+    @property
+    def _client_tls(self) -> list[str]:
+        return ["--insecure"] if self.tls is None else ["--root-certificates", str(self.tls.ca)]
+
     def _answers(self) -> bool:
         if self.processes["superlink"].poll() is not None:
             raise RuntimeError(f"the SuperLink has ended: {self.folder / 'superlink.log'} says why")
-        try:
-            with urlopen(f"http://{self.address}/docs", timeout=1):
-                return True
-        except (URLError, OSError):
-            return False
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            return True
+        return False
 
 
 @contextmanager
 def loopback(
-    folder: Path, sites: Mapping[int, Path], isolation: str = "subprocess", **environment: str
+    folder: Path,
+    sites: Mapping[int, Path],
+    isolation: str = "subprocess",
+    tls: Certificates | None = None,
+    **environment: str,
 ) -> Iterator[Loopback]:
     """A SuperLink and a SuperNode for each site; all is killed at the end."""
     folder.mkdir(parents=True, exist_ok=True)
-    deployment = Loopback(folder, environment, isolation)
+    deployment = Loopback(folder, environment, isolation, tls)
     try:
         deployment.super_link()
         if isolation == "process":

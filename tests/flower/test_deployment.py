@@ -14,7 +14,8 @@ import pytest
 from fccl.config import Settings
 from fccl.paths import ExchangePaths, LogPaths
 from fccl.storage.files import sha256_of
-from fccl.testing.loopback import Loopback, loopback, until
+from fccl.testing.loopback import Certificates, Loopback, loopback, until
+from tests.flower.certificates import certificates
 
 pytestmark = pytest.mark.flower
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -60,11 +61,11 @@ def in_one_process(folder: Path, *arguments: str) -> str:
 
 
 @contextmanager
-def sites(folder: Path, isolation: str = "subprocess"):
+def sites(folder: Path, isolation: str = "subprocess", tls: Certificates | None = None):
     """A deployment whose server works in `folder`; each site has a folder of its own beside it."""
     places = {number: folder / f"site_{number}" for number in CLIENTS}
     # the variables are also those of the ServerApp, which our command replaces by its own
-    with loopback(folder, places, isolation, **clean_environment()) as deployment:
+    with loopback(folder, places, isolation, tls, **clean_environment()) as deployment:
         yield deployment
 
 
@@ -83,7 +84,8 @@ def final(folder: Path) -> str:
 def over_flower(deployment: Loopback, *arguments: str) -> str:
     """SHA-256 of the final adapter of `fccl flower run`, whose workers end by themselves."""
     workers(deployment)
-    flower = ["flower", "run", "--superlink", deployment.address]
+    tls = ["--root-certificates", str(deployment.tls.ca)] if deployment.tls else []
+    flower = ["flower", "run", "--superlink", deployment.address, *tls]
     fccl(deployment.folder, *flower, *arguments, **PATIENT)
     for number in CLIENTS:
         assert deployment.processes.pop(f"client_{number}").wait(60) == 0
@@ -91,9 +93,9 @@ def over_flower(deployment: Loopback, *arguments: str) -> str:
 
 
 def test_two_rounds_over_a_superlink_have_the_bytes_of_one_process(tmp_path):
-    """The rules that ask most of a transport: the server verifies updates, and SCAFFOLD's corrections travel."""
+    """With TLS, and the rules that ask most of a transport: verified updates, and SCAFFOLD's corrections."""
     expected = in_one_process(tmp_path / "alone", "--fed-rounds", "1", *HARD)
-    with sites(tmp_path / "flower") as deployment:
+    with sites(tmp_path / "flower", tls=certificates(tmp_path / "tls")) as deployment:
         assert over_flower(deployment, "--fed-rounds", "1", *HARD) == expected
         told = map(json.loads, LogPaths(tmp_path / "flower" / "logs").progress.read_text().splitlines())
         rounds = [(record["phase"], record["clients"]) for record in told if record["event"] == "round"]
