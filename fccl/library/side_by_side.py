@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -155,7 +156,7 @@ class WorkplaceMaker:
     ranks: tuple[int, ...]
     kept_bytes: int  # of activations, in each process
     threads: int
-    guard: Guard
+    guard: Guard = Guard(Path("state"))  # noqa: RUF009 (frozen)
 
     @classmethod
     def of(cls, settings: Settings) -> WorkplaceMaker:

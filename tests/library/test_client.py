@@ -12,6 +12,7 @@ from fccl.library.client import cache_of, exchange_client, memory_of
 from fccl.paths import KeyPaths, StatePaths
 from fccl.storage.locks import exclusive
 from fccl.training.learner import GenericLearner
+from fccl.training.private import PrivateLearner
 from fccl.transports.protocol import Listener
 
 
@@ -121,7 +122,8 @@ def test_its_cache_is_in_its_private_folder_and_has_the_bound_of_the_settings(pa
 def test_what_the_models_and_the_learner_keep_on_the_disk_is_in_one_cache(paths, tmp_path):
     settings = Settings(state_dir=paths.root, exchange_dir=tmp_path / "exchange", client_id=1, cache_mb=3)
     with exchange_client(settings, Listener()) as client:
-        learner = client.learner
+        assert isinstance(client.learner, PrivateLearner)
+        learner = client.learner.learner
         assert isinstance(learner, GenericLearner)
         assert learner.models.activations.disk is learner.references.cache
         assert learner.references.cache.folder == paths.client(1) / "cache"

@@ -88,6 +88,7 @@ def test_without_differential_privacy_nothing_is_refused_and_nothing_is_made():
     assert told == []
 
 
+@pytest.mark.slow
 def test_a_budget_that_allows_no_round_is_refused_with_noise_that_allows_all():
     with pytest.raises(SettingsError, match=r"DP_EPSILON=8 allows no round: with DP_NOISE=1 one costs 10\.0") as caught:
         require_sound(of("client", dp_noise=1.0))
