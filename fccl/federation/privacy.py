@@ -110,7 +110,7 @@ class ClientNoise(RunPrivacy):
 
     def selected(self, run_id: str, state: FederationState, without: Collection[int]) -> tuple[int, ...]:
         """Drawn as ever, without those whose budget is spent."""
-        return select_clients(self.plan, state.next_round, {*without, *self.exhausted(state)})
+        return select_clients(self.plan, state.next_round, {*without, *self.exhausted(state)}, state.here)
 
     def exhausted(self, state: FederationState) -> frozenset[int]:
         """The clients that one more release would bring over the budget."""
@@ -121,7 +121,8 @@ class ClientNoise(RunPrivacy):
     def has_room(self, run_id: str, state: FederationState) -> bool:
         """Whether as many clients as MIN_CLIENTS may send one more update."""
         fresh = self.accounting.epsilon(1) <= self.spec.epsilon
-        return fresh and self.plan.num_clients - len(self.exhausted(state)) >= self.plan.min_clients
+        here = set(range(self.plan.num_clients) if state.here is None else state.here)
+        return fresh and len(here - self.exhausted(state)) >= self.plan.min_clients
 
     def spent(self, run_id: str, state: FederationState) -> dict[str, Any]:
         """By client; the largest first of all."""
