@@ -27,8 +27,6 @@ EXAMPLES = {
     ("original_clients", "any"): {"original_clients": "1"},
     ("client_sampling", "poisson"): {"client_sampling": "poisson"},
     ("dp_clip_quantile", "above 0"): {"dp_clip_quantile": 0.5},
-    ("late_updates", "next"): {"late_updates": "next"},
-    ("open", "true"): {"open": True},
 }
 
 
