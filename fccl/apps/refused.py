@@ -47,4 +47,8 @@ BY_FLOWER: Mapping[str, Refusal] = {
         "peers that know only the original files are not reached by Flower",
         "leave it out, or use `fccl orchestrator`",
     ),
+    "open": (
+        "over Flower the members are fixed, for sites' statements do not travel",
+        "leave it out, or use `fccl orchestrator`",
+    ),
 }
