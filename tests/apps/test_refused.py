@@ -23,6 +23,7 @@ ENDS = {
     "orchestrator": (["--data-dir", "same", "--log-dir", "same"], "are the same folder"),
     "client": (["--data-dir", "same", "--exchange-dir", "same"], "are the same folder"),
     "compare": (["--log-dir", "same", "--out", "same"], "are the same folder"),
+    "audit": (["--data-dir", "same", "--log-dir", "same"], "are the same folder"),
     **{name: (["--log-dir", "none"], "none") for name in ("replay", "verify")},
     "privacy": (["--log-dir", "none"], "has no ledger"),
     "forget": (["--client", "0", "--log-dir", "none"], "none"),
