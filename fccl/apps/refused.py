@@ -29,7 +29,7 @@ BY_COMPARE: Mapping[str, Refusal] = {
     **dict.fromkeys(
         (
             *("data_dir", "evaluate", "track", "gen_samples", "gen_tokens", "gen_temperature", "client_lora_r"),
-            *("start_from", "patience", "result_round", "sft_rounds", "va_rounds", "keep_updates_mb"),
+            *("start_from", "patience", "result_round", "sft_rounds", "va_rounds", "keep_updates_mb", "late_updates"),
             "client_test_share",
         ),
         _UNUSED,
