@@ -17,6 +17,7 @@ _OF_RUNS = ("threads", "evaluate", "track")
 _OF_ROUNDS = (
     *("clients_per_round", "min_clients", "max_update_ratio", "keep_updates_mb"),
     *("fed_rounds", "sft_rounds", "va_rounds", "patience", "result_round", "late_updates"),
+    *("update_codec", "topk_share"),
 )
 
 _OWN_FILES: tuple[Option, ...] = (

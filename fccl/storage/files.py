@@ -66,7 +66,7 @@ def write_bytes(path: Path, content: bytes | bytearray, mode: int = 0o666) -> No
             try:
                 _write_beside(path, content, mode)
                 break
-            except FileNotFoundError:  # between its last byte and its new name it is locked no more, and may be swept
+            except FileNotFoundError:  # where files have no locks, whoever clears away may have taken it for left
                 if last:
                     raise
         sync_folder(path.parent)
@@ -79,7 +79,7 @@ def _write_beside(path: Path, content: bytes | bytearray, mode: int) -> None:
             file.write(content)
             file.flush()
             flush(file.fileno())
-        os.replace(name, path)
+            os.replace(name, path)  # while it is locked: once it is closed somebody may sweep it away
     except BaseException:
         with suppress(OSError):
             os.unlink(name)

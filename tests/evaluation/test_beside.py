@@ -32,7 +32,9 @@ def require_same(found, expected):
 
 def test_the_object_of_a_process_evaluates_as_this_process_does(tiny_model, subjects, split, tmp_path):
     """Made by the maker that a process is sent, with what goes to a process and comes back as it travels there."""
-    maker = pickle.loads(pickle.dumps(WorkplaceMaker(DataPaths(tmp_path), tiny_model.spec, (), 0, threads=1)))
+    maker = pickle.loads(
+        pickle.dumps(WorkplaceMaker(DataPaths(tmp_path), LogPaths(tmp_path), tiny_model.spec, (), 0, threads=1))
+    )
     workplace, heard = maker(), []
     asked = pickle.loads(pickle.dumps([(subject, split) for subject in subjects]))
     found = [pickle.loads(pickle.dumps(workplace.evaluate(*each, heard.append))) for each in asked]

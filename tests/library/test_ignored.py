@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fccl.aggregation import rules as aggregation
+from fccl.codecs import CODECS
 from fccl.config import Settings, load_settings
 from fccl.config.rule_settings import AGGREGATIONS, SOURCES
 from fccl.contribution import rules as contribution
@@ -112,7 +113,7 @@ def test_a_setting_is_ignored_exactly_where_changing_it_changes_nothing(mode, so
 
 
 def test_every_setting_that_some_rule_reads_is_tried_above():
-    tried = {*OTHER, *OTHERWISE, "round_lr_floor", "learn_turns"}
+    tried = {*OTHER, *OTHERWISE, "round_lr_floor", "learn_turns", "topk_share"}
     assert {name for name in Settings.model_fields if readers(name)} == tried
 
 
@@ -124,6 +125,13 @@ def test_the_floor_of_the_schedule_over_rounds_is_ignored_exactly_where_it_chang
         for plan in (settings.round_plan(), settings.model_copy(update={"round_lr_floor": 0.5}).round_plan())
     )
     assert (found == other) == ("round_lr_floor" in ignored(settings))
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_share_that_topk_sends_is_ignored_exactly_where_it_changes_no_codec(codec):
+    settings = load_settings({"update_codec": codec})
+    other = settings.model_copy(update={"topk_share": 0.7})
+    assert (settings.train_spec("sft") == other.train_spec("sft")) == ("topk_share" in ignored(settings))
 
 
 OTHERWISE = {"label_smoothing": 0.3, "simpo_gamma": 2.0}

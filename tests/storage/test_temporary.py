@@ -154,7 +154,20 @@ def test_a_file_that_was_swept_before_it_was_locked_is_made_anew(tmp_path, monke
     assert (tmp_path / "a").read_bytes() == b"x"
 
 
-def test_a_file_that_was_swept_when_it_was_closed_is_written_again(tmp_path, monkeypatch):
+def test_a_file_is_locked_until_it_has_its_name(tmp_path, monkeypatch):
+    seen, real = [], os.replace
+
+    def after_a_sweep(name, path):
+        sweep(tmp_path)
+        seen.append(os.path.lexists(name))
+        real(name, path)
+
+    monkeypatch.setattr(files.os, "replace", after_a_sweep)
+    write_bytes(tmp_path / "a", b"x")
+    assert (os.listdir(tmp_path), seen) == (["a"], [True])
+
+
+def test_a_file_that_somebody_takes_away_before_it_has_its_name_is_written_again(tmp_path, monkeypatch):
     swept, real = [], os.replace
 
     def quicker(name, path):

@@ -63,8 +63,16 @@ def facts(view: RunView) -> tuple[tuple[str, str], ...]:
 def stopped_early(view: RunView) -> str:
     """A word on the phases that PATIENCE or the privacy budget has ended, if any."""
     ended = [phases.of(phase).name for phase in PHASES if view.state and phase in view.state.early]
-    by = "PATIENCE" if view.info and view.info.settings.get("patience", "0") != "0" else "the privacy budget"
-    return f"; {' and '.join(ended)} ended by {by}" if ended else ""
+    return f"; {' and '.join(ended)} ended by {_ender(view)}" if ended else ""
+
+
+def _ender(view: RunView) -> str:
+    """The setting that can have ended a phase; both, where both are set."""
+    settings = view.info.settings if view.info else {}
+    private, patient = settings.get("dp_where", "none") != "none", settings.get("patience", "0") != "0"
+    if not private:
+        return "PATIENCE"
+    return "PATIENCE or the privacy budget" if patient else "the privacy budget"
 
 
 def best_round(view: RunView) -> str:
