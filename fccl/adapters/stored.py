@@ -144,5 +144,5 @@ class StoredAdapter:
             return held.content
         content = read_whole(self.path)
         if hashlib.sha256(content).hexdigest() != self.file_sha256:
-            raise AdapterError(f"{self.path} was changed after it was checked")
+            raise AdapterError(f"{self.path} was changed since its hash was taken")
         return content

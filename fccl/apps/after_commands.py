@@ -48,7 +48,7 @@ AFTER: Mapping[str, Command] = {
                 {
                     "type": up_to(_MOST_ROUND),
                     "metavar": "ROUND",
-                    "default": 0,
+                    "default": None,
                     "help": "train anew from this round on, in this process (the first is 1)",
                 },
             ),

@@ -43,7 +43,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
             changes,
             options.without_client,
             options.by_round,
-            options.retrain - 1 if options.retrain else None,
+            None if options.retrain is None else options.retrain - 1,
             on_round=lambda each: _say(each, console),
         )
         print_table(console, replay_table(record))

@@ -62,6 +62,17 @@ def files_of(logs: LogPaths, client_id: int) -> list[Path]:
     return sorted(path for path in {*kept, *here, *controls, *received, *left_out} if path.is_file())
 
 
+def require_own(logs: LogPaths, client_id: int) -> None:
+    """Raises `FederationError` where a file of the client lies behind a link: it may be another run's."""
+    root = logs.root.resolve()
+    for path in files_of(logs, client_id):
+        if not path.parent.resolve().is_relative_to(root):
+            raise FederationError(
+                f"{path} lies behind a link, outside of {logs.root}/: it would be removed there",
+                hint="put the folder itself in the place of the link",
+            )
+
+
 def made_with(logs: LogPaths, first: int) -> list[Path]:
     """Files and folders that are still there and were made of a client's updates, which began with round `first`."""
     results = [logs.global_sft, logs.global_final, logs.adapter, logs.global_adapter(0).parent]

@@ -75,6 +75,8 @@ class Coalitions:
 
     def __post_init__(self) -> None:
         self._rounds = tuple(kept_round(self.logs, number) for number in self.numbers)
+        for kept in self._rounds:
+            kept.require_updates()
 
     @property
     def clients(self) -> tuple[int, ...]:

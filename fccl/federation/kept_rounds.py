@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -168,6 +168,16 @@ class KeptRound:
         the round that it was trained for.
         """
         return tuple(map(self._update, self.inputs.updates, self.record.arrived))
+
+    def require_updates(self, without: Collection[int] = ()) -> None:
+        """Raises `FederationError` where the update of a client that is not among `without` is gone."""
+        for kept, hashes in zip(self.inputs.updates, self.record.arrived, strict=True):
+            if kept.client_id not in without and not self.paths.update(kept.client_id, hashes.sha256).is_file():
+                raise FederationError(
+                    f"round {self.record.round + 1}: the update of client {kept.client_id} is kept no more",
+                    hint="a client that was taken out with `fccl forget` can only be left out: "
+                    f"`fccl replay --without-client {kept.client_id}`",
+                )
 
     def _control(self, kept: KeptControl) -> StoredAdapter:
         """In the run's own folder, or in that of the round that it came with."""

@@ -172,6 +172,7 @@ class KeptTransport:
 
     def _updates(self, task: FitTask, client_ids: Sequence[int]) -> Iterator[Answer]:
         kept = kept_round(self.logs, task.round)
+        kept.require_updates(self.without)
         arrived = {update.client_id: update for update in kept.arrived() if not is_late(update, kept.task)}
         why = {each.client_id: each.reason for each in kept.record.excluded}
         for client_id in client_ids:

@@ -108,7 +108,8 @@ class Run:
             heard = ignore if self._drawn_in_secret else self._heard
             transport.begin(self.identity, Listener(heard, self.listener.told))
             for result in self._federation().run(self.state, self._watch.transport(transport)):
-                spent = {"spent": self._watch.taken(result.record)}
+                taken = self._watch.taken(result.record)
+                spent = {} if self._drawn_in_secret else {"spent": taken}
                 timed = replace(result, record=result.record.model_copy(update=spent))
                 tested = self._tested(timed, transport)
                 self._commit(tested)

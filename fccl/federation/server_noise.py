@@ -27,6 +27,7 @@ from fccl.privacy.spent import LOST, Release, Spent
 
 CLIP_RATE = 0.2  # η of the geometric update of the clip (Andrew et al. 2021)
 COUNT_NOISE = 20  # a round's clients over the deviation of the noise on how many were short (there)
+_TIMED: dict[str, Any] = {"seconds": 0.0, "spent": None}  # which tell whether anybody was drawn, and who trains long
 _PER_CLIENT = ("selected", "clients", "weights", "scores", "excluded", "declined", "arrived")
 
 
@@ -94,9 +95,14 @@ class ServerNoise(RunPrivacy):
         return replace(shown, counted=None, updates=(), inputs=replace(shown.inputs, arrived=()))
 
     def withheld(self) -> dict[str, Any]:
-        """All that is said of single clients, also who was drawn."""
+        """All that is said of single clients, also who was drawn, and how long that took."""
         bare = dict.fromkeys(_PER_CLIENT, ())
-        return super().withheld() | bare | {"counted": None, "lora_error": None, "effective_clients": 1.0, "sent": None}
+        return (
+            super().withheld()
+            | bare
+            | _TIMED
+            | {"counted": None, "lora_error": None, "effective_clients": 1.0, "sent": None}
+        )
 
     def released(
         self, task: FitTask, updates: Sequence[ClientUpdate], drawn: int, clip: float | None = None

@@ -6,14 +6,19 @@ recorded adapters, byte by byte, from the first kept round to the final adapter.
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from pydantic import ConfigDict, Field
+
 from fccl import __version__
 from fccl.adapters.adapter import adapter_file, load_adapter
+from fccl.adapters.ranks import rank_of
 from fccl.aggregation.protocol import Aggregation
 from fccl.contribution.reported import ContributionRule
 from fccl.errors import FcclError, FederationError
@@ -27,13 +32,23 @@ from fccl.records.after import Finding, Outcome, RunCheck
 from fccl.records.kept_round import KeptUpdate
 from fccl.records.run import ArrivedUpdate, PhaseEnd, RoundRecord, RunInfo, RunState
 from fccl.records.seal import Seal
-from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec
+from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec, Value
 from fccl.storage.files import read_whole, sha256_of
 from fccl.storage.reading import parse, read_records, read_value
 from fccl.transports.exchange.wire import UpdateFile
 
 NOT_SEALED = "the run has no seal: it was made by an earlier version, or was not finished"
 _FEW = 3  # names in one line
+_PEFT_WEIGHTS, _PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+class _PeftScale(Value):
+    """PEFT's configuration, as far as the scale of an adapter follows from it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    r: int = Field(ge=1)
+    lora_alpha: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +90,7 @@ class RunChecker:
         yield guarded("manifest", self._manifest)
         yield from self._seal()
         yield guarded("adapters", self._adapters)
+        yield guarded("PEFT", self._exported)
         yield guarded("settings", self._settings)
         yield from map(self._round, range(len(self._records)))
         yield guarded("weights", self._weights)
@@ -106,11 +122,17 @@ class RunChecker:
     def _seal(self) -> Iterator[Finding]:
         seal = read_value(self.logs.seal, Seal)
         if seal is None:
-            there = self.logs.seal.is_file()
-            yield failed("seal", f"{self.logs.seal.name} is damaged") if there else unchecked("seal", NOT_SEALED)
+            yield self._without_seal()
             return
         yield guarded("seal", lambda: self._sealed(seal))
         yield self._signed(seal)
+
+    def _without_seal(self) -> Finding:
+        if os.path.lexists(self.logs.seal):
+            return failed("seal", f"{self.logs.seal.name} is damaged")
+        if self.public is not None:
+            return failed("seal", f"{self.logs.seal.name} is not there, and keys were named that should have signed it")
+        return unchecked("seal", NOT_SEALED)
 
     def _sealed(self, seal: Seal) -> Finding:
         if seal.run_id != self.info.run_id:
@@ -141,8 +163,10 @@ class RunChecker:
         return path.relative_to(self.logs.root).as_posix()
 
     def _signed(self, seal: Seal) -> Finding:
+        if not seal.signature and self.public is not None:
+            return failed("signature", "the seal is not signed, and keys were named that should have signed it")
         if not seal.signature:
-            return unchecked("signature", "the server had no key: whoever could write the files could seal them too")
+            return unchecked("signature", "the seal is not signed: whoever could write the files could seal them too")
         if self.public is None:
             return unchecked("signature", "the seal is signed; name the public keys with --keys-dir")
         if self.public.is_of_server(seal.signed_content(), seal.signature):
@@ -162,6 +186,21 @@ class RunChecker:
         if state is not None and records and state.adapter_sha256 != records[-1].adapter_sha256:
             return failed("adapters", f"{self.logs.state.name} names another adapter than the last round's record")
         return ok("adapters", f"the final adapter is {last}")
+
+    def _exported(self) -> Finding:
+        """The adapter in PEFT's format has the numbers and the scale of the final one."""
+        folder, model = self.logs.adapter, self.claims.model
+        if not os.path.lexists(folder):
+            return unchecked("PEFT", f"{folder.name}/ is not there")
+        final = load_adapter(self.logs.global_final)
+        if load_adapter(folder / _PEFT_WEIGHTS).sha256 != final.sha256:
+            return failed("PEFT", f"{folder.name}/ has other numbers than {self.logs.global_final.name}")
+        said = read_value(folder / _PEFT_CONFIG, _PeftScale)
+        if said is None or said.r != rank_of(final.form):
+            return failed("PEFT", f"{folder.name}/{_PEFT_CONFIG} has not the final adapter's rank")
+        if not math.isclose(said.lora_alpha / said.r, model.lora_alpha / model.lora_r):
+            return failed("PEFT", f"{folder.name}/{_PEFT_CONFIG} has another scale than the run: lora_alpha / r")
+        return ok("PEFT", f"{folder.name}/ is the final adapter, at the run's scale")
 
     def _ends(self) -> dict[str, str]:
         """The hash of each phase's result."""

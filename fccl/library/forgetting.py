@@ -20,6 +20,7 @@ from fccl.phases import takes_reference
 from fccl.records.after import Forgotten, WhatIsLeft
 from fccl.specs import PHASES, Phase
 from fccl.storage.files import new_folder, replace_folder, write_text
+from fccl.storage.reading import read_value
 
 THE_RUN, WITHOUT, NEVER = "the run", "without the client", "never had it"
 Heard = Callable[[str, RoundResult], None]  # the model that is trained, a round of it
@@ -34,6 +35,7 @@ class Forgetting:
 
     def __post_init__(self) -> None:
         require_clients(self.work, [self.client_id])
+        forget.require_own(self.work.past.logs, self.client_id)
 
     @property
     def first(self) -> int:
@@ -64,10 +66,16 @@ class Forgetting:
             adapter_sha256=without.sha256,
             never_sha256=never.sha256,
             left=tuple(self._left(models)),
-            removed=forget.names_of(logs, files),
+            removed=tuple(dict.fromkeys((*self._removed_before(), *forget.names_of(logs, files)))),
             still=forget.names_of(logs, forget.made_with(logs, self.first)),
         )
         return record, without
+
+    def _removed_before(self) -> tuple[str, ...]:
+        """The files that an earlier call has removed: the run's check must still know of them."""
+        after = self.work.past.after
+        earlier = read_value(after.record(after.forgotten(self.client_id)), Forgotten)
+        return earlier.removed if earlier else ()
 
     def write(self, record: Forgotten, adapter: Adapter) -> None:
         """Write the adapter, in PEFT's format too, and last the record; then remove the client's files.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from fccl.config import Settings
 from fccl.data.in_use import SILENT, Witness
 from fccl.data.shards import ClientShard, load_shard
+from fccl.errors import SettingsError
 from fccl.federation.keeper import MB
 from fccl.federation.workload import FileSizes, PlannedRound, kept_space, planned_rounds, space
 from fccl.library.borrowed_data import borrowed_data
@@ -30,6 +31,7 @@ from fccl.specs import PHASES
 from fccl.words import size
 
 _FLOAT = 4  # bytes
+MOST_ROUNDS = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +69,11 @@ def _ahead(settings: Settings, model: LanguageModel, manifest: Manifest, data: D
     shards = tuple(load_shard(data, client, manifest) for client in clients)
     lengths = lengths_of(model, shards)
     train = {phase: settings.train_spec(phase) for phase in PHASES}
+    if settings.round_plan().total_rounds > MOST_ROUNDS:
+        raise SettingsError(
+            f"{settings.round_plan().total_rounds:,} rounds: every round's draw is counted, of at most {MOST_ROUNDS:,}",
+            hint="plan fewer rounds, and multiply",
+        )
     rounds = tuple(planned_rounds(settings.round_plan(), train, lengths))
     return _Ahead(settings, model, data, manifest, shards, lengths, rounds)
 

@@ -98,7 +98,7 @@ COMBINATIONS: tuple[Combination, ...] = (
     Combination(
         "update_codec",
         "fp16, int8, int4, topk",
-        "topk carries what it leaves out of one noised update into the next, and no ledger knows of that",
+        "a codec changes an update after its noise, topk over rounds, and the tests of the noise do not cover that",
         "the bound is on whole updates, and the bytes of a round would say how many clients have answered",
         _BOTH,
         lambda settings: settings.update_codec != "fp32",

@@ -19,8 +19,8 @@ def file_sizes(logs: LogPaths, records: Sequence[RoundRecord]) -> FileSizes:
     return FileSizes(
         adapter=_length(logs.global_final),
         update=_longest(kept.root.glob("update_*")),
-        client=_longest(logs.client_adapter(0, "sft").parent.iterdir()),
-        peft=sum(map(_length, logs.adapter.iterdir())),
+        client=_longest(logs.client_adapter(0, "sft").parent.glob("*")),
+        peft=sum(map(_length, logs.adapter.glob("*"))),
         control=_longest(kept.root.glob("control_*")),
         server=_length(kept.server_state),
         starts_from=logs.start.is_file() and logs.global_sft.is_file(),

@@ -6,10 +6,12 @@ imported where it is asked for. To be imported before PEFT.
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any
 
 _NAME = "bitsandbytes"
+logging.getLogger(_NAME).setLevel(logging.ERROR)  # it advises kernels that FCCL does not use
 _modules: dict[str, Any] = sys.modules
 
 if _NAME not in _modules:

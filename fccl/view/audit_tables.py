@@ -9,8 +9,8 @@ from fccl.words import DASH, loss
 
 AUDIT_LEAD = "Attacks on a federation of its own (“fccl audit”), under the settings that it names."
 CAUTION = (
-    "An attack that finds nothing proves nothing: these attacks, on this client, in this run, did no better than "
-    "chance. Others may. Only an ε bounds all of them."
+    "An attack that does no better than chance proves nothing: these are some attacks, on one client, in one run. "
+    "Others may do better. Only an ε bounds all of them."
 )
 
 

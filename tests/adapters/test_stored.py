@@ -110,7 +110,7 @@ def test_a_stored_adapter_is_the_file_as_it_was_checked(tmp_path):
     stored.save(tmp_path / "copy.safetensors")
     assert (tmp_path / "copy.safetensors").read_bytes() == content
     path.write_bytes(content[:-1] + b"x")
-    with pytest.raises(AdapterError, match="was changed after it was checked"):
+    with pytest.raises(AdapterError, match="was changed since its hash was taken"):
         stored.load()
     path.unlink()
     with pytest.raises(StorageError, match="does not exist"):
@@ -148,7 +148,7 @@ def test_where_the_file_system_has_no_second_names_a_copy_is_made(tmp_path, monk
 def test_a_file_that_was_changed_is_not_shared(tmp_path):
     stored = stored_in(tmp_path / "one")
     (tmp_path / "one").write_bytes(LIKE.to_bytes()[:-1] + b"x")
-    with pytest.raises(AdapterError, match="was changed after it was checked"):
+    with pytest.raises(AdapterError, match="was changed since its hash was taken"):
         stored.share(tmp_path / "two", 0o600)
     assert not (tmp_path / "two").exists()
 
@@ -167,5 +167,5 @@ def test_what_is_held_in_memory_is_used_without_its_file_and_the_file_is_read_ag
     with pytest.raises(StorageError, match="does not exist"):
         stored.load()
     path.write_bytes(LIKE.to_bytes() + b"x")
-    with pytest.raises(AdapterError, match="was changed after it was checked"):
+    with pytest.raises(AdapterError, match="was changed since its hash was taken"):
         stored.load()

@@ -46,6 +46,13 @@ def test_a_client_is_taken_out_and_only_its_files_go(run, capsys):
     }
     assert main(["verify", "--log-dir", str(logs.root)]) == 0, "what is gone is said to be, and the rest is as it was"
     assert fccl(run, "replay", "--without-client", "1") == 0
+    capsys.readouterr()
+    for arguments in ((), ("--influence",)):
+        assert fccl(run, "replay", *arguments) != 0
+        assert "the update of client 1 is kept no more" in capsys.readouterr().err
+    assert fccl(run, "forget", "--client", "1") == 0
+    assert set(read_value(folder / "record.json", Forgotten).removed) >= set(found.removed)
+    assert main(["verify", "--log-dir", str(logs.root)]) == 0
 
 
 def test_a_client_without_an_update_and_one_that_there_is_not_are_one_line(run, capsys):

@@ -27,7 +27,9 @@ def test_a_sound_run_is_found_sound_without_its_data(logs, tmp_path, capsys):
     assert found.sound
     failed = [each for each in found.findings if each.outcome == "failed"]
     assert failed == []
-    assert {each.name for each in found.findings if each.outcome == "ok"} >= {"round 1", "round 2", "seal", "manifest"}
+    assert {each.name for each in found.findings if each.outcome == "ok"} >= {
+        *("round 1", "round 2", "seal", "manifest", "PEFT")
+    }
     page = (out / "verify.md").read_text()
     assert found.adapter_sha256 in page
     assert "nothing was found wrong" in page
@@ -52,6 +54,27 @@ def test_a_changed_run_ends_with_1_and_the_page_says_what(logs, tmp_path, capsys
     said = capsys.readouterr().out
     assert "failed" in said
     assert "not as it was made" in said
+
+
+def test_the_adapter_that_other_programs_load_is_held_against_the_final_one_without_any_seal(logs, tmp_path, capsys):
+    copy = LogPaths(tmp_path / "logs")
+    shutil.copytree(logs.root, copy.root)
+    copy.seal.unlink()
+    assert main(["verify", "--log-dir", str(copy.root)]) == 0
+    weights, config = (copy.adapter / name for name in ("adapter_model.safetensors", "adapter_config.json"))
+    whole, scale = weights.read_bytes(), json.loads(config.read_text())
+    for path, content in (
+        (weights, whole[:-1] + bytes([whole[-1] ^ 1])),
+        (config, json.dumps(scale | {"lora_alpha": 10 * scale["lora_alpha"]}).encode()),
+        (config, b"{}"),
+    ):
+        before = path.read_bytes()
+        path.write_bytes(content)
+        capsys.readouterr()
+        assert main(["verify", "--log-dir", str(copy.root)]) == 1
+        assert "PEFT" in capsys.readouterr().out
+        path.write_bytes(before)
+    assert main(["verify", "--log-dir", str(copy.root)]) == 0
 
 
 def test_a_changed_setting_is_found(logs, tmp_path):

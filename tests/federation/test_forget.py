@@ -4,7 +4,7 @@ import pytest
 
 from fccl.aggregation.rules import aggregation
 from fccl.errors import FederationError
-from fccl.federation.forget import files_of, first_update, made_with, names_of, predicted_seconds, remove
+from fccl.federation.forget import files_of, first_update, made_with, names_of, predicted_seconds, remove, require_own
 from fccl.federation.kept_rounds import kept_round
 from fccl.federation.what_if import records_by_round, rounds_with
 from fccl.records.run import Contribution
@@ -55,6 +55,16 @@ def test_its_files_are_all_that_bear_its_number_and_no_others(run):
     remove(mine)
     assert before - {path for path in logs.root.rglob("*") if path.is_file()} == set(mine)
     assert files_of(logs, client) == []
+
+
+def test_a_file_behind_a_link_is_not_removed(run, tmp_path):
+    logs, _ = run
+    client = next(client for client in range(CLIENTS) if list(rounds_with(logs, client)))
+    require_own(logs, client)
+    logs.kept.rename(tmp_path / "elsewhere")
+    logs.kept.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FederationError, match="lies behind a link"):
+        require_own(logs, client)
 
 
 def test_client_1_is_not_client_11(tmp_path):

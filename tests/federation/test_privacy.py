@@ -139,6 +139,7 @@ def test_with_noise_at_the_server_nothing_says_anything_of_a_single_client(tmp_p
         assert {name: getattr(record, name) for name in per_client} == dict.fromkeys(per_client, ())
         assert (record.lora_error, record.counted, record.effective_clients) == (None, None, 1.0)
         assert result.state.norms.change is None
+        assert (record.seconds, record.spent) == (0.0, None), "they tell whether anybody was drawn"
         said = record.privacy
         assert (said.accountant, said.relation, said.amplified) == ("RDP", "replace one", True)
 

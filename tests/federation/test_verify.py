@@ -1,6 +1,7 @@
 """Checks of a finished run: a sound one passes, and a byte that was changed anywhere is found."""
 
 import json
+import os
 import random
 import shutil
 
@@ -75,7 +76,21 @@ def test_a_sound_run_passes_every_check(sound, keys):
     assert found.sound
     rounds = {f"round {number + 1}": "ok" for number in range(ROUNDS)}
     said = dict.fromkeys(("record", "seal", "signature", "adapters", "settings", "weights"), "ok")
-    assert outcomes(found) == {**said, **rounds, "manifest": "not checked"}
+    assert outcomes(found) == {**said, **rounds, "manifest": "not checked", "PEFT": "not checked"}
+
+
+@pytest.mark.parametrize("instead", [None, "signature", "pipe"])
+def test_whoever_names_keys_is_told_of_a_seal_or_a_signature_that_is_gone(sound, tmp_path, keys, instead):
+    logs = copied(sound, tmp_path)
+    if instead == "signature":
+        seal = read_value(logs.seal, Seal)
+        logs.seal.write_bytes(seal.model_copy(update={"signature": ""}).written())
+    else:
+        logs.seal.unlink()
+    if instead == "pipe":
+        os.mkfifo(logs.seal)
+    assert not check(logs, keys[1]).sound
+    assert check(logs).sound == (instead != "pipe"), "without keys there may be none"
 
 
 def test_a_check_writes_nothing_into_the_run(sound, keys):
@@ -134,7 +149,7 @@ def sealed_again(logs):
 def test_whoever_seals_a_changed_run_again_lacks_the_servers_signature(sound, tmp_path, keys):
     logs = copied(sound, tmp_path)
     sealed_again(logs)
-    assert outcomes(check(logs, keys[1]))["signature"] == "not checked", "there is none"
+    assert outcomes(check(logs, keys[1]))["signature"] == "failed", "there is none, and there should be one"
     seal = read_value(logs.seal, Seal).model_copy(update={"signature": read_value(sound.seal, Seal).signature})
     logs.seal.write_bytes(seal.model_copy(update={"files": {**seal.files, "x": seal.files["run.json"]}}).written())
     assert outcomes(check(logs, keys[1]))["signature"] == "failed"

@@ -85,8 +85,10 @@ def check(*outcomes):
 
 def test_a_verdict_counts_what_holds_and_says_when_something_does_not():
     assert verdict(check("ok", "ok", "not checked")) == (
-        "Run run: nothing was found wrong; 2 checks hold, 0 fail, 1 could not be made"
+        "Run run: nothing was found wrong, and no round could be made again; 2 checks hold, 0 fail, 1 could not be made"
     )
+    made_again = check("ok").findings[0].model_copy(update={"name": "round 1"})
+    assert "nothing was found wrong; 1 " in verdict(check().model_copy(update={"findings": (made_again,)}))
     assert "not as it was made; 1 checks hold, 1 fail" in verdict(check("ok", "failed"))
     assert [cell.strong for row in check_table(check("ok", "failed")).cells for cell in row[1:2]] == [False, True]
 

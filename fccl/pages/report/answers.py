@@ -15,7 +15,7 @@ def section(answers: RunAnswers, draw: Figures) -> Section:
     return Section("after", "After the run", LEAD, figures(answers, draw), tuple(tables(answers)))
 
 
-LEAD = "What was asked about the finished run: “fccl replay”, “fccl verify”, “fccl forget”. Nothing here changed it."
+LEAD = "What was asked about the finished run: “fccl replay”, “fccl verify”, “fccl forget”."
 
 
 def figures(answers: RunAnswers, draw: Figures) -> tuple[Figure, ...]:
