@@ -39,9 +39,10 @@ def traffic_of(logs: LogPaths, records: Sequence[RoundRecord]) -> tuple[TrafficF
     for phase in PHASES:
         if phase in last:
             control = _longest(last[phase].root.glob("control_*"))
-            up = _longest(last[phase].root.glob("update_*"))
+            whole = _length(last[phase].adapter)
+            up = _longest(last[phase].root.glob("update_*")) or whole  # of noised sums no single update is kept
             once = _length(logs.reference) if phase == "va" else 0
-            down = _length(last[phase].adapter) + control
+            down = whole + control
             found.append(TrafficForecast(phase=phase, down=down, up=up + control, once=once))
     return tuple(found)
 

@@ -8,8 +8,9 @@ from fccl.apps.main import main
 from fccl.config import load_settings
 from fccl.library.probe import Measure, measure_of, probe_settings
 from fccl.paths import LogPaths
+from fccl.records.forecast import Forecast
 from fccl.records.run import ClientMetrics
-from fccl.storage.reading import read_records
+from fccl.storage.reading import read_records, read_value
 from fccl.view.taken import actual_of, forecast_of
 
 LITTLE = ("--max-sft-examples", "120", "--max-va-examples", "60", "--threads", "1", "--num-clients", "3")
@@ -103,3 +104,19 @@ def test_a_probe_has_few_rounds_of_the_phases_that_the_run_has_and_folders_of_it
     own = probe_settings(settings, Measure(2, 24), tmp_path)
     assert (own.sft_rounds, own.va_rounds, own.num_clients, own.client_ranks) == (3, 0, 2, (8, 8))
     assert {own.data_dir.parent, own.log_dir.parent} == {tmp_path}
+
+
+@pytest.mark.slow  # a probe of a real model
+def test_a_run_that_keeps_nothing_of_single_clients_is_planned_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    noise = ("--dp-where", "server", "--contribution-mode", "uniform", "--dp-noise", "4")
+    assert main(["plan", *LITTLE, "--fed-rounds", "1", "--no-evaluate", *noise]) == 0
+    told = read_value(LogPaths(tmp_path / "logs").planned, Forecast)
+    assert [each.up for each in told.traffic] == [each.down for each in told.traffic]
+    assert all(each.up > 0 for each in told.traffic)
+
+
+def test_more_rounds_than_can_be_counted_are_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", *LITTLE, "--fed-rounds", "1000000000", "--no-evaluate"]) == 2
+    assert "every round's draw is counted, of at most 10,000" in capsys.readouterr().err
