@@ -20,6 +20,7 @@ from fccl.apps.main import main
 from fccl.errors import FcclError, FederationError
 from fccl.testing.loopback import free_port
 from fccl.transports.flower.bundle import REQUEST
+from tests.apps.commands import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +53,8 @@ def test_another_action_is_one_line(capsys):
 @pytest.mark.slow
 def test_a_superlink_that_is_not_there_is_one_line():
     command = [sys.executable, "-m", "fccl", "flower", "run", "--superlink", f"127.0.0.1:{free_port()}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment)
     assert done.returncode == 1
     assert "error: the SuperLink has not taken the run\n" in done.stderr
     assert "Traceback" not in done.stderr
