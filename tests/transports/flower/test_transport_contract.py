@@ -21,15 +21,18 @@ class TestFlower(TransportContract):
     def make(self, tmp_path):
         @contextmanager
         def made(broken=(), errors=None):
-            folders = {number: tmp_path / f"site_{number}" for number in range(CLIENTS)}
+            # The contract's runs share their name: a worker that starts must not meet the end of the one before.
+            root = tmp_path / f"made_{len(list(tmp_path.glob('made_*')))}"
+            root.mkdir()
+            folders = {number: root / f"site_{number}" for number in range(CLIENTS)}
             own = server_keys(self.keys) if self.keys else None
-            paths, spec = ExchangePaths(tmp_path / "server"), exchange_spec(CLIENTS)
+            paths, spec = ExchangePaths(root / "server"), exchange_spec(CLIENTS)
             with ExitStack() as held:
                 for number, folder in folders.items():
                     learners, services = {number: toy_learner(broken, errors)}, toy_services(broken)
                     held.enter_context(client_threads(folder, learners, self.keys, services=services, grace_s=0.1))
                 nodes = held.enter_context(super_nodes(folders))
-                with FlowerTransport(nodes.grid, paths, spec, tmp_path / "received", own, poll_s=0.01) as transport:
+                with FlowerTransport(nodes.grid, paths, spec, root / "received", own, poll_s=0.01) as transport:
                     yield transport
                     finish_after(transport, paths)
 
