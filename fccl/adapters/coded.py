@@ -13,7 +13,6 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Self
 
 import torch
@@ -21,6 +20,7 @@ import torch
 from fccl.adapters.adapter import Adapter, Form
 from fccl.adapters.codecs import Largest, codec_of, count_of
 from fccl.adapters.ranks import rank_of
+from fccl.adapters.source import MadeOnLoad
 from fccl.codecs import CODECS, CodecSpec
 from fccl.errors import AdapterError
 from fccl.plain_text import printable
@@ -93,7 +93,7 @@ class CodedReader:
 
 
 @dataclass(frozen=True, eq=False)
-class CodedAdapter:
+class CodedAdapter(MadeOnLoad):
     """An `AdapterSource` whose adapter is made of its base and its change at every load.
 
     >>> base = Adapter({"w": torch.zeros(1000)})
@@ -116,15 +116,6 @@ class CodedAdapter:
         """Names and shapes."""
         return self.reader.form
 
-    @property
-    def sha256(self) -> str:
-        """`Adapter.sha256` of the adapter that a receiver has; makes it."""
-        return self.load().sha256
-
     def load(self) -> Adapter:
         """The adapter that a receiver has. Raises `AdapterError` where the bytes hold none."""
         return self.reader.read(self.content, "the coded adapter")
-
-    def save(self, path: Path) -> None:
-        """Write the file of that adapter, whole, all or nothing. Raises `StorageError`."""
-        self.load().save(path)

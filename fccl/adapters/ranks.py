@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from fccl.adapters.adapter import Adapter, Form
-from fccl.adapters.source import AdapterSource
+from fccl.adapters.source import AdapterSource, MadeOnLoad
 from fccl.errors import AdapterError
 from fccl.specs import named_seed
 
@@ -117,7 +116,7 @@ def distance(one: Adapter, other: Adapter) -> float:
 
 
 @dataclass(frozen=True)
-class WithFrozen:
+class WithFrozen(MadeOnLoad):
     """`with_frozen(update, before)`, made at every load: of updates that are in files, one at a time is in memory."""
 
     update: AdapterSource
@@ -128,18 +127,9 @@ class WithFrozen:
         """Names and shapes."""
         return self.before.form
 
-    @property
-    def sha256(self) -> str:
-        """`Adapter.sha256` of the whole adapter; loads it."""
-        return self.load().sha256
-
     def load(self) -> Adapter:
         """Raises as the update's own `load` does."""
         return with_frozen(self.update.load(), self.before)
-
-    def save(self, path: Path) -> None:
-        """Write the file, all or nothing."""
-        self.load().save(path)
 
 
 def _shape(name: str, shape: tuple[int, ...], rank: int) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Protocol
 
@@ -33,3 +34,23 @@ class AdapterSource(Protocol):
     def save(self, path: Path) -> None:
         """Write an adapter's file, all or nothing. Raises as `load` does."""
         ...
+
+
+class MadeOnLoad(ABC):
+    """Base of sources whose adapter is made at every load, so that one at a time is in memory.
+
+    Its hash and its file are those of what `load` returns.
+    """
+
+    @property
+    def sha256(self) -> str:
+        """`Adapter.sha256` of the adapter; makes it."""
+        return self.load().sha256
+
+    @abstractmethod
+    def load(self) -> Adapter:
+        """The adapter."""
+
+    def save(self, path: Path) -> None:
+        """Write the file, all or nothing. Raises as `load` does, and `StorageError`."""
+        self.load().save(path)

@@ -6,18 +6,12 @@ import argparse
 
 from rich.console import Console
 
-from fccl.apps.console import plain_console, say, telling
-from fccl.apps.data_screen import DataScreen
+from fccl.apps.console import plain_console, say
+from fccl.apps.run_setup import asked_for
 from fccl.apps.terminal_tables import print_table
 from fccl.config import Settings
 from fccl.errors import FederationError, no_run
-from fccl.federation.run_folder import RunFolder
-from fccl.library.narrow import arranged, begun, settled
-from fccl.library.natural import require_shards, with_named_clients
-from fccl.library.places import require_apart
 from fccl.library.plan import planned
-from fccl.library.setup import workable
-from fccl.library.side_by_side import side_by_side
 from fccl.model.loading import Models
 from fccl.paths import LogPaths
 from fccl.storage.files import write_text
@@ -39,14 +33,8 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _ahead(settings: Settings, options: argparse.Namespace, console: Console) -> int:
-    tell, models = telling(console), Models()
-    settings = begun(settled(settings, tell, options.given), tell)
-    require_apart(settings, ("data_dir", "log_dir"))
-    require_shards(settings)
-    settings = side_by_side(with_named_clients(settings, DataScreen(console)), options.given)
-    workable(settings, RunFolder.at(settings.log_dir))
-    if settings.clients_at_once != "1":
-        settings = arranged(settings, models.of(settings.model_spec()).engine)
+    models = Models()
+    settings = asked_for(settings, options, models, console)
     say("Trying a few steps ...")
     forecast = planned(settings, models)
     for table in plan_tables(forecast):

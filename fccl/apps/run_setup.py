@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from contextlib import AbstractContextManager, closing
 
 from rich.console import Console
 
+from fccl.apps.console import telling
 from fccl.apps.data_screen import DataScreen
 from fccl.apps.evaluation_screen import EvaluationScreen, say_written
 from fccl.apps.progress import screen_for
@@ -15,15 +17,34 @@ from fccl.config import Settings
 from fccl.federation.more_rounds import OtherRounds
 from fccl.federation.run import Run
 from fccl.federation.run_folder import RunFolder
-from fccl.library.narrow import evaluation_options
-from fccl.library.setup import PreparedRun, prepared_run
-from fccl.library.side_by_side import evaluation_beside
+from fccl.library.narrow import arranged, begun, evaluation_options, settled
+from fccl.library.natural import require_shards, with_named_clients
+from fccl.library.places import require_apart
+from fccl.library.setup import PreparedRun, prepared_run, workable
+from fccl.library.side_by_side import evaluation_beside, side_by_side
 from fccl.library.usage import record_usage
 from fccl.model.language_model import LanguageModel
+from fccl.model.loading import Models
 from fccl.tracking.tracker import Tracker
 from fccl.transports.protocol import RunIdentity, Transport
 from fccl.view.forecast_tables import after_table
 from fccl.view.taken import actual_of, forecast_of
+
+
+def asked_for(settings: Settings, options: argparse.Namespace, models: Models, console: Console) -> Settings:
+    """The settings of a new run as these arguments ask for it, everything in them decided, where it could begin.
+
+    Raises `SettingsError` where it could not.
+    """
+    tell = telling(console)
+    settings = begun(settled(settings, tell, options.given), tell)
+    require_apart(settings, ("data_dir", "log_dir"))
+    require_shards(settings)
+    settings = side_by_side(with_named_clients(settings, DataScreen(console)), options.given)
+    workable(settings, RunFolder.at(settings.log_dir))
+    if settings.clients_at_once != "1":
+        settings = arranged(settings, models.of(settings.model_spec()).engine)
+    return settings
 
 
 def shown_run(

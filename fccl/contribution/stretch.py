@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fccl.adapters.adapter import Adapter, Form
-from fccl.adapters.source import AdapterSource
+from fccl.adapters.source import AdapterSource, MadeOnLoad
 from fccl.aggregation.vectors import finite_adapter
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Stretched:
+class Stretched(MadeOnLoad):
     """start + factor (update - start), made at every load in float64 and rounded to float32 once."""
 
     update: AdapterSource
@@ -34,11 +33,6 @@ class Stretched:
         """Names and shapes."""
         return self.update.form
 
-    @property
-    def sha256(self) -> str:
-        """`Adapter.sha256` of the stretched adapter; loads it."""
-        return self.load().sha256
-
     def load(self) -> Adapter:
         """Raises as the update's own `load` does, and `BadAggregate` where float32 is too small."""
         update = self.update.load()
@@ -49,10 +43,6 @@ class Stretched:
             before = self.start.tensors[name].double()
             tensors[name] = (before + self.factor * (tensor.double() - before)).float()
         return finite_adapter(tensors, "the stretch of an update")
-
-    def save(self, path: Path) -> None:
-        """Write the file, all or nothing."""
-        self.load().save(path)
 
 
 def as_weighed(task: FitTask, updates: Sequence[ClientUpdate], stretch: Sequence[float]) -> list[AdapterSource]:

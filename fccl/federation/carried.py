@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from fccl.adapters.adapter import Adapter, Form
 from fccl.adapters.ranks import leading, rank_of
-from fccl.adapters.source import AdapterSource
+from fccl.adapters.source import AdapterSource, MadeOnLoad
 from fccl.aggregation.vectors import unflat
 from fccl.messages import ClientUpdate
 
 
 @dataclass(frozen=True, eq=False)
-class Carried:
+class Carried(MadeOnLoad):
     """The change of an update, made from another start. In float64, rounded to float32 once.
 
     Song, Tong & Wei 2019 rebuild a federation's models for other sets of clients from stored changes in this way
@@ -30,11 +29,6 @@ class Carried:
         """Names and shapes."""
         return self.update.form
 
-    @property
-    def sha256(self) -> str:
-        """`Adapter.sha256` of the carried adapter; loads it."""
-        return self.load().sha256
-
     def load(self) -> Adapter:
         """Raises as the update's own `load` does, and `BadAggregate` where float32 is too small."""
         update = self.update.load()
@@ -43,10 +37,6 @@ class Carried:
         update.require_same_form(start)
         moved = to.vector.double() + (update.vector.double() - start.vector.double())  # (d,)
         return unflat(moved, update.form, "a carried update")
-
-    def save(self, path: Path) -> None:
-        """Write the file, all or nothing."""
-        self.load().save(path)
 
 
 def carried(updates: Sequence[ClientUpdate], start: Adapter, to: Adapter) -> list[ClientUpdate]:

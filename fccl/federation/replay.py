@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from fccl.adapters.adapter import Adapter, adapter_file, load_adapter
 from fccl.aggregation.protocol import Aggregated, Aggregation, Parts
@@ -47,7 +46,7 @@ from fccl.paths import LogPaths
 from fccl.records.run import Contribution, RoundRecord, TrainingReport
 from fccl.specs import Phase, RoundPlan
 from fccl.storage.reading import read_records
-from fccl.transports.protocol import SILENT, Listener, RunIdentity, Transport
+from fccl.transports.protocol import SILENT, Listener, NothingHeld, RunIdentity, Transport
 
 LEFT_OUT = "left out of this replay"
 REBASING = ("svd", "exact")  # of `LORA_AGGREGATION`: each round's factors are of other directions than the last's
@@ -126,7 +125,7 @@ def state_before(logs: LogPaths, number: int, declared: Declared) -> FederationS
 
 
 @dataclass(eq=False)
-class KeptTransport:
+class KeptTransport(NothingHeld):
     """Answers tasks from kept rounds, and declarations from what was declared. `without` are clients that stay away.
 
     An update is carried to the task's adapter. Its control variate goes with it where the task has corrections.
@@ -135,14 +134,6 @@ class KeptTransport:
     logs: LogPaths
     without: Collection[int] = ()
     declared: Declared = field(default_factory=dict)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
 
     def begin(self, run: RunIdentity, listen: Listener = SILENT) -> None:
         """Nothing happens while it is asked, so nobody is told."""

@@ -26,8 +26,7 @@ from fccl.records.audit import Attack, Audit, AuditedRun
 from fccl.records.run import RoundRecord
 from fccl.storage.reading import read_records
 
-# Settings that change what is released, beside those of the group "privacy". Not every version has all of them.
-_CODECS = ("update_codec", "topk_share", "secure_aggregation")
+_CODECS = ("update_codec", "topk_share")  # settings that change what is released, beside those of the group "privacy"
 _ROOM_MB = 1_000_000
 Tell = Callable[[str], None]
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from fccl.adapters.adapter import Adapter
 from fccl.messages import (
@@ -23,10 +22,10 @@ from fccl.messages import (
     status_now,
 )
 from fccl.records.run import ClientState
-from fccl.transports.protocol import SILENT, Listener, RunIdentity
+from fccl.transports.protocol import SILENT, Listener, NothingHeld, RunIdentity
 
 
-class InProcessTransport:
+class InProcessTransport(NothingHeld):
     """One learner, and services for other kinds of request, do every client's work.
 
     Each client sees its own shard only, which is loaded when its turn comes. `at_once` clients train together where
@@ -46,14 +45,6 @@ class InProcessTransport:
     ) -> None:
         self._worker, self._listen = Worker(learner, load_shard, services, residuals or ResidualsInMemory()), SILENT
         self._at_once = at_once
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
 
     def begin(self, run: RunIdentity, listen: Listener = SILENT) -> None:
         """Tell `listen` the clients' heartbeats from now on."""

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from fccl.adapters.adapter import Adapter
 from fccl.messages import ClientFailure, ClientUpdate, FitTask, Given, Request, Statement
-from fccl.transports.protocol import SILENT, Listener, RunIdentity, Transport
+from fccl.transports.protocol import SILENT, Listener, NothingHeld, RunIdentity, Transport
 
 
 @dataclass(frozen=True, eq=False)
-class WrappedTransport:
+class WrappedTransport(NothingHeld):
     """Passes everything on to `transport`. The caller enters that one; entering this one holds nothing.
 
     An example, a transport on which nobody hears of heartbeats:
@@ -24,14 +22,6 @@ class WrappedTransport:
     """
 
     transport: Transport
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
 
     def begin(self, run: RunIdentity, listen: Listener = SILENT) -> None:
         """Passed on."""
