@@ -71,6 +71,7 @@ class Coalitions:
     results: Mapping[int, int] = field(default_factory=dict)  # `results_of` the run
     on_set: Callable[[int], None] = lambda done: None
     _losses: dict[Set, Losses] = field(default_factory=dict)
+    _learned: dict[int, Tensor] = field(default_factory=dict)  # by round: the change of the server's own training, (d,)
     _rounds: tuple[KeptRound, ...] = ()
 
     def __post_init__(self) -> None:
@@ -116,16 +117,19 @@ class Coalitions:
         self, kept: KeptRound, adapter: Adapter, server: ServerState, members: Set
     ) -> tuple[Adapter, ServerState]:
         made = aggregated_again(kept, self.rule, adapter, server, members)
-        learning = self._learning(kept)
-        if learning is None:
+        if kept.record.learning is None:
             return made.adapter, made.state
-        moved = made.adapter.vector.double() + learning  # (d,)
+        moved = made.adapter.vector.double() + self._learning(kept)  # (d,)
         return unflat(moved, made.adapter.form, "the server's learning"), made.state
 
-    def _learning(self, kept: KeptRound) -> Tensor | None:
-        """The change that the server's own training made in a round: (d,) float64; None where it made none."""
-        if kept.record.learning is None:
-            return None
+    def _learning(self, kept: KeptRound) -> Tensor:
+        """The change that the server's own training made in a round, the same for every set: (d,) float64."""
+        number = kept.record.round
+        if number not in self._learned:
+            self._learned[number] = self._change_after(kept)
+        return self._learned[number]
+
+    def _change_after(self, kept: KeptRound) -> Tensor:
         after = ended_with(self.logs, kept.record)
         if after is None:
             raise FederationError(f"round {kept.record.round + 1}: the adapter that the server trained is kept no more")

@@ -43,9 +43,9 @@ from fccl.messages import (
     StatusListener,
 )
 from fccl.paths import LogPaths
+from fccl.records.journal import read_rounds
 from fccl.records.run import Contribution, RoundRecord, TrainingReport
 from fccl.specs import Phase, RoundPlan
-from fccl.storage.reading import read_records
 from fccl.transports.protocol import SILENT, Listener, NothingHeld, RunIdentity, Transport
 
 LEFT_OUT = "left out of this replay"
@@ -267,7 +267,7 @@ class ReplayedRun:
         if not self.federation.plan.open:
             return state
         numbers = set(range(self.federation.plan.num_clients))
-        for record in read_records(self.logs.progress, RoundRecord, lambda row: row.get("event") == "round"):
+        for record in read_rounds(self.logs):
             if record.round <= state.next_round:
                 numbers = (numbers | set(record.joined)) - {each.client_id for each in record.left}
         return replace(state, members=Members(tuple(sorted(numbers))))

@@ -29,12 +29,13 @@ from fccl.federation.seal import is_as_sealed, sealed_files
 from fccl.keys import PublicKeys
 from fccl.paths import LogPaths
 from fccl.records.after import Finding, Outcome, RunCheck
+from fccl.records.journal import read_rounds
 from fccl.records.kept_round import KeptUpdate
 from fccl.records.run import ArrivedUpdate, PhaseEnd, RoundRecord, RunInfo, RunState
 from fccl.records.seal import Seal
 from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec, Value
 from fccl.storage.files import read_whole, sha256_of
-from fccl.storage.reading import parse, read_records, read_value
+from fccl.storage.reading import parse, read_value
 from fccl.transports.exchange.wire import UpdateFile
 
 NOT_SEALED = "the run has no seal: it was made by an earlier version, or was not finished"
@@ -97,7 +98,7 @@ class RunChecker:
 
     @cached_property
     def _records(self) -> Sequence[RoundRecord]:
-        return read_records(self.logs.progress, RoundRecord, lambda row: row.get("event") == "round")
+        return read_rounds(self.logs)
 
     def _record(self) -> Finding:
         state = read_value(self.logs.state, RunState)

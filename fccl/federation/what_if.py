@@ -10,8 +10,8 @@ from fccl.federation.replay import ReplayedRun
 from fccl.federation.state import RoundResult
 from fccl.paths import LogPaths
 from fccl.records.after import Replay, ReplayedRound
+from fccl.records.journal import read_rounds
 from fccl.records.run import RoundRecord
-from fccl.storage.reading import read_records
 
 AS_IT_WAS = "Nothing was changed: every round was made again from its kept updates."
 CARRIED = (
@@ -89,7 +89,7 @@ def replayed_round(result: RoundResult, recorded: RoundRecord | None, anew: bool
 
 def records_by_round(logs: LogPaths) -> dict[int, RoundRecord]:
     """The run's rounds by their numbers."""
-    records = read_records(logs.progress, RoundRecord, lambda row: row.get("event") == "round")
+    records = read_rounds(logs)
     return {record.round: record for record in records}
 
 

@@ -15,7 +15,7 @@ from fccl.federation.run_folder import RunFolder
 from fccl.library.attacks import Attacker, Candidates
 from fccl.library.borrowed_data import borrowed_data
 from fccl.library.canaries import PLANTED, UNUSED, AuditData, audit_data
-from fccl.library.inner_run import inner_run
+from fccl.library.inner_run import inner_run, inner_settings
 from fccl.library.narrow import data_spec
 from fccl.library.sample import write_sample
 from fccl.library.start import start_adapter
@@ -23,11 +23,9 @@ from fccl.model.language_model import LanguageModel, cpu_threads
 from fccl.model.loading import Models
 from fccl.paths import DataPaths
 from fccl.records.audit import Attack, Audit, AuditedRun
-from fccl.records.run import RoundRecord
-from fccl.storage.reading import read_records
+from fccl.records.journal import read_rounds
 
 _CODECS = ("update_codec", "topk_share")  # settings that change what is released, beside those of the group "privacy"
-_ROOM_MB = 1_000_000
 Tell = Callable[[str], None]
 
 
@@ -58,7 +56,7 @@ def audited(settings: Settings, models: Models, tell: Tell, client_id: int | Non
         parted = audit_data(chosen, settings.seed)
         trained = [parted.shard if shard is chosen else shard for shard in shards]
         root = Path(name)
-        write_sample(data, manifest, data_spec(_inner(bare, root, "")), trained, DataPaths(root / "data"))
+        write_sample(data, manifest, data_spec(_inner(bare, root, "none")), trained, DataPaths(root / "data"))
         runs = [_run(_inner(bare, root, "none"), model, models, parted, {}, tell)]
         if kept:
             runs.append(_run(_inner(settings, root, "protected"), model, models, parted, kept, tell))
@@ -84,18 +82,12 @@ def _chosen(shards: Sequence[ClientShard], client_id: int | None) -> ClientShard
 def _inner(settings: Settings, root: Path, name: str) -> Settings:
     """The settings of an audit's federation: SFT alone, all of its rounds, all updates kept."""
     changes = {
-        "data_dir": root / "data",
-        "log_dir": root / (name or "unused"),
-        "state_dir": root / "state",  # with secrets of its own
         "sft_rounds": settings.round_plan().rounds_of("sft"),
         "va_rounds": 0,
         "patience": 0,
-        "noisy_clients": "",
-        "client_column": "",
         "evaluate": False,
-        "keep_updates_mb": _ROOM_MB,
     }
-    return settings.model_copy(update=changes)
+    return inner_settings(settings, root, name).model_copy(update=changes)
 
 
 def _run(
@@ -109,7 +101,7 @@ def _run(
         for _ in work.run.rounds(transport):
             pass
         work.run.finish(transport)
-    records = read_records(folder.paths.progress, RoundRecord, lambda row: row.get("event") == "round")
+    records = read_rounds(folder.paths)
     tell("Attacking what it released ...")
     with cpu_threads(settings.threads):
         attacker = Attacker(model, Candidates.of(model, data), _start(settings, model), settings.eval_batch_size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 from fccl.config import Settings
 from fccl.federation.run_folder import RunFolder
@@ -15,6 +16,23 @@ from fccl.tracking.listener import RunListener
 from fccl.tracking.tracker import NoTracker
 from fccl.training.engines import learner_for
 from fccl.transports.protocol import Transport
+
+_ROOM_MB = 1_000_000
+
+
+def inner_settings(settings: Settings, root: Path, logs: str = "logs") -> Settings:
+    """The settings of a run inside the folder `root`, on data in its `data/`: nothing of it lies elsewhere, a client's
+    secrets included, and all of its updates are kept.
+    """
+    changes = {
+        "data_dir": root / "data",
+        "log_dir": root / logs,
+        "state_dir": root / "state",
+        "keep_updates_mb": _ROOM_MB,
+        "noisy_clients": "",  # the data is as it is prepared
+        "client_column": "",
+    }
+    return settings.model_copy(update=changes)
 
 
 @contextmanager

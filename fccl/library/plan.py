@@ -53,6 +53,11 @@ def planned(settings: Settings, models: Models, witness: Witness = SILENT) -> Fo
 
     Raises what a run with these settings raises.
     """
+    if settings.round_plan().total_rounds > MOST_ROUNDS:
+        raise SettingsError(
+            f"{settings.round_plan().total_rounds:,} rounds: every round's draw is counted, of at most {MOST_ROUNDS:,}",
+            hint="plan fewer rounds, and multiply",
+        )
     model = models.of(settings.model_spec())
     with borrowed_data(settings, witness) as (data, manifest):
         ahead = _ahead(settings, model, manifest, data)
@@ -69,11 +74,6 @@ def _ahead(settings: Settings, model: LanguageModel, manifest: Manifest, data: D
     shards = tuple(load_shard(data, client, manifest) for client in clients)
     lengths = lengths_of(model, shards)
     train = {phase: settings.train_spec(phase) for phase in PHASES}
-    if settings.round_plan().total_rounds > MOST_ROUNDS:
-        raise SettingsError(
-            f"{settings.round_plan().total_rounds:,} rounds: every round's draw is counted, of at most {MOST_ROUNDS:,}",
-            hint="plan fewer rounds, and multiply",
-        )
     rounds = tuple(planned_rounds(settings.round_plan(), train, lengths))
     return _Ahead(settings, model, data, manifest, shards, lengths, rounds)
 

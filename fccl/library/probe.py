@@ -16,7 +16,7 @@ from fccl.config import Settings
 from fccl.data.shards import ClientShard
 from fccl.federation.run_folder import RunFolder
 from fccl.federation.workload import FileSizes, PlannedRound, planned_rounds
-from fccl.library.inner_run import inner_run
+from fccl.library.inner_run import inner_run, inner_settings
 from fccl.library.narrow import data_spec, evaluation_options
 from fccl.library.probe_files import file_sizes, traffic_of
 from fccl.library.sample import Lengths, Measure, sampled, write_sample
@@ -29,6 +29,7 @@ from fccl.model.loading import Models
 from fccl.model.scoring import token_counts
 from fccl.paths import DataPaths, LogPaths
 from fccl.records.forecast import TrafficForecast, Usage
+from fccl.records.journal import read_rounds
 from fccl.records.manifest import Manifest
 from fccl.records.run import RoundRecord, RunEvent
 from fccl.specs import PHASES
@@ -37,7 +38,7 @@ from fccl.transports.protocol import Transport
 
 MOST_CLIENTS = 4  # of a probe, or as many as there are processes
 _A_BATCH = 1e10  # weights times tokens that a probe trains a client on in a round, about
-_MOST_BATCHES, _ROOM_MB = 6, 1_000_000
+_MOST_BATCHES = 6
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,6 @@ def probe_settings(settings: Settings, measure: Measure, root: Path) -> Settings
     rounds = 2 if measure.examples == settings.batch_size else 3
     plan, ranks = settings.round_plan(), settings.client_ranks
     changes = {
-        "data_dir": root / "data",
-        "log_dir": root / "logs",
-        "state_dir": root / "state",  # with secrets of its own
         "min_shard": 0,
         "dp_epsilon": 1e9,  # the probe releases nothing
         **{f"{phase}_rounds": min(rounds, 2 * plan.rounds_of(phase)) for phase in PHASES},
@@ -90,13 +88,10 @@ def probe_settings(settings: Settings, measure: Measure, root: Path) -> Settings
         "clients_per_round": measure.clients,
         "min_clients": 1,
         "client_lora_r": ",".join(map(str, ranks[: measure.clients])) if len(ranks) > 1 else settings.client_lora_r,
-        "noisy_clients": "",
         "original_clients": "",
-        "client_column": "",
-        "keep_updates_mb": _ROOM_MB,
         "client_processes": min(settings.client_processes, measure.clients),
     }
-    return settings.model_copy(update=changes)
+    return inner_settings(settings, root).model_copy(update=changes)
 
 
 def probed(
@@ -168,7 +163,7 @@ def _read(
     seconds: float,
 ) -> Probed:
     """All that the folder of the probe says, before it goes."""
-    records = tuple(read_records(logs.progress, RoundRecord, lambda row: row.get("event") == "round"))
+    records = tuple(read_rounds(logs))
     events = {
         event.event: event.time
         for event in read_records(logs.progress, RunEvent, lambda row: row.get("event") != "round")

@@ -16,7 +16,6 @@ Shapes: T tokens, W (out, in), c (out,).
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -34,8 +33,7 @@ BLOCK = 64  # weights that share a scale in nf4
 
 
 def library() -> Any:
-    """bitsandbytes' functions; its advice on kernels that FCCL does not use is not shown."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    """bitsandbytes' functions."""
     from bitsandbytes import functional as found
 
     return found

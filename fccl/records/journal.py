@@ -11,9 +11,14 @@ from fccl.errors import StorageError
 from fccl.paths import LogPaths
 from fccl.records.run import ClientMetrics, ClientStatus, RoundRecord, RunEvent
 from fccl.storage.files import append_line, storage_errors, write_text
-from fccl.storage.reading import read_rows
+from fccl.storage.reading import read_records, read_rows
 
 HEARTBEAT_GAP_S = 1.0  # the least between two heartbeats of a client that is training
+
+
+def read_rounds(paths: LogPaths) -> list[RoundRecord]:
+    """The complete rounds of a run, in order."""
+    return read_records(paths.progress, RoundRecord, lambda row: row.get("event") == "round")
 
 
 @dataclass

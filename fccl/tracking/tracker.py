@@ -17,6 +17,7 @@ from fccl.errors import SettingsError
 from fccl.extras import require_extra
 from fccl.paths import LogPaths
 from fccl.records.evaluation import EvaluationReport
+from fccl.records.journal import read_rounds
 from fccl.records.run import ClientMetrics, RoundRecord, RunEvent, RunInfo, Validation
 from fccl.storage.reading import read_records
 from fccl.tracking.listener import Past, RunListener
@@ -152,5 +153,5 @@ def rounds_so_far(paths: LogPaths) -> Iterator[tuple[RoundRecord, Sequence[Clien
     metrics: dict[int, list[ClientMetrics]] = defaultdict(list)
     for each in read_records(paths.client_metrics, ClientMetrics):
         metrics[each.round].append(each)
-    for record in read_records(paths.progress, RoundRecord, lambda row: row.get("event") == "round"):
+    for record in read_rounds(paths):
         yield record, metrics[record.round]

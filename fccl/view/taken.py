@@ -7,6 +7,7 @@ from pathlib import Path
 from fccl.errors import FederationError
 from fccl.paths import LogPaths
 from fccl.records.forecast import Forecast, Usage
+from fccl.records.journal import read_rounds
 from fccl.records.run import ClientMetrics, RoundRecord, RunEvent, RunInfo
 from fccl.storage.files import storage_errors
 from fccl.storage.reading import read_records, read_value
@@ -28,7 +29,7 @@ def actual_of(logs: LogPaths) -> Actual:
 
     Raises `StorageError` when they cannot be read.
     """
-    rounds = read_records(logs.progress, RoundRecord, lambda row: row.get("event") == "round")
+    rounds = read_rounds(logs)
     events = read_records(logs.progress, RunEvent, lambda row: row.get("event") != "round")
     files = _files(logs)
     with storage_errors(logs.root, "read"):
