@@ -86,8 +86,7 @@ class Federation:
         updates, excluded = gathered(task, able, transport, judge, self.on_answer)
         late = self._late(state, task, updates, transport)
         counted = as_counted(task, by_client(updates, late), state.pending)
-        came_late = {update.client_id for update in late}
-        failures = [failure for failure in excluded if failure.client_id not in came_late]
+        failures = [failure for failure in excluded if failure.client_id not in {each.client_id for each in late}]
         far_out = too_long(counted, self.plan.max_update_ratio, state.norms)
         settled = self._settle(state, task, *self._exclude(counted, [*failures, *silent], far_out))
         settled = settled if task.train.codec.is_whole else self._rounded(state, task, settled)
