@@ -12,14 +12,16 @@ from fccl.config import Settings
 from fccl.errors import SettingsError
 from fccl.evaluation.harness import HarnessTasks, load_tasks
 from fccl.evaluation.outputs import outputs_path, write_outputs
-from fccl.evaluation.suite import EvaluationSplit, one_by_one
+from fccl.evaluation.suite import EvaluationSplit
 from fccl.evaluation.task_files import write_tasks
 from fccl.federation.run_evaluation import evaluate_run, load_split, own_data, run_adapters, topic_counts, write_report
 from fccl.federation.run_folder import RunFolder
 from fccl.library.narrow import evaluation_options, settings_of
+from fccl.library.side_by_side import evaluation_processes, evaluators
 from fccl.model.language_model import LanguageModel
 from fccl.model.loading import load_model
 from fccl.paths import DataPaths
+from fccl.processes.memory import free_bytes
 from fccl.records.evaluation import EvaluationOptions
 from fccl.storage.files import require_writable
 from fccl.storage.locks import in_use
@@ -30,7 +32,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     folder, console = RunFolder.at(settings.log_dir), plain_console()
     tasks = _tasks(options, telling(console))
     logs, info = folder.paths, folder.recorded("evaluate")
-    recorded = settings_of(info)
+    recorded = settings_of(info, client_processes=str(settings.client_processes))
     data = DataPaths(settings.data_dir if "data_dir" in settings.model_fields_set else recorded.data_dir)
     with in_use(data.lock, f"the data in {data.root}/"):
         shares, adapters = topic_counts(own_data(data, info)), run_adapters(logs)
@@ -41,9 +43,11 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         _write_tasks(model, split, options.write_tasks, telling(console))
         for name in adapters if options.outputs_file else ():
             require_writable(outputs_path(Path(options.outputs_file), name))
-        screen, how = EvaluationScreen(console), one_by_one(model, recorded.threads)
-        measure = tasks.measure if tasks else None
-        report = evaluate_run(model, adapters, data, logs, wanted, shares, screen, measure, how)
+        screen, measure = EvaluationScreen(console), tasks.measure if tasks else None
+        many = len(adapters) - wanted.skip_base + len(wanted.per_client)
+        count = evaluation_processes(recorded, options.given, many, model, free_bytes())
+        with evaluators(recorded, count, model, options.launch) as how:
+            report = evaluate_run(model, adapters, data, logs, wanted, shares, screen, measure, how)
         folder.require_here(info.run_id)
         write_report(logs, report)
         say_written(logs, console)

@@ -39,9 +39,7 @@ def serve(grid: Grid, config: Mapping[str, object]) -> None:
 
 
 def _run(grid: Grid, request: FlowerRequest) -> int:
-    options = argparse.Namespace(
-        given=request.given, resume=request.resume, new=request.new, redo_va=request.redo_va, launch=None
-    )
+    options = argparse.Namespace(given=request.given, resume=request.resume, new=request.new, redo_va=request.redo_va)
     return orchestrate(load_settings(request.given), options, partial(flower_transport, grid), awaited)
 
 

@@ -73,11 +73,10 @@ def _dispatch(arguments: list[str]) -> int:
     from fccl.config import load_settings
 
     settings = load_settings(given)
-    options.launch = None
-    if name == "run":
+    if name in ("run", "evaluate"):
         from fccl.apps.head_start import head_start
 
-        options.launch = head_start(settings)
+        options.launch = head_start(name, settings)
     with _patience(name):
         run = COMMANDS[name].main()
     return run(settings, options)

@@ -42,6 +42,14 @@ RESULTS: Mapping[str, Command] = {
             ),
             ("--skip-base", {"action": "store_true", "help": "leave the base model out"}),
             (
+                "--client-processes",
+                {
+                    "metavar": "N",
+                    "default": argparse.SUPPRESS,
+                    "help": "evaluate so many models side by side; 0: as many as cores and memory allow (default 0)",
+                },
+            ),
+            (
                 "--tasks",
                 {
                     "metavar": "A,B",

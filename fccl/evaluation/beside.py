@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 
-from fccl.errors import FederationError
-from fccl.evaluation.suite import Evaluate, Evaluated, EvaluationSplit, Listen, ToEvaluate
+from fccl.errors import FcclError, FederationError
+from fccl.evaluation.suite import Evaluate, Evaluated, EvaluationSplit, Listen, ToEvaluate, one_by_one
+from fccl.model.loading import Models
 from fccl.processes.jobs import LOST, Jobs
 from fccl.processes.pool import Pool
 from fccl.processes.sharing import share_out
+from fccl.specs import ModelSpec
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """The object of a process: evaluates adapters of one model, with so many threads."""
+
+    models: Models
+    model: ModelSpec
+    threads: int
+
+    def evaluate(
+        self, subject: ToEvaluate, split: EvaluationSplit, say: Callable[[tuple[int, int]], None]
+    ) -> Evaluated:
+        """One model on the test split. Raises `ModelError` and `AdapterError`."""
+        evaluate = one_by_one(self.models.of(self.model), self.threads)
+        return evaluate([subject], split, lambda name: lambda done, total: say((done, total)))[0]
+
+
+@dataclass(frozen=True)
+class EvaluatorMaker:
+    """Makes the evaluator of a process, with the model in memory."""
+
+    model: ModelSpec
+    threads: int
+
+    def __call__(self) -> Evaluator:
+        models = Models()
+        with suppress(FcclError):  # it is the error of the evaluation, once that is asked for
+            models.of(self.model)
+        return Evaluator(models, self.model, self.threads)
 
 
 def side_by_side_in(pool: Pool) -> Evaluate:

@@ -7,8 +7,8 @@ machine that goes on with it chooses its own processes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +17,9 @@ import torch
 from fccl.config import Settings
 from fccl.data.shards import ClientShard, load_shard, read_manifest
 from fccl.errors import FcclError, SettingsError
-from fccl.evaluation.beside import side_by_side_in
+from fccl.evaluation.beside import Evaluator, EvaluatorMaker, side_by_side_in
 from fccl.evaluation.own_test import OwnTester
-from fccl.evaluation.suite import Evaluate, Evaluated, EvaluationSplit, ToEvaluate, one_by_one
+from fccl.evaluation.suite import Evaluate, one_by_one
 from fccl.library.privacy import Guard
 from fccl.library.setup import PreparedRun
 from fccl.messages import ClientFailure, Given, Learner, Request, ResidualsInFolders, StatusListener, Worker
@@ -51,11 +51,8 @@ def side_by_side(settings: Settings, given: Mapping[str, object], why_not: str =
 
     Raises `SettingsError` for an argument that asks for several where there can be one.
     """
-    why_not = why_not or _why_not(settings)
-    if why_not and settings.client_processes > 1 and "client_processes" in given:
-        raise SettingsError(
-            f"CLIENT_PROCESSES={settings.client_processes}: {why_not}", hint="leave it out: one process is enough then"
-        )
+    if why_not := why_not or _why_not(settings):
+        _refuse_several(settings, given, why_not)
     clients, cores = settings.round_plan().clients_per_round, torch.get_num_threads()
     asked = 1 if why_not else min(_on_gpus(settings, given), clients)
     threads = settings.threads or max(1, cores // (asked or clients))
@@ -91,15 +88,18 @@ def transport_for(
     As soon as it is entered its processes begin to load what they need, beside this one; `begun` has done so before.
     """
     gpus = gpus_here()
-    if begun and (len(gpus) > 1 or not 1 < settings.client_processes <= begun.lines):
-        begun.end()
-        begun = None
+    begun = _usable(begun, settings.client_processes, gpus)
     if settings.client_processes == 1:
         services, held = [OwnTester(models or Models(), learner)], Guard.of_run(settings).over(learner)
         residuals = ResidualsInFolders(LogPaths(settings.log_dir).residuals_of)
         return InProcessTransport(held, lambda client: work().shard(client), services, settings.at_once, residuals)
     return ProcessesTransport(
-        Pool(WorkplaceMaker.of(settings), settings.client_processes, begun, _environments(settings, gpus)),
+        Pool(
+            WorkplaceMaker.of(settings),
+            settings.client_processes,
+            begun,
+            _environments(settings.client_processes, gpus),
+        ),
         lambda phase: work().manifest.samples_by_client()[phase],
         lambda: _said(settings, work(), free_bytes()),
     )
@@ -108,6 +108,39 @@ def transport_for(
 def evaluation_beside(transport: Transport) -> Evaluate | None:
     """Evaluates models side by side, in the processes of this transport; None where it has none."""
     return side_by_side_in(transport.started()) if isinstance(transport, ProcessesTransport) else None
+
+
+@contextmanager
+def evaluators(settings: Settings, count: int, model: LanguageModel, begun: Launch | None = None) -> Iterator[Evaluate]:
+    """Evaluates models of a run whose clients are done, in so many processes of its own; 1 is this one, with `model`.
+
+    The processes load the model beside each other; `begun` has loaded the libraries before.
+    """
+    gpus = gpus_here()
+    begun = _usable(begun, count, gpus)
+    if count == 1:
+        yield one_by_one(model, settings.threads)
+        return
+    make = EvaluatorMaker(settings.model_spec(), settings.threads)
+    with Pool(make, count, begun, _environments(count, gpus)) as pool:
+        pool.start(count)
+        yield side_by_side_in(pool)
+
+
+def evaluation_processes(
+    settings: Settings, given: Mapping[str, object], models: int, model: LanguageModel, free: int | None
+) -> int:
+    """The number of processes for so many models of a run, each with the threads of the run, which keep its figures.
+
+    `CLIENT_PROCESSES` names it, or cores and `free` bytes of memory do. Raises `SettingsError` for an argument that
+    asks for several where there can be one.
+    """
+    threads = settings.threads
+    if why_not := _one_gpu() or ("" if threads else "the run has no number of threads that its figures follow from"):
+        _refuse_several(settings, given, why_not)
+        return 1
+    asked = min(_on_gpus(settings, given), models)
+    return that_fit(asked or usual_processes(models, max(1, torch.get_num_threads() // threads)), model, free)
 
 
 def paced(say: StatusListener, now: Callable[[], float] = time.monotonic) -> StatusListener:
@@ -126,24 +159,14 @@ def paced(say: StatusListener, now: Callable[[], float] = time.monotonic) -> Sta
 
 
 @dataclass(frozen=True)
-class Workplace:
+class Workplace(Evaluator):
     """The object of a process: does clients' work, and evaluates the models that it trains."""
 
     worker: Worker
-    models: Models
-    model: ModelSpec
-    threads: int  # of an evaluation
 
     def answer(self, request: Request[Given], client_id: int, say: StatusListener) -> Given | ClientFailure:
         """One client's answer, with some ten heartbeats a second. Raises as `Worker.answer`."""
         return self.worker.answer(request, client_id, paced(say))
-
-    def evaluate(
-        self, subject: ToEvaluate, split: EvaluationSplit, say: Callable[[tuple[int, int]], None]
-    ) -> Evaluated:
-        """One model on the test split. Raises `ModelError` and `AdapterError`."""
-        evaluate = one_by_one(self.models.of(self.model), self.threads)
-        return evaluate([subject], split, lambda name: lambda done, total: say((done, total)))[0]
 
 
 @dataclass(frozen=True)
@@ -173,7 +196,7 @@ class WorkplaceMaker:
         learner = learner_for(models, self.ranks)
         residuals = ResidualsInFolders(self.logs.residuals_of)
         worker = Worker(self.guard.over(learner), self.shard, [OwnTester(models, learner)], residuals)
-        return Workplace(worker, models, self.model, self.threads)
+        return Workplace(models, self.model, self.threads, worker)
 
     def shard(self, client_id: int) -> ClientShard:
         """One client's examples, as they were prepared."""
@@ -184,8 +207,20 @@ def _why_not(settings: Settings) -> str:
     """A reason why several processes would be no use, or would give other bytes."""
     if settings.at_once > 1:
         return f"CLIENTS_AT_ONCE={settings.at_once} trains them in one batch, in one process"
+    return _one_gpu()
+
+
+def _one_gpu() -> str:
     one = own_device().type != "cpu" and len(gpus_here()) < 2
     return "this machine has a GPU, which one process keeps busy" if one else ""
+
+
+def _refuse_several(settings: Settings, given: Mapping[str, object], why_not: str) -> None:
+    """Raises `SettingsError` for an argument that asks for several processes."""
+    if settings.client_processes > 1 and "client_processes" in given:
+        raise SettingsError(
+            f"CLIENT_PROCESSES={settings.client_processes}: {why_not}", hint="leave it out: one process is enough then"
+        )
 
 
 def _on_gpus(settings: Settings, given: Mapping[str, object]) -> int:
@@ -202,9 +237,17 @@ def _on_gpus(settings: Settings, given: Mapping[str, object]) -> int:
     return min(asked or gpus, gpus)
 
 
-def _environments(settings: Settings, gpus: Sequence[str]) -> list[Mapping[str, str]]:
+def _environments(processes: int, gpus: Sequence[str]) -> list[Mapping[str, str]]:
     """Of each process: its own GPU. None where there are not several."""
-    return [own_gpu(number, gpus) for number in range(settings.client_processes)] if len(gpus) > 1 else []
+    return [own_gpu(number, gpus) for number in range(processes)] if len(gpus) > 1 else []
+
+
+def _usable(begun: Launch | None, processes: int, gpus: Sequence[str]) -> Launch | None:
+    """A child that has begun, if so many processes can come of it; else it is ended."""
+    if begun and (len(gpus) > 1 or not 1 < processes <= begun.lines):
+        begun.end()
+        return None
+    return begun
 
 
 def that_fit(wanted: int, model: LanguageModel, free: int | None) -> int:

@@ -17,7 +17,7 @@ from fccl.records.late import LateUpdate
 from fccl.records.privacy import RoundPrivacy
 from fccl.records.run import WITHHELD, ClientMetrics, OwnTestResult, RoundRecord, RunEvent
 from fccl.specs import Phase
-from fccl.view.values import DECLINES, EXCLUSIONS, METRICS, ROUNDS, SHARES, Move
+from fccl.view.values import DECLINES, EXCLUSIONS, METRICS, ROUNDS, SHARES, Move, RoundWatched
 
 _Progress: TypeAdapter[RoundRecord | RunEvent] = TypeAdapter(
     Annotated[RoundRecord | RunEvent, Field(discriminator="event")]
@@ -73,6 +73,7 @@ class ProgressLog:
         self.privacy: tuple[tuple[int, Phase, RoundPrivacy], ...] = ()
         self.moves: tuple[Move, ...] = ()
         self.late: tuple[tuple[int, Phase, LateUpdate], ...] = ()
+        self.watched: tuple[RoundWatched, ...] = ()
         self.unreadable = 0
         self._answered: tuple[int, ...] | None = None  # the clients that have answered the last round
 
@@ -88,6 +89,11 @@ class ProgressLog:
         self.own_tests += tuple((record.phase, each) for record in rounds for each in record.own_tests)
         self.privacy += tuple((record.round, record.phase, record.privacy) for record in rounds if record.privacy)
         self.late += tuple((record.round, record.phase, each) for record in rounds for each in record.late)
+        self.watched += tuple(
+            RoundWatched(record.round, record.phase, record.watched, record.phase_end)
+            for record in rounds
+            if record.watched or record.phase_end
+        )
         self.moves += tuple(move for record in rounds for move in _moves(record))
         self.rounds.add([(*_round_row(record), *self._sent(record)) for record in rounds])
         self.shares.add([row for record in rounds for row in _share_rows(record)])

@@ -94,6 +94,7 @@ class RunReader:
             own_tests=log.own_tests,
             privacy=log.privacy,
             late=log.late,
+            watched=log.watched,
             moves=log.moves,
             rounds=log.rounds.frame,
             shares=log.shares.frame,

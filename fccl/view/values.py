@@ -23,11 +23,13 @@ from fccl.records.privacy import RoundPrivacy
 from fccl.records.run import (
     ClientStatus,
     OwnTestResult,
+    PhaseEnd,
     Rejection,
     RunEvent,
     RunInfo,
     RunState,
     Validation,
+    Watched,
 )
 from fccl.specs import Phase, PreferenceSpec
 
@@ -107,6 +109,16 @@ class Move:
     what: Membership
 
 
+@dataclass(frozen=True)
+class RoundWatched:
+    """A round that PATIENCE or RESULT_ROUND=best watched; `end` where it was the last of its phase."""
+
+    round: int
+    phase: Phase
+    watched: Watched | None
+    end: PhaseEnd | None
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class RunView:
     """One run as its folder holds it now. Any part may still be missing; no value is half-read."""
@@ -133,6 +145,7 @@ class RunView:
     own_tests: tuple[tuple[Phase, OwnTestResult], ...] = ()  # of phases that have ended
     privacy: tuple[tuple[int, Phase, RoundPrivacy], ...] = ()  # by round: what is spent after it
     late: tuple[tuple[int, Phase, LateUpdate], ...] = ()  # late updates, with the round that they came to count in
+    watched: tuple[RoundWatched, ...] = ()  # by PATIENCE or RESULT_ROUND=best, in the order of the rounds
     moves: tuple[Move, ...] = ()  # of members of an open federation, in the order of the rounds
     plan: Forecast | None = None  # that was made for the run
     audit: Audit | None = None  # that lies beside the run

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from fccl.errors import FederationError
-from fccl.evaluation.beside import side_by_side_in
+from fccl.evaluation.beside import EvaluatorMaker, side_by_side_in
 from fccl.evaluation.suite import ToEvaluate, one_by_one
 from fccl.library.side_by_side import WorkplaceMaker
 from fccl.model.scoring import no_progress
@@ -30,27 +30,28 @@ def require_same(found, expected):
         assert (one.name, one.generations, one.truncated) == (other.name, other.generations, other.truncated)
 
 
-def test_the_object_of_a_process_evaluates_as_this_process_does(tiny_model, subjects, split, tmp_path):
+@pytest.mark.parametrize("of_a_run", [True, False])
+def test_the_object_of_a_process_evaluates_as_this_process_does(tiny_model, subjects, split, tmp_path, of_a_run):
     """Made by the maker that a process is sent, with what goes to a process and comes back as it travels there."""
-    maker = pickle.loads(
-        pickle.dumps(WorkplaceMaker(DataPaths(tmp_path), LogPaths(tmp_path), tiny_model.spec, (), 0, threads=1))
-    )
-    workplace, heard = maker(), []
+    folders = DataPaths(tmp_path), LogPaths(tmp_path)
+    alone = EvaluatorMaker(tiny_model.spec, threads=1)
+    maker = WorkplaceMaker(*folders, tiny_model.spec, (), 0, threads=1) if of_a_run else alone
+    evaluator, heard = pickle.loads(pickle.dumps(maker))(), []
     asked = pickle.loads(pickle.dumps([(subject, split) for subject in subjects]))
-    found = [pickle.loads(pickle.dumps(workplace.evaluate(*each, heard.append))) for each in asked]
+    found = [pickle.loads(pickle.dumps(evaluator.evaluate(*each, heard.append))) for each in asked]
     expected = one_by_one(tiny_model, threads=1)(subjects, split, lambda name: no_progress)
     require_same(found, expected)
     assert [done for done, total in heard if done == total]
 
 
 @pytest.mark.slow
-def test_the_figures_are_those_of_one_process_with_as_many_threads(tiny_model, subjects, split, tmp_path):
+def test_the_figures_are_those_of_one_process_with_as_many_threads(tiny_model, subjects, split):
     heard = []
 
     def listen(name):
         return lambda done, total: heard.append((name, done, total))
 
-    with Pool(WorkplaceMaker(DataPaths(tmp_path), LogPaths(tmp_path), tiny_model.spec, (), 0, threads=1), 2) as pool:
+    with Pool(EvaluatorMaker(tiny_model.spec, threads=1), 2) as pool:
         pool.start(2)
         found = side_by_side_in(pool)(subjects, split, listen)
     expected = one_by_one(tiny_model, threads=1)(subjects, split, lambda name: no_progress)

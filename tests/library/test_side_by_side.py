@@ -14,7 +14,15 @@ import fccl
 from fccl.config import Settings, load_settings
 from fccl.errors import SettingsError
 from fccl.library.narrow import begun
-from fccl.library.side_by_side import A_PROCESS, PER_WEIGHT, paced, side_by_side, that_fit, usual_processes
+from fccl.library.side_by_side import (
+    A_PROCESS,
+    PER_WEIGHT,
+    evaluation_processes,
+    paced,
+    side_by_side,
+    that_fit,
+    usual_processes,
+)
 from fccl.paths import LogPaths
 from fccl.records.run import ClientStatus, RoundRecord
 from fccl.storage.reading import read_records, read_value
@@ -134,6 +142,36 @@ def test_processes_that_have_a_gpu_each_change_no_byte_of_a_run(tmp_path, monkey
     )
     assert run.train().sha256 == alone.sha256
     assert "Clients train in 2 processes, 1 thread and one GPU each." in said
+
+
+@pytest.mark.parametrize(
+    ("given", "models", "free", "processes"),
+    [
+        ({"threads": 1}, 3, None, 3),
+        ({"threads": 1}, 4, None, 2),
+        ({"threads": 1}, 1, None, 1),
+        ({"threads": 1}, 0, None, 1),
+        ({"threads": 2}, 3, None, 1),
+        ({"threads": 1}, 3, 0, 1),
+        ({"threads": 1, "client_processes": 1}, 3, None, 1),
+        ({"threads": 2, "client_processes": 2}, 3, None, 2),
+        ({"threads": 1, "client_processes": 9}, 3, None, 3),
+        ({"threads": 0}, 3, None, 1),
+    ],
+)
+def test_models_of_a_run_are_evaluated_in_as_many_processes_as_two_cores_carry(
+    cores, tiny_model, given, models, free, processes
+):
+    cores(2)
+    assert evaluation_processes(load_settings(given), given, models, tiny_model, free) == processes
+
+
+def test_a_gpu_evaluates_in_one_process(monkeypatch, tiny_model):
+    monkeypatch.setattr("fccl.library.side_by_side.own_device", lambda: torch.device("cuda"))
+    given = {"threads": 1, "client_processes": 2}
+    assert evaluation_processes(load_settings({"threads": 1}), {}, 3, tiny_model, None) == 1
+    with pytest.raises(SettingsError, match="CLIENT_PROCESSES=2: this machine has a GPU"):
+        evaluation_processes(load_settings(given), given, 3, tiny_model, None)
 
 
 class Together(ToyLearner):

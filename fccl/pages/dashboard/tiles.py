@@ -1,4 +1,4 @@
-"""The run in five figures."""
+"""The run in five figures, or six."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import streamlit as st
 
 from fccl import phases, words
 from fccl.view import sentences
+from fccl.view.watched import watched_words
 from fccl.view.values import RunStatus, RunView
 
 
 def show(view: RunView, found: RunStatus, now: float) -> None:
-    """Five tiles that wrap on a narrow screen."""
+    """Tiles that wrap on a narrow screen; the result's is there where PATIENCE or RESULT_ROUND=best has a say in it."""
     with st.container(key="tiles"):
         validation(view, found)
         accuracy(view, found)
         effective(found)
+        result(view)
         clients(found)
         time_spent(view, found, now)
 
@@ -73,6 +75,27 @@ def effective(found: RunStatus) -> None:
         "Effective clients",
         words.effective(found.effective_clients, found.aggregated),
         help="1 / Σw² of the last round: as many clients as equal weights would need for the same concentration.",
+        border=True,
+    )
+
+
+def result(view: RunView) -> None:
+    """The round whose adapter is the result of the phase, and how long nothing was gained."""
+    if (said := watched_words(view)) is None:
+        return
+    st.metric(
+        f"Result of {said.phase}" if said.phase else "Result",
+        said.result,
+        said.waited or None,
+        delta_color="off",
+        delta_arrow="off",
+        help=" ".join(
+            (
+                "The round whose adapter is the phase's result, by the validation split alone. A round gains when the "
+                "validation loss falls by more than the noise of that fall.",
+                *said.ends,
+            )
+        ),
         border=True,
     )
 
