@@ -1,24 +1,26 @@
 """A federation on a chat model, in the form of its template and in the plain one, with a TRL script among the clients.
 
-    python benchmarks/bench_chat.py --sft-data FILE --va-data FILE [--model FOLDER] [--forms chat plain]
+    python benchmarks/bench_chat.py --sft-data FILE --va-data FILE [--model FOLDER] [--out FOLDER] [--forms chat plain]
 
 Four clients over an exchange directory, each a process of its own: three are `fccl client`, the fourth is a script with
 TRL's SFTTrainer and DPOTrainer through `fccl.hf.federate`. Two rounds of each phase, then the test split. Both forms
-have the same shards, seed and settings; prints the held-out figures of each with their intervals. The model is SmolLM2
-(benchmarks/pretrained.py) where none is named. A script of people shortens its own rows: TRL drops a row whose response
-does not fit.
+have the same shards, seed and settings, and nothing is cut in either: of the instructions those are taken that fit, of
+a pair the end of its last question and the beginning of both answers. Prints the held-out figures of each form with
+their intervals, then both forms beside each other on the same examples. The model is SmolLM2
+(benchmarks/pretrained.py) where none is named. With `--out` a command that was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,33 +28,56 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import numpy as np  # noqa: E402
+
 from benchmarks.pretrained import default_cache, pretrained  # noqa: E402
-from fccl.data.examples import PreferencePair, SftExample, conversation_of, prompt_of  # noqa: E402
+from fccl.data.examples import (  # noqa: E402
+    PreferencePair,
+    SftExample,
+    conversation_of,
+    prompt_of,
+    write_examples,
+)
+from fccl.data.formats import parse_sft, parse_va  # noqa: E402
 from fccl.data.shards import load_shard, read_manifest  # noqa: E402
+from fccl.data.sources import open_source  # noqa: E402
+from fccl.evaluation.bootstrap import Bootstrap  # noqa: E402
+from fccl.evaluation.suite import Evaluated, EvaluationSplit, Listen, ToEvaluate, one_by_one  # noqa: E402
+from fccl.federation.run_evaluation import evaluate_run, run_adapters, write_report  # noqa: E402
+from fccl.federation.run_folder import RunFolder  # noqa: E402
+from fccl.library.narrow import evaluation_options, settings_of  # noqa: E402
+from fccl.model.loading import load_model  # noqa: E402
 from fccl.paths import DataPaths, LogPaths  # noqa: E402
-from fccl.records.evaluation import Estimate, EvaluationReport  # noqa: E402
+from fccl.records.evaluation import Estimate, EvaluationReport, verdict  # noqa: E402
+from fccl.storage.files import write_text  # noqa: E402
 
 CLIENTS, SCRIPT = 4, 3  # how many, and the number of the TRL script
 RATES = {"sft": 1e-3, "va": 1e-4}
 BETA, BATCH, RANK, ALPHA = 0.1, 4, 8, 16
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]  # LORA_TARGETS=all-linear
-FRAME = 16  # tokens that a form puts around prompt and response, about
+FRAME = 48  # tokens that a form puts around prompt and response, and that a cut text may have more of
+SEED = 42
+Figures = Mapping[str, Mapping[str, Sequence[float]]]  # model -> measure -> a figure an example
 
 
 def main() -> int:
-    """Print a table for each form. Returns 0."""
+    """Print a table for each form, then both beside each other. Returns 0."""
     options = read_options()
     if options.script:
         trl_client(options)
         return 0
-    options.sft_data, options.va_data = str(Path(options.sft_data).resolve()), str(Path(options.va_data).resolve())
     options.model = options.model or str(pretrained(default_cache(), lambda line: print(line, file=sys.stderr)))
-    with tempfile.TemporaryDirectory() as folder:
+    place = nullcontext(options.out) if options.out else tempfile.TemporaryDirectory()
+    with place as name:
+        folder = Path(name).resolve()
+        fitting(options, folder)
         for form in options.forms:
             started = time.monotonic()
-            report, trained = federated(options, form, Path(folder))
-            print(f"\n{form}: {trained}; {time.monotonic() - started:.0f} s in all\n", flush=True)
-            print(table(report), flush=True)
+            trained = federated(options, form, folder)
+            report = judged(folder, form)
+            print(f"\n{form}: {trained}; {time.monotonic() - started:.0f} s now\n\n{table(report)}", flush=True)
+        if len(options.forms) == 2:
+            print("\n" + beside(*(figures(folder, form) for form in ("plain", "chat"))), flush=True)
     return 0
 
 
@@ -61,6 +86,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--model", default="", help="a chat model's folder")
     parser.add_argument("--sft-data", required=True)
     parser.add_argument("--va-data", required=True)
+    parser.add_argument("--out", default="", help="where the runs are kept (default: nowhere)")
     parser.add_argument("--forms", nargs="*", choices=("plain", "chat"), default=("chat", "plain"))
     parser.add_argument("--sft-examples", type=int, default=150)
     parser.add_argument("--va-examples", type=int, default=60)
@@ -70,26 +96,103 @@ def read_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def federated(options: argparse.Namespace, form: str, folder: Path) -> tuple[EvaluationReport, str]:
-    """One federation, and what its clients had."""
-    shards = (*arguments(options), "--data-dir", str(folder / "data"))
-    fccl("prepare", *shards)
+def fitting(options: argparse.Namespace, folder: Path) -> None:
+    """Files with the examples as both forms read them; those that are there stay."""
+    import transformers
+
+    texts = Texts(transformers.AutoTokenizer.from_pretrained(options.model), options.max_length)
+    if not data_file(folder, "va").is_file():
+        sft, va = options.sft_data, options.va_data
+        instructions = parse_sft(open_source(sft, "sft").rows, sft).examples
+        pairs = parse_va(open_source(va, "va").rows, va).examples
+        write_examples(data_file(folder, "sft"), [each for each in instructions if texts.fits(each)])
+        write_examples(data_file(folder, "va"), [texts.cut(pair) for pair in pairs])
+
+
+def data_file(folder: Path, phase: str) -> Path:
+    return folder / f"{phase}.jsonl"
+
+
+class Texts:
+    """Lengths of texts in the model's tokens, and texts cut to them."""
+
+    def __init__(self, tokenizer: Any, max_length: int) -> None:
+        self.tokenizer, self.room = tokenizer, max_length - FRAME
+
+    def fits(self, example: SftExample) -> bool:
+        """Whether the example needs no cut in either form."""
+        asked = sum(len(self._ids(turn.content)) for turn in conversation_of(example))
+        return asked + len(self._ids(example.response)) <= self.room
+
+    def cut(self, pair: PreferencePair) -> PreferencePair:
+        """The pair with the end of its last question and the beginning of both answers."""
+        question = self.room // 3
+        answers = (self._cut(text, slice(self.room - question)) for text in (pair.preferred, pair.dispreferred))
+        return PreferencePair(self._cut(conversation_of(pair)[-1].content, slice(-question, None)), *answers)
+
+    def _cut(self, text: str, part: slice) -> str:
+        ids = self._ids(text)
+        return text if len(ids[part]) == len(ids) else str(self.tokenizer.decode(ids[part])).strip()
+
+    def _ids(self, text: str) -> Sequence[int]:
+        ids: Sequence[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+
+def federated(options: argparse.Namespace, form: str, folder: Path) -> str:
+    """One federation, or what is left of it; and what its clients had."""
+    shards = (*arguments(options, folder), "--data-dir", str(folder / "data"))
+    fccl("prepare", "--keep", *shards)
     logs, exchange = LogPaths(folder / form / "logs"), folder / form / "exchange"
     own = ["--data-dir", str(folder / "data"), "--exchange-dir", str(exchange)]
     state = ["--state-dir", str(folder / form / "state")]
     built_in = [[*("-m", "fccl", "client", "--client-id", str(n)), *own, *state] for n in range(CLIENTS) if n != SCRIPT]
     script = [__file__, *again(options), "--script", form]
     environment = {"DATA_DIR": str(folder / "data"), "EXCHANGE_DIR": str(exchange), "STATE_DIR": state[1]}
-    with processes([*built_in, script], environment):
-        fccl("orchestrator", *shards, *run_arguments(options, form), *own[2:], "--log-dir", str(logs.root))
-    report = EvaluationReport.model_validate_json(logs.evaluation_json.read_text())
-    return report, sizes(folder / "data")
+    if not logs.evaluation_json.is_file():
+        with processes([*built_in, script], environment):
+            fccl("orchestrator", *shards, *run_arguments(options, form), *own[2:], "--log-dir", str(logs.root))
+    return sizes(folder / "data")
 
 
-def arguments(options: argparse.Namespace) -> tuple[str, ...]:
+def judged(folder: Path, form: str) -> EvaluationReport:
+    """The models of a form's run on the test split; the figures of single examples are kept beside the report."""
+    logs = LogPaths(folder / form / "logs")
+    if not logs.evaluation_json.is_file():
+        settings, found = settings_of(RunFolder.at(logs.root).recorded("evaluate")), list[Evaluated]()
+        model, data = load_model(settings.model_spec()), DataPaths(folder / "data")
+
+        def evaluate(subjects: Sequence[ToEvaluate], split: EvaluationSplit, listen: Listen) -> list[Evaluated]:
+            found.extend(one_by_one(model, settings.threads)(subjects, split, listen))
+            return found
+
+        asked = evaluation_options(settings, settings.seed)
+        report = evaluate_run(model, run_adapters(logs), data, logs, asked, {}, evaluate=evaluate)
+        write_text(figures_file(folder, form), json.dumps({each.name: by_example(each) for each in found}))
+        write_report(logs, report)
+    return EvaluationReport.model_validate_json(logs.evaluation_json.read_text())
+
+
+def by_example(found: Evaluated) -> dict[str, list[float]]:
+    """A model's figures: nats of each response, margin of each pair."""
+    return {"nats": found.sft.nll.tolist(), "margins": found.pairs.margins.tolist()}
+
+
+def figures_file(folder: Path, form: str) -> Path:
+    return folder / form / "figures.json"
+
+
+def figures(folder: Path, form: str) -> Figures:
+    """What `judged` has kept."""
+    found: Figures = json.loads(figures_file(folder, form).read_text())
+    return found
+
+
+def arguments(options: argparse.Namespace, folder: Path) -> tuple[str, ...]:
     """Of the data."""
+    files = {phase: str(data_file(folder, phase)) for phase in ("sft", "va")}
     return (
-        *("--sft-data", options.sft_data, "--va-data", options.va_data, "--num-clients", str(CLIENTS)),
+        *("--sft-data", files["sft"], "--va-data", files["va"], "--num-clients", str(CLIENTS), "--seed", str(SEED)),
         *("--max-sft-examples", str(options.sft_examples), "--max-va-examples", str(options.va_examples)),
         *("--non-iid-alpha", "1", "--size-skew", "2"),
     )
@@ -103,6 +206,7 @@ def run_arguments(options: argparse.Namespace, form: str) -> tuple[str, ...]:
         *("--sft-lr", str(RATES["sft"]), "--va-lr", str(RATES["va"]), "--dpo-beta", str(BETA)),
         *("--batch-size", str(BATCH), "--lora-r", str(RANK), "--lora-alpha", str(ALPHA), "--threads", "1"),
         *("--contribution-mode", "fedavg", "--base-precision", options.base_precision, "--gen-samples", "0"),
+        "--no-evaluate",
     )
 
 
@@ -163,6 +267,31 @@ def table(report: EvaluationReport) -> str:
     return "\n".join(lines)
 
 
+def beside(plain: Figures, chat: Figures) -> str:
+    """Both forms on the same examples, each model of one against the same model of the other."""
+    lines = ["| model | measure | plain | chat | chat less plain | |", "|---|---|---:|---:|---:|---|"]
+    for name in plain:
+        nats, margins = (pair_of(plain, chat, name, measure) for measure in ("nats", "margins"))
+        choices = np.asarray(margins > 0, dtype=np.float64)
+        lines.append(difference_row(name, "nats a response", nats, "{:.2f}", higher_is_better=False))
+        lines.append(difference_row(name, "preference accuracy, sum of log-probs", choices, "{:.1%}", True))
+        lines.append(difference_row(name, "mean margin, nats", margins, "{:+.2f}", True))
+    return "\n".join(lines)
+
+
+def pair_of(plain: Figures, chat: Figures, name: str, measure: str) -> Any:
+    """A measure of one model in both forms: (2, n)."""
+    return np.array([form[name][measure] for form in (plain, chat)])
+
+
+def difference_row(name: str, measure: str, values: Any, form: str, higher_is_better: bool) -> str:
+    """A row: both means, and the paired difference with its interval; `values` are (2, n)."""
+    found = Bootstrap(10_000, SEED).mean(values[1] - values[0])
+    means = " | ".join(form.format(mean) for mean in values.mean(axis=1))
+    said = verdict(found, neutral=0.0, higher_is_better=higher_is_better)
+    return f"| {name} | {measure} | {means} | {bounds(found, form)} | {said} |"
+
+
 def bounds(estimate: Estimate | None, form: str) -> str:
     """A figure with its interval."""
     if estimate is None:
@@ -175,7 +304,6 @@ def bounds(estimate: Estimate | None, form: str) -> str:
 
 def trl_client(options: argparse.Namespace) -> None:
     """Takes part with TRL's trainers on the shard of this client."""
-    import transformers
     from datasets import Dataset
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
@@ -183,7 +311,6 @@ def trl_client(options: argparse.Namespace) -> None:
     from fccl.hf import federate
 
     shard = load_shard(DataPaths(Path(os.environ["DATA_DIR"])), SCRIPT)
-    rows = Rows(transformers.AutoTokenizer.from_pretrained(options.model), options.script, options.max_length)
     lora = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=TARGETS, task_type="CAUSAL_LM")
     with tempfile.TemporaryDirectory() as scratch:
         usual: dict[str, Any] = {"output_dir": scratch, "use_cpu": True, "bf16": False, "gradient_checkpointing": False}
@@ -191,7 +318,9 @@ def trl_client(options: argparse.Namespace) -> None:
         usual |= {"per_device_train_batch_size": BATCH, "max_grad_norm": 1.0, "disable_tqdm": True}
         sft = SFTConfig(learning_rate=RATES["sft"], **usual)
         va = DPOConfig(learning_rate=RATES["va"], beta=BETA, **usual)
-        instructions, pairs = (Dataset.from_list([rows.of(row) for row in part]) for part in (shard.sft, shard.va))
+        instructions, pairs = (
+            Dataset.from_list([row_of(example, options.script) for example in part]) for part in (shard.sft, shard.va)
+        )
         first = SFTTrainer(options.model, args=sft, train_dataset=instructions, peft_config=lora)
         second = DPOTrainer(options.model, args=va, train_dataset=pairs, peft_config=lora)
         federation = federate(sft=first, va=second, client_id=SCRIPT)
@@ -199,38 +328,16 @@ def trl_client(options: argparse.Namespace) -> None:
             federation.train(task)
 
 
-class Rows:
-    """Examples as TRL reads them, in one form, short enough that nothing of them is dropped."""
-
-    def __init__(self, tokenizer: Any, form: str, max_length: int) -> None:
-        self.tokenizer, self.form, self.most = tokenizer, form, max_length // 2 - FRAME
-
-    def of(self, example: SftExample | PreferencePair) -> dict[str, Any]:
-        """One row: a prompt, and a completion or two."""
-        if isinstance(example, SftExample):
-            answers = {"completion": example.response}
-        else:
-            answers = {"chosen": example.preferred, "rejected": example.dispreferred}
-        return {"prompt": self._asked(example)} | {name: self._answer(text) for name, text in answers.items()}
-
-    def _asked(self, example: SftExample | PreferencePair) -> Any:
-        if self.form == "plain":
-            return prompt_of(self._short(example.instruction, last=True))
-        turns = conversation_of(example)
-        whole = self.tokenizer("".join(turn.content for turn in turns))["input_ids"]
-        if len(whole) > self.most:  # the last question alone, as far as it fits
-            turns = turns[-1:]
-        return [{"role": turn.role, "content": self._short(turn.content, last=True)} for turn in turns]
-
-    def _answer(self, text: str) -> Any:
-        short = self._short(text, last=False)
-        return f" {short}" if self.form == "plain" else [{"role": "assistant", "content": short}]
-
-    def _short(self, text: str, last: bool) -> str:
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if len(ids) <= self.most:
-            return text
-        return str(self.tokenizer.decode(ids[-self.most :] if last else ids[: self.most]))
+def row_of(example: SftExample | PreferencePair, form: str) -> dict[str, Any]:
+    """One example as TRL reads it in a form: a prompt, and a completion or two."""
+    if isinstance(example, SftExample):
+        answers = {"completion": example.response}
+    else:
+        answers = {"chosen": example.preferred, "rejected": example.dispreferred}
+    if form == "plain":
+        return {"prompt": prompt_of(example.instruction)} | {name: f" {text}" for name, text in answers.items()}
+    turns = [{"role": turn.role, "content": turn.content} for turn in conversation_of(example)]
+    return {"prompt": turns} | {name: [{"role": "assistant", "content": text}] for name, text in answers.items()}
 
 
 if __name__ == "__main__":

@@ -46,7 +46,9 @@ def test_a_number_of_threads_that_says_nothing_leaves_the_cores_of_the_machine(m
     launch.end()
 
 
-@pytest.mark.parametrize(("there", "given", "lines"), [(True, {}, 4), (True, {"client_processes": 1}, 0), (False, {}, 0)])
+@pytest.mark.parametrize(
+    ("there", "given", "lines"), [(True, {}, 4), (True, {"client_processes": 1}, 0), (False, {}, 0)]
+)
 def test_an_evaluation_has_lines_for_two_a_core_where_there_is_a_run(tmp_path, monkeypatch, there, given, lines):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     if there:

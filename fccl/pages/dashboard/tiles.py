@@ -8,8 +8,8 @@ import streamlit as st
 
 from fccl import phases, words
 from fccl.view import sentences
-from fccl.view.watched import watched_words
 from fccl.view.values import RunStatus, RunView
+from fccl.view.watched import watched_words
 
 
 def show(view: RunView, found: RunStatus, now: float) -> None:
