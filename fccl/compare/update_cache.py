@@ -88,11 +88,8 @@ class CachedLearner:
             return None
         if adapter.sha256 != kept.adapter_sha256:
             return None
-        return ClientUpdate(
-            run_id=task.run_id,
-            client_id=client_id,
-            round=task.round,
-            phase=task.phase,
+        return task.update(
+            client_id,
             adapter=adapter,
             contribution=kept.contribution,
             report=kept.report,

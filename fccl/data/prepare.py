@@ -147,44 +147,30 @@ def manifest_matches(paths: DataPaths, spec: DataSpec) -> bool:
 
 
 def _load_sft(spec: DataSpec, tell: Progress) -> _Loaded[SftExample]:
-    name = spec.sft_data
-    tell(f"reading {name}")
-    if name == SYNTHETIC:
+    if spec.sft_data == SYNTHETIC:
         raise DataError(
             "SFT_DATA=synthetic: only preference pairs can be made",
             hint="VA_DATA=synthetic makes them from the SFT data",
         )
-    if name == BUILTIN:
-        return _builtin(cast(list[SftExample], builtin_examples("sft")), "sft", spec)
-    source = open_source(name, "sft")
-    return _report(
-        source.kind,
-        source.revision,
-        parse_sft(source.rows, name, spec.partition.topic_column, spec.skip_bad_rows, spec.client_column),
-        "sft",
-        spec,
-    )
+    return _read(spec, "sft", parse_sft, tell)
 
 
 def _load_va(spec: DataSpec, tell: Progress) -> _Loaded[PreferencePair]:
-    name = spec.va_data
-    if name == SYNTHETIC:
+    if spec.va_data == SYNTHETIC:
         return _Loaded([], None)
+    return _read(spec, "va", parse_va, tell)
+
+
+def _read(spec: DataSpec, phase: Phase, parse: Callable[..., Parsed[Example]], tell: Progress) -> _Loaded[Example]:
+    """The examples of a phase's source: the built-in ones, or the rows of a file or of a hub data set."""
+    name = spec.source(phase)
     tell(f"reading {name}")
     if name == BUILTIN:
-        return _builtin(cast(list[PreferencePair], builtin_examples("va")), "va", spec)
-    source = open_source(name, "va")
-    return _report(
-        source.kind,
-        source.revision,
-        parse_va(source.rows, name, spec.partition.topic_column, spec.skip_bad_rows, spec.client_column),
-        "va",
-        spec,
-    )
-
-
-def _builtin(examples: list[Example], phase: Phase, spec: DataSpec) -> _Loaded[Example]:
-    return _report("builtin", "", Parsed(examples, rows=len(examples)), phase, spec)
+        examples = cast(list[Example], builtin_examples(phase))
+        return _report(BUILTIN, "", Parsed(examples, rows=len(examples)), phase, spec)
+    source = open_source(name, phase)
+    parsed = parse(source.rows, name, spec.partition.topic_column, spec.skip_bad_rows, spec.client_column)
+    return _report(source.kind, source.revision, parsed, phase, spec)
 
 
 def _report(kind: Any, revision: str, parsed: Parsed[Example], phase: Phase, spec: DataSpec) -> _Loaded[Example]:

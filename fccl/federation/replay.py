@@ -204,11 +204,8 @@ class CarriedLearning:
         before = aggregated_again(kept, self.rule).adapter
         moved = task.adapter.vector.double() + (after.vector.double() - before.vector.double())  # (d,)
         same = before.sha256 == task.adapter.sha256
-        return ClientUpdate(
-            run_id=task.run_id,
-            client_id=shard.client_id,
-            round=task.round,
-            phase=task.phase,
+        return task.update(
+            shard.client_id,
             adapter=after if same else unflat(moved, task.adapter.form, "the server's learning"),
             contribution=Contribution(avg_loss=learning.avg_loss, num_samples=learning.examples, seconds=0.0),
             report=TrainingReport(tokens=0, tokens_per_second=0.0, steps=learning.steps),

@@ -66,11 +66,8 @@ class TrainerLearner:
         adapter = trained_adapter(lambda: read(factors_of(trainer.model)))
         result, samples = meter.result(time.monotonic() - started), len(trainer.train_dataset)
         status("done", None)
-        return ClientUpdate(
-            run_id=task.run_id,
-            client_id=shard.client_id,
-            round=task.round,
-            phase=task.phase,
+        return task.update(
+            shard.client_id,
             adapter=adapter,
             contribution=contribution_of(result, samples, result.seconds),
             report=report_of(result),

@@ -150,6 +150,18 @@ class FitTask:
                 f"rank {rank} is less than LORA_R={most}, which only LORA_AGGREGATION=svd and exact allow"
             )
 
+    def update(
+        self,
+        client_id: int,
+        adapter: AdapterSource,
+        contribution: Contribution,
+        report: TrainingReport,
+        control: AdapterSource | None = None,
+    ) -> ClientUpdate:
+        """The answer of one client: of this run, round and phase."""
+        whose = self.run_id, client_id, self.round, self.phase
+        return ClientUpdate(*whose, adapter, contribution, report, control)
+
     def require_update_form(self, form: Form) -> None:
         """Raises `AdapterError` unless an update may have these names and shapes: those of `trained`, or of a lower
         rank where that is allowed.

@@ -67,11 +67,8 @@ class ToyLearner:
             tensors = {name: tensor - 0.5 * told[name] for name, tensor in tensors.items()}
             control = Adapter({name: tensor - target for name, tensor in task.adapter.tensors.items()})
         on_status(task.status(shard.client_id, "done"))
-        return ClientUpdate(
-            run_id=task.run_id,
-            client_id=shard.client_id,
-            round=task.round,
-            phase=task.phase,
+        return task.update(
+            shard.client_id,
             adapter=Adapter(tensors),
             contribution=Contribution(avg_loss=1.0 + shard.client_id, num_samples=len(shard.sft), seconds=0.0),
             report=TrainingReport(tokens=3, tokens_per_second=1.0, steps=1),

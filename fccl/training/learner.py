@@ -106,11 +106,8 @@ def update_of(
     seconds: float,
 ) -> ClientUpdate:
     """One client's answer. Raises `TrainingError` when its average loss is not finite."""
-    return ClientUpdate(
-        run_id=task.run_id,
-        client_id=client_id,
-        round=task.round,
-        phase=task.phase,
+    return task.update(
+        client_id,
         adapter=adapter,
         contribution=contribution_of(result, len(examples), seconds),
         control=_control(adapter, result),

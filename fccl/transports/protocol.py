@@ -39,7 +39,7 @@ SILENT = Listener()
 
 
 class NothingHeld:
-    """Base of transports that hold nothing: to enter and to leave them does nothing."""
+    """Base of what holds nothing: to enter and to leave it does nothing."""
 
     def __enter__(self) -> Self:
         return self

@@ -28,6 +28,7 @@ from watchdog.observers import Observer
 
 from fccl.storage.files import storage_errors
 from fccl.storage.mounts import is_remote
+from fccl.transports.protocol import NothingHeld
 
 RESCAN_S = 1.0  # the longest wait without a look when notifications work
 POLL_S = 0.2  # when they do not
@@ -69,16 +70,8 @@ def watcher(folder: Path, how: Literal["auto", "notify", "poll"], heed: tuple[st
     return Polling()
 
 
-class Polling:
+class Polling(NothingHeld):
     """Sleeps."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
 
     def wait(self, timeout_s: float) -> bool:
         time.sleep(max(0.0, min(timeout_s, POLL_S)))
