@@ -7,7 +7,8 @@ GPT-2 of the real shape with random weights, LoRA r = 8 on `c_attn`, float32, ba
 prompts of 35 tokens in the mean, answers of 63, 256 at most. Every contestant has a process of its own and steps when
 it is told to, one after the other, on the same examples; what counts is the ratio within a round. The machine's limit
 is such a contestant too: the step's matrix products alone. `--full` adds fixed lengths and other batches. `--with
-compile` adds the plain loop under torch.compile, which takes a C++ compiler. `--model` is any other causal language
+int8` adds this project over a base in int8, `--with compile` the plain loop under torch.compile, which takes a C++
+compiler. `--model` is any other causal language
 model in a folder; the generic engine is then the first. Tokens a second are by the built-in tokenizer, which is GPT-2's
 in kind; the ratios are of seconds. All contestants are in memory at once: `--batch` and `--without` make that less.
 
@@ -40,14 +41,15 @@ sys.path.insert(0, str(ROOT))
 from fccl.data.examples import prompt_of  # noqa: E402
 
 PHASES = {
-    "sft": ("gpt2", "generic", "loop", "compile", "trl-best", "trl", "products"),
-    "va": ("gpt2", "generic", "trl-best", "trl", "products"),
+    "sft": ("gpt2", "generic", "int8", "loop", "compile", "trl-best", "trl", "products"),
+    "va": ("gpt2", "generic", "int8", "trl-best", "trl", "products"),
 }
-OPTIONAL = ("compile",)
+OPTIONAL = ("int8", "compile")
 OF_GPT2 = ("gpt2", "products")
 NAMES = {
     "gpt2": "`ENGINE=gpt2`",
     "generic": "`ENGINE=generic`",
+    "int8": "`BASE_PRECISION=int8`",
     "loop": "a plain loop of 40 lines",
     "compile": "the same loop under torch.compile",
     "trl-best": "TRL, best settings found",

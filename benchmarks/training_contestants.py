@@ -30,8 +30,10 @@ RANK, ALPHA, RATE, BETA = 8, 16.0, 1e-4, 0.1
 Step = Callable[[], None]
 
 
-def ours(engine: str, phase: str) -> Callable[[str, list[dict[str, str]]], Iterator[None]]:
-    """This project's own loop over one of its engines: training as a client does it, step by step."""
+def ours(engine: str, phase: str, base: str = "fp32") -> Callable[[str, list[dict[str, str]]], Iterator[None]]:
+    """This project's own loop over one of its engines: training as a client does it, step by step. `base` is the
+    precision of the frozen weights.
+    """
 
     def steps(folder: str, examples: list[dict[str, str]]) -> Iterator[None]:
         from fccl.model.loading import load_model
@@ -39,9 +41,8 @@ def ours(engine: str, phase: str) -> Callable[[str, list[dict[str, str]]], Itera
         from fccl.specs import ModelSpec
         from fccl.training.objective import ObjectiveUnderModel, reference_log_probs
 
-        spec = ModelSpec(
-            name=folder, lora_r=RANK, lora_alpha=ALPHA, lora_targets=TARGETS, max_length=MOST, engine=engine
-        )
+        lora = {"lora_r": RANK, "lora_alpha": ALPHA, "lora_targets": TARGETS}
+        spec = ModelSpec(name=folder, max_length=MOST, engine=engine, base_precision=base, **lora)
         model = load_model(spec)
         model.load(model.initial_adapter(0))
         rows = encoded(model.tokenizer, phase, examples)
@@ -261,6 +262,8 @@ CONTESTANTS: dict[str, Callable[[str, list[dict[str, str]]], Iterator[None]]] = 
     "gpt2-va": ours("gpt2", "va"),
     "generic-sft": ours("generic", "sft"),
     "generic-va": ours("generic", "va"),
+    "int8-sft": ours("auto", "sft", "int8"),
+    "int8-va": ours("auto", "va", "int8"),
     "trl-sft": trl("sft", best=False),
     "trl-va": trl("va", best=False),
     "trl-best-sft": trl("sft", best=True),

@@ -48,10 +48,12 @@ def test_another_model_races_without_what_is_written_for_gpt2_alone(tmp_path):
     assert setup.title(Case("sft", 1, batch=2)) == "SFT, batches of 2, some-llama"
 
 
-def test_the_compiled_loop_races_where_it_is_asked_for(tmp_path):
+def test_the_compiled_loop_and_an_int8_base_race_where_they_are_asked_for(tmp_path):
     setup = setup_of(read_options(["--model", str(tmp_path), "--with", "compile"]), tmp_path)
     assert setup.names("sft") == ["generic-sft", "loop-sft", "compile-sft", "trl-best-sft", "trl-sft"]
     assert "compile-va" not in setup.names("va")
+    setup = setup_of(read_options(["--model", str(tmp_path), "--with", "int8"]), tmp_path)
+    assert setup.names("va") == ["generic-va", "int8-va", "trl-best-va", "trl-va"]
 
 
 def test_the_loops_batch_is_what_a_client_trains_on():
