@@ -11,7 +11,10 @@ from fccl.messages import ClientFailure, ClientUpdate, Declaration, DeclareTask
 from fccl.paths import ExchangePaths
 from fccl.testing.processes import exchange_spec
 from fccl.transports.exchange.server import ExchangeTransport
+from fccl.transports.flower.client_app import app
+from fccl.transports.flower.transport import FlowerTransport
 from tests.hf import made
+from tests.transports.flower.grids import super_link
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ME = made.SHARD.client_id
@@ -26,14 +29,17 @@ def federation(tiny_model_path, tmp_path):
     return federate(sft=trainer, client_id=ME, heartbeat_s=0.5, tell=told.append, **where), told
 
 
+def over_a_directory(folder):
+    return ExchangeTransport(ExchangePaths(folder / "exchange"), exchange_spec(ME + 1), folder / "received")
+
+
 @contextmanager
-def served(folder, *tasks):
+def served(folder, *tasks, over=over_a_directory):
     """A server that asks the one client these tasks, one after another, and says that the run is done."""
     found = []
 
     def serve():
-        paths = ExchangePaths(folder / "exchange")
-        with ExchangeTransport(paths, exchange_spec(ME + 1), folder / "received") as transport:
+        with over(folder) as transport:
             for task in tasks:
                 found.extend(transport.ask(task, (ME,)))
             transport.finish("run", len(tasks), tasks[-1].adapter)
@@ -58,6 +64,21 @@ def test_a_round_of_its_phase_is_given_and_one_of_the_other_is_declined(
     assert found[1] == ClientFailure(ME, "declines FedVA", declines=True)
     assert told[0].startswith("waiting for rounds in ")
     assert told[-2:] == ["round 2 (va): declines FedVA", "the run is done"]
+
+
+def test_over_flower_the_script_is_the_worker_of_its_site(federation, tiny_model, tiny_model_path, tmp_path):
+    mine, _ = federation
+
+    def over_flower(folder):
+        own = ExchangePaths(folder / "server"), exchange_spec(ME + 1, timeout_s=60.0, stale_s=60.0)
+        return FlowerTransport(nodes.grid, *own, folder / "received", None, 0.01, 60.0)
+
+    with super_link() as nodes:
+        nodes.start(ME, tmp_path / "exchange", app)
+        with served(tmp_path, made.task(tiny_model_path, tiny_model.form), over=over_flower) as found:
+            (update,) = [mine.train(task) for task in mine]
+    assert found[0].contribution == update.contribution
+    assert found[0].adapter.load().sha256 == update.adapter.load().sha256
 
 
 def test_what_goes_wrong_is_told_to_the_server_and_raised(federation, tiny_model, tiny_model_path, tmp_path):
