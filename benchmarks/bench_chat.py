@@ -46,17 +46,20 @@ from fccl.evaluation.suite import Evaluated, EvaluationSplit, Listen, ToEvaluate
 from fccl.federation.run_evaluation import evaluate_run, run_adapters, write_report  # noqa: E402
 from fccl.federation.run_folder import RunFolder  # noqa: E402
 from fccl.library.narrow import evaluation_options, settings_of  # noqa: E402
+from fccl.model.encoding import encode  # noqa: E402
 from fccl.model.loading import load_model  # noqa: E402
 from fccl.paths import DataPaths, LogPaths  # noqa: E402
 from fccl.records.evaluation import Estimate, EvaluationReport, verdict  # noqa: E402
+from fccl.specs import PromptFormat, TextForm  # noqa: E402
 from fccl.storage.files import write_text  # noqa: E402
 
 CLIENTS, SCRIPT = 4, 3  # how many, and the number of the TRL script
 RATES = {"sft": 1e-3, "va": 1e-4}
 BETA, BATCH, RANK, ALPHA = 0.1, 4, 8, 16
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]  # LORA_TARGETS=all-linear
-FRAME = 48  # tokens that a form puts around prompt and response, and that a cut text may have more of
+SPARE = 12  # tokens that a cut text may have more of than its part had
 SEED = 42
+FORMS: tuple[PromptFormat, ...] = ("chat", "plain")
 Figures = Mapping[str, Mapping[str, Sequence[float]]]  # model -> measure -> a figure an example
 
 
@@ -87,12 +90,12 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--sft-data", required=True)
     parser.add_argument("--va-data", required=True)
     parser.add_argument("--out", default="", help="where the runs are kept (default: nowhere)")
-    parser.add_argument("--forms", nargs="*", choices=("plain", "chat"), default=("chat", "plain"))
+    parser.add_argument("--forms", nargs="*", choices=FORMS, default=FORMS)
     parser.add_argument("--sft-examples", type=int, default=150)
     parser.add_argument("--va-examples", type=int, default=60)
     parser.add_argument("--max-length", type=int, default=192)
     parser.add_argument("--base-precision", default="fp32", help="of the three built-in clients and the evaluation")
-    parser.add_argument("--script", choices=("plain", "chat"), help=argparse.SUPPRESS)
+    parser.add_argument("--script", choices=FORMS, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -117,7 +120,7 @@ class Texts:
     """Lengths of texts in the model's tokens, and texts cut to them."""
 
     def __init__(self, tokenizer: Any, max_length: int) -> None:
-        self.tokenizer, self.room = tokenizer, max_length - FRAME
+        self.tokenizer, self.room = tokenizer, max_length - SPARE - max(self._frame(tokenizer, form) for form in FORMS)
 
     def fits(self, example: SftExample) -> bool:
         """Whether the example needs no cut in either form."""
@@ -129,6 +132,13 @@ class Texts:
         question = self.room // 3
         answers = (self._cut(text, slice(self.room - question)) for text in (pair.preferred, pair.dispreferred))
         return PreferencePair(self._cut(conversation_of(pair)[-1].content, slice(-question, None)), *answers)
+
+    def _frame(self, tokenizer: Any, form: PromptFormat) -> int:
+        """The tokens that a form puts around an instruction and its response."""
+        example = SftExample("Say it.", "It.")
+        ((row,),) = encode(tokenizer, "sft", [example], max_length=10_000, text=TextForm(prompt=form))
+        texts = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("Say it.", "It."))
+        return len(row.ids) - sum(map(len, texts))
 
     def _cut(self, text: str, part: slice) -> str:
         ids = self._ids(text)

@@ -5,7 +5,7 @@ import argparse
 import pytest
 from transformers import AutoTokenizer
 
-from benchmarks.bench_chat import FRAME, Texts, beside, row_of, run_arguments
+from benchmarks.bench_chat import Texts, beside, row_of, run_arguments
 from fccl.apps.arguments import parse
 from fccl.data.examples import PreferencePair, SftExample, Turn, prompt_of
 from fccl.model.encoding import encode
@@ -13,7 +13,7 @@ from fccl.specs import TextForm
 from tests.model.chats import CHATML
 
 LONG = "the small bird sings in the old tree. " * 30
-MOST = 96
+MOST = 240  # the tiny tokenizer has few pieces, and a form's own words are many tokens
 TURNS = (Turn("user", "Say it."), Turn("assistant", "It."), Turn("user", "Again."))
 
 
@@ -46,7 +46,7 @@ def test_instructions_that_fit_are_taken_and_pairs_keep_the_question_s_end_and_t
     assert LONG.startswith(cut.preferred)
     assert (cut.dispreferred, cut.asked) == ("No.", ())
     tokens = [len(tokenizer(text)["input_ids"]) for text in (cut.instruction, cut.preferred)]
-    assert MOST - FRAME - 4 <= sum(tokens) <= MOST - FRAME + 4
+    assert texts.room - 4 <= sum(tokens) <= texts.room + 4
 
 
 @pytest.mark.parametrize("form", ["plain", "chat"])
@@ -59,8 +59,9 @@ def test_nothing_that_fits_is_cut_in_either_form(tokenizer, form):
 
 def test_both_forms_stand_beside_each_other_on_the_same_examples():
     """By hand: chat takes 1, 2 and 3 nats less, which no resample makes more."""
-    plain = {"SFT": {"nats": [5.0, 6.0, 7.0], "margins": [-1.0, 1.0, 2.0]}}
-    chat = {"SFT": {"nats": [4.0, 4.0, 4.0], "margins": [-1.0, 1.0, 2.0]}}
+    margins = [-1.0, 1.0, 2.0] * 10
+    plain = {"SFT": {"nats": [5.0, 6.0, 7.0] * 10, "margins": margins}}
+    chat = {"SFT": {"nats": [4.0, 4.0, 4.0] * 10, "margins": margins}}
     nats, accuracy, margin = beside(plain, chat).splitlines()[2:]
     assert nats.startswith("| SFT | nats a response | 6.00 | 4.00 | -2.00 [")
     assert nats.endswith("| better |")

@@ -140,7 +140,8 @@ def evaluation_processes(
         _refuse_several(settings, given, why_not)
         return 1
     asked = min(_on_gpus(settings, given), models)
-    return that_fit(asked or usual_processes(models, max(1, torch.get_num_threads() // threads)), model, free)
+    usual = usual_processes(max(1, models), max(1, torch.get_num_threads() // threads))
+    return that_fit(asked or usual, model, free)
 
 
 def paced(say: StatusListener, now: Callable[[], float] = time.monotonic) -> StatusListener:
