@@ -1,4 +1,4 @@
-"""What PATIENCE and RESULT_ROUND=best have seen of a run, in words."""
+"""The rounds that PATIENCE and RESULT_ROUND=best watch, in words."""
 
 from __future__ import annotations
 
