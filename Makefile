@@ -63,12 +63,15 @@ bench-precision: $(VENV)/.ready-dev ## the frozen base in bf16 and int8 beside f
 bench-codec: $(VENV)/.ready-dev ## adapters in fewer bytes: quickstarts under every codec, their bytes and their losses; SEEDS=42,1,2
 	$(RUN) benchmarks/bench_codec.py --seeds $(or $(SEEDS),42)
 
-bench-pretrained: $(VENV)/.ready-dev ## a pretrained model (90 MB, once): speed beside TRL and torch.compile, precisions, a federation; SFT_DATA=file VA_DATA=file
+bench-pretrained: $(VENV)/.ready-dev ## a pretrained model (90 MB, once): speed beside TRL and torch.compile, precisions, then bench-evidence; SFT_DATA=file VA_DATA=file
 	MODEL=$$($(RUN) benchmarks/pretrained.py) && \
 	$(RUN) benchmarks/bench_training.py --model $$MODEL --only sft --with compile && \
-	$(RUN) benchmarks/bench_precision.py --model $$MODEL --sft-data $(SFT_DATA) && \
-	$(RUN) -m fccl compare --model-name $$MODEL --sft-data $(SFT_DATA) --va-data $(VA_DATA) --num-clients 4 --fed-rounds 2 \
-	  --batch-size 4 --sft-lr 1e-3 --scenarios shuffled --methods base,fedavg,verified,oracle --seeds 1
+	$(RUN) benchmarks/bench_precision.py --model $$MODEL --sft-data $(SFT_DATA)
+	$(RUN) benchmarks/bench_evidence.py --sft-data $(SFT_DATA) --va-data $(VA_DATA) $(if $(FIRST),--first)
+
+.PHONY: bench-evidence
+bench-evidence: $(VENV)/.ready ## whether contribution helps on that model and real texts: hours, goes on where it was stopped; FIRST=1: a first table; SFT_DATA=file VA_DATA=file
+	$(RUN) benchmarks/bench_evidence.py --sft-data $(SFT_DATA) --va-data $(VA_DATA) $(if $(FIRST),--first)
 
 .PHONY: bench-chat
 bench-chat: $(VENV)/.ready-dev ## a federation on a chat model (90 MB, once), a TRL script among its clients, in the template's form and the plain one; SFT_DATA=file VA_DATA=file
@@ -104,6 +107,10 @@ mutants: $(VENV)/.ready-dev ## the share of one-line mutations of the arithmetic
 
 settings-page: $(VENV)/.ready ## docs/settings.md, from the settings
 	$(RUN) scripts/settings_page.py
+
+.PHONY: evidence-page
+evidence-page: $(VENV)/.ready ## the figures of docs/evidence.md and docs/rivals.md, from comparisons: PARTS="set=FOLDER quick=FOLDER weights=FOLDER"
+	$(RUN) scripts/evidence_page.py $(PARTS)
 
 lock:            ## pin versions again: requirements.txt and requirements-dev.txt; UPGRADE=1: the newest ones
 	$(PYTHON) scripts/lock.py $(if $(UPGRADE),--upgrade)

@@ -354,6 +354,13 @@ COMMANDS: Mapping[str, Command] = {
                     "help": "processes, each with one thread (default one a core, at most 8)",
                 },
             ),
+            (
+                "--tables-only",
+                {
+                    "action": "store_true",
+                    "help": "run nothing: tables and pictures of what is finished, whole scenarios of a seed",
+                },
+            ),
             ("--out", {"metavar": "FOLDER", "default": "", "help": "where to (default LOG_DIR/compare)"}),
         ),
         refuses=BY_COMPARE,

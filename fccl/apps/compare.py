@@ -19,7 +19,7 @@ from fccl import __version__
 from fccl.aggregation.protocol import Aggregation
 from fccl.apps import compare_tune
 from fccl.apps.compare_choice import Choice, chosen, unread_line, with_defaults
-from fccl.apps.compare_plan import to_run
+from fccl.apps.compare_plan import known, to_run
 from fccl.apps.console import plain_console, telling
 from fccl.apps.output import terminate_as_interrupt
 from fccl.apps.terminal_tables import QUIET, print_table
@@ -28,7 +28,7 @@ from fccl.compare.cost import Fit
 from fccl.compare.methods import MethodSettings
 from fccl.compare.plan import Design, Planner
 from fccl.compare.scenarios import Scenario
-from fccl.compare.store import adopt, finished, to_do
+from fccl.compare.store import adopt, finished, to_do, unfinished
 from fccl.compare.summary import Options, rows
 from fccl.compare.trial import Resources, Trial
 from fccl.compare.values import TrialResult
@@ -52,7 +52,7 @@ from fccl.storage.files import write_bytes, write_text
 from fccl.storage.locks import sweep_locks
 from fccl.storage.temporary import sweep
 from fccl.view import comparison_tables as tables
-from fccl.view.agreement import agreement_tables
+from fccl.view.agreement import agreement_tables, effective_tables
 
 Found = dict[str, dict[str, list[tuple[Trial, TrialResult]]]]  # by scenario, then by method: one a seed
 ROOMY = 132  # columns of a terminal that has room for intervals beside figures
@@ -76,24 +76,31 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         paths,
         lambda line: console.print(Text(one_line(line), "dim")),
     )
-    with terminate_as_interrupt():
-        try:
-            run = partial(run_trials, console, paths, partial(resources, settings, paths), choice.jobs)
-            fit = to_run(console, planner, choice, run)
-            run(fit.trials)
-        except (KeyboardInterrupt, FcclError):
-            if paths.trials.is_dir():
-                console.print(
-                    f"Stopped. Finished trials are kept in {paths.trials}/; the same command goes on with the others.",
-                    soft_wrap=True,
-                )
-            raise
+    run = partial(run_trials, console, paths, partial(resources, settings, paths), choice.jobs)
+    fit = known(planner, choice) if options.tables_only else ran(console, planner, choice, run)
     if options.tune:
         compare_tune.show(console, [(trial, result) for trial in fit.trials if (result := finished(paths, trial))])
     else:
         console.print(Text("drawing", "dim"))
         conclude(console, paths, compared(settings, planner, choice, fit))
     return 0
+
+
+def ran(console: Console, planner: Planner, choice: Choice, run: Callable[[Sequence[Trial]], None]) -> Fit:
+    """All trials of a choice, finished. Raises what planning and running them raises."""
+    trials = planner.paths.trials
+    with terminate_as_interrupt():
+        try:
+            fit = to_run(console, planner, choice, run)
+            run(fit.trials)
+        except (KeyboardInterrupt, FcclError):
+            if trials.is_dir():
+                console.print(
+                    f"Stopped. Finished trials are kept in {trials}/; the same command goes on with the others.",
+                    soft_wrap=True,
+                )
+            raise
+    return fit
 
 
 def conclude(console: Console, paths: ComparePaths, comparison: Comparison) -> None:
@@ -180,11 +187,11 @@ def run_trials(
     """Run the trials that are not finished, and say how far it is."""
     if not trials:
         return
-    left = to_do(paths, trials)
+    left, waiting = to_do(paths, trials), len(unfinished(paths, trials))
     different = len({trial.spec.key for trial in trials})
-    console.print(
-        f"{different} different trial{'s' * (different != 1)}, {different - len(left)} finished before.", soft_wrap=True
-    )
+    text = f"{different} different trial{'s' * (different != 1)}, {different - waiting} finished before."
+    shared = f" The {waiting} others are {len(left)} runs: some begin like others." if len(left) < waiting else ""
+    console.print(text + shared, soft_wrap=True)
     if not left:
         return
     with _progress(console, len(left)) as tell:
@@ -249,7 +256,7 @@ def compared(settings: Settings, planner: Planner, choice: Choice, fit: Fit) -> 
     return Comparison(
         model=settings.model_name,
         settings={name: str(value) for name, value in settings.model_dump().items()},
-        seeds=choice.seeds,
+        seeds=tuple(seed for seed in choice.seeds if any(trial.seed == seed for trial in fit.trials)),
         num_clients=clients,
         rounds=planner.design.plan.fed_rounds,
         examples=examples,
@@ -280,14 +287,14 @@ def _results(found: Found) -> dict[str, dict[str, list[TrialResult]]]:
 def _info(
     planner: Planner, scenario: Scenario, found: Mapping[str, Sequence[tuple[Trial, TrialResult]]]
 ) -> ScenarioInfo:
-    trials = [trial for trial, _ in next(iter(found.values()))]
+    trials = [trial for trial, _ in max(found.values(), key=len)]  # of a method that has all seeds
     return ScenarioInfo(
         name=scenario.name,
         title=scenario.title,
         phase=scenario.phase,
         bad_clients=len(planner.bad_clients(scenario, trials[0].seed)),
         aside=scenario.aside,
-        rounds=tuple(trial.spec.plan.fed_rounds for trial in trials) if scenario.until_flat else (),
+        rounds=tuple(trial.spec.rounds for trial in trials) if scenario.until_flat else (),
     )
 
 
@@ -315,7 +322,8 @@ def _command() -> str:
 def show(console: Console, comparison: Comparison) -> None:
     """A table for every scenario, then all of them beside each other."""
     scenarios = (table.without_empty_columns() for table in tables.scenario_tables(comparison))
-    tail = (*agreement_tables(comparison), tables.matrix(comparison), *tables.pair_tables(comparison))
+    weights = (*effective_tables(comparison), *agreement_tables(comparison))
+    tail = (*weights, tables.matrix(comparison), *tables.pair_tables(comparison))
     for table in (*scenarios, *tail):
         print_table(console, table, stacked=console.width < ROOMY)
     for line in (*tables.lead(comparison), *tables.notes(comparison)):

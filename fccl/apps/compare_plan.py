@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, product
 
 from rich.console import Console
 
@@ -12,8 +12,10 @@ from fccl.apps.terminal_tables import print_table
 from fccl.compare import evidence
 from fccl.compare.cost import HOUR, Fit, Rates, cost_table, fitted
 from fccl.compare.plan import Planner
-from fccl.compare.store import finished
+from fccl.compare.scenarios import Scenario
+from fccl.compare.store import finished, unfinished
 from fccl.compare.trial import Trial
+from fccl.errors import SettingsError
 from fccl.specs import PHASES
 
 Run = Callable[[Sequence[Trial]], None]  # runs what of these is not finished
@@ -28,6 +30,36 @@ def to_run(console: Console, planner: Planner, choice: Choice, run: Run) -> Fit:
         return _within_budget(console, planner, choice, run)
     run(measures(planner, choice))
     return Fit(tuple(planner.trials(choice.scenarios, choice.methods, choice.seeds)), 0.0, ())
+
+
+def known(planner: Planner, choice: Choice) -> Fit:
+    """The finished trials, whole scenarios of a seed at a time, and by name what is not finished. Nothing is run.
+
+    Raises `SettingsError` where nothing is finished.
+    """
+    kept: list[Trial] = []
+    left_out = []
+    for seed, scenario in product(choice.seeds, choice.scenarios):
+        trials = _expected(planner, choice, scenario, seed)
+        if trials and not unfinished(planner.paths, trials):
+            kept += trials
+        else:
+            left_out.append(f"{scenario.name}, seed {seed}: not finished yet")
+    if not kept:
+        raise SettingsError(
+            f"{planner.paths.root}/ has no scenario that is finished under every method",
+            hint="run the same command without --tables-only first, or name its folder with --out",
+        )
+    return Fit(tuple(kept), 0.0, tuple(left_out))
+
+
+def _expected(planner: Planner, choice: Choice, scenario: Scenario, seed: int) -> list[Trial]:
+    """All trials of a scenario and seed; none before its rounds are known."""
+    try:
+        trials = list(planner.trials([scenario], choice.methods, [seed]))
+    except LookupError:
+        return []
+    return _of_the_set(trials) if choice.primary else trials
 
 
 def measures(planner: Planner, choice: Choice) -> list[Trial]:
@@ -45,15 +77,14 @@ def _within_budget(console: Console, planner: Planner, choice: Choice, run: Run)
     first = calibration(planner, choice)
     run(first)
     long = measures(planner, choice)
-    _tell(
-        console, "At most, with every scenario until flat at its longest", planner, [*_longest(planner, choice), *long]
-    )
+    most, measured = _apart(_longest(planner, choice), long), _rates(planner, first)
+    _tell(console, "At most, with every scenario until flat at its longest", [*most, *long], measured)
     run(long)
-    trials = list(planner.trials(choice.scenarios, choice.methods, choice.seeds))
+    trials = _of_the_set(planner.trials(choice.scenarios, choice.methods, choice.seeds))
     rates = _rates(planner, [*first, *long, *trials])
     spent = sum({trial.spec.key: rates.of_trial(trial) for trial in long}.values())
     fit = fitted(trials, rates, evidence.HOURS * HOUR * evidence.CORES - spent)
-    _tell(console, "With the rounds that were measured", planner, [*fit.trials, *long])
+    _tell(console, "With the rounds that were measured", [*fit.trials, *long], rates)
     for line in fit.left_out:
         console.print(f"Not run, beyond {evidence.HOURS:g} hours of {evidence.CORES} cores: {line}", soft_wrap=True)
     return fit
@@ -70,7 +101,17 @@ def calibration(planner: Planner, choice: Choice) -> list[Trial]:
 def _longest(planner: Planner, choice: Choice) -> list[Trial]:
     """All trials, those until flat with as many rounds as there can be."""
     each = (planner.longest(scenario, choice.methods, choice.seeds) for scenario in choice.scenarios)
-    return list(chain.from_iterable(each))
+    return _of_the_set(chain.from_iterable(each))
+
+
+def _apart(trials: Sequence[Trial], long: Sequence[Trial]) -> list[Trial]:
+    """The trials whose results do not come with those that measure the rounds."""
+    given = {spec.key for one in long for spec in (*one.begins, one.spec.with_rounds(one.spec.rounds))}
+    return [trial for trial in trials if trial.spec.key not in given]
+
+
+def _of_the_set(trials: Iterable[Trial]) -> list[Trial]:
+    return [trial for trial in trials if evidence.has(trial.method, trial.seed)]
 
 
 def _rates(planner: Planner, trials: Sequence[Trial]) -> Rates:
@@ -78,6 +119,6 @@ def _rates(planner: Planner, trials: Sequence[Trial]) -> Rates:
     return Rates.of((trial, result) for trial, result in results if result is not None)
 
 
-def _tell(console: Console, words: str, planner: Planner, trials: Sequence[Trial]) -> None:
+def _tell(console: Console, words: str, trials: Sequence[Trial], rates: Rates) -> None:
     console.print(f"{words}:", soft_wrap=True)
-    print_table(console, cost_table(trials, _rates(planner, trials), evidence.CORES), stacked=False)
+    print_table(console, cost_table(trials, rates, evidence.CORES), stacked=False)

@@ -1,8 +1,9 @@
 """The cost of a comparison, before it is run: cells times seconds, and what does not fit.
 
-A cell is a trial that is run once, whatever number of scenarios share it. A finished cell costs the seconds that it
-took. Any other costs its rounds times the seconds that a round of its method took in finished cells. Scenarios are kept
-or left out whole for a seed, so that all methods of a scenario have the same seeds.
+A cell is a federation that is run once, whatever number of trials are it or its first rounds. A finished cell costs the
+seconds that it took. Any other costs its rounds times the seconds that a round of its method took in finished cells, if
+nothing of it had been trained before. Scenarios are kept or left out whole for a seed, so that all methods of a
+scenario have the same seeds.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from fccl.compare.store import runs
 from fccl.compare.trial import Trial
 from fccl.compare.values import TrialResult
 from fccl.tables import Cell, Table
@@ -32,8 +34,8 @@ class Rates:
         found: dict[tuple[str, str], list[float]] = defaultdict(list)
         cells = {trial.spec.key: (trial, result) for trial, result in finished}
         for trial, result in cells.values():
-            rounds = len(result.rounds) or trial.spec.plan.fed_rounds
-            found[trial.method, trial.spec.phase].append(result.seconds / rounds)
+            rounds = len(result.rounds) or trial.spec.rounds
+            found[trial.method, trial.spec.phase].append(_from_nothing(result) / rounds)
         done = {key: result.seconds for key, (_, result) in cells.items()}
         return cls({key: fmean(values) for key, values in found.items()}, done)
 
@@ -42,7 +44,12 @@ class Rates:
         if trial.spec.key in self.finished:
             return self.finished[trial.spec.key]
         slowest = max((value for (_, phase), value in self.seconds.items() if phase == trial.spec.phase), default=0.0)
-        return trial.spec.plan.fed_rounds * self.seconds.get((trial.method, trial.spec.phase), slowest)
+        return trial.spec.rounds * self.seconds.get((trial.method, trial.spec.phase), slowest)
+
+
+def _from_nothing(result: TrialResult) -> float:
+    """Seconds of a trial if it had trained all of its updates, whoever did."""
+    return max(result.seconds, result.training_seconds + result.weighing_seconds)
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,10 @@ def fitted(trials: Sequence[Trial], rates: Rates, budget: float) -> Fit:
     """As many as fit into so many seconds of one core: seed by seed, within a seed scenario by scenario, in order."""
     kept: list[Trial] = []
     spent, seen, out = 0.0, set[str](), list[str]()
+    cells = runs(trials)
     for (scenario, seed), group in _groups(trials).items():
-        fresh = {trial.spec.key: trial for trial in group if trial.spec.key not in seen}
+        needed = {cells[trial.spec.key].spec.key: cells[trial.spec.key] for trial in group}
+        fresh = {key: cell for key, cell in needed.items() if key not in seen}
         cost = sum(map(rates.of_trial, fresh.values()))
         if spent + cost > budget:
             out.append(f"{scenario}, seed {seed}: {cost / HOUR:.2f} core hours more")
@@ -79,7 +88,7 @@ def _groups(trials: Sequence[Trial]) -> dict[tuple[str, int], list[Trial]]:
 
 def cost_table(trials: Sequence[Trial], rates: Rates, cores: int) -> Table:
     """Cells times seconds by method and phase, and their sum; each cell once."""
-    cells = {trial.spec.key: trial for trial in reversed(trials)}
+    cells = {cell.spec.key: cell for cell in runs(trials).values()}
     kinds: dict[tuple[str, str], list[float]] = defaultdict(list)
     for trial in sorted(cells.values(), key=lambda trial: (trial.spec.phase, trial.method)):
         kinds[trial.method, trial.spec.phase].append(rates.of_trial(trial))

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from fccl.compare.beginnings import beginnings
 from fccl.compare.flat import MOST_ROUNDS
 from fccl.compare.methods import METHODS, Method, MethodSettings
 from fccl.compare.scenarios import Scenario
@@ -80,10 +81,14 @@ class Planner:
         return self._trial(scenario, method, seed, rounds)
 
     def measure(self, scenario: Scenario, seed: int) -> Trial:
-        """The trial that finds how many rounds a scenario and seed has until FedAvg of the honest clients is flat."""
+        """The trial that finds how many rounds a scenario and seed has until FedAvg of the honest clients is flat.
+
+        Its first rounds are the trial of as many rounds as others have.
+        """
         method = METHODS[ORACLE if scenario.has_bad_clients else FEDAVG]
         trial = self._trial(scenario, method, seed, MOST_ROUNDS)
-        return replace(trial, spec=trial.spec.model_copy(update={"until_flat": True, "aside": ""}))
+        spec = trial.spec.model_copy(update={"until_flat": True, "aside": ""})
+        return replace(trial, spec=spec, begins=beginnings(spec, [spec.with_rounds(self.design.plan.fed_rounds)]))
 
     def rounds(self, scenario: Scenario, seed: int) -> int:
         """The number that `measure` has found. Raises `LookupError` before that is finished."""
@@ -125,7 +130,7 @@ class Planner:
     ) -> TrialSpec:
         design, files, phase = self.design, self.manifest(data).files, scenario.phase
         clients = design.plan.num_clients
-        plan = self._plan(scenario, method, seed, rounds)
+        plan = self._plan(scenario, method, seed)
         person = {**design.settings, "seed": seed}
         settings = method.settings_for(clients, phase) | {name: person[name] for name in method.reads}
         plan = plan.model_copy(
@@ -154,14 +159,14 @@ class Planner:
             formula=FORMULA if settings.get("contribution_source") in FROM_A_PRIOR else 1,
             agreement=design.agreement and method.way == "federated" and clients <= MOST_CLIENTS,
             tuning=design.tuning,
-        )
+        ).with_rounds(rounds)
 
-    def _plan(self, scenario: Scenario, method: Method, seed: int, rounds: int) -> RoundPlan:
-        """The rounds of a trial. A client alone is there in all of them."""
+    def _plan(self, scenario: Scenario, method: Method, seed: int) -> RoundPlan:
+        """Who is there in the rounds of a trial. A client alone is there in all of them."""
         together = self.design.plan.num_clients + method.server_takes_part
         clients = 1 if method.way in ("centralised", "server") else together
         present = max(1, round(scenario.present * clients)) if method.way == "federated" else clients
-        changes = {"seed": seed, "num_clients": clients, "clients_per_round": present, "fed_rounds": rounds}
+        changes = {"seed": seed, "num_clients": clients, "clients_per_round": present}
         return self.design.plan.model_copy(update=changes)
 
     def _topic(self, scenario: Scenario, data: DataSpec, seed: int) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
+from fccl.compare.beginnings import beginnings, course
 from fccl.compare.trial import Trial
 from fccl.compare.values import TrialResult
 from fccl.errors import StorageError
@@ -39,10 +41,28 @@ def keep(paths: ComparePaths, result: TrialResult) -> None:
     write_text(paths.trial(result.spec.key), result.model_dump_json() + "\n")
 
 
-def to_do(paths: ComparePaths, trials: Iterable[Trial]) -> list[Trial]:
+def runs(trials: Iterable[Trial]) -> dict[str, Trial]:
+    """By each trial's key the trial to run for it, in their order: itself, or the longest that begins like it."""
+    families: dict[tuple[str, bool], list[Trial]] = {}
+    for trial in trials:
+        families.setdefault((course(trial.spec), trial.spec.until_flat), []).append(trial)
+    found: dict[str, Trial] = {}
+    for family in families.values():
+        longest = max(family, key=lambda trial: trial.spec.rounds)
+        begins = beginnings(longest.spec, [*longest.begins, *(trial.spec for trial in family)])
+        found |= {trial.spec.key: replace(longest, begins=begins) for trial in family}
+    return found
+
+
+def unfinished(paths: ComparePaths, trials: Iterable[Trial]) -> list[Trial]:
     """The trials that are not finished; of trials with an equal spec the first."""
     found: dict[str, Trial] = {}
     for trial in trials:
         if trial.spec.key not in found and finished(paths, trial) is None:
             found[trial.spec.key] = trial
     return list(found.values())
+
+
+def to_do(paths: ComparePaths, trials: Iterable[Trial]) -> list[Trial]:
+    """The trials to run, so that all of these are finished: none that is the beginning of another one to run."""
+    return list({run.spec.key: run for run in runs(unfinished(paths, trials)).values()}.values())

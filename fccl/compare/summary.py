@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,9 @@ from fccl.compare.speed import area, spent_until
 from fccl.compare.trial import Trial
 from fccl.compare.values import RoundSummary, TrialResult
 from fccl.compare.verdicts import Judgement, judge
-from fccl.records.comparison import FEDAVG, Outcome
+from fccl.records.comparison import FEDAVG, POOLED, STABLE, Outcome
+
+Found = Mapping[str, Sequence[tuple[Trial, TrialResult]]]  # by method
 
 
 @dataclass(frozen=True)
@@ -25,17 +27,36 @@ class Options:
     seed: int
 
 
-def rows(
-    scenario: Scenario, found: Mapping[str, Sequence[tuple[Trial, TrialResult]]], options: Options
-) -> tuple[Outcome, ...]:
-    """The rows of one scenario. `found` has every method's trials, one a seed, in the same order."""
-    judged = judge(
-        {name: [result for _, result in pairs] for name, pairs in found.items()},
-        options.bootstrap_samples,
-        options.seed,
-    )
-    ends = _ends([result for _, result in found.get(FEDAVG, ())])
+def rows(scenario: Scenario, found: Found, options: Options) -> tuple[Outcome, ...]:
+    """The rows of one scenario. `found` has every method's trials, one a seed, in the same order of seeds.
+
+    A method may have fewer seeds than others: it is held against FedAvg on those that it has.
+    """
+    judged = _judged(found, options)
+    ends = _ends(found.get(FEDAVG, ()))
     return tuple(_row(scenario, name, pairs, judged[name], options, ends) for name, pairs in found.items())
+
+
+def _judged(found: Found, options: Options) -> dict[str, Judgement]:
+    """Each method beside those that have all of its seeds. The pooled data may have fewer: then the share of the gap to
+    it is that of its seeds.
+    """
+    seeds = {name: tuple(trial.seed for trial, _ in pairs) for name, pairs in found.items()}
+    by_seeds = {each: _judged_on(found, each, options) for each in dict.fromkeys(seeds.values())}
+    pooled = by_seeds.get(seeds.get(POOLED, ()), {})
+    said = {name: by_seeds[seeds[name]][name] for name in found}
+    fewer = {name for name in pooled if set(seeds[POOLED]) < set(seeds[name])}
+    return {
+        name: replace(mine, gap_pooled=pooled[name].gap_pooled) if name in fewer else mine
+        for name, mine in said.items()
+    }
+
+
+def _judged_on(found: Found, seeds: Sequence[int], options: Options) -> dict[str, Judgement]:
+    """The judgement on some seeds, of the methods that have them all."""
+    picked = {name: [result for trial, result in pairs if trial.seed in seeds] for name, pairs in found.items()}
+    whole = {name: results for name, results in picked.items() if len(results) == len(seeds)}
+    return judge(whole, options.bootstrap_samples, options.seed)
 
 
 def _row(
@@ -44,12 +65,13 @@ def _row(
     pairs: Sequence[tuple[Trial, TrialResult]],
     judged: Judgement,
     options: Options,
-    ends: Sequence[float],
+    ends: Mapping[int, float],
 ) -> Outcome:
     results = [result for _, result in pairs]
     bad = [scenario.bad_clients(options.num_clients, trial.seed) for trial, _ in pairs]
     first, weighed = results[0], way_of(method) == "federated"
-    until = _spent([result.rounds for result in results], ends) if weighed else None
+    goals = [ends[trial.seed] for trial, _ in pairs if trial.seed in ends]
+    until = _spent([result.rounds for result in results], goals) if weighed else None
     return Outcome(
         scenario=scenario.name,
         method=method,
@@ -72,7 +94,10 @@ def _row(
         aside=judged.aside,
         weights=_weights(first.rounds, options.num_clients) if weighed else None,
         bad_clients=bad[0],
-        agreement=_agreement(results),
+        agreement=_agreement([one for result in results for one in result.rounds]),
+        agreement_stable=_agreement(_stable(results)),
+        stable_rounds=(len(_stable(results)), sum(one.halves is not None for each in results for one in each.rounds)),
+        effective=effective([result.rounds for result in results]) if weighed else None,
         seconds=float(np.mean([result.training_seconds + result.weighing_seconds for result in results])),
         trouble=tuple(f"seed {trial.seed}: {'; '.join(result.trouble)}" for trial, result in pairs if result.trouble),
     )
@@ -97,9 +122,30 @@ def _weights(rounds: Sequence[RoundSummary], num_clients: int) -> tuple[tuple[fl
     return tuple(tuple(table.get(client, 0.0) for client in range(num_clients)) for table in tables)
 
 
-def _agreement(results: Sequence[TrialResult]) -> float | None:
-    """The mean over the rounds of all seeds that have one."""
-    known = [one.agreement for result in results for one in result.rounds if one.agreement is not None]
+def effective(runs: Sequence[Sequence[RoundSummary]]) -> tuple[float, ...] | None:
+    """By round, the effective clients 1 / (sum of w²) of the seed that has the fewest. None where there are no weights.
+
+    Of the rounds that all seeds have.
+    """
+    if not all(runs) or any(one.weights is None for rounds in runs for one in rounds):
+        return None
+    counts = ([_count(one.weights or ()) for one in rounds] for rounds in runs)
+    return tuple(min(values) for values in zip(*counts, strict=False))
+
+
+def _count(weights: Sequence[float]) -> float:
+    squares = sum(weight * weight for weight in weights)
+    return 1 / squares if squares > 0 else 0.0
+
+
+def _stable(results: Sequence[TrialResult]) -> list[RoundSummary]:
+    """The rounds in which the Shapley values of two halves of the examples order the clients alike."""
+    return [one for result in results for one in result.rounds if one.halves is not None and one.halves >= STABLE]
+
+
+def _agreement(rounds: Sequence[RoundSummary]) -> float | None:
+    """The mean over the rounds that have one."""
+    known = [one.agreement for one in rounds if one.agreement is not None]
     return float(np.mean(known)) if known else None
 
 
@@ -108,9 +154,9 @@ def _by_round(many: Sequence[Sequence[float]]) -> tuple[float, ...]:
     return tuple(float(np.mean(values)) for values in zip(*many, strict=False))
 
 
-def _ends(fedavg: Sequence[TrialResult]) -> list[float]:
-    """FedAvg's last validation loss in each seed; empty where it has none in some seed."""
-    return [result.rounds[-1].loss for result in fedavg] if all(result.rounds for result in fedavg) else []
+def _ends(fedavg: Sequence[tuple[Trial, TrialResult]]) -> dict[int, float]:
+    """FedAvg's last validation loss in each seed that has one."""
+    return {trial.seed: result.rounds[-1].loss for trial, result in fedavg if result.rounds}
 
 
 def _spent(runs: Sequence[Sequence[RoundSummary]], ends: Sequence[float]) -> tuple[float, float] | None:

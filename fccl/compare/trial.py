@@ -17,21 +17,22 @@ from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.aggregation.protocol import Aggregation
 from fccl.compare import aside
 from fccl.compare.attacks import HostileLearner
+from fccl.compare.beginnings import ended
 from fccl.compare.collusion import Colluding
 from fccl.compare.flat import is_flat
 from fccl.compare.methods import MethodSettings
+from fccl.compare.reference import Agreement, agreement
+from fccl.compare.round_summaries import LEFT_OUT, summary, without
 from fccl.compare.scoring import TestScores, TestSplit
 from fccl.compare.server_view import known_to_server, specialised
 from fccl.compare.update_cache import CachedLearner
 from fccl.compare.values import Participant, RoundSummary, TrialResult, TrialSpec
 from fccl.contribution.protocol import Weigher, Weighing
 from fccl.contribution.reported import ContributionRule
-from fccl.contribution.shapley import agreement
 from fccl.contribution.stretch import sent
 from fccl.data.shards import ClientShard, load_shard
 from fccl.errors import LOWER_RATE, AdapterError, FederationError
-from fccl.evaluation.validation import ServerSplit, Validator, VerificationLoss
-from fccl.federation.arrived import file_length
+from fccl.evaluation.validation import ServerSplit, Validator
 from fccl.federation.rounds import Federation
 from fccl.federation.server_learning import ServerLearner
 from fccl.federation.state import FederationState, RoundResult
@@ -39,14 +40,11 @@ from fccl.messages import ClientFailure, Given, Learner, Request
 from fccl.model.language_model import LanguageModel, cpu_threads
 from fccl.model.loading import Models
 from fccl.paths import ComparePaths, DataPaths
-from fccl.records.run import RoundRecord
 from fccl.specs import PHASES
 from fccl.storage.locks import made_once
 from fccl.training.engines import learner_for
 from fccl.transports.in_process import InProcessTransport
 from fccl.transports.wrapped import WrappedTransport
-
-LEFT_OUT = "left out of this trial"
 
 
 @dataclass(frozen=True)
@@ -67,6 +65,7 @@ class Trial:
     spec: TrialSpec
     data: Path
     start: Start | None = None  # in VA
+    begins: tuple[TrialSpec, ...] = ()  # shorter trials that are its first rounds: their results come with its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,14 +104,23 @@ class Resources:
 
 
 def run_trial(resources: Resources, trial: Trial) -> TrialResult:
-    """Run one trial from its beginning. A federation that breaks down is a result, not an error.
+    """Run one trial from its first round. A federation that breaks down is a result, not an error.
 
     Raises what the data and the disk raise.
     """
+    return results_of(resources, trial)[-1]
+
+
+def results_of(resources: Resources, trial: Trial) -> tuple[TrialResult, ...]:
+    """The results that come with a trial's own, and its own last.
+
+    Those are of the trials that it begins with, and for a run until flat of the trial of so many rounds.
+    """
     started = time.monotonic()
     with cpu_threads(trial.spec.train.threads):
-        result = TrialRun(resources, trial.spec, DataPaths(trial.data), start_adapter(resources, trial)).run()
-    return result.model_copy(update={"seconds": time.monotonic() - started})
+        run = TrialRun(resources, trial.spec, DataPaths(trial.data), start_adapter(resources, trial))
+        *begun, result = run.run(trial.begins)
+    return (*begun, result.model_copy(update={"seconds": time.monotonic() - started}))
 
 
 def start_adapter(resources: Resources, trial: Trial) -> Adapter:
@@ -181,11 +189,25 @@ class TrialRun:
     start: Adapter
     notes: list[str] = field(default_factory=list)
 
-    def run(self) -> TrialResult:
-        """All rounds, then the test split."""
+    def run(self, begins: Sequence[TrialSpec] = ()) -> tuple[TrialResult, ...]:
+        """All rounds, then the test split: the results of the trials that it begins with, and its own."""
         if self.spec.way == "alone":
-            return self._alone()
+            return (self._alone(),)
         results = list(self.federation(self.spec.clients)) if self.spec.way != "base" else []
+        before = [None, *results]
+        rounds = [summary(one, last, self._agreement(one)) for last, one in zip(before, results, strict=False)]
+        begins = ended(self.spec, begins, [one.loss for one in rounds])
+        return (*(self._begun(spec, results, rounds) for spec in begins), self._judged(results, rounds))
+
+    def _begun(self, spec: TrialSpec, results: Sequence[RoundResult], rounds: Sequence[RoundSummary]) -> TrialResult:
+        """The result of a trial that is the first rounds of this one, as it would have been alone."""
+        first = results[: spec.rounds]
+        in_time = [note for result in first for note in without(result.record)]
+        notes = self.notes if len(first) < spec.rounds else in_time
+        return replace(self, spec=spec, notes=list(notes))._judged(first, rounds[: spec.rounds])
+
+    def _judged(self, results: Sequence[RoundResult], rounds: Sequence[RoundSummary]) -> TrialResult:
+        """The figures of these rounds and of the adapter that they end with."""
         final = results[-1].state.adapter if results else self.start
         records = [result.record for result in results]
         scores = self._score(final)
@@ -193,10 +215,7 @@ class TrialRun:
             [scores] if scores else [],
             training_seconds=sum(said.seconds for record in records for said in record.contributions),
             weighing_seconds=sum(record.verification.seconds for record in records if record.verification),
-            rounds=tuple(
-                _summary(result, before, self._agreement(result))
-                for before, result in zip([None, *results], results, strict=False)
-            ),
+            rounds=tuple(rounds),
             adapter_sha256=final.sha256,
             learn_loss=self._learn_loss(final),
             **(aside.measured(self.spec, self.test, scores) if scores else {}),
@@ -211,8 +230,8 @@ class TrialRun:
         except AdapterError:
             return None
 
-    def _agreement(self, result: RoundResult) -> float | None:
-        """The rank correlation of how much each change counted with its exact Shapley value.
+    def _agreement(self, result: RoundResult) -> Agreement | None:
+        """How much each change counted, held against its exact Shapley value.
 
         The values are of the whole learn split, whatever of it the scenario leaves to the server. None where nobody
         asked, and for a rule that takes parts of each update.
@@ -223,9 +242,7 @@ class TrialRun:
         heard = {update.client_id: update.with_frozen(task.trained) for update in result.inputs.arrived}
         counted = sent(Weighing(result.counted, record.scores, stretch=record.stretch))
         updates = [heard[client] for client in record.clients]
-        return agreement(
-            VerificationLoss(self.resources.split(self.data, "learn", self.spec), examples=0), task, updates, counted
-        )
+        return agreement(self.resources.split(self.data, "learn", self.spec), task, updates, counted)
 
     def _alone(self) -> TrialResult:
         """As many federations of one as there are clients; the figures are their means."""
@@ -266,7 +283,7 @@ class TrialRun:
         losses: list[float] = []
         try:
             for result in federation.run(state, transport):
-                self.notes.extend(_without(result.record))
+                self.notes.extend(without(result.record))
                 yield result
                 losses += [result.record.validation.loss] if result.record.validation else []
                 over = self.spec.until_flat and is_flat(losses)
@@ -353,37 +370,3 @@ class TrialRun:
             "trouble": tuple(dict.fromkeys(self.notes)),
         }
         return TrialResult.model_validate(blank | vectors | figures)
-
-
-def _without(record: RoundRecord) -> list[str]:
-    """The clients that were excluded from a round and should not have been."""
-    return [
-        f"round {record.round + 1} without client {out.client_id}: {out.reason}"
-        for out in record.excluded
-        if out.reason != LEFT_OUT
-    ]
-
-
-def _summary(result: RoundResult, before: RoundResult | None, agreement: float | None) -> RoundSummary:
-    """Of a round that was validated, and the one before it."""
-    record = result.record
-    if record.validation is None:
-        raise ValueError("a round that was not validated has no summary")
-    heard, task = result.inputs.arrived, result.inputs.task
-    return RoundSummary(
-        clients=record.clients,
-        weights=result.counted,
-        loss=record.validation.loss,
-        tokens=sum(update.report.tokens for update in heard),
-        bytes=_bytes(result, before) + (0 if task.corrections is None else len(heard) * file_length(task.adapter)),
-        agreement=agreement,
-    )
-
-
-def _bytes(result: RoundResult, before: RoundResult | None) -> int:
-    """Of adapters to the clients that answered, and from them."""
-    sent, clients = result.record.sent, [update.client_id for update in result.inputs.arrived]
-    if sent is None:
-        return 0
-    had = None if before is None else [update.client_id for update in before.inputs.arrived]
-    return sent.up + sent.down_to(clients, had)

@@ -103,6 +103,22 @@ class TrialSpec(Value):
         text = self.model_dump_json(exclude_defaults=True, by_alias=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
+    @property
+    def rounds(self) -> int:
+        """The number of rounds of the trial's phase, at most."""
+        return self.plan.rounds_of(self.phase)
+
+    def with_rounds(self, rounds: int) -> Self:
+        """The same trial with so many rounds, whether or not anything is gained in them.
+
+        A VA trial begins with the number of the round after the SFT rounds, however many VA rounds it has.
+        """
+        if self.phase == "sft":
+            changes: dict[str, int | None] = {"fed_rounds": rounds}
+        else:
+            changes = {"va_rounds": None if rounds == self.plan.fed_rounds else rounds}
+        return self.model_copy(update={"plan": self.plan.model_copy(update=changes), "until_flat": False})
+
 
 class RoundSummary(Value):
     """One round of a trial. The tuples run over `clients`."""
@@ -114,13 +130,15 @@ class RoundSummary(Value):
     bytes: int = 0  # of adapters, sent to the clients and received from them
     # the rank correlation of how much each change counted with exact Shapley values on the whole learn split
     agreement: float | None = None
+    halves: float | None = None  # and of the values on two halves of that split with each other
 
 
 class TrialResult(Value):
     """One trial. Written whole when it is done."""
 
     spec: TrialSpec = Field(validation_alias=AliasChoices("spec", "work"))  # `work` in earlier files
-    seconds: float = Field(ge=0)  # of this process; updates that were trained before do not count
+    # of this process; updates that were trained before do not count, and the beginning of a longer trial takes 0
+    seconds: float = Field(ge=0)
     training_seconds: float = Field(ge=0)  # of all clients' training, whoever trained it
     weighing_seconds: float = Field(ge=0)  # of the server's verification, where there is one
     rounds: tuple[RoundSummary, ...] = ()  # none for `base`, and for `alone`, which is as many federations as clients

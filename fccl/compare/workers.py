@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 
 from fccl.compare.store import keep
-from fccl.compare.trial import Resources, Trial, run_trial
+from fccl.compare.trial import Resources, Trial, results_of
 from fccl.compare.values import TrialResult
 from fccl.errors import FederationError
 
@@ -72,9 +72,11 @@ def spread(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _run(resources: Resources, trial: Trial) -> TrialResult:
-    result = run_trial(resources, trial)
-    keep(resources.paths, result)
-    return result
+    """Its own result, kept last: where a process dies before that, all of them are made again, and are the same."""
+    results = results_of(resources, trial)
+    for result in results:
+        keep(resources.paths, result)
+    return results[-1]
 
 
 def _in_worker(trial: Trial) -> TrialResult:

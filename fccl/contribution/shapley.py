@@ -101,8 +101,16 @@ def agreement(
     """
     if len(updates) > MOST_CLIENTS:
         return None
+    return rank_correlation(weights, exact_values(loss, task, updates))
+
+
+def exact_values(loss: LearnLoss, task: FitTask, updates: Sequence[ClientUpdate]) -> tuple[float, ...]:
+    """φ of every update, in nats, in their order. It costs 2^n forward passes.
+
+    Raises `FederationError` for more than `MOST_CLIENTS` updates.
+    """
     losses = coalition_losses(Combinations(loss, task, updates))
-    return rank_correlation(weights, shapley_values([losses[0] - each for each in losses]))
+    return shapley_values([losses[0] - each for each in losses])
 
 
 def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | None:

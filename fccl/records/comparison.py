@@ -22,6 +22,7 @@ CEILINGS = {POOLED: "pooled data", ORACLE: "oracle"}
 # A loss that is lower by this makes a perplexity 1 % lower; in VA scenarios, the perplexity of the choice between two
 # responses. A smaller difference does not count, however surely it is there.
 LEAST_DIFFERENCE = math.log(1.01)
+STABLE = 0.7  # rank correlation of Shapley values on two halves of the examples, from which they are a reference
 # "no significant difference" stands in files of earlier versions alone.
 Standing = Literal[
     "better", "not worse", "worse", "cannot be told apart", "too few examples", "no significant difference"
@@ -60,6 +61,12 @@ class Outcome(Value):
     bad_clients: tuple[int, ...] = ()  # of the first seed
     # the rank correlation of the weights with exact Shapley values, mean over rounds and seeds; None: not asked
     agreement: float | None = None
+    # the same over the rounds whose values on two halves of the learn split agree among themselves by `STABLE`; and how
+    # many rounds these are, of how many
+    agreement_stable: float | None = None
+    stable_rounds: tuple[int, int] = (0, 0)
+    # by round, 1 / (sum of squared weights), the lowest of all seeds; None: no weights
+    effective: tuple[float, ...] | None = None
     seconds: float = 0.0  # training and weighing, mean over seeds
     trouble: tuple[str, ...] = ()  # what went wrong with a seed
 

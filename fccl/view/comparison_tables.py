@@ -10,7 +10,8 @@ from fccl.plain_text import one_line
 from fccl.records.comparison import FEDAVG, Comparison, Outcome, RivalPair, ScenarioInfo
 from fccl.records.evaluation import Estimate
 from fccl.tables import Cell, Table
-from fccl.view.agreement import agreement_tables
+from fccl.view.agreement import agreement_tables, effective_tables
+from fccl.view.claims import claim_lines
 from fccl.view.markdown import markdown_table, quoted
 from fccl.words import DASH
 
@@ -142,8 +143,9 @@ def to_markdown(comparison: Comparison, command: str = "") -> str:
     """`table.md`. Every name in it is text."""
     parts = ["# Comparison", "", *map(quoted, lead(comparison)), ""]
     parts += ["```", one_line(command), "```", ""] if command else []
+    parts += [f"- {quoted(line)}" for line in claim_lines(comparison)] + [""] * bool(comparison.pairs)
     found = (matrix(comparison), *pair_tables(comparison), *scenario_tables(comparison), *speed_tables(comparison))
-    for table in (*found, *agreement_tables(comparison)):
+    for table in (*found, *effective_tables(comparison), *agreement_tables(comparison)):
         parts += [f"## {quoted(table.title)}", "", *([table.note, ""] if table.note else []), markdown_table(table), ""]
     trouble = [quoted(f"{row.scenario}, {row.method}: {said}") for row in comparison.rows for said in row.trouble]
     trouble += [quoted(f"not run: {line}") for line in comparison.not_run]
@@ -183,8 +185,12 @@ def _interval_note(comparison: Comparison) -> str:
     """The kind of the intervals, which the number of seeds decides, and what they hold."""
     seeds = len(comparison.seeds)
     if seeds >= ENOUGH_SEEDS:
+        fewer = any(row.seeds < ENOUGH_SEEDS for row in comparison.rows)
+        beside = (
+            " Rows of one seed or two have the paired bootstrap's, and so has a gap to such a row." if fewer else ""
+        )
         return (
-            f"Intervals: 95 %, Student's t over the differences of {seeds} seeds. Corrected for the number of "
+            f"Intervals: 95 %, Student's t over the differences of {seeds} seeds.{beside} Corrected for the number of "
             "comparisons in the primary set alone."
         )
     scope = "test examples alone, since there is one seed" if seeds == 1 else "seeds, and test examples within seeds"

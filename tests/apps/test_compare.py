@@ -132,7 +132,7 @@ def test_one_more_method_runs_that_alone_and_a_changed_setting_runs_anew(command
 def test_ctrl_c_says_how_to_go_on(command, tmp_path, capsys, monkeypatch):
     from fccl.compare import workers as crew
 
-    run, done = crew.run_trial, []
+    run, done = crew.results_of, []
 
     def interrupted(resources, trial):
         if done:
@@ -140,7 +140,7 @@ def test_ctrl_c_says_how_to_go_on(command, tmp_path, capsys, monkeypatch):
         done.append(trial)
         return run(resources, trial)
 
-    monkeypatch.setattr(crew, "run_trial", interrupted)
+    monkeypatch.setattr(crew, "results_of", interrupted)
     arguments = [
         *command,
         "--fed-rounds",
@@ -156,10 +156,17 @@ def test_ctrl_c_says_how_to_go_on(command, tmp_path, capsys, monkeypatch):
     assert "the same command goes on" in capsys.readouterr().out
     before = times(ComparePaths(tmp_path))
     assert len(before) == 1
-    monkeypatch.setattr(crew, "run_trial", run)
+    assert main([*arguments, "--tables-only"]) == 2
+    assert "has no scenario that is finished under every method" in capsys.readouterr().err
+    monkeypatch.setattr(crew, "results_of", run)
     assert main(arguments) == 0
     assert "2 different trials, 1 finished before" in capsys.readouterr().out
     assert times(ComparePaths(tmp_path)).items() >= before.items()
+    monkeypatch.setattr(crew, "results_of", interrupted)
+    whole = ComparePaths(tmp_path).results.read_bytes()
+    ComparePaths(tmp_path).results.unlink()
+    assert main([*arguments, "--tables-only"]) == 0
+    assert ComparePaths(tmp_path).results.read_bytes() == whole
 
 
 @pytest.mark.parametrize(

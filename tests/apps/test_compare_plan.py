@@ -6,7 +6,7 @@ from rich.console import Console
 
 from fccl.apps.compare import design
 from fccl.apps.compare_choice import Choice
-from fccl.apps.compare_plan import calibration, measures, to_run
+from fccl.apps.compare_plan import calibration, known, measures, to_run
 from fccl.compare import evidence
 from fccl.compare.flat import MOST_ROUNDS
 from fccl.compare.methods import METHODS
@@ -15,6 +15,7 @@ from fccl.compare.scenarios import SCENARIOS
 from fccl.compare.store import keep, to_do
 from fccl.compare.values import RoundSummary, TrialResult
 from fccl.config import load_settings
+from fccl.errors import SettingsError
 from fccl.paths import ComparePaths
 
 FLAT_AFTER = 6  # rounds, of the made-up runs
@@ -38,19 +39,18 @@ def run(planner):
     def made_up(trials):
         batches.append(list(trials))
         for one in to_do(planner.paths, trials):
-            count = FLAT_AFTER if one.spec.until_flat else one.spec.plan.fed_rounds
-            rounds = tuple(RoundSummary(clients=(0,), weights=None, loss=1.0) for _ in range(count))
-            seconds = 600.0 * count
-            keep(
-                planner.paths,
-                TrialResult(spec=one.spec, seconds=seconds, training_seconds=1, weighing_seconds=0, rounds=rounds),
-            )
+            own = FLAT_AFTER if one.spec.until_flat else one.spec.rounds
+            also = [(spec, spec.rounds, 0.0) for spec in (*one.begins, one.spec.with_rounds(own))]
+            for spec, count, seconds in (*also, (one.spec, own, 600.0 * own)):
+                rounds = tuple(RoundSummary(clients=(0,), weights=None, loss=1.0) for _ in range(count))
+                found = TrialResult(spec=spec, seconds=seconds, training_seconds=1, weighing_seconds=0, rounds=rounds)
+                keep(planner.paths, found)
 
     made_up.batches = batches
     return made_up
 
 
-def choice(primary, seeds=(101, 102)):
+def choice(primary, seeds=(201, 202)):
     short = SCENARIOS["shuffled"]
     methods = tuple(METHODS[name] for name in ("fedavg", "verified", "oracle"))
     return Choice((short, short.unhurried), methods, seeds, jobs=1, primary=primary)
@@ -64,31 +64,56 @@ def test_rounds_are_measured_before_anything_is_planned(planner, run):
 
 
 def test_the_primary_set_is_measured_told_and_cut_to_its_budget(planner, run, monkeypatch):
-    """A round takes ten minutes: three methods take an hour for two rounds and three until flat, the two measures an
-    hour each. Within 4 hours of two cores the longer half of the second seed does not fit.
+    """A round takes ten minutes. The two measures take an hour each, and are the oracle's trials; FedAvg and verified
+    take an hour each in each seed. Within 2.5 hours of two cores the second seed does not fit.
     """
-    monkeypatch.setattr(evidence, "HOURS", 4.0)
+    monkeypatch.setattr(evidence, "HOURS", 2.5)
     said = io.StringIO()
     fit = to_run(Console(file=said, width=200), planner, choice(primary=True), run)
     first, long = run.batches
-    assert {one.seed for one in first} == {101}
+    assert {one.seed for one in first} == {201}
     assert {one.spec.plan.fed_rounds for one in first} == {2}
     assert [one.spec.plan.fed_rounds for one in long] == [MOST_ROUNDS, MOST_ROUNDS]
     assert [(one.scenario, one.seed) for one in fit.trials[::3]] == [
-        ("shuffled", 101),
-        ("shuffled-flat", 101),
-        ("shuffled", 102),
+        ("shuffled", 201),
+        ("shuffled-flat", 201),
     ]
-    assert fit.left_out == ("shuffled-flat, seed 102: 3.00 core hours more",)
+    left_out = ("shuffled, seed 202: 2.00 core hours more", "shuffled-flat, seed 202: 2.00 core hours more")
+    assert fit.left_out == left_out
     text = said.getvalue()
-    parts = ("At most", "With the rounds that were measured", "Not run, beyond 4 hours")
+    parts = ("At most", "With the rounds that were measured", "Not run, beyond 2.5 hours")
     assert sorted(map(text.index, parts)) == list(map(text.index, parts))
     assert "fedavg, sft" in text
 
 
 def test_the_first_cells_are_of_the_first_seed_and_of_every_phase(planner):
-    found = calibration(planner, Choice(evidence.scenarios(), evidence.methods(), (101, 102), 1, primary=True))
-    assert {(one.scenario, one.seed) for one in found} == {("clean-non-iid", 101), ("clean-va", 101)}
+    found = calibration(planner, Choice(evidence.scenarios(), evidence.methods(), (201, 202), 1, primary=True))
+    assert {(one.scenario, one.seed) for one in found} == {("clean-non-iid", 201), ("clean-va", 201)}
+
+
+def test_what_has_no_pair_has_two_seeds_and_the_longest_rounds_are_counted_once(planner, run):
+    """The most that the set may take: no federation is in it twice."""
+    said = io.StringIO()
+    fit = to_run(Console(file=said, width=200), planner, choice(primary=True, seeds=(201, 202, 203)), run)
+    assert {one.method for one in fit.trials if one.seed == 203} == {"fedavg", "oracle"}
+    most = said.getvalue().partition("With the rounds that were measured")[0]
+    cells = {row.split()[0]: row.split()[2] for row in most.splitlines() if ", sft" in row}
+    assert cells == {"fedavg,": "3", "verified,": "2", "oracle,": "3"}
+
+
+def test_known_is_what_is_finished_whole_scenarios_of_a_seed_and_the_rest_by_name(planner, run):
+    asked = choice(primary=True)
+    with pytest.raises(SettingsError, match="no scenario that is finished"):
+        known(planner, asked)
+    run(measures(planner, asked))
+    run(list(planner.trials(asked.scenarios[:1], asked.methods, (201,))))
+    fit = known(planner, asked)
+    assert {(one.scenario, one.seed) for one in fit.trials} == {("shuffled", 201)}
+    assert fit.left_out == (
+        "shuffled-flat, seed 201: not finished yet",
+        "shuffled, seed 202: not finished yet",
+        "shuffled-flat, seed 202: not finished yet",
+    )
 
 
 def test_nothing_is_measured_where_nothing_goes_on_until_flat(planner):

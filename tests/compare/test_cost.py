@@ -44,6 +44,23 @@ def test_a_method_that_was_not_measured_takes_as_long_as_the_slowest():
     assert RATES.of_trial(cell("a", "fedavg", 1, rounds=24)) == 240.0
 
 
+def test_a_round_costs_as_if_nothing_of_it_had_been_trained_before():
+    begun = result([1.0]).model_copy(update={"seconds": 0.0, "training_seconds": 24.0, "weighing_seconds": 6.0})
+    rates = Rates.of([(cell("a", "fedavg", 1, rounds=3), begun)])
+    assert rates.seconds["fedavg", "sft"] == pytest.approx(10.0)
+    assert rates.of_trial(cell("a", "fedavg", 1, rounds=3)) == 0.0
+
+
+def test_a_trial_that_a_longer_one_begins_with_is_paid_with_that():
+    short = cell("a", "fedavg", 1)
+    long = Trial("a-flat", "fedavg", 1, short.spec.with_rounds(10), Path())
+    fit = fitted([short, long], RATES, 100.0)
+    assert (fit.seconds, fit.trials) == (100.0, (short, long))
+    assert fitted([short, long], RATES, 99.0).trials == ()
+    rows = [tuple(each.text for each in row) for row in cost_table([short, long], RATES, 1).cells]
+    assert rows == [("fedavg, sft", "1", "100", "0.03"), ("all", "1", "100", "0.03")]
+
+
 TRIALS = [cell(scenario, method, seed) for seed in (1, 2) for scenario in "ab" for method in ("fedavg", "verified")]
 
 

@@ -5,13 +5,16 @@ from scipy import stats
 from fccl.apps.compare_choice import FULL_SEEDS, QUICK_SEEDS
 from fccl.compare.evidence import (
     BESIDE,
+    BESIDE_SEEDS,
     CEILINGS,
     JUDGING_SEEDS,
+    LOOKED_AT,
     OURS,
     PRIMARY,
     RIVALS,
     TUNED,
     TUNING_SEEDS,
+    has,
     methods,
     pairs,
     scenarios,
@@ -19,6 +22,7 @@ from fccl.compare.evidence import (
 from fccl.compare.grids import GRIDS
 from fccl.compare.scenarios import SCENARIOS
 from fccl.config import load_settings
+from fccl.records.comparison import ORACLE, POOLED
 from tests.compare.test_verdicts import trial
 
 
@@ -48,7 +52,14 @@ def test_every_rival_with_a_knob_has_a_value_of_its_grid_in_each_phase_and_ours_
 def test_no_seed_that_somebody_tunes_on_judges():
     start = load_settings().seed
     looked_at = {*TUNING_SEEDS, *range(start, start + max(FULL_SEEDS, QUICK_SEEDS))}
-    assert not looked_at & set(JUDGING_SEEDS)
+    assert not {*looked_at, *LOOKED_AT} & set(JUDGING_SEEDS)
+
+
+def test_what_has_a_pair_has_all_seeds_and_what_stands_beside_has_two():
+    seeds = {method.name: [seed for seed in JUDGING_SEEDS if has(method.name, seed)] for method in methods()}
+    assert all(len(seeds[name]) == 5 for name in (OURS, *RIVALS, ORACLE))
+    assert [seeds[name] for name in (*BESIDE, POOLED)] == [list(BESIDE_SEEDS)] * 2
+    assert len(BESIDE_SEEDS) == 2
 
 
 def results(effect, seeds=5, noise=0.01, draw=0):

@@ -12,9 +12,10 @@ from fccl.compare import scoring as scores
 from fccl.compare import trial as trials
 from fccl.compare.flat import PATIENCE
 from fccl.compare.methods import METHODS
+from fccl.compare.round_summaries import LEFT_OUT
 from fccl.compare.scenarios import SCENARIOS
 from fccl.compare.store import keep
-from fccl.compare.trial import LEFT_OUT, Only, run_trial, start_adapter, union
+from fccl.compare.trial import Only, run_trial, start_adapter, union
 from fccl.compare.values import TrialResult
 from fccl.config import load_settings
 from fccl.contribution.reported import ContributionRule

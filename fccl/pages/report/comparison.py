@@ -18,6 +18,7 @@ from fccl.plain_text import one_line
 from fccl.records.comparison import CEILINGS, ORACLE, Comparison, Outcome, ScenarioInfo
 from fccl.tables import Table
 from fccl.view import comparison_tables as tables
+from fccl.view.agreement import effective_tables
 from fccl.words import DASH
 
 ENOUGH = 0.95  # of the gap from FedAvg to the oracle
@@ -118,7 +119,7 @@ def _whole(comparison: Comparison, wide: Drawn, narrow: Drawn) -> Section:
         "All scenarios",
         " ".join(tables.notes(comparison)),
         figures,
-        (*tables.pair_tables(comparison), tables.matrix(comparison)),
+        (*tables.pair_tables(comparison), tables.matrix(comparison), *effective_tables(comparison)),
     )
 
 
