@@ -46,9 +46,13 @@ def agreement(
 
 def halved(learn: Validator) -> tuple[Validator, Validator]:
     """Every second example of each kind in the order of topics, so that a topic of two examples is in both halves."""
-    one, other = ((every_second(learn.sft, start), every_second(learn.va, start)) for start in (0, 1))
-    known = {"preference": learn.preference, "batch_size": learn.batch_size}
-    return Validator(learn.model, *one, **known), Validator(learn.model, *other, **known)
+    one, other = (_part(learn, start) for start in (0, 1))
+    return one, other
+
+
+def _part(learn: Validator, start: int) -> Validator:
+    sft, va = every_second(learn.sft, start), every_second(learn.va, start)
+    return Validator(learn.model, sft, va, preference=learn.preference, batch_size=learn.batch_size)
 
 
 def every_second(examples: Sequence[Item], start: int) -> list[Item]:

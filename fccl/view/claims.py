@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from fccl.records.comparison import FEDAVG, ORACLE, POOLED, Comparison, Outcome, RivalPair, ScenarioInfo
+from fccl.records.comparison import FEDAVG, ORACLE, POOLED, Comparison, Outcome, RivalPair, ScenarioInfo, Standing
 from fccl.tables import Cell, Table
 from fccl.words import DASH
 
 NO_FEDERATION = ("base", "alone", "centralised", POOLED, "server-only")
-VERDICTS = ("better", "not worse", "cannot be told apart", "worse")
+VERDICTS: tuple[Standing, ...] = ("better", "not worse", "cannot be told apart", "worse")
 
 
 def claim_lines(comparison: Comparison) -> list[str]:
