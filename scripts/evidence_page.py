@@ -100,7 +100,7 @@ PARTS = (
 
 
 def said(made: Comparison) -> list[str]:
-    """What was compared, as prose."""
+    """The lines on what was compared, as prose."""
     return [line for text in lead(made) for line in prose(quoted(text))]
 
 

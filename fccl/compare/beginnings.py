@@ -1,7 +1,7 @@
 """Trials that are the first rounds of others: one federation has the results of both.
 
-Nothing in a round depends on how many come after it, unless the learning rate falls over the rounds or the last adapter
-goes out whole where the others go out coded. So where neither is so, a trial of three rounds is the first three of a
+Nothing in a round depends on how many come after it, with two exceptions: a learning rate that falls over the rounds,
+and coded updates, whose last adapter goes out whole. Without these a trial of three rounds is the first three of a
 trial of twenty, to the bit (`tests/compare/test_beginnings.py`).
 """
 

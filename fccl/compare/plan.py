@@ -162,7 +162,7 @@ class Planner:
         ).with_rounds(rounds)
 
     def _plan(self, scenario: Scenario, method: Method, seed: int) -> RoundPlan:
-        """Who is there in the rounds of a trial. A client alone is there in all of them."""
+        """The plan of a trial, of who is there in its rounds. A client alone is there in all of them."""
         together = self.design.plan.num_clients + method.server_takes_part
         clients = 1 if method.way in ("centralised", "server") else together
         present = max(1, round(scenario.present * clients)) if method.way == "federated" else clients

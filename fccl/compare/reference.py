@@ -29,7 +29,7 @@ class Agreement:
 def agreement(
     learn: Validator, task: FitTask, updates: Sequence[ClientUpdate], counted: Sequence[float]
 ) -> Agreement | None:
-    """How much each update counted, held against its exact Shapley value on the whole split. None for more than
+    """The part of each update in the mean, held against its exact Shapley value on the whole split. None for more than
     `MOST_CLIENTS` updates.
 
     Values are linear in the loss, so the mean of the halves' values is the value on the whole split. It costs 2^n

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -94,9 +95,7 @@ def _row(
         aside=judged.aside,
         weights=_weights(first.rounds, options.num_clients) if weighed else None,
         bad_clients=bad[0],
-        agreement=_agreement([one for result in results for one in result.rounds]),
-        agreement_stable=_agreement(_stable(results)),
-        stable_rounds=(len(_stable(results)), sum(one.halves is not None for each in results for one in each.rounds)),
+        **_agreements([one for result in results for one in result.rounds]),
         effective=effective([result.rounds for result in results]) if weighed else None,
         seconds=float(np.mean([result.training_seconds + result.weighing_seconds for result in results])),
         trouble=tuple(f"seed {trial.seed}: {'; '.join(result.trouble)}" for trial, result in pairs if result.trouble),
@@ -138,9 +137,17 @@ def _count(weights: Sequence[float]) -> float:
     return 1 / squares if squares > 0 else 0.0
 
 
-def _stable(results: Sequence[TrialResult]) -> list[RoundSummary]:
-    """The rounds in which the Shapley values of two halves of the examples order the clients alike."""
-    return [one for result in results for one in result.rounds if one.halves is not None and one.halves >= STABLE]
+def _agreements(rounds: Sequence[RoundSummary]) -> dict[str, Any]:
+    """Agreement with exact Shapley values over all rounds, and over those in which two halves of the examples order the
+    clients alike.
+    """
+    told = [one for one in rounds if one.halves is not None]
+    stable = [one for one in told if one.halves is not None and one.halves >= STABLE]
+    return {
+        "agreement": _agreement(rounds),
+        "agreement_stable": _agreement(stable),
+        "stable_rounds": (len(stable), len(told)),
+    }
 
 
 def _agreement(rounds: Sequence[RoundSummary]) -> float | None:

@@ -231,7 +231,7 @@ class TrialRun:
             return None
 
     def _agreement(self, result: RoundResult) -> Agreement | None:
-        """How much each change counted, held against its exact Shapley value.
+        """The part of each change in the mean, held against its exact Shapley value.
 
         The values are of the whole learn split, whatever of it the scenario leaves to the server. None where nobody
         asked, and for a rule that takes parts of each update.

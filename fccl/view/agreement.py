@@ -1,4 +1,4 @@
-"""What weights are like, as tables of a comparison: effective clients, and agreement with exact Shapley values."""
+"""Tables on the weights of a comparison: effective clients, and agreement with exact Shapley values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The claim of a primary set in sentences and two small tables: what its pairs say, and where each method wins.
+"""The claim of a primary set in sentences and two small tables: the verdicts of its pairs, and where each method wins.
 
 The sentences are made from the verdicts alone, whatever they are.
 """
@@ -17,7 +17,7 @@ VERDICTS: tuple[Standing, ...] = ("better", "not worse", "cannot be told apart",
 
 
 def claim_lines(comparison: Comparison) -> list[str]:
-    """What the pairs say, the losses first named where there are any. Empty without pairs."""
+    """The verdicts of the pairs, counted, and last the places where ours is worse. Empty without pairs."""
     if not comparison.pairs:
         return []
     titles = {scenario.name: scenario.title for scenario in comparison.scenarios}
@@ -97,7 +97,7 @@ def _against(comparison: Comparison, rival: str) -> list[RivalPair]:
 
 
 def _counted(pairs: Sequence[RivalPair]) -> str:
-    """How many pairs there are of each verdict, in words."""
+    """The number of pairs of each verdict, in words."""
     found = Counter(pair.verdict for pair in pairs)
     said = ", ".join(f"{verdict} {found[verdict]}" for verdict in VERDICTS)
     return f"of {len(pairs)} pairs {said}"
