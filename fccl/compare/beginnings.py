@@ -1,8 +1,8 @@
 """Trials that are the first rounds of others: one federation has the results of both.
 
-Nothing in a round depends on how many come after it, but for a learning rate that falls over the rounds, and for coded
-updates: the last adapter goes out whole. Without these a trial of three rounds is the first three of a trial of twenty,
-to the bit (`tests/compare/test_beginnings.py`).
+Nothing in a round depends on how many come after it. There are two exceptions: a learning rate that falls over the
+rounds, and coded updates, whose last adapter goes out whole. Without these a trial of three rounds is the first three
+of a trial of twenty, to the bit (`tests/compare/test_beginnings.py`).
 """
 
 from __future__ import annotations
