@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fccl.contribution.protocol import Weigher, Weighing
     from fccl.errors import FcclError
     from fccl.federation.state import RoundResult
+    from fccl.library.asking import replay, verify
     from fccl.library.client import Client
     from fccl.library.data import Data, prepare
     from fccl.library.federated_run import FederatedRun
@@ -44,6 +45,8 @@ __all__ = [
     "load_adapter",
     "prepare",
     "read_run",
+    "replay",
+    "verify",
 ]
 HOMES = {
     "Adapter": "fccl.adapters.adapter",
@@ -61,6 +64,8 @@ HOMES = {
     "load_adapter": "fccl.adapters.adapter",
     "prepare": "fccl.library.data",
     "read_run": "fccl.library.reading",
+    "replay": "fccl.library.asking",
+    "verify": "fccl.library.asking",
 }
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from fccl.codecs import WHOLE, CodecSpec
+from fccl.personal import PersonalSpec
 from fccl.values import Grown as Grown
 from fccl.values import Value as Value
 from fccl.values import exactly as exactly
@@ -141,7 +142,7 @@ def schedule_share(schedule: Schedule, progress: float) -> float:
 class TrainSpec(Grown):
     """One client's local training in one round."""
 
-    LATER = frozenset({"micro_batch_size", "codec"})
+    LATER = frozenset({"micro_batch_size", "codec", "personal"})
 
     epochs: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
@@ -162,6 +163,7 @@ class TrainSpec(Grown):
     lower_ranks: bool = False  # a client may train fewer directions than the federation's LoRA has
     threads: Threads = 0  # 0: as many as torch takes; named here since the sums' last bits depend on it
     codec: CodecSpec = WHOLE  # of the update, and of the next round's adapter
+    personal: PersonalSpec | None = None  # the client's own adapter, beside the federation's
 
     @model_validator(mode="after")
     def _labels_are_smooth(self) -> Self:

@@ -89,3 +89,8 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
 
 def plural(count: int, thing: str) -> str:
     return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
+
+
+def are(count: int, thing: str) -> str:
+    """So many things with their verb: "1 round is", "2 rounds are"."""
+    return f"{plural(count, thing)} {'is' if count == 1 else 'are'}"

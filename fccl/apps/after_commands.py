@@ -63,7 +63,7 @@ AFTER: Mapping[str, Command] = {
             (
                 "--orders",
                 {
-                    "type": up_to(_MOST_ORDERS),
+                    "type": up_to(_MOST_ORDERS, least=1),
                     "metavar": "N",
                     "default": 0,
                     "help": "with --influence: draw so many orders of clients (default: all sets of few clients)",
@@ -99,6 +99,7 @@ AFTER: Mapping[str, Command] = {
             _RUN,
             ("--client", {"type": up_to(_MOST_CLIENT), "metavar": "K", "required": True, "help": "the client"}),
             ("--predict", {"action": "store_true", "help": "only say what would be trained, and how long it takes"}),
+            ("--yes", {"action": "store_true", "help": "remove its files without asking; needed without a terminal"}),
         ),
         only=("data_dir", "log_dir", *_CHOOSING),
     ),

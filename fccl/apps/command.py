@@ -43,12 +43,12 @@ class Command:
         return function
 
 
-def up_to(most: int) -> Callable[[str], int]:
-    """The type of an argument that is a whole number from 0 to `most`."""
+def up_to(most: int, least: int = 0) -> Callable[[str], int]:
+    """The type of an argument that is a whole number from `least` to `most`."""
 
     def count(text: str) -> int:
-        if not _NUMBER.fullmatch(text) or int(text) > most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {most:,}")
+        if not _NUMBER.fullmatch(text) or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most:,}")
         return int(text)
 
     return count

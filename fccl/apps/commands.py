@@ -115,7 +115,8 @@ COMMANDS: Mapping[str, Command] = {
         without=(*_OF_RUNS, *_OF_ROUNDS),
     ),
     "plan": Command(
-        "say before a run what it will take and what will not fit, by a probe of a few steps: time, memory, disk",
+        "say before a run what it will take, by a probe of a few steps: time, memory, disk; "
+        "ends with 1 where something will not fit",
         "plan",
         _IN_PROCESS,
         (
@@ -377,6 +378,16 @@ COMMANDS: Mapping[str, Command] = {
                     "metavar": "I",
                     "default": None,
                     "help": "whose data is audited (default the client with most instructions)",
+                },
+            ),
+            (
+                "--beside",
+                {
+                    "metavar": "NAME=VALUE,...",
+                    "action": "append",
+                    "default": [],
+                    "help": "one federation more, with these protections, in the same table: update-codec=int8, or "
+                    "dp-where=client,dp-clip=0.5; may be given again",
                 },
             ),
         ),

@@ -14,6 +14,7 @@ from fccl.plain_text import one_line, printable
 from fccl.specs import PHASES, SYNTHETIC, DataSpec, Phase
 from fccl.tables import Cell, Table
 from fccl.view.origins import origins_sentence
+from fccl.words import plural
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,7 +96,7 @@ def topic_table(manifest: Manifest, phase: Phase, width: int) -> Table:
     cell = max(3, *(len(f"{sum(column)}") for column in zip(*rows, strict=True))) + 3
     clients = len(rows[0])
     fits = clients <= MAX_CLIENTS and _NAME_WIDTH + cell * (clients + 1) + 4 <= width
-    title = f"{TITLES[phase]}: training examples by topic, {clients} client{'s'[: clients != 1]}"
+    title = f"{TITLES[phase]}: training examples by topic, {plural(clients, 'client')}"
     make = _client_table if fits else _spread_table
     return make(title, manifest, names, rows)
 
@@ -141,8 +142,8 @@ def _remarks(manifest: Manifest) -> Iterator[str]:
     for source in manifest.sources:
         yield from _source_remarks(source)
     if manifest.kept_apart:
-        sft, va = (f"{sum(manifest.kept_apart[phase]):,}" for phase in PHASES)
-        yield f"Kept apart by the clients for their own tests: {sft} instructions, {va} pairs"
+        sft, va = (sum(manifest.kept_apart[phase]) for phase in PHASES)
+        yield f"Kept apart by the clients for their own tests: {plural(sft, 'instruction')}, {plural(va, 'pair')}"
     if manifest.origins is not None:
         yield origins_sentence(manifest.origins, manifest.spec.client_column)
     if manifest.noisy_clients:
@@ -152,10 +153,10 @@ def _remarks(manifest: Manifest) -> Iterator[str]:
 
 def _source_remarks(source: SourceReport) -> Iterator[str]:
     if source.kind == SYNTHETIC:
-        yield f"{source.phase.upper()} data: {source.examples} synthetic pairs, made from the SFT data"
+        yield f"{source.phase.upper()} data: {plural(source.examples, 'synthetic pair')}, made from the SFT data"
         return
     dropped = [
-        (source.duplicates, "duplicates"),
+        (source.duplicates, f"duplicate{'s'[: source.duplicates != 1]}"),
         (source.nothing_to_learn, "with nothing to learn"),
         (source.marked, "marked as not to be learnt"),
         (source.bad_rows, "malformed"),

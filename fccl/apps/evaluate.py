@@ -25,6 +25,7 @@ from fccl.processes.memory import free_bytes
 from fccl.records.evaluation import EvaluationOptions
 from fccl.storage.files import require_writable
 from fccl.storage.locks import in_use
+from fccl.words import plural
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
@@ -74,7 +75,7 @@ def _write_tasks(model: LanguageModel, split: EvaluationSplit, folder: str, tell
     """The test split as task files, where they are asked for: before the evaluation, which takes longer."""
     if folder:
         written = write_tasks(model, split.sft, split.va, Path(folder))
-        counts = ", ".join(f"{name} ({count} examples)" for name, count in written.items())
+        counts = ", ".join(f"{name} ({plural(count, 'example')})" for name, count in written.items())
         tell(f"Written to {folder}/ as tasks of lm-evaluation-harness: {counts}.")
 
 

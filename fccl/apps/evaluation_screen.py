@@ -19,6 +19,7 @@ from fccl.paths import LogPaths
 from fccl.plain_text import one_line
 from fccl.records.evaluation import EvaluationReport, Generation
 from fccl.view import evaluation_tables as tables
+from fccl.words import plural
 
 SHOWN_LETTERS = 280  # of an instruction or a response; the Markdown has all
 
@@ -77,8 +78,8 @@ def show(report: EvaluationReport, console: Console) -> None:
     names = tables.names(report)
     _show_generations(console, names, list(zip(*(model.generations for model in report.models), strict=True)))
     title = (
-        f"{report.model} in {report.base_precision} on the test split: {report.sft_examples:,} instructions, "
-        f"{report.va_pairs:,} preference pairs"
+        f"{report.model} in {report.base_precision} on the test split: {plural(report.sft_examples, 'instruction')}, "
+        f"{plural(report.va_pairs, 'preference pair')}"
     )
     measures = replace(tables.measures(report), title=title)
     for table in (tables.flaws(report), tables.clients(report), tables.client_mixes(report), measures):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from fccl import words
+from fccl.apps.agreement import require_agreed
 from fccl.apps.console import plain_console, telling
 from fccl.apps.terminal_tables import print_table
 from fccl.config import Settings
@@ -22,10 +23,11 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         tell(prediction(forgetting))
         if options.predict:
             return 0
+        require_agreed(_removal(forgetting), options.yes)
         record, adapter = forgetting.run(lambda model, result: tell(f"{model}: round {result.record.round + 1} done"))
         print_table(console, forgotten_table(record))
         forgetting.write(record, adapter)
-    tell(f"Removed, {len(record.removed)} files: {', '.join(record.removed) or 'none'}.")
+    tell(f"Removed, {words.plural(len(record.removed), 'file')}: {', '.join(record.removed) or 'none'}.")
     tell(f"Made with its updates and still there: {', '.join(record.still)}. They go with the run's folder alone.")
     where = past.after.forgotten(record.client_id)
     tell(f"The run without client {record.client_id}: {where}/ (adapter/ in PEFT's format).")
@@ -38,6 +40,14 @@ def prediction(forgetting: Forgetting) -> str:
     took = words.about(forgetting.prediction())
     client = f"client {forgetting.client_id}"
     if first == 0:
-        return f"{client} was there from round 1: all {total} rounds are trained anew without it, {took}."
+        return f"{client} was there from round 1: all {words.are(total, 'round')} trained anew without it, {took}."
     anew = f"rounds {first + 1} to {total} are trained anew without it"
+    if first + 1 == total:
+        anew = f"round {total} is trained anew without it"
     return f"{client} came in round {first + 1}: {anew}, and beside them a run that never had it, {took} in all."
+
+
+def _removal(forgetting: Forgetting) -> str:
+    """The files that go at the end, for the question."""
+    files = words.plural(len(forgetting.files), "file")
+    return f"then {files} of client {forgetting.client_id} in {forgetting.work.past.logs.root}/ removed for good"

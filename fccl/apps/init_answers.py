@@ -15,6 +15,7 @@ from fccl.library.narrow import begun, data_spec
 from fccl.model.loading import load_model
 from fccl.model.memory import Shape, own_memory, shape_of
 from fccl.specs import SYNTHETIC, Phase
+from fccl.words import plural
 
 Tell = Callable[[str], None]
 
@@ -91,7 +92,7 @@ class Answers:
         """The parts of `.env`."""
         found, shape = self.model.settings, self.model.shape
         own = {name: getattr(found, name) for name in ("sft_lr", "va_lr", "dpo_beta", "max_length")}
-        about = f"The model: {shape.parameters:,} weights in {shape.layers} layers."
+        about = f"The model: {shape.parameters:,} weights in {plural(shape.layers, 'layer')}."
         yield Part(about, {"model_name": found.model_name, **(own if found.preset == "pretrained" else {})})
         counts = f"The data: {_count(self.sft, 'sft')}, {_count(self.va, 'va')}."
         yield Part(counts, {"sft_data": self.sft.name, "va_data": self.va.name, "num_clients": self.clients})

@@ -11,6 +11,7 @@ from fccl.config.fields import WHOLE_NUMBER
 from fccl.errors import SettingsError
 from fccl.keys import add_keys, create_keys, revoke_keys
 from fccl.paths import KeyPaths
+from fccl.words import plural
 
 DEFAULT_FOLDER = "keys"
 
@@ -35,7 +36,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
 def _created(paths: KeyPaths, num_clients: int) -> tuple[str, ...]:
     create_keys(paths, num_clients)
     return (
-        f"Wrote {paths.root}/: keys of the server and of {num_clients} client{'s'[: num_clients != 1]}.",
+        f"Wrote {paths.root}/: keys of the server and of {plural(num_clients, 'client')}.",
         f"The orchestrator needs {paths.server.name} and {paths.public.name}; client i needs client_i.key and "
         f"{paths.public.name}, and nothing else.",
         f"Run both with KEYS_DIR={paths.root} (--keys-dir {paths.root}).",

@@ -23,7 +23,10 @@ THIS = "LOG_DIR"
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
-    """Print the plan and keep it for the run, or with `--after` hold it against the run. Returns the exit status."""
+    """Print the plan and keep it for the run, or with `--after` hold it against the run.
+
+    Returns the exit status: 1 where something will not fit.
+    """
     console = plain_console()
     if options.after is not None:
         logs = _run(LogPaths(settings.log_dir), options.after)
@@ -46,7 +49,7 @@ def _ahead(settings: Settings, options: argparse.Namespace, console: Console) ->
         f"{fits}The plan is kept in {logs.planned}: the next run with these settings takes it along, and prints it "
         "beside what it took."
     )
-    return 0
+    return 1 if forecast.obstacles else 0
 
 
 def _run(logs: LogPaths, run_id: str) -> LogPaths:

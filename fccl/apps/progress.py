@@ -33,6 +33,7 @@ from fccl.records.run import (
 )
 from fccl.specs import RoundPlan
 from fccl.tracking.listener import Past, RunListener, Stop
+from fccl.words import plural
 
 _NAMED = 8  # clients on the bar
 
@@ -91,7 +92,7 @@ def learning_text(learning: ServerLearning | None) -> str:
     if learning is None:
         return ""
     before = f"{learning.before.loss:.3f} before " if learning.before else "after "
-    return f" ({before}the server learned from {learning.examples} examples in {learning.seconds:.1f} s)"
+    return f" ({before}the server learned from {plural(learning.examples, 'example')} in {learning.seconds:.1f} s)"
 
 
 class RunScreen(RunListener):
@@ -140,7 +141,7 @@ class RunScreen(RunListener):
     def stopped(self, stop: Stop) -> None:
         self.close()
         on = f" {self.way_on}." if stop.resumable else ""
-        said = f"Stopped with {stop.complete} of {stop.total} rounds complete.{on}"
+        said = f"Stopped with {stop.complete} of {plural(stop.total, 'round')} complete.{on}"
         self.console.print(said, soft_wrap=True)
 
     def finished(self) -> None:

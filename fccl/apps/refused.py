@@ -30,7 +30,7 @@ BY_COMPARE: Mapping[str, Refusal] = {
         (
             *("data_dir", "evaluate", "track", "gen_samples", "gen_tokens", "gen_temperature", "client_lora_r"),
             *("start_from", "patience", "result_round", "sft_rounds", "va_rounds", "keep_updates_mb", "late_updates"),
-            "client_test_share",
+            *("client_test_share", "personalize", "ditto_lambda"),
         ),
         _UNUSED,
     ),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from fccl import words
 from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.apps.console import plain_console, telling
 from fccl.apps.evaluation_screen import EvaluationScreen
@@ -15,13 +16,13 @@ from fccl.config import Settings
 from fccl.errors import SettingsError
 from fccl.evaluation.suite import one_by_one
 from fccl.federation.run_evaluation import evaluate_run, topic_counts, write_report
-from fccl.library.answers import measured_influence, replayed, write_influence, write_replay
+from fccl.library.answers import earlier_replay, measured_influence, replayed, write_influence, write_replay
 from fccl.library.client_matrix import client_matrix, write_matrix
 from fccl.library.export import require_new
 from fccl.library.narrow import evaluation_options
 from fccl.library.past_run import AtWork, at_work, changed, past_run
 from fccl.paths import LogPaths
-from fccl.records.after import ReplayedRound
+from fccl.records.after import Replay, ReplayedRound
 from fccl.view.after import influence_tables, matrix_tables, replay_table
 
 
@@ -47,11 +48,22 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
             on_round=lambda each: _say(each, console),
         )
         print_table(console, replay_table(record))
+        earlier = None if options.out else earlier_replay(past.after, record)
         folder = write_replay(past.after, record, adapter, Path(options.out) if options.out else None)
+        if earlier:
+            telling(console)(_beside(earlier, record))
         if given.get("evaluate"):
             _evaluate(work, adapter, LogPaths(folder), console)
     telling(console)(f"Written to {folder}/: record.json, adapter.safetensors.")
     return 0
+
+
+def _beside(earlier: Replay, record: Replay) -> str:
+    """A line on the earlier answer to the same question, in whose place this one is."""
+    asked = f"The same was asked at {words.moment(earlier.time)}"
+    if earlier.adapter_sha256 == record.adapter_sha256:
+        return f"{asked} and gave the same adapter: what was evaluated of it stays."
+    return f"{asked} and gave another adapter: that, and what was evaluated of it, is replaced."
 
 
 def _require_sense(options: argparse.Namespace) -> None:
@@ -70,7 +82,7 @@ def _require_sense(options: argparse.Namespace) -> None:
 
 def _say(each: ReplayedRound, console: Console) -> None:
     if each.trained:
-        telling(console)(f"round {each.round + 1}: {len(each.clients)} clients trained anew")
+        telling(console)(f"round {each.round + 1}: {words.plural(len(each.clients), 'client')} trained anew")
 
 
 def _influence(work: AtWork, options: argparse.Namespace, console: Console) -> int:

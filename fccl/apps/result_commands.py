@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from fccl.apps.command import Command, port, up_to
 
-_MOST_EXAMPLES = 999_999_999
+_MOST_EXAMPLES, _MOST_CLIENT = 999_999_999, 999_999_998
 
 RESULTS: Mapping[str, Command] = {
     "evaluate": Command(
@@ -172,7 +172,18 @@ RESULTS: Mapping[str, Command] = {
         "the privacy that a run has spent, by round and client; with --client-id one client's own ledger",
         "privacy",
         ("privacy", "client", "folders"),
-        only=("log_dir", "state_dir", "client_id", "dp_delta"),
+        (
+            (
+                "--client-id",
+                {
+                    "metavar": "K",
+                    "default": argparse.SUPPRESS,
+                    "help": "the ledger of this client in STATE_DIR, over all runs (default: that of the run in "
+                    "LOG_DIR, of all clients)",
+                },
+            ),
+        ),
+        only=("log_dir", "state_dir", "dp_delta"),
     ),
     "export": Command(
         "write the final adapter, with --merge a plain model folder, with --base the base model as one",
@@ -195,9 +206,23 @@ RESULTS: Mapping[str, Command] = {
                 "--phase",
                 {
                     "choices": ("sft", "va"),
-                    "default": "va",
-                    "help": "the global adapter after which phase (default va)",
+                    "default": None,
+                    "help": "the adapter after which phase (default va; of a personal one the last that it has)",
                 },
+            ),
+            (
+                "--personal",
+                {
+                    "type": up_to(_MOST_CLIENT),
+                    "metavar": "K",
+                    "default": None,
+                    "help": "client K's personal adapter, from its folder in STATE_DIR: needs no LOG_DIR",
+                },
+            ),
+            ("--run", {"metavar": "ID", "default": "", "help": "with --personal: of this run (default the last one)"}),
+            (
+                "--state-dir",
+                {"metavar": "FOLDER", "default": argparse.SUPPRESS, "help": "the clients' folders (default state)"},
             ),
         ),
     ),

@@ -28,7 +28,9 @@ from fccl.model.loading import Models
 from fccl.tracking.tracker import Tracker
 from fccl.transports.protocol import RunIdentity, Transport
 from fccl.view.forecast_tables import after_table
+from fccl.view.own_tests import own_tests_of, own_tests_table
 from fccl.view.taken import actual_of, forecast_of
+from fccl.words import plural
 
 
 def asked_for(settings: Settings, options: argparse.Namespace, models: Models, console: Console) -> Settings:
@@ -80,9 +82,11 @@ def conduct(prepared: PreparedRun, transport: Transport, resume: bool, console: 
         prepared.evaluate(options, EvaluationScreen(console), evaluation_beside(transport))
         say_written(run.folder.paths, console)
         run.require_here()
+    if (tested := own_tests_table(own_tests_of(run.folder.paths))) is not None:
+        print_table(console, tested)
     _beside_its_plan(run, time.monotonic() - began if settings.evaluate else 0.0, console)
     where = f"Results: {run.folder.paths.root}/ (adapter/ in PEFT's format, progress.jsonl, client_metrics.jsonl)"
-    console.print(f"{where}; {run.plan.total_rounds} rounds.", soft_wrap=True)
+    console.print(f"{where}; {plural(run.plan.total_rounds, 'round')}.", soft_wrap=True)
 
 
 def _beside_its_plan(run: Run, evaluation: float, console: Console) -> None:

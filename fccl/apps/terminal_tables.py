@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table as Grid
 from rich.text import Text
 
+from fccl.apps.table_widths import Need, need_of, parts, room_taken, widths
 from fccl.plain_text import one_line
 from fccl.tables import Cell, Table
 
@@ -34,17 +35,34 @@ def print_table(console: Console, table: Table, stacked: bool = True) -> None:
     console.print(Text(one_line(table.title), BEST))
     if table.note:
         console.print(Text(one_line(table.note), QUIET))
-    console.print(grid_of(table, stacked))
+    for part in _parts(_seen(table, stacked), console.width, stacked):
+        console.print(_grid(part, console.width, stacked))
 
 
-def grid_of(table: Table, stacked: bool = True) -> Grid:
-    """The head and the rows."""
-    if stacked and table.spare:
-        table = table.with_columns([index for index in range(len(table.head)) if index not in table.spare])
-    shaded = any(cell.shade is not None for row in table.cells for cell in row)
+def _seen(table: Table, stacked: bool) -> Table:
+    """The table without the columns that a narrow screen can do without."""
+    if not (stacked and table.spare):
+        return table
+    return table.with_columns([index for index in range(len(table.head)) if index not in table.spare])
+
+
+def _parts(table: Table, width: int, stacked: bool) -> list[Table]:
+    """The table, in parts where its columns do not fit side by side."""
+    shaded = _is_shaded(table)
+    needs = [_need(table, column, stacked, shaded) for column in range(len(table.head))]
+    names = next((index for index in range(1, len(table.head)) if index not in table.words), 1)
+    return [table.with_columns(places) for places in parts(needs, names, width, _gap(shaded))]
+
+
+def _grid(table: Table, width: int, stacked: bool) -> Grid:
+    """The head and the rows, in columns that break no word of a head."""
+    shaded = _is_shaded(table)
+    needs = [_need(table, column, stacked, shaded) for column in range(len(table.head))]
+    room = width - room_taken(len(needs), _gap(shaded))
+    fixed = None if sum(need.lines for need in needs) <= room else widths(needs, room)
     grid = Grid(box=SIMPLE_HEAD, pad_edge=False, padding=0) if shaded else Grid(box=SIMPLE_HEAD, pad_edge=False)
-    for index, name in enumerate(table.head):
-        _add_column(grid, name, table.is_text(index), shaded and index == 0, shaded)
+    for column in range(len(table.head)):
+        _add_column(grid, table, column, shaded, fixed[column] if fixed else None)
     for number, row in enumerate(table.cells, start=1):
         is_sum = table.last_is_sum and number == len(table.rows)
         if is_sum:
@@ -54,12 +72,33 @@ def grid_of(table: Table, stacked: bool = True) -> Grid:
     return grid
 
 
-def _add_column(grid: Grid, name: str, text: bool, cut: bool, shaded: bool) -> None:
-    header = Text(_spaced(name) if shaded and not cut else one_line(name))
-    if cut:
-        grid.add_column(header, max_width=NAME_WIDTH, no_wrap=True, overflow="ellipsis")
+def _is_shaded(table: Table) -> bool:
+    return any(cell.shade is not None for row in table.cells for cell in row)
+
+
+def _gap(shaded: bool) -> int:
+    """Signs between two columns; shaded ones bring their own space."""
+    return 1 if shaded else 3
+
+
+def _need(table: Table, column: int, stacked: bool, shaded: bool) -> Need:
+    cells = [row[column] for row in table.cells]
+    texts = [_figure(table, cell, stacked, shaded) if column else _heading(cell) for cell in cells]
+    head = _head(table, column, shaded)
+    return need_of(head, texts, table.is_text(column), NAME_WIDTH if shaded and column == 0 else None)
+
+
+def _head(table: Table, column: int, shaded: bool) -> Text:
+    return Text(_spaced(table.head[column]) if shaded and column else one_line(table.head[column]))
+
+
+def _add_column(grid: Grid, table: Table, column: int, shaded: bool, width: int | None) -> None:
+    header = _head(table, column, shaded)
+    if shaded and column == 0:
+        grid.add_column(header, width=width, max_width=NAME_WIDTH, no_wrap=True, overflow="ellipsis")
     else:
-        grid.add_column(header, justify="left" if text else "right", overflow="fold")
+        side: JustifyMethod = "left" if table.is_text(column) else "right"
+        grid.add_column(header, width=width, justify=side, overflow="fold")
 
 
 def _heading(cell: Cell) -> Text:

@@ -326,6 +326,7 @@ class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings, PrivacyS
             lower_ranks=self.lower_ranks,
             threads=self.threads,
             codec=self.codec_spec(),
+            personal=self.personal_spec,
         )
 
     def codec_spec(self) -> CodecSpec:
@@ -337,7 +338,7 @@ class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings, PrivacyS
         """The server's own training: as a client's, but without FedProx's pull, and of all directions."""
         if not self.learn_epochs:
             return None
-        own = {"epochs": self.learn_epochs, "prox_mu": 0.0, "lower_ranks": False}
+        own = {"epochs": self.learn_epochs, "prox_mu": 0.0, "lower_ranks": False, "personal": None}
         rate = {"learning_rate": self.learn_lr} if self.learn_lr else {}
         return self.train_spec(phase).model_copy(update=own | rate)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic_settings import BaseSettings
 
 from fccl.config.fields import knob
+from fccl.personal import Personalize, PersonalSpec
 from fccl.specs import ClientColumn, SmallClients
 
 USUAL_TEST_SHARE = 0.1  # of a client's own files
@@ -37,7 +38,7 @@ class SiteSettings(BaseSettings):
         "data",
         -1.0,
         "share of its data that a client keeps apart and scores base, its own and the global adapter on after each "
-        "phase; below 0: 0.1 of a client's own files, else 0",
+        "phase; below 0: 0.1 of a client's own files, or with PERSONALIZE, else 0",
         ge=-1,
         le=0.5,
     )
@@ -48,6 +49,23 @@ class SiteSettings(BaseSettings):
         ge=0,
     )
 
+    personalize: Personalize = knob(
+        "training",
+        "off",
+        "an adapter of its own for each client, which never leaves it: the global one trained further (finetune), or "
+        "one trained beside it and pulled to it (ditto)",
+    )
+    ditto_lambda: float = knob(
+        "training", 0.1, "how hard Ditto pulls it to the global adapter; 0: the client trains alone", ge=0
+    )
+
+    @property
+    def personal_spec(self) -> PersonalSpec | None:
+        """The clients' own adapters; None where there are none."""
+        if self.personalize == "off":
+            return None
+        return PersonalSpec(kind=self.personalize, pull=self.ditto_lambda if self.personalize == "ditto" else 0.0)
+
     @property
     def some_declare(self) -> bool:
         """Whether there are clients that bring their own data."""
@@ -55,8 +73,9 @@ class SiteSettings(BaseSettings):
 
     @property
     def shard_test_share(self) -> float:
-        """The share of a prepared shard that is kept apart."""
-        return 0.0 if self.server_only else max(0.0, self.client_test_share)
+        """The share of a prepared shard that is kept apart: personal adapters are scored on it."""
+        usual = 0.0 if self.personalize == "off" else USUAL_TEST_SHARE
+        return 0.0 if self.server_only else usual if self.client_test_share < 0 else self.client_test_share
 
     @property
     def file_test_share(self) -> float:

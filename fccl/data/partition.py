@@ -10,6 +10,7 @@ from fccl.data.examples import Example, PreferencePair, SftExample
 from fccl.data.shards import ClientShard
 from fccl.errors import DataError
 from fccl.specs import PartitionSpec, Phase, named_seed
+from fccl.words import plural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,7 +69,7 @@ def _deal(
 
     if len(examples) < spec.num_clients:
         raise DataError(
-            f"{len(examples)} training examples ({phase.upper()}) are too few for {spec.num_clients} clients",
+            f"{len(examples)} training examples ({phase.upper()}) are too few for {plural(spec.num_clients, 'client')}",
             hint="bring more data, or set a smaller NUM_CLIENTS",
         )
     dealt: list[list[int]] = [[] for _ in range(spec.num_clients)]

@@ -9,6 +9,7 @@ from fccl.plain_text import one_line, printable
 from fccl.png import distinct, png
 from fccl.records.manifest import Manifest
 from fccl.specs import PHASES, PartitionSpec, Phase
+from fccl.words import plural
 
 MAX_TOPICS = 30  # rows; the smallest topics share the last one
 MAX_LETTERS = 40  # of a topic's name; a longer one would leave no room for the table
@@ -34,7 +35,7 @@ def draw_picture(manifest: Manifest) -> bytes:
 def _title(manifest: Manifest) -> str:
     split = manifest.spec.partition
     how = f"by {printable(split.clients.column, MAX_LETTERS)}" if split.clients else _draw(split)
-    return f"Training examples by topic and client: {split.num_clients} clients, {how}, seed {split.seed}"
+    return f"Training examples by topic and client: {plural(split.num_clients, 'client')}, {how}, seed {split.seed}"
 
 
 def _draw(split: PartitionSpec) -> str:

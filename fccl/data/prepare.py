@@ -35,7 +35,7 @@ from fccl.errors import DataError
 from fccl.paths import DataPaths
 from fccl.records.manifest import ClientOrigins, Manifest, SourceReport
 from fccl.specs import PHASES, SYNTHETIC, DataSpec, Phase, named_seed
-from fccl.words import nearest
+from fccl.words import nearest, plural
 
 Progress = Callable[[str], None]
 
@@ -95,7 +95,9 @@ def _kept(
 def _whom(spec: DataSpec) -> str:
     if spec.server_only:
         return "nobody: the clients bring their own data"
-    return f"the clients of {spec.client_column}" if spec.client_column else f"{spec.partition.num_clients} clients"
+    return (
+        f"the clients of {spec.client_column}" if spec.client_column else plural(spec.partition.num_clients, "client")
+    )
 
 
 def _dealt(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,21 +15,23 @@ from fccl.messages import Learner, OwnTest, OwnTestTask, StatusListener, status_
 from fccl.model.language_model import LanguageModel, cpu_threads
 from fccl.model.loading import Models
 
+Personal = Callable[[OwnTestTask, ClientShard], Adapter | None]  # the client's own adapter of the phase, if any
 FEWEST = 3  # examples: a mean over fewer says too much of one of them
 
 
 @dataclass(frozen=True)
 class OwnTester:
-    """Trains an adapter of the client alone, and scores base, alone and global adapter on the client's own test
-    examples. No other party sees these, nor the adapter.
+    """Trains an adapter of the client alone, and scores base, alone, global and personal adapter on the client's own
+    test examples. No other party sees these, nor the client's adapters.
     """
 
     models: Models
     learner: Learner
+    personal: Personal = lambda request, shard: None
     asked: ClassVar[type[OwnTestTask]] = OwnTestTask
 
     def answer(self, request: OwnTestTask, shard: ClientShard, on_status: StatusListener) -> OwnTest:
-        """One client's three means.
+        """One client's means.
 
         Raises `DataError` where it keeps too few examples of the phase apart, and what its training raises.
         """
@@ -39,7 +42,8 @@ class OwnTester:
         alone = trained_alone(self.learner, request, shard)
         model = self.models.of(request.model)
         adapters = {"base": model.initial_adapter(seed=0), "alone": alone, "together": request.adapter}
-        return _scored(model, request, shard, adapters)
+        own = self.personal(request, shard)
+        return _scored(model, request, shard, adapters if own is None else adapters | {"personal": own})
 
 
 def trained_alone(learner: Learner, request: OwnTestTask, shard: ClientShard) -> Adapter:

@@ -17,6 +17,7 @@ from fccl.messages.declare import MOST_MARKS
 from fccl.records.run import DeclaredCount, DeclaredSamples
 from fccl.specs import PHASES, Phase
 from fccl.transports.protocol import Transport
+from fccl.words import plural
 
 Declared = Mapping[int, DeclaredSamples]  # by client
 
@@ -103,7 +104,7 @@ def declarations(
 
 def sentence(said: DeclaredSamples, counted: Mapping[Phase, int]) -> str:
     """One line on a declaration, and on how much of it counts."""
-    parts = [f"client {said.client_id} declares {said.sft:,} instructions and {said.va:,} pairs"]
+    parts = [f"client {said.client_id} declares {plural(said.sft, 'instruction')} and {plural(said.va, 'pair')}"]
     if not (said.sft or said.va):
         parts.append("it is not asked to train")
     parts += [

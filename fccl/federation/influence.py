@@ -35,6 +35,7 @@ from fccl.federation.what_if import records_by_round
 from fccl.paths import LogPaths
 from fccl.records.after import ClientInfluence, Influence, Measure, MeasuredInfluence
 from fccl.specs import RoundPlan, named_seed
+from fccl.words import plural
 
 Losses = tuple[float, ...]  # of one adapter, by each measure
 LossOf = Callable[[Adapter], Losses]
@@ -158,7 +159,7 @@ def influence(
         rounds=len(coalitions.numbers),
         orders=count,
         coalitions=coalitions.made,
-        says=f"{SAYS} {EXACT if exact else f'{count} orders were drawn.'}",
+        says=f"{SAYS} {EXACT if exact else plural(count, 'order') + ' drawn.'}",
         measures=tuple(_measured(coalitions, each, place, figures[:, :, place]) for place, each in enumerate(losses)),
     )
 

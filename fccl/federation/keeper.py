@@ -30,6 +30,7 @@ from fccl.specs import RoundPlan
 from fccl.storage.files import new_folder, storage_errors, sync_folder, write_bytes
 from fccl.storage.private import private_folder
 from fccl.storage.temporary import sweep
+from fccl.words import plural
 
 MB = 1_000_000  # bytes
 USUAL_MB = 2000
@@ -52,7 +53,7 @@ class Keeper:
         if not self.most_mb:
             return "KEEP_UPDATES_MB=0: no update is kept, so no round of this run can be computed again later."
         fit = self.most_mb * MB // (file_length(adapter) * (plan.clients_per_round + 1))
-        total = f"{plan.total_rounds:,} rounds"
+        total = plural(plan.total_rounds, "round")
         room = f"room for all {total}" if fit >= plan.total_rounds else f"room for about the last {fit:,} of {total}"
         return (
             f"Updates are kept in {self.paths.kept}/, so that rounds can be computed again later "

@@ -21,6 +21,7 @@ from fccl.records.run import RunInfo, RunState
 from fccl.specs import PHASES, Phase, RoundPlan
 from fccl.storage.files import new_folder, storage_errors, sync_folder, write_text
 from fccl.storage.reading import read_value
+from fccl.words import are
 
 ROUNDS = ("fed_rounds", "sft_rounds", "va_rounds")  # the settings that a resumed run may be told anew
 _NOT_COPIED = frozenset({"received", "residuals", "tensorboard", "wandb_written.json"})
@@ -71,8 +72,8 @@ class OtherRounds:
             )
         if self.goes_back and not redo_va:
             raise SettingsError(
-                f"{self._named('sft')}={self.plan.rounds_of('sft')}: {self._done('va')} VA rounds are done, and more "
-                "SFT rounds come before them",
+                f"{self._named('sft')}={self.plan.rounds_of('sft')}: {are(self._done('va'), 'VA round')} done, and "
+                "more SFT rounds come before them",
                 hint="--redo-va does them anew after the last SFT round, and keeps those that are done in runs/; "
                 "--va-rounds alone adds VA rounds after the last",
             )

@@ -44,6 +44,7 @@ from fccl.storage.files import sha256_of, write_bytes
 from fccl.tracking.listener import RunListener, Stop
 from fccl.tracking.tracker import base_so_far, rounds_so_far
 from fccl.transports.protocol import Listener, RunIdentity, Transport
+from fccl.words import plural
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy")  # whose versions a run writes down
 
@@ -339,7 +340,7 @@ def _ended(phase: Phase, end: PhaseEnd) -> str:
     """A line on a phase that has ended, where PATIENCE or RESULT_ROUND had a say."""
     why = ": PATIENCE rounds without a gain of the validation loss beyond its noise" if end.early else ""
     return (
-        f"{phases.of(phase).title} ends after {end.rounds} of its rounds{why}. Its result is the adapter of round "
+        f"{phases.of(phase).title} ends after {plural(end.rounds, 'round')}{why}. Its result is the adapter of round "
         f"{end.result_round + 1}."
     )
 

@@ -21,7 +21,10 @@ from fccl.adapters.adapter import adapter_file, load_adapter
 from fccl.adapters.ranks import rank_of
 from fccl.aggregation.protocol import Aggregation
 from fccl.contribution.reported import ContributionRule
+from fccl.data.in_use import other_settings
+from fccl.data.shards import read_manifest
 from fccl.errors import FcclError, FederationError
+from fccl.federation.excluded_again import require_same_exclusions
 from fccl.federation.kept_rounds import KeptRound, kept_round, kept_rounds
 from fccl.federation.late import with_discount
 from fccl.federation.replay import aggregated_again
@@ -33,11 +36,13 @@ from fccl.records.journal import read_rounds
 from fccl.records.kept_round import KeptUpdate
 from fccl.records.run import ArrivedUpdate, PhaseEnd, RoundRecord, RunInfo, RunState
 from fccl.records.seal import Seal
-from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec, Value
+from fccl.specs import DataSpec, ModelSpec, Phase, RoundPlan, TrainSpec, Value
 from fccl.storage.files import read_whole, sha256_of
 from fccl.storage.reading import parse, read_value
 from fccl.transports.exchange.wire import UpdateFile
+from fccl.words import are, plural
 
+UNHELD = "what no kept file follows from, such as weights from the server's examples, the seal alone holds"
 NOT_SEALED = "the run has no seal: it was made by an earlier version, or was not finished"
 _FEW = 3  # names in one line
 _PEFT_WEIGHTS, _PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -61,6 +66,7 @@ class Claims:
     train: Mapping[Phase, TrainSpec]
     aggregation: Aggregation
     weights: ContributionRule | None = None  # where they follow from what clients report alone
+    data: DataSpec | None = None  # as the data should have been prepared
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,18 +112,26 @@ class RunChecker:
         if state is None or state.run_id != self.info.run_id:
             return failed("record", f"{self.logs.state.name} is not that of run {self.info.run_id}")
         if [record.round for record in records] != list(range(state.next_round)):
-            return failed("record", f"{self.logs.progress.name} has not one line for each of {state.next_round} rounds")
+            lines = f"one line for each of {plural(state.next_round, 'round')}"
+            return failed("record", f"{self.logs.progress.name} has not {lines}")
         if {record.run_id for record in records} != {self.info.run_id}:
             return failed("record", f"{self.logs.progress.name} has rounds of another run")
         if not state.finished:
-            return failed("record", f"{state.next_round} of {state.total_rounds} rounds are done: it is not finished")
-        return ok("record", f"run {self.info.run_id}: all {state.total_rounds} rounds, in order")
+            return failed(
+                "record", f"{state.next_round} of {are(state.total_rounds, 'round')} done: it is not finished"
+            )
+        return ok("record", f"run {self.info.run_id}: all {plural(state.total_rounds, 'round')}, in order")
 
     def _manifest(self) -> Finding:
         if not self.info.data_sha256:
             return unchecked("manifest", "the run had no prepared data")
         if sha256_of(self.logs.manifest) != self.info.data_sha256:
             return failed("manifest", f"{self.logs.manifest.name} is not the one that {self.logs.run.name} names")
+        others = other_settings(read_manifest(self.logs), self.claims.data) if self.claims.data else []
+        if others:
+            return failed(
+                "manifest", f"the data was prepared with {few(others)}, and {self.logs.run.name} says otherwise"
+            )
         return ok("manifest", f"SHA-256 {self.info.data_sha256}: the data that the run was made with")
 
     def _seal(self) -> Iterator[Finding]:
@@ -145,7 +159,7 @@ class RunChecker:
         if bad or extra:
             return failed("seal", f"changed, missing or added since the run was finished: {few([*bad, *extra])}")
         without = f"; {len(self._gone)} were removed by `fccl forget`" if self._gone else ""
-        return ok("seal", f"{len(seal.files)} files are as they were when the run was finished{without}")
+        return ok("seal", f"{are(len(seal.files), 'file')} as when the run was finished{without}")
 
     @property
     def _gone(self) -> frozenset[str]:
@@ -219,7 +233,7 @@ class RunChecker:
         for kept in (kept_round(self.logs, number) for number in numbers):
             if not self._is_as_set(kept):
                 return failed("settings", f"round {kept.record.round + 1} was not made with the settings of run.json")
-        return ok("settings", f"those of run.json are those of the {len(numbers)} kept rounds")
+        return ok("settings", f"those of run.json are those of {plural(len(numbers), 'kept round')}; {UNHELD}")
 
     def _is_as_set(self, kept: KeptRound) -> bool:
         """Whether the task and the rule of a kept round are those of the settings. A schedule that goes over rounds may
@@ -252,9 +266,10 @@ class RunChecker:
             update.adapter.load()  # also those that did not count
             if update.control is not None:
                 update.control.load()
+        require_same_exclusions(kept, self.claims.plan.max_update_ratio)
         self._require_chain(kept)
         learned = "; the server's own training after it is not repeated" if kept.record.learning else ""
-        counted = f"{len(kept.record.clients)} updates give {kept.aggregate_sha256[:12]} again"
+        counted = f"{plural(len(kept.record.clients), 'update')} made {kept.aggregate_sha256[:12]} again"
         return ok(name, f"{counted}{learned}{signed_words(kept, self.public)}")
 
     def _require_chain(self, kept: KeptRound) -> None:
@@ -304,7 +319,7 @@ def signed_words(kept: KeptRound, public: PublicKeys | None) -> str:
             raise FederationError(f"client {said.client_id} has not signed the update that was kept of it")
     codec = kept.inputs.train.codec
     unchecked = "" if codec.is_whole else f" as they sent it in {codec.name}, of which these were made by the server"
-    return f"; signed by its {len(signed)} clients{unchecked}"
+    return f"; signed by its {plural(len(signed), 'client')}{unchecked}"
 
 
 def _is_signed(kept: KeptRound, said: KeptUpdate, arrived: ArrivedUpdate, public: PublicKeys) -> bool:

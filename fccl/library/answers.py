@@ -22,7 +22,7 @@ from fccl.federation.replay import replayable
 from fccl.federation.verify import Claims, RunChecker
 from fccl.federation.what_if import replay_record
 from fccl.keys import read_public
-from fccl.library.narrow import aggregation_rule, plan_as_it_went
+from fccl.library.narrow import aggregation_rule, data_spec, plan_as_it_went
 from fccl.library.past_run import AtWork, past_run
 from fccl.paths import AfterPaths, KeyPaths
 from fccl.records.after import Forgotten, Influence, Measure, Replay, ReplayedRound, RunCheck
@@ -147,6 +147,7 @@ def checker(
         train={phase: settings.train_spec(phase) for phase in PHASES},
         aggregation=aggregation_rule(settings),
         weights=chosen if isinstance(chosen, ContributionRule) else None,
+        data=data_spec(settings),
     )
     public = read_public(keys) if keys else None
     return past.after, RunChecker(past.logs, past.info, claims, public, forgotten_files(past.after))
@@ -164,16 +165,26 @@ def forgotten_files(after: AfterPaths) -> frozenset[str]:
 
 
 def write_replay(after: AfterPaths, record: Replay, adapter: Adapter, out: Path | None = None) -> Path:
-    """Write the record of a replay and its adapter, to `out` or in the place of the same replay before.
+    """Write the record of a replay and its adapter, to `out` or in the place of the same replay before. Where that gave
+    the same adapter, only the record is new: what was evaluated of it stays.
 
     Returns the folder. Raises `StorageError`.
     """
     folder = out or after.replay(replay_name(record))
+    if out is None and (earlier := earlier_replay(after, record)) and earlier.adapter_sha256 == record.adapter_sha256:
+        adapter.save(after.final(folder))
+        write_text(after.record(folder), record.model_dump_json(indent=2) + "\n")
+        return folder
     with new_folder(folder) as new:
         adapter.save(after.final(new))
         write_text(after.record(new), record.model_dump_json(indent=2) + "\n")
         replace_folder(new, folder)
     return folder
+
+
+def earlier_replay(after: AfterPaths, record: Replay) -> Replay | None:
+    """The answer to the same question that was written before; None where there is none."""
+    return read_value(after.record(after.replay(replay_name(record))), Replay)
 
 
 def write_influence(after: AfterPaths, found: Influence) -> Path:

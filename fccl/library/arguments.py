@@ -68,6 +68,8 @@ class TrainingArguments(TypedDict, total=False):
     clients_at_once: str
     round_lr_schedule: Literal["constant", "linear", "cosine"]
     round_lr_floor: float
+    personalize: Literal["off", "finetune", "ditto"]
+    ditto_lambda: float
     batch_size: int
     micro_batch_size: int
     sft_local_epochs: int

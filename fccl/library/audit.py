@@ -10,11 +10,11 @@ from pathlib import Path
 from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.config import Settings, group_of
 from fccl.data.shards import ClientShard, load_shard
-from fccl.errors import SettingsError
+from fccl.errors import DataError, SettingsError
 from fccl.federation.run_folder import RunFolder
 from fccl.library.attacks import Attacker, Candidates
 from fccl.library.borrowed_data import borrowed_data
-from fccl.library.canaries import PLANTED, UNUSED, AuditData, audit_data
+from fccl.library.canaries import FEWEST_IN_ALL, PLANTED, UNUSED, AuditData, audit_data, different
 from fccl.library.inner_run import inner_run, inner_settings
 from fccl.library.narrow import data_spec
 from fccl.library.sample import write_sample
@@ -24,42 +24,55 @@ from fccl.model.loading import Models
 from fccl.paths import DataPaths
 from fccl.records.audit import Attack, Audit, AuditedRun
 from fccl.records.journal import read_rounds
+from fccl.words import plural
 
 _CODECS = ("update_codec", "topk_share")  # settings that change what is released, beside those of the group "privacy"
+_MORE = "fewer clients (NUM_CLIENTS), or more data (MAX_SFT_EXAMPLES): no client has enough"
 Tell = Callable[[str], None]
+
+
+def protecting() -> frozenset[str]:
+    """The settings that change what a federation releases: all of the group privacy, and the codec."""
+    fields = Settings.model_fields
+    return frozenset({name for name, field in fields.items() if group_of(field) == "privacy"} | set(_CODECS))
 
 
 def protections(settings: Settings) -> dict[str, str]:
     """The settings that protect, where they are not as usual: `NAME` to value."""
-    found = {}
-    for name, field in type(settings).model_fields.items():
-        if (group_of(field) == "privacy" or name in _CODECS) and getattr(settings, name) != field.default:
-            found[name] = str(getattr(settings, name))
-    return found
+    usual = {name: field.default for name, field in Settings.model_fields.items() if name in protecting()}
+    return {name: str(value) for name, default in usual.items() if (value := getattr(settings, name)) != default}
 
 
-def audited(settings: Settings, models: Models, tell: Tell, client_id: int | None = None) -> Audit:
+def audited(
+    settings: Settings, models: Models, tell: Tell, client_id: int | None = None, beside: Sequence[Settings] = ()
+) -> Audit:
     """The audit of one client, the largest where none is named: its federation without protection, and where the
-    settings protect once more with it. Nothing of these federations stays: their adapters have learnt canaries.
+    settings protect once more with it. Each of the settings `beside` is one federation more, protected otherwise.
+
+    Nothing of these federations stays: their adapters have learnt canaries.
 
     Raises `SettingsError` without SFT rounds, `DataError` where the client has too few examples, and what a run with
     these settings raises.
     """
     if not settings.round_plan().rounds_of("sft"):
         raise SettingsError("SFT_ROUNDS=0: canaries are instructions", hint="an audit needs SFT rounds")
-    model, kept = models.of(settings.model_spec()), protections(settings)
-    bare = settings.model_copy(update={name: type(settings).model_fields[name].default for name in kept})
+    bare = settings.model_copy(
+        update={name: type(settings).model_fields[name].default for name in protections(settings)}
+    )
+    protected = [each for each in (settings, *beside) if protections(each)]
     with borrowed_data(settings) as (data, manifest), tempfile.TemporaryDirectory(prefix="fccl-audit-") as name:
         clients = range(manifest.spec.partition.num_clients)
         shards = [load_shard(data, client, manifest) for client in clients]
         chosen = _chosen(shards, client_id)
-        parted = audit_data(chosen, settings.seed)
+        parted = audit_data(chosen, settings.seed)  # which says what is too few before anything is trained
+        model = models.of(settings.model_spec())
         trained = [parted.shard if shard is chosen else shard for shard in shards]
         root = Path(name)
         write_sample(data, manifest, data_spec(_inner(bare, root, "none")), trained, DataPaths(root / "data"))
         runs = [_run(_inner(bare, root, "none"), model, models, parted, {}, tell)]
-        if kept:
-            runs.append(_run(_inner(settings, root, "protected"), model, models, parted, kept, tell))
+        for place, each in enumerate(protected):
+            inner = _inner(each, root, f"protected_{place}")
+            runs.append(_run(inner, model, models, parted, protections(each), tell))
     return Audit(
         created=time.time(),
         client=chosen.client_id,
@@ -72,11 +85,21 @@ def audited(settings: Settings, models: Models, tell: Tell, client_id: int | Non
 
 
 def _chosen(shards: Sequence[ClientShard], client_id: int | None) -> ClientShard:
-    if client_id is None:
-        return max(shards, key=lambda shard: len(shard.sft))
-    if client_id not in range(len(shards)):
+    """The client that is audited. Raises `SettingsError` for one that is not there, `DataError` with too few examples,
+    with the client that has more as a hint.
+    """
+    largest = max(shards, key=lambda shard: len(shard.sft))
+    if client_id is not None and client_id not in range(len(shards)):
         raise SettingsError(f"--client {client_id}: there is no such client", hint=f"0 to {len(shards) - 1} are there")
-    return shards[client_id]
+    chosen = largest if client_id is None else shards[client_id]
+    if (count := different(chosen)) < FEWEST_IN_ALL:
+        enough = different(largest) >= FEWEST_IN_ALL
+        raise DataError(
+            f"client {chosen.client_id} has {plural(count, 'different instruction')}; an audit needs {FEWEST_IN_ALL}, "
+            "half of them to be held out",
+            hint=f"--client {largest.client_id} has {different(largest)}" if enough else _MORE,
+        )
+    return chosen
 
 
 def _inner(settings: Settings, root: Path, name: str) -> Settings:
@@ -86,6 +109,7 @@ def _inner(settings: Settings, root: Path, name: str) -> Settings:
         "va_rounds": 0,
         "patience": 0,
         "evaluate": False,
+        "personalize": "off",
     }
     return inner_settings(settings, root, name).model_copy(update=changes)
 
@@ -95,7 +119,8 @@ def _run(
 ) -> AuditedRun:
     """One federation, and the attacks on it."""
     said = ", ".join(f"{name.upper()}={value}" for name, value in protects.items())
-    tell(f"Training {settings.round_plan().total_rounds} rounds {f'with {said}' if said else 'without protection'} ...")
+    rounds = plural(settings.round_plan().total_rounds, "round")
+    tell(f"Training {rounds} {f'with {said}' if said else 'without protection'} ...")
     folder = RunFolder.at(settings.log_dir)
     with inner_run(settings, folder, model, models) as (work, transport):
         for _ in work.run.rounds(transport):

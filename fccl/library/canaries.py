@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 
 from fccl.data.examples import SftExample
 from fccl.data.shards import ClientShard
-from fccl.errors import DataError
 from fccl.specs import named_seed
 
 REPEATS = (1, 4, 16)
 PLANTED, UNUSED = 32, 1000  # of each number of repeats; never planted
 FEWEST = 200  # members, and others
+FEWEST_IN_ALL = 2 * FEWEST  # different instructions of a client that can be audited
 _SYLLABLES = (
     "ba",
     "do",
@@ -50,15 +50,11 @@ class AuditData:
 def audit_data(shard: ClientShard, seed: int, planted: int = PLANTED, unused: int = UNUSED) -> AuditData:
     """Half of the client's distinct examples are held out, at random; canaries join the other half.
 
-    Raises `DataError` when the client has too few examples.
+    Raises `ValueError` when the client has too few examples.
     """
     examples = list(dict.fromkeys(shard.sft))
-    if len(examples) < 2 * FEWEST:
-        raise DataError(
-            f"client {shard.client_id} has {len(examples)} different instructions; an audit holds {FEWEST} of at least "
-            f"{2 * FEWEST} out",
-            hint="fewer clients, or --client names one with more",
-        )
+    if len(examples) < FEWEST_IN_ALL:
+        raise ValueError(f"client {shard.client_id} has {len(examples)} different examples, of {FEWEST_IN_ALL}")
     random.Random(named_seed(seed, "audit", "members")).shuffle(examples)
     half = len(examples) // 2
     members, others = tuple(examples[:half]), tuple(examples[half:])
@@ -66,6 +62,11 @@ def audit_data(shard: ClientShard, seed: int, planted: int = PLANTED, unused: in
     groups = tuple(drawn[place * planted : (place + 1) * planted] for place in range(len(REPEATS)))
     trained = [*members, *(canary for group, times in zip(groups, REPEATS, strict=True) for canary in group * times)]
     return AuditData(replace(shard, sft=tuple(trained)), members, others, groups, drawn[planted * len(REPEATS) :])
+
+
+def different(shard: ClientShard) -> int:
+    """The client's instructions, each counted once."""
+    return len(set(shard.sft))
 
 
 def canaries(count: int, seed: int) -> tuple[SftExample, ...]:

@@ -17,6 +17,7 @@ from fccl.evaluation.own_test import OwnTester
 from fccl.keys import Keys, client_keys
 from fccl.library.data import Tell, quiet
 from fccl.library.given import WholeClientArguments, settings_from
+from fccl.library.personal import personal_learner
 from fccl.library.places import require_apart
 from fccl.library.privacy import Guard
 from fccl.messages import Answer, FitTask, Learner, LoadShard, ResidualsInFolders, Service
@@ -33,6 +34,7 @@ from fccl.training.references import References
 from fccl.transports.exchange.client import AskedRound, ExchangeClient
 from fccl.transports.exchange.memory import Memory
 from fccl.transports.protocol import Listener
+from fccl.words import plural
 
 FOLDERS = ("data_dir", "exchange_dir", "keys_dir", "state_dir")  # that a client reads or writes
 
@@ -134,21 +136,21 @@ def exchange_client(
     if own is not None:
         shard = own.load(settings.client_id)  # what is wrong with them is said before anybody waits
         apart = f"{len(shard.test_sft):,} and {len(shard.test_va):,} more are kept apart"
-        listen.line(f"own files: {len(shard.sft):,} instructions and {len(shard.va):,} pairs; {apart}")
+        listen.line(f"own files: {plural(len(shard.sft), 'instruction')} and {plural(len(shard.va), 'pair')}; {apart}")
     keys = client_keys(KeyPaths(Path(settings.keys_dir)), settings.client_id) if settings.keys_dir else None
-    cache = cache_of(settings, listen.line)
-    models = Models(activations=Activations(cache))
+    models = Models(activations=Activations(cache := cache_of(settings, listen.line)))
     works = learner or learner_for(models, settings.client_ranks, References(cache))
     with memory_of(StatePaths(settings.state_dir), settings.client_id, keys, listen.line) as memory:
         if keys and keys.warning:
             listen.line(keys.warning)
-        guard = Guard.of_client(settings)
-        figures = () if guard.own else (ClientEvaluator(models), OwnTester(models, works))  # which no noise covers
+        guard, personal = Guard.of_client(settings), personal_learner(settings.state_dir, works, listen.line)
+        tester = OwnTester(models, works, personal.adapter_for)
+        figures = () if guard.own else (ClientEvaluator(models), tester)  # which no noise covers
         usual = Declarer(bare=guard.own is not None), *figures
         yield ExchangeClient(
             ExchangePaths(settings.exchange_dir),
             settings.client_id,
-            guard.over(works),
+            guard.over(works if learner else personal),  # whose steps Ditto would not be
             own.load if own else load_shard or partial(own_shard, DataPaths(settings.data_dir)),
             keys=keys,
             memory=memory,

@@ -30,6 +30,7 @@ from fccl.library.narrow import (
     settled,
 )
 from fccl.library.natural import require_shards, with_named_clients
+from fccl.library.personal import require_own_steps
 from fccl.library.places import require_apart
 from fccl.library.setup import PreparedRun, prepared_run, workable
 from fccl.library.side_by_side import side_by_side, transport_for
@@ -43,6 +44,7 @@ from fccl.specs import RoundPlan
 from fccl.tracking.listener import Listeners, RunListener, Stop
 from fccl.training.engines import learner_for
 from fccl.transports.protocol import RunIdentity, Transport
+from fccl.words import plural
 
 
 class FederatedRun:
@@ -125,9 +127,8 @@ class FederatedRun:
     def __repr__(self) -> str:
         """Folder and rounds: what a notebook shows of it."""
         state = self._folder.state() if self._identity is not None else None
-        return (
-            f"<{self._name} in {self.log_dir}/: {state.next_round if state else 0} of {self.plan.total_rounds} rounds>"
-        )
+        done = f"{state.next_round if state else 0} of {plural(self.plan.total_rounds, 'round')}"
+        return f"<{self._name} in {self.log_dir}/: {done}>"
 
     @property
     def log_dir(self) -> Path:
@@ -267,6 +268,7 @@ class FederatedRun:
 
     def _side_by_side(self, settings: Settings, given: Mapping[str, Any], learner: Learner | None) -> Settings:
         """The settings with the processes and threads that the clients train with."""
+        require_own_steps(settings, learner)
         return side_by_side(
             settings, given, f"{type(learner).__name__} is an object of this process" if learner else ""
         )
@@ -336,4 +338,4 @@ class Teller(RunListener):
 
     def stopped(self, stop: Stop) -> None:
         on = " Loop over it again, or use resume=True, to go on." if stop.resumable else ""
-        self._tell(f"Stopped with {stop.complete} of {stop.total} rounds complete.{on}")
+        self._tell(f"Stopped with {stop.complete} of {plural(stop.total, 'round')} complete.{on}")

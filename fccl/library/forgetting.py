@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.data.shards import load_shard
@@ -42,6 +43,11 @@ class Forgetting:
         """The round of its first update."""
         return forget.first_update(self.work.past.logs, self.client_id)
 
+    @property
+    def files(self) -> list[Path]:
+        """The client's own files in the run's folder: those that `write` removes."""
+        return forget.files_of(self.work.past.logs, self.client_id)
+
     def prediction(self) -> float:
         """Seconds that the training takes, by what the run's rounds took."""
         return forget.predicted_seconds(self.work.past.logs, self.client_id, self.first)
@@ -55,7 +61,6 @@ class Forgetting:
         without = self._trained(self.first, WITHOUT, heard)
         never = self._trained(0, NEVER, heard) if self.first else without
         models = {THE_RUN: load_adapter(logs.global_final), WITHOUT: without} | ({NEVER: never} if self.first else {})
-        files = forget.files_of(logs, self.client_id)
         record = Forgotten(
             run_id=self.work.past.info.run_id,
             time=time.time(),
@@ -66,7 +71,7 @@ class Forgetting:
             adapter_sha256=without.sha256,
             never_sha256=never.sha256,
             left=tuple(self._left(models)),
-            removed=tuple(dict.fromkeys((*self._removed_before(), *forget.names_of(logs, files)))),
+            removed=tuple(dict.fromkeys((*self._removed_before(), *forget.names_of(logs, self.files)))),
             still=forget.names_of(logs, forget.made_with(logs, self.first)),
         )
         return record, without

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from fccl.config import Settings, load_settings
 from fccl.config.fields import choices_of
@@ -69,11 +69,24 @@ class WholeClientArguments(ExchangeArguments, ClientArguments, total=False):
     dp_delta: float
 
 
+class ReplayArguments(ContributionArguments, AggregationArguments):
+    """The arguments of `fccl.replay` beside its own: the settings of `fccl replay`."""
+
+
+class VerifyArguments(TypedDict, total=False):
+    """The arguments of `fccl.verify` beside its own: a rule of somebody's own, named."""
+
+    contribution_source: str | type
+    aggregation: str | type
+
+
 READERS: Mapping[str, type] = {
     "fccl.prepare": PrepareArguments,
     "fccl.FederatedRun": WholeRunArguments,
     "fccl.Orchestrator": WholeOrchestratorArguments,
     "fccl.Client": WholeClientArguments,
+    "fccl.replay": ReplayArguments,
+    "fccl.verify": VerifyArguments,
 }
 METHODS = {"evaluate": "call evaluate() of the run"}  # settings that are methods here
 
@@ -86,10 +99,15 @@ def settings_from(who: str, given: Mapping[str, Any], kind: type) -> Settings:
     >>> settings_from("fccl.prepare", {"num_clients": 5}, PrepareArguments).num_clients
     5
     """
-    settings = load_settings({name: _spelt(name, value) for name, value in given.items()})
+    settings = load_settings(spelt(given))
     if strange := sorted(set(given) - set(kind.__annotations__) | set(given) & set(METHODS)):
         raise SettingsError(f"{who} does not read {strange[0]}", hint=_way_out(strange[0]))
     return settings
+
+
+def spelt(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as settings have them: a class as the path to it. Raises `SettingsError` as `settings_from` does."""
+    return {name: _spelt(name, value) for name, value in given.items()}
 
 
 def _way_out(name: str) -> str:

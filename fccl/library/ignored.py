@@ -31,6 +31,7 @@ PREFERENCE_READS: Mapping[str, tuple[PreferenceLoss, ...]] = {
     "simpo_gamma": ("simpo",),
 }
 CODEC_READS: Mapping[str, tuple[str, ...]] = {"topk_share": ("topk",)}
+PERSONAL_READS: Mapping[str, tuple[str, ...]] = {"ditto_lambda": ("ditto",)}
 PROMPT_READS: Mapping[str, tuple[str, ...]] = {"learn_turns": ("auto", "chat")}
 
 
@@ -48,6 +49,7 @@ def readers(name: str) -> dict[str, tuple[str, ...]]:
         "ROUND_LR_SCHEDULE": FALLING if name == "round_lr_floor" else (),
         "PROMPT_FORMAT": PROMPT_READS.get(name, ()),
         "UPDATE_CODEC": CODEC_READS.get(name, ()),
+        "PERSONALIZE": PERSONAL_READS.get(name, ()),
     }
     if name == "contribution_source":
         found["CONTRIBUTION_MODE"] = ("cognitive",)
@@ -69,6 +71,7 @@ def ignored(settings: Settings) -> frozenset[str]:
     read |= {"round_lr_floor"} if settings.round_lr_schedule in FALLING else set()
     read |= {name for name, forms in PROMPT_READS.items() if settings.prompt_format in forms}
     read |= {name for name, codecs in CODEC_READS.items() if settings.update_codec in codecs}
+    read |= {name for name, kinds in PERSONAL_READS.items() if settings.personalize in kinds}
     names = {name for name in Settings.model_fields if readers(name)} - read
     names |= unqualified(settings)
     return frozenset(names if weighed or settings.contribution_mode == "uniform" else names | {"contribution_mode"})

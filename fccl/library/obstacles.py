@@ -11,7 +11,7 @@ from fccl.config import Settings
 from fccl.federation.keeper import MB
 from fccl.federation.workload import KeptSpace
 from fccl.records.forecast import Obstacle, ProcessForecast
-from fccl.words import size
+from fccl.words import plural, size
 
 
 @dataclass(frozen=True)
@@ -73,5 +73,5 @@ def _disk(settings: Settings, kept: KeptSpace, needed: int, room: Room) -> Itera
 
 def _kept(settings: Settings, kept: KeptSpace) -> Iterator[Obstacle]:
     if settings.keep_updates_mb and kept.size < kept.whole:
-        what = f"kept updates: there is room for the last {kept.rounds} rounds"
+        what = f"kept updates: there is room for the last {plural(kept.rounds, 'round')}"
         yield Obstacle(what=what, hint=f"KEEP_UPDATES_MB={-(-kept.whole // MB)} keeps all of them")

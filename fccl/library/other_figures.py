@@ -8,6 +8,7 @@ from fccl.privacy.accountant import accounting_of
 from fccl.records.forecast import OtherFigure
 from fccl.records.manifest import Manifest
 from fccl.specs import PHASES
+from fccl.words import plural
 
 
 def other_figures(settings: Settings, manifest: Manifest) -> tuple[OtherFigure, ...]:
@@ -32,7 +33,7 @@ def _budget(settings: Settings, manifest: Manifest) -> tuple[OtherFigure, ...]:
     accounting = accounting_of(spec, plan.num_clients, plan.clients_per_round)
     rounds = accounting.releases_within(spec.epsilon, plan.total_rounds)
     stops = "" if rounds == plan.total_rounds else f"; the run stops before round {rounds + 1}"
-    note = f"δ = {spec.delta:g}, budget {spec.epsilon:g}, {rounds} of {plan.total_rounds} rounds{stops}"
+    note = f"δ = {spec.delta:g}, budget {spec.epsilon:g}, {rounds} of {plural(plan.total_rounds, 'round')}{stops}"
     return (OtherFigure(name="ε of a client", predicted=f"{accounting.epsilon(rounds):.2f}", note=note),)
 
 

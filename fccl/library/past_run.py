@@ -33,7 +33,7 @@ from fccl.specs import PHASES
 from fccl.storage.locks import in_use
 from fccl.training.engines import learner_for
 from fccl.transports.in_process import InProcessTransport
-from fccl.words import nearest
+from fccl.words import nearest, plural
 
 CHANGEABLE = ("contribution", "aggregation")  # groups of settings that a replay may be given anew
 _SHOWN_RUNS = 5
@@ -69,7 +69,7 @@ def past_run(log_dir: Path, run: str, to: str, given: Mapping[str, object], may_
     info, state = folder.recorded(to), folder.state_here()
     if not state.finished:
         raise FederationError(
-            f"run {info.run_id} has {state.next_round} of {state.total_rounds} rounds",
+            f"run {info.run_id} has {state.next_round} of {plural(state.total_rounds, 'round')}",
             hint="`fccl run --resume` goes on with it",
         )
     require_own_named(info, given, may_replace)

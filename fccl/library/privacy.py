@@ -21,6 +21,7 @@ from fccl.paths import LogPaths, StatePaths
 from fccl.privacy.accountant import accounting_of, smallest_noise
 from fccl.privacy.spec import PrivacySpec, Where
 from fccl.training.private import PrivateLearner
+from fccl.words import plural
 
 MEANS = ("fedavg", "fedprox", "fedavgm", "fedadagrad", "fedyogi", "fedadam")  # rules that one noised mean is enough for
 _BY_REPORTS = ("loss_inverse", "data_loss_combined", "data_size")
@@ -151,6 +152,15 @@ COMBINATIONS: tuple[Combination, ...] = (
         "leave it out",
     ),
     Combination(
+        "personalize",
+        "finetune, ditto",
+        "a personal adapter never leaves its client, but its losses would be reported without noise",
+        "a personal adapter never leaves its client, but its losses would be reported without noise",
+        _BOTH,
+        lambda settings: settings.personalize != "off",
+        "leave PERSONALIZE out",
+    ),
+    Combination(
         "original_clients",
         "any",
         "they neither clip nor add noise",
@@ -248,7 +258,7 @@ def require_sound(settings: Settings) -> None:
         raise SettingsError(
             f"DP_EPSILON={spec.epsilon:g} allows no round: with DP_NOISE={spec.noise:g} one costs "
             f"{accounting.epsilon(1):.2f} at DP_DELTA={spec.delta:g}",
-            hint=f"DP_NOISE={enough:g} allows all {plan.total_rounds} rounds",
+            hint=f"DP_NOISE={enough:g} allows all {plural(plan.total_rounds, 'round')}",
         )
 
 
@@ -287,7 +297,11 @@ def _said(settings: Settings, spec: PrivacySpec) -> str:
     plan = settings.round_plan()
     accounting = accounting_of(spec, plan.num_clients, plan.clients_per_round)
     most = accounting.releases_within(spec.epsilon, plan.total_rounds)
-    room = f"all {most} rounds" if most == plan.total_rounds else f"{most} of {plan.total_rounds} rounds"
+    room = (
+        f"{'all ' * (most > 1)}{plural(most, 'round')}"
+        if most == plan.total_rounds
+        else f"{most} of {plan.total_rounds} rounds"
+    )
     drawn = f", {spec.sampling} sampling in secret" if accounting.amplifies else ""
     return (
         f"Differential privacy of whole clients, noise at the {spec.where} (clip {spec.clip:g}, multiplier "

@@ -48,6 +48,7 @@ from fccl.library.narrow import (
     weigher,
 )
 from fccl.library.own_rules import own_rules
+from fccl.library.personal import require_personal
 from fccl.library.privacy import require_sound, run_privacy
 from fccl.library.start import start_adapter
 from fccl.messages import Learner
@@ -167,6 +168,7 @@ def workable(settings: Settings, folder: RunFolder) -> Tracker:
     require_scores(settings)
     require_sound(settings)
     require_late_updates(settings)
+    require_personal(settings)
     return tracker_for(settings.track, folder.paths)
 
 

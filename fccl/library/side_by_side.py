@@ -20,6 +20,7 @@ from fccl.errors import FcclError, SettingsError
 from fccl.evaluation.beside import Evaluator, EvaluatorMaker, side_by_side_in
 from fccl.evaluation.own_test import OwnTester
 from fccl.evaluation.suite import Evaluate, one_by_one
+from fccl.library.personal import personal_learner
 from fccl.library.privacy import Guard
 from fccl.library.setup import PreparedRun
 from fccl.messages import ClientFailure, Given, Learner, Request, ResidualsInFolders, StatusListener, Worker
@@ -90,7 +91,9 @@ def transport_for(
     gpus = gpus_here()
     begun = _usable(begun, settings.client_processes, gpus)
     if settings.client_processes == 1:
-        services, held = [OwnTester(models or Models(), learner)], Guard.of_run(settings).over(learner)
+        personal = personal_learner(settings.state_dir, learner)
+        services = [OwnTester(models or Models(), learner, personal.adapter_for)]
+        held = Guard.of_run(settings).over(personal)
         residuals = ResidualsInFolders(LogPaths(settings.log_dir).residuals_of)
         return InProcessTransport(held, lambda client: work().shard(client), services, settings.at_once, residuals)
     return ProcessesTransport(
@@ -196,7 +199,9 @@ class WorkplaceMaker:
                 models.of(self.model.of_rank(rank))
         learner = learner_for(models, self.ranks)
         residuals = ResidualsInFolders(self.logs.residuals_of)
-        worker = Worker(self.guard.over(learner), self.shard, [OwnTester(models, learner)], residuals)
+        personal = personal_learner(self.guard.state, learner)
+        tester = OwnTester(models, learner, personal.adapter_for)
+        worker = Worker(self.guard.over(personal), self.shard, [tester], residuals)
         return Workplace(models, self.model, self.threads, worker)
 
     def shard(self, client_id: int) -> ClientShard:

@@ -7,7 +7,6 @@ on the disk before its answer is committed, and a round that is done again begin
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -16,7 +15,7 @@ from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.adapters.coded import CodedAdapter
 from fccl.adapters.ranks import leading, rank_of
 from fccl.messages.fit import ClientUpdate, FitTask
-from fccl.paths import ResidualPaths
+from fccl.paths import ResidualPaths, run_digits
 from fccl.specs import named_seed
 from fccl.storage.private import private_folder
 from fccl.storage.temporary import sweep
@@ -51,7 +50,7 @@ class ResidualsInMemory:
         """As the protocol says."""
         kept = self._of(task, client_id)
         kept[task.round] = residual
-        for number in _outlived(kept, task.round):
+        for number in outlived(kept, task.round):
             del kept[number]
 
     def _of(self, task: FitTask, client_id: int) -> dict[int, Adapter]:
@@ -66,18 +65,18 @@ class ResidualsInFolders:
 
     def before(self, task: FitTask, client_id: int) -> Adapter | None:
         """As the protocol says. Raises `AdapterError` when the file is damaged."""
-        paths, run = self.folder(client_id), _digits(task)
+        paths, run = self.folder(client_id), run_digits(task.run_id)
         earlier = [number for number in paths.rounds(run, task.phase) if number < task.round]
         return load_adapter(paths.residual(run, task.phase, max(earlier))) if earlier else None
 
     def keep(self, task: FitTask, client_id: int, residual: Adapter) -> None:
         """As the protocol says. Those of other runs go."""
-        paths, run = self.folder(client_id), _digits(task)
+        paths, run = self.folder(client_id), run_digits(task.run_id)
         private_folder(paths.root)
         sweep(paths.root)  # what a killed process has left half-written
         residual.save(paths.residual(run, task.phase, task.round))
         old = {
-            paths.residual(run, task.phase, number) for number in _outlived(paths.rounds(run, task.phase), task.round)
+            paths.residual(run, task.phase, number) for number in outlived(paths.rounds(run, task.phase), task.round)
         }
         for path in old | set(paths.of_other_runs(run)):
             path.unlink(missing_ok=True)
@@ -107,15 +106,10 @@ def _moved(adapter: Adapter, other: Adapter, times: int) -> Adapter:
     return Adapter.of_vector(adapter.vector + times * other.vector, adapter.form)
 
 
-def _outlived(rounds: Iterable[int], number: int) -> list[int]:
-    """The rounds whose residuals nobody asks for once that of `number` is there. Later ones are of a run that has gone
-    back since.
+def outlived(rounds: Iterable[int], number: int) -> list[int]:
+    """The rounds whose residuals, or personal adapters, nobody asks for once that of `number` is there. Later ones are
+    of a run that has gone back since.
     """
     known = sorted(rounds)
     stays = [each for each in known if each <= number][-KEPT:]
     return [each for each in known if each not in stays]
-
-
-def _digits(task: FitTask) -> str:
-    """The name of a run in file names."""
-    return hashlib.sha256(task.run_id.encode()).hexdigest()[:16]

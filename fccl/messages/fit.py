@@ -98,6 +98,7 @@ class FitTask:
     corrections: Corrections | None = None
     privacy: PrivacySpec | None = None
     coded: bytes | None = None  # the adapter in few bytes, for clients that have the one before it
+    centre: Adapter | None = None  # that PROX_MU pulls to, where it is not `adapter`; never travels
     kind: ClassVar[str] = "fit"
     step: ClassVar[int] = 0
 

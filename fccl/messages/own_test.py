@@ -18,13 +18,14 @@ Rate = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class OwnTest(Reply):
-    """The mean losses of three adapters on one client's own test examples, in the phase's unit."""
+    """The mean losses of adapters on one client's own test examples, in the phase's unit."""
 
     examples: Samples
     units: Samples  # response tokens or pairs: each loss is the mean over so many
     base: SignedLoss  # of the base model
     alone: SignedLoss  # of an adapter that this client has trained by itself, for as many rounds
     together: SignedLoss  # of the phase's global adapter
+    personal: SignedLoss | None = None  # of the client's personal adapter, which nobody else has
 
 
 class OwnTestTerms(FitSettings):
@@ -94,6 +95,7 @@ class OwnTestTask:
 
     def fit_task(self, number: int, adapter: Adapter) -> FitTask:
         """The training task of the `number`-th round that a client does alone, from 0, without FedProx's pull."""
-        train = self.train.model_copy(update={"prox_mu": 0.0, "learning_rate": self.rates[number]})
+        changes = {"prox_mu": 0.0, "learning_rate": self.rates[number], "personal": None}
+        train = self.train.model_copy(update=changes)
         begun = max(0, self.round + 1 - len(self.rates))
         return FitTask(self.run_id, begun + number, self.phase, adapter, self.reference, self.model, train, self.seed)

@@ -14,6 +14,7 @@ from fccl.model.base_model import public_name
 from fccl.plain_text import printable
 from fccl.records.manifest import Manifest, SourceReport
 from fccl.specs import ModelSpec, PromptFormat, RoundPlan
+from fccl.words import plural
 
 _PROMPTS: Mapping[PromptFormat, str] = {
     "plain": "The prompt it knows is `### Instruction:\\n{instruction}\\n\\n### Response:`; the response follows after "
@@ -106,7 +107,8 @@ class CardWriter:
     def _training(self, adapter: Adapter) -> list[str]:
         plan, model = self.plan, self.model.of_rank(rank_of(adapter.form))
         return [
-            f"{plan.num_clients} clients, {plan.clients_per_round} a round, {_rounds(plan)}, aggregated by FCCL.",
+            f"{plural(plan.num_clients, 'client')}, {plan.clients_per_round} a round, {_rounds(plan)}, "
+            "aggregated by FCCL.",
             f"Rank {model.lora_r}, alpha {model.lora_alpha:g}{_layers(model)}, seed {plan.seed}. "
             f"Trained on the base model in {model.base_precision}.",
             "",
@@ -165,8 +167,9 @@ def _rounds(plan: RoundPlan) -> str:
     """The rounds of each phase that has any, in words."""
     sft, va = plan.rounds_of("sft"), plan.rounds_of("va")
     said = {
-        f"{sft} rounds of instruction tuning (FedIT)": sft,
-        f"{va} rounds of value alignment (FedVA, DPO against the adapter {'after FedIT' if sft else 'before it'})": va,
+        f"{plural(sft, 'round')} of instruction tuning (FedIT)": sft,
+        f"{plural(va, 'round')} of value alignment (FedVA, DPO against the adapter "
+        f"{'after FedIT' if sft else 'before it'})": va,
     }
     return " and ".join(words for words, count in said.items() if count)
 

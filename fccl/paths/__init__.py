@@ -4,7 +4,8 @@ from fccl.paths.after import AfterPaths
 from fccl.paths.exchange import ExchangeName, ExchangePaths
 from fccl.paths.folders import ComparePaths, DataPaths, KeyPaths, LogPaths, StatePaths
 from fccl.paths.kept_round import KeptRoundPaths
-from fccl.paths.names import ADAPTER, CODED, is_usable, of_earlier_versions
+from fccl.paths.names import ADAPTER, CODED, is_usable, of_earlier_versions, run_digits
+from fccl.paths.personal import PersonalPaths
 from fccl.paths.residuals import ResidualPaths
 
 __all__ = [
@@ -18,8 +19,10 @@ __all__ = [
     "KeptRoundPaths",
     "KeyPaths",
     "LogPaths",
+    "PersonalPaths",
     "ResidualPaths",
     "StatePaths",
     "is_usable",
     "of_earlier_versions",
+    "run_digits",
 ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from fccl.paths.after import AfterPaths
 from fccl.paths.kept_round import KeptRoundPaths
 from fccl.paths.names import ADAPTER, CODED, of_earlier_versions
+from fccl.paths.personal import PersonalPaths
 from fccl.paths.residuals import ResidualPaths
 
 
@@ -359,6 +360,10 @@ class StatePaths:
     def residuals(self, client_id: int) -> ResidualPaths:
         """The parts that the client has left out of its updates so far."""
         return ResidualPaths(self.client(client_id) / "residuals")
+
+    def personal(self, client_id: int) -> PersonalPaths:
+        """The client's personal adapters."""
+        return PersonalPaths(self.client(client_id) / "personal")
 
     def lock(self, client_id: int) -> Path:
         """Held while a client that remembers is at work."""

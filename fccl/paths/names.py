@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 ADAPTER = ".safetensors"  # how the names of adapters' files end
@@ -16,6 +17,11 @@ _LONGEST_NAME, _LONGEST_PATH, _DEEPEST = (
 def of_earlier_versions(adapter: Path) -> Path:
     """The file in which an earlier version, or an original peer, has the adapter that belongs in this one."""
     return adapter.with_suffix(".pt")
+
+
+def run_digits(run_id: str) -> str:
+    """The name of a run in names of files: 16 hex digits."""
+    return hashlib.sha256(run_id.encode()).hexdigest()[:16]
 
 
 def is_usable(path: str | Path) -> bool:

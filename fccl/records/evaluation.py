@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import Field
 
 from fccl.specs import BasePrecision, Phase, Value
+from fccl.words import plural
 
 Verdict = Literal["better", "worse", "no significant difference", "too few examples"]
 # Of five pairs, all five differ in one direction by chance in one case of 16: no set of fewer than six can be
@@ -167,7 +168,7 @@ class EvaluationReport(Value):
     def __repr__(self) -> str:
         """The perplexities: what a notebook shows of it."""
         models = ", ".join(f"{model.name} {model.perplexity.value:.2f}" for model in self.models)
-        sizes = f"{self.sft_examples} instructions, {self.va_pairs} pairs"
+        sizes = f"{plural(self.sft_examples, 'instruction')}, {plural(self.va_pairs, 'pair')}"
         return f"<EvaluationReport of {self.model}: perplexity {models}; {sizes}>"
 
 

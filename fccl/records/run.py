@@ -186,6 +186,7 @@ class OwnTestResult(Value):
     base: float  # of the base model
     alone: float  # of an adapter that the client has trained by itself, for as many rounds
     together: float  # of the phase's global adapter
+    personal: float | None = None  # of the client's personal adapter, which never left it
 
 
 class DeclaredSamples(Value):

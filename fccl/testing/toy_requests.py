@@ -17,6 +17,8 @@ from fccl.errors import TrainingError
 from fccl.messages import (
     ClientEvaluation,
     EvaluateTask,
+    OwnTest,
+    OwnTestTask,
     Reply,
     Service,
     StatusListener,
@@ -45,6 +47,27 @@ class ToyEvaluator:
         examples = len(shard.of(request.phase))
         loss = float((moved.double() ** 2).sum())
         return ClientEvaluation(client_id=shard.client_id, loss=loss, units=3, examples=examples)
+
+
+@dataclass(frozen=True)
+class ToyOwnTester:
+    """Own tests of three numbers: the squared distance of each adapter from the client's own number. The personal
+    adapter lies between that and the global one, by the task's pull.
+    """
+
+    asked: ClassVar[type[OwnTestTask]] = OwnTestTask
+
+    def answer(self, request: OwnTestTask, shard: ClientShard, on_status: StatusListener) -> OwnTest:
+        """One client's means."""
+        on_status(status_now(request, shard.client_id, "evaluating"))
+        together, spec = _distance(request.adapter, shard.client_id), request.train.personal
+        losses = {"base": 9.0, "alone": _distance(request.start, shard.client_id), "together": together}
+        own = {} if spec is None else {"personal": together * spec.pull / (1 + spec.pull)}
+        return OwnTest(client_id=shard.client_id, examples=3, units=3, **losses, **own)
+
+
+def _distance(adapter: Adapter, client_id: int) -> float:
+    return float(((adapter.tensors["w"].double() - client_id) ** 2).sum())
 
 
 class PublicNumber(Reply):
@@ -159,4 +182,4 @@ def number_of(client_id: int) -> int:
 
 def toy_services(broken: tuple[int, ...] = ()) -> tuple[Service, ...]:
     """The services of every toy client."""
-    return (ToyEvaluator(frozenset(broken)), Numbers(), MaskedCounts())
+    return (ToyEvaluator(frozenset(broken)), ToyOwnTester(), Numbers(), MaskedCounts())

@@ -36,14 +36,24 @@ from fccl.messages import (
     EvaluateTask,
     FitTask,
     Given,
+    OwnTestTask,
     Request,
     declined,
 )
+from fccl.personal import PersonalSpec
 from fccl.records.run import ClientStatus
+from fccl.specs import TrainSpec
 from fccl.testing.coded import codec_length, coded_by_hand, coding
 from fccl.testing.reference_learner import LearnerWithReference
 from fccl.testing.toy import MODEL, START, TRAIN, adapter, federation, shard
-from fccl.testing.toy_requests import AskMaskedCounts, AskNumbers, MaskedCount, PublicNumber, ToyEvaluator
+from fccl.testing.toy_requests import (
+    AskMaskedCounts,
+    AskNumbers,
+    MaskedCount,
+    PublicNumber,
+    ToyEvaluator,
+    ToyOwnTester,
+)
 from fccl.transports.protocol import Listener, RunIdentity, Transport
 from fccl.transports.wrapped import WrappedTransport
 
@@ -155,6 +165,12 @@ def task(
 def evaluation(number: int = 0, phase: Any = "sft", reference: Adapter | None = None) -> EvaluateTask:
     """A toy request for the clients' losses."""
     return EvaluateTask("run", number, phase, adapter(1.0, 2.0, 4.0), reference, MODEL, batch_size=2)
+
+
+def own_test(train: TrainSpec) -> OwnTestTask:
+    """A toy request for the clients' own tests."""
+    adapters = adapter(1.0, 2.0, 4.0), adapter(), None
+    return OwnTestTask("run", 1, "sft", *adapters, MODEL, train, seed=7, rates=(0.1, 0.1), batch_size=2)
 
 
 def asked(transport: Transport, request: Request[Given], clients: Sequence[int]) -> dict[int, Given | ClientFailure]:
@@ -315,6 +331,22 @@ class TransportContract:
         assert first == again != other
         assert all(isinstance(answer, ClientUpdate) for answer in (*updates.values(), *more.values()))
         assert all(isinstance(answer, ClientEvaluation) for answer in (*first.values(), *other.values()))
+
+    @pytest.mark.parametrize("personal", [None, PersonalSpec(kind="ditto", pull=0.5), PersonalSpec(kind="finetune")])
+    def test_own_tests_come_back_with_the_mean_of_a_personal_adapter_and_without_the_adapter(
+        self, make: MakeTransport, personal: PersonalSpec | None
+    ) -> None:
+        request = own_test(TRAIN.model_copy(update={"personal": personal}))
+        with make() as transport:
+            found = asked(transport, request, range(CLIENTS))
+        assert found == {client: ToyOwnTester().answer(request, shard(client), _unheard) for client in range(CLIENTS)}
+
+    def test_personal_adapters_change_no_byte_of_the_federation(self, make: MakeTransport) -> None:
+        fed = federation(CLIENTS, rounds=2)
+        train = TRAIN.model_copy(update={"personal": PersonalSpec(kind="ditto", pull=0.5)})
+        with make() as transport:
+            results = list(dataclasses.replace(fed, train={"sft": train, "va": train}).run(START, transport))
+        assert results[-1].state.adapter.to_bytes() == by_hand(fed).to_bytes()
 
     def test_a_client_that_cannot_evaluate_says_why(self, make: MakeTransport) -> None:
         with make(broken=(2,)) as transport:

@@ -17,20 +17,23 @@ from torch import Tensor
 class Drift:
     """One client's corrections in one round, for the factors as they stand when it is built.
 
-    With `prox_mu` > 0, μ (θ - θ_global): the gradient of (μ/2) ‖θ - θ_global‖² (Li et al. 2020). With `correction`, one
+    With `prox_mu` > 0, μ (θ - θ_global): the gradient of (μ/2) ‖θ - θ_global‖² (FedProx, Li et al. 2020; from another
+    start than θ_global it is Ditto's step, Li et al. 2021). With `correction`, one
     tensor a factor: c - c_i (Karimireddy et al. 2020), and `control` is the client's next c_i.
     """
 
     factors: Mapping[str, Tensor]
     prox_mu: float = 0.0
     correction: Mapping[str, Tensor] | None = None
+    centre: Mapping[str, Tensor] | None = None  # θ_global, by factor; None: the factors as they stand
     _anchor: dict[str, Tensor] = field(init=False)
     _sums: dict[str, Tensor] = field(init=False)
     _steps: int = 0
 
     def __post_init__(self) -> None:
         pulled, counted = self.prox_mu > 0, self.correction is not None
-        self._anchor = {name: factor.detach().clone() for name, factor in self.factors.items()} if pulled else {}
+        centre = self.factors if self.centre is None else self.centre
+        self._anchor = {name: centre[name].detach().clone() for name in self.factors} if pulled else {}
         zeros = {name: torch.zeros_like(factor, dtype=torch.float64) for name, factor in self.factors.items()}
         self._sums = zeros if counted else {}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -82,9 +82,9 @@ def _train(
 ) -> LoopResult:
     """From the adapter that is loaded, under the task's settings and corrections."""
     factors = {name: factor for name, factor in model.factors.items() if moves(name, task.train)}
-    correction = correction_of(task, client_id, factors, model.device)
+    correction, centre = correction_of(task, client_id, factors, model.device), centre_of(task, factors)
     loss = ObjectiveUnderModel(model, objective, factors, task.train.at_a_time)
-    return train(factors, loss, task.train, task.client_seed(client_id), status.step, correction)
+    return train(factors, loss, task.train, task.client_seed(client_id), status.step, correction, centre)
 
 
 def correction_of(
@@ -95,6 +95,11 @@ def correction_of(
         return None
     tensors = task.corrections.of(client_id).tensors
     return {name: tensors[name].to(device) for name in names}
+
+
+def centre_of(task: FitTask, factors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """The adapter that training is pulled to, of these factors; None where it is the one that it begins with."""
+    return None if task.centre is None else {name: task.centre.tensors[name].to(each) for name, each in factors.items()}
 
 
 def update_of(

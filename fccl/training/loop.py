@@ -89,12 +89,14 @@ def train(
     seed: int,
     on_step: Callable[[StepReport], None] = lambda _: None,
     correction: Mapping[str, Tensor] | None = None,
+    centre: Mapping[str, Tensor] | None = None,
 ) -> LoopResult:
     """Minimise the loss with AdamW (Loshchilov & Hutter 2019), in place. Raises `TrainingError` when it diverges.
 
     `correction` is SCAFFOLD's c - c_i by factor, zeros in a client's first round; None without control variates.
+    `centre` is what `prox_mu` pulls to, by factor; None is where the factors stand.
     """
-    drift = Drift(factors, spec.prox_mu, correction)
+    drift = Drift(factors, spec.prox_mu, correction, centre)
     optimizer = torch.optim.AdamW(factors.values(), lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
     epochs = batches_by_epoch(loss.lengths, spec, seed)
     steps, step, tokens, first_loss = sum(map(len, epochs)), 0, 0, math.nan

@@ -69,9 +69,9 @@ def _influence_table(influence: Influence, each: MeasuredInfluence) -> Table:
         for client in ranked
     )
     note = (
-        f"By how much each lowers the final model's loss on {each.examples:,} validation examples; below 0 it raises "
-        f"it. The loss is {each.after:.4f}; it was {each.before:.4f} before round {influence.first_round + 1}, and the "
-        f"Shapley values sum to the difference. {influence.says}"
+        f"By how much each lowers the final model's loss on {words.plural(each.examples, 'validation example')}; below "
+        f"0 it raises it. The loss is {each.after:.4f}; it was {each.before:.4f} before round "
+        f"{influence.first_round + 1}, and the Shapley values sum to the difference. {influence.says}"
     )
     head = ("client", "rounds", "left out", "Shapley value")
     return Table(f"Influence on {_MEASURES[each.measure]}", head, rows, note)
@@ -92,8 +92,8 @@ def _matrix_table(found: HelpsWhom) -> Table:
     ]
     note = (
         "By how much each client's update alone lowers the loss on the examples that each client keeps apart "
-        f"({phases.of(found.phase).unit}); below 0 it harms. Mean of {found.rounds} rounds, each from the adapter that "
-        "it began with."
+        f"({phases.of(found.phase).unit}); below 0 it harms. Mean of {words.plural(found.rounds, 'round')}, each "
+        "from the adapter that it began with."
     )
     return Table(f"Whose update helps whom: {phases.title(found.phase)}", head, tuple(rows[:MOST_ROWS]), note)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fccl.records.audit import Attack, Audit, AuditedRun
 from fccl.records.evaluation import Estimate
 from fccl.tables import Cell, Table
-from fccl.words import DASH, loss
+from fccl.words import DASH, loss, plural
 
 AUDIT_LEAD = "Attacks on a federation of its own (“fccl audit”), under the settings that it names."
 CAUTION = (
@@ -36,9 +36,9 @@ def closed_lines(audit: Audit) -> tuple[str, ...]:
 def _note(audit: Audit) -> str:
     told = audit.runs[0].attacks[0].membership
     return (
-        f"Client {audit.client}, {audit.rounds} SFT rounds. AUC of {told.members} members against {told.others} of the "
-        f"client's examples that were held out. Exposure in bits, of {audit.canaries} canaries that were planted so "
-        f"often, by rank among {audit.unused:,} that were not. Intervals 95 %. {CAUTION}"
+        f"Client {audit.client}, {plural(audit.rounds, 'SFT round')}. AUC of {told.members} members against "
+        f"{told.others} of the client's examples that were held out. Exposure in bits, of {audit.canaries} canaries "
+        f"that were planted so often, by rank among {audit.unused:,} that were not. Intervals 95 %. {CAUTION}"
     )
 
 

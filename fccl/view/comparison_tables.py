@@ -13,7 +13,7 @@ from fccl.tables import Cell, Table
 from fccl.view.agreement import agreement_tables, effective_tables
 from fccl.view.claims import claim_lines
 from fccl.view.markdown import markdown_table, quoted
-from fccl.words import DASH
+from fccl.words import DASH, plural
 
 # Verdicts that a column has no room for.
 SHORT = {"no significant difference": "no difference", "cannot be told apart": "not told apart"}
@@ -158,7 +158,7 @@ def lead(comparison: Comparison) -> list[str]:
     seeds = ", ".join(map(str, comparison.seeds))
     sizes = "; ".join(f"{name} {count:,}" for name, count in comparison.examples.items())
     return [
-        f"{comparison.model}, {comparison.num_clients} clients, {comparison.rounds} rounds, "
+        f"{comparison.model}, {plural(comparison.num_clients, 'client')}, {plural(comparison.rounds, 'round')}, "
         f"seed{'s' * (len(comparison.seeds) > 1)} {seeds}. "
         f"Examples (first seed): {sizes}."
     ]

@@ -20,7 +20,7 @@ from fccl.records.evaluation import (
     UpdateEvaluation,
 )
 from fccl.tables import Cell, Table
-from fccl.words import DASH, plain
+from fccl.words import DASH, plain, plural
 
 _KINDS = {"ratio": "ratio, below 1 is better", "points": "in points", "nats": "in nats", "number": ""}
 _PAIRED = (
@@ -45,8 +45,8 @@ def extent(report: EvaluationReport) -> str:
     """A sentence that counts the examples of an evaluation."""
     cut = f" {report.truncated} of these were cut to fit the context." if report.truncated else ""
     return (
-        f"{report.sft_examples:,} instructions with {report.models[0].tokens:,} response tokens, "
-        f"{report.va_pairs:,} preference pairs.{cut}"
+        f"{plural(report.sft_examples, 'instruction')} with {plural(report.models[0].tokens, 'response token')}, "
+        f"{plural(report.va_pairs, 'preference pair')}.{cut}"
     )
 
 

@@ -131,7 +131,7 @@ def _peak(each: ProcessForecast, usage: Usage | None) -> int | None:
 
 
 def _fewer(forecast: Forecast, actual: Actual) -> str:
-    return f"{len(forecast.rounds)} rounds were planned, {len(actual.rounds)} are done."
+    return f"{plural(len(forecast.rounds), 'round')} planned, {len(actual.rounds)} done."
 
 
 def _compared(name: str, predicted: float | None, took: float | None, words: Callable[[float], str]) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ from fccl.records.run import (
     Watched,
 )
 from fccl.specs import Phase, PreferenceSpec
+from fccl.words import plural
 
 # One row a round.
 ROUNDS = {
@@ -153,8 +154,9 @@ class RunView:
 
     def __repr__(self) -> str:
         """Folder, run and complete rounds: what a notebook shows of it."""
-        total = f" of {self.state.total_rounds}" if self.state else ""
-        return f"<RunView of {self.paths.root}/: run {self.run_id!r}, {len(self.rounds)}{total} rounds>"
+        done = len(self.rounds)
+        told = f"{done} of {plural(self.state.total_rounds, 'round')}" if self.state else plural(done, "round")
+        return f"<RunView of {self.paths.root}/: run {self.run_id!r}, {told}>"
 
     @property
     def preference(self) -> PreferenceSpec:

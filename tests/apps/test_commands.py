@@ -112,7 +112,7 @@ def test_between_them_orchestrator_and_client_take_every_setting_of_the_exchange
 @pytest.mark.parametrize(
     ("command", "setting", "readers"),
     [
-        ("orchestrator", "client_id", "fccl client, fccl privacy"),
+        ("orchestrator", "client_id", "fccl client"),
         ("orchestrator", "heartbeat_s", "fccl client"),
         ("orchestrator", "state_dir", "fccl client, fccl privacy"),
         ("orchestrator", "cache_mb", "fccl client"),

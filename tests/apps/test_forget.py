@@ -30,7 +30,7 @@ def test_a_client_is_taken_out_and_only_its_files_go(run, capsys):
     first = capsys.readouterr().out
     assert "client 1 was there from round 1: all 2 rounds are trained anew without it, about" in first
     before = {path for path in logs.root.rglob("*") if path.is_file()}
-    assert fccl(run, "forget", "--client", "1") == 0
+    assert fccl(run, "forget", "--client", "1", "--yes") == 0
     said = " ".join(capsys.readouterr().out.split())
     folder = logs.after(run_id).forgotten(1)
     found = read_value(folder / "record.json", Forgotten)
@@ -50,7 +50,7 @@ def test_a_client_is_taken_out_and_only_its_files_go(run, capsys):
     for arguments in ((), ("--influence",)):
         assert fccl(run, "replay", *arguments) != 0
         assert "the update of client 1 is kept no more" in capsys.readouterr().err
-    assert fccl(run, "forget", "--client", "1") == 0
+    assert fccl(run, "forget", "--client", "1", "--yes") == 0
     assert set(read_value(folder / "record.json", Forgotten).removed) >= set(found.removed)
     assert main(["verify", "--log-dir", str(logs.root)]) == 0
 
@@ -60,3 +60,18 @@ def test_a_client_without_an_update_and_one_that_there_is_not_are_one_line(run, 
     assert "the run has no client 9" in capsys.readouterr().err
     assert fccl(run, "forget") == 2
     assert "--client" in capsys.readouterr().err
+
+
+def test_nothing_is_trained_or_removed_that_nobody_has_agreed_to(run, capsys, monkeypatch):
+    before = {path: path.read_bytes() for path in (run / "logs").rglob("*") if path.is_file()}
+    assert fccl(run, "forget", "--client", "1") == 2
+    error = capsys.readouterr().err
+    assert "of client 1 in" in error
+    assert "there is no terminal to ask at" in error
+    assert "--yes" in error
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    for answer in ("no", ""):
+        monkeypatch.setattr("builtins.input", lambda question, answer=answer: answer)
+        assert fccl(run, "forget", "--client", "1") == 2
+        assert "nothing was trained or removed" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (run / "logs").rglob("*") if path.is_file()} == before

@@ -1,7 +1,9 @@
 """`fccl prepare` as a person sees it: the numbers are there whatever the terminal can show, and nothing overflows."""
 
 import io
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -72,7 +74,7 @@ def test_everything_is_said_without_colour():
     assert "0!" in text
     assert re.search(r"Instructions \(SFT\) +12 +56", text)
     for remark in (
-        "a.json, 9 rows, 4 used; left out: 1 duplicates, 7 malformed",
+        "a.json, 9 rows, 4 used; left out: 1 duplicate, 7 malformed",
         "left out: a.json:2: x",
         "6 more",
         "client 0, preferred and dispreferred exchanged",
@@ -94,7 +96,7 @@ def test_what_was_left_out_and_what_was_not_read_is_said():
     )
     text = shown(manifest.model_copy(update={"sources": (sft, manifest.sources[1])}))
     for remark in (
-        "left out: 1 duplicates, 3 marked as not to be learnt, 7 malformed",
+        "left out: 1 duplicate, 3 marked as not to be learnt, 7 malformed",
         "left out: 2 answers rated 10, contradicted by a fine-grained score of 2 or less",
         "left out: 1 answer without a text or a rating",
         "columns not used: source, label (scores, 99 different ones in 99 rows), \\x1b[31mred",
@@ -188,3 +190,17 @@ def test_data_that_was_changed_is_not_used(kept, capsys):
     Path("data/clients/client_0_sft.jsonl").write_text("")
     assert main(["prepare", "--keep", *SMALL]) == 1
     assert "error: files in data/ are not what its manifest says" in capsys.readouterr().err
+
+
+def test_data_that_a_run_was_made_with_is_not_replaced_without_a_word(small_run, tmp_path, monkeypatch, capsys):
+    shutil.copytree(small_run, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    run_id = json.loads((tmp_path / "logs" / "run.json").read_text())["run_id"]
+    same = ("--max-sft-examples", "60", "--max-va-examples", "30")
+    assert main(["prepare", *same]) == 0
+    assert "need `fccl prepare`" not in capsys.readouterr().out, "it is the same data, to the byte"
+    assert main(["prepare", *same, "--seed", "5"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"The data in data/ is that of run {run_id} in logs/: `fccl replay`, `forget` and `evaluate` of it" in said
+    assert main(["prepare", *same, "--seed", "6"]) == 0
+    assert "need `fccl prepare`" not in capsys.readouterr().out, "it was nobody's"

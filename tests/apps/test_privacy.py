@@ -118,3 +118,9 @@ def test_noise_at_the_server_with_verified_weights_is_refused_before_anything_is
     )
     assert "hint: use CONTRIBUTION_MODE=uniform" in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_help_says_what_is_shown_without_a_client(capsys):
+    with pytest.raises(SystemExit):
+        main(["privacy", "--help"])
+    assert "over all runs (default: that of the run in LOG_DIR, of all clients)" in said(capsys)

@@ -185,3 +185,25 @@ def test_rounds_that_are_not_kept_are_said(run, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "no round is kept there" in error
     assert "KEEP_UPDATES_MB" in error
+
+
+def test_the_same_question_again_says_what_becomes_of_the_earlier_answer(run, tmp_path, capsys):
+    place, asked = after(run).replay("as-it-was"), ("replay",)
+    assert fccl(run, *asked) == 0
+    (place / "evaluation.json").write_text("{}")
+    capsys.readouterr()
+    assert fccl(run, *asked) == 0
+    assert "and gave the same adapter: what was evaluated of it stays" in " ".join(capsys.readouterr().out.split())
+    assert (place / "evaluation.json").is_file()
+    record = replay_in(place)
+    (place / "record.json").write_text(record.model_copy(update={"adapter_sha256": "0" * 64}).model_dump_json())
+    assert fccl(run, *asked) == 0
+    assert "gave another adapter: that, and what was evaluated of it, is replaced" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert not (place / "evaluation.json").exists()
+
+
+def test_no_order_is_no_question(run, capsys):
+    assert fccl(run, "replay", "--influence", "--orders", "0") == 2
+    assert "'0' is not a whole number from 1 to 100,000" in capsys.readouterr().err

@@ -42,9 +42,11 @@ def test_nothing_acts_on_the_terminal_and_nothing_is_wider_than_it(cells, width,
 @given(st.lists(st.text("abcxyz0123456789", min_size=1, max_size=40), min_size=2, max_size=4), st.integers(40, 100))
 def test_every_sign_of_every_cell_is_there(texts, width):
     text = printed(table_of(*texts), width)
-    body = text.split("─")[-1]
+    first, others = re.split(r"─ *\n", text, maxsplit=1)[1], texts[1:]
+    body = re.sub(r"\n *\n(?s:.*?)─ *\n", "\n", first)  # the heads of further parts, which repeat the first column
+    parts = len(re.findall(r"─ *\n", text))
     for letter in set("".join(texts)):
-        assert body.count(letter) == "".join(texts).count(letter)
+        assert body.count(letter) == parts * texts[0].count(letter) + "".join(others).count(letter)
 
 
 def test_what_qualifies_a_figure_stands_below_it_or_after_it_where_there_is_room():
@@ -75,3 +77,45 @@ def test_shades_and_sums_change_no_sign(colour):
     text = printed(table, force_terminal=colour is not None, color_system=colour)
     assert ("\x1b[" in text) is (colour is not None)
     assert re.sub(r"\x1b\[[0-9;]*m", "", text).split() == printed(table).split()
+
+
+HEADS = ("training", "exposure, 16 times", "found at 1 % false", "AUC", "global against alone", "ε", "validation loss")
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+@settings(max_examples=few(60), deadline=None)
+@given(data=st.data())
+def test_no_word_of_a_head_is_broken_and_no_figure_whatever_the_table(width, data):
+    columns = data.draw(st.integers(1, 9))
+    head = ("protection", *data.draw(st.lists(st.sampled_from(HEADS), min_size=columns, max_size=columns)))
+    texts = st.sampled_from(["0.5612", "−12,345.678", "0.51 to 0.60", "–", "1,234"])
+    rows = data.draw(st.lists(st.tuples(*[texts] * columns), min_size=1, max_size=3))
+    table = Table("Title", head, tuple(("UPDATE_CODEC=int8, and more", *row) for row in rows))
+    text = printed(table, width)
+    words = text.split()
+    assert max(cell_len(line) for line in text.splitlines()) <= width
+    for word in {part for name in head for part in name.split()}:
+        assert word in words, (word, text)
+    for figure in {part for row in rows for cell in row for part in cell.split()}:
+        assert figure in words, (figure, text)
+
+
+def test_columns_that_do_not_fit_stand_below_under_the_names_of_their_rows():
+    head = (
+        "protection",
+        "released",
+        "attack",
+        *(f"exposure, {times} times" for times in (1, 4, 16)),
+        "validation loss",
+    )
+    rows = (("none", "adapter", "loss", "1.48", "1.91", "2.16", "1.234"),)
+    text = printed(Table("Audit", head, rows, words=frozenset({1, 2})), 60)
+    assert text.count("protection") == text.count("released") == text.count("adapter") == 2
+    assert text.count("1.234") == text.count("2.16") == 1
+    assert printed(Table("Audit", head, rows, words=frozenset({1, 2})), 140).count("protection") == 1
+
+
+def test_a_table_that_fits_is_printed_as_it_was():
+    table = Table("Title", ("client", "loss"), (("0", "1.25"), ("1", "1.50")))
+    lines = [line.split() for line in printed(table, 60).splitlines() if line.strip()]
+    assert lines == [["Title"], ["client", "loss"], ["─" * 13], ["0", "1.25"], ["1", "1.50"]]

@@ -45,7 +45,8 @@ def test_the_means_are_the_validator_s_on_the_examples_kept_apart(tiny_model, an
     assert [found.base, found.alone, found.together] == losses
     assert len(set(losses)) == 3
     assert found.examples == len(shard.tests_of(phase))
-    assert set(found.model_dump()) == {"client_id", "examples", "units", "base", "alone", "together"}
+    assert set(found.model_dump()) == {"client_id", "examples", "units", "base", "alone", "together", "personal"}
+    assert found.personal is None
 
 
 def test_a_client_alone_trains_round_after_round_from_the_phase_s_start_and_nothing_pulls_it(
@@ -89,3 +90,12 @@ def test_only_a_loss_with_a_reference_has_one(tiny_model, an_adapter):
     OwnTestTask("run", 5, "va", an_adapter(1), an_adapter(2), None, tiny_model.spec, without, 7, (0.1,), 4)
     with pytest.raises(ValueError, match="has no reference"):
         OwnTestTask("run", 5, "va", an_adapter(1), an_adapter(2), an_adapter(3), tiny_model.spec, without, 7, (0.1,), 4)
+
+
+def test_a_personal_adapter_is_scored_beside_the_others(tiny_model, an_adapter, tester, shard):
+    request = task(tiny_model, an_adapter)
+    own = OwnTester(tester.models, tester.learner, lambda request, shard: an_adapter(5))
+    found, bare = (each.answer(request, shard, lambda status: None) for each in (own, tester))
+    validator = Validator(tiny_model, shard.test_sft, shard.test_va, preference=TRAIN.preference, batch_size=4)
+    assert found.personal == validator("sft", an_adapter(5), None).loss
+    assert found.model_copy(update={"personal": None}) == bare

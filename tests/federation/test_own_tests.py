@@ -8,6 +8,7 @@ from fccl.federation.run import Run
 from fccl.federation.run_folder import RunFolder
 from fccl.library.reading import read_run
 from fccl.messages import OwnTest, OwnTestTask
+from fccl.records.run import OwnTestResult
 from fccl.testing.toy import START, ToyLearner, federation, shard
 from fccl.tracking.listener import RunListener
 from fccl.transports.in_process import InProcessTransport
@@ -87,7 +88,7 @@ def test_a_client_that_was_left_out_of_the_round_is_not_waited_for(tmp_path):
 def test_the_table_says_whom_the_federation_helped(tmp_path):
     run, transport = run_of(tmp_path, ToyTester())
     list(run.rounds(transport))
-    table = own_tests_table(read_run(tmp_path))
+    table = own_tests_table(read_run(tmp_path).own_tests)
     assert [row[0].text for row in table.cells] == ["0", "1", "3", "0", "1", "3"]
     assert [row[-1].text for row in table.cells[:3]] == ["+1.500", "+0.500", "−1.500"]
     assert [row[-1].verdict for row in table.cells[:3]] == ["worse", "worse", "better"]
@@ -95,4 +96,26 @@ def test_the_table_says_whom_the_federation_helped(tmp_path):
     (tmp_path / "none").mkdir()
     run, transport = run_of(tmp_path / "none", None)
     list(run.rounds(transport))
-    assert own_tests_table(read_run(tmp_path / "none")) is None
+    assert own_tests_table(read_run(tmp_path / "none").own_tests) is None
+
+
+def test_with_personal_adapters_the_table_holds_them_against_both():
+    own = [
+        ("sft", OwnTestResult(client_id=0, examples=4, units=9, base=3.0, alone=2.0, together=2.5, personal=1.5)),
+        ("sft", OwnTestResult(client_id=1, examples=4, units=9, base=3.0, alone=1.0, together=2.5, personal=1.5)),
+        ("sft", OwnTestResult(client_id=2, examples=4, units=9, base=3.0, alone=1.0, together=2.5)),
+    ]
+    table = own_tests_table(own)
+    assert table.head[3:] == (
+        *("base", "alone", "global", "personal"),
+        *("global against alone", "personal against global", "personal against alone"),
+    )
+    assert [[cell.verdict for cell in row[-2:]] for row in table.cells] == [
+        ["better", "better"],
+        ["better", "worse"],
+        ["", ""],
+    ]
+    assert "beats both in 1 of 2 rows" in table.note
+    assert own_tests_table([(phase, each.model_copy(update={"personal": None})) for phase, each in own]).head[3:6] == (
+        *("base", "alone", "global"),
+    )

@@ -1,5 +1,6 @@
 """Checks of a finished run: a sound one passes, and a byte that was changed anywhere is found."""
 
+import dataclasses
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fccl.adapters.adapter import Adapter
 from fccl.aggregation.rules import aggregation
 from fccl.contribution.reported import ContributionRule
 from fccl.federation.kept_rounds import kept_round
@@ -302,3 +304,54 @@ def test_a_message_of_another_round_is_not_of_this_update(signed, keys, tmp_path
     first["updates"][0]["signed"] = second["updates"][0]["signed"]
     logs.kept_round(0).inputs.write_text(json.dumps(first))
     assert rounds_said(logs, keys[1])[0].outcome == "failed"
+
+
+# --- settings that another run.json could claim
+
+
+class FarOut(ToyLearner):
+    """Client 3 moves two hundred times as far as the others."""
+
+    def fit(self, task, shard, on_status):
+        update = super().fit(task, shard, on_status)
+        if shard.client_id != 3:
+            return update
+        changed = {name: 200 * tensor + 100 for name, tensor in update.adapter.tensors.items()}
+        return dataclasses.replace(update, adapter=Adapter(changed))
+
+
+@pytest.fixture(scope="module")
+def far_out(tmp_path_factory):
+    """A finished run whose third client was excluded in every round."""
+    logs, results = conduct(tmp_path_factory.mktemp("far"), federation(max_update_ratio=10.0), learner=FarOut())
+    assert [result.record.clients for result in results] == [(0, 1, 2)] * ROUNDS
+    return logs
+
+
+def bounded(ratio):
+    return {"plan": federation(max_update_ratio=ratio).plan}
+
+
+@pytest.mark.parametrize(("ratio", "said"), [(0.0, "excludes nobody"), (1e6, "excludes nobody"), (9.0, "another")])
+def test_a_bound_that_would_have_excluded_others_is_not_the_round_s(far_out, ratio, said):
+    found = check(far_out, **bounded(ratio))
+    rounds = [each for each in found.findings if each.name.startswith("round")]
+    assert {each.outcome for each in rounds} == {"failed"}
+    assert all(said in each.detail for each in rounds)
+
+
+def test_the_bound_that_the_round_had_is_found_again(far_out):
+    found = outcomes(check(far_out, **bounded(10.0)))
+    assert {found[f"round {number + 1}"] for number in range(ROUNDS)} == {"ok"}
+
+
+def test_a_norm_that_is_not_the_update_s_is_found(far_out, tmp_path):
+    logs = copied(far_out, tmp_path)
+    inputs = json.loads(logs.kept_round(0).inputs.read_text())
+    inputs["updates"][3]["change_norm"] = 0.5
+    write_text(logs.kept_round(0).inputs, json.dumps(inputs))
+    sealed_again(logs)
+    found = check(logs, **bounded(10.0))
+    assert next(each for each in found.findings if each.name == "round 1").detail.startswith(
+        "client 3: its change_norm"
+    )

@@ -1,5 +1,7 @@
 """An audit runs a federation of its own, says what was found beside chance, and leaves its result alone behind."""
 
+import re
+
 import pytest
 
 from fccl.apps.main import main
@@ -66,7 +68,10 @@ def test_a_client_with_too_few_examples_and_one_that_is_not_there_are_said(small
     data = ("--data-dir", str(small_run / "data"), "--threads", "1")
     few = ("--max-sft-examples", "60", "--max-va-examples", "30", *data)
     assert main(["audit", *few]) == 1
-    assert "an audit holds 200 of at least 400 out" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "different instructions; an audit needs 400, half of them to be held out" in said.err
+    assert "no client has enough" in said.err
+    assert "Training" not in said.out
     assert main(["audit", *few, "--client", "7"]) == 2
     assert "--client 7: there is no such client" in capsys.readouterr().err
     assert main(["audit", *few, "--sft-rounds", "0"]) == 2
@@ -90,3 +95,38 @@ def test_a_run_whose_updates_are_not_kept_has_its_closed_attacks_in_words():
         }
     )
     assert closed_lines(audit) == ("Not tried, protection none: update of round 1: it is not kept.",)
+
+
+def test_a_client_with_too_few_is_told_of_one_that_has_enough(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    much = ("--max-sft-examples", "700", "--max-va-examples", "30", "--num-clients", "2", "--size-skew", "6")
+    assert main(["audit", *much, "--client", "0", "--threads", "1"]) == 1
+    assert re.search(
+        r"client 0 has \d+ different instructions; .*\n  hint: --client 1 has \d+", capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("update-codec", "must be NAME=VALUE of settings that protect"),
+        ("seed=3", "must be NAME=VALUE of settings that protect"),
+        ("update-codec=int9", "UPDATE_CODEC"),
+        ("dp-where=server,update-codec=int8", "does not go with DP_WHERE=server"),
+    ],
+)
+def test_a_federation_beside_is_of_settings_that_protect(named, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["audit", *LITTLE, "--threads", "1", "--beside", named]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow  # two federations of a real model, and their attacks
+def test_what_stands_beside_is_in_the_one_table_with_its_own_losses(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ("--threads", "1", "--client-processes", "1", "--beside", "update-codec=topk,topk-share=0.1")
+    assert main(["audit", *LITTLE, "--sft-rounds", "1", *arguments]) == 0
+    audit = read_value(LogPaths(tmp_path / "logs").audit, Audit)
+    assert [run.name for run in audit.runs] == ["none", "UPDATE_CODEC=topk, TOPK_SHARE=0.1"]
+    assert [row[0].text for row in audit_table(audit).cells] == ["chance", *["none"] * 3, *[audit.runs[1].name] * 3]
+    assert audit.runs[0].loss != audit.runs[1].loss

@@ -6,7 +6,6 @@ import pytest
 
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.shards import ClientShard
-from fccl.errors import DataError
 from fccl.library.canaries import FEWEST, REPEATS, audit_data, canaries
 
 
@@ -42,5 +41,5 @@ def test_the_draw_has_the_seed_of_the_run_and_canaries_are_all_different():
 
 
 def test_a_client_with_too_few_examples_is_refused_with_the_number():
-    with pytest.raises(DataError, match=f"client 1 has {2 * FEWEST - 1} different instructions"):
+    with pytest.raises(ValueError, match=f"client 1 has {2 * FEWEST - 1} different examples"):
         audit_data(shard(2 * FEWEST - 1), seed=7)

@@ -12,6 +12,7 @@ from fccl.library.client import cache_of, exchange_client, memory_of
 from fccl.paths import KeyPaths, StatePaths
 from fccl.storage.locks import exclusive
 from fccl.training.learner import GenericLearner
+from fccl.training.personal import PersonalLearner
 from fccl.training.private import PrivateLearner
 from fccl.transports.protocol import Listener
 
@@ -123,7 +124,8 @@ def test_what_the_models_and_the_learner_keep_on_the_disk_is_in_one_cache(paths,
     settings = Settings(state_dir=paths.root, exchange_dir=tmp_path / "exchange", client_id=1, cache_mb=3)
     with exchange_client(settings, Listener()) as client:
         assert isinstance(client.learner, PrivateLearner)
-        learner = client.learner.learner
+        assert isinstance(client.learner.learner, PersonalLearner)
+        learner = client.learner.learner.learner
         assert isinstance(learner, GenericLearner)
         assert learner.models.activations.disk is learner.references.cache
         assert learner.references.cache.folder == paths.client(1) / "cache"

@@ -113,7 +113,7 @@ def test_a_setting_is_ignored_exactly_where_changing_it_changes_nothing(mode, so
 
 
 def test_every_setting_that_some_rule_reads_is_tried_above():
-    tried = {*OTHER, *OTHERWISE, "round_lr_floor", "learn_turns", "topk_share"}
+    tried = {*OTHER, *OTHERWISE, "round_lr_floor", "learn_turns", "topk_share", "ditto_lambda"}
     assert {name for name in Settings.model_fields if readers(name)} == tried
 
 

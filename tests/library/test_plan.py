@@ -120,3 +120,10 @@ def test_more_rounds_than_can_be_counted_are_one_line(tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     assert main(["plan", *LITTLE, "--fed-rounds", "1000000000", "--no-evaluate"]) == 2
     assert "every round's draw is counted, of at most 10,000" in capsys.readouterr().err
+
+
+@pytest.mark.slow  # a probe of a real model
+def test_a_plan_that_does_not_fit_ends_with_another_status(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", *LITTLE, *ROUNDS, "--no-evaluate", "--keep-updates-mb", "1"]) == 1
+    assert "KEEP_UPDATES_MB=" in capsys.readouterr().out

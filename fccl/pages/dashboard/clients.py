@@ -36,7 +36,7 @@ def show(hub: Hub, view: RunView) -> None:
     for said in (sentences.declines(view.declines), declared_note(view.manifest, view.info)):
         if said:
             note(said)
-    for found in (own_tests_table(view), members_table(view)):
+    for found in (own_tests_table(view.own_tests), members_table(view)):
         said_in(found)
     exclusions(view)
     said_in(late_table(view))

@@ -79,7 +79,8 @@ def measures(report: EvaluationReport) -> None:
     heading("On the test split")
     table = tables.measures(report)
     note(
-        f"{report.sft_examples:,} instructions and {report.va_pairs:,} pairs that no client and no round has seen. "
+        f"{words.plural(report.sft_examples, 'instruction')} and {words.plural(report.va_pairs, 'pair')} that no "
+        "client and no round has seen. "
         f"{table.note} The best of a row is marked ★."
     )
     html_table(table, "Measures of every model on the test split")

@@ -108,7 +108,7 @@ def _influence(view: RunView, draw: Figures) -> Section:
 
 def _clients(view: RunView, found: RunStatus) -> Section:
     spent = rounds_table(view), clients_table(view)
-    tables = _there(run_parts.clients_table(view, found), own_tests_table(view), *spent)
+    tables = _there(run_parts.clients_table(view, found), own_tests_table(view.own_tests), *spent)
     return Section("clients", "Clients", tables=tables, empty="" if tables else "No client has been heard of yet.")
 
 

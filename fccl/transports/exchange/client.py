@@ -41,7 +41,7 @@ from fccl.transports.exchange.heartbeat import Heartbeat
 from fccl.transports.exchange.memory import Memory
 from fccl.transports.exchange.quarantine import Quarantine
 from fccl.transports.exchange.replies import Replies
-from fccl.transports.exchange.told import no_round, own_rank, update_line
+from fccl.transports.exchange.told import no_round, own_rank, update_line, why_idle
 from fccl.transports.exchange.watch import Polling, Watcher, watcher
 from fccl.transports.exchange.wire import (
     MAX_JSON_BYTES,
@@ -141,13 +141,15 @@ class ExchangeClient:
             require_here()
             task = self.newest()
             if task is not None and task.work is None:
+                if self.client_id in task.revoked:
+                    self._complain(why_idle(task, self.client_id))
                 if task.run_id in self._runs[-1:] or time.monotonic() - started > self.grace_s:
                     return
             elif task is not None and task.work is not None:
                 self.remember(task.run_id)
                 self._join(task, task.work)
-                if self.client_id not in task.work.clients:
-                    self._complain(f"round {task.round + 1} ({task.phase}): not asked")
+                if idle := why_idle(task, self.client_id):
+                    self._complain(idle)
                 # an answer may be gone because its round is over, so the round is looked at once more
                 elif not self.is_answered(task) and self.newest() == task:
                     asked = self.begin(task, task.work, heartbeat)

@@ -87,7 +87,8 @@ class Rounds:
         What is there already, to the byte, stays untouched.
         """
         content = adapter.to_bytes()
-        task = self.task(round_number, phase, content, work).signed(self.keys)
+        task = self.task(round_number, phase, content, work).model_copy(update={"revoked": self._revoked()})
+        task = task.signed(self.keys)
         files = {self.paths.global_adapter(round_number): content, self.paths.task(round_number): task.written()}
         if self.originals:
             files[self.paths.original_global(round_number)] = original_bytes(adapter)
@@ -101,6 +102,10 @@ class Rounds:
         self._remember(task)
         self.ring()
         return task
+
+    def _revoked(self) -> tuple[int, ...]:
+        """The clients whose keys are revoked by now: each is told so."""
+        return tuple(sorted(self.keys.current().revoked)) if self.keys else ()
 
     def task(self, round_number: int, phase: str, adapter: bytes, work: FitWork | None) -> TaskFile:
         """The content of a round's task, unsigned; `adapter` is that of the global adapter's file."""

@@ -18,6 +18,17 @@ def no_round(root: Path) -> str:
     )
 
 
+def why_idle(task: TaskFile, client_id: int) -> str:
+    """Why a client does not train in a round; empty where it does."""
+    if client_id in task.revoked:
+        return (
+            f"the key of client {client_id} was revoked: the server takes nothing that it sends, so it does not train; "
+            "ask for a key of a new number (`fccl keys --add 1`)"
+        )
+    asked = task.work.clients if task.work else ()
+    return "" if client_id in asked else f"round {task.round + 1} ({task.phase}): not asked"
+
+
 def own_rank(task: TaskFile, answer: ClientUpdate) -> int | None:
     """The rank of an update, where it is not the federation's."""
     rank = rank_of(answer.adapter.form)

@@ -157,6 +157,7 @@ class TaskFile(_Signed):
     phase: Literal["sft", "va", "done"]
     adapter: AdapterFile  # `global_round_R.safetensors`
     work: FitWork | None = None
+    revoked: tuple[ClientId, ...] = ()  # clients whose keys were revoked when the round was opened
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:

@@ -274,3 +274,37 @@ def test_a_client_that_is_started_again_after_it_left_joins_again(paths, transpo
         assert (left.move, back.move, asked.work.open) == ("leave", "join", True)
         exchange.finish("run", 1, adapter())
         crew.join()
+
+
+def test_a_client_whose_key_is_revoked_is_told_so_once_and_trains_no_more(paths, transport, keys):
+    lines, learner = [], ToyLearner()
+    client = ExchangeClient(
+        paths,
+        1,
+        learner,
+        shard,
+        client_keys(keys, 1),
+        listen=Listener(line=lines.append),
+        heartbeat_s=0.05,
+        grace_s=0.0,
+    )
+    with transport(server_keys(keys), num_clients=3, timeout_s=600.0) as exchange:
+        revoke_keys(keys, {1})
+        opened = exchange.open(task(0), (0, 1, 2))
+        assert opened.revoked == (1,)
+        thread = threading.Thread(target=client.run)
+        thread.start()
+        until(lambda: any("was revoked" in line for line in lines))
+        exchange.open(task(1), (0, 1, 2))
+        exchange.finish("run", 2, adapter())
+        thread.join()
+    assert [line for line in lines if "revoked" in line] == [
+        "the key of client 1 was revoked: the server takes nothing that it sends, so it does not train; ask for a key "
+        "of a new number (`fccl keys --add 1`)"
+    ]
+    assert learner.calls == []
+
+
+def test_a_round_in_which_nobody_is_revoked_has_the_bytes_that_it_had(paths, transport, keys):
+    with transport(server_keys(keys), num_clients=3, timeout_s=600.0) as exchange:
+        assert b"revoked" not in exchange.open(task(0), (0, 1)).written()
