@@ -1,4 +1,5 @@
 # One image for every service of docker-compose.yml: Python, the pinned requirements with a CPU build of torch, and fccl.
+# Two more for docker-compose.flower.yml: the same with Flower, and nginx alone.
 #
 #   BASE_IMAGE   a Debian or Ubuntu with Python 3.11 or newer and pip
 #   TORCH_INDEX  the package index that torch comes from. The default has CPU builds only: the usual index would bring several
@@ -27,10 +28,10 @@ COPY docker/fccl docker/healthy docker/prepare /opt/app/bin/
 RUN python3 -m compileall -q /opt/app/fccl && sed -i 's/\r$//' /opt/app/bin/* && chmod 755 /opt/app/bin/*
 
 # --- the image
-FROM ${BASE_IMAGE}
+FROM ${BASE_IMAGE} AS fccl
 RUN python3 -m pip uninstall --quiet --yes pip setuptools wheel 2>/dev/null || true
 RUN groupadd --gid 1000 fccl && useradd --uid 1000 --gid fccl --home-dir /tmp --no-create-home --shell /usr/sbin/nologin fccl \
- && install -d -o fccl -g fccl /fccl /fccl/exchange && install -d -m 1777 /fccl/models /fccl/state
+ && install -d -o fccl -g fccl /fccl /fccl/exchange && install -d -m 1777 /fccl/models /fccl/state /fccl/site /fccl/superlink /fccl/requests
 COPY --from=libraries /opt/venv /opt/venv
 COPY --from=program /opt/app /opt/app
 # HOME and USER are for libraries that ask who runs them: that may be any number, whether it has a name here or not.
@@ -40,3 +41,28 @@ USER 1000:1000
 WORKDIR /fccl
 ENTRYPOINT ["fccl"]
 CMD ["--help"]
+
+# --- Flower, and what it needs beside the libraries: a folder of its own, so that both images share theirs
+FROM libraries AS flower_libraries
+COPY requirements-dev.txt /tmp/
+RUN sed 's/\r$//' /tmp/requirements.txt /tmp/requirements-dev.txt > /tmp/pinned.txt \
+ && python3 -m pip --python /opt/venv/bin/python install --prefix /opt/flower --constraint /tmp/pinned.txt flwr \
+ && cd /opt/venv/lib && for site in python3*/site-packages; do echo "/opt/flower/lib/$site" > /opt/flower/flower.pth; done
+
+# --- the image of docker-compose.flower.yml
+FROM fccl AS flower
+USER root
+COPY --from=flower_libraries /opt/flower /opt/flower
+RUN for site in /opt/venv/lib/python3*/site-packages; do mv /opt/flower/flower.pth "$site/"; done
+ENV PATH=/opt/flower/bin:$PATH
+USER 1000:1000
+
+# --- the proxy of docker-compose.flower.yml: its configuration is the one that `fccl flower init` has made
+FROM ${BASE_IMAGE} AS proxy
+RUN apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends nginx-light \
+ && rm -rf /var/lib/apt/lists/*
+USER 1000:1000
+ENTRYPOINT ["nginx"]
+
+# --- what `docker build .` makes
+FROM fccl

@@ -13,6 +13,27 @@ from fccl.apps.refused import Refusal
 
 Option = tuple[str, dict[str, Any]]
 
+REDO_VA: Option = (
+    "--redo-va",
+    {
+        "action": "store_true",
+        "help": "with --resume and more --sft-rounds: do the VA rounds anew after them; those that are done are kept "
+        "in runs/",
+    },
+)
+GOES_ON: tuple[Option, ...] = (
+    (
+        "--resume",
+        {
+            "action": "store_true",
+            "help": "go on with the run in LOG_DIR; an unfinished one with the same settings goes on without "
+            "it; with --va-rounds, --sft-rounds or --fed-rounds it has so many in all, those done included",
+        },
+    ),
+    REDO_VA,
+    ("--new", {"action": "store_true", "help": "begin a new run even so; the one in LOG_DIR is kept in runs/"}),
+)
+
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
 

@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Mapping
 
 from fccl.apps.after_commands import AFTER
-from fccl.apps.command import Command, Option, up_to
-from fccl.apps.refused import BY_COMPARE, BY_FLOWER, BY_ORCHESTRATOR
+from fccl.apps.command import GOES_ON, REDO_VA, Command, Option, up_to
+from fccl.apps.deploy_commands import COMPOSE, FLOWER
+from fccl.apps.refused import BY_COMPARE, BY_ORCHESTRATOR
 from fccl.apps.result_commands import RESULTS
 from fccl.presets import BETWEEN_PROCESSES, GROUPS
 
@@ -55,26 +56,6 @@ _OWN_FILES: tuple[Option, ...] = (
     ),
 )
 
-_REDO_VA: Option = (
-    "--redo-va",
-    {
-        "action": "store_true",
-        "help": "with --resume and more --sft-rounds: do the VA rounds anew after them; those that are done are kept "
-        "in runs/",
-    },
-)
-_GOES_ON: tuple[Option, ...] = (
-    (
-        "--resume",
-        {
-            "action": "store_true",
-            "help": "go on with the run in LOG_DIR; an unfinished one with the same settings goes on without "
-            "it; with --va-rounds, --sft-rounds or --fed-rounds it has so many in all, those done included",
-        },
-    ),
-    _REDO_VA,
-    ("--new", {"action": "store_true", "help": "begin a new run even so; the one in LOG_DIR is kept in runs/"}),
-)
 COMMANDS: Mapping[str, Command] = {
     "init": Command(
         "ask five questions, check the answers, and write a commented .env",
@@ -146,7 +127,7 @@ COMMANDS: Mapping[str, Command] = {
                     "with --va-rounds, --sft-rounds or --fed-rounds it has so many in all, those done included",
                 },
             ),
-            _REDO_VA,
+            REDO_VA,
             (
                 "--state-dir",
                 {
@@ -170,7 +151,7 @@ COMMANDS: Mapping[str, Command] = {
         "run a federation whose clients are other processes, over an exchange directory",
         "orchestrator",
         tuple(group for group in GROUPS if group != "client"),
-        _GOES_ON,
+        GOES_ON,
         refuses=BY_ORCHESTRATOR,
     ),
     "client": Command(
@@ -197,24 +178,7 @@ COMMANDS: Mapping[str, Command] = {
         ),
         without=("log_dir", "client_sampling", "dp_clip_quantile"),
     ),
-    "flower": Command(
-        "run a federation whose clients are sites on other machines, with Flower between them: fccl flower run",
-        "flower",
-        tuple(group for group in GROUPS if group != "client"),
-        (
-            ("action", {"choices": ("run",), "metavar": "run", "help": "give the run to the SuperLink on this host"}),
-            (
-                "--superlink",
-                {"metavar": "HOST:PORT", "default": "127.0.0.1:8000", "help": "where it is (default 127.0.0.1:8000)"},
-            ),
-            (
-                "--root-certificates",
-                {"metavar": "FILE", "default": "", "help": "the CA's certificate; without it the way is not encrypted"},
-            ),
-            *_GOES_ON,
-        ),
-        refuses=BY_FLOWER,
-    ),
+    "flower": FLOWER,
     "keys": Command(
         "make keys for an orchestrator and its clients, so that they believe nobody else",
         "keys",
@@ -235,47 +199,7 @@ COMMANDS: Mapping[str, Command] = {
         ),
         only=("num_clients", "keys_dir"),
     ),
-    "compose": Command(
-        "write docker-compose.yml for a number of clients",
-        "compose",
-        (),
-        (
-            (
-                "--num-clients",
-                {"metavar": "N", "default": argparse.SUPPRESS, "help": "a service for each of so many (default 3)"},
-            ),
-            (
-                "--original-clients",
-                {
-                    "metavar": "I,J",
-                    "default": argparse.SUPPRESS,
-                    "help": "no service for these: peers that know only the original files",
-                },
-            ),
-            (
-                "--keys",
-                {
-                    "action": "store_true",
-                    "help": "everybody signs; keys are in KEYS_DIR (default ./keys), made at the first start",
-                },
-            ),
-            (
-                "--own-files",
-                {
-                    "action": "store_true",
-                    "help": "every client has its own files, in ./sites/client_i; the server prepares no shard",
-                },
-            ),
-            (
-                "--out",
-                {
-                    "metavar": "FILE",
-                    "default": "docker-compose.yml",
-                    "help": "where to; - prints it (default docker-compose.yml)",
-                },
-            ),
-        ),
-    ),
+    "compose": COMPOSE,
     "compare": Command(
         "compare FedAvg, FCCL, robust rules and an oracle in the same scenarios, with intervals; goes on where it "
         "was stopped",

@@ -1,41 +1,86 @@
-"""`fccl flower run`: a federation whose clients are sites on other machines, with Flower between them.
+"""`fccl flower`: a federation whose clients are sites on other machines, with Flower between them.
 
-It gives the run to a SuperLink, on whose host it is called: the ServerApp works there, in this folder, with these
-settings. It shows what the ServerApp says, and ends with it.
+`init` makes certificates and keys, a folder for each party. `register` makes the sites' node keys known to the
+SuperLink. `run` gives the run to it, on its own host: the ServerApp works there, in this folder, with these settings.
+It shows what the ServerApp says, and ends with it.
 """
 
 from __future__ import annotations
 
 import argparse
-import ipaddress
-import json
-import os
-import subprocess
-import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from fccl.apps.console import say
+from fccl.apps.flower_init import init
+from fccl.apps.flower_register import register
 from fccl.apps.flower_request import FlowerRequest, awaited_outcome, read_outcome, write_value
+from fccl.apps.flower_superlink import SuperLink
 from fccl.config import Settings
 from fccl.errors import FederationError, SettingsError
 from fccl.extras import require_extra
-from fccl.storage.files import write_text
+from fccl.paths import ServerPaths
 
-_CONNECTION = "fccl"  # the name of our SuperLink in the configuration that we write for Flower
-_CALL = "import sys; from flwr.cli.app import app; sys.argv[0] = 'flwr'; app()"
+_OPTIONS: Mapping[str, frozenset[str]] = {
+    "init": frozenset({"sites", "hosts", "port", "out", "add", "renew", "superlink"}),
+    "register": frozenset({"bundle", "superlink", "wait"}),
+    "run": frozenset({"bundle", "superlink", "wait", "root_certificates", "resume", "redo_va", "new"}),
+}
+_ALL = frozenset[str]().union(*_OPTIONS.values())
+_SUPERLINK = "127.0.0.1:8000"
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
-    """Give the run to the SuperLink and wait for its end. Returns the exit status."""
+    """Do what the action says. Returns the exit status."""
+    _require_own(options)
+    options.superlink = options.superlink or _SUPERLINK
+    if options.action == "init":
+        return init(options, settings.num_clients)
     require_extra("flower", "fccl flower")
+    if options.action == "register":
+        return register(options)
+    return _run(settings, options)
+
+
+def _require_own(options: argparse.Namespace) -> None:
+    """Refuse arguments of another action."""
+    action = options.action
+    given = [name for name in sorted(_ALL - _OPTIONS[action]) if getattr(options, name)]
+    settings = sorted(set(options.given) - {"num_clients"}) if action != "run" else []
+    for name in (*given, *settings):
+        raise SettingsError(
+            f"fccl flower {action} does not read --{name.replace('_', '-')}",
+            hint="leave it out; `fccl flower --help` lists the arguments of each action",
+        )
+
+
+def _run(settings: Settings, options: argparse.Namespace) -> int:
     _require_signers(settings)
-    connection = _connection(options)
+    bundle = ServerPaths(Path(options.bundle).absolute()) if options.bundle else None
+    certificate = options.root_certificates or (str(bundle.ca) if bundle else "")
+    superlink = SuperLink(options.superlink, str(Path(certificate).absolute()) if certificate else "")
+    superlink.wait(60.0 if options.wait is None else options.wait, say)
+    asked: dict[str, Any] = {name: getattr(options, name) for name in ("resume", "new", "redo_va")}
+    given = dict(options.given)
+    if bundle:
+        asked["nodes"] = str(bundle.nodes)
+        if not settings.keys_dir:
+            given["keys_dir"] = str(bundle.keys.root)
+    return _outcome(superlink, FlowerRequest.here(given, **asked))
+
+
+def _outcome(superlink: SuperLink, asked: FlowerRequest) -> int:
+    """Give the run to the SuperLink and wait for its end. Returns the ServerApp's exit status."""
+    from fccl.transports.flower.bundle import write_bundle
+
     with tempfile.TemporaryDirectory(prefix="fccl-flower-") as text:
         folder = Path(text)
-        request = folder / "request.json"
-        asked = {name: getattr(options, name) for name in ("resume", "new", "redo_va")}
-        write_value(request, FlowerRequest.here(options.given, **asked))
-        if _submit(folder, request, connection) and read_outcome(request) is None:
+        request, app = folder / "request.json", folder / "app"
+        write_value(request, asked)
+        write_bundle(app, request)
+        if superlink.call(folder, ["run", str(app)]).returncode and read_outcome(request) is None:
             raise FederationError(
                 "the SuperLink has not taken the run",
                 hint="what Flower says is above; a SuperLink is started with `flower-superlink`",
@@ -44,45 +89,6 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     if outcome.error:
         raise FederationError(outcome.error, hint=outcome.hint)
     return outcome.status
-
-
-def _submit(folder: Path, request: Path, connection: dict[str, object]) -> int:
-    """Give the app to the SuperLink, and show what the ServerApp says until it ends. Returns Flower's exit status."""
-    from fccl.transports.flower.bundle import write_bundle
-    from fccl.transports.flower.quiet import QUIET
-
-    home, app = folder / "home", folder / "app"
-    home.mkdir()
-    lines = [f"{name} = {json.dumps(value)}" for name, value in connection.items()]
-    head = f'[superlink]\ndefault = "{_CONNECTION}"\n\n[superlink.{_CONNECTION}]\n'
-    write_text(home / "config.toml", head + "\n".join(lines) + "\n")
-    write_bundle(app, request)
-    command = [sys.executable, "-c", _CALL, "run", str(app), _CONNECTION, "--stream"]
-    return subprocess.run(command, env=os.environ | QUIET | {"FLWR_HOME": str(home)}, check=False).returncode
-
-
-def _connection(options: argparse.Namespace) -> dict[str, object]:
-    """The SuperLink as Flower's configuration names it. Without TLS it must be on this host."""
-    if options.root_certificates:
-        path = Path(options.root_certificates).absolute()
-        if not path.is_file():
-            raise SettingsError(f"{path} is not there", hint="--root-certificates names the certificate of the CA")
-        return {"address": options.superlink, "root-certificates": str(path)}
-    if not _is_here(options.superlink):
-        raise SettingsError(
-            f"the SuperLink at {options.superlink} is on another host, and nothing would be encrypted",
-            hint="name the CA's certificate with --root-certificates, or call this on the SuperLink's own host",
-        )
-    return {"address": options.superlink, "insecure": True}
-
-
-def _is_here(address: str) -> bool:
-    """Whether an address is one of this host's own loopback."""
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _require_signers(settings: Settings) -> None:

@@ -26,12 +26,13 @@ class FlowerRequest(Value):
     folder: str
     environment: dict[str, str]
     given: dict[str, JsonValue]
+    nodes: str = ""  # the folder of the sites' node keys; none: nodes are believed
     resume: bool = False
     new: bool = False
     redo_va: bool = False
 
     @classmethod
-    def here(cls, given: Mapping[str, Any], **options: bool) -> FlowerRequest:
+    def here(cls, given: Mapping[str, Any], **options: bool | str) -> FlowerRequest:
         """The request of this process."""
         settings = {name.upper() for name in Settings.model_fields}
         environment = {name: value for name, value in os.environ.items() if name.upper() in settings}

@@ -19,6 +19,7 @@ from fccl.keys import server_keys
 from fccl.library.data import Tell
 from fccl.paths import ExchangePaths, KeyPaths
 from fccl.transports.flower.bundle import REQUEST
+from fccl.transports.flower.node_keys import NodeKeys, read_node_keys
 from fccl.transports.flower.server_app import Grid, server_app
 from fccl.transports.flower.transport import FlowerTransport
 
@@ -40,7 +41,8 @@ def serve(grid: Grid, config: Mapping[str, object]) -> None:
 
 def _run(grid: Grid, request: FlowerRequest) -> int:
     options = argparse.Namespace(given=request.given, resume=request.resume, new=request.new, redo_va=request.redo_va)
-    return orchestrate(load_settings(request.given), options, partial(flower_transport, grid), awaited)
+    node_keys = read_node_keys(Path(request.nodes)) if request.nodes else None
+    return orchestrate(load_settings(request.given), options, partial(flower_transport, grid, node_keys), awaited)
 
 
 def _tell(request: Path, outcome: FlowerOutcome) -> None:
@@ -50,13 +52,16 @@ def _tell(request: Path, outcome: FlowerOutcome) -> None:
             write_value(outcome_file(request), outcome)
 
 
-def flower_transport(grid: Grid, settings: Settings, folder: RunFolder, tell: Tell) -> FlowerTransport:
+def flower_transport(
+    grid: Grid, node_keys: NodeKeys | None, settings: Settings, folder: RunFolder, tell: Tell
+) -> FlowerTransport:
     """The server's side of the exchange directory with Flower behind it, signed where the settings name keys."""
     keys = server_keys(KeyPaths(Path(settings.keys_dir))) if settings.keys_dir else None
     if keys and keys.warning:
         tell(keys.warning)
     paths = ExchangePaths(Path(settings.exchange_dir))
-    return FlowerTransport(grid, paths, settings.exchange_spec(), folder.paths.received, keys)
+    received = folder.paths.received
+    return FlowerTransport(grid, paths, settings.exchange_spec(), received, keys, node_keys=node_keys)
 
 
 def awaited(settings: Settings) -> str:

@@ -2,6 +2,7 @@
 
 from fccl.paths.after import AfterPaths
 from fccl.paths.exchange import ExchangeName, ExchangePaths
+from fccl.paths.flower import FlowerPaths, ServerPaths, SitePaths, TlsPaths
 from fccl.paths.folders import ComparePaths, DataPaths, KeyPaths, LogPaths, StatePaths
 from fccl.paths.kept_round import KeptRoundPaths
 from fccl.paths.names import ADAPTER, CODED, is_usable, of_earlier_versions, run_digits
@@ -16,12 +17,16 @@ __all__ = [
     "DataPaths",
     "ExchangeName",
     "ExchangePaths",
+    "FlowerPaths",
     "KeptRoundPaths",
     "KeyPaths",
     "LogPaths",
     "PersonalPaths",
     "ResidualPaths",
+    "ServerPaths",
+    "SitePaths",
     "StatePaths",
+    "TlsPaths",
     "is_usable",
     "of_earlier_versions",
     "run_digits",

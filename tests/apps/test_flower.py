@@ -20,7 +20,6 @@ from fccl.apps.main import main
 from fccl.errors import FcclError, FederationError
 from fccl.testing.loopback import free_port
 from fccl.transports.flower.bundle import REQUEST
-from tests.apps.commands import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -50,14 +49,12 @@ def test_another_action_is_one_line(capsys):
     assert "walk" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_a_superlink_that_is_not_there_is_one_line():
-    command = [sys.executable, "-m", "fccl", "flower", "run", "--superlink", f"127.0.0.1:{free_port()}"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment)
-    assert done.returncode == 1
-    assert "error: the SuperLink has not taken the run\n" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_superlink_that_is_not_there_is_waited_for_and_then_one_line(capsys):
+    address = f"127.0.0.1:{free_port()}"
+    assert main(["flower", "run", "--superlink", address, "--wait", "0"]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith(f"error: the SuperLink at {address} has not answered for 0 s: ")
+    assert "Traceback" not in said.err
 
 
 def test_a_request_carries_arguments_folder_and_the_environment_s_settings(tmp_path, monkeypatch):

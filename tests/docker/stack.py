@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -38,6 +39,23 @@ def run(*command: str, check: bool = True, timeout: float = 240, **options: Any)
     )
     assert not check or result.returncode == 0, f"{' '.join(command)}:\n{result.stdout}"
     return result
+
+
+def is_here(compose: tuple[str, ...]) -> bool:
+    """Whether this compose command is installed."""
+    return (
+        shutil.which(compose[0]) is not None
+        and not subprocess.run([*compose, "version"], capture_output=True, check=False).returncode
+    )
+
+
+def torch_index() -> dict[str, str]:
+    """PyTorch's own where it is reached; else whatever pip is set up to use."""
+    try:
+        socket.create_connection(("download.pytorch.org", 443), timeout=5).close()
+    except OSError:
+        return {"TORCH_INDEX": ""}
+    return {}
 
 
 def clean_environment(**settings: str) -> dict[str, str]:
@@ -73,11 +91,12 @@ def in_process(folder: Path, **settings: str) -> str:
 
 @dataclass(frozen=True)
 class Stack:
-    """`docker-compose.yml` for some clients in a folder on the host, where `data` and `logs` are."""
+    """A compose file for some clients in a folder on the host, where `data` and `logs` are."""
 
     folder: Path
     compose: tuple[str, ...]
     settings: dict[str, str] = field(default_factory=dict)
+    file: str = "docker-compose.yml"
 
     @property
     def project(self) -> str:
@@ -103,7 +122,13 @@ class Stack:
         """Run a command of compose. Returns its exit status and what it printed."""
         environment = clean_environment(**{**self.settings, **settings})
         return run(
-            *self.compose, "-p", self.project, *arguments, check=check, stderr=stderr, cwd=self.folder, env=environment
+            *self.compose,
+            *("-p", self.project, "-f", self.file),
+            *arguments,
+            check=check,
+            stderr=stderr,
+            cwd=self.folder,
+            env=environment,
         )
 
     def inside(self, service: str, script: str) -> str:
@@ -135,12 +160,23 @@ def stack(
     On an error, print what the containers said.
     """
     (folder / "docker-compose.yml").write_text(compose_file(clients, keys))
+    made = Stack(folder, compose, {**SMALL, **PATIENT, "DASHBOARD_PORT": free_port(), **settings})
+    with gone_afterwards(made):
+        yield made
+
+
+def free_port() -> str:
+    """A port of this host that nobody listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    made = Stack(folder, compose, {**SMALL, **PATIENT, "DASHBOARD_PORT": port, **settings})
+        return str(free.getsockname()[1])
+
+
+@contextmanager
+def gone_afterwards(made: Stack) -> Iterator[None]:
+    """Remove a stack's containers, networks and volumes after the block."""
     try:
-        yield made
+        yield
     except BaseException:
         print(made("logs", "--no-color", check=False).stdout)
         raise

@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import socket
-import subprocess
 import sys
 import urllib.request
 from pathlib import Path
@@ -22,10 +20,12 @@ from tests.docker.stack import (
     SMALL,
     clean_environment,
     in_process,
+    is_here,
     left_over,
     run,
     stack,
     stamps,
+    torch_index,
     until,
 )
 
@@ -36,23 +36,7 @@ FEDERATION = ("orchestrator", "client_0", "client_1", "client_2")
 MOST_BYTES = 2.2e9  # above the base image: a CUDA build of torch, or another library of its size, would show
 
 
-def is_here(compose):
-    return (
-        shutil.which(compose[0]) is not None
-        and not subprocess.run([*compose, "version"], capture_output=True, check=False).returncode
-    )
-
-
 HERE = [compose for compose in COMPOSES if is_here(compose)]
-
-
-def torch_index():
-    """PyTorch's own where it is reached; else whatever pip is set up to use."""
-    try:
-        socket.create_connection(("download.pytorch.org", 443), timeout=5).close()
-    except OSError:
-        return {"TORCH_INDEX": ""}
-    return {}
 
 
 @pytest.fixture(scope="module", autouse=True)

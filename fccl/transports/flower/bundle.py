@@ -13,8 +13,18 @@ from fccl.storage.files import write_text
 
 REQUEST = "request"  # in the run's configuration: the file that says what `fccl flower run` was asked for
 _PACKAGE = "fccl_app"
-_CLIENT = "from fccl.transports.flower.client_app import app\n\n__all__ = ['app']\n"
-_SERVER = "from fccl.apps.flower_server import app\n\n__all__ = ['app']\n"
+_APP = """\
+try:
+    from {module} import app
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"{{error}}: install FCCL in the Python that runs {command}, in a checkout with `pip install '.[flower]'`"
+    ) from error
+
+__all__ = ["app"]
+"""
+_CLIENT = _APP.format(module="fccl.transports.flower.client_app", command="flower-supernode")
+_SERVER = _APP.format(module="fccl.apps.flower_server", command="flower-superlink, or flower-superexec beside it")
 _PROJECT = """\
 [project]
 name = "fccl"

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from flwr.app import Message, MessageType
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from fccl.errors import FcclError, UpdateRejected
@@ -20,6 +21,7 @@ from fccl.plain_text import printable
 from fccl.records.run import ClientStatus
 from fccl.storage.files import write_bytes
 from fccl.transports.flower.errand import Errand
+from fccl.transports.flower.node_keys import NodeKeys
 from fccl.transports.flower.nodes import Nodes
 from fccl.transports.flower.parcel import Parcel
 
@@ -42,12 +44,19 @@ class Courier:
     """Works in a thread of its own from `__enter__` to `__exit__`; no other thread may use the grid meanwhile.
 
     A site that cannot be reached, or whose messages fail, is no error: `trouble` says why. While the SuperLink does not
-    answer everything waits, as long as the round does.
+    answer everything waits, as long as the round does. With `keys` a site is known by its node key.
     """
 
-    def __init__(self, grid: Grid, paths: ExchangePaths, poll_s: float = POLL_S, nodes_s: float = NODES_S) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        paths: ExchangePaths,
+        poll_s: float = POLL_S,
+        nodes_s: float = NODES_S,
+        keys: NodeKeys | None = None,
+    ) -> None:
         self._grid, self._paths, self._poll_s, self._nodes_s = grid, paths, poll_s, nodes_s
-        self._nodes = Nodes(grid)
+        self._nodes = Nodes(grid, keys)
         self._errand: Errand | None = None
         self._sent: dict[str, _Sent] = {}  # by message
         self._failures: dict[int, list[str]] = {}  # by client: the reasons
@@ -106,7 +115,9 @@ class Courier:
             return f"its site has failed {len(reasons)} times: {reasons[-1]}"
         since = self._unseen.get(client_id)
         if since is not None and time.monotonic() - since > self._nodes_s:
-            return f"no SuperNode has said for {self._nodes_s:g} s that it is the site of client {client_id}"
+            doubt = self._nodes.doubts.get(client_id, "")
+            said = f"no SuperNode has said for {self._nodes_s:g} s that it is the site of client {client_id}"
+            return f"{said}: {doubt}" if doubt else said
         return ""
 
     def turn(self) -> None:
@@ -191,6 +202,8 @@ def _answer(reply: Message) -> Parcel:
     if reply.has_error():
         error = reply.error
         said = f": {printable(error.reason.splitlines()[0], 300)}" if error.reason else ""
+        if error.code == ErrorCode.LOAD_CLIENT_APP_EXCEPTION:
+            said += "; FCCL must be installed there beside Flower, and the SuperNode's log says what is missing"
         raise UpdateRejected(f"Flower reports error {error.code}{said}")
     parcel = Parcel.of_record(reply.content)
     if parcel.problem:

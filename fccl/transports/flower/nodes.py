@@ -10,6 +10,7 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from fccl.transports.flower.client_app import CLIENT_ID, RUN_ID
+from fccl.transports.flower.node_keys import NodeKeys
 
 _ASK_AGAIN_S = 5.0  # after a node that has said nothing sensible
 _ASK_TTL_S = 600.0
@@ -19,18 +20,26 @@ _ASK_TTL_S = 600.0
 class Nodes:
     """Asks every new node whose site it is. Of two that name the same client the one that has said so last counts: a
     SuperNode that is started again without a key of its own is another node.
+
+    With `keys` a node is believed only when it has the node key of the client that it names.
     """
 
     grid: Grid
+    keys: NodeKeys | None = None
     run_id: str = ""  # the federation's run; nobody is asked before it is known
     online: frozenset[int] = frozenset()
+    doubts: dict[int, str] = field(default_factory=dict)  # client -> why the last node that named it is not believed
+    _owners: dict[int, int] = field(default_factory=dict)  # node -> the client whose key it has
     _clients: dict[int, int] = field(default_factory=dict)  # node -> client, in the order in which they have said it
     _asked: dict[str, int] = field(default_factory=dict)  # message -> node
     _again: dict[int, float] = field(default_factory=dict)  # node -> when it may be asked again
 
     def look(self) -> None:
         """See who is online, and ask who is new."""
-        self.online = frozenset(self.grid.get_node_ids())
+        seen = {node.node_id: node.public_key for node in self.grid.get_nodes()}
+        self.online = frozenset(seen)
+        clients = {key: client for client, key in (self.keys or {}).items()}
+        self._owners = {node: clients[key] for node, key in seen.items() if key in clients}
         self._clients = {node: client for node, client in self._clients.items() if node in self.online}
         if not self.run_id:
             return
@@ -60,11 +69,20 @@ class Nodes:
         if node is None:
             return False
         client_id = _said(reply)
-        if client_id is None:
+        if client_id is None or not self._is_believed(node, client_id):
             self._again[node] = time.monotonic() + _ASK_AGAIN_S
         else:
             self._clients[node] = client_id
         return True
+
+    def _is_believed(self, node: int, client_id: int) -> bool:
+        """Whether a node may name this client. A doubt is kept until a node is believed."""
+        if self.keys is None or (owner := self._owners.get(node)) == client_id:
+            self.doubts.pop(client_id, None)
+            return True
+        known = "of no client" if owner is None else f"client {owner}'s"
+        self.doubts[client_id] = f"a SuperNode says so, but its node key is {known}"
+        return False
 
     def _ask(self, node: int) -> None:
         question = Message(

@@ -22,6 +22,7 @@ from fccl.specs import ExchangeSpec
 from fccl.transports.exchange.server import ExchangeTransport
 from fccl.transports.flower.courier import NODES_S, POLL_S, Courier
 from fccl.transports.flower.errand import Errand
+from fccl.transports.flower.node_keys import NodeKeys
 from fccl.transports.protocol import SILENT, Listener, RunIdentity
 
 
@@ -29,7 +30,8 @@ class FlowerTransport:
     """Holds the server's exchange directory and a thread that carries its files, from `__enter__` to `__exit__`.
 
     A site whose SuperNode is not online for `nodes_s` seconds, or whose messages fail three times in a request, has a
-    failure in the place of its answer. `poll_s` is the time between two looks at the SuperLink.
+    failure in the place of its answer. `poll_s` is the time between two looks at the SuperLink. With `node_keys` a
+    SuperNode speaks for the client whose node key it has, and for no other.
 
         with FlowerTransport(grid, ExchangePaths("exchange"), spec, received) as transport:
             answers = list(transport.ask(task, [0, 1, 2]))
@@ -44,9 +46,10 @@ class FlowerTransport:
         keys: Keys | None = None,
         poll_s: float = POLL_S,
         nodes_s: float = NODES_S,
+        node_keys: NodeKeys | None = None,
     ) -> None:
         self._paths, self._spec = paths, spec
-        self._courier = Courier(grid, paths, poll_s, nodes_s)
+        self._courier = Courier(grid, paths, poll_s, nodes_s, node_keys)
         self._exchange = ExchangeTransport(paths, spec, received, keys, self._courier.trouble)
         self._held = ExitStack()
 

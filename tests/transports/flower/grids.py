@@ -42,9 +42,11 @@ class SuperNodes:
     _stops: dict[int, threading.Event] = field(default_factory=dict)
     _threads: list[threading.Thread] = field(default_factory=list)
 
-    def start(self, client_id: int, folder: Path, answer: Answer = app) -> int:
-        """A SuperNode for the site of a client, whose app is `answer`. Returns the node's number."""
-        node = self.state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, secrets.token_bytes(32), HEARTBEAT_INTERVAL_INF)
+    def start(self, client_id: int, folder: Path, answer: Answer = app, key: bytes = b"") -> int:
+        """A SuperNode for the site of a client, whose app is `answer`, with this node key or one of its own. Returns
+        the node's number."""
+        key = key or secrets.token_bytes(32)
+        node = self.state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, HEARTBEAT_INTERVAL_INF)
         self.state.acknowledge_node_heartbeat(node_id=node, heartbeat_interval=HEARTBEAT_INTERVAL_INF)
         config = {CLIENT_ID: client_id, EXCHANGE_DIR: str(folder)}
         context = Context(self.grid.run.run_id, node, config, RecordDict(), {})

@@ -35,15 +35,18 @@ class Sites:
     def site(self, number):
         return self.folder / f"site_{number}"
 
-    def start(self, number, answer=app, folder=None):
-        return self.nodes.start(number, folder or self.site(number), answer)
+    def start(self, number, answer=app, folder=None, key=b""):
+        return self.nodes.start(number, folder or self.site(number), answer, key)
 
     @contextmanager
-    def transport(self, keys=None, nodes_s=60.0, **spec):
+    def transport(self, keys=None, nodes_s=60.0, node_keys=None, **spec):
         limits = {"timeout_s": 60.0, "stale_s": 60.0} | spec
         own = exchange_spec(2, **limits)
         received = self.folder / "received"
-        with FlowerTransport(self.nodes.grid, self.paths, own, received, keys, 0.01, nodes_s) as transport:
+        times = {"poll_s": 0.01, "nodes_s": nodes_s}
+        with FlowerTransport(
+            self.nodes.grid, self.paths, own, received, keys, **times, node_keys=node_keys
+        ) as transport:
             yield transport
 
     @contextmanager
@@ -252,3 +255,34 @@ def test_a_run_that_begins_after_another_one_is_no_end_for_its_workers(sites):
             for number in (0, 1):
                 assert ExchangePaths(sites.site(number)).phase(2).read_text() == "done"
         assert results[-1].state.adapter.to_bytes() == alone[-1].state.adapter.to_bytes()
+
+
+NODE_KEYS = {0: b"key of client 0", 1: b"key of client 1"}
+
+
+def test_with_node_keys_a_node_is_believed_for_the_client_whose_key_it_has(sites):
+    """Another one that says the same later, with a key of its own or another client's, takes no one's place."""
+    for number in (0, 1):
+        sites.start(number, key=NODE_KEYS[number])
+    with sites.workers(0, 1), sites.transport(node_keys=NODE_KEYS) as transport:
+        assert all(good(found, number) for number, found in answers(transport, (0, 1)).items())
+        evil = [sites.start(0, folder=sites.folder / "evil"), sites.start(0, folder=sites.folder / "evil", key=b"2")]
+        until(lambda: all(sites.nodes.handled.get(node) for node in evil))
+        found = answers(transport, (0, 1), number=1)
+        assert not isinstance(found[0], ClientFailure)
+    assert not ExchangePaths(sites.folder / "evil").task(1).exists(), "it was sent nothing"
+
+
+@pytest.mark.parametrize(("key", "whose"), [(NODE_KEYS[0], "client 0's"), (b"another", "of no client")])
+def test_a_node_that_names_a_client_whose_key_it_has_not_is_a_failure_with_the_reason(sites, key, whose):
+    sites.start(1, key=key)
+    with sites.transport(node_keys=NODE_KEYS, nodes_s=0.5) as transport:
+        found = answers(transport, (1,))
+    said = "no SuperNode has said for 0.5 s that it is the site of client 1"
+    assert found[1] == ClientFailure(1, f"{said}: a SuperNode says so, but its node key is {whose}")
+
+
+def test_without_node_keys_nodes_are_believed(sites):
+    sites.start(0, key=NODE_KEYS[1])
+    with sites.workers(0), sites.transport() as transport:
+        assert good(answers(transport, (0,))[0], 0)

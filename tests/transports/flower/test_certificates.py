@@ -1,0 +1,152 @@
+"""Certificates against a verifier of RFC 5280 that is not ours, and against a handshake."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import socket
+import ssl
+import threading
+
+import pytest
+from cryptography import x509
+from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fccl.errors import SettingsError
+from fccl.transports.flower import certificates
+from fccl.transports.flower.certificates import (
+    AUTHORITY_DAYS,
+    SERVER_DAYS,
+    expires,
+    new_authority,
+    require_host,
+    server_certificate,
+)
+from tests.examples import few
+
+HOSTS = ("fl.example.org", "192.0.2.7", "2001:db8::7", "localhost")
+LABEL = st.from_regex(r"\A[a-z]([a-z0-9-]{0,10}[a-z0-9])?\Z")
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return new_authority()
+
+
+@pytest.fixture(scope="module")
+def server(authority):
+    return server_certificate(authority.certificate, authority.key, HOSTS)
+
+
+def subject(host):
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def verified(authority, certificate, host, time=None):
+    store = Store([x509.load_pem_x509_certificate(authority)])
+    builder = PolicyBuilder().store(store)
+    verifier = (builder.time(time) if time else builder).build_server_verifier(subject(host))
+    return verifier.verify(x509.load_pem_x509_certificate(certificate), [])
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_the_certificate_is_valid_for_each_of_its_hosts(authority, server, host):
+    assert len(verified(authority.certificate, server.certificate, host)) == 2
+
+
+@pytest.mark.parametrize("host", ["example.org", "a.fl.example.org", "192.0.2.8", "2001:db8::8"])
+def test_it_is_valid_for_no_other(authority, server, host):
+    with pytest.raises(VerificationError):
+        verified(authority.certificate, server.certificate, host)
+
+
+def test_another_authority_does_not_vouch_for_it(server):
+    with pytest.raises(VerificationError):
+        verified(new_authority().certificate, server.certificate, HOSTS[0])
+
+
+def test_it_lasts_as_long_as_is_said_and_no_longer(authority, server):
+    now = datetime.datetime.now(datetime.UTC)
+    for issued, days in ((authority, AUTHORITY_DAYS), (server, SERVER_DAYS)):
+        assert expires(issued.certificate) == issued.until
+        assert abs(issued.until - now - datetime.timedelta(days=days)) < datetime.timedelta(minutes=5)
+    hour = datetime.timedelta(hours=1)
+    assert verified(authority.certificate, server.certificate, HOSTS[0], server.until - hour)
+    with pytest.raises(VerificationError):
+        verified(authority.certificate, server.certificate, HOSTS[0], server.until + hour)
+
+
+def test_a_server_s_certificate_issues_no_other(authority, server):
+    """Its key signs a handshake, and nothing that is signed with it as an authority is believed."""
+    forged = server_certificate(server.certificate, server.key, HOSTS)
+    store = Store([x509.load_pem_x509_certificate(authority.certificate)])
+    verifier = PolicyBuilder().store(store).build_server_verifier(subject(HOSTS[0]))
+    with pytest.raises(VerificationError):
+        verifier.verify(
+            x509.load_pem_x509_certificate(forged.certificate), [x509.load_pem_x509_certificate(server.certificate)]
+        )
+
+
+def test_a_renewed_certificate_has_another_key(authority, server):
+    again = server_certificate(authority.certificate, authority.key, HOSTS)
+    assert verified(authority.certificate, again.certificate, HOSTS[0])
+    assert again.key != server.key
+
+
+@settings(max_examples=few(50))
+@given(st.lists(LABEL, min_size=1, max_size=4))
+def test_names_are_hosts(labels):
+    require_host(".".join(labels))
+
+
+@pytest.mark.parametrize("host", ["", " ", "a b", "http://a", "a:8000", "a/b", ".a", "a.", "-a", "a" * 64, "x\n", "ä"])
+def test_what_is_no_host_is_one_line(host):
+    with pytest.raises(SettingsError, match="is neither a host's name nor an address"):
+        require_host(host)
+
+
+def test_a_handshake_succeeds_with_the_authority_and_with_no_other(authority, server, tmp_path):
+    """The system's own TLS, as nginx, uvicorn and httpx use it."""
+    for name, content in (("ca", authority.certificate), ("c", server.certificate), ("k", server.key)):
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "other").write_bytes(new_authority().certificate)
+    accepting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    accepting.load_cert_chain(tmp_path / "c", tmp_path / "k")
+    for ca, works in (("ca", True), ("other", False)):
+        assert handshake(accepting, ssl.create_default_context(cafile=str(tmp_path / ca))) is works
+
+
+def handshake(accepting, calling):
+    """Whether a client that calls `localhost` believes the server."""
+    here, there = socket.socketpair()
+
+    def accept():
+        try:
+            accepting.wrap_socket(there, server_side=True).close()
+        except OSError:
+            there.close()
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    try:
+        calling.wrap_socket(here, server_hostname="localhost").close()
+    except ssl.SSLCertVerificationError:
+        return False
+    finally:
+        here.close()
+        thread.join()
+    return True
+
+
+def test_what_is_no_key_of_an_authority_is_one_line(authority):
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    other = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    with pytest.raises(SettingsError, match="the authority's key is no EC key"):
+        certificates.server_certificate(authority.certificate, other, HOSTS)
