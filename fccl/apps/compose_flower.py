@@ -1,6 +1,7 @@
 """`docker-compose.flower.yml`: a SuperLink that nobody reaches from outside, a proxy before it, and sites behind that.
 
-A site is two containers: its SuperNode, which sees the proxy and no data, and its worker, which sees data and no network.
+A site is two containers: its SuperNode, which sees the proxy and no data, and its worker, which sees data and has no
+network.
 """
 
 from __future__ import annotations

@@ -101,6 +101,7 @@ def _create(paths: FlowerPaths, deployment: Deployment, sites: int) -> int:
             new.server.keys.client(client_id).unlink()
         text = server_text(paths.root.absolute(), deployment.superlink, deployment.port, sites, _day(until))
         write_text(new.server.root / README, text)
+    say(f"Wrote {paths.root}/: each party's folder, with a README.txt of commands for its host.")
     _report(paths, range(sites))
     say(f"  {paths.server.root}/ and {paths.superlink.root}/  for the server's host")
     say(f"  {paths.authority.key}  is needed for --renew alone: keep it elsewhere")
@@ -121,6 +122,7 @@ def _add(paths: FlowerPaths, deployment: Deployment, count: int) -> int:
         with _new(paths) as new:
             _write_site(new.site(client_id), paths, deployment, client_id, until)
         keys.client(client_id).unlink()
+    say(f"Wrote the keys of {len(numbers)} site{'s'[: len(numbers) != 1]} more to {paths.root}/.")
     _report(paths, numbers)
     say(f"Register the new keys: fccl flower register --bundle {paths.server.root}")
     say(f"From then on it can be NUM_CLIENTS={numbers[-1] + 1}.")
@@ -228,7 +230,6 @@ def _read(path: Path) -> bytearray:
 
 
 def _report(paths: FlowerPaths, sites: Sequence[int]) -> None:
-    say(f"Wrote {paths.root}/: each party's folder, with a README.txt of commands for its host.")
     for client_id in sites:
         say(f"  {paths.site(client_id).root}/  for the site of client {client_id}: hand it over, and delete it here")
 

@@ -27,10 +27,8 @@ def register(options: argparse.Namespace) -> int:
     superlink = SuperLink(options.superlink, str(paths.ca))
     superlink.wait(60.0 if options.wait is None else options.wait, say)
     new = [client for client in clients if _is_new(superlink, paths.node(client))]
-    known = len(clients) - len(new)
-    say(
-        f"Registered at {superlink.address}: the node keys of {len(new)} sites{f', {known} were already' * bool(known)}."
-    )
+    known = f", {len(clients) - len(new)} were known already" if len(new) < len(clients) else ""
+    say(f"Registered at {superlink.address}: the node keys of {len(new)} sites{known}.")
     return 0
 
 

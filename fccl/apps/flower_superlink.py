@@ -59,10 +59,8 @@ class SuperLink:
                 told = True
             time.sleep(_LOOK_S)
         if self.certificate and (left := self._days_left()) < _SOON_DAYS:
-            tell(
-                f"The SuperLink's certificate expires in {left} day{'s'[: left != 1]}. `fccl flower init --renew` makes "
-                "another."
-            )
+            days = f"{left} day{'s'[: left != 1]}"
+            tell(f"The SuperLink's certificate expires in {days}. `fccl flower init --renew` makes another.")
 
     def call(self, folder: Path, arguments: Sequence[str], quiet: bool = False) -> subprocess.CompletedProcess[str]:
         """Call `flwr` with these arguments and the name of this SuperLink, its configuration in `folder`.

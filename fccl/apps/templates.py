@@ -1,4 +1,4 @@
-"""Templates in `fccl/assets/`: text with blanks that begin with @, for the dollar sign belongs to Compose and shells."""
+"""Templates in `fccl/assets/`: text with blanks that begin with @. The dollar sign belongs to Compose and to shells."""
 
 from __future__ import annotations
 

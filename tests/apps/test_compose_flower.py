@@ -59,7 +59,7 @@ def test_a_site_s_supernode_sees_its_node_key_and_its_worker_its_data_and_its_si
         assert mounts(node)["site"] == mounts(worker)["site"] == (f"site_{number}", "")
         assert worker["environment"]["CLIENT_ID"] == number
         assert worker["environment"]["KEYS_DIR"] == str(site.keys.root)
-        assert f"--node-config=client-id={number} exchange-dir=\"/fccl/site\"" in node["command"]
+        assert f'--node-config=client-id={number} exchange-dir="/fccl/site"' in node["command"]
 
 
 def test_a_superlink_is_reached_from_outside_by_the_proxy_alone():
@@ -71,10 +71,10 @@ def test_a_superlink_is_reached_from_outside_by_the_proxy_alone():
         if "network_mode" not in service
     }
     assert networks == {
-        **dict.fromkeys(("superlink", "superexec", "register", "orchestrator"), {"inside"}),
+        **{name: {"inside"} for name in ("superlink", "superexec", "register", "orchestrator")},
         **{f"supernode_{number}": {"sites"} for number in range(3)},
         "proxy": {"inside", "sites", "default"},
-        **dict.fromkeys(("prepare", "dashboard"), {"default"}),
+        **{name: {"default"} for name in ("prepare", "dashboard")},
     }
     isolated = [name for name, service in content["services"].items() if service.get("network_mode") == "none"]
     assert isolated == [f"client_{number}" for number in range(3)]

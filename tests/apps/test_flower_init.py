@@ -40,7 +40,7 @@ def tree(root=PATHS.root):
 
 
 def contents(root=PATHS.root):
-    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file() and path.name != "init.lock"}
+    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file() and path.suffix != ".lock"}
 
 
 def names_of(certificate):
@@ -82,7 +82,13 @@ def test_the_keys_are_those_that_each_command_reads():
 
 def test_the_certificate_is_for_the_hosts_that_were_named_and_for_the_server_s_own():
     main([*MAKE, "--superlink", "superlink:8000"])
-    assert names_of(PATHS.superlink.certificate) == ["fl.example.org", "192.0.2.7", "localhost", "127.0.0.1", "superlink"]
+    assert names_of(PATHS.superlink.certificate) == [
+        "fl.example.org",
+        "192.0.2.7",
+        "localhost",
+        "127.0.0.1",
+        "superlink",
+    ]
     conf = PATHS.superlink.proxy.read_text()
     assert "server superlink:8000;" in conf
     assert "listen 8443 ssl;" in conf
@@ -133,7 +139,7 @@ def test_cut_off_while_it_adds_a_site_it_is_finished_the_next_time(monkeypatch):
     main([*MAKE])
     writes = 0
     for last in range(1, 40):
-        writes = count = 0
+        count = 0
         write = files.write_bytes
 
         def counted(path, content, mode=0o666, write=write, last=last):

@@ -32,9 +32,7 @@ class Answering(http.server.BaseHTTPRequestHandler):
 @contextmanager
 def answering(port=0, status=200, context=None):
     """Something that answers. Yields its port."""
-    server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", port), type("Answers", (Answering,), {"status": status})
-    )
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), type("Answers", (Answering,), {"status": status}))
     if context:
         server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -106,7 +104,7 @@ def test_with_tls_the_authority_s_server_is_believed_and_another_s_is_not(tmp_pa
     other.write_bytes(new_authority().certificate)
     with answering(context=context) as port:
         SuperLink(f"127.0.0.1:{port}", certificate).wait(10, said.append)
-        with pytest.raises(FederationError, match="cannot show a certificate of .*other"):
+        with pytest.raises(FederationError, match=r"cannot show a certificate of .*other"):
             SuperLink(f"127.0.0.1:{port}", str(other)).wait(60, said.append)
     assert said == []
 

@@ -86,13 +86,15 @@ class Outside:
         """The proxy's answer to a call, as it is written here; None where there is none."""
         try:
             context = ssl.create_default_context(cafile=str(self.ca))
-            with socket.create_connection(("127.0.0.1", self.port), 10) as plain:
-                with context.wrap_socket(plain, server_hostname="localhost") as secure:
-                    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-                    secure.sendall(f"{head}Content-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n".encode())
-                    response = http.client.HTTPResponse(secure)
-                    response.begin()
-                    return response.status
+            with (
+                socket.create_connection(("127.0.0.1", self.port), 10) as plain,
+                context.wrap_socket(plain, server_hostname="localhost") as secure,
+            ):
+                head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                secure.sendall(f"{head}Content-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n".encode())
+                response = http.client.HTTPResponse(secure)
+                response.begin()
+                return response.status
         except OSError:
             return None
 

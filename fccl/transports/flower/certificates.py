@@ -56,7 +56,9 @@ def server_certificate(authority: bytes, authority_key: bytes, hosts: Iterable[s
     names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
     extended = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
     extensions = [x509.BasicConstraints(ca=False, path_length=None), _usage(), extended, names]
-    return _issued("FCCL SuperLink", ec.generate_private_key(ec.SECP384R1()), str(issuer), signs, SERVER_DAYS, extensions)
+    return _issued(
+        "FCCL SuperLink", ec.generate_private_key(ec.SECP384R1()), str(issuer), signs, SERVER_DAYS, extensions
+    )
 
 
 def expires(certificate: bytes) -> datetime.datetime:
@@ -118,7 +120,9 @@ def _issued(
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signs.public_key()), critical=False)
     )
     for extension in extensions:
-        builder = builder.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints | x509.KeyUsage))
+        builder = builder.add_extension(
+            extension, critical=isinstance(extension, x509.BasicConstraints | x509.KeyUsage)
+        )
     certificate = builder.sign(signs, hashes.SHA384()).public_bytes(Encoding.PEM)
     return Issued(certificate, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), until)
 

@@ -148,7 +148,7 @@ class Courier:
     def _send(self, errand: Errand, client_id: int) -> None:
         node = self._nodes.of(client_id)
         with self._lock:
-            if node is None:
+            if node is None and not self._nodes.is_coming(client_id):
                 self._unseen.setdefault(client_id, time.monotonic())
             else:
                 self._unseen.pop(client_id, None)

@@ -53,6 +53,10 @@ class Nodes:
         found = [node for node, client in self._clients.items() if client == client_id]
         return found[-1] if found else None
 
+    def is_coming(self, client_id: int) -> bool:
+        """Whether a node with this client's key is online and has not said yet whose site it is."""
+        return any(self._owners.get(node) == client_id for node in self._asked.values())
+
     @property
     def clients(self) -> tuple[int, ...]:
         """The clients whose sites are online, in order."""

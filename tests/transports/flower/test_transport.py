@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
@@ -285,4 +286,19 @@ def test_a_node_that_names_a_client_whose_key_it_has_not_is_a_failure_with_the_r
 def test_without_node_keys_nodes_are_believed(sites):
     sites.start(0, key=NODE_KEYS[1])
     with sites.workers(0), sites.transport() as transport:
+        assert good(answers(transport, (0,))[0], 0)
+
+
+def test_a_node_that_is_known_by_its_key_is_not_given_up_while_it_is_asked(sites):
+    """A busy site takes its time to start the app that answers."""
+    may_say = threading.Event()
+
+    def slow(message, context):
+        if message.metadata.message_type == "query":
+            may_say.wait(60)
+        return app(message, context)
+
+    sites.start(0, slow, key=NODE_KEYS[0])
+    with sites.workers(0), sites.transport(node_keys=NODE_KEYS, nodes_s=0.1) as transport:
+        threading.Timer(1.0, may_say.set).start()
         assert good(answers(transport, (0,))[0], 0)
