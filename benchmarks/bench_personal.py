@@ -67,7 +67,7 @@ def measured(alpha: float, seed: int, pulls: Sequence[float], share: float) -> I
     data = prepare(num_clients=3, non_iid_alpha=alpha, seed=seed, client_test_share=share)
     models = Models()
     learner = Dittoing(ClientsLearner(models), pulls)
-    run = FederatedRun(data, learner=learner, evaluate=False, keep_updates_mb=0, threads=1)
+    run = FederatedRun(data, learner=learner, keep_updates_mb=0, threads=1)
     run.train()
     logs = LogPaths(run.log_dir)
     results = {"sft": load_adapter(logs.global_sft), "va": load_adapter(logs.global_final)}

@@ -25,11 +25,12 @@ class Need:
 
 def need_of(head: Text, cells: Sequence[Text], is_text: bool, most: int | None = None) -> Need:
     """The room that a column of these texts takes, at most `most`. The least is the longest word of its head; of
-    figures also the longest of those.
+    figures also the longest of those, an interval among them.
     """
     lines, words, least = _longest([head, *cells], "\n"), _longest([head, *cells]), _longest([head])
     if not is_text:
-        least = max(least, min(words, LONGEST_FIGURE))
+        least = max(least, min(_longest(cells, "\n"), LONGEST_FIGURE))
+        words = max(words, least)
     return Need(*(each if most is None else min(each, most) for each in (lines, words, least)))
 
 

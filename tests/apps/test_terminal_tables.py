@@ -98,6 +98,8 @@ def test_no_word_of_a_head_is_broken_and_no_figure_whatever_the_table(width, dat
         assert word in words, (word, text)
     for figure in {part for row in rows for cell in row for part in cell.split()}:
         assert figure in words, (figure, text)
+    for figure in {cell for row in rows for cell in row}:
+        assert figure in text, "an interval stays on its line"
 
 
 def test_columns_that_do_not_fit_stand_below_under_the_names_of_their_rows():

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+import fccl
 from fccl.apps.main import main
 from fccl.config import load_settings
 from fccl.library.audit import protections
@@ -99,11 +100,13 @@ def test_a_run_whose_updates_are_not_kept_has_its_closed_attacks_in_words():
 
 def test_a_client_with_too_few_is_told_of_one_that_has_enough(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    much = ("--max-sft-examples", "700", "--max-va-examples", "30", "--num-clients", "2", "--size-skew", "6")
-    assert main(["audit", *much, "--client", "0", "--threads", "1"]) == 1
-    assert re.search(
-        r"client 0 has \d+ different instructions; .*\n  hint: --client 1 has \d+", capsys.readouterr().err
-    )
+    data = fccl.prepare(max_sft_examples=900, max_va_examples=30, num_clients=2, size_skew=6.0)
+    few, many = sorted((0, 1), key=lambda client: len(data.shard(client).sft))
+    much = ("--max-sft-examples", "900", "--max-va-examples", "30", "--num-clients", "2", "--size-skew", "6")
+    assert main(["audit", *much, "--client", str(few), "--threads", "1"]) == 1
+    said = capsys.readouterr()
+    assert re.search(rf"client {few} has \d+ different instructions; .*\n  hint: --client {many} has \d+", said.err)
+    assert "Training" not in said.out
 
 
 @pytest.mark.parametrize(
