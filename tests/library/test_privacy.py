@@ -24,6 +24,7 @@ EXAMPLES = {
     ("late_updates", "next"): {"late_updates": "next"},
     ("open", "true"): {"open": True},
     ("client_test_share", "above 0"): {"client_test_share": 0.2},
+    ("personalize", "finetune, ditto"): {"personalize": "ditto"},
     ("original_clients", "any"): {"original_clients": "1"},
     ("client_sampling", "poisson"): {"client_sampling": "poisson"},
     ("dp_clip_quantile", "above 0"): {"dp_clip_quantile": 0.5},

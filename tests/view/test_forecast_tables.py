@@ -78,4 +78,4 @@ def test_a_run_that_says_less_gets_dashes_and_one_that_stopped_early_a_note():
     table = after_table(FORECAST, Actual([record], [], None, 0, 0, None))
     found = {row[0].text: row[2].text for row in table.cells}
     assert {found[name] for name in ("start and end", "evaluation", "time in all", "memory, server")} == {DASH}
-    assert table.note == "2 rounds were planned, 1 are done."
+    assert table.note == "2 rounds planned, 1 done."
