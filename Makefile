@@ -50,6 +50,10 @@ screenshots: $(VENV)/.ready-dev ## docs/dashboard*.png, from a real run; needs C
 chaos: $(VENV)/.ready-dev ## kill orchestrator and clients at random moments, compare with the undisturbed run
 	$(RUN) scripts/chaos.py
 
+.PHONY: chaos-flower
+chaos-flower: $(VENV)/.ready-dev ## the same over Flower on this host: SuperLink, ServerApp, SuperNodes, workers; ten minutes
+	$(RUN) scripts/chaos_flower.py
+
 bench-training: $(VENV)/.ready-dev ## tokens a second of training, beside TRL and a plain loop, in one interleaved run
 	$(RUN) benchmarks/bench_training.py
 
@@ -94,8 +98,12 @@ bench-plan: $(VENV)/.ready-dev ## fccl plan beside the run that it is for, five 
 	$(RUN) benchmarks/bench_plan.py
 
 .PHONY: bench-flower test-flower
-bench-flower: $(VENV)/.ready-dev ## seconds of a round over Flower with nothing to compute, beside a stock Flower app
-	$(RUN) benchmarks/bench_flower.py
+bench-flower: $(VENV)/.ready-dev ## seconds of a round over Flower with nothing to compute, beside a stock Flower app; SITES=10: the bridge alone, with what each process takes
+	$(RUN) benchmarks/bench_flower.py $(if $(SITES),--sites $(SITES))
+
+.PHONY: bench-flower-nodes
+bench-flower-nodes: $(VENV)/.ready-dev ## nodes of Flower's simulation: seconds a round and memory of 10, 100, 300 and 1000; NODES=10,100
+	$(RUN) benchmarks/bench_flower_nodes.py $(if $(NODES),--nodes $(NODES))
 
 bench-view: $(VENV)/.ready-dev ## the dashboard with 200 clients and 500 rounds: reading, first paint, one round more
 	$(RUN) benchmarks/bench_view.py

@@ -59,9 +59,8 @@ def flower_transport(
     keys = server_keys(KeyPaths(Path(settings.keys_dir))) if settings.keys_dir else None
     if keys and keys.warning:
         tell(keys.warning)
-    paths = ExchangePaths(Path(settings.exchange_dir))
-    received = folder.paths.received
-    return FlowerTransport(grid, paths, settings.exchange_spec(), received, keys, node_keys=node_keys)
+    paths, logs, spec = ExchangePaths(Path(settings.exchange_dir)), folder.paths, settings.exchange_spec()
+    return FlowerTransport(grid, paths, spec, logs.received, keys, node_keys=node_keys, sites=logs.sites)
 
 
 def awaited(settings: Settings) -> str:

@@ -176,6 +176,11 @@ class LogPaths:
         return self.root / f"status_{client_id}.json"
 
     @property
+    def sites(self) -> Path:
+        """The state of every site of a run over Flower, and the bytes that were carried to it and back."""
+        return self.root / "sites.json"
+
+    @property
     def received(self) -> Path:
         """The updates of the current round as they were when they were believed; only the server reads and
         writes here."""
@@ -269,6 +274,7 @@ class LogPaths:
             self.plan,
             self.usage,
             self.seal,
+            self.sites,
         )
         inner = (self.global_adapter(0).parent, self.client_adapter(0, "sft").parent)
         folders = (*inner, self.controls, self.received, self.kept, self.residuals)

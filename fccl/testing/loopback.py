@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -12,9 +13,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fccl.storage.files import write_text
+from fccl.transports.flower.bundle import write_bundle
 from fccl.transports.flower.quiet import FAST, QUIET
 
-_STARTS_S = 120.0  # a busy machine's
+_STARTS_S = 300.0  # a busy machine's
 _SCRIPTS = Path(sys.executable).parent  # where Flower's commands are, which start each other by name
 
 
@@ -96,11 +99,37 @@ class Loopback:
         command = [str(_SCRIPTS / "flower-superexec"), *self._client_tls, "--runtime-api-address", self.address]
         self.start("superexec", command)
 
-    def super_node(self, client_id: int, site: Path) -> None:
-        """Start a site's SuperNode, or another one in its place."""
+    def super_node(self, client_id: int, site: Path, address: str = "", prefix: Sequence[str] = ()) -> None:
+        """Start a site's SuperNode, or another one in its place.
+
+        `address` is the SuperLink's as the site reaches it; `prefix` begins the command, for a network of its own.
+        """
         config = f'client-id={client_id} exchange-dir="{site}"'
-        where = ["--superlink", self.address, "--port", str(free_port()), "--node-config", config]
-        self.start(f"supernode_{client_id}", [str(_SCRIPTS / "flower-supernode"), *self._client_tls, *where])
+        where = ["--superlink", address or self.address, "--port", str(free_port()), "--node-config", config]
+        command = [*prefix, str(_SCRIPTS / "flower-supernode"), *self._client_tls, *where]
+        self.start(f"supernode_{client_id}", command)
+
+    def submit(self, request: Path, server: str) -> None:
+        """Give the SuperLink an app: the bridge at the sites, and the ServerApp of a module, which reads `request`."""
+        place = request.with_suffix(".app")
+        write_bundle(place / "app", request, server)
+        self.call(place / "app", place / "home")
+
+    def call(self, app: Path, home: Path) -> None:
+        """Give the SuperLink the app in a folder. `home` is made for Flower's own files."""
+        home.mkdir()
+        tls = "insecure = true" if self.tls is None else f"root-certificates = {json.dumps(str(self.tls.ca))}"
+        said = f'[superlink]\ndefault = "here"\n\n[superlink.here]\naddress = "{self.address}"\n{tls}\n'
+        write_text(home / "config.toml", said)
+        command = [str(_SCRIPTS / "flwr"), "run", str(app), "here"]
+        subprocess.run(
+            command, env=self.variables | {"FLWR_HOME": str(home)}, check=True, capture_output=True, timeout=_STARTS_S
+        )
+
+    def end(self) -> None:
+        """Kill all."""
+        for name in list(self.processes):
+            self.kill(name)
 
     def kill(self, name: str) -> None:
         """Kill a process and all that it has started."""
@@ -147,5 +176,4 @@ def loopback(
             deployment.super_node(client_id, site)
         yield deployment
     finally:
-        for name in list(deployment.processes):
-            deployment.kill(name)
+        deployment.end()

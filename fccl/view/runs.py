@@ -17,6 +17,7 @@ from fccl.records.evaluation import EvaluationReport
 from fccl.records.forecast import Forecast
 from fccl.records.manifest import Manifest
 from fccl.records.run import ClientStatus, RunInfo, RunState
+from fccl.records.sites import SitesRecord
 from fccl.storage.reading import opened, parsed, read_small
 from fccl.view.frames import MetricsLog, ProgressLog
 from fccl.view.hearing import Hearing
@@ -58,6 +59,7 @@ class RunReader:
         self._manifest = ValueFile(Manifest, _LARGE)
         self._plan = ValueFile(Forecast, _LARGE)
         self._audit = ValueFile(Audit, _LARGE)
+        self._sites = ValueFile(SitesRecord, _LARGE)
         self._own_beats = _Heartbeats(paths.root, paths.status, follow=True)
         self._hearing = Hearing(paths.root)
         self._exchange_beats = None if exchange is None else _Heartbeats(exchange.root, exchange.status, follow=False)
@@ -79,7 +81,7 @@ class RunReader:
             )
             if info is None:
                 return view
-            view = self._with_heartbeats(view)
+            view = self._with_sites(self._with_heartbeats(view))
             self._logs.furthest = max(self._logs.furthest, progress(view))
             return replace(view, furthest=self._logs.furthest)
 
@@ -113,6 +115,13 @@ class RunReader:
                 None,
             ),
         )
+
+    def _with_sites(self, view: RunView) -> RunView:
+        """The run with the state of its sites, where Flower reaches them."""
+        said, found = self._sites.read(self._paths.sites), self._sites.found
+        if said is None or found is None or said.run_id != view.run_id:
+            return view
+        return replace(view, sites=said, sites_heard=self._hearing.hear(self._paths.sites.name, found))
 
     def _with_heartbeats(self, view: RunView) -> RunView:
         """The newest heartbeat of every client.

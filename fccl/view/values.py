@@ -31,6 +31,7 @@ from fccl.records.run import (
     Validation,
     Watched,
 )
+from fccl.records.sites import SitesRecord
 from fccl.specs import Phase, PreferenceSpec
 from fccl.words import plural
 
@@ -150,6 +151,8 @@ class RunView:
     moves: tuple[Move, ...] = ()  # of members of an open federation, in the order of the rounds
     plan: Forecast | None = None  # that was made for the run
     audit: Audit | None = None  # that lies beside the run
+    sites: SitesRecord | None = None  # of a run over Flower
+    sites_heard: float = 0.0  # when that was written, by the reader's clock
     furthest: float = 0.0  # 0 ... 1: the greatest progress that this reader has seen of the run
 
     def __repr__(self) -> str:

@@ -13,8 +13,11 @@ import pytest
 
 from fccl.config import Settings
 from fccl.paths import ExchangePaths, LogPaths
-from fccl.storage.files import sha256_of
+from fccl.records.sites import SitesRecord
+from fccl.storage.files import sha256_of, write_text
+from fccl.storage.reading import read_value
 from fccl.testing.loopback import Certificates, Loopback, loopback, until
+from tests.flower import rules
 from tests.flower.certificates import certificates
 
 pytestmark = pytest.mark.flower
@@ -28,6 +31,7 @@ SMALL = {
     "OMP_NUM_THREADS": "1",
 }
 PATIENT = {"CLIENT_TIMEOUT_S": "600", "HEARTBEAT_STALE_S": "300"}  # nobody is given up on a busy machine
+WAYS = ("alone", "flower")
 HARD = ("--contribution-source", "verified", "--aggregation", "scaffold")
 
 
@@ -92,14 +96,45 @@ def over_flower(deployment: Loopback, *arguments: str) -> str:
     return final(deployment.folder)
 
 
-def test_two_rounds_over_a_superlink_have_the_bytes_of_one_process(tmp_path):
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A deployment with TLS, for one run after the other."""
+    folder = tmp_path_factory.mktemp("shared")
+    with sites(folder / "flower", tls=certificates(folder / "tls")) as deployment:
+        yield deployment
+
+
+def test_two_rounds_over_a_superlink_have_the_bytes_of_one_process(shared, tmp_path):
     """With TLS, and the rules that ask most of a transport: verified updates, and SCAFFOLD's corrections."""
-    expected = in_one_process(tmp_path / "alone", "--fed-rounds", "1", *HARD)
-    with sites(tmp_path / "flower", tls=certificates(tmp_path / "tls")) as deployment:
-        assert over_flower(deployment, "--fed-rounds", "1", *HARD) == expected
-        told = map(json.loads, LogPaths(tmp_path / "flower" / "logs").progress.read_text().splitlines())
-        rounds = [(record["phase"], record["clients"]) for record in told if record["event"] == "round"]
-        assert rounds == [("sft", [0, 1, 2]), ("va", [0, 1, 2])]
+    expected = in_one_process(tmp_path, "--fed-rounds", "1", *HARD)
+    assert over_flower(shared, "--fed-rounds", "1", *HARD) == expected
+    logs = LogPaths(shared.folder / "logs")
+    told = map(json.loads, logs.progress.read_text().splitlines())
+    rounds = [(record["phase"], record["clients"]) for record in told if record["event"] == "round"]
+    assert rounds == [("sft", [0, 1, 2]), ("va", [0, 1, 2])]
+    said = read_value(logs.sites, SitesRecord)
+    assert [(each.client_id, each.online, each.given_up) for each in said.sites] == [(n, True, "") for n in CLIENTS]
+    assert [each.round for each in said.rounds] == [0, 1, 2]  # the last: the end of the run
+    assert all(each.up > 0 for each in said.rounds[:2])
+
+
+def test_other_rules_and_a_codec_have_the_bytes_of_one_process_too(shared):
+    """One run after the other over the same SuperLink, SuperNodes and workers."""
+    folder = shared.folder
+    module = [sys.executable, "-m", "tests.flower.rules"]
+    shared.start("alone", [*module, "alone", str(folder)], CLIENT_PROCESSES="1")
+    assert shared.processes.pop("alone").wait(540) == 0
+    for number in CLIENTS:
+        shared.start(f"worker_{number}", [*module, "worker", str(number), str(folder)])
+    write_text(folder / "rules.json", "{}\n")
+    shared.submit(folder / "rules.json", "tests.flower.rules")
+    until(rules.outcome(folder).exists, "the end of the runs", 540)
+    for number in CLIENTS:
+        shared.kill(f"worker_{number}")
+    assert rules.outcome(folder).read_text() == ""
+    ways = [{name: sha256_of(rules.logs(folder, way, name).global_final) for name in rules.RUNS} for way in WAYS]
+    assert ways[0] == ways[1]
+    assert len(set(ways[0].values())) == len(rules.RUNS)
 
 
 def opened(folder: Path, number: int) -> bool:

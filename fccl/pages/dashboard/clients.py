@@ -9,15 +9,15 @@ import streamlit as st
 
 from fccl import phases, words
 from fccl.pages.dashboard.readers import Hub
-from fccl.pages.dashboard.widgets import TABLE_ROWS, guarded, heading, html_table, note, nothing, table
+from fccl.pages.dashboard.widgets import TABLE_ROWS, guarded, heading, note, nothing, table, titled_table
 from fccl.paths import LogPaths
 from fccl.plain_text import one_line
-from fccl.tables import Table
 from fccl.view import sentences
 from fccl.view.late import late_table
 from fccl.view.members import members_table
 from fccl.view.origins import declared_note
 from fccl.view.own_tests import own_tests_table
+from fccl.view.sites import sites_table
 from fccl.view.status import original_clients, run_status
 from fccl.view.values import ClientRow, RunView
 
@@ -33,24 +33,16 @@ def show(hub: Hub, view: RunView) -> None:
     """Heartbeats, exclusions, and how the trainings went."""
     heading("Clients now")
     beats(hub, view.paths, EVERYTHING)
+    if view.sites is not None:
+        sites(hub, view.paths)
     for said in (sentences.declines(view.declines), declared_note(view.manifest, view.info)):
         if said:
             note(said)
     for found in (own_tests_table(view.own_tests), members_table(view)):
-        said_in(found)
+        titled_table(found)
     exclusions(view)
-    said_in(late_table(view))
+    titled_table(late_table(view))
     trainings(view)
-
-
-def said_in(found: Table | None) -> None:
-    """A table with its title and its note, where there is one: whom the federation has helped, who joined and left,
-    which answers came late.
-    """
-    if found is not None:
-        heading(found.title)
-        note(found.note)
-        html_table(found)
 
 
 @st.fragment(run_every=EVERY_S)
@@ -73,6 +65,13 @@ def beats(hub: Hub, paths: LogPaths, columns: tuple[str, ...]) -> None:
                 f"No heartbeat is expected of {', '.join(f'client {client}' for client in originals)} "
                 "(ORIGINAL_CLIENTS)."
             )
+
+
+@st.fragment(run_every=EVERY_S)
+def sites(hub: Hub, paths: LogPaths) -> None:
+    """The sites of a run over Flower, kept up to date by itself."""
+    with guarded("The sites"):
+        titled_table(sites_table(hub.run(paths), time.time()))
 
 
 def in_order(rows: tuple[ClientRow, ...]) -> list[ClientRow]:

@@ -10,9 +10,10 @@ import streamlit as st
 
 from fccl import words
 from fccl.pages.dashboard.readers import Hub
-from fccl.pages.dashboard.widgets import guarded, heading, note, nothing, table
+from fccl.pages.dashboard.widgets import guarded, heading, note, nothing, table, titled_table
 from fccl.plain_text import one_line
 from fccl.records.run import Rejection
+from fccl.view.sent_bytes import bytes_table
 from fccl.view.status import client_count
 from fccl.view.values import ExchangeFile, ExchangeView, RunView
 
@@ -38,7 +39,8 @@ MANY = {"update": "updates", "contribution": "contributions", "flag": "flags"}
 
 
 def show(hub: Hub, view: RunView) -> None:
-    """All of it in one fragment: the directory changes while the records do not."""
+    """Bytes by round; then the directory in a fragment, since it changes while the records do not."""
+    titled_table(bytes_table(view))
     files(hub, client_count(view))
 
 
@@ -99,14 +101,14 @@ def answers(number: int, files: Sequence[ExchangeFile]) -> None:
     for file in files:
         if file.client is not None:
             by_client[file.client][file.kind] = file
-    heading(f"RunAnswers in round {number + 1}")
+    heading(f"Answers in round {number + 1}")
     if not by_client:
         nothing("No client has written anything for this round yet.")
         return
     table(
         pd.DataFrame([answer_row(client, by_client[client]) for client in sorted(by_client)]),
         f"exchange answers {number}",
-        "RunAnswers by client",
+        "Answers by client",
     )
 
 

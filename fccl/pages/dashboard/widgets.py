@@ -126,6 +126,14 @@ def table(rows: pd.DataFrame, key: str, says: str, height: int = 400) -> None:
     st.dataframe(rows, key=key, alt=says, hide_index=True, column_config=columns, placeholder=DASH, height=tall)
 
 
+def titled_table(shown: Table | None) -> None:
+    """A table with its title and its note, where there is one."""
+    if shown is not None:
+        heading(shown.title)
+        note(shown.note)
+        html_table(shown)
+
+
 def html_table(shown: Table, says: str = "") -> None:
     """A small table to read. `says` describes it to a screen reader in the place of its title; all cells are text."""
     says = one_line(says or shown.title)

@@ -23,6 +23,8 @@ from fccl.view.forecast_tables import after_table
 from fccl.view.origins import origins_table
 from fccl.view.own_tests import own_tests_table
 from fccl.view.privacy import clients_table, rounds_table
+from fccl.view.sent_bytes import bytes_table
+from fccl.view.sites import sites_table
 from fccl.view.status import run_status
 from fccl.view.taken import actual_of
 from fccl.view.values import ExchangeView, RunStatus, RunView
@@ -52,7 +54,7 @@ def build(
             _evaluation(view, found, draw),
             _training(view, draw),
             _influence(view, draw),
-            _clients(view, found),
+            _clients(view, found, now),
             _failures(view, exchange),
             *(*_audit(view), *_plan(view), _data(view, draw)),
             *(() if comparison is None else (comparison_parts.section(comparison, draw),)),
@@ -106,9 +108,10 @@ def _influence(view: RunView, draw: Figures) -> Section:
     return Section("influence", "Influence", lead, figures.influence(draw, view), _there(run_parts.weights_table(view)))
 
 
-def _clients(view: RunView, found: RunStatus) -> Section:
+def _clients(view: RunView, found: RunStatus, now: float) -> Section:
     spent = rounds_table(view), clients_table(view)
-    tables = _there(run_parts.clients_table(view, found), own_tests_table(view.own_tests), *spent)
+    reached = () if view.sites is None else (sites_table(view, now), bytes_table(view))
+    tables = _there(run_parts.clients_table(view, found), own_tests_table(view.own_tests), *spent, *reached)
     return Section("clients", "Clients", tables=tables, empty="" if tables else "No client has been heard of yet.")
 
 

@@ -23,8 +23,8 @@ except ModuleNotFoundError as error:
 
 __all__ = ["app"]
 """
-_CLIENT = _APP.format(module="fccl.transports.flower.client_app", command="flower-supernode")
-_SERVER = _APP.format(module="fccl.apps.flower_server", command="flower-superlink, or flower-superexec beside it")
+_CLIENT, _SERVER = "fccl.transports.flower.client_app", "fccl.apps.flower_server"
+_RUNS_CLIENT, _RUNS_SERVER = "flower-supernode", "flower-superlink, or flower-superexec beside it"
 _PROJECT = """\
 [project]
 name = "fccl"
@@ -45,11 +45,13 @@ clientapp = "{package}.client:app"
 """
 
 
-def write_bundle(folder: Path, request: Path) -> None:
-    """Write the app's folder. `request` is the file that the ServerApp reads, on the SuperLink's host."""
+def write_bundle(folder: Path, request: Path, server: str = _SERVER) -> None:
+    """Write the app's folder. `request` is the file that the ServerApp reads, on the SuperLink's host; `server` the
+    module that has it."""
     package = folder / _PACKAGE
     package.mkdir(parents=True)
     project = _PROJECT.format(version=__version__, package=_PACKAGE, key=REQUEST, request=json.dumps(str(request)))
     write_text(folder / "pyproject.toml", project)
-    for name, text in {"__init__.py": "", "client.py": _CLIENT, "server.py": _SERVER}.items():
-        write_text(package / name, text)
+    write_text(package / "__init__.py", "")
+    write_text(package / "client.py", _APP.format(module=_CLIENT, command=_RUNS_CLIENT))
+    write_text(package / "server.py", _APP.format(module=server, command=_RUNS_SERVER))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
@@ -21,14 +21,16 @@ from fccl.plain_text import printable
 from fccl.records.run import ClientStatus
 from fccl.storage.files import write_bytes
 from fccl.transports.flower.errand import Errand
+from fccl.transports.flower.lost import LOST_S, LostMessages
 from fccl.transports.flower.node_keys import NodeKeys
 from fccl.transports.flower.nodes import Nodes
 from fccl.transports.flower.parcel import Parcel
+from fccl.transports.flower.site_log import SiteLog
 
 POLL_S = 0.5  # between two looks at the SuperLink
 NODES_S = 120.0  # so long is a site awaited that has no SuperNode online
 _MOST_FAILURES = 3  # of one client's messages in a request; after that it is given up
-_MOST_ERRORS = 10  # of the grid, one after another, before no message is sent any more
+_MOST_ERRORS = 20  # of the grid, one after another, before no message is sent any more
 _END_S = 30.0  # so long are sites told that the run is done
 _MARGIN_S = 60.0  # by which a message lives longer than its answer is awaited
 
@@ -44,7 +46,8 @@ class Courier:
     """Works in a thread of its own from `__enter__` to `__exit__`; no other thread may use the grid meanwhile.
 
     A site that cannot be reached, or whose messages fail, is no error: `trouble` says why. While the SuperLink does not
-    answer everything waits, as long as the round does. With `keys` a site is known by its node key.
+    answer everything waits, as long as the round does. With `keys` a site is known by its node key. `sites` is told what
+    was carried, and who is there.
     """
 
     def __init__(
@@ -54,14 +57,15 @@ class Courier:
         poll_s: float = POLL_S,
         nodes_s: float = NODES_S,
         keys: NodeKeys | None = None,
+        lost_s: float = LOST_S,
+        sites: SiteLog | None = None,
     ) -> None:
         self._grid, self._paths, self._poll_s, self._nodes_s = grid, paths, poll_s, nodes_s
-        self._nodes = Nodes(grid, keys)
+        self._nodes, self._lost, self._sites = Nodes(grid, keys, lost_s), LostMessages(grid, lost_s), sites
         self._errand: Errand | None = None
         self._sent: dict[str, _Sent] = {}  # by message
         self._failures: dict[int, list[str]] = {}  # by client: the reasons
         self._unseen: dict[int, float] = {}  # by client: since when no node says that it is its site
-        self._errors = 0  # of the grid, one after another
         self._ended = ""  # why no message can be sent any more
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._threads = [
@@ -80,6 +84,8 @@ class Courier:
         self._stop.set()
         for thread in self._threads:
             thread.join(5.0)  # a grid that waits for its SuperLink is not waited for
+        with suppress(FcclError):  # of the disk
+            self._write_sites()
 
     def begin(self, run_id: str) -> None:
         """Ask the nodes whose sites they are, for this run."""
@@ -89,6 +95,8 @@ class Courier:
     def carrying(self, errand: Errand) -> Iterator[None]:
         """Carry this while the block runs. Failures are counted anew."""
         self.begin(errand.run_id)
+        if self._sites is not None:
+            self._sites.begin(errand.run_id)
         with self._lock:
             self._failures, self._unseen = {}, {}
             self._errand = errand
@@ -99,7 +107,7 @@ class Courier:
 
     def tell_the_end(self, errand: Errand) -> None:
         """Carry the end of the run to the sites that are online, for a while."""
-        end, told = time.monotonic() + _END_S, replace(errand, client_ids=self._nodes.clients)
+        end, told = time.monotonic() + _END_S, replace(errand, client_ids=tuple(sorted(self._nodes.places)))
         with self.carrying(told):
             while any(told.waits_for(each) and not self.trouble(each) for each in told.client_ids):
                 if time.monotonic() > end:
@@ -114,7 +122,8 @@ class Courier:
         if len(reasons) >= _MOST_FAILURES:
             return f"its site has failed {len(reasons)} times: {reasons[-1]}"
         since = self._unseen.get(client_id)
-        if since is not None and time.monotonic() - since > self._nodes_s:
+        too_long = since is not None and time.monotonic() - since > self._nodes_s
+        if too_long and not self._nodes.is_coming(client_id):
             doubt = self._nodes.doubts.get(client_id, "")
             said = f"no SuperNode has said for {self._nodes_s:g} s that it is the site of client {client_id}"
             return f"{said}: {doubt}" if doubt else said
@@ -125,14 +134,18 @@ class Courier:
         self._nodes.look()
         self._receive()
         if (errand := self._errand) is not None:
+            places, under_way = self._nodes.places, set(self._sent.values())
             for client_id in errand.client_ids:
-                self._send(errand, client_id)
+                self._send(errand, client_id, places.get(client_id), under_way)
+        self._lost.ask()
 
     def _receive(self) -> None:
-        waiting = [*self._sent, *self._nodes.open_questions]
+        waiting = [*self._sent, *self._nodes.open_questions, *self._lost.open_questions]
         for reply in self._grid.pull_messages(waiting) if waiting else ():
-            if not self._nodes.hear(reply):
+            if not self._nodes.hear(reply) and not self._lost.hear(reply):
                 self._take(reply)
+        for message_id in self._lost.lost(self._sent):
+            del self._sent[message_id]
 
     def _take(self, reply: Message) -> None:
         """Take a site's answer; it belongs to the message that it replies to, whoever claims to have sent it."""
@@ -140,19 +153,21 @@ class Courier:
         if sent is None:
             return
         try:
-            sent.errand.take(sent.client_id, _answer(reply))
+            answer = _answer(reply)
+            self._count(sent.client_id, sent.errand, up=answer.length)
+            sent.errand.take(sent.client_id, answer)
         except FcclError as error:  # of the answer, or of the disk
             with self._lock:
                 self._failures.setdefault(sent.client_id, []).append(printable(str(error), 500))
 
-    def _send(self, errand: Errand, client_id: int) -> None:
-        node = self._nodes.of(client_id)
+    def _send(self, errand: Errand, client_id: int, node: int | None, under_way: Collection[_Sent]) -> None:
+        """Send a client's site the errand, unless it has it. One that has a new node since is sent it again."""
         with self._lock:
-            if node is None and not self._nodes.is_coming(client_id):
+            if node is None:
                 self._unseen.setdefault(client_id, time.monotonic())
             else:
                 self._unseen.pop(client_id, None)
-        if node is None or self._is_under_way(errand, client_id, node) or self.trouble(client_id):
+        if node is None or _Sent(client_id, node, errand) in under_way or self.trouble(client_id):
             return
         if not errand.waits_for(client_id) or (parcel := errand.parcel(client_id)) is None:
             return
@@ -161,13 +176,16 @@ class Courier:
         for message_id in self._grid.push_messages([message]):
             if message_id:
                 self._sent[message_id] = _Sent(client_id, node, errand)
+                self._lost.sent(message_id, node)
+                self._count(client_id, errand, down=parcel.length)
 
-    def _is_under_way(self, errand: Errand, client_id: int, node: int) -> bool:
-        """Whether the client's site has this errand. One that has a new node since is sent it again."""
-        return _Sent(client_id, node, errand) in self._sent.values()
+    def _count(self, client_id: int, errand: Errand, down: int = 0, up: int = 0) -> None:
+        if self._sites is not None:
+            self._sites.carried(client_id, errand.round, down, up)
 
     def _beat(self) -> None:
-        """Write the heartbeats of the clients whose sites are at work: their own heartbeats stay at the sites."""
+        """Write how the sites are, and the heartbeats of clients at work: their own heartbeats stay at the sites."""
+        self._write_sites()
         for sent in list(self._sent.values()):
             errand = sent.errand
             if errand is self._errand and errand.kind != "done" and sent.node in self._nodes.online:
@@ -182,16 +200,21 @@ class Courier:
                 )
                 write_bytes(self._paths.status(sent.client_id), f"{status.model_dump_json()}\n".encode())
 
+    def _write_sites(self) -> None:
+        if self._sites is not None:
+            self._sites.look(self._nodes.seen, frozenset(self._nodes.places), self.trouble)
+
     def _repeat(self, work: Callable[[], None], pause_s: float) -> None:
+        errors = 0  # one after another
         while not self._stop.is_set():
             try:
                 work()
-                self._errors = 0
+                errors = 0
             except FcclError:  # of the disk: the exchange directory's own side meets it too, and says so
                 pass
             except Exception as error:  # of the grid: a run that was stopped, a SuperLink that has forgotten it
-                self._errors += 1
-                if self._errors >= _MOST_ERRORS:
+                errors += 1
+                if errors >= _MOST_ERRORS:
                     self._ended = f"the SuperLink takes no more messages: {printable(repr(error), 300)}"
                     return
             self._stop.wait(pause_s)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from fccl.transports.flower.client_app import CLIENT_ID, RUN_ID
+from fccl.transports.flower.lost import LOST_S
 from fccl.transports.flower.node_keys import NodeKeys
+
+_OF_SUPERLINK = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 
 _ASK_AGAIN_S = 5.0  # after a node that has said nothing sensible
 _ASK_TTL_S = 600.0
@@ -22,16 +26,23 @@ class Nodes:
     SuperNode that is started again without a key of its own is another node.
 
     With `keys` a node is believed only when it has the node key of the client that it names.
+
+    A node that is at work for an earlier server says nothing until that is done. Its question may also be lost, so
+    after `lost_s` it is asked once more, and then after ever longer times. Any of its answers will do.
     """
 
     grid: Grid
     keys: NodeKeys | None = None
+    lost_s: float = LOST_S
     run_id: str = ""  # the federation's run; nobody is asked before it is known
     online: frozenset[int] = frozenset()
+    seen: Mapping[int, float] = field(default_factory=dict)  # client -> when its site was last online, since 1970
+    silent: frozenset[int] = frozenset()  # nodes online that were asked and have not said anything yet
     doubts: dict[int, str] = field(default_factory=dict)  # client -> why the last node that named it is not believed
     _owners: dict[int, int] = field(default_factory=dict)  # node -> the client whose key it has
     _clients: dict[int, int] = field(default_factory=dict)  # node -> client, in the order in which they have said it
     _asked: dict[str, int] = field(default_factory=dict)  # message -> node
+    _times: dict[int, int] = field(default_factory=dict)  # node -> how often it was asked without an answer
     _again: dict[int, float] = field(default_factory=dict)  # node -> when it may be asked again
 
     def look(self) -> None:
@@ -41,26 +52,24 @@ class Nodes:
         clients = {key: client for client, key in (self.keys or {}).items()}
         self._owners = {node: clients[key] for node, key in seen.items() if key in clients}
         self._clients = {node: client for node, client in self._clients.items() if node in self.online}
+        self.seen = {**self.seen, **dict.fromkeys(self._clients.values(), time.time())}
+        self.silent &= self.online
+        self._again = {node: when for node, when in self._again.items() if node in self.online}
+        self._times = {node: times for node, times in self._times.items() if node in self.online}
         if not self.run_id:
             return
-        waited_for = set(self._asked.values())
-        for node in sorted(self.online - set(self._clients) - waited_for):
+        for node in sorted(self.online - set(self._clients)):
             if time.monotonic() >= self._again.get(node, 0.0):
                 self._ask(node)
 
-    def of(self, client_id: int) -> int | None:
-        """The node of a client's site, if one is online."""
-        found = [node for node, client in self._clients.items() if client == client_id]
-        return found[-1] if found else None
-
     def is_coming(self, client_id: int) -> bool:
-        """Whether a node with this client's key is online and has not said yet whose site it is."""
-        return any(self._owners.get(node) == client_id for node in self._asked.values())
+        """Whether a node is online that has not said yet whose site it is, and that may be this client's."""
+        return any(self.keys is None or self._owners.get(node) == client_id for node in self.silent)
 
     @property
-    def clients(self) -> tuple[int, ...]:
-        """The clients whose sites are online, in order."""
-        return tuple(sorted(set(self._clients.values())))
+    def places(self) -> dict[int, int]:
+        """The node of every client whose site is online, by client."""
+        return {client: node for node, client in self._clients.items()}
 
     @property
     def open_questions(self) -> Iterable[str]:
@@ -72,11 +81,14 @@ class Nodes:
         node = self._asked.pop(reply.metadata.reply_to_message_id, None)
         if node is None:
             return False
+        self._again[node] = time.monotonic() + _ASK_AGAIN_S
+        if _is_of_superlink(reply):  # the node has heard nothing
+            return True
+        self.silent -= {node}
+        self._times.pop(node, None)
         client_id = _said(reply)
-        if client_id is None or not self._is_believed(node, client_id):
-            self._again[node] = time.monotonic() + _ASK_AGAIN_S
-        else:
-            self._clients[node] = client_id
+        if client_id is not None and self._is_believed(node, client_id):
+            self._clients = {**self._clients, node: client_id}  # never changed in place: another thread reads it
         return True
 
     def _is_believed(self, node: int, client_id: int) -> bool:
@@ -89,12 +101,19 @@ class Nodes:
         return False
 
     def _ask(self, node: int) -> None:
-        question = Message(
-            RecordDict({"run": ConfigRecord({RUN_ID: self.run_id})}), node, MessageType.QUERY, ttl=_ASK_TTL_S
-        )
+        about = RecordDict({"run": ConfigRecord({RUN_ID: self.run_id})})
+        times = self._times.get(node, 0)
+        question = Message(about, node, MessageType.QUERY, ttl=max(_ASK_TTL_S, self.lost_s))
         for message_id in self.grid.push_messages([question]):
             if message_id:
-                self._asked[message_id] = node
+                self._asked[message_id], self._times[node] = node, times + 1
+                self._again[node] = time.monotonic() + self.lost_s * 2**times
+                self.silent |= {node}
+
+
+def _is_of_superlink(reply: Message) -> bool:
+    """Whether no node has said this: the question has expired, or was lost."""
+    return reply.has_error() and reply.error.code in _OF_SUPERLINK
 
 
 def _said(reply: Message) -> int | None:

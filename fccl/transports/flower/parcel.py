@@ -37,6 +37,11 @@ class Parcel:
     stale_s: float = 0.0  # a worker whose heartbeat is older is not waited for
     problem: str = ""
 
+    @property
+    def length(self) -> int:
+        """The bytes of all its files."""
+        return sum(map(len, self.files.values()))
+
     def record(self) -> RecordDict:
         """The parcel as the content of a message. All its files are one array: uint8, (bytes of all files,)."""
         content = b"".join(self.files.values())

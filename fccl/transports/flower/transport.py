@@ -22,7 +22,9 @@ from fccl.specs import ExchangeSpec
 from fccl.transports.exchange.server import ExchangeTransport
 from fccl.transports.flower.courier import NODES_S, POLL_S, Courier
 from fccl.transports.flower.errand import Errand
+from fccl.transports.flower.lost import LOST_S
 from fccl.transports.flower.node_keys import NodeKeys
+from fccl.transports.flower.site_log import SiteLog
 from fccl.transports.protocol import SILENT, Listener, RunIdentity
 
 
@@ -31,7 +33,9 @@ class FlowerTransport:
 
     A site whose SuperNode is not online for `nodes_s` seconds, or whose messages fail three times in a request, has a
     failure in the place of its answer. `poll_s` is the time between two looks at the SuperLink. With `node_keys` a
-    SuperNode speaks for the client whose node key it has, and for no other.
+    SuperNode speaks for the client whose node key it has, and for no other. A message that is `lost_s` without an
+    answer is asked about, and sent again where it has not arrived. `sites` is the file for the state of the sites;
+    without it none is written.
 
         with FlowerTransport(grid, ExchangePaths("exchange"), spec, received) as transport:
             answers = list(transport.ask(task, [0, 1, 2]))
@@ -47,9 +51,12 @@ class FlowerTransport:
         poll_s: float = POLL_S,
         nodes_s: float = NODES_S,
         node_keys: NodeKeys | None = None,
+        lost_s: float = LOST_S,
+        sites: Path | None = None,
     ) -> None:
         self._paths, self._spec = paths, spec
-        self._courier = Courier(grid, paths, poll_s, nodes_s, node_keys)
+        log = None if sites is None else SiteLog(sites, spec.num_clients)
+        self._courier = Courier(grid, paths, poll_s, nodes_s, node_keys, lost_s, log)
         self._exchange = ExchangeTransport(paths, spec, received, keys, self._courier.trouble)
         self._held = ExitStack()
 

@@ -29,7 +29,7 @@ from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 
 from fccl.transports.flower.client_app import CLIENT_ID, EXCHANGE_DIR, app
 
-Answer = Callable[[Message, Context], Message]
+Answer = Callable[[Message, Context], Message | None]  # None: the message has never arrived
 
 
 @dataclass
@@ -77,6 +77,8 @@ class SuperNodes:
                     reply = answer(message, context)
                 except Exception as error:  # as Flower's own ClientApp process does
                     reply = Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, repr(error)), reply_to=message)
+                if reply is None:
+                    continue
                 reply.metadata.__dict__["_message_id"] = str(uuid4())
                 if not stop.is_set():
                     self.state.store_message_res(reply)

@@ -13,6 +13,8 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from fccl.keys import create_keys, server_keys
 from fccl.messages import ClientFailure, ClientUpdate
 from fccl.paths import ExchangePaths, KeyPaths
+from fccl.records.sites import SitesRecord
+from fccl.storage.reading import read_value
 from fccl.testing.processes import exchange_spec
 from fccl.testing.toy import START, ToyLearner, federation, shard
 from fccl.testing.transport import answers, task
@@ -30,7 +32,10 @@ from tests.transports.flower.grids import super_link
 class Sites:
     """Sites 0 and 1 with their workers, and the transport to them."""
 
+    lost_s, grid = 60.0, None
+
     def __init__(self, folder, nodes):
+        self.log = folder / "sites.json"
         self.folder, self.nodes, self.paths = folder, nodes, ExchangePaths(folder / "server")
 
     def site(self, number):
@@ -44,9 +49,10 @@ class Sites:
         limits = {"timeout_s": 60.0, "stale_s": 60.0} | spec
         own = exchange_spec(2, **limits)
         received = self.folder / "received"
-        times = {"poll_s": 0.01, "nodes_s": nodes_s}
+        times = {"poll_s": 0.01, "nodes_s": nodes_s, "lost_s": self.lost_s}
+        grid = self.grid or self.nodes.grid
         with FlowerTransport(
-            self.nodes.grid, self.paths, own, received, keys, **times, node_keys=node_keys
+            grid, self.paths, own, received, keys, **times, node_keys=node_keys, sites=self.log
         ) as transport:
             yield transport
 
@@ -204,6 +210,83 @@ def test_a_superlink_that_has_lost_its_messages_is_sent_them_again(sites):
         found = answers(transport, (0, 1))
         assert [good(found[number], number) for number in (0, 1)] == [True, True]
     assert len(lost) == 1
+
+
+def test_a_message_that_never_arrived_is_sent_again_and_trained_once(sites):
+    """The connection broke while the SuperLink handed it out: nobody says so."""
+    lost, sites.lost_s, learner = [], 0.2, ToyLearner()
+
+    def once(message, context):
+        if message.metadata.message_type == "train" and not lost:
+            lost.append(message.metadata.message_id)
+            return None
+        return app(message, context)
+
+    sites.start(0), sites.start(1, once)
+    with sites.workers(0), sites.workers(1, learner=learner), sites.transport() as transport:
+        found = answers(transport, (0, 1))
+        assert [good(found[number], number) for number in (0, 1)] == [True, True]
+    assert len(lost) == 1
+    assert learner.calls == [(0, 1)]
+
+
+def test_the_question_whose_site_a_node_is_may_be_lost_too(sites):
+    lost, sites.lost_s = [], 0.5
+
+    def once(message, context):
+        if message.metadata.message_type == "query" and not lost:
+            lost.append(message.metadata.message_id)
+            return None
+        return app(message, context)
+
+    sites.start(0), sites.start(1, once)
+    with sites.workers(0, 1), sites.transport(nodes_s=0.1) as transport:
+        found = answers(transport, (0, 1))
+        assert [good(found[number], number) for number in (0, 1)] == [True, True]
+
+
+def test_a_site_that_is_at_work_for_an_earlier_server_is_waited_for(sites):
+    """It says whose it is when that is done: later than a site without a node is waited for."""
+    free, sites.lost_s = threading.Event(), 0.2
+
+    def busy(message, context):
+        free.wait(60)
+        return app(message, context)
+
+    sites.start(0), sites.start(1, busy)
+    with sites.workers(0, 1), sites.transport(nodes_s=0.1) as transport:
+        arriving = transport.ask(task(), (0, 1))
+        assert good(next(arriving), 0)
+        threading.Timer(1.0, free.set).start()
+        assert good(next(arriving), 1)
+
+
+class Stopped:
+    """The grid of a run that was stopped."""
+
+    def get_nodes(self):
+        raise RuntimeError("the run is not running")
+
+
+def test_a_superlink_that_takes_no_more_messages_ends_the_waiting_with_the_reason(sites):
+    sites.grid = Stopped()
+    with sites.transport() as transport:
+        found = answers(transport, (0, 1))
+    reason = "the SuperLink takes no more messages: RuntimeError('the run is not running')"
+    assert found == {0: ClientFailure(0, reason), 1: ClientFailure(1, reason)}
+
+
+def test_the_file_of_the_sites_says_who_is_there_and_what_was_carried(sites):
+    sites.start(0)
+    with sites.workers(0), sites.transport(nodes_s=0.1) as transport:
+        assert good(answers(transport, (0, 1))[0], 0)
+        until(lambda: sites.log.exists() and read_value(sites.log, SitesRecord).sites[0].up)
+    said = read_value(sites.log, SitesRecord)
+    first, second = said.sites
+    assert (first.online, second.online, second.seen, second.down) == (True, False, None, 0)
+    assert [(each.down, each.up) for each in said.rounds] == [(first.down, first.up)]
+    answer = sum(path.stat().st_size for path in ExchangePaths(sites.site(0)).answer(0, 0))
+    assert first.up >= answer > 0
 
 
 def test_a_client_that_failed_is_asked_again_where_the_quorum_asks_for_it(sites):
