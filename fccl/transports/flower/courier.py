@@ -46,8 +46,8 @@ class Courier:
     """Works in a thread of its own from `__enter__` to `__exit__`; no other thread may use the grid meanwhile.
 
     A site that cannot be reached, or whose messages fail, is no error: `trouble` says why. While the SuperLink does not
-    answer everything waits, as long as the round does. With `keys` a site is known by its node key. `sites` is told what
-    was carried, and who is there.
+    answer everything waits, as long as the round does. With `keys` a site is known by its node key. `sites` is told
+    what was carried, and who is there.
     """
 
     def __init__(
