@@ -1,6 +1,6 @@
 """Writes docs/settings.md and fccl/library/arguments.py from `Settings`: every name, its range, its default, its type.
 
-Writes the table of docs/privacy.md too: what goes with differential privacy.
+Writes the table of docs/privacy.md too: what goes with differential privacy and with secure aggregation.
 
 `make settings-page` calls it.
 """
@@ -17,15 +17,14 @@ sys.path.insert(0, str(ROOT))
 
 from fccl.config import GROUPS, Settings, allowed, group_of  # noqa: E402
 from fccl.config.fields import choices_of  # noqa: E402
+from fccl.library.combinations import COMBINATIONS, OVER_EXCHANGE, Combination, Place  # noqa: E402
 from fccl.library.ignored import read_by  # noqa: E402
-from fccl.library.privacy import COMBINATIONS, OVER_EXCHANGE, Combination  # noqa: E402
 from fccl.presets import PRESETS  # noqa: E402
-from fccl.privacy.spec import Where  # noqa: E402
 
 PAGE = ROOT / "docs" / "settings.md"
 MODULE = ROOT / "fccl" / "library" / "arguments.py"
 PRIVACY = ROOT / "docs" / "privacy.md"
-BEGIN, END = "<!-- made by `make settings-page` from fccl/library/privacy.py -->", "<!-- end -->"
+BEGIN, END = "<!-- made by `make settings-page` from fccl/library/combinations.py -->", "<!-- end -->"
 MODULE_HEAD = '''"""The keyword arguments of the library: the settings, by group, with their types.
 
 This file is made by `make settings-page` from `fccl/config/`; docs/settings.md says what each setting does.
@@ -150,23 +149,27 @@ def _type(kind: Any) -> str:
 
 
 def privacy(page_of_now: str) -> str:
-    """docs/privacy.md with the table of what goes with differential privacy between its two marks."""
+    """docs/privacy.md with the table of what goes with its settings between its two marks."""
     head, _, rest = page_of_now.partition(BEGIN)
     rows = "\n".join(map(_combination, COMBINATIONS))
-    over = f"| `fccl orchestrator`, an exchange directory | yes: the updates in it are noised | no: {OVER_EXCHANGE} |"
-    table = f"| beside it | `DP_WHERE=client` | `DP_WHERE=server` |\n|---|---|---|\n{rows}\n{over}"
+    over = (
+        "| `fccl orchestrator`, an exchange directory | yes: the updates in it are noised | "
+        f"no: {OVER_EXCHANGE} | yes: the updates in it are masked |"
+    )
+    head_row = "| beside it | `DP_WHERE=client` | `DP_WHERE=server` | `SECURE_AGGREGATION=true` |\n|---|---|---|---|"
+    table = f"{head_row}\n{rows}\n{over}"
     return f"{head}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}"
 
 
-def _judged(each: Combination, where: Where) -> str:
-    if (why := each.why(where)).startswith("set to 0"):
+def _judged(each: Combination, place: Place) -> str:
+    if (why := each.why(place)).startswith(("set to 0", "itself")):
         return why
-    return f"{'no' if where in each.refused else 'yes'}: {why}"
+    return f"{'no' if place in each.refused else 'yes'}: {why}"
 
 
 def _combination(each: Combination) -> str:
-    client, server = (_judged(each, where) for where in ("client", "server"))
-    return f"| `{each.setting.upper()}`: {each.what} | {client} | {server} |"
+    client, server, secure = (_judged(each, place) for place in ("client", "server", "secure"))
+    return f"| `{each.setting.upper()}`: {each.what} | {client} | {server} | {secure} |"
 
 
 if __name__ == "__main__":

@@ -176,7 +176,7 @@ COMMANDS: Mapping[str, Command] = {
                 },
             ),
         ),
-        without=("log_dir", "client_sampling", "dp_clip_quantile"),
+        without=("log_dir", "client_sampling", "dp_clip_quantile", "secure_clip", "secure_max_samples"),
     ),
     "flower": FLOWER,
     "keys": Command(

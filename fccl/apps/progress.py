@@ -47,6 +47,8 @@ def answer_line(answer: Answer) -> Text:
     """One client's answer in one line."""
     if isinstance(answer, ClientUpdate):
         said, report = answer.contribution, answer.report
+        if answer.masked is not None:
+            return Text(f"  client {answer.client_id}: a masked update, which only the sum gives a meaning")
         if said == WITHHELD:
             return Text(f"  client {answer.client_id}: a noised update, and no figure of its training")
         cut = f", {report.truncated} cut to fit" if report.truncated else ""
@@ -70,6 +72,7 @@ def round_line(record: RoundRecord, plan: RoundPlan) -> Text:
         f"round {record.round + 1}/{plan.total_rounds} {phases.of(record.phase).title}",
         f"weights {weights}{more}" if weights else "",
         f"effective clients {record.effective_clients:.2f}" if weights else "",
+        f"secure sum of {len(record.secure.clients)} clients" if record.secure else "",
         validation_text(record.validation, record.phase) + learning_text(record.learning),
         f"ε {record.privacy.epsilon:.2f} of {record.privacy.budget:g}" if record.privacy else "",
         f"{record.seconds:.1f} s",

@@ -36,6 +36,25 @@ class PrivacySettings(BaseSettings):
         "fixed",
         "how a round draws its clients: CLIENTS_PER_ROUND of them, or each by itself with that probability",
     )
+    secure_aggregation: bool = knob(
+        "privacy",
+        False,
+        "clients mask their updates, so that the server learns the sum of a round and no single one (Bonawitz et al.)",
+    )
+    secure_clip: float = knob(
+        "privacy", 10.0, "L2 norm that a client's change is clipped to before it is masked", gt=0, le=1e6
+    )
+    secure_max_samples: int = knob(
+        "privacy", 1_000, "examples that a client counts for at most in a masked sum by samples", ge=1, le=10**6
+    )
+    secure_threshold: float = knob(
+        "privacy",
+        0.5,
+        "share of a round's clients that a masked sum needs to be opened, always more than half; a client that is told "
+        "refuses less",
+        ge=0.5,
+        le=1,
+    )
     min_shard: int = knob(
         "client", 0, "a client with fewer examples of a phase declines it: no update of so few is sent", ge=0
     )

@@ -6,6 +6,7 @@ from fccl.aggregation.lora_mean import require_frozen_a
 from fccl.errors import UpdateRejected
 from fccl.federation.bounds import measured
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask
+from fccl.training.masking import words_of
 
 
 def judged(task: FitTask, answer: Answer, samples: int | None, whence: str) -> Answer:
@@ -20,10 +21,13 @@ def judged(task: FitTask, answer: Answer, samples: int | None, whence: str) -> A
         adapter = answer.adapter.load()
         if task.train.freeze_a:
             require_frozen_a(task.adapter, adapter)
-        answer = measured(answer, adapter, task.trained)
+        if task.secure is not None:
+            words_of(task, adapter)  # which mean nothing alone
+        else:
+            answer = measured(answer, adapter, task.trained)
     except UpdateRejected as error:
         return ClientFailure(answer.client_id, str(error))
-    return answer if task.privacy else _of_so_many(answer, samples, whence)
+    return answer if task.privacy or task.secure else _of_so_many(answer, samples, whence)
 
 
 def _of_so_many(update: ClientUpdate, samples: int | None, whence: str) -> Answer:

@@ -32,14 +32,15 @@ from fccl.federation.members import Members, Moves, after_news
 from fccl.federation.next_controls import KeepControl, next_controls
 from fccl.federation.privacy import RunPrivacy
 from fccl.federation.quorum import declined_clients, failed_clients, reasons, too_few
+from fccl.federation.secure_aggregation import SecureAggregation, SecureSum
 from fccl.federation.selection import select_clients
 from fccl.federation.server_learning import ServerLearner, failed
-from fccl.federation.server_noise import ServerNoise
+from fccl.federation.server_noise import Released, ServerNoise
 from fccl.federation.state import FederationState, RoundInputs, RoundResult, SettledRound
 from fccl.federation.suspects import suspects
 from fccl.federation.watch import LossByExample, Watch
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask
-from fccl.records.run import ExampleLosses, PhaseEnd, RoundRecord, Validation, Watched
+from fccl.records.run import ExampleLosses, RoundRecord, Validation, Watched
 from fccl.specs import ModelSpec, Phase, RoundPlan, TrainSpec
 from fccl.transports.protocol import Transport
 
@@ -66,6 +67,7 @@ class Federation:
     keep_control: KeepControl = lambda update: update.control
     known_samples: Mapping[Phase, Mapping[int, int]] = field(default_factory=dict)  # where shards' sizes are known
     privacy: RunPrivacy | None = None  # differential privacy of clients
+    secure: SecureAggregation | None = None  # updates are masked, and known by their sum alone
     own: OwnData | None = None  # where clients hold their own data, and declare how much
     tell: Callable[[str], None] = lambda line: None  # hears what a person should read
 
@@ -82,23 +84,28 @@ class Federation:
         state, moves = self._with_news(self._opened(state), transport)
         task = self._task(state)
         state, able, silent = self._able(state, task, transport)
-        judge = partial(self._judged, task, state.declared)
-        updates, excluded = gathered(task, able, transport, judge, self.on_answer)
+        judge = partial(self._judged, state.declared)
+        sums = self.secure
+        secured = sums.summed(task, able, transport, judge, self.on_answer) if sums else None
+        updates, excluded = (
+            secured.none if secured else gathered(task, able, transport, partial(judge, task), self.on_answer)
+        )
         late = self._late(state, task, updates, transport)
         counted = as_counted(task, by_client(updates, late), state.pending)
         failures = [failure for failure in excluded if failure.client_id not in {each.client_id for each in late}]
         far_out = too_long(counted, self.plan.max_update_ratio, state.norms)
-        settled = self._settle(state, task, *self._exclude(counted, [*failures, *silent], far_out))
+        settled = self._settle(state, task, *self._exclude(counted, [*failures, *silent], far_out), secured)
         settled = settled if task.train.codec.is_whole else self._rounded(state, task, settled)
         inputs = self._inputs(state, task, by_client(updates, late), settled.weighing)
         watch, watched = self._watched(state, task, settled)
         after = self._state_after(state, settled, watch, still_missing(excluded, task.adapter))
         selected = tuple(sorted([*able, *(failure.client_id for failure in silent)]))
         record = self._record(inputs, selected, settled, state.declared, started)
-        end = self._phase_end(after) if self.plan.watches else None
+        end = after.phase_end(self.plan) if self.plan.watches else None
         said = {"watched": watched, "phase_end": end, "joined": moves.joined, "left": moves.left}
         whole = tuple(update.with_frozen(task.adapter) for update in settled.updates)
         result = RoundResult(record.model_copy(update=said), settled.aggregated.weights, whole, after, inputs)
+        result = secured.shown(result) if secured else result
         return self.privacy.result(result, state, able, settled.clip, self.tell) if self.privacy else result
 
     def _with_news(self, state: FederationState, transport: Transport) -> tuple[FederationState, Moves]:
@@ -142,7 +149,7 @@ class Federation:
             return declared[client_id].samples(phase), "it declared"
         return self.known_samples.get(phase, {}).get(client_id), "its shard has"
 
-    def _judged(self, task: FitTask, declared: Declared, answer: Answer) -> Answer:
+    def _judged(self, declared: Declared, task: FitTask, answer: Answer) -> Answer:
         return judged(task, answer, *self._known(declared, task.phase, answer.client_id))
 
     def _opened(self, state: FederationState) -> FederationState:
@@ -171,19 +178,6 @@ class Federation:
         loss = settled.validation.loss if settled.validation else None
         losses = self._by_example(task.phase, settled.adapter, task.reference)
         return state.watch.after(self.plan, task.round, settled.adapter, loss, losses)
-
-    def _phase_end(self, after: FederationState) -> PhaseEnd | None:
-        """The record's word on the phase's end, if the round was the last of its phase."""
-        number, plan = after.next_round - 1, self.plan.as_it_went(after.early)
-        if not plan.ends_phase(number):
-            return None
-        phase = plan.phase_of(number)
-        return PhaseEnd(
-            rounds=plan.rounds_of(phase),
-            early=phase in after.early,
-            result_round=after.watch.best.round if after.watch.best else number,
-            adapter_sha256=after.result.sha256,
-        )
 
     def _record(
         self, inputs: RoundInputs, selected: tuple[int, ...], settled: SettledRound, declared: Declared, started: float
@@ -245,7 +239,7 @@ class Federation:
         if not clients or state.pending is None:
             return []
         earlier = self._task(replace(state, next_round=task.round - 1, adapter=state.pending.adapter))
-        answers = (self._judged(earlier, state.declared, answer) for answer in transport.late(earlier, clients))
+        answers = (self._judged(state.declared, earlier, answer) for answer in transport.late(earlier, clients))
         found = late_updates(answers, clients, self.tell)
         for update in found:
             self.on_answer(update)
@@ -262,15 +256,21 @@ class Federation:
         return kept, sorted([*excluded, *failures], key=lambda failure: failure.client_id)
 
     def _settle(
-        self, state: FederationState, task: FitTask, updates: list[ClientUpdate], excluded: list[ClientFailure]
+        self,
+        state: FederationState,
+        task: FitTask,
+        updates: list[ClientUpdate],
+        excluded: list[ClientFailure],
+        secured: SecureSum | None,
     ) -> SettledRound:
         """Weigh, aggregate and validate. Where that comes to nothing that can be used, it is done once more without
         those who brought it there.
 
         Raises `FederationError` when too few are left, or nobody in particular brought it there.
         """
-        if isinstance(self.privacy, ServerNoise):
-            return self._settle_noised(self.privacy, state, task, updates, excluded)
+        released = self.privacy.released if isinstance(self.privacy, ServerNoise) else None
+        if one := secured or (released and released(task, updates, len(updates) + len(excluded), state.clip)):
+            return self._settle_as_one(one, state, task, excluded)
         while True:
             self._require_quorum(task, updates, excluded)
             whole = [update.with_frozen(task.trained) for update in updates]
@@ -295,16 +295,14 @@ class Federation:
                 task, SettledRound(*clients, weighing, parts, aggregated, aggregated.adapter, validation)
             )
 
-    def _settle_noised(
+    def _settle_as_one(
         self,
-        noise: ServerNoise,
+        released: Released | SecureSum,
         state: FederationState,
         task: FitTask,
-        updates: Sequence[ClientUpdate],
         excluded: Sequence[ClientFailure],
     ) -> SettledRound:
-        """One noised update in the place of all: nothing from here on looks at a single one."""
-        released = noise.released(task, updates, len(updates) + len(excluded), state.clip)
+        """One update in the place of all, noised or of a secure sum: nothing from here on looks at a single one."""
         parts = Parts((1.0,), (released.adapter,))
         aggregated = self._aggregate(state, parts)
         validation = self._validated(task, aggregated.adapter)

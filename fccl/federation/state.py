@@ -16,8 +16,8 @@ from fccl.federation.late import Pending
 from fccl.federation.members import Members
 from fccl.federation.watch import Watch
 from fccl.messages import ClientFailure, ClientUpdate, FitTask
-from fccl.records.run import MedianNorms, RoundRecord, ServerLearning, Validation
-from fccl.specs import Phase, TrainSpec
+from fccl.records.run import MedianNorms, PhaseEnd, RoundRecord, ServerLearning, Validation
+from fccl.specs import Phase, RoundPlan, TrainSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +58,19 @@ class FederationState:
     def result(self) -> Adapter:
         """The result of the phase if it ended here: its best round's adapter under RESULT_ROUND=best, else the last."""
         return self.watch.best.adapter if self.watch.best else self.adapter
+
+    def phase_end(self, plan: RoundPlan) -> PhaseEnd | None:
+        """The record's word on the phase's end, if the round before was the last of its phase."""
+        number, went = self.next_round - 1, plan.as_it_went(self.early)
+        if not went.ends_phase(number):
+            return None
+        phase = went.phase_of(number)
+        return PhaseEnd(
+            rounds=went.rounds_of(phase),
+            early=phase in self.early,
+            result_round=self.watch.best.round if self.watch.best else number,
+            adapter_sha256=self.result.sha256,
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -285,7 +285,7 @@ class RunChecker:
         if rule is None:
             return unchecked("weights", "they follow from the server's examples: `fccl replay` makes them again")
         if not all(record.contributions for record in self._records):
-            return unchecked("weights", "clients reported nothing that is not noised")
+            return unchecked("weights", "clients reported nothing that is not noised or masked")
         for record in self._records:
             counts = {each.client_id: each.counted for each in record.declared}
             said = [

@@ -169,6 +169,10 @@ class PrivacyArguments(TypedDict, total=False):
     dp_epsilon: float
     dp_delta: float
     client_sampling: Literal["fixed", "poisson"]
+    secure_aggregation: bool
+    secure_clip: float
+    secure_max_samples: int
+    secure_threshold: float
 
 
 class EvaluationArguments(TypedDict, total=False):

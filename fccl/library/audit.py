@@ -133,12 +133,14 @@ def _run(
         found = [attacker.released(load_adapter(folder.paths.global_final))]
         took_part = [each.round for each in records if data.shard.client_id in each.clients]
         tried = list(attacker.updates(folder.paths, data.shard.client_id, sorted({*took_part[:1], *took_part[-1:]})))
+    closed = [each for each in tried if isinstance(each, str)]
+    closed += ["updates: masked, and known by their sum alone"] if settings.secure_aggregation else []
     validation = records[-1].validation
     return AuditedRun(
         name=said or "none",
         settings=protects,
         attacks=(*found, *(each for each in tried if isinstance(each, Attack))),
-        closed=tuple(each for each in tried if isinstance(each, str)),
+        closed=tuple(closed),
         loss=validation.loss if validation else None,
     )
 

@@ -145,19 +145,19 @@ def exchange_client(
             listen.line(keys.warning)
         guard, personal = Guard.of_client(settings), personal_learner(settings.state_dir, works, listen.line)
         tester = OwnTester(models, works, personal.adapter_for)
-        figures = () if guard.own else (ClientEvaluator(models), tester)  # which no noise covers
-        usual = Declarer(bare=guard.own is not None), *figures
+        figures = () if guard.says_nothing else (ClientEvaluator(models), tester)  # which no noise and no mask covers
+        usual = Declarer(bare=guard.says_nothing), *figures
         yield ExchangeClient(
             ExchangePaths(settings.exchange_dir),
             settings.client_id,
-            guard.over(works if learner else personal),  # whose steps Ditto would not be
+            guard.over(works if learner else personal, keys),  # whose steps Ditto would not be
             own.load if own else load_shard or partial(own_shard, DataPaths(settings.data_dir)),
             keys=keys,
             memory=memory,
             heartbeat_s=settings.heartbeat_s,
             watch=settings.exchange_watch,
             listen=listen,
-            services=usual if services is None else services,
+            services=(*(usual if services is None else services), *guard.masking(keys).services()),
             residuals=ResidualsInFolders(StatePaths(settings.state_dir).residuals),
         )
 

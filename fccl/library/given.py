@@ -67,6 +67,8 @@ class WholeClientArguments(ExchangeArguments, ClientArguments, total=False):
     dp_noise: float
     dp_epsilon: float
     dp_delta: float
+    secure_aggregation: bool
+    secure_threshold: float
 
 
 class ReplayArguments(ContributionArguments, AggregationArguments):

@@ -16,6 +16,7 @@ QUALIFIES: Mapping[str, tuple[str, ...]] = {
     "learn_lr": ("learn_epochs",),
     **dict.fromkeys(("min_client_examples", "small_clients", "anonymize_clients"), ("client_column",)),
     "max_client_samples": ("server_only", "own_data_clients"),
+    **dict.fromkeys(("secure_clip", "secure_max_samples", "secure_threshold"), ("secure_aggregation",)),
     **dict.fromkeys(
         ("dp_clip", "dp_clip_quantile", "dp_noise", "dp_epsilon", "dp_delta", "client_sampling"), ("dp_where",)
     ),
@@ -23,7 +24,11 @@ QUALIFIES: Mapping[str, tuple[str, ...]] = {
 # Of a draw that does not take place where the data names the clients.
 DRAWN = ("non_iid_alpha", "size_skew")
 # What a setting is called that asks for nothing.
-_NONE = {"learn_epochs": "0", "server_only": "false", "own_data_clients": "0", "dp_where": "none"}
+_NONE = {
+    **dict.fromkeys(("learn_epochs", "own_data_clients"), "0"),
+    **dict.fromkeys(("server_only", "secure_aggregation"), "false"),
+    "dp_where": "none",
+}
 _UNSET = ("", 0, False, "none")
 FALLING = ("linear", "cosine")  # values of ROUND_LR_SCHEDULE
 PREFERENCE_READS: Mapping[str, tuple[PreferenceLoss, ...]] = {

@@ -17,6 +17,7 @@ from fccl.federation.run_folder import RunFolder
 from fccl.library.ignored import ignored_line, refuse_ignored
 from fccl.library.own_rules import require_named, require_unchanged
 from fccl.library.privacy import with_privacy
+from fccl.library.secure import with_secure_sums
 from fccl.model.bnb_layers import BNB
 from fccl.model.language_model import GENERIC
 from fccl.model.loading import Models
@@ -65,7 +66,7 @@ def settled(settings: Settings, tell: Callable[[str], None], given: Mapping[str,
     refuse_ignored(settings, given)
     if said := ignored_line(settings, given):
         tell(said)
-    settings = with_privacy(settings, tell, given)
+    settings = with_secure_sums(with_privacy(settings, tell, given), tell, given)
     if settings.contribution_mode == "uniform" or uses_weights(settings.aggregation):
         return settings
     said = (

@@ -177,8 +177,14 @@ class AtWork:
     def trainers(self) -> InProcessTransport:
         """The clients in this process, each with its shard; they train as they did in the run.
 
-        Raises `DataError` where every client brings its own data, `FederationError` under differential privacy.
+        Raises `DataError` where every client brings its own data, `FederationError` under differential privacy or
+        masks.
         """
+        if self.past.settings.secure_aggregation:
+            raise FederationError(
+                "SECURE_AGGREGATION=true: clients that train anew would show single updates",
+                hint="begin another run: its clients mask their updates again",
+            )
         if self.past.settings.dp_where != "none":
             raise FederationError(
                 f"DP_WHERE={self.past.settings.dp_where}: clients that train anew release more than the run's ledger "
@@ -205,7 +211,12 @@ class AtWork:
         return load_adapter(start) if self.past.info.start_sha256 else self.model.initial_adapter(self.settings.seed)
 
     def require_updates(self) -> None:
-        """Raises `FederationError` where a run keeps no update at all: the server has noised their sum."""
+        """Raises `FederationError` where a run keeps no update at all: the server knows, or has noised, their sum."""
+        if self.past.settings.secure_aggregation:
+            raise FederationError(
+                "SECURE_AGGREGATION=true: no single update is known, so no round can be made again",
+                hint="`fccl verify` checks what the run has",
+            )
         if self.past.settings.dp_where == "server":
             raise FederationError(
                 "DP_WHERE=server: nothing of a single client is kept, so no round can be made again",

@@ -50,6 +50,7 @@ from fccl.library.narrow import (
 from fccl.library.own_rules import own_rules
 from fccl.library.personal import require_personal
 from fccl.library.privacy import require_sound, run_privacy
+from fccl.library.secure import secure_aggregation
 from fccl.library.start import start_adapter
 from fccl.messages import Learner
 from fccl.model.card import CardWriter
@@ -167,6 +168,7 @@ def workable(settings: Settings, folder: RunFolder) -> Tracker:
     require_client_ranks(settings)
     require_scores(settings)
     require_sound(settings)
+    secure_aggregation(settings)
     require_late_updates(settings)
     require_personal(settings)
     return tracker_for(settings.track, folder.paths)
@@ -210,6 +212,7 @@ def federation_of(
         learn=_server_learner(settings, learner or learner_for(Models.holding(model)), learn),
         known_samples=known,
         privacy=run_privacy(settings),
+        secure=secure_aggregation(settings),
         own=OwnData(server_instructions(data), settings.max_client_samples, known) if settings.some_declare else None,
     )
 

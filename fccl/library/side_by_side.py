@@ -91,9 +91,9 @@ def transport_for(
     gpus = gpus_here()
     begun = _usable(begun, settings.client_processes, gpus)
     if settings.client_processes == 1:
-        personal = personal_learner(settings.state_dir, learner)
-        services = [OwnTester(models or Models(), learner, personal.adapter_for)]
-        held = Guard.of_run(settings).over(personal)
+        personal, guard = personal_learner(settings.state_dir, learner), Guard.of_run(settings)
+        tester, held = OwnTester(models or Models(), learner, personal.adapter_for), guard.over(personal)
+        services = tester, *guard.masking().services()
         residuals = ResidualsInFolders(LogPaths(settings.log_dir).residuals_of)
         return InProcessTransport(held, lambda client: work().shard(client), services, settings.at_once, residuals)
     return ProcessesTransport(
@@ -200,8 +200,8 @@ class WorkplaceMaker:
         learner = learner_for(models, self.ranks)
         residuals = ResidualsInFolders(self.logs.residuals_of)
         personal = personal_learner(self.guard.state, learner)
-        tester = OwnTester(models, learner, personal.adapter_for)
-        worker = Worker(self.guard.over(personal), self.shard, [tester], residuals)
+        services = OwnTester(models, learner, personal.adapter_for), *self.guard.masking().services()
+        worker = Worker(self.guard.over(personal), self.shard, services, residuals)
         return Workplace(models, self.model, self.threads, worker)
 
     def shard(self, client_id: int) -> ClientShard:

@@ -24,6 +24,7 @@ from fccl.messages.requests import (
     status_now,
     with_reference,
 )
+from fccl.privacy.cohort import MaskedBy, SecureSpec
 from fccl.privacy.spec import PrivacySpec
 from fccl.records.run import ClientState, ClientStatus, Contribution, TrainingReport
 from fccl.specs import ModelSpec, Phase, Round, RunId, TrainSpec, Value, named_seed
@@ -36,6 +37,7 @@ class FitSettings(Value):
     train: TrainSpec
     seed: int = Field(ge=0)
     privacy: PrivacySpec | None = None  # what an update may say of its client; None: all that it holds
+    secure: SecureSpec | None = None  # the masked sum that an update is for; None: it is sent as it is
 
 
 class FitTerms(FitSettings):
@@ -99,6 +101,7 @@ class FitTask:
     privacy: PrivacySpec | None = None
     coded: bytes | None = None  # the adapter in few bytes, for clients that have the one before it
     centre: Adapter | None = None  # that PROX_MU pulls to, where it is not `adapter`; never travels
+    secure: SecureSpec | None = None
     kind: ClassVar[str] = "fit"
     step: ClassVar[int] = 0
 
@@ -132,7 +135,7 @@ class FitTask:
         reference = adapters.get("reference")
         try:
             about, how = (said.run_id, said.round, said.phase), (said.model, said.train, said.seed)
-            return cls(*about, adapters["adapter"], reference, *how, told, said.privacy)
+            return cls(*about, adapters["adapter"], reference, *how, told, said.privacy, secure=said.secure)
         except AdapterError as error:
             raise UpdateRejected(f"the task's reference does not fit its adapter: {error}") from error
 
@@ -210,6 +213,7 @@ class ClientUpdate:
     control_norm: float | None = None  # and of the control variate
     signed: str = ""  # the message that came with it, where the client signs
     sent: int | None = None  # bytes of the update as it travelled, where a codec made them fewer
+    masked: MaskedBy | None = None  # where its numbers are masked words, which only the sum of a round gives a meaning
 
     def require_answers(self, task: FitTask) -> None:
         """Raises `UpdateRejected` unless this update answers `task`: same run, round and phase, a form that it may
@@ -220,6 +224,9 @@ class ClientUpdate:
             if mine != asked:
                 raise UpdateRejected(f"the update is of {field} {mine!r}, the task of {asked!r}")
         require_loss(self.contribution.avg_loss, task.phase, task.train.preference)
+        asked_for = task.secure and task.secure.cohort.nonce
+        if (self.masked and self.masked.nonce) != asked_for:
+            raise UpdateRejected("the update is not masked for the sum of this round")
         if (self.control is None) != (task.corrections is None):
             raise UpdateRejected(f"the update comes {'without' if self.control is None else 'with'} a control variate")
         try:

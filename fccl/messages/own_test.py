@@ -61,6 +61,7 @@ class OwnTestTask:
     step: ClassVar[int] = 0
     answered_by: ClassVar[type[OwnTest]] = OwnTest
     privacy: ClassVar[None] = None  # its figures have no noise: under differential privacy nobody asks for them
+    secure: ClassVar[None] = None  # and no masks
 
     def __post_init__(self) -> None:
         require_reference(self.phase, self.train.preference, self.reference)

@@ -39,6 +39,10 @@ class Draws:
     def __init__(self, key: bytes) -> None:
         self._stream = Cipher(algorithms.ChaCha20(key, _NONCE), mode=None).encryptor()
 
+    def content(self, count: int) -> bytes:
+        """The next bytes of the stream."""
+        return self._stream.update(bytes(count))
+
     def uniforms(self, count: int) -> NDArray[np.float64]:
         """Numbers of (0, 1), on a grid of 2^-53: (count,)."""
         words = np.frombuffer(self._stream.update(bytes(8 * count)), dtype="<u8")  # (count,)

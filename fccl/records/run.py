@@ -9,6 +9,7 @@ from pydantic import AliasChoices, Field, StringConstraints, ValidationError
 from fccl.records.late import KeptPending, LateUpdate
 from fccl.records.members import Departure, KeptMembers
 from fccl.records.privacy import RoundPrivacy
+from fccl.records.secure import SecureRound
 from fccl.records.sent import SentBytes
 from fccl.specs import (
     ClientId,
@@ -48,6 +49,7 @@ class TrainingReport(Value):
 WITHHELD = Contribution(avg_loss=0.0, num_samples=1, seconds=0.0)
 WITHHELD_REPORT = TrainingReport(tokens=0, tokens_per_second=0.0, steps=0)
 
+_LATEST = frozenset({"late", "joined", "left"})  # of the fields of a round
 ClientState = Literal["idle", "training", "evaluating", "done", "failed", "declined"]
 
 
@@ -227,9 +229,7 @@ class RoundSeconds(Value):
 class RoundRecord(Grown):
     """One complete round: a line of `progress.jsonl`. The tuples run over `clients`, in client order."""
 
-    LATER = frozenset(
-        {"declared", "own_tests", "watched", "phase_end", "spent", "privacy", "sent", "late", "joined", "left"}
-    )
+    LATER = frozenset({"declared", "own_tests", "watched", "phase_end", "spent", "privacy", "secure", "sent"}) | _LATEST
 
     event: Literal["round"] = "round"
     run_id: str
@@ -263,6 +263,7 @@ class RoundRecord(Grown):
     watched: Watched | None = None
     phase_end: PhaseEnd | None = None  # in the last round of a phase, where anything was watched
     privacy: RoundPrivacy | None = None  # then `contributions` is empty, and with noise at the server all of a client
+    secure: SecureRound | None = None  # of a secure sum: then `clients` is empty, and nothing of a single one is said
     sent: SentBytes | None = None  # None in records of earlier versions
     adapter_sha256: str
     update_norm: float  # L2 norm of (new global adapter - old)

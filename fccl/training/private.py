@@ -1,7 +1,8 @@
 """`PrivateLearner`: what a client holds to before an update of it leaves, whatever learner has made that update.
 
 It declines where there are too few examples, or the budget is spent. Under differential privacy it reports no figure
-of its training, and where the client adds the noise it clips and noises the change.
+of its training, and where the client adds the noise it clips and noises the change. For a secure sum it masks the
+update, and reports nothing either.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from fccl.adapters.ranks import leading, rank_of
 from fccl.data.shards import ClientShard
-from fccl.errors import PhaseDeclined, SettingsError
+from fccl.errors import PhaseDeclined, SettingsError, UpdateRejected
 from fccl.messages import (
     ClientFailure,
     ClientUpdate,
@@ -31,6 +32,7 @@ from fccl.privacy.secrets import secret_of
 from fccl.privacy.spec import PrivacySpec
 from fccl.privacy.spent import Release, Spent
 from fccl.records.run import WITHHELD, WITHHELD_REPORT, ClientStatus
+from fccl.training.masking import Masking
 
 PURPOSE = "noise of an update"
 
@@ -40,13 +42,16 @@ class PrivateLearner:
     """A learner behind what the client holds to. `folder` is each client's private one.
 
     `own` is the differential privacy that the client insists on: another task is refused, and its budget holds over all
-    runs that its ledger knows. None: it does what the task says.
+    runs that its ledger knows. None: it does what the task says. `masking` does its part in secure sums; with
+    `only_masked` it refuses every other task.
     """
 
     learner: Learner
     folder: Callable[[int], Path]
     min_shard: int = 0
     own: PrivacySpec | None = None
+    masking: Masking | None = None
+    only_masked: bool = False
     _spent: dict[int, Spent] = field(default_factory=dict, init=False)
 
     def fit(self, task: FitTask, shard: ClientShard, on_status: StatusListener) -> ClientUpdate:
@@ -86,6 +91,11 @@ class PrivateLearner:
         """
         if 0 < len(shard.of(task.phase)) < self.min_shard:
             raise PhaseDeclined(f"{declined(task.phase)}: it has fewer than MIN_SHARD={self.min_shard} examples")
+        if self.only_masked and task.secure is None:
+            raise SettingsError(
+                "the round's updates are not added up in secret, and this client sends no other (SECURE_AGGREGATION)",
+                hint="start orchestrator and client with the same SECURE_AGGREGATION",
+            )
         asked = task.privacy.mechanism() if task.privacy else "none"
         if self.own is not None and asked != self.own.mechanism():
             raise SettingsError(
@@ -94,14 +104,20 @@ class PrivateLearner:
             )
 
     def released(self, task: FitTask, update: ClientUpdate) -> ClientUpdate:
-        """The update as it may leave: itself without differential privacy.
+        """The update as it may leave: itself without differential privacy and masks. Noise comes before masks.
 
-        Raises `PhaseDeclined` where it would pass the client's own budget.
+        Raises `PhaseDeclined` where it would pass the client's own budget, `UpdateRejected` as `Masking.masked`.
         """
-        if task.privacy is None:
+        if task.privacy is None and task.secure is None:
             return update
         kept = replace(update, contribution=WITHHELD, report=WITHHELD_REPORT)
-        return self._noised(task, task.privacy, kept) if task.privacy.where == "client" else kept
+        if task.privacy is not None and task.privacy.where == "client":
+            kept = self._noised(task, task.privacy, kept)
+        if task.secure is None:
+            return kept
+        if self.masking is None:
+            raise UpdateRejected("this client takes no part in secure sums")
+        return self.masking.masked(task, task.secure, kept, update.contribution.num_samples)
 
     def _noised(self, task: FitTask, spec: PrivacySpec, update: ClientUpdate) -> ClientUpdate:
         """The ledger is written before anything is drawn: whatever may have left is in it."""
@@ -129,14 +145,15 @@ class PrivateLearner:
 
 
 def asked(task: FitTask) -> tuple[str, ...]:
-    """The question that a task asks, in texts: all of it that an update follows from."""
+    """The question that a task asks, in texts: all of it that an update follows from before it is masked."""
     adapters = (adapter.sha256 for _, adapter in sorted(task.adapters().items()))
-    return repr(sorted(task.terms().items())), *adapters
+    said = {name: value for name, value in task.terms().items() if name != "secure"}
+    return repr(sorted(said.items())), *adapters
 
 
 def heard(task: FitTask, on_status: StatusListener) -> StatusListener:
-    """The listener; under differential privacy it hears that a client trains, and no figure of it."""
-    if task.privacy is None:
+    """The listener; under differential privacy, or masks, it hears that a client trains, and no figure of it."""
+    if task.privacy is None and task.secure is None:
         return on_status
     return lambda status: on_status(_bare(status))
 

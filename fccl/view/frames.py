@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from fccl.records.late import LateUpdate
 from fccl.records.privacy import RoundPrivacy
 from fccl.records.run import WITHHELD, ClientMetrics, OwnTestResult, RoundRecord, RunEvent
+from fccl.records.secure import SecureRound
 from fccl.specs import Phase
 from fccl.view.values import DECLINES, EXCLUSIONS, METRICS, ROUNDS, SHARES, Move, RoundWatched
 
@@ -71,6 +72,7 @@ class ProgressLog:
         self.events: tuple[RunEvent, ...] = ()
         self.own_tests: tuple[tuple[Phase, OwnTestResult], ...] = ()
         self.privacy: tuple[tuple[int, Phase, RoundPrivacy], ...] = ()
+        self.secure: tuple[SecureRound, ...] = ()
         self.moves: tuple[Move, ...] = ()
         self.late: tuple[tuple[int, Phase, LateUpdate], ...] = ()
         self.watched: tuple[RoundWatched, ...] = ()
@@ -88,6 +90,7 @@ class ProgressLog:
         self.events += tuple(events)
         self.own_tests += tuple((record.phase, each) for record in rounds for each in record.own_tests)
         self.privacy += tuple((record.round, record.phase, record.privacy) for record in rounds if record.privacy)
+        self.secure += tuple(record.secure for record in rounds if record.secure)
         self.late += tuple((record.round, record.phase, each) for record in rounds for each in record.late)
         self.watched += tuple(
             RoundWatched(record.round, record.phase, record.watched, record.phase_end)

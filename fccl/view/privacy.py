@@ -1,9 +1,14 @@
-"""Tables of the privacy that a run has spent: by round, and by client where clients differ."""
+"""Tables of the privacy that a run has spent: by round, and by client where clients differ. Sentences on it, and on
+rounds whose updates are known by their sum alone.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fccl import phases
 from fccl.records.privacy import ClientSpent, RoundPrivacy
+from fccl.records.secure import SecureRound
 from fccl.specs import Phase
 from fccl.tables import Cell, Table
 from fccl.view.values import RunView
@@ -20,6 +25,23 @@ def privacy_line(said: RoundPrivacy) -> str:
         f"After {plural(said.releases, 'noised release')} a client's ε is at most {said.epsilon:.3f} at "
         f"δ = {said.delta:g}, of a budget of {said.budget:g}. Noise is added at the {said.where}, {said.noise:g} times "
         f"the clip. Neighbours differ in one whole client ({said.relation}); counted by {said.accountant}{drawn}."
+    )
+
+
+def secure_line(rounds: Sequence[SecureRound]) -> str:
+    """A sentence on the secure sums of a run's rounds; empty where there are none."""
+    if not rounds:
+        return ""
+    last, dropped = rounds[-1], sum(len(each.dropped) for each in rounds)
+    lost = (
+        f" {plural(dropped, 'client')} dropped out after giving shares, and their masks were taken off."
+        if dropped
+        else ""
+    )
+    counted = "all clients count alike" if last.most == 1 else f"by samples, at most {last.most:,} a client"
+    return (
+        f"Secure aggregation: the server knows the sum of a round's updates ({counted}) and no single one. In the last "
+        f"round it is of {len(last.clients)} of {last.cohort} clients, of which {last.threshold} were needed.{lost}"
     )
 
 

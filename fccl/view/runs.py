@@ -95,6 +95,7 @@ class RunReader:
             events=log.events,
             own_tests=log.own_tests,
             privacy=log.privacy,
+            secure=log.secure,
             late=log.late,
             watched=log.watched,
             moves=log.moves,

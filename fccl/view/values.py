@@ -31,6 +31,7 @@ from fccl.records.run import (
     Validation,
     Watched,
 )
+from fccl.records.secure import SecureRound
 from fccl.records.sites import SitesRecord
 from fccl.specs import Phase, PreferenceSpec
 from fccl.words import plural
@@ -146,6 +147,7 @@ class RunView:
     written: float | None = None  # when the logs were last written to, by the reader's clock
     own_tests: tuple[tuple[Phase, OwnTestResult], ...] = ()  # of phases that have ended
     privacy: tuple[tuple[int, Phase, RoundPrivacy], ...] = ()  # by round: what is spent after it
+    secure: tuple[SecureRound, ...] = ()  # of rounds whose updates are known by their sum alone
     late: tuple[tuple[int, Phase, LateUpdate], ...] = ()  # late updates, with the round that they came to count in
     watched: tuple[RoundWatched, ...] = ()  # by PATIENCE or RESULT_ROUND=best, in the order of the rounds
     moves: tuple[Move, ...] = ()  # of members of an open federation, in the order of the rounds

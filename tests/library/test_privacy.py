@@ -7,9 +7,10 @@ from fccl.config import Settings, load_settings
 from fccl.errors import SettingsError
 from fccl.federation.privacy import ClientNoise
 from fccl.federation.server_noise import ServerNoise
+from fccl.library.combinations import COMBINATIONS, MEANS
 from fccl.library.ignored import refuse_ignored
 from fccl.library.narrow import settled
-from fccl.library.privacy import COMBINATIONS, MEANS, Guard, require_sound, run_privacy
+from fccl.library.privacy import Guard, require_sound, run_privacy
 from fccl.paths import LogPaths
 
 SOUND = {"client": {"dp_noise": 8.0}, "server": {"dp_noise": 8.0, "contribution_mode": "uniform"}}
@@ -19,7 +20,8 @@ EXAMPLES = {
     ("aggregation", "median, trimmed_mean"): {"aggregation": "geometric_median"},
     ("lora_aggregation", "svd"): {"lora_aggregation": "svd"},
     ("update_codec", "fp16"): {"update_codec": "int8"},
-    ("contribution_mode", "fedavg, or"): {"contribution_mode": "fedavg"},
+    ("contribution_mode", "fedavg"): {"contribution_mode": "fedavg"},
+    ("contribution_source", "loss_inverse"): {"contribution_mode": "cognitive", "contribution_source": "data_size"},
     ("contribution_source", "verified"): {"contribution_mode": "cognitive", "contribution_source": "verified"},
     ("late_updates", "next"): {"late_updates": "next"},
     ("open", "true"): {"open": True},
@@ -28,6 +30,7 @@ EXAMPLES = {
     ("original_clients", "any"): {"original_clients": "1"},
     ("client_sampling", "poisson"): {"client_sampling": "poisson"},
     ("dp_clip_quantile", "above 0"): {"dp_clip_quantile": 0.5},
+    ("secure_aggregation", "true"): {"secure_aggregation": True},
 }
 
 

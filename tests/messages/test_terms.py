@@ -7,13 +7,21 @@ from hypothesis import strategies as st
 
 from fccl.errors import UpdateRejected
 from fccl.messages import EvaluateTask, FitTask, OwnCorrection
+from fccl.privacy.cohort import Cohort, MaskKeys, SecureSpec
+from fccl.privacy.fixed_point import FixedPoint
 from fccl.privacy.spec import PrivacySpec
 from fccl.specs import PreferenceSpec
 from fccl.testing.toy import MODEL, TRAIN, adapter
 
 SFT = FitTask("run", 2, "sft", adapter(1.0, 2.0, 3.0), None, MODEL, TRAIN, 11)
 PRIVACY = PrivacySpec(where="client", clip=0.5, noise=4.0, epsilon=8.0, delta=1e-5)
-VA = FitTask("run", 3, "va", adapter(1.0, 2.0, 3.0), adapter(4.0, 5.0, 6.0), MODEL, TRAIN, 11, privacy=PRIVACY)
+KEYS = tuple(MaskKeys(client_id=client, masks=f"{client:064x}", shares=f"{client + 9:064x}") for client in (0, 2))
+SECURE = SecureSpec(
+    cohort=Cohort.of("f" * 32, KEYS), members=(0, 2), fixed=FixedPoint.of(bound=1.0, most=1, clients=2), clip=0.0
+)
+VA = FitTask(
+    "run", 3, "va", adapter(1.0, 2.0, 3.0), adapter(4.0, 5.0, 6.0), MODEL, TRAIN, 11, privacy=PRIVACY, secure=SECURE
+)
 EVALUATE = EvaluateTask(
     "run", 3, "va", adapter(1.0, 2.0, 3.0), adapter(4.0, 5.0, 6.0), MODEL, 4, PreferenceSpec(beta=0.5), 2
 )

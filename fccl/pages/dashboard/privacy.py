@@ -1,16 +1,23 @@
-"""The privacy that the run has spent: one sentence, and a row for each round and each client."""
+"""The privacy that the run has spent: one sentence, and a row for each round and each client. A sentence on secure
+sums.
+"""
 
 from __future__ import annotations
 
 from fccl.pages.dashboard.widgets import heading, html_table, note
-from fccl.view.privacy import clients_table, privacy_line, rounds_table
+from fccl.view.privacy import clients_table, privacy_line, rounds_table, secure_line
 from fccl.view.values import RunView
 
 UNSEEN = "Noise is added at the server: nothing of a single client is written down, so the panels by client stay empty."
+UNKNOWN = "Nobody knows the weight of a single client, its loss or its samples: the panels by client stay empty."
 
 
 def show(view: RunView) -> None:
-    """Nothing of a run without differential privacy."""
+    """Nothing of a run without differential privacy and without secure sums."""
+    if view.secure:
+        heading("Secure aggregation")
+        note(secure_line(view.secure))
+        note(UNKNOWN)
     if not view.privacy:
         return
     said = view.privacy[-1][2]

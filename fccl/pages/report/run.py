@@ -21,7 +21,7 @@ from fccl.view.evaluation_tables import percent
 from fccl.view.late import late_table
 from fccl.view.members import members_table
 from fccl.view.origins import declared_note
-from fccl.view.privacy import privacy_line
+from fccl.view.privacy import privacy_line, secure_line
 from fccl.view.status import planned_rounds
 from fccl.view.values import ExchangeView, RunStatus, RunView
 from fccl.words import plain
@@ -52,6 +52,7 @@ def facts(view: RunView) -> tuple[tuple[str, str], ...]:
         "Rounds": f"{sft} of FedIT (SFT), {va} of FedVA (DPO){stopped_early(view)}",
         "Result": best_round(view),
         "Weights": weighing(view),
+        "Updates": secure_line(view.secure),
         "Privacy": privacy_line(view.privacy[-1][2]) if view.privacy else "",
         "Data": "; ".join(dict.fromkeys(source for source in sources if source)),
         "Seed": said("seed", ""),

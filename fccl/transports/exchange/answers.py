@@ -16,6 +16,7 @@ from fccl.keys import PublicKeys
 from fccl.messages.requests import require_loss
 from fccl.paths import ExchangePaths
 from fccl.plain_text import printable
+from fccl.privacy.cohort import MaskedBy
 from fccl.records.run import Contribution, TrainingReport
 from fccl.storage.reading import NotJson, identity, json_value, parse, read_bounded
 from fccl.transports.exchange.original import OriginalReader
@@ -54,6 +55,7 @@ class GoodAnswer:
     report: TrainingReport
     signed: str = ""  # the file that the client has signed
     sent: int | None = None  # bytes of the update as it came, where a codec made them fewer
+    masked: MaskedBy | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ class AnswerReader:
                 raise ForeignAnswer(printable(f"the answer is of {field} {value!r}, asked was {expected!r}"))
         if said.base_sha256 != self.task.adapter.sha256:
             raise ForeignAnswer("the training began from another global adapter than this round's")
+        if isinstance(said, UpdateFile) and not said.is_masked_for(self.task):
+            raise ForeignAnswer("the update is not masked for this attempt at the round")
         if self.public is not None and (doubt := said.doubt(client_id, self.public)):
             raise ForeignAnswer(doubt)
 
@@ -120,7 +124,7 @@ class AnswerReader:
         if asked and said.control is not None:
             control = _adapter(self.paths.control(client_id, self.task.round), said.control, self.adapters)
         signed = said.written().decode() if self.public is not None else ""
-        return GoodAnswer(found, control, said.contribution(), said.report, signed, sent)
+        return GoodAnswer(found, control, said.contribution(), said.report, signed, sent, said.masked)
 
     def _decoded(self, client_id: int, said: UpdateFile, of_rank: Callable[[int | None], CodedReader]) -> GoodFile:
         """An update that came as a change, in the container that everybody's is kept in."""

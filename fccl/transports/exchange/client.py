@@ -271,7 +271,7 @@ class ExchangeClient:
         except UpdateRejected:
             return False
         about = said.run_id, said.round, said.phase, said.base_sha256
-        return about == (task.run_id, task.round, task.phase, task.adapter.sha256)
+        return about == (task.run_id, task.round, task.phase, task.adapter.sha256) and said.is_masked_for(task)
 
     def begin(self, task: TaskFile, work: FitWork, heartbeat: Heartbeat) -> AskedRound | None:
         """The round with all that its task speaks of; None, with a complaint, where that cannot be believed."""
@@ -383,6 +383,7 @@ class ExchangeClient:
             num_samples=answer.contribution.num_samples,
             training_time=answer.contribution.seconds,
             report=answer.report,
+            masked=answer.masked,
         )
 
     def _write(self, task: TaskFile, path: Path, content: bytes) -> None:

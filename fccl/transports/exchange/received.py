@@ -116,4 +116,5 @@ class FitAnswers:
             control=control,
             signed=answer.signed,
             sent=answer.sent,
+            masked=answer.masked,
         )

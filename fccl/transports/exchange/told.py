@@ -37,6 +37,8 @@ def own_rank(task: TaskFile, answer: ClientUpdate) -> int | None:
 
 def update_line(said: UpdateFile) -> str:
     """A line on an update that was sent."""
+    if said.masked is not None:
+        return "a masked update, and no figure of the training"
     return (
         f"loss {said.avg_loss:.3f}, {said.num_samples} samples, {said.training_time:.1f} s, "
         f"{said.report.tokens_per_second:,.0f} tokens/s"

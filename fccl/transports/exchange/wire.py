@@ -13,6 +13,7 @@ from fccl import phases
 from fccl.keys import Keys, PublicKeys
 from fccl.messages import FitSettings, Terms
 from fccl.paths import ExchangePaths
+from fccl.privacy.cohort import MaskedBy
 from fccl.records.run import Contribution, TrainingReport
 from fccl.specs import (
     ClientId,
@@ -230,9 +231,15 @@ class UpdateFile(_Answer):
     num_samples: Samples
     training_time: Seconds
     report: TrainingReport
+    masked: MaskedBy | None = None  # where the task asks for a secure sum
 
     def contribution(self) -> Contribution:
         return Contribution(avg_loss=self.avg_loss, num_samples=self.num_samples, seconds=self.training_time)
+
+    def is_masked_for(self, task: TaskFile) -> bool:
+        """Whether it is for this very attempt at the round; two without a secure sum are one."""
+        asked = task.work.secure if task.work else None
+        return (self.masked and self.masked.nonce) == (asked and asked.cohort.nonce)
 
 
 class FailureFile(_Answer):
