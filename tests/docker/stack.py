@@ -126,6 +126,7 @@ class Stack:
             *("-p", self.project, "-f", self.file),
             *arguments,
             check=check,
+            timeout=600,
             stderr=stderr,
             cwd=self.folder,
             env=environment,

@@ -64,7 +64,7 @@ def test_two_rounds_have_the_bytes_of_one_process_and_others_are_not_let_through
         outside = Outside(tmp_path, int(ports["PROXY_PORT"]))
         until(lambda: outside.status(FLEET) not in (None, 502), "an answer of the SuperLink")
         assert_only_supernodes_are_let_through(outside)
-        until(lambda: up.ended("orchestrator"), "the end of the run", 300)
+        until(lambda: up.ended("orchestrator"), "the end of the run", 600)
         assert up.container("orchestrator")["State"]["ExitCode"] == 0
         records = read_records(up.logs.progress, RoundRecord)
         assert [(record.phase, record.clients) for record in records] == [("sft", (0, 1, 2)), ("va", (0, 1, 2))]
@@ -91,7 +91,7 @@ class Outside:
                 context.wrap_socket(plain, server_hostname="localhost") as secure,
             ):
                 head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-                secure.sendall(f"{head}Content-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n".encode())
+                secure.sendall(f"{head}Content-Type: application/protobuf\r\nContent-Length: 0\r\n\r\n".encode())
                 response = http.client.HTTPResponse(secure)
                 response.begin()
                 return response.status

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fccl.paths import FlowerPaths
@@ -73,3 +73,16 @@ def bundles(folder: Path, **environment: str) -> Iterator[Bundles]:
     finally:
         for name in list(deployment.processes):
             deployment.kill(name)
+        for number in left(folder):
+            with suppress(ProcessLookupError):
+                os.kill(number, 9)
+
+
+def left(folder: Path) -> Iterator[int]:
+    """Processes that Flower has detached from those that were started here; they look for their parents, but not all
+    of them always."""
+    mine = f"FLWR_HOME={folder / 'flwr'}".encode()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if mine in path.read_bytes().split(b"\0") and int(path.parent.name) != os.getpid():
+                yield int(path.parent.name)

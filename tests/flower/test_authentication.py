@@ -44,6 +44,7 @@ def assert_refused(deployment):
     unknown = {"node.key": "other.key", "until ": "", "; do sleep 5; done": ""}
     for name, changes in (("keyless", keyless), ("unknown", unknown)):
         deployment.site(0, name=name, **changes)
+    for name in ("keyless", "unknown"):
         process = deployment.processes[name]
         until(lambda process=process: process.poll() is not None, f"the end of the SuperNode {name}", 120)
         said = (deployment.folder / f"{name}.log").read_text()
