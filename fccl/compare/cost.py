@@ -1,9 +1,9 @@
 """The cost of a comparison, before it is run: cells times seconds, and what does not fit.
 
 A cell is a federation that is run once, whatever number of trials are it or its first rounds. A finished cell costs the
-seconds that it took. Any other costs its rounds times the seconds that a round of its method took in finished cells, if
-nothing of it had been trained before. Scenarios are kept or left out whole for a seed, so that all methods of a
-scenario have the same seeds.
+seconds that it took. Any other costs its rounds times the seconds that a round of its method took in finished cells.
+Seconds are of a processor, so that a busy machine does not make the set smaller. Scenarios are kept or left out whole
+for a seed, so that all methods of a scenario have the same seeds.
 """
 
 from __future__ import annotations
@@ -30,12 +30,17 @@ class Rates:
 
     @classmethod
     def of(cls, finished: Iterable[tuple[Trial, TrialResult]]) -> Rates:
-        """The means of what was measured."""
+        """The means of what was measured.
+
+        The updates of a first round may have been trained before, so a trial's seconds are counted as those of its
+        other rounds. A beginning of a longer trial, which took none, measures nothing.
+        """
         found: dict[tuple[str, str], list[float]] = defaultdict(list)
         cells = {trial.spec.key: (trial, result) for trial, result in finished}
         for trial, result in cells.values():
-            rounds = len(result.rounds) or trial.spec.rounds
-            found[trial.method, trial.spec.phase].append(_from_nothing(result) / rounds)
+            if result.seconds > 0:
+                rounds = len(result.rounds) or trial.spec.rounds
+                found[trial.method, trial.spec.phase].append(result.seconds / max(1, rounds - 1))
         done = {key: result.seconds for key, (_, result) in cells.items()}
         return cls({key: fmean(values) for key, values in found.items()}, done)
 
@@ -45,11 +50,6 @@ class Rates:
             return self.finished[trial.spec.key]
         slowest = max((value for (_, phase), value in self.seconds.items() if phase == trial.spec.phase), default=0.0)
         return trial.spec.rounds * self.seconds.get((trial.method, trial.spec.phase), slowest)
-
-
-def _from_nothing(result: TrialResult) -> float:
-    """Seconds of a trial if it had trained all of its updates, whoever did."""
-    return max(result.seconds, result.training_seconds + result.weighing_seconds)
 
 
 @dataclass(frozen=True)

@@ -116,11 +116,11 @@ def results_of(resources: Resources, trial: Trial) -> tuple[TrialResult, ...]:
 
     Those are of the trials that it begins with, and for a run until flat of the trial of so many rounds.
     """
-    started = time.monotonic()
+    started = time.process_time()
     with cpu_threads(trial.spec.train.threads):
         run = TrialRun(resources, trial.spec, DataPaths(trial.data), start_adapter(resources, trial))
         *begun, result = run.run(trial.begins)
-    return (*begun, result.model_copy(update={"seconds": time.monotonic() - started}))
+    return (*begun, result.model_copy(update={"seconds": time.process_time() - started}))
 
 
 def start_adapter(resources: Resources, trial: Trial) -> Adapter:

@@ -137,7 +137,8 @@ class TrialResult(Value):
     """One trial. Written whole when it is done."""
 
     spec: TrialSpec = Field(validation_alias=AliasChoices("spec", "work"))  # `work` in earlier files
-    # of this process; updates that were trained before do not count, and the beginning of a longer trial takes 0
+    # of processors, in this process; updates that were trained before do not count, and the beginning of a longer trial
+    # takes 0
     seconds: float = Field(ge=0)
     training_seconds: float = Field(ge=0)  # of all clients' training, whoever trained it
     weighing_seconds: float = Field(ge=0)  # of the server's verification, where there is one

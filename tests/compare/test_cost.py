@@ -20,35 +20,36 @@ def cell(scenario, method, seed, rounds=3, phase="sft"):
 RATES = Rates({("fedavg", "sft"): 10.0, ("verified", "sft"): 20.0, ("fedavg", "va"): 5.0})
 
 
-def test_a_rate_is_seconds_a_round_over_all_that_is_finished():
-    done = [
-        (cell("a", "fedavg", seed, rounds), result([1.0]).model_copy(update={"seconds": seconds}))
-        for seed, rounds, seconds in ((1, 3, 30.0), (2, 10, 200.0))
-    ]
+def measured(method, seed, rounds, seconds):
+    return cell("a", method, seed, rounds), result([1.0]).model_copy(update={"seconds": seconds})
+
+
+def test_a_rate_is_the_mean_over_all_that_is_finished_as_if_first_rounds_had_cost_nothing():
+    done = [measured("fedavg", seed, rounds, seconds) for seed, rounds, seconds in ((1, 3, 30.0), (2, 11, 200.0))]
     rates = Rates.of(done)
-    assert rates.seconds == {("fedavg", "sft"): pytest.approx(15.0)}
+    assert rates.seconds == {("fedavg", "sft"): pytest.approx((15.0 + 20.0) / 2)}
     assert rates.of_trial(done[0][0]) == 30.0
-    assert rates.of_trial(cell("b", "fedavg", 1)) == 45.0
+    assert rates.of_trial(cell("b", "fedavg", 1)) == pytest.approx(3 * 17.5)
 
 
 def test_a_run_that_ended_when_it_was_flat_took_its_own_rounds():
     rounds = tuple(RoundSummary(clients=(0,), weights=None, loss=1.0) for _ in range(6))
     early = result([1.0]).model_copy(update={"seconds": 60.0, "rounds": rounds})
     rates = Rates.of([(cell("a", "fedavg", 1, rounds=24), early)])
+    assert rates.seconds["fedavg", "sft"] == pytest.approx(12.0)
+
+
+def test_a_beginning_measures_nothing_and_costs_nothing():
+    begun, whole = measured("fedavg", 1, 3, 0.0), measured("fedavg", 2, 3, 20.0)
+    rates = Rates.of([begun, whole])
     assert rates.seconds["fedavg", "sft"] == pytest.approx(10.0)
+    assert rates.of_trial(begun[0]) == 0.0
 
 
 def test_a_method_that_was_not_measured_takes_as_long_as_the_slowest():
     assert RATES.of_trial(cell("a", "median", 1)) == 60.0
     assert RATES.of_trial(cell("a", "median", 1, phase="va")) == 15.0
     assert RATES.of_trial(cell("a", "fedavg", 1, rounds=24)) == 240.0
-
-
-def test_a_round_costs_as_if_nothing_of_it_had_been_trained_before():
-    begun = result([1.0]).model_copy(update={"seconds": 0.0, "training_seconds": 24.0, "weighing_seconds": 6.0})
-    rates = Rates.of([(cell("a", "fedavg", 1, rounds=3), begun)])
-    assert rates.seconds["fedavg", "sft"] == pytest.approx(10.0)
-    assert rates.of_trial(cell("a", "fedavg", 1, rounds=3)) == 0.0
 
 
 def test_a_trial_that_a_longer_one_begins_with_is_paid_with_that():
