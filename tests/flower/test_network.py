@@ -87,4 +87,4 @@ def test_a_site_that_stays_cut_off_is_left_out_with_the_reason(network):
     adapter, ((number, client_id, reason),) = network.ended("brief")
     assert adapter == alone(1, without={2})
     assert (number, client_id) == (0, 2)
-    assert reason.startswith("no answer within ")
+    assert reason.startswith(("no answer within ", "no SuperNode has said for 120 s"))  # whichever time is up first
