@@ -9,6 +9,7 @@ The ServerApp is here, and the commands of the other two parties: the runs in on
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,6 @@ from fccl.apps.main import main
 from fccl.apps.orchestration import orchestrate
 from fccl.apps.output import guarded_output
 from fccl.config import load_settings
-from fccl.errors import FcclError
 from fccl.paths import LogPaths
 from fccl.storage.files import write_text
 from fccl.transports.flower.bundle import REQUEST
@@ -62,19 +62,18 @@ def worker(client_id: int, folder: Path) -> None:
 
 
 def outcome(folder: Path) -> Path:
-    """The file that the ServerApp writes in the end: nothing, or its error."""
+    """The file that the ServerApp writes in the end: nothing, or its traceback."""
     return folder / "rules_outcome.txt"
 
 
 def serve(grid: Grid, config: Mapping[str, object]) -> None:
     """Every run over this grid."""
-    folder, said = Path(str(config[REQUEST])).parent, "interrupted"
+    folder, said = Path(str(config[REQUEST])).parent, ""
     try:
         for name, arguments in RUNS.items():
             over_flower(grid, folder, name, arguments)
-        said = ""
-    except FcclError as error:
-        said = f"{error} {error.hint}"
+    except BaseException:
+        said = traceback.format_exc()
         raise
     finally:
         write_text(outcome(folder), said)
@@ -85,9 +84,9 @@ def over_flower(grid: Grid, folder: Path, name: str, arguments: tuple[str, ...])
     where = ("--log-dir", str(logs(folder, "flower", name).root), "--data-dir", data(folder))
     own = (*where, "--exchange-dir", str(folder / f"exchange_{name}"))
     given, options = parse("orchestrator", ["--fed-rounds", "1", *arguments, *PATIENT, *own])
-    options.given, options.launch = given, None
+    options.given = given
     with guarded_output():
-        orchestrate(load_settings(given), options, partial(flower_transport, grid), awaited)
+        orchestrate(load_settings(given), options, partial(flower_transport, grid, None), awaited)
 
 
 app = server_app(serve)
