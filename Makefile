@@ -102,7 +102,7 @@ bench-flower: $(VENV)/.ready-dev ## seconds of a round over Flower with nothing 
 	$(RUN) benchmarks/bench_flower.py $(if $(SITES),--sites $(SITES))
 
 .PHONY: bench-flower-nodes
-bench-flower-nodes: $(VENV)/.ready-dev ## nodes of Flower's simulation: seconds a round and memory of 10, 100, 300 and 1000; NODES=10,100
+bench-flower-nodes: $(VENV)/.ready-dev ## nodes of Flower's simulation: seconds a round and memory of 10, 100 and 300; NODES=10,1000
 	$(RUN) benchmarks/bench_flower_nodes.py $(if $(NODES),--nodes $(NODES))
 
 bench-view: $(VENV)/.ready-dev ## the dashboard with 200 clients and 500 rounds: reading, first paint, one round more
