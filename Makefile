@@ -7,7 +7,7 @@ VA_DATA ?= builtin
 export OMP_WAIT_POLICY ?= PASSIVE# waiting threads sleep: other processes may need the core
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-training bench-precision bench-pretrained bench-layers bench-codec bench-personal bench-gpu bench-exchange bench-federation bench-plan bench-view mutants settings-page lock clean
+.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-training bench-precision bench-pretrained bench-layers bench-codec bench-secure bench-personal bench-gpu bench-exchange bench-federation bench-plan bench-view mutants settings-page lock clean
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -63,6 +63,9 @@ bench-layers: $(VENV)/.ready-dev ## LORA_LAYERS: the time that it gives on GPT-2
 
 bench-precision: $(VENV)/.ready-dev ## the frozen base in bf16 and int8 beside fp32: speed and gradients; or QUICKSTART=1: quickstarts of five seeds
 	$(RUN) benchmarks/bench_precision.py $(if $(QUICKSTART),--quickstart)
+
+bench-secure: $(VENV)/.ready-dev ## secure aggregation: bytes and seconds of a round beside training, for 3 and 20 clients
+	$(RUN) benchmarks/bench_secure.py
 
 bench-codec: $(VENV)/.ready-dev ## adapters in fewer bytes: quickstarts under every codec, their bytes and their losses; SEEDS=42,1,2
 	$(RUN) benchmarks/bench_codec.py --seeds $(or $(SEEDS),42)

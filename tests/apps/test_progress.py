@@ -8,6 +8,7 @@ from rich.console import Console
 from fccl.apps.progress import round_line, screen_for
 from fccl.messages import ClientFailure
 from fccl.records.run import ClientStatus, ServerLearning
+from fccl.records.secure import SecureRound
 from fccl.specs import RoundPlan
 from tests.view.logs import BASE, Logs
 
@@ -27,6 +28,14 @@ def test_a_rounds_line_has_the_loss_before_the_server_learned():
     assert (
         "(after the server learned from 48" in round_line(RECORD.model_copy(update={"learning": unwatched}), PLAN).plain
     )
+
+
+def test_a_rounds_line_of_a_secure_sum_has_the_number_of_its_clients_and_no_weight():
+    secure = SecureRound(clients=(0, 2), dropped=(1,), cohort=3, threshold=2, bound=10.0, most=1, bits=20)
+    bare = {"clients": (), "weights": (), "scores": (), "contributions": (), "secure": secure}
+    said = round_line(RECORD.model_copy(update=bare), PLAN).plain
+    assert "; secure sum of 2 clients; " in said
+    assert "weights" not in said
 
 
 def test_the_bar_says_that_it_is_the_server_that_trains():

@@ -73,6 +73,13 @@ def test_where_the_server_adds_the_noise_there_is_nothing_to_replay(past, small_
         work(past, small_run, dp_where="server").replayed()
 
 
+def test_where_updates_were_masked_there_is_nothing_to_replay_and_nobody_trains_in_the_clear(past, small_run):
+    with pytest.raises(FederationError, match="no single update is known"):
+        work(past, small_run, secure_aggregation=True).replayed()
+    with pytest.raises(FederationError, match="would show single updates"):
+        work(past, small_run, secure_aggregation=True).trainers()
+
+
 def test_a_setting_that_changes_training_is_refused_with_the_way_on(past):
     with pytest.raises(SettingsError, match="AGGREGATION=fedprox: its clients train in another way") as error:
         changed(past, {"aggregation": "fedprox"})
