@@ -7,7 +7,8 @@ where it was stopped. `--first` runs what a first table needs: one seed, 4 clien
 What is finished is put into docs/evidence.md by `make evidence-page PARTS="pretrained=FOLDER"`.
 
 Sizes, so that three seeds take at most ten hours of two cores: two rounds, 400 instructions and 200 pairs before they
-are split, 128 tokens of each, 16 examples for whoever weighs.
+are split, 128 tokens of each, 16 examples for whoever weighs. By estimate, from the tokens a second of a model of that
+size, it is twelve core hours, and the first table one; neither was timed.
 """
 
 from __future__ import annotations
