@@ -46,7 +46,8 @@ from fccl.paths import LogPaths
 from fccl.records.journal import read_rounds
 from fccl.records.run import Contribution, RoundRecord, TrainingReport
 from fccl.specs import Phase, RoundPlan
-from fccl.transports.protocol import SILENT, Listener, NothingHeld, RunIdentity, Transport
+from fccl.transports.held import NothingHeld
+from fccl.transports.protocol import SILENT, Listener, RunIdentity, Transport
 
 LEFT_OUT = "left out of this replay"
 REBASING = ("svd", "exact")  # of `LORA_AGGREGATION`: each round's factors are of other directions than the last's

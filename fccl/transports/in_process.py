@@ -22,7 +22,8 @@ from fccl.messages import (
     status_now,
 )
 from fccl.records.run import ClientState
-from fccl.transports.protocol import SILENT, Listener, NothingHeld, RunIdentity
+from fccl.transports.held import NothingHeld
+from fccl.transports.protocol import SILENT, Listener, RunIdentity
 
 
 class InProcessTransport(NothingHeld):

@@ -38,18 +38,6 @@ class Listener:
 SILENT = Listener()
 
 
-class NothingHeld:
-    """Base of what holds nothing: to enter and to leave it does nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-
 class Transport(Protocol):
     """Carries requests to clients and their answers back. Holds its resources while it is entered."""
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from fccl.adapters.adapter import Adapter
 from fccl.messages import ClientFailure, ClientUpdate, FitTask, Given, Request, Statement
-from fccl.transports.protocol import SILENT, Listener, NothingHeld, RunIdentity, Transport
+from fccl.transports.held import NothingHeld
+from fccl.transports.protocol import SILENT, Listener, RunIdentity, Transport
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,7 @@ from watchdog.observers import Observer
 
 from fccl.storage.files import storage_errors
 from fccl.storage.mounts import is_remote
-from fccl.transports.protocol import NothingHeld
+from fccl.transports.held import NothingHeld
 
 RESCAN_S = 1.0  # the longest wait without a look when notifications work
 POLL_S = 0.2  # when they do not
