@@ -7,7 +7,7 @@ VA_DATA ?= builtin
 export OMP_WAIT_POLICY ?= PASSIVE# waiting threads sleep: other processes may need the core
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-training bench-precision bench-pretrained bench-layers bench-codec bench-secure bench-personal bench-gpu bench-exchange bench-federation bench-plan bench-view mutants settings-page lock clean
+.PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-training bench-precision bench-pretrained bench-layers bench-codec bench-private bench-secure bench-personal bench-gpu bench-exchange bench-federation bench-plan bench-view mutants settings-page lock clean
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -72,6 +72,9 @@ bench-codec: $(VENV)/.ready-dev ## adapters in fewer bytes: quickstarts under ev
 
 bench-personal: $(VENV)/.ready-dev ## personal adapters: finetune and Ditto beside alone and global, client by client; SEEDS=42,1,2
 	$(RUN) benchmarks/bench_personal.py --seeds $(or $(SEEDS),42)
+
+bench-private: $(VENV)/.ready-dev ## DP-SGD by example: its time beside training without privacy; COST=1: quickstarts at three noise levels
+	$(RUN) benchmarks/bench_private.py $(if $(COST),--cost)
 
 bench-pretrained: $(VENV)/.ready-dev ## a pretrained model (90 MB, once): speed beside TRL and torch.compile, precisions, then bench-evidence; SFT_DATA=file VA_DATA=file
 	MODEL=$$($(RUN) benchmarks/pretrained.py) && \

@@ -152,24 +152,25 @@ def privacy(page_of_now: str) -> str:
     """docs/privacy.md with the table of what goes with its settings between its two marks."""
     head, _, rest = page_of_now.partition(BEGIN)
     rows = "\n".join(map(_combination, COMBINATIONS))
+    noised = "yes: the updates in it are noised"
     over = (
-        "| `fccl orchestrator`, an exchange directory | yes: the updates in it are noised | "
+        f"| `fccl orchestrator`, an exchange directory | {noised} | {noised} | "
         f"no: {OVER_EXCHANGE} | yes: the updates in it are masked |"
     )
-    head_row = "| beside it | `DP_WHERE=client` | `DP_WHERE=server` | `SECURE_AGGREGATION=true` |\n|---|---|---|---|"
-    table = f"{head_row}\n{rows}\n{over}"
+    places = ("`DP_WHERE=client`", "with `DP_UNIT=example`", "`DP_WHERE=server`", "`SECURE_AGGREGATION=true`")
+    table = f"| beside it | {' | '.join(places)} |\n|---|---|---|---|---|\n{rows}\n{over}"
     return f"{head}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}"
 
 
 def _judged(each: Combination, place: Place) -> str:
     if (why := each.why(place)).startswith(("set to 0", "itself")):
         return why
-    return f"{'no' if place in each.refused else 'yes'}: {why}"
+    return f"{'no' if each.refuses(place) else 'yes'}: {why}"
 
 
 def _combination(each: Combination) -> str:
-    client, server, secure = (_judged(each, place) for place in ("client", "server", "secure"))
-    return f"| `{each.setting.upper()}`: {each.what} | {client} | {server} | {secure} |"
+    judged = (_judged(each, place) for place in get_args(Place))
+    return f"| `{each.setting.upper()}`: {each.what} | {' | '.join(judged)} |"
 
 
 if __name__ == "__main__":

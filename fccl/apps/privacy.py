@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
+from collections.abc import Sequence
 
 from rich.console import Console
 
@@ -13,9 +13,8 @@ from fccl.config import Settings
 from fccl.errors import FederationError, no_run
 from fccl.extras import require_extra
 from fccl.paths import LogPaths, StatePaths
-from fccl.privacy.accountant import accounting_of, noise_of_all
-from fccl.privacy.spec import PrivacySpec
-from fccl.privacy.spent import NAME, Release, Spent
+from fccl.privacy.spec import Unit
+from fccl.privacy.spent import NAME, Release, Spent, epsilon_of
 from fccl.tables import Table
 
 
@@ -52,17 +51,18 @@ def _of_client(settings: Settings, console: Console) -> int:
 
 
 def _own_table(releases: list[Release], delta: float) -> Table:
-    by_run = Counter(each.run_id for each in releases)
-    rows = [
-        (run_id, f"{count:,}", f"{_epsilon([each for each in releases if each.run_id == run_id], delta):.3f}")
-        for run_id, count in by_run.items()
-    ]
-    rows.append(("all", f"{len(releases):,}", f"{_epsilon(releases, delta):.3f}"))
-    note = f"ε at δ = {delta:g} (PLD, replace one) of all updates that have left, whoever has asked for them."
-    return Table("Privacy spent by this client", ("run", "updates", "ε"), tuple(rows), note, last_is_sum=True)
+    by_run: dict[str, list[Release]] = {}
+    for release in releases:
+        by_run.setdefault(release.run_id, []).append(release)
+    rows = [_own_row(run_id, known, delta) for run_id, known in (*by_run.items(), ("all", releases))]
+    note = (
+        f"ε at δ = {delta:g} (PLD) of all updates that have left, whoever has asked for them: of the whole client "
+        "(replace one), or of one of its examples (add or remove one)."
+    )
+    head = ("run", "unit", "updates", "ε")
+    return Table("Privacy spent by this client", head, tuple(rows), note, words=frozenset({1}), last_is_sum=True)
 
 
-def _epsilon(releases: list[Release], delta: float) -> float:
-    noise = noise_of_all(each.noise for each in releases)
-    spec = PrivacySpec(where="client", clip=1.0, noise=noise, epsilon=1.0, delta=delta)
-    return accounting_of(spec, 1, 1).epsilon(1)
+def _own_row(name: str, releases: Sequence[Release], delta: float) -> tuple[str, ...]:
+    unit: Unit = "example" if any(each.unit == "example" for each in releases) else "client"
+    return name, unit, f"{len(releases):,}", f"{epsilon_of(releases, unit, delta):.3f}"

@@ -15,10 +15,17 @@ class PrivacySettings(BaseSettings):
     dp_where: Literal["none", "client", "server"] = knob(
         "privacy",
         "none",
-        "client-level differential privacy: every client noises its own update (the server is not trusted), or the "
-        "server noises their sum",
+        "differential privacy: every client noises its own update (the server is not trusted), or the server noises "
+        "their sum",
     )
-    dp_clip: float = knob("privacy", 1.0, "L2 norm that a client's change is clipped to", gt=0)
+    dp_unit: Literal["client", "example"] = knob(
+        "privacy",
+        "client",
+        "what is protected: a whole client, or each example of it, by DP-SGD at the client (DP_WHERE=client)",
+    )
+    dp_clip: float = knob(
+        "privacy", 1.0, "L2 norm that a client's change, or an example's gradient, is clipped to", gt=0
+    )
     dp_clip_quantile: float = knob(
         "privacy",
         0.0,
@@ -30,7 +37,9 @@ class PrivacySettings(BaseSettings):
     dp_epsilon: float = knob(
         "privacy", 8.0, "the budget: the run stops before a client's epsilon at DP_DELTA passes it", gt=0
     )
-    dp_delta: float = knob("privacy", 1e-5, "delta of that budget; well below 1 / NUM_CLIENTS", gt=0, lt=1)
+    dp_delta: float = knob(
+        "privacy", 1e-5, "delta of that budget; well below 1 / the number of clients, or of examples", gt=0, lt=1
+    )
     client_sampling: Literal["fixed", "poisson"] = knob(
         "privacy",
         "fixed",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from fccl.records.run import RoundRecord, Validation
 
+_MORE = {"client": "More clients in a round", "example": "More examples and a larger BATCH_SIZE"}
+
 
 def warning(record: RoundRecord, base: Validation | None, learning_rate: float) -> str:
     """A line on a run's first round of SFT after which the validation loss is above the base model's; else empty."""
@@ -15,8 +17,8 @@ def warning(record: RoundRecord, base: Validation | None, learning_rate: float) 
     if record.privacy:
         return (
             f"The first round raised the validation loss from {before:.3f} to {now:.3f}: under differential privacy "
-            "noise is the usual reason. More clients in a round, a smaller DP_CLIP, and fewer trained values (LORA_R, "
-            "LORA_LAYERS) are the first things to try."
+            f"noise is the usual reason. {_MORE[record.privacy.unit]}, a smaller DP_CLIP, and fewer trained values "
+            "(LORA_R, LORA_LAYERS) are the first things to try."
         )
     return (
         f"The first round raised the validation loss from {before:.3f} to {now:.3f}: SFT_LR={learning_rate:g} is too "

@@ -1,6 +1,7 @@
 """`RunPrivacy`: the differential privacy of a run at the server: whom a round asks, the ledger, and when the run ends.
 
-`ClientNoise` is that of a run whose clients add the noise; `fccl.federation.server_noise` has the other one.
+`ClientNoise` is that of a run whose clients add the noise to their changes. `fccl.federation.server_noise` has that of
+the server, and `fccl.federation.example_noise` that of clients that train by DP-SGD.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class RunPrivacy(ABC):
     def spent(self, run_id: str, state: FederationState) -> dict[str, Any]:
         """The ledger as fields of `RoundPrivacy`: `epsilon`, `releases` and `clients`."""
 
-    def asked(self, state: FederationState, clients: Sequence[int]) -> FederationState:
+    def asked(self, state: FederationState, clients: Sequence[int], phase: Phase) -> FederationState:
         """The state once a round has asked these clients: what each of them has spent, where they differ."""
         return state
 
@@ -66,7 +67,9 @@ class RunPrivacy(ABC):
     ) -> RoundResult:
         """The round as it may be shown, with the ledger after it; the last one where the budget allows no other."""
         quiet = set(result.record.declined)
-        after = self.asked(replace(result.state, clip=clip), [client for client in asked if client not in quiet])
+        able, phase = [client for client in asked if client not in quiet], result.record.phase
+        counted = replace(result.state, clip=clip, releases=before.releases, va_releases=before.va_releases)
+        after = self.asked(counted, able, phase)
         if early := self.early(result.record.run_id, after):
             done = {**after.early, **early}
             after = replace(after, early=done, reference=after.reference or after.result)
@@ -82,14 +85,21 @@ class RunPrivacy(ABC):
             where=self.spec.where,
             clip=before.clip or self.spec.clip,
             noise=self.spec.noise,
-            sampling=self.spec.sampling,
-            amplified=self.accounting.amplifies,
-            accountant=self.accounting.accountant,
-            relation=self.accounting.relation,
+            unit=self.spec.unit,
             delta=self.spec.delta,
             budget=self.spec.epsilon,
+            **self.counted_by(),
             **self.spent(run_id, after),
         )
+
+    def counted_by(self) -> dict[str, Any]:
+        """The way in which releases are counted, as fields of `RoundPrivacy`."""
+        return {
+            "sampling": self.spec.sampling,
+            "amplified": self.accounting.amplifies,
+            "accountant": self.accounting.accountant,
+            "relation": self.accounting.relation,
+        }
 
     def require_room(self, run_id: str, state: FederationState) -> None:
         """Raises `FederationError` where the budget does not allow the state's next round."""
@@ -112,30 +122,37 @@ class ClientNoise(RunPrivacy):
         """Drawn as ever, without those whose budget is spent."""
         return select_clients(self.plan, state.next_round, {*without, *self.exhausted(state)}, state.here)
 
+    def epsilon(self, state: FederationState, client: int, more: int = 0) -> float:
+        """ε of a client by now, and of so `more` releases in the state's next round."""
+        return self.accounting.epsilon(state.releases.get(client, 0) + more)
+
     def exhausted(self, state: FederationState) -> frozenset[int]:
         """The clients that one more release would bring over the budget."""
-        return frozenset(
-            client for client, count in state.releases.items() if self.accounting.epsilon(count + 1) > self.spec.epsilon
-        )
+        here = range(self.plan.num_clients) if state.here is None else state.here
+        return frozenset(client for client in here if self.epsilon(state, client, 1) > self.spec.epsilon)
 
     def has_room(self, run_id: str, state: FederationState) -> bool:
         """Whether as many clients as MIN_CLIENTS may send one more update."""
-        fresh = self.accounting.epsilon(1) <= self.spec.epsilon
         here = set(range(self.plan.num_clients) if state.here is None else state.here)
-        return fresh and len(here - self.exhausted(state)) >= self.plan.min_clients
+        return len(here - self.exhausted(state)) >= self.plan.min_clients
 
     def spent(self, run_id: str, state: FederationState) -> dict[str, Any]:
         """By client; the largest first of all."""
         clients = tuple(
-            ClientSpent(client_id=client, releases=count, epsilon=self.accounting.epsilon(count))
+            ClientSpent(client_id=client, releases=count, epsilon=self.epsilon(state, client))
             for client, count in sorted(state.releases.items())
         )
-        most = max((each.releases for each in clients), default=0)
-        return {"clients": clients, "releases": most, "epsilon": self.accounting.epsilon(most)}
+        most = max(clients, key=lambda each: each.epsilon, default=ClientSpent(client_id=0, releases=0, epsilon=0.0))
+        return {"clients": clients, "releases": most.releases, "epsilon": most.epsilon}
 
-    def asked(self, state: FederationState, clients: Sequence[int]) -> FederationState:
+    def asked(self, state: FederationState, clients: Sequence[int], phase: Phase) -> FederationState:
         """One more release for each. One that failed may have sent its update too late."""
-        return replace(state, releases={**state.releases, **{one: state.releases.get(one, 0) + 1 for one in clients}})
+        pairs = _one_more(state.va_releases, clients) if phase == "va" else state.va_releases
+        return replace(state, releases=_one_more(state.releases, clients), va_releases=pairs)
+
+
+def _one_more(known: Mapping[int, int], clients: Sequence[int]) -> dict[int, int]:
+    return {**known, **{client: known.get(client, 0) + 1 for client in clients}}
 
 
 def over_budget(spec: PrivacySpec, what: str) -> FederationError:

@@ -374,7 +374,6 @@ class Federation:
             declared=state.declared,
             watch=watch,
             early={**state.early, **early},
-            releases=state.releases,
             clip=state.clip,
             members=state.members,
             pending=missing if self.plan.late_updates == "next" and not ends else None,

@@ -44,6 +44,7 @@ class FederationState:
     watch: Watch = field(default_factory=Watch)
     early: Mapping[Phase, int] = field(default_factory=dict)
     releases: Mapping[int, int] = field(default_factory=dict)  # noised updates of each client that adds its own noise
+    va_releases: Mapping[int, int] = field(default_factory=dict)  # those of them in VA rounds
     clip: float | None = None  # of the next round, where it adapts
     down: Down | None = None  # the adapter's way to the clients, where UPDATE_CODEC makes it shorter
     members: Members | None = None  # of an open federation, once its first round has begun

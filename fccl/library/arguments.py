@@ -163,6 +163,7 @@ class PrivacyArguments(TypedDict, total=False):
     """Settings of the group privacy."""
 
     dp_where: Literal["none", "client", "server"]
+    dp_unit: Literal["client", "example"]
     dp_clip: float
     dp_clip_quantile: float
     dp_noise: float

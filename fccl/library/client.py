@@ -28,7 +28,6 @@ from fccl.storage import temporary
 from fccl.storage.cache import Cache
 from fccl.storage.locks import exclusive, in_use
 from fccl.storage.private import private_folder
-from fccl.training.declaring import Declarer
 from fccl.training.engines import learner_for
 from fccl.training.references import References
 from fccl.transports.exchange.client import AskedRound, ExchangeClient
@@ -146,7 +145,7 @@ def exchange_client(
         guard, personal = Guard.of_client(settings), personal_learner(settings.state_dir, works, listen.line)
         tester = OwnTester(models, works, personal.adapter_for)
         figures = () if guard.says_nothing else (ClientEvaluator(models), tester)  # which no noise and no mask covers
-        usual = Declarer(bare=guard.says_nothing), *figures
+        usual = guard.declarer(), *figures
         yield ExchangeClient(
             ExchangePaths(settings.exchange_dir),
             settings.client_id,

@@ -17,8 +17,11 @@ MEANS = ("fedavg", "fedprox", "fedavgm", "fedadagrad", "fedyogi", "fedadam")  # 
 _BY_REPORTS = ("loss_inverse", "data_loss_combined", "data_size")
 _NOT_REPORTED = "it weighs by what clients report of their training, and under differential privacy they report nothing"
 _AFTER = "it sees noised updates only"
+_BEFORE = "a whole update is clipped and noised, whatever it was computed by"
+_MASKED = "a whole update is masked, whatever it was computed by"
 _SINGLE = "it looks at single updates, and the server knows their sum alone"
-Place = Literal["client", "server", "secure"]  # of the noise; or the masks of SECURE_AGGREGATION
+# Of the noise; at the client by DP-SGD (DP_UNIT=example); or the masks of SECURE_AGGREGATION.
+Place = Literal["client", "example", "server", "secure"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Combination:
     """A choice beside DP_WHERE or SECURE_AGGREGATION: whether it goes with noise at the client, with noise at the
     server and with masks, and why.
 
-    `setting` is refused under the places of `refused` where `chosen` holds.
+    `setting` is refused under the places of `refused` where `chosen` holds. What noise at the client refuses, DP-SGD
+    refuses too; `example` is the reason there, where that is another one.
     """
 
     setting: str
@@ -37,16 +41,22 @@ class Combination:
     refused: frozenset[Place] = frozenset()
     chosen: Callable[[Settings], bool] = lambda settings: False
     hint: str = "leave one of the two out"
+    example: str = ""
 
     def why(self, place: Place) -> str:
         """The reason, under one place of the noise, or under masks."""
-        return {"client": self.client, "server": self.server, "secure": self.secure}[place]
+        by_example = self.example or self.client
+        return {"client": self.client, "example": by_example, "server": self.server, "secure": self.secure}[place]
+
+    def refuses(self, place: Place) -> bool:
+        """Whether it is refused there."""
+        return ("client" if place == "example" else place) in self.refused
 
     def require(self, settings: Settings, place: Place, beside: str) -> None:
         """Raises `SettingsError` where these settings ask for it and it is refused; `beside` is what it does not go
         with.
         """
-        if place in self.refused and self.chosen(settings):
+        if self.refuses(place) and self.chosen(settings):
             raise SettingsError(
                 f"{self.setting.upper()}={getattr(settings, self.setting)} does not go with {beside}: "
                 f"{self.why(place)}",
@@ -69,6 +79,40 @@ _NOT_SERVER: frozenset[Place] = frozenset({"client", "secure"})
 _SERVER: frozenset[Place] = frozenset({"server"})
 COMBINATIONS: tuple[Combination, ...] = (
     Combination(
+        "dp_unit",
+        "example",
+        "clients train by DP-SGD",
+        "gradients of examples are clipped and noised where the examples are, at the client",
+        "it is one of noise at the client",
+        _SERVER,
+        lambda settings: settings.dp_unit == "example",
+        "use DP_WHERE=client, or leave DP_UNIT out",
+    ),
+    Combination(
+        "preference_loss",
+        "any; also PREFERENCE_LOSS's own settings",
+        _BEFORE,
+        _BEFORE,
+        _MASKED,
+        example="a pair is one example, with its prompt and both responses",
+    ),
+    Combination(
+        "max_grad_norm",
+        "any; also WARMUP, LR_SCHEDULE, WEIGHT_DECAY",
+        _BEFORE,
+        _BEFORE,
+        _MASKED,
+        example="the optimiser and all around it see noised gradients only",
+    ),
+    Combination(
+        "micro_batch_size",
+        "any; also CLIENTS_AT_ONCE, CLIENT_PROCESSES",
+        _BEFORE,
+        _BEFORE,
+        _MASKED,
+        example="the clipped gradients have the same sum; clients train one after another in a process",
+    ),
+    Combination(
         "aggregation",
         "scaffold",
         "its control variates are means of gradients, and would be sent without noise",
@@ -77,6 +121,7 @@ COMBINATIONS: tuple[Combination, ...] = (
         _ALL,
         lambda settings: settings.aggregation == "scaffold",
         "use fedavg or fedprox",
+        "its control variates would be means of noised gradients: mostly noise, added to every step",
     ),
     Combination(
         "aggregation",
@@ -84,6 +129,7 @@ COMBINATIONS: tuple[Combination, ...] = (
         _AFTER,
         "it sees the noised mean only",
         "it sees the mean only",
+        example=f"{_AFTER}; FedProx pulls by factors that are noised already",
     ),
     Combination(
         "aggregation",
@@ -228,6 +274,7 @@ COMBINATIONS: tuple[Combination, ...] = (
         _NOT_SERVER,
         lambda settings: settings.dp_clip_quantile > 0,
         "leave it out",
+        "clients would have to say how many gradients were clipped",
     ),
     Combination(
         "keep_updates_mb",
@@ -256,6 +303,7 @@ COMBINATIONS: tuple[Combination, ...] = (
         "a client that is started with DP_WHERE=client declares one example of each phase that it has",
         "needs an exchange directory, see the last row",
         "a client that is started with SECURE_AGGREGATION=true declares one example of each phase that it has",
+        example="clients declare their numbers of examples, which are public here",
     ),
     Combination(
         "secure_aggregation",

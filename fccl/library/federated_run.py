@@ -32,6 +32,7 @@ from fccl.library.narrow import (
 from fccl.library.natural import require_shards, with_named_clients
 from fccl.library.personal import require_own_steps
 from fccl.library.places import require_apart
+from fccl.library.privacy import require_learner
 from fccl.library.setup import PreparedRun, prepared_run, workable
 from fccl.library.side_by_side import side_by_side, transport_for
 from fccl.library.standing import has_finished
@@ -111,6 +112,7 @@ class FederatedRun:
         resume = resume or self._goes_on(fresh)
         decided = recorded_settings(self._folder, asked, given) if resume else begun(fresh, tell)
         self.settings = self._side_by_side(decided, given, learner)
+        require_learner(self.settings, learner)
         self._other_rounds = rounds_asked(self._folder, self.settings, resume, redo_va)
         if not resume:
             require_no_other_data(self.settings, given)

@@ -63,6 +63,7 @@ class WholeClientArguments(ExchangeArguments, ClientArguments, total=False):
     skip_bad_rows: bool
     client_test_share: float
     dp_where: Literal["none", "client"]
+    dp_unit: Literal["client", "example"]
     dp_clip: float
     dp_noise: float
     dp_epsilon: float

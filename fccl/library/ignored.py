@@ -18,7 +18,8 @@ QUALIFIES: Mapping[str, tuple[str, ...]] = {
     "max_client_samples": ("server_only", "own_data_clients"),
     **dict.fromkeys(("secure_clip", "secure_max_samples", "secure_threshold"), ("secure_aggregation",)),
     **dict.fromkeys(
-        ("dp_clip", "dp_clip_quantile", "dp_noise", "dp_epsilon", "dp_delta", "client_sampling"), ("dp_where",)
+        ("dp_unit", "dp_clip", "dp_clip_quantile", "dp_noise", "dp_epsilon", "dp_delta", "client_sampling"),
+        ("dp_where",),
     ),
 }
 # Of a draw that does not take place where the data names the clients.

@@ -13,14 +13,17 @@ from typing import cast
 from fccl.config import Settings
 from fccl.errors import SettingsError
 from fccl.extras import require_extra
+from fccl.federation.example_noise import ExampleNoise
 from fccl.federation.privacy import ClientNoise, RunPrivacy
 from fccl.federation.server_noise import ServerNoise
 from fccl.keys import Keys
 from fccl.library.combinations import COMBINATIONS, OVER_EXCHANGE, Place
-from fccl.messages import Learner
+from fccl.messages import Learner, by_example
 from fccl.paths import LogPaths, StatePaths
 from fccl.privacy.accountant import accounting_of, smallest_noise
 from fccl.privacy.spec import PrivacySpec
+from fccl.specs import PHASES, Phase
+from fccl.training.declaring import Declarer
 from fccl.training.masking import Masking
 from fccl.training.private import PrivateLearner
 from fccl.words import plural
@@ -44,14 +47,17 @@ def privacy_spec(settings: Settings) -> PrivacySpec | None:
         delta=settings.dp_delta,
         sampling=settings.client_sampling,
         clip_quantile=settings.dp_clip_quantile,
+        unit=settings.dp_unit,
     )
 
 
-def run_privacy(settings: Settings) -> RunPrivacy | None:
-    """The differential privacy of a run of these settings, at its server."""
+def run_privacy(settings: Settings, known: Mapping[Phase, Mapping[int, int]] | None = None) -> RunPrivacy | None:
+    """The differential privacy of a run of these settings, at its server. `known` are numbers of examples by client."""
     if (spec := privacy_spec(settings)) is None:
         return None
     plan = settings.round_plan()
+    if spec.unit == "example":
+        return ExampleNoise(spec, plan, {phase: settings.train_spec(phase) for phase in PHASES}, known or {})
     if spec.where == "client":
         return ClientNoise(spec, plan)
     return ServerNoise(spec, plan, LogPaths(settings.log_dir).private)
@@ -61,8 +67,20 @@ def require_sound(settings: Settings) -> None:
     """Raises `SettingsError` for what does not go with differential privacy, or a budget that allows no round."""
     if (spec := privacy_spec(settings)) is None:
         return
+    place: Place = "example" if (spec.where, spec.unit) == ("client", "example") else spec.where
     for each in COMBINATIONS:
-        each.require(settings, spec.where, f"DP_WHERE={spec.where}")
+        each.require(settings, place, f"DP_WHERE={spec.where}")
+    if spec.unit == "client":
+        _require_room(settings, spec)
+
+
+def require_learner(settings: Settings, learner: Learner | None) -> None:
+    """Raises `SettingsError` for a learner of somebody's own that does not train by DP-SGD, where it must."""
+    if settings.dp_where != "none" and settings.dp_unit == "example" and learner is not None:
+        by_example(learner)
+
+
+def _require_room(settings: Settings, spec: PrivacySpec) -> None:
     plan = settings.round_plan()
     accounting = accounting_of(spec, plan.num_clients, plan.clients_per_round)
     if accounting.epsilon(1) > spec.epsilon:
@@ -119,6 +137,13 @@ def without_own_tests(settings: Settings) -> Settings:
 
 
 def _said(settings: Settings, spec: PrivacySpec) -> str:
+    if spec.unit == "example":
+        said = (
+            f"clip {spec.clip:g}, multiplier {spec.noise:g}; the budget is ε = {spec.epsilon:g} at δ = {spec.delta:g}"
+        )
+        return (
+            f"Differential privacy of single examples: clients train by DP-SGD ({said}). ε follows from their numbers."
+        )
     plan = settings.round_plan()
     accounting = accounting_of(spec, plan.num_clients, plan.clients_per_round)
     most = accounting.releases_within(spec.epsilon, plan.total_rounds)
@@ -164,6 +189,13 @@ class Guard:
     def says_nothing(self) -> bool:
         """Whether the client itself insists on it that no figure of its own leaves."""
         return self.own is not None or self.only_masked
+
+    def declarer(self) -> Declarer:
+        """The declarations of a client under these conditions. Its number of examples is public where the unit is the
+        example and nothing is masked.
+        """
+        public = self.own is not None and self.own.unit == "example" and not self.only_masked
+        return Declarer(bare=self.says_nothing and not public, marks=not self.says_nothing)
 
     def masking(self, keys: Keys | None = None) -> Masking:
         """The clients' part in secure sums; with keys, of those alone who have signed."""

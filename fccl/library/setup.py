@@ -211,7 +211,7 @@ def federation_of(
         by_example=validation.by_example,
         learn=_server_learner(settings, learner or learner_for(Models.holding(model)), learn),
         known_samples=known,
-        privacy=run_privacy(settings),
+        privacy=run_privacy(settings, known),
         secure=secure_aggregation(settings),
         own=OwnData(server_instructions(data), settings.max_client_samples, known) if settings.some_declare else None,
     )

@@ -1,6 +1,7 @@
 """Messages between a server and its clients: requests down, answers up, and the work in between."""
 
 from fccl.messages.clients import (
+    ByExample,
     Learner,
     LoadShard,
     Service,
@@ -8,6 +9,7 @@ from fccl.messages.clients import (
     StatusListener,
     Worker,
     attempt,
+    by_example,
     declined,
     guarded,
 )
@@ -33,6 +35,7 @@ Answer = ClientUpdate | ClientFailure
 
 __all__ = [
     "Answer",
+    "ByExample",
     "ClientEvaluation",
     "ClientFailure",
     "ClientUpdate",
@@ -62,6 +65,7 @@ __all__ = [
     "Terms",
     "Worker",
     "attempt",
+    "by_example",
     "declined",
     "guarded",
     "read_terms",

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from fccl import phases
 from fccl.data.shards import ClientShard
-from fccl.errors import FcclError, OutputError, PhaseDeclined, StorageError, UpdateRejected
+from fccl.errors import FcclError, OutputError, PhaseDeclined, SettingsError, StorageError, UpdateRejected
 from fccl.messages.coding import Residuals, ResidualsInMemory, coded
 from fccl.messages.fit import ClientUpdate, FitTask
 from fccl.messages.requests import ClientFailure, Given, Reply, Request, ServedRequest
 from fccl.plain_text import printable
 from fccl.records.run import ClientStatus
 from fccl.specs import Phase
+
+if TYPE_CHECKING:
+    from fccl.privacy.secrets import Draws
 
 StatusListener = Callable[[ClientStatus], None]
 LoadShard = Callable[[int], ClientShard]
@@ -40,6 +43,31 @@ class SeveralAtOnce(Learner, Protocol):
     ) -> Sequence[ClientUpdate | ClientFailure]:
         """The answers of these clients, in their order: those of `fit` but for rounding. Raises as `attempt`."""
         ...
+
+
+@runtime_checkable
+class ByExample(Learner, Protocol):
+    """A learner that also trains by DP-SGD, where the task's unit of privacy is the example."""
+
+    def fit_by_example(
+        self, task: FitTask, shard: ClientShard, on_status: StatusListener, draws: Callable[..., Draws]
+    ) -> ClientUpdate:
+        """An update that follows from sums of clipped gradients with noise, and from nothing else of the examples.
+
+        Batches and noise come from `draws`, a stream for each purpose, and from no other randomness. Its figures of the
+        training are withheld from the server. Raises as `fit`.
+        """
+        ...
+
+
+def by_example(learner: Learner) -> ByExample:
+    """The learner. Raises `SettingsError` unless it trains by DP-SGD."""
+    if isinstance(learner, ByExample):
+        return learner
+    raise SettingsError(
+        f"{type(learner).__name__} has no fit_by_example, which DP_UNIT=example needs",
+        hint="leave DP_UNIT out: whole updates of any learner can be noised",
+    )
 
 
 class Service(Protocol):

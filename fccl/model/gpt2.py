@@ -39,6 +39,11 @@ class Factors:
     d_b: Tensor
     scale: float
 
+    def add(self, x: Tensor, low: Tensor, d_y: Tensor, d_low: Tensor) -> None:
+        """Add the gradients of a batch: of x (T, in), low and d_low (T, r), d_y (T, out)."""
+        self.d_b.addmm_(d_y.T, low, alpha=self.scale)  # (out, r)
+        self.d_a.addmm_(d_low.T, x)  # (r, in)
+
 
 @dataclass(frozen=True, eq=False)
 class Linear:
@@ -57,8 +62,7 @@ class Linear:
 
         def backward(d_y: Tensor) -> Tensor:
             d_low = _own((d_y @ lora.b).mul_(lora.scale), foreign)  # (T, r)
-            lora.d_b.addmm_(d_y.T, low, alpha=lora.scale)  # (out, r)
-            lora.d_a.addmm_(d_low.T, x)  # (r, in)
+            lora.add(x, low, d_y, d_low)
             return self.base.back(d_y).addmm_(d_low, lora.a)  # (T, in)
 
         return y.addmm_(low, lora.b.T, alpha=lora.scale), backward

@@ -13,11 +13,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from fccl.errors import ModelError
 from fccl.model.activations import Activations
+from fccl.model.clipping import clipped
 from fccl.model.encoding import Responses
 from fccl.model.frozen_layers import FrozenLayers
 from fccl.model.frozen_weight import FROZEN
 from fccl.model.gpt2 import Attend, Backward, Block, Factors, Gpt2, Linear, Norm, attention
-from fccl.model.language_model import GPT2, Loss, LossAndGradient
+from fccl.model.gpt2_examples import by_example
+from fccl.model.language_model import GPT2, EachLoss, Loss, LossAndGradient
 from fccl.model.packing import Packed, pack
 from fccl.model.peft_model import PeftLanguageModel, load_peft_model
 from fccl.model.precision import require_precision
@@ -55,6 +57,15 @@ class FlatFactors:
         sizes = [parameter.numel() for parameter in self.parameters.values()]
         parts = zip(self.parameters.items(), vector.split(sizes), strict=True)  # type: ignore[no-untyped-call]
         return {name: part.view(parameter.shape) for (name, parameter), part in parts}
+
+    def without(self, factors: Collection[str] | None) -> Tensor | None:
+        """True at the numbers of all factors but those named, (P,); None where these are all."""
+        if factors is None or set(factors) >= set(self.parameters):
+            return None
+        found = torch.zeros_like(self.values, dtype=torch.bool)
+        for name, part in self.views(found).items():
+            part.fill_(name not in factors)
+        return found
 
 
 @dataclass(frozen=True)
@@ -105,6 +116,25 @@ class Gpt2LanguageModel(PeftLanguageModel):
         return LossAndGradient(
             values[0], {name: part for name, part in gradient.items() if factors is None or name in factors}
         )
+
+    @torch.no_grad()
+    def clipped_sum(
+        self, examples: Sequence[Responses], losses: EachLoss, clip: float, factors: Collection[str] | None = None
+    ) -> Mapping[str, Tensor]:
+        """The sum of the examples' clipped gradients, in one pass over the batch."""
+        packed = pack(examples).to(self.device)
+        gradients = self.flat.values.new_zeros(len(examples), len(self.flat.values))  # (E, P)
+
+        def slopes(log_probs: Tensor) -> Tensor:
+            sums = packed.sums(log_probs).view(len(examples), -1)  # (E, k)
+            _, per_response = _slopes(lambda found: losses(found, range(len(examples))).sum(), sums)
+            return per_response.reshape(-1)[packed.owners]
+
+        by_example(self.written_out, gradients, packed).learn(packed, slopes, self.entering(examples))
+        if (others := self.flat.without(factors)) is not None:
+            gradients.masked_fill_(others, 0)
+        total = clipped(gradients, clip)  # (P,)
+        return {name: part for name, part in self.flat.views(total).items() if factors is None or name in factors}
 
     @cached_property
     def _frozen_layers(self) -> FrozenLayers:

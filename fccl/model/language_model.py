@@ -27,6 +27,7 @@ from fccl.specs import ModelSpec
 GENERIC = "generic"  # the engine that serves any model, and the oracle of the others
 GPT2 = "gpt2"  # GPT-2, forward and backward written out
 Loss = Callable[[Tensor], Tensor]  # log-probabilities (n, k) to a scalar; differentiable by torch
+EachLoss = Callable[[Tensor, Sequence[int]], Tensor]  # those of the examples at b places, (b, k), to losses (b,)
 Choose = Callable[[Tensor], Tensor]  # logits (n, V) to scores (n, V): the highest score is the next token
 
 
@@ -103,6 +104,15 @@ class LanguageModel(Protocol):
         self, examples: Sequence[Responses], loss: Loss, factors: Collection[str] | None = None
     ) -> LossAndGradient:
         """`loss` of the batch's log-probabilities, and its gradient with respect to the factors named; None is all."""
+        ...
+
+    def clipped_sum(
+        self, examples: Sequence[Responses], losses: EachLoss, clip: float, factors: Collection[str] | None = None
+    ) -> Mapping[str, Tensor]:
+        """Σ_i g_i min(1, clip / ‖g_i‖), with g_i the gradient of example i's loss in all factors named: float64.
+
+        A gradient that is not finite counts as zero. `losses` of an example must follow from that example alone.
+        """
         ...
 
     def continuations(

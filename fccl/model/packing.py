@@ -121,7 +121,7 @@ class _Plan:
         """One response after a prompt that begins at `start`. Nothing predicts the first token of all."""
         first, own = len(self.ids), response.ids[prompt_length:]
         if response.learnt is None:
-            before, wanted = ([start + prompt_length - 1], own) if prompt_length else ([], own[1:])
+            before, wanted = ([start + prompt_length - 1], own) if prompt_length and own else ([], own[1:])
             self.rows += [*before, *range(first, first + len(own) - 1)]
         else:
             wanted = tuple(response.ids[place] for place in response.learnt)

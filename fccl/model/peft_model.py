@@ -31,9 +31,10 @@ from fccl.errors import ModelError
 from fccl.model.base_model import first_line, load_base, public_name
 from fccl.model.bnb_layers import BNB, quantise
 from fccl.model.chat import end_ids
+from fccl.model.clipping import clipped_one_by_one
 from fccl.model.encoding import Batch, Responses, collate
 from fccl.model.frozen_directions import FrozenDirections
-from fccl.model.language_model import GENERIC, Choose, Loss, LossAndGradient
+from fccl.model.language_model import GENERIC, Choose, EachLoss, Loss, LossAndGradient
 from fccl.model.lora_targets import linear_names, targets, top_layers
 from fccl.model.losses import sequence_log_probs, target_log_probs, target_log_probs_of
 from fccl.model.packed_attention import can_pack, last_hidden_state, pack_for
@@ -127,6 +128,12 @@ class PeftLanguageModel:
         parts = torch.autograd.grad(value, list(wanted.values()), materialize_grads=True)
         gradient = {name: part.contiguous() for name, part in zip(wanted, parts, strict=True)}
         return LossAndGradient(float(value.detach()), gradient)
+
+    def clipped_sum(
+        self, examples: Sequence[Responses], losses: EachLoss, clip: float, factors: Collection[str] | None = None
+    ) -> Mapping[str, Tensor]:
+        """The sum of the examples' clipped gradients, computed one after another."""
+        return clipped_one_by_one(self, examples, losses, clip, factors)
 
     def _log_probs(self, examples: Sequence[Responses]) -> Tensor:
         """(n, k) float64, in the graph where there is one: DPO takes small differences of large sums."""

@@ -8,6 +8,7 @@ sensitivity itself. Its RDP takes the noise over the sensitivity, which is twice
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from dp_accounting.privacy_accountant import PrivacyAccountant
 
 Accountant = Literal["PLD", "RDP"]
+_GRID = (
+    1e-3  # of the privacy loss of steps: a bound on ε that is 1e-5 of it higher than at 1e-4, in a tenth of the time
+)
 Relation = Literal["add or remove one", "replace one"]
 
 
@@ -85,6 +89,32 @@ def accounting_of(spec: PrivacySpec, clients: int, per_round: int) -> Accounting
     )
 
 
+class Steps(Value):
+    """Noised sums of one kind, as one record has a part in them. `noise` is the deviation over the clip.
+
+    Each of the `count` sums has taken the record with probability `rate`, in a draw that nobody else knows.
+
+    >>> round(epsilon_of_steps([Steps(noise=1.0, rate=0.1, count=30)], 1e-5), 1)
+    2.9
+    """
+
+    noise: float = Field(gt=0)
+    rate: float = Field(default=1.0, gt=0, le=1)
+    count: int = Field(ge=0)
+
+
+def epsilon_of_steps(steps: Iterable[Steps], delta: float) -> float:
+    """ε at δ of all these sums together, for one record more or less (PLD).
+
+    Raises `SettingsError` where dp-accounting is not installed.
+    """
+    counts: Counter[tuple[float, float]] = Counter()
+    for each in steps:
+        counts[each.noise, each.rate] += each.count
+    kinds = tuple(sorted((noise, rate, count) for (noise, rate), count in counts.items() if count))
+    return _epsilon_of_kinds(kinds, delta) if kinds else 0.0
+
+
 def noise_of_all(noises: Iterable[float]) -> float:
     """The noise multiplier of one Gaussian release that costs what these cost together: (Σ z_i^-2)^-1/2."""
     return 1 / math.sqrt(math.fsum(noise**-2 for noise in noises))
@@ -112,6 +142,18 @@ def _epsilon(accounting: Accounting, releases: int, plain: int) -> float:
     if plain:
         counting.compose(_event(accounting, False), plain)
     return float(counting.get_epsilon(accounting.delta))
+
+
+@lru_cache(maxsize=4096)
+def _epsilon_of_kinds(kinds: tuple[tuple[float, float, int], ...], delta: float) -> float:
+    require_extra("privacy", "differential privacy")
+    from dp_accounting import NeighboringRelation, dp_event, pld
+
+    counting = pld.PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE, value_discretization_interval=_GRID)
+    for noise, rate, count in kinds:
+        step = dp_event.GaussianDpEvent(noise)
+        counting.compose(step if rate == 1 else dp_event.PoissonSampledDpEvent(rate, step), count)
+    return float(counting.get_epsilon(delta))
 
 
 def _fresh(accounting: Accounting) -> PrivacyAccountant:

@@ -6,14 +6,17 @@ or of another sum, it is another line: what was lost counts as spent.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import Field
 
 from fccl.errors import StorageError, UpdateRejected
+from fccl.privacy.accountant import Steps, accounting_of, epsilon_of_steps, noise_of_all
+from fccl.privacy.spec import PrivacySpec, Unit
 from fccl.specs import Round, RunId, Value
 from fccl.storage.files import write_bytes
 from fccl.storage.reading import is_there, parse, read_bounded
@@ -24,13 +27,25 @@ _MOST_BYTES = 2**26
 
 
 class Release(Value):
-    """One noised release of a client's change, or at the server of a round's sum."""
+    """One noised release of a client's change, or at the server of a round's sum.
+
+    Where the unit is the example, it is the outcome of `steps` noised steps, each of which drew an example with
+    probability `rate`.
+    """
 
     run_id: RunId
     round: Round
     secret: str  # its name
     tag: str  # `fccl.privacy.mechanism.tag_of`
     noise: float = Field(gt=0)  # the multiplier
+    unit: Unit = "client"
+    rate: float = Field(default=1.0, gt=0, le=1)
+    steps: int = Field(default=1, ge=1)
+
+    def as_steps(self) -> Steps:
+        """The noised sums that one example has a part in. A whole change that is clipped moves by 2 clips at most."""
+        noise = self.noise if self.unit == "example" else self.noise / 2
+        return Steps(noise=noise, rate=self.rate, count=self.steps)
 
 
 @dataclass(eq=False)
@@ -66,6 +81,22 @@ class Spent:
         """
         rounds = Counter(each.round for each in (*self.of(run_id), *more))
         return sum(count == 1 for count in rounds.values()), sum(count for count in rounds.values() if count > 1)
+
+
+def epsilon_of(releases: Iterable[Release], unit: Unit, delta: float) -> float:
+    """ε at δ of a client's releases together, for one whole client or for one of its examples.
+
+    Releases whose unit was the example bound nothing for the whole client: infinity.
+    """
+    known = list(releases)
+    if unit == "example":
+        return epsilon_of_steps([each.as_steps() for each in known], delta)
+    if any(each.unit == "example" for each in known):
+        return math.inf
+    if not known:
+        return 0.0
+    noise = noise_of_all(each.noise for each in known)
+    return accounting_of(PrivacySpec(where="client", clip=1.0, noise=noise, epsilon=1.0, delta=delta), 1, 1).epsilon(1)
 
 
 def _read(path: Path) -> list[Release]:

@@ -18,16 +18,17 @@ class ClientSpent(Value):
 
 
 class RoundPrivacy(Value):
-    """The differential privacy of a round, and what is spent after it. Neighbours differ in one whole client.
+    """The differential privacy of a round, and what is spent after it. Neighbours differ in one `unit`.
 
-    With noise at the server the record says nothing of a single client: every client has spent the same.
+    With noise at the server the record says nothing of a single client: every client has spent the same. Where the unit
+    is the example, `sampling` is that of a step's examples, and ε is that of a client's examples.
     """
 
     where: Literal["client", "server"]
     clip: float  # of this round
     noise: float  # multiplier: the noise's standard deviation over the clip
     sampling: Literal["fixed", "poisson"]
-    amplified: bool  # sampling was counted: whom the round drew is the server's secret
+    amplified: bool  # sampling was counted: the draw is a secret, of the server or of each client
     accountant: Literal["PLD", "RDP"]
     relation: Literal["add or remove one", "replace one"]
     delta: float
@@ -35,3 +36,4 @@ class RoundPrivacy(Value):
     epsilon: float = Field(ge=0)  # of the client that has spent most
     releases: int = Field(ge=0)  # of that client
     clients: tuple[ClientSpent, ...] = ()  # where they differ
+    unit: Literal["client", "example"] = "client"

@@ -353,7 +353,7 @@ class KeptWatch(Value):
 class RunState(Grown):
     """`state.json`: the last complete round. Written last, it commits the round."""
 
-    LATER = frozenset({"declared", "watch", "early", "releases", "clip", "pending", "members", "down"})
+    LATER = frozenset({"declared", "watch", "early", "releases", "va_releases", "clip", "pending", "members", "down"})
 
     run_id: str
     next_round: int = Field(ge=0)  # 0: no round is complete
@@ -369,6 +369,7 @@ class RunState(Grown):
     watch: KeptWatch | None = None
     early: dict[Phase, int] = Field(default={})  # the rounds of each phase that PATIENCE or the privacy budget ended
     releases: dict[int, int] = Field(default={})  # noised updates of each client, where clients add the noise
+    va_releases: dict[int, int] = Field(default={})  # those of them in VA rounds
     clip: float | None = None  # of the next round, where it adapts
     pending: KeptPending | None = None  # under LATE_UPDATES=next
     members: KeptMembers | None = None  # of an open federation

@@ -14,10 +14,12 @@ from fccl.messages import Declaration, DeclareTask, StatusListener
 class Declarer:
     """Counts the client's examples, and those of its instructions that the server's splits have too.
 
-    A `bare` declaration says of each phase only whether there are examples at all, and nothing of overlap.
+    A `bare` declaration says of each phase only whether there are examples at all, and nothing of overlap. Without
+    `marks` it gives the counts, and nothing of overlap.
     """
 
     bare: bool = False
+    marks: bool = True
 
     asked: ClassVar[type[DeclareTask]] = DeclareTask
 
@@ -26,5 +28,5 @@ class Declarer:
         if self.bare:
             some = {"sft": min(1, len(shard.sft)), "va": min(1, len(shard.va))}
             return Declaration(client_id=shard.client_id, **some)
-        found = overlap(shard, request.marks, request.run_id) if request.marks else None
+        found = overlap(shard, request.marks, request.run_id) if request.marks and self.marks else None
         return Declaration(client_id=shard.client_id, sft=len(shard.sft), va=len(shard.va), overlap=found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
@@ -19,11 +20,15 @@ from fccl.model.encoding import Responses, encode
 from fccl.model.language_model import LanguageModel, cpu_threads
 from fccl.model.loading import Models
 from fccl.model.objectives import Objective, objective_for
+from fccl.privacy.secrets import Draws
 from fccl.records.run import ClientStatus, Contribution, TrainingReport
 from fccl.specs import TrainSpec
+from fccl.training.by_example import train_by_example
 from fccl.training.loop import LoopResult, StepReport, train
 from fccl.training.objective import ObjectiveUnderModel
 from fccl.training.references import References
+
+_Train = Callable[[LanguageModel, Objective, FitTask, int, "StatusWriter"], LoopResult]
 
 
 @dataclass
@@ -43,6 +48,15 @@ class GenericLearner:
 
         Raises `TrainingError` when it diverges, `AdapterError` when its rank is not possible.
         """
+        return self._fit(task, shard, on_status, _train)
+
+    def fit_by_example(
+        self, task: FitTask, shard: ClientShard, on_status: StatusListener, draws: Callable[..., Draws]
+    ) -> ClientUpdate:
+        """One client's local training by DP-SGD. Raises as `fit`."""
+        return self._fit(task, shard, on_status, partial(_train_by_example, draws))
+
+    def _fit(self, task: FitTask, shard: ClientShard, on_status: StatusListener, train: _Train) -> ClientUpdate:
         model = self.model_of(task, shard.client_id)
         status = StatusWriter(task.status(shard.client_id, "training"), on_status)
         status("training", None)
@@ -50,7 +64,7 @@ class GenericLearner:
             started = time.monotonic()
             objective = self.objective_of(model, task, shard)
             model.load(task.adapter)
-            result = _train(model, objective, task, shard.client_id, status)
+            result = train(model, objective, task, shard.client_id, status)
             seconds = time.monotonic() - started
         status("done", None)
         return update_of(task, shard.client_id, trained_adapter(model.adapter), result, objective.examples, seconds)
@@ -77,11 +91,27 @@ class GenericLearner:
         return objective_for(task.phase, examples, reference, task.train.preference)
 
 
+def _train_by_example(
+    draws: Callable[..., Draws],
+    model: LanguageModel,
+    objective: Objective,
+    task: FitTask,
+    client_id: int,
+    status: StatusWriter,
+) -> LoopResult:
+    """The same by DP-SGD: what differs between clients comes from `draws`."""
+    return train_by_example(model, objective, task, _moved(model, task), status.step, draws)
+
+
+def _moved(model: LanguageModel, task: FitTask) -> dict[str, Tensor]:
+    return {name: factor for name, factor in model.factors.items() if moves(name, task.train)}
+
+
 def _train(
     model: LanguageModel, objective: Objective, task: FitTask, client_id: int, status: StatusWriter
 ) -> LoopResult:
     """From the adapter that is loaded, under the task's settings and corrections."""
-    factors = {name: factor for name, factor in model.factors.items() if moves(name, task.train)}
+    factors = _moved(model, task)
     correction, centre = correction_of(task, client_id, factors, model.device), centre_of(task, factors)
     loss = ObjectiveUnderModel(model, objective, factors, task.train.at_a_time)
     return train(factors, loss, task.train, task.client_seed(client_id), status.step, correction, centre)

@@ -17,6 +17,8 @@ from fccl.specs import TrainSpec, named_seed, schedule_share
 from fccl.training.batching import epoch_batches
 from fccl.training.drift import Drift
 
+Epochs = Sequence[Sequence[Sequence[int]]]  # the batches of each epoch: places of examples
+
 
 class TrainingLoss(Protocol):
     """A loss over a client's examples, as a function of the factors that are trained."""
@@ -90,15 +92,17 @@ def train(
     on_step: Callable[[StepReport], None] = lambda _: None,
     correction: Mapping[str, Tensor] | None = None,
     centre: Mapping[str, Tensor] | None = None,
+    epochs: Epochs | None = None,
 ) -> LoopResult:
     """Minimise the loss with AdamW (Loshchilov & Hutter 2019), in place. Raises `TrainingError` when it diverges.
 
     `correction` is SCAFFOLD's c - c_i by factor, zeros in a client's first round; None without control variates.
     `centre` is what `prox_mu` pulls to, by factor; None is where the factors stand.
+    `epochs` are the batches of each epoch, where another draw than that of `seed` has made them.
     """
     drift = Drift(factors, spec.prox_mu, correction, centre)
     optimizer = torch.optim.AdamW(factors.values(), lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
-    epochs = batches_by_epoch(loss.lengths, spec, seed)
+    epochs = batches_by_epoch(loss.lengths, spec, seed) if epochs is None else epochs
     steps, step, tokens, first_loss = sum(map(len, epochs)), 0, 0, math.nan
     started = time.monotonic()
     for batches in epochs:

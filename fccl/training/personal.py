@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.data.shards import ClientShard
@@ -26,6 +27,7 @@ from fccl.messages import (
     SeveralAtOnce,
     StatusListener,
     attempt,
+    by_example,
 )
 from fccl.messages.coding import outlived
 from fccl.paths import PersonalPaths, run_digits
@@ -35,6 +37,9 @@ from fccl.records.personal import PersonalRecord
 from fccl.storage.files import storage_errors, write_text
 from fccl.storage.private import private_folder
 from fccl.storage.temporary import sweep
+
+if TYPE_CHECKING:
+    from fccl.privacy.secrets import Draws
 
 Asked = FitTask | OwnTestTask  # both say run, phase, round, model and training
 
@@ -107,6 +112,14 @@ class PersonalLearner:
             if isinstance(answer, ClientUpdate):
                 self._follow(task, load_shard(answer.client_id))
         return answers
+
+    def fit_by_example(
+        self, task: FitTask, shard: ClientShard, on_status: StatusListener, draws: Callable[..., Draws]
+    ) -> ClientUpdate:
+        """The learner's own update by DP-SGD, which goes without personal adapters. Raises as `by_example` and as it
+        does.
+        """
+        return by_example(self.learner).fit_by_example(task, shard, on_status, draws)
 
     def adapter_for(self, request: OwnTestTask, shard: ClientShard) -> Adapter | None:
         """The client's personal adapter of a phase that has ended; None where it has none, which `tell` hears of.

@@ -1,15 +1,18 @@
 """`PrivateLearner`: what a client holds to before an update of it leaves, whatever learner has made that update.
 
 It declines where there are too few examples, or the budget is spent. Under differential privacy it reports no figure
-of its training, and where the client adds the noise it clips and noises the change. For a secure sum it masks the
-update, and reports nothing either.
+of its training. Where the client adds the noise it clips and noises the change, or has the learner train by DP-SGD.
+For a secure sum it masks the update, and reports nothing either.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+
+import torch
 
 from fccl.adapters.ranks import leading, rank_of
 from fccl.data.shards import ClientShard
@@ -23,14 +26,15 @@ from fccl.messages import (
     SeveralAtOnce,
     StatusListener,
     attempt,
+    by_example,
     declined,
     guarded,
 )
-from fccl.privacy.accountant import accounting_of, noise_of_all
 from fccl.privacy.mechanism import clipped_change, moved, noised, tag_of, trained_numbers
+from fccl.privacy.sampling import ExampleSampling
 from fccl.privacy.secrets import secret_of
 from fccl.privacy.spec import PrivacySpec
-from fccl.privacy.spent import Release, Spent
+from fccl.privacy.spent import Release, Spent, epsilon_of
 from fccl.records.run import WITHHELD, WITHHELD_REPORT, ClientStatus
 from fccl.training.masking import Masking
 
@@ -59,13 +63,16 @@ class PrivateLearner:
         `StorageError`.
         """
         self.require_allowed(task, shard)
+        if task.privacy is not None and task.privacy.unit == "example":
+            return self.released(task, self._stepped(task, task.privacy, shard, on_status))
         return self.released(task, self.learner.fit(task, shard, heard(task, on_status)))
 
     def fit_together(
         self, task: FitTask, client_ids: Sequence[int], load_shard: LoadShard, on_status: StatusListener
     ) -> list[ClientUpdate | ClientFailure]:
         """The answers of these clients, in their order. Raises as `fccl.messages.attempt`."""
-        if not isinstance(self.learner, SeveralAtOnce):
+        one_by_one = task.privacy is not None and task.privacy.unit == "example"
+        if one_by_one or not isinstance(self.learner, SeveralAtOnce):
             return [attempt(self.fit, task, client, load_shard, on_status) for client in client_ids]
         answers: dict[int, ClientUpdate | ClientFailure] = {}
         for client in client_ids:
@@ -100,7 +107,7 @@ class PrivateLearner:
         if self.own is not None and asked != self.own.mechanism():
             raise SettingsError(
                 f"the round's differential privacy is {asked}, and this client's {self.own.mechanism()}",
-                hint="start orchestrator and client with the same DP_WHERE, DP_CLIP and DP_NOISE",
+                hint="start orchestrator and client with the same DP_WHERE, DP_UNIT, DP_CLIP and DP_NOISE",
             )
 
     def released(self, task: FitTask, update: ClientUpdate) -> ClientUpdate:
@@ -111,7 +118,7 @@ class PrivateLearner:
         if task.privacy is None and task.secure is None:
             return update
         kept = replace(update, contribution=WITHHELD, report=WITHHELD_REPORT)
-        if task.privacy is not None and task.privacy.where == "client":
+        if task.privacy is not None and task.privacy.noises_changes:
             kept = self._noised(task, task.privacy, kept)
         if task.secure is None:
             return kept
@@ -134,14 +141,56 @@ class PrivateLearner:
         change = noised(change, spec.deviation, trained_numbers(start.form, task.train), draws)
         return replace(update, adapter=moved(start, change))
 
+    def _stepped(self, task: FitTask, spec: PrivacySpec, shard: ClientShard, on_status: StatusListener) -> ClientUpdate:
+        """The update of a training by DP-SGD. Its line in the ledger names what was asked and what came of it, so an
+        answer that is repeated is spent once. It is written when the training is over, before the update leaves.
+        """
+        learner = by_example(self.learner)
+        client_id, sampling = shard.client_id, ExampleSampling.of(task.train, len(shard.require(task.phase)))
+        secret, _ = secret_of(self.folder(client_id))
+        release = Release(
+            run_id=task.run_id,
+            round=task.round,
+            secret=secret.name,
+            tag="",
+            noise=spec.noise,
+            unit=spec.unit,
+            rate=sampling.rate,
+            steps=sampling.steps,
+        )
+        self._require_room(client_id, release)
+        question = tag_of((*asked(task), str(client_id)), torch.zeros(0))
+        draws = partial(secret.draws, task.run_id, task.round, question)
+        update = learner.fit_by_example(task, shard, heard(task, on_status), draws)
+        tag = tag_of((question,), update.adapter.load().vector)
+        self._spend(client_id, release.model_copy(update={"tag": tag}))
+        return update
+
+    def _require_room(self, client_id: int, release: Release) -> None:
+        """Before any training: raises `PhaseDeclined` where its release would pass the budget. One that may be made
+        again after a kill is looked at when it is there.
+        """
+        spent = self._ledger(client_id)
+        again = {(each.run_id, each.round, each.secret) for each in spent.releases}
+        if (release.run_id, release.round, release.secret) not in again:
+            self._require_within_budget(spent, release)
+
     def _spend(self, client_id: int, release: Release) -> None:
-        spent = self._spent.setdefault(client_id, Spent(self.folder(client_id)))
-        if self.own is not None and release not in spent.releases:
-            noise = noise_of_all(each.noise for each in (*spent.releases, release))
-            epsilon = accounting_of(self.own.model_copy(update={"noise": noise}), 1, 1).epsilon(1)
-            if epsilon > self.own.epsilon:
-                raise PhaseDeclined(f"declines: an update more would pass its budget DP_EPSILON={self.own.epsilon:g}")
+        spent = self._ledger(client_id)
+        if release not in spent.releases:
+            self._require_within_budget(spent, release)
         spent.add(release)
+
+    def _ledger(self, client_id: int) -> Spent:
+        if client_id not in self._spent:
+            self._spent[client_id] = Spent(self.folder(client_id))
+        return self._spent[client_id]
+
+    def _require_within_budget(self, spent: Spent, release: Release) -> None:
+        if self.own is None:
+            return
+        if epsilon_of((*spent.releases, release), self.own.unit, self.own.delta) > self.own.epsilon:
+            raise PhaseDeclined(f"declines: an update more would pass its budget DP_EPSILON={self.own.epsilon:g}")
 
 
 def asked(task: FitTask) -> tuple[str, ...]:
@@ -152,10 +201,19 @@ def asked(task: FitTask) -> tuple[str, ...]:
 
 
 def heard(task: FitTask, on_status: StatusListener) -> StatusListener:
-    """The listener; under differential privacy, or masks, it hears that a client trains, and no figure of it."""
+    """The listener; under differential privacy, and for a secure sum, it hears that a client trains, and no figure of
+    it.
+
+    By example it hears nothing between the steps: the time of one says how many examples it drew.
+    """
     if task.privacy is None and task.secure is None:
         return on_status
-    return lambda status: on_status(_bare(status))
+    silent = task.privacy is not None and task.privacy.unit == "example"
+    return lambda status: None if silent and _is_step(status) else on_status(_bare(status))
+
+
+def _is_step(status: ClientStatus) -> bool:
+    return status.state == "training" and status.step > 0
 
 
 def _bare(status: ClientStatus) -> ClientStatus:

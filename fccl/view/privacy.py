@@ -4,9 +4,10 @@ rounds whose updates are known by their sum alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fccl import phases
+from fccl.privacy.spec import Unit
 from fccl.records.privacy import ClientSpent, RoundPrivacy
 from fccl.records.secure import SecureRound
 from fccl.specs import Phase
@@ -15,16 +16,21 @@ from fccl.view.values import RunView
 from fccl.words import plural
 
 MOST_CLIENTS = 400
+_UNITS: Mapping[Unit, tuple[str, str, str]] = {
+    "client": ("a client's", "one whole client", "Noise is added"),
+    "example": ("an example's", "one instruction and one pair of a client", "Noise is added to every step (DP-SGD)"),
+}
 Spending = tuple[int, Phase, RoundPrivacy]  # the round, from 0
 
 
 def privacy_line(said: RoundPrivacy) -> str:
     """The guarantee in a sentence."""
     drawn = f", {said.sampling} sampling in secret" if said.amplified else ""
+    whose, unit, noise = _UNITS[said.unit]
     return (
-        f"After {plural(said.releases, 'noised release')} a client's ε is at most {said.epsilon:.3f} at "
-        f"δ = {said.delta:g}, of a budget of {said.budget:g}. Noise is added at the {said.where}, {said.noise:g} times "
-        f"the clip. Neighbours differ in one whole client ({said.relation}); counted by {said.accountant}{drawn}."
+        f"After {plural(said.releases, 'noised release')} {whose} ε is at most {said.epsilon:.3f} at "
+        f"δ = {said.delta:g}, of a budget of {said.budget:g}. {noise} at the {said.where}, {said.noise:g} times "
+        f"the clip. Neighbours differ in {unit} ({said.relation}); counted by {said.accountant}{drawn}."
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from fccl.apps.main import main
 from fccl.privacy.accountant import accounting_of
 from fccl.privacy.spec import PrivacySpec
-from fccl.privacy.spent import Release, Spent
+from fccl.privacy.spent import Release, Spent, epsilon_of
 from fccl.records.privacy import ClientSpent, RoundPrivacy
 from tests.view.logs import Logs
 
@@ -70,8 +70,15 @@ def test_privacy_of_a_client_is_its_own_ledger_over_all_runs(tmp_path, capsys):
     spec = PrivacySpec(where="client", clip=1.0, noise=4.0, epsilon=8.0, delta=1e-5)
     ones, all_of_them = (accounting_of(spec, 1, 1).epsilon(count) for count in (2, 3))
     shown = said(capsys)
-    assert f"one 2 {ones:.3f}" in shown
-    assert f"all 3 {all_of_them:.3f}" in shown
+    assert f"one client 2 {ones:.3f}" in shown
+    assert f"all client 3 {all_of_them:.3f}" in shown
+    by_example = Release(run_id="last", round=0, secret="s", tag="t", noise=1.0, unit="example", rate=0.1, steps=30)
+    spent.add(by_example)
+    assert main(["privacy", "--client-id", "1"]) == 0
+    alone, with_all = (epsilon_of(each, "example", 1e-5) for each in ([by_example], spent.releases))
+    shown = said(capsys)
+    assert f"last example 1 {alone:.3f}" in shown
+    assert f"all example 4 {with_all:.3f}" in shown
 
 
 def records():
@@ -92,6 +99,27 @@ def test_a_run_whose_clients_add_noise_can_be_verified_and_given_more_rounds(tmp
     assert main(["verify"]) == 0
     assert main(["run", "--resume", "--va-rounds", "2", "--no-evaluate"]) == 0
     assert [record["privacy"]["releases"] for record in records()] == [1, 2, 3]
+
+
+@pytest.mark.slow
+def test_a_run_whose_clients_train_by_dp_sgd_goes_on_and_its_ledger_says_the_unit(tmp_path, capsys):
+    private = ("--dp-where", "client", "--dp-unit", "example", "--dp-noise", "1")
+    assert main(["run", *ALONE, *private]) == 0
+    assert "single examples: clients train by DP-SGD" in said(capsys)
+    first = records()[-1]["privacy"]
+    assert (first["unit"], first["relation"], first["releases"]) == ("example", "add or remove one", 2)
+    assert not (tmp_path / "logs" / "client_metrics.jsonl").exists()
+    assert main(["privacy"]) == 0
+    shown = said(capsys)
+    assert f"an example's ε is at most {first['epsilon']:.3f}" in shown
+    assert "Neighbours differ in one instruction and one pair of a client" in shown
+    mine = next(each for each in first["clients"] if each["client_id"] == 1)
+    assert main(["privacy", "--client-id", "1"]) == 0
+    assert f"all example 2 {mine['epsilon']:.3f}" in said(capsys), "the client's own ledger agrees"
+    assert main(["verify"]) == 0
+    assert main(["run", "--resume", "--va-rounds", "2", "--no-evaluate"]) == 0
+    assert [record["privacy"]["releases"] for record in records()] == [1, 2, 3]
+    assert records()[-1]["privacy"]["epsilon"] > first["epsilon"]
 
 
 @pytest.mark.slow

@@ -5,17 +5,22 @@ import pytest
 import fccl
 from fccl.config import Settings, load_settings
 from fccl.errors import SettingsError
+from fccl.federation.example_noise import ExampleNoise
 from fccl.federation.privacy import ClientNoise
 from fccl.federation.server_noise import ServerNoise
 from fccl.library.combinations import COMBINATIONS, MEANS
 from fccl.library.ignored import refuse_ignored
 from fccl.library.narrow import settled
-from fccl.library.privacy import Guard, require_sound, run_privacy
+from fccl.library.privacy import Guard, require_learner, require_sound, run_privacy
+from fccl.messages import DeclareTask
 from fccl.paths import LogPaths
+from fccl.testing.toy import ToyLearner, shard
+from fccl.training.clients_learner import ClientsLearner
 
 SOUND = {"client": {"dp_noise": 8.0}, "server": {"dp_noise": 8.0, "contribution_mode": "uniform"}}
 # A value of each setting that is refused in some place, as the row of the table names it.
 EXAMPLES = {
+    ("dp_unit", "example"): {"dp_unit": "example"},
     ("aggregation", "scaffold"): {"aggregation": "scaffold"},
     ("aggregation", "median, trimmed_mean"): {"aggregation": "geometric_median"},
     ("lora_aggregation", "svd"): {"lora_aggregation": "svd"},
@@ -117,7 +122,7 @@ def test_what_noise_at_the_server_sets_to_0_is_refused_as_an_argument(name, valu
 
 
 @pytest.mark.parametrize(
-    "name", ["dp_clip", "dp_noise", "dp_epsilon", "dp_delta", "client_sampling", "dp_clip_quantile"]
+    "name", ["dp_unit", "dp_clip", "dp_noise", "dp_epsilon", "dp_delta", "client_sampling", "dp_clip_quantile"]
 )
 def test_a_setting_of_differential_privacy_alone_is_refused(name):
     with pytest.raises(SettingsError, match="has no effect without DP_WHERE") as caught:
@@ -147,3 +152,46 @@ def test_a_client_insists_on_what_it_is_started_with_and_on_nothing_else():
     assert (own.own.noise, own.own.clip, own.min_shard) == (3.0, 0.25, 5)
     with pytest.raises(SettingsError, match="nothing that a client can see to"):
         Guard.of_client(of("server"))
+
+
+@pytest.mark.parametrize(
+    "each", [each for each in COMBINATIONS if "client" in each.refused], ids=lambda each: each.setting
+)
+def test_what_whole_updates_do_not_go_with_is_refused_by_example_too_with_a_reason_of_its_own(each):
+    with pytest.raises(SettingsError) as caught:
+        require_sound(of("client", dp_unit="example", **named(each)))
+    assert str(caught.value).endswith(each.why("example"))
+
+
+def test_by_example_clients_train_by_dp_sgd_and_the_start_says_so():
+    told = []
+    by_example = of("client", dp_unit="example", dp_noise=1.0)
+    settled(by_example, told.append, {})
+    assert "single examples: clients train by DP-SGD (clip 1, multiplier 1;" in told[0]
+    noise = run_privacy(by_example, {"sft": {0: 20}, "va": {0: 5}})
+    assert isinstance(noise, ExampleNoise)
+    assert noise.known["sft"] == {0: 20}
+    assert noise.train["sft"] == by_example.train_spec("sft")
+
+
+def test_by_example_a_learner_of_ones_own_must_train_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    by_example = {"dp_where": "client", "dp_unit": "example"}
+    with pytest.raises(SettingsError, match="ToyLearner has no fit_by_example, which DP_UNIT=example needs"):
+        fccl.FederatedRun(learner=ToyLearner(), **by_example)
+    require_learner(load_settings(by_example), ClientsLearner())
+    require_learner(load_settings(by_example), None)
+    require_learner(load_settings({"dp_where": "client"}), ToyLearner())
+
+
+def test_a_client_that_insists_declares_its_numbers_only_where_these_are_public():
+    request = DeclareTask("run", 0, "sft", ("mark",))
+    answers = {
+        unit: Guard.of_client(load_settings({"dp_where": "client", "dp_unit": unit}))
+        .declarer()
+        .answer(request, shard(4), lambda status: None)
+        for unit in ("client", "example")
+    }
+    assert [(each.sft, each.va, each.overlap) for each in answers.values()] == [(1, 1, None), (5, 1, None)]
+    usual = Guard.of_client(load_settings()).declarer()
+    assert (usual.bare, usual.marks) == (False, True)

@@ -9,7 +9,14 @@ from scipy import integrate, optimize
 from scipy.stats import norm
 
 from fccl.errors import SettingsError
-from fccl.privacy.accountant import Accounting, accounting_of, noise_of_all, smallest_noise
+from fccl.privacy.accountant import (
+    Accounting,
+    Steps,
+    accounting_of,
+    epsilon_of_steps,
+    noise_of_all,
+    smallest_noise,
+)
 from fccl.privacy.spec import PrivacySpec
 
 DELTA = 1e-5
@@ -129,3 +136,26 @@ def test_without_the_library_it_says_what_to_install(monkeypatch):
     with pytest.raises(SettingsError, match="needs dp-accounting") as caught:
         ours.epsilon(1)
     assert caught.value.hint == 'pip install "fccl[privacy]"'
+
+
+def test_steps_of_dp_sgd_have_the_figure_of_the_accountant():
+    """Rounds of several rates together, as of a client with instructions and pairs."""
+    counting = pld.PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    for rate, count in ((0.1, 40), (0.25, 12)):
+        step = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(1.5))
+        counting.compose(dp_accounting.SelfComposedDpEvent(step, count))
+    parts = [Steps(noise=1.5, rate=0.1, count=30), Steps(noise=1.5, rate=0.25, count=12)]
+    parts.append(Steps(noise=1.5, rate=0.1, count=10))
+    assert epsilon_of_steps(parts, DELTA) == pytest.approx(counting.get_epsilon(DELTA), rel=1e-4)
+
+
+def test_a_step_of_a_poisson_sample_is_the_integral_of_its_densities():
+    assert epsilon_of_steps([Steps(noise=1.0, rate=0.1, count=1)], DELTA) == pytest.approx(
+        sampled_once(1.0, 0.1), rel=2e-2
+    )
+
+
+def test_steps_that_draw_all_examples_are_the_gaussian_mechanism_of_one_clip():
+    """One record more or less moves the sum by one clip, not by two."""
+    assert epsilon_of_steps([Steps(noise=4.0, count=6)], DELTA) == pytest.approx(analytic(4.0, 1.0, 6), rel=2e-3)
+    assert epsilon_of_steps([], DELTA) == epsilon_of_steps([Steps(noise=1.0, count=0)], DELTA) == 0.0

@@ -1,11 +1,14 @@
 """The ledger of a secret's owner: once for the same, twice for what is not, and never forgotten."""
 
+import math
 import stat
 
 import pytest
 
 from fccl.errors import StorageError
-from fccl.privacy.spent import NAME, Release, Spent
+from fccl.privacy.accountant import Steps, accounting_of, epsilon_of_steps
+from fccl.privacy.spec import PrivacySpec
+from fccl.privacy.spent import NAME, Release, Spent, epsilon_of
 
 FIRST = Release(run_id="run", round=0, secret="a" * 16, tag="t", noise=1.0)
 
@@ -39,3 +42,30 @@ def test_a_damaged_ledger_is_an_error_for_what_is_spent_must_not_be_forgotten(tm
         file.write(content)
     with pytest.raises(StorageError, match="what is spent"):
         Spent(tmp_path)
+
+
+def test_a_line_of_an_earlier_version_is_of_a_whole_client(tmp_path):
+    (tmp_path / NAME).write_text('{"run_id":"run","round":0,"secret":"s","tag":"t","noise":2.0}\n')
+    assert Spent(tmp_path).releases == [with_(secret="s", noise=2.0)]
+
+
+EXAMPLES = with_(unit="example", rate=0.1, steps=30)
+
+
+def test_whole_updates_cost_a_client_what_the_accountant_says_and_an_example_half_the_noise():
+    """A clipped change moves by two clips at most, whoever's record is another."""
+    spec = PrivacySpec(where="client", clip=1.0, noise=8.0, epsilon=1.0, delta=1e-5)
+    both = [with_(noise=8.0), with_(round=1, noise=8.0)]
+    assert epsilon_of(both, "client", 1e-5) == pytest.approx(accounting_of(spec, 1, 1).epsilon(2), rel=1e-6)
+    assert epsilon_of(both, "example", 1e-5) == pytest.approx(epsilon_of(both, "client", 1e-5), rel=2e-3)
+
+
+def test_updates_by_example_cost_an_example_their_steps_and_bound_nothing_for_the_client():
+    steps = [Steps(noise=1.0, rate=0.1, count=60)]
+    twice = [EXAMPLES, EXAMPLES.model_copy(update={"round": 1})]
+    assert epsilon_of(twice, "example", 1e-5) == epsilon_of_steps(steps, 1e-5)
+    mixed = epsilon_of([*twice, with_(round=2, noise=8.0)], "example", 1e-5)
+    assert mixed == epsilon_of_steps([*steps, Steps(noise=4.0, count=1)], 1e-5)
+    assert mixed > epsilon_of_steps(steps, 1e-5)
+    assert epsilon_of([FIRST, EXAMPLES], "client", 1e-5) == math.inf
+    assert epsilon_of([], "client", 1e-5) == epsilon_of([], "example", 1e-5) == 0.0

@@ -9,7 +9,7 @@ import torch
 from fccl.adapters.adapter import Adapter
 from fccl.errors import FcclError, PhaseDeclined, SettingsError
 from fccl.messages import ClientFailure, FitTask
-from fccl.privacy.accountant import accounting_of
+from fccl.privacy.accountant import Steps, accounting_of, epsilon_of_steps
 from fccl.privacy.secrets import Secret, secret_of
 from fccl.privacy.spec import PrivacySpec
 from fccl.privacy.spent import Spent
@@ -201,3 +201,100 @@ def test_noise_is_that_of_the_spec(private):
     found = [fit(private(), task(number=number)).adapter.load().vector - 2.0 for number in range(60)]
     numbers = torch.stack(found)  # (60, 3)
     assert float((numbers - numbers.mean(0)).std()) == pytest.approx(SPEC.deviation, rel=4 / math.sqrt(2 * 180))
+
+
+BY_EXAMPLE = SPEC.model_copy(update={"unit": "example", "noise": 2.0})
+
+
+class Stepping(ToyLearner):
+    """Trains by example: moves by a draw of its own, and by the number of its examples."""
+
+    def fit_by_example(self, asked, shard, on_status, draws):
+        update = self.fit(asked, shard, on_status)
+        noise = torch.from_numpy(draws("noise").normals(3)).float()
+        moved = asked.adapter.tensors["w"] + noise + len(shard.sft)
+        return replace(update, adapter=adapter(*moved.tolist()))
+
+
+def test_by_example_the_update_is_the_learners_with_draws_of_the_secret_and_one_line_in_the_ledger(private, tmp_path):
+    update, again = fit(private(Stepping()), task(BY_EXAMPLE)), fit(private(Stepping()), task(BY_EXAMPLE))
+    assert update.adapter.load().to_bytes() == again.adapter.load().to_bytes()
+    assert (update.contribution, update.report.steps) == (WITHHELD, 0)
+    (release,) = spent(tmp_path)
+    assert (release.unit, release.noise, release.rate, release.steps) == ("example", 2.0, 1 / 3, 3)
+
+
+def test_by_example_no_heartbeat_comes_between_the_steps(private):
+    """The time of a step says how many examples it drew."""
+
+    class Beating(Stepping):
+        def fit_by_example(self, asked, shard, on_status, draws):
+            for step in range(3):
+                on_status(asked.status(shard.client_id, "training").model_copy(update={"step": step + 1, "steps": 3}))
+            return super().fit_by_example(asked, shard, on_status, draws)
+
+    heard = []
+    private(Beating()).fit(task(BY_EXAMPLE), shard(2), heard.append)
+    assert [(status.state, status.step) for status in heard] == [("training", 0), ("done", 0)]
+
+
+def test_by_example_another_question_has_other_draws_and_a_lost_secret_counts_twice(private, tmp_path):
+    one = fit(private(Stepping()), task(BY_EXAMPLE))
+    other = fit(private(Stepping()), task(BY_EXAMPLE, adapter=adapter(1.0, 2.0, 3.0 + 1e-6)))
+    assert one.adapter.load().distance(other.adapter.load()) > 0.1
+    (tmp_path / "client_2" / "secret").unlink()
+    assert fit(private(Stepping()), task(BY_EXAMPLE)).adapter.load().distance(one.adapter.load()) > 0.1
+    assert [len({getattr(each, name) for each in spent(tmp_path)}) for name in ("tag", "secret")] == [3, 2]
+
+
+def test_by_example_other_data_is_another_release_though_the_question_is_the_same(private, tmp_path):
+    fit(private(Stepping()), task(BY_EXAMPLE))
+    grown = shard(2)
+    private(Stepping()).fit(task(BY_EXAMPLE), replace(grown, sft=(*grown.sft, grown.sft[0])), lambda status: None)
+    assert [each.steps for each in spent(tmp_path)] == [3, 4]
+
+
+def test_a_learner_that_does_not_train_by_example_is_refused_and_nothing_is_written(private, tmp_path):
+    with pytest.raises(SettingsError, match="ToyLearner has no fit_by_example"):
+        fit(private(), task(BY_EXAMPLE))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_by_example_a_client_declines_before_it_trains_where_its_own_budget_would_be_passed(private, tmp_path):
+    budget = epsilon_of_steps([Steps(noise=2.0, rate=1 / 3, count=6)], 1e-5)
+    own, learner = BY_EXAMPLE.model_copy(update={"epsilon": budget}), Stepping()
+    for number in range(2):
+        fit(private(learner, own=own), task(BY_EXAMPLE, number))
+    with pytest.raises(PhaseDeclined, match="an update more would pass its budget"):
+        fit(private(learner, own=own), task(BY_EXAMPLE, 2, run_id="another run"))
+    assert learner.calls == [(0, 2), (1, 2)]
+    fit(private(learner, own=own), task(BY_EXAMPLE, 1))  # again what has left already
+    with pytest.raises(PhaseDeclined):
+        fit(private(learner, own=own), task(BY_EXAMPLE, 1, adapter=adapter(1.0, 2.0, 4.0)))
+    assert len(spent(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("asked", [None, SPEC, BY_EXAMPLE.model_copy(update={"clip": 1.0})])
+def test_a_client_whose_unit_is_the_example_refuses_other_terms(private, asked):
+    with pytest.raises(SettingsError, match=r"this client's DP_WHERE=client, DP_UNIT=example, DP_CLIP=0\.5"):
+        fit(private(Stepping(), own=BY_EXAMPLE), task(asked))
+
+
+def test_a_client_whose_examples_alone_were_protected_has_no_budget_left_as_a_whole(private):
+    fit(private(Stepping()), task(BY_EXAMPLE))
+    with pytest.raises(PhaseDeclined, match="would pass its budget"):
+        fit(private(Stepping(), own=SPEC), task(SPEC, 1))
+
+
+@dataclass
+class SteppingTogether(Together, Stepping):
+    """Takes several clients at once, and each alone by example."""
+
+
+def test_by_example_clients_of_a_process_train_one_after_another(private, tmp_path):
+    learner = SteppingTogether()
+    found = private(learner, min_shard=3).fit_together(task(BY_EXAMPLE), [1, 2, 3], shard, lambda status: None)
+    alone = [fit(private(Stepping()), task(BY_EXAMPLE), client) for client in (2, 3)]
+    assert isinstance(found[0], ClientFailure)
+    assert [each.adapter.load().sha256 for each in found[1:]] == [each.adapter.load().sha256 for each in alone]
+    assert len(spent(tmp_path, 3)) == 1
