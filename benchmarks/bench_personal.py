@@ -85,7 +85,8 @@ def measured(alpha: float, seed: int, pulls: Sequence[float], share: float) -> I
                 "finetune": finetuned(learner.learner, request, shard),
                 **{f"Ditto {pull:g}": learner.own[pull, phase, client] for pull in pulls},
             }
-            score = Validator(models.of(last.model), shard.test_sft, shard.test_va, preference=last.train.preference)
+            how = {"preference": last.train.preference, "batch_size": request.batch_size}
+            score = Validator(models.of(last.model), shard.test_sft, shard.test_va, **how)
             losses = {name: score(phase, each, last.reference).loss for name, each in adapters.items()}
             yield phase, client, len(shard.tests_of(phase)), losses
 
