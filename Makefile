@@ -67,8 +67,8 @@ bench-precision: $(VENV)/.ready-dev ## the frozen base in bf16 and int8 beside f
 bench-secure: $(VENV)/.ready-dev ## secure aggregation: bytes and seconds of a round beside training, for 3 and 20 clients
 	$(RUN) benchmarks/bench_secure.py
 
-bench-codec: $(VENV)/.ready-dev ## adapters in fewer bytes: quickstarts under every codec, their bytes and their losses; SEEDS=42,1,2
-	$(RUN) benchmarks/bench_codec.py --seeds $(or $(SEEDS),42)
+bench-codec: $(VENV)/.ready-dev ## adapters in fewer bytes: quickstarts under every codec and Fed-SB, their bytes and their losses; SEEDS=42,1,2 FORMS="fp32,int3"
+	$(RUN) benchmarks/bench_codec.py --seeds $(or $(SEEDS),42) $(if $(FORMS),--forms "$(FORMS)")
 
 bench-personal: $(VENV)/.ready-dev ## personal adapters: finetune and Ditto beside alone and global, client by client; SEEDS=42,1,2
 	$(RUN) benchmarks/bench_personal.py --seeds $(or $(SEEDS),42)

@@ -1,17 +1,23 @@
-"""Codecs (`UPDATE_CODEC`): bytes of whole quickstarts, and the loss that each ends with on the test split.
+"""Fewer bytes: what whole quickstarts send under codecs and Fed-SB, and the loss that each ends with on the test split.
 
-    python benchmarks/bench_codec.py [--codecs fp32,fp16,int8,int4,topk] [--seeds 42,1,2,3,4]
+    python benchmarks/bench_codec.py [--forms fp32,int4,int3,"fed_sb 32 int8"] [--seeds 42,1,2,3,4] [--set NAME=VALUE]
 
-Every run is the quickstart with one thread. Its SFT loss is the final adapter's in nats per response token, its
-preference loss that of DPO against the run's own reference: each on 300 examples of the test split that no run has
-seen. Bytes are what the records say: adapters of all clients, up and down, without control files.
+A form is a codec (`UPDATE_CODEC`), `topk SHARE`, or `fed_sb RANK [CODEC]`. Every run is the quickstart with one thread;
+`--set` changes any setting of all runs, such as `model_name`, `sft_data` and `va_data`. The SFT loss is the final
+adapter's in nats per response token, the preference loss that of DPO against the run's own reference: each on the test
+split, which no run has seen. Bytes are what the records say, of one client in a round, without control files: the
+first round's adapter, which is drawn from the seed or brings the factors, stands by itself. `--keep FILE` goes on where
+an earlier call has stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,20 +27,23 @@ sys.path.insert(0, str(ROOT))
 import fccl  # noqa: E402
 from benchmarks.bench_precision import times  # noqa: E402
 from fccl.adapters.adapter import load_adapter  # noqa: E402
-from fccl.config import load_settings  # noqa: E402
+from fccl.config import Settings  # noqa: E402
 from fccl.data.examples import PreferencePair, SftExample, read_examples  # noqa: E402
 from fccl.evaluation.validation import Validator  # noqa: E402
 from fccl.model.loading import load_model  # noqa: E402
 from fccl.paths import DataPaths, LogPaths  # noqa: E402
 
-Names = list[str]
+FORMS = "fp32,fp16,int8,int4,int3,topk 0.5,fed_sb 32,fed_sb 32 int8"
+LOSSES = ("after_sft", "sft", "va")
+FED_SB = {"lora_aggregation": "fed_sb", "lora_alpha": 64}  # the usual twice the rank
 
 
 class Ended(NamedTuple):
-    """A run that is over: bytes up and down, and the losses on the test split."""
+    """A run that is over: the bytes of one client in a round, and the losses on the test split."""
 
-    up: int
-    down: int
+    up: float
+    down: float  # in every round but the first
+    first: float  # down, in the first round
     after_sft: float  # nats per response token, of the adapter after the SFT rounds
     sft: float  # and of the final one
     va: float  # DPO, of the final one
@@ -42,54 +51,67 @@ class Ended(NamedTuple):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--codecs", default="fp32,fp16,int8,int4,topk")
-    parser.add_argument("--shares", default="0.5", help="TOPK_SHARE of topk; several with commas")
+    parser.add_argument("--forms", default=FORMS)
     parser.add_argument("--seeds", default="42")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
-    names = [each for name in options.codecs.split(",") for each in _spelt(name, options.shares.split(","))]
-    found: dict[str, list[Ended]] = {name: [] for name in names}
-    print("| seed | codec | bytes up | down | loss after SFT | final | preference loss |")
-    print("|---|---|---:|---:|---:|---:|---:|")
+    settings = dict(pair.split("=", 1) for pair in options.set)
+    kept = _kept(options.keep) if options.keep else {}
+    found: dict[str, list[Ended]] = {name: [] for name in options.forms.split(",")}
+    print("| seed | form | up | down | first down | loss after SFT | final | preference loss |")
+    print("|---|---|---:|---:|---:|---:|---:|---:|")
     for seed in map(int, options.seeds.split(",")):
-        for name in names:
-            ended = quickstart(seed, name)
-            found[name].append(ended)
-            figures = f"{ended.after_sft:.4f} | {ended.sft:.4f} | {ended.va:.4f}"
-            print(f"| {seed} | {name} | {ended.up:,} | {ended.down:,} | {figures} |", flush=True)
+        for name, runs in found.items():
+            key = f"{seed} {name} {sorted(settings.items())}"
+            ended = kept[key] if key in kept else quickstart(seed, name, settings)
+            if options.keep and key not in kept:
+                with options.keep.open("a") as file:
+                    file.write(json.dumps([key, *ended]) + "\n")
+            runs.append(ended)
+            figures = " | ".join(f"{each:.4f}" for each in ended[3:])
+            print(f"| {seed} | {name} | {_bytes(ended)} | {figures} |", flush=True)
     summary(found)
     return 0
 
 
-def _spelt(name: str, shares: Names) -> Names:
-    return [f"topk {share}" for share in shares] if name == "topk" else [name]
+def _kept(path: Path) -> dict[str, Ended]:
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return {key: Ended(*numbers) for key, *numbers in map(json.loads, lines)}
 
 
-def quickstart(seed: int, name: str, **settings: Any) -> Ended:
+def _bytes(ended: Ended) -> str:
+    return " | ".join(f"{each:,.0f}" for each in ended[:3])
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """The settings that a form stands for.
+
+    >>> settings_of("topk 0.3"), settings_of("fed_sb 16 int3")["update_codec"]
+    ({'update_codec': 'topk', 'topk_share': 0.3}, 'int3')
+    """
+    kind, *rest = name.split()
+    if kind == "fed_sb":
+        return {**FED_SB, "lora_r": int(rest[0]), "update_codec": (*rest[1:], "fp32")[0]}
+    return {"update_codec": kind, **({"topk_share": float(rest[0])} if rest else {})}
+
+
+def quickstart(seed: int, name: str, settings: dict[str, Any]) -> Ended:
     """One run, then its losses."""
-    codec, *share = name.split()
     with tempfile.TemporaryDirectory() as folder:
         data, logs = Path(folder) / "data", Path(folder) / "logs"
-        own = {"topk_share": float(share[0])} if share else {}
-        usual: dict[str, Any] = {
-            "seed": seed,
-            "threads": 1,
-            "client_processes": 1,
-            "engine": "gpt2",
-            "keep_updates_mb": 0,
-        }
-        folders = {"data_dir": data, "log_dir": logs, "update_codec": codec}
-        run = fccl.FederatedRun(**{**usual, **folders, **own, **settings})
+        usual: dict[str, Any] = {"seed": seed, "threads": 1, "client_processes": 1, "keep_updates_mb": 0}
+        run = fccl.FederatedRun(**{**usual, "data_dir": data, "log_dir": logs, **settings_of(name), **settings})
         records = [result.record for result in run]
-        before = [None, *([update.client_id for update in record.arrived] for record in records)]
         sent = [record.sent for record in records if record.sent]
-        up = sum(each.up for each in sent)
-        down = sum(each.down_to(record.selected, had) for each, record, had in zip(sent, records, before, strict=False))
-        return Ended(up, down, *losses(data, LogPaths(logs)))
+        up = sum(each.up for each in sent) / sum(len(record.arrived) for record in records)
+        down = statistics.mean(each.down for each in sent[1:])
+        return Ended(up, down, sent[0].down, *losses(run.settings, data, LogPaths(logs)))
 
 
-def losses(data: Path, logs: LogPaths) -> tuple[float, float, float]:
+def losses(settings: Settings, data: Path, logs: LogPaths) -> tuple[float, float, float]:
     """On the test split: SFT's loss after SFT and at the end, and DPO's at the end."""
-    settings, splits = load_settings({"engine": "gpt2"}), DataPaths(data)
+    splits = DataPaths(data)
     sft = read_examples(splits.server_split("test", "sft"), SftExample)
     pairs = read_examples(splits.server_split("test", "va"), PreferencePair)
     judge = Validator(
@@ -104,19 +126,21 @@ def losses(data: Path, logs: LogPaths) -> tuple[float, float, float]:
 
 
 def summary(found: dict[str, list[Ended]]) -> None:
-    """Each codec beside the first, over the seeds."""
+    """Each form beside the first, over the seeds: bytes, and the ratio of losses with Student's 95 % interval."""
     (_, first), *_ = found.items()
-    print("\n| codec | fewer bytes up | down | loss after SFT, times | final, times | preference loss, times |")
-    print("|---|---:|---:|---:|---:|---:|")
+    print("\n| form | up | down | first down | fewer up | down | loss after SFT, times | final | preference loss |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for name, runs in found.items():
-        pairs = list(zip(runs, first, strict=True))
-        fewer = (
-            sum(getattr(one, way) for one in first) / sum(getattr(one, way) for one in runs) for way in ("up", "down")
-        )
+        fewer = (_mean(first, way) / _mean(runs, way) for way in ("up", "down"))
         ratios = [
-            times([getattr(one, what) / getattr(other, what) for one, other in pairs]) for what in Ended._fields[2:]
+            times([getattr(one, what) / getattr(other, what) for one, other in zip(runs, first, strict=True)])
+            for what in LOSSES
         ]
-        print(f"| {name} | {' | '.join(f'{each:.1f}' for each in fewer)} | {' | '.join(ratios)} |")
+        print(f"| {name} | {_bytes(runs[0])} | {' | '.join(f'{each:.1f}' for each in fewer)} | {' | '.join(ratios)} |")
+
+
+def _mean(runs: Sequence[Ended], what: str) -> float:
+    return statistics.mean(float(getattr(run, what)) for run in runs)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from fccl.values import Value
 
-CodecName = Literal["fp32", "fp16", "int8", "int4", "topk"]
-CODECS: tuple[CodecName, ...] = ("fp32", "fp16", "int8", "int4", "topk")  # in the order of their numbers in files
+CodecName = Literal["fp32", "fp16", "int8", "int4", "topk", "int3"]
+CODECS: tuple[CodecName, ...] = ("fp32", "fp16", "int8", "int4", "topk", "int3")  # by their numbers in files
 
 
 class CodecSpec(Value):
@@ -26,7 +26,7 @@ class CodecSpec(Value):
     @property
     def remembers(self) -> bool:
         """Whether a sender adds to its next change what this one left out."""
-        return self.name == "topk"
+        return self.name in ("topk", "int3")
 
 
 WHOLE = CodecSpec()

@@ -21,7 +21,6 @@ from fccl.values import exactly as exactly
 Phase = Literal["sft", "va"]
 PHASES: tuple[Phase, ...] = ("sft", "va")
 
-
 # What another process may have written has bounds, so that whoever adds, formats or draws it need not ask.
 Round = Annotated[int, Field(ge=0, le=999_999_999)]  # nine digits, as in file names
 ClientId = Annotated[int, Field(ge=0, le=999_999_999)]
@@ -56,7 +55,7 @@ PLAIN_TEXT = TextForm()
 class ModelSpec(Grown):
     """The base model and its LoRA (Hu et al. 2021): update = (alpha / r) · B A on every target module."""
 
-    LATER = frozenset({"text"})
+    LATER = frozenset({"text", "middle"})
     name: str = Field(min_length=1)
     lora_r: Rank
     lora_alpha: float = Field(gt=0)
@@ -66,6 +65,7 @@ class ModelSpec(Grown):
     engine: Engine = "generic"  # the code that computes it; two engines differ in float noise
     base_precision: BasePrecision = "fp32"  # of the frozen base's products; as in tasks and records that do not say it
     text: TextForm = PLAIN_TEXT
+    middle: bool = False  # Singhal et al. 2025 (Fed-SB): train R of B R A alone, A and B are frozen
 
     def of_rank(self, rank: int) -> Self:
         """The same with another rank; alpha / r stays the number that it is."""

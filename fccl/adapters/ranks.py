@@ -2,7 +2,8 @@
 
 Direction k of a module is row k of A (rank, fan_in) and column k of B (fan_out, rank). A client that trains k
 directions of a wider adapter trains the first k (`leading`); the others (`trailing`) are part of its frozen base model.
-An adapter without LoRA factors has rank 0, and nothing here changes it.
+An adapter without LoRA factors has rank 0, and nothing here changes it. Of one with middle matrices
+(`fccl.adapters.middle`) those are what a client trains, and its factors are what stays frozen.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from fccl.adapters.adapter import Adapter, Form
+from fccl.adapters.middle import A as _A
+from fccl.adapters.middle import B as _B
+from fccl.adapters.middle import R as _R
+from fccl.adapters.middle import has_middle, joined, moving
 from fccl.adapters.source import AdapterSource, MadeOnLoad
 from fccl.errors import AdapterError
 from fccl.specs import named_seed
-
-_A, _B = ".lora_A.", ".lora_B."  # in PEFT's names
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def pairs(form: Form) -> tuple[Pair, ...]:
 
 def rank_of(form: Form) -> int:
     """The directions of the widest module."""
-    return max((shape[0] for name, shape in form.shapes.items() if _A in name and shape), default=0)
+    return max((shape[0] for name, shape in form.shapes.items() if (_A in name or _R in name) and shape), default=0)
 
 
 def of_rank(form: Form, rank: int) -> Form:
@@ -66,8 +69,10 @@ def of_rank(form: Form, rank: int) -> Form:
 def leading(adapter: Adapter, rank: int) -> Adapter:
     """The first `rank` directions of every module: the part that a client of that rank trains.
 
-    The adapter itself when it has no more.
+    The adapter itself when it has no more, its middle matrices where there are some.
     """
+    if has_middle(adapter.form):
+        return moving(adapter)
     return _directions(adapter, slice(0, rank)) if rank_of(adapter.form) > rank else adapter
 
 
@@ -81,6 +86,8 @@ def with_frozen(update: Adapter, before: Adapter) -> Adapter:
 
     Raises `AdapterError` when the update does not fit `before`.
     """
+    if has_middle(before.form):
+        return joined(update, before)
     rank = rank_of(update.form)
     of_rank(before.form, min(rank, rank_of(before.form))).require(update.form)
     frozen = trailing(before, rank)

@@ -22,6 +22,7 @@ LORA_READS: Mapping[str, tuple[str, ...]] = {
     "exact": ("client_lora_r",),
     "nearly": (),
     "freeze_a": (),
+    "fed_sb": (),
 }
 MEANS_OF_PRODUCTS = ("svd", "exact", "nearly")  # values of `LORA_AGGREGATION` that replace a rule's mean
 _OPTIMISER = ("server_lr", "server_momentum")
@@ -75,7 +76,8 @@ def reads(name: str, lora_aggregation: str, known: Mapping[str, object]) -> froz
 def aggregation(name: str, lora_aggregation: str = "factors", lora_r: int = 1, **settings: Any) -> Aggregation:
     """The rule of this name, of those of the settings that it reads; one that is missing keeps the rule's own default.
 
-    `svd`, `exact` and `nearly` put their mean in the place of the rule's. Raises `SettingsError` when the rule has no
+    `svd`, `exact` and `nearly` put their mean in the place of the rule's; under `fed_sb` it is of the middle matrices
+    alone. Raises `SettingsError` when the rule has no
     mean that could be replaced, or is someone's own class that cannot be had. Names and values of ours have been
     checked before: others are a `KeyError` and pydantic's `ValidationError`.
 
@@ -89,9 +91,14 @@ def aggregation(name: str, lora_aggregation: str = "factors", lora_r: int = 1, *
             hint="use fedavg, fedprox, krum, multi_krum or geometric_median, or LORA_AGGREGATION=factors or freeze_a",
         )
     if is_own(name):
-        return _own(name, {"lora_r": lora_r, "lora_aggregation": lora_aggregation, **settings})
-    chosen = {key: value for key, value in settings.items() if value is not None and not _unset(key, value)}
-    rule: Aggregation = RULES[name].build(chosen)
+        rule = _own(name, {"lora_r": lora_r, "lora_aggregation": lora_aggregation, **settings})
+    else:
+        chosen = {key: value for key, value in settings.items() if value is not None and not _unset(key, value)}
+        rule = RULES[name].build(chosen)
+    if lora_aggregation == "fed_sb":
+        from fccl.aggregation.of_middle import OfMiddle
+
+        return OfMiddle(rule)
     if lora_aggregation not in MEANS_OF_PRODUCTS:
         return rule
     if lora_aggregation == "nearly":

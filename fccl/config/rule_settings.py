@@ -91,11 +91,12 @@ class RuleSettings(BaseSettings):
         "class of your own",
         choices=AGGREGATIONS,
     )
-    lora_aggregation: Literal["factors", "svd", "exact", "nearly", "freeze_a"] = knob(
+    lora_aggregation: Literal["factors", "svd", "exact", "nearly", "freeze_a", "fed_sb"] = knob(
         "aggregation",
         "factors",
         "factors: their mean; svd: the best of their rank of the mean product; exact: all of it, in ever more; "
-        "nearly: the nearest product of combined factors; freeze_a: clients train B alone",
+        "nearly: the nearest product of combined factors; freeze_a: clients train B alone; "
+        "fed_sb: they train the LORA_R x LORA_R matrix between frozen factors alone, with LORA_R of 32 to 200",
     )
     client_lora_r: str = knob(
         "aggregation",

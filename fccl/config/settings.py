@@ -166,8 +166,8 @@ class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings, PrivacyS
     update_codec: CodecName = knob(
         "federation",
         "fp32",
-        "how adapters travel, both ways: fp32: whole; else as changes, in fp16, int8, int4, or their largest numbers "
-        "alone (topk)",
+        "how adapters travel, both ways: fp32: whole; else as changes, in fp16, int8, int4, int3, or their largest "
+        "numbers alone (topk)",
     )
     topk_share: float = knob("federation", 0.5, "the share of its numbers that topk sends", gt=0, le=1)
     gen_samples: int = knob("evaluation", 6, "instructions of the test split whose generations are printed", ge=0)
@@ -304,6 +304,7 @@ class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings, PrivacyS
             engine=self.engine,
             base_precision="fp32" if self.base_precision == AUTO else self.base_precision,  # a run decides before
             text=self.text_form,
+            middle=self.lora_aggregation == "fed_sb",
         )
 
     def train_spec(self, phase: Phase) -> TrainSpec:

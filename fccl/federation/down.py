@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from fccl.adapters.adapter import Adapter
 from fccl.adapters.coded import CodedAdapter
-from fccl.adapters.short import drawn
+from fccl.adapters.middle import has_middle, joined, moving
+from fccl.adapters.short import drawn, middle_alone
 from fccl.codecs import CodecSpec
 from fccl.messages import FitTask
 from fccl.specs import named_seed
@@ -27,15 +28,22 @@ class Down:
     lag: Adapter | None = None
 
 
+def is_shorter(task: FitTask) -> bool:
+    """Whether the next adapter travels in fewer bytes than a whole one: in a codec, or its middle matrices alone."""
+    return not task.train.codec.is_whole or has_middle(task.adapter.form)
+
+
 def begun(spec: CodecSpec, before: Down | None, had: Adapter, adapter: Adapter, seed: int | None) -> Down | None:
     """The way down of the adapter that a phase begins with: what was left out before it no longer counts.
 
     `before` is the way of `had`, the last round's adapter; `seed` that of the run, where this is its first round.
     """
-    if spec.is_whole:
+    if spec.is_whole and not has_middle(adapter.form):
         return None
     if before is not None and adapter.sha256 == had.sha256:
         return Down(before.content)
+    if seed is None and has_middle(adapter.form):
+        return Down(middle_alone(adapter))  # everybody has its factors
     content = None if seed is None else drawn(adapter, seed)
     return None if content is None else Down(content)
 
@@ -44,14 +52,17 @@ def rounded(task: FitTask, before: Down | None, adapter: Adapter, is_last: bool)
     """The next global adapter as the clients will have it, and its way down. `before` is the way of the task's own.
 
     After the last round of a run nobody trains from it: then it is whole, with all that was left out before. So is one
-    of another form than the task's.
+    of another form than the task's. Under fp32 an adapter with middle matrices sends those as they are.
     """
-    lag = before.lag if before else None
-    if lag is not None and lag.form == adapter.form:
-        adapter = Adapter.of_vector(adapter.vector + lag.vector, adapter.form)
+    wanted, lag = moving(adapter), before.lag if before else None
+    if lag is not None and lag.form == wanted.form:
+        wanted = Adapter.of_vector(wanted.vector + lag.vector, wanted.form)
+        adapter = joined(wanted, adapter)
     if is_last or adapter.form != task.adapter.form:
         return adapter, None
+    if task.train.codec.is_whole:
+        return adapter, Down(middle_alone(adapter))
     seed = named_seed(task.seed, "codec", task.phase, task.round, "server")
-    sent = CodedAdapter.of(adapter, task.adapter, task.train.codec, seed)
+    sent = CodedAdapter.of(wanted, moving(task.adapter), task.train.codec, seed)
     had = sent.load()
-    return had, Down(sent.content, Adapter.of_vector(adapter.vector - had.vector, adapter.form))
+    return joined(had, adapter), Down(sent.content, Adapter.of_vector(wanted.vector - had.vector, wanted.form))

@@ -24,7 +24,7 @@ from fccl.errors import AdapterError, BadAggregate, FederationError
 from fccl.federation.arrived import arrived, sent
 from fccl.federation.bounds import medians, require_usable, too_long
 from fccl.federation.declared import Declared, OwnData
-from fccl.federation.down import begun, rounded
+from fccl.federation.down import begun, is_shorter, rounded
 from fccl.federation.gathering import gathered
 from fccl.federation.judging import judged
 from fccl.federation.late import Pending, as_counted, by_client, discounted, late_updates, recorded, still_missing
@@ -95,7 +95,7 @@ class Federation:
         failures = [failure for failure in excluded if failure.client_id not in {each.client_id for each in late}]
         far_out = too_long(counted, self.plan.max_update_ratio, state.norms)
         settled = self._settle(state, task, *self._exclude(counted, [*failures, *silent], far_out), secured)
-        settled = settled if task.train.codec.is_whole else self._rounded(state, task, settled)
+        settled = self._rounded(state, task, settled) if is_shorter(task) else settled
         inputs = self._inputs(state, task, by_client(updates, late), settled.weighing)
         watch, watched = self._watched(state, task, settled)
         after = self._state_after(state, settled, watch, still_missing(excluded, task.adapter))
@@ -326,10 +326,10 @@ class Federation:
 
     def _rounded(self, state: FederationState, task: FitTask, settled: SettledRound) -> SettledRound:
         """The same with the next adapter as the clients will have it. Raises `BadAggregate` when that is of no use."""
-        is_last = task.round + 1 == self.plan.total_rounds
-        adapter, down = rounded(task, state.down, settled.adapter, is_last)
+        adapter, down = rounded(task, state.down, settled.adapter, task.round + 1 == self.plan.total_rounds)
         require_usable(adapter, f"UPDATE_CODEC={task.train.codec.name}: the next adapter")
-        return replace(settled, adapter=adapter, down=down, validation=self._validated(task, adapter))
+        validation = settled.validation if adapter is settled.adapter else self._validated(task, adapter)
+        return replace(settled, adapter=adapter, down=down, validation=validation)
 
     def _require_quorum(
         self, task: FitTask, updates: Sequence[ClientUpdate], excluded: Sequence[ClientFailure]

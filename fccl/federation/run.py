@@ -38,7 +38,9 @@ from fccl.federation.stopwatch import Stopwatch
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask
 from fccl.paths import DataPaths
 from fccl.records.evaluation import EvaluationReport
+from fccl.records.journal import read_rounds
 from fccl.records.run import ClientMetrics, ClientStatus, EventName, PhaseEnd, RunEvent, RunInfo, Validation
+from fccl.records.sent import bytes_line
 from fccl.specs import Phase, RoundPlan
 from fccl.storage.files import sha256_of, write_bytes
 from fccl.tracking.listener import RunListener, Stop
@@ -79,6 +81,7 @@ class Run:
     export: Callable[[Adapter, Path], None] | None = None
     keep_updates_mb: int = USUAL_MB
     start_from: Callable[[], Adapter] | None = None
+    start_named: str = "START_FROM"  # where that adapter comes from
     other_rounds: OtherRounds | None = None  # of the run in the folder, which is to have those of this plan from now on
     own_tests: OwnTests | None = None  # asked for at the end of each phase
     sign: Sign | None = None  # signs the seal of the finished run with the server's key
@@ -126,6 +129,8 @@ class Run:
         adapter = self.state.result
         transport.finish(self.identity.run_id, self.state.next_round, adapter)
         adapter.save(self.folder.paths.global_final)
+        if said := bytes_line(read_rounds(self.folder.paths)):
+            self.listener.told(said)
         if self.export is not None:
             self.export(adapter, self.folder.paths.adapter)
         self.require_here()
@@ -206,7 +211,7 @@ class Run:
         def announce() -> None:
             self.listener.started(info, base)
             self.listener.told(self._keeper.promise(state.adapter, self.plan))
-            for line in _beginning(info, base, start, self.plan):
+            for line in _beginning(info, base, start, self.plan, self.start_named):
                 self.listener.told(line)
 
         return state, announce
@@ -322,11 +327,13 @@ class Run:
         )
 
 
-def _beginning(info: RunInfo, base: Validation | None, start: Validation | None, plan: RoundPlan) -> Iterator[str]:
+def _beginning(
+    info: RunInfo, base: Validation | None, start: Validation | None, plan: RoundPlan, named: str
+) -> Iterator[str]:
     """Lines on what a new run starts from, where that is not a fresh adapter and SFT."""
     if info.start_sha256:
         loss = f", validation loss {start.loss:.3f} {phases.of('sft').short_unit}" if start else ""
-        yield f"The run starts from the adapter {info.start_sha256[:12]} (START_FROM){loss}; LOG_DIR keeps it."
+        yield f"The run starts from the adapter {info.start_sha256[:12]} ({named}){loss}; LOG_DIR keeps it."
     if start and base and start.loss > base.loss:
         yield (
             f"That loss is above the base model's {base.loss:.3f}: the adapter may be another model's or have diverged."

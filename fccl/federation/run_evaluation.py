@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from fccl.adapters.adapter import Adapter, adapter_file, load_adapter
+from fccl.adapters.middle import has_middle, without_effect
 from fccl.data.examples import PreferencePair, SftExample, read_examples
 from fccl.data.shards import read_manifest, require_unchanged
 from fccl.errors import DataError, FederationError, SettingsError
@@ -53,7 +54,7 @@ SILENT = EvaluationListener()
 
 
 def starting_points(logs: LogPaths) -> dict[str, Adapter | None]:
-    """The base model, which is None, and the adapter that the run started from where it was somebody's own.
+    """The base model, which is None, and the adapter that the run started from where it is another model.
 
     Raises `FederationError` when that is not the one that the run's record names.
     """
@@ -65,7 +66,8 @@ def starting_points(logs: LogPaths) -> dict[str, Adapter | None]:
         raise FederationError(
             f"{logs.start} is not the adapter that {logs.run} speaks of", hint="put a copy of the right one back"
         )
-    return {"base": None, "start": start}
+    is_base = has_middle(start.form) and without_effect(start).sha256 == start.sha256
+    return {"base": None} if is_base else {"base": None, "start": start}
 
 
 def run_adapters(logs: LogPaths) -> dict[str, Adapter | None]:

@@ -18,6 +18,7 @@ from pydantic import ConfigDict, Field
 
 from fccl import __version__
 from fccl.adapters.adapter import adapter_file, load_adapter
+from fccl.adapters.middle import folded
 from fccl.adapters.ranks import rank_of
 from fccl.aggregation.protocol import Aggregation
 from fccl.contribution.reported import ContributionRule
@@ -208,7 +209,7 @@ class RunChecker:
         if not os.path.lexists(folder):
             return unchecked("PEFT", f"{folder.name}/ is not there")
         final = load_adapter(self.logs.global_final)
-        if load_adapter(folder / _PEFT_WEIGHTS).sha256 != final.sha256:
+        if load_adapter(folder / _PEFT_WEIGHTS).sha256 != folded(final).sha256:
             return failed("PEFT", f"{folder.name}/ has other numbers than {self.logs.global_final.name}")
         said = read_value(folder / _PEFT_CONFIG, _PeftScale)
         if said is None or said.r != rank_of(final.form):

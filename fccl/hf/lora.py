@@ -11,6 +11,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from fccl.adapters.adapter import Adapter, Form
+from fccl.adapters.middle import has_middle
 from fccl.adapters.ranks import rank_of
 from fccl.errors import AdapterError, ModelError
 from fccl.messages import EvaluateTask, FitTask
@@ -88,6 +89,11 @@ def _are_tied(model: PeftModel) -> bool:
 
 def _require_same_shapes(mine: Form, task: FitTask | EvaluateTask, hint: str) -> None:
     wanted = task.adapter.form
+    if has_middle(wanted):
+        raise ModelError(
+            "LORA_AGGREGATION=fed_sb: a trainer's LoRA has no matrix between its factors",
+            hint="a federation with trainers takes another LORA_AGGREGATION than fed_sb",
+        )
     if rank_of(wanted) != task.model.lora_r:
         raise ModelError(
             f"the global adapter has rank {rank_of(wanted)}, a trainer's LoRA no more than LORA_R={task.model.lora_r}",

@@ -118,7 +118,7 @@ class FederationArguments(TypedDict, total=False):
     min_clients: int
     max_update_ratio: float
     keep_updates_mb: int
-    update_codec: Literal["fp32", "fp16", "int8", "int4", "topk"]
+    update_codec: Literal["fp32", "fp16", "int8", "int4", "topk", "int3"]
     topk_share: float
 
 
@@ -146,7 +146,7 @@ class AggregationArguments(TypedDict, total=False):
     """Settings of the group aggregation."""
 
     aggregation: str | type
-    lora_aggregation: Literal["factors", "svd", "exact", "nearly", "freeze_a"]
+    lora_aggregation: Literal["factors", "svd", "exact", "nearly", "freeze_a", "fed_sb"]
     client_lora_r: str
     prox_mu: float
     server_lr: float

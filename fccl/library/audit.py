@@ -18,10 +18,9 @@ from fccl.library.canaries import FEWEST_IN_ALL, PLANTED, UNUSED, AuditData, aud
 from fccl.library.inner_run import inner_run, inner_settings
 from fccl.library.narrow import data_spec
 from fccl.library.sample import write_sample
-from fccl.library.start import start_adapter
 from fccl.model.language_model import LanguageModel, cpu_threads
 from fccl.model.loading import Models
-from fccl.paths import DataPaths
+from fccl.paths import DataPaths, LogPaths
 from fccl.records.audit import Attack, Audit, AuditedRun
 from fccl.records.journal import read_rounds
 from fccl.words import plural
@@ -128,8 +127,9 @@ def _run(
         work.run.finish(transport)
     records = read_rounds(folder.paths)
     tell("Attacking what it released ...")
+    start = _start(settings, model, folder.paths)
     with cpu_threads(settings.threads):
-        attacker = Attacker(model, Candidates.of(model, data), _start(settings, model), settings.eval_batch_size)
+        attacker = Attacker(model, Candidates.of(model, data), start, settings.eval_batch_size)
         found = [attacker.released(load_adapter(folder.paths.global_final))]
         took_part = [each.round for each in records if data.shard.client_id in each.clients]
         tried = list(attacker.updates(folder.paths, data.shard.client_id, sorted({*took_part[:1], *took_part[-1:]})))
@@ -145,8 +145,6 @@ def _run(
     )
 
 
-def _start(settings: Settings, model: LanguageModel) -> Adapter:
+def _start(settings: Settings, model: LanguageModel, logs: LogPaths) -> Adapter:
     """The adapter that the federation began with."""
-    if settings.start_from:
-        return start_adapter(Path(settings.start_from), model.spec, model.form)
-    return model.initial_adapter(settings.seed)
+    return load_adapter(logs.start) if logs.start.is_file() else model.initial_adapter(settings.seed)

@@ -150,6 +150,16 @@ COMBINATIONS: tuple[Combination, ...] = (
     ),
     Combination(
         "lora_aggregation",
+        "fed_sb",
+        "the tests of the noise do not cover matrices between frozen factors",
+        "the tests of the noise do not cover matrices between frozen factors",
+        "the tests of the masks do not cover matrices between frozen factors",
+        _ALL,
+        lambda settings: settings.lora_aggregation == "fed_sb",
+        "use LORA_AGGREGATION=factors or freeze_a",
+    ),
+    Combination(
+        "lora_aggregation",
         "svd, exact, nearly",
         _AFTER,
         "it multiplies the factors of single updates before the noise",
@@ -160,8 +170,8 @@ COMBINATIONS: tuple[Combination, ...] = (
     ),
     Combination(
         "update_codec",
-        "fp16, int8, int4, topk",
-        "a codec changes an update after its noise, topk over rounds, and the tests of the noise do not cover that",
+        "fp16, int8, int4, int3, topk",
+        "a codec changes an update after its noise, int3 and topk over rounds, and the tests of the noise leave it out",
         "the bound is on whole updates, and the bytes of a round would say how many clients have answered",
         "masked numbers are uniform, so no codec makes them fewer, and those of topk would be at other places",
         _ALL,

@@ -19,6 +19,7 @@ from fccl.library.own_rules import require_named, require_unchanged
 from fccl.library.privacy import with_privacy
 from fccl.library.secure import with_secure_sums
 from fccl.model.bnb_layers import BNB
+from fccl.model.first_update import TAKES
 from fccl.model.language_model import GENERIC
 from fccl.model.loading import Models
 from fccl.model.precision import int8_is_fast, usual_at_once, usual_precision
@@ -107,7 +108,13 @@ def arranged(settings: Settings, engine: str) -> Settings:
     Raises `SettingsError` when they ask for several of an engine that trains one at a time.
     """
     if settings.clients_at_once == AUTO:
-        return settings.model_copy(update={"clients_at_once": str(1 if engine == GENERIC else usual_at_once())})
+        alone = engine == GENERIC or settings.lora_aggregation == "fed_sb"
+        return settings.model_copy(update={"clients_at_once": str(1 if alone else usual_at_once())})
+    if settings.at_once > 1 and settings.lora_aggregation == "fed_sb":
+        raise SettingsError(
+            f"CLIENTS_AT_ONCE={settings.clients_at_once}: LORA_AGGREGATION=fed_sb trains one client at a time",
+            hint="leave it out",
+        )
     if settings.at_once > 1 and engine == GENERIC:
         raise SettingsError(
             f"CLIENTS_AT_ONCE={settings.clients_at_once}: the engine generic, which computes {settings.model_name}, "
@@ -275,6 +282,24 @@ def require_codec(settings: Settings) -> None:
             raise SettingsError(
                 f"UPDATE_CODEC={settings.update_codec} does not go with {obstacle}",
                 hint="use UPDATE_CODEC=fp32" if settings.aggregation == "scaffold" else "use another of the two",
+            )
+
+
+def require_fed_sb(settings: Settings) -> None:
+    """Raises `SettingsError` where nobody could train the matrices between frozen factors."""
+    if settings.lora_aggregation != "fed_sb":
+        return
+    obstacles = {
+        "AGGREGATION=scaffold: its control variates are of whole adapters": settings.aggregation == "scaffold",
+        "PERSONALIZE=ditto: its clients pull whole adapters": settings.personalize == "ditto",
+        f"BASE_PRECISION={settings.base_precision}: the first gradient is of the weights, which it rounds": (
+            settings.base_precision not in (AUTO, *TAKES)
+        ),
+    }
+    for obstacle, is_there in obstacles.items():
+        if is_there:
+            raise SettingsError(
+                f"LORA_AGGREGATION=fed_sb does not go with {obstacle}", hint="use another of the two, or leave it out"
             )
 
 

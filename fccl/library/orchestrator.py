@@ -137,6 +137,7 @@ def require_original_clients(settings: Settings) -> None:
         "AGGREGATION=scaffold: they have no control variate to send": settings.aggregation == "scaffold",
         "LORA_AGGREGATION=exact: the adapter becomes wider than theirs": settings.lora_aggregation == "exact",
         "LORA_AGGREGATION=freeze_a: they train A as well as B": settings.lora_aggregation == "freeze_a",
+        "LORA_AGGREGATION=fed_sb: they train A and B": settings.lora_aggregation == "fed_sb",
         "PROMPT_FORMAT=chat: they know the plain form alone": settings.prompt_format == "chat",
     }
     for obstacle, is_there in obstacles.items():

@@ -38,7 +38,7 @@ from fccl.words import nearest, plural
 CHANGEABLE = ("contribution", "aggregation")  # groups of settings that a replay may be given anew
 _SHOWN_RUNS = 5
 # Values of settings under which clients train in another way: kept updates say nothing of that.
-_TRAINS_OTHERWISE = {"aggregation": ("scaffold", "fedprox"), "lora_aggregation": ("freeze_a",)}
+_TRAINS_OTHERWISE = {"aggregation": ("scaffold", "fedprox"), "lora_aggregation": ("freeze_a", "fed_sb")}
 _RETRAIN = "train anew with --retrain 1, or begin another run"
 
 
@@ -135,7 +135,8 @@ def changed(past: PastRun, given: Mapping[str, Any]) -> tuple[Settings, dict[str
     others = {name: str(getattr(settings, name)) for name in told}
     others = {name: value for name, value in others.items() if value != str(getattr(past.settings, name))}
     for name, values in _TRAINS_OTHERWISE.items():
-        if others.get(name) in values:
+        trained_so = name == "lora_aggregation" and past.settings.lora_aggregation == "fed_sb"
+        if others.get(name) in values or (name in others and trained_so):
             raise SettingsError(
                 f"{name.upper()}={others[name]}: its clients train in another way than those of this run did",
                 hint=_RETRAIN,

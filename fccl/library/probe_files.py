@@ -31,20 +31,25 @@ def file_sizes(logs: LogPaths, records: Sequence[RoundRecord]) -> FileSizes:
 
 
 def traffic_of(logs: LogPaths, records: Sequence[RoundRecord]) -> tuple[TrafficForecast, ...]:
-    """The bytes that one client receives and sends in a round of each phase: its kept adapters, and under SCAFFOLD a
-    control variate each way. A client gets the reference of the VA rounds once.
+    """The bytes that one client receives and sends in a round of each phase: its adapters as they travel, and under
+    SCAFFOLD a control variate each way. Once it gets the reference of the VA rounds, where adapters travel whole, or
+    the factors around middle matrices.
     """
-    last = {record.phase: logs.kept_round(record.round) for record in records}
-    found = []
-    for phase in PHASES:
-        if phase in last:
-            control = _longest(last[phase].root.glob("control_*"))
-            whole = _length(last[phase].adapter)
-            up = _longest(last[phase].root.glob("update_*")) or whole  # of noised sums no single update is kept
-            once = _length(logs.reference) if phase == "va" else 0
-            down = whole + control
-            found.append(TrafficForecast(phase=phase, down=down, up=up + control, once=once))
-    return tuple(found)
+    last = {record.phase: record for record in records}
+    return tuple(_traffic(logs, last[phase], records[0]) for phase in PHASES if phase in last)
+
+
+def _traffic(logs: LogPaths, record: RoundRecord, first: RoundRecord) -> TrafficForecast:
+    """By the last round of a phase, and the first of all."""
+    kept = logs.kept_round(record.round)
+    control, whole = _longest(kept.root.glob("control_*")), _length(kept.adapter)
+    down = record.sent.down if record.sent else whole
+    up = record.sent.up // len(record.arrived) if record.sent and record.arrived else whole + control
+    if record.phase == "va":
+        once = _length(logs.reference) if down == whole else 0  # else it is the adapter that a client holds
+    else:
+        once = max(0, (first.sent.down if first.sent else whole) - down)
+    return TrafficForecast(phase=record.phase, down=down + control, up=up, once=once)
 
 
 def _longest(files: Iterable[Path]) -> int:

@@ -43,6 +43,7 @@ from fccl.library.narrow import (
     data_spec,
     plan_as_it_went,
     require_client_ranks,
+    require_fed_sb,
     require_late_updates,
     require_scores,
     weigher,
@@ -55,8 +56,10 @@ from fccl.library.start import start_adapter
 from fccl.messages import Learner
 from fccl.model.card import CardWriter
 from fccl.model.export import save_peft
+from fccl.model.first_update import first_adapter
 from fccl.model.language_model import LanguageModel
 from fccl.model.loading import Models
+from fccl.model.middle_model import MiddleModel
 from fccl.model.text_form import with_template
 from fccl.paths import DataPaths, KeyPaths
 from fccl.records.evaluation import EvaluationOptions, EvaluationReport
@@ -152,7 +155,8 @@ def prepared_run(
             keep_updates_mb=settings.keep_updates_mb,
             own_tests=_own_tests(settings),
             identity=identity or new_run(),
-            start_from=_start_from(settings, model),
+            start_from=_start_from(settings, model, data),
+            start_named="START_FROM" if settings.start_from else "factors of the learn split's first gradient",
             other_rounds=other_rounds,
             sign=_sign(settings),
         )
@@ -171,12 +175,24 @@ def workable(settings: Settings, folder: RunFolder) -> Tracker:
     secure_aggregation(settings)
     require_late_updates(settings)
     require_personal(settings)
+    require_fed_sb(settings)
     return tracker_for(settings.track, folder.paths)
 
 
-def _start_from(settings: Settings, model: LanguageModel) -> Callable[[], Adapter] | None:
-    """The reading of the adapter that the settings name to start from, if they name one."""
-    return partial(start_adapter, Path(settings.start_from), model.spec, model.form) if settings.start_from else None
+def _start_from(settings: Settings, model: LanguageModel, data: DataPaths) -> Callable[[], Adapter] | None:
+    """The reading of the adapter that the settings name to start from, if they name one. Under fed_sb, without one, the
+    making of the factors.
+    """
+    if settings.start_from:
+        form = model.whole_form if isinstance(model, MiddleModel) else model.form
+        return partial(start_adapter, Path(settings.start_from), model.spec, form)
+    return partial(_first_adapter, settings, model, data) if isinstance(model, MiddleModel) else None
+
+
+def _first_adapter(settings: Settings, model: MiddleModel, data: DataPaths) -> Adapter:
+    preference = settings.train_spec("va").preference
+    learn = Validator.of(model, data, "learn", preference=preference, batch_size=settings.eval_batch_size)
+    return first_adapter(model, learn.examples("sft"), settings.batch_size, settings.threads)
 
 
 def _sign(settings: Settings) -> Sign | None:

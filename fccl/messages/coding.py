@@ -1,8 +1,8 @@
 """Updates as they travel: coded where the task asks for it, with what a codec left out remembered for the next round.
 
 `coded` stands between a learner and every transport. Rounding draws from (SEED, phase, round, client), so an answer
-that is given again has the same bytes. What topk leaves out is kept by run, phase and round. The residual of a round is
-on the disk before its answer is committed, and a round that is done again begins from the residual before it.
+that is given again has the same bytes. What int3 and topk leave out is kept by run, phase and round. The residual of a
+round is on the disk before its answer is committed, and a round that is done again begins from the residual before it.
 """
 
 from __future__ import annotations

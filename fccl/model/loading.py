@@ -11,13 +11,14 @@ from fccl.model.frozen_weight import FROZEN
 from fccl.model.gpt2_model import can_be_written_out, load_gpt2, written_out
 from fccl.model.int8_layers import compute_in_int8
 from fccl.model.language_model import LanguageModel
+from fccl.model.middle_model import MiddleModel
 from fccl.model.peft_model import LOADING, PeftLanguageModel, load_peft_model
 from fccl.model.precision import require_precision
 from fccl.model.text_form import require_template, require_usable, without_template
 from fccl.specs import Engine, ModelSpec
 
 
-def load_fastest(spec: ModelSpec, activations: Activations) -> LanguageModel:
+def load_fastest(spec: ModelSpec, activations: Activations) -> PeftLanguageModel:
     """Load a model with the fastest engine that computes it. Raises `ModelError`."""
     require_precision(spec)
     model = load_peft_model(spec)
@@ -25,7 +26,7 @@ def load_fastest(spec: ModelSpec, activations: Activations) -> LanguageModel:
     return written_out(model, activations) if takes else _generic(model)
 
 
-def load_generic(spec: ModelSpec, activations: Activations) -> LanguageModel:
+def load_generic(spec: ModelSpec, activations: Activations) -> PeftLanguageModel:
     """Load any model; it keeps no activations. Raises `ModelError` when it cannot be had or computed."""
     require_precision(spec)
     return _generic(load_peft_model(spec))
@@ -37,7 +38,7 @@ def _generic(model: PeftLanguageModel) -> PeftLanguageModel:
     return model
 
 
-ENGINES: Mapping[Engine, Callable[[ModelSpec, Activations], LanguageModel]] = {
+ENGINES: Mapping[Engine, Callable[[ModelSpec, Activations], PeftLanguageModel]] = {
     "generic": load_generic,
     "gpt2": load_gpt2,
     "auto": load_fastest,
@@ -77,7 +78,9 @@ class Models:
 
     def _usable(self, spec: ModelSpec) -> LanguageModel:
         """The model, loaded now. A chat template that cannot be used is told here, before anything is trained."""
-        model = ENGINES[spec.engine](spec, self.activations)
+        plain = spec.model_copy(update={"middle": False})
+        loaded = ENGINES[spec.engine](plain, self.activations)
+        model = MiddleModel(spec, loaded) if spec.middle else loaded
         if spec.text.prompt == "chat":
             require_usable(spec, model.tokenizer)
         return model

@@ -135,6 +135,27 @@ class PeftLanguageModel:
         """The sum of the examples' clipped gradients, computed one after another."""
         return clipped_one_by_one(self, examples, losses, clip, factors)
 
+    @torch.enable_grad()
+    def weight_gradient(self, examples: Sequence[Responses], loss: Loss) -> dict[str, Tensor]:
+        """The gradient of a batch's loss with respect to the frozen weights under LoRA: (fan_out, fan_in), by A's name.
+
+        Of weights that are floating-point numbers. Leaves them frozen.
+        """
+        layers = {name: self.model.get_submodule(name.partition(".lora_A.")[0]).base_layer for name in self.a_names}
+        weights = [layer.weight.requires_grad_(True) for layer in layers.values()]
+        try:
+            parts = torch.autograd.grad(loss(self._log_probs(examples)), weights)
+        finally:
+            for weight in weights:
+                weight.requires_grad_(False)
+        found = zip(layers.items(), parts, strict=True)
+        return {name: part.T if isinstance(layer, Conv1D) else part for (name, layer), part in found}
+
+    @property
+    def a_names(self) -> list[str]:
+        """The names of all A, sorted."""
+        return [name for name in self.factors if ".lora_A." in name]
+
     def _log_probs(self, examples: Sequence[Responses]) -> Tensor:
         """(n, k) float64, in the graph where there is one: DPO takes small differences of large sums."""
         packs = not self.padded and can_pack(self.base.config, self.spec.max_length)

@@ -1,4 +1,4 @@
-"""A client's folder of what it has left out of its updates (`UPDATE_CODEC=topk`)."""
+"""A client's folder of what it has left out of its updates (`UPDATE_CODEC=int3` and `topk`)."""
 
 from __future__ import annotations
 

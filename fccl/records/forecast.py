@@ -30,7 +30,7 @@ class TrafficForecast(Value):
     phase: Phase
     down: int = Field(ge=0)
     up: int = Field(ge=0)
-    once: int = Field(default=0, ge=0)  # received with its first round of the phase: the reference
+    once: int = Field(default=0, ge=0)  # received with its first round of the phase: the reference, or factors
 
 
 class ProcessForecast(Value):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from typing import Protocol
 
 from pydantic import Field
 
+from fccl import words
 from fccl.codecs import CodecName
 from fccl.values import Value
 
@@ -25,3 +27,57 @@ class SentBytes(Value):
         """
         without = 0 if before is None else len(set(clients) - set(before))
         return self.down * (len(clients) - without) + self.whole * without
+
+
+class _Arrived(Protocol):
+    @property
+    def client_id(self) -> int: ...
+
+
+class SentRound(Protocol):
+    """The part of a round's record that its bytes follow from."""
+
+    @property
+    def selected(self) -> Collection[int]:
+        """The clients that were asked."""
+        ...
+
+    @property
+    def arrived(self) -> Collection[_Arrived]:
+        """Those whose updates came."""
+        ...
+
+    @property
+    def sent(self) -> SentBytes | None:
+        """The round's bytes; None in records of earlier versions."""
+        ...
+
+
+def round_bytes(record: SentRound, before: Collection[int] | None) -> tuple[int, int, int] | None:
+    """Bytes of a round's adapters up and down, of all clients, and of as many whole adapters. `before` as `down_to`."""
+    if record.sent is None:
+        return None
+    whole = record.sent.whole * (len(record.arrived) + len(record.selected))
+    return record.sent.up, record.sent.down_to(record.selected, before), whole
+
+
+def bytes_line(records: Iterable[SentRound]) -> str:
+    """A sentence on what the rounds of a run have sent, where that is less than whole adapters."""
+    totals, before = [0, 0, 0], None
+    for record in records:
+        found = round_bytes(record, before)
+        before = {each.client_id for each in record.arrived}
+        totals = [total + one for total, one in zip(totals, found or (0, 0, 0), strict=True)]
+    return saved_words(*totals)
+
+
+def saved_words(up: int, down: int, whole: int) -> str:
+    """The sentence itself; empty where nothing was saved.
+
+    >>> saved_words(2_000_000, 1_000_000, 24_000_000)
+    'Adapters took 2.0 MB up and 1.0 MB down; whole ones would have taken 24.0 MB, 8.0 times as much.'
+    """
+    if not 0 < up + down < whole:
+        return ""
+    sent, times = f"{words.size(up)} up and {words.size(down)} down", whole / (up + down)
+    return f"Adapters took {sent}; whole ones would have taken {words.size(whole)}, {times:.1f} times as much."

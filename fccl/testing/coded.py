@@ -55,7 +55,7 @@ def _sent(task: FitTask, client: int, left: dict[int, Adapter]) -> ClientUpdate:
     wanted = _sum(update.adapter.load(), left.get(client), 1)
     seed = named_seed(task.seed, "codec", task.phase, task.round, client)
     sent = CodedAdapter.of(wanted, task.adapter, codec, seed)
-    if codec.name == "topk":
+    if codec.remembers:
         left[client] = _sum(wanted, sent.load(), -1)
     return dataclasses.replace(update, adapter=sent.load())
 

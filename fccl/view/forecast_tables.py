@@ -60,7 +60,8 @@ def _traffic(forecast: Forecast) -> Table:
     for each in forecast.traffic:
         took_part = Counter(client for one in forecast.rounds if one.phase == each.phase for client in one.clients)
         most = max(took_part.values(), default=0)
-        note = f"and {size(each.once)} once: the reference" if each.once else ""
+        what = "the reference" if each.phase == "va" else "the factors"
+        note = f"and {size(each.once)} once: {what}" if each.once else ""
         whole = Cell(size(most * (each.down + each.up) + each.once), note=note)
         rows.append((phases.of(each.phase).title, size(each.down), size(each.up), str(most), whole))
     head = ("phase", "down", "up", "rounds of a client", "in all")

@@ -17,6 +17,7 @@ from fccl.records.late import LateUpdate
 from fccl.records.privacy import RoundPrivacy
 from fccl.records.run import WITHHELD, ClientMetrics, OwnTestResult, RoundRecord, RunEvent
 from fccl.records.secure import SecureRound
+from fccl.records.sent import round_bytes
 from fccl.specs import Phase
 from fccl.view.values import DECLINES, EXCLUSIONS, METRICS, ROUNDS, SHARES, Move, RoundWatched
 
@@ -106,9 +107,9 @@ class ProgressLog:
         self.declines.add([(record.round, record.phase, client) for record in rounds for client in record.declined])
 
     def _sent(self, record: RoundRecord) -> _Row:
-        """The bytes of the round's adapters, up and down."""
+        """The bytes of the round's adapters, up and down, and of as many whole ones."""
         before, self._answered = self._answered, tuple(update.client_id for update in record.arrived)
-        return (None, None) if record.sent is None else (record.sent.up, record.sent.down_to(record.selected, before))
+        return round_bytes(record, before) or (None, None, None)
 
     def _records(self, lines: list[bytes]) -> Iterator[RoundRecord | RunEvent]:
         for line in lines:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fccl import phases
 from fccl.plain_text import one_line
+from fccl.records.sent import saved_words
 from fccl.view.values import ClientRow, ClientStanding, RunStatus, Standing
 from fccl.words import DASH, MINUS, about, duration, loss, missing, plural
 
@@ -152,6 +153,12 @@ def declines(rows: pd.DataFrame) -> str:
             f"Client{'s' * (len(clients) > 1)} {who} {verb} {phases.of(str(phase)).name}: nobody waits for that."
         )
     return " ".join(said)
+
+
+def saved(rounds: pd.DataFrame) -> str:
+    """The bytes that the adapters of all rounds took, beside whole ones; empty where those are as many."""
+    found = rounds[["bytes_up", "bytes_down", "bytes_whole"]].sum()  # a NaN counts nothing
+    return saved_words(*(int(total) for total in found))
 
 
 def client_counts(status: RunStatus) -> str:

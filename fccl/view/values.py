@@ -64,6 +64,7 @@ ROUNDS = {
     # bytes of adapters to and from all clients of the round, as UPDATE_CODEC writes them; NaN in earlier versions' runs
     "bytes_up": "float64",
     "bytes_down": "float64",
+    "bytes_whole": "float64",  # of as many whole adapters, both ways together
 }
 # One row for every client that was aggregated in a round.
 SHARES = {

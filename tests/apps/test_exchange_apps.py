@@ -75,6 +75,10 @@ def test_keys_are_made_and_a_second_time_refused(tmp_path, monkeypatch, capsys):
             ["orchestrator", "--original-clients", "2", "--lora-aggregation", "freeze_a"],
             "error: ORIGINAL_CLIENTS=2 does not go with LORA_AGGREGATION=",
         ),
+        (
+            ["orchestrator", "--original-clients", "2", "--lora-aggregation", "fed_sb"],
+            "error: ORIGINAL_CLIENTS=2 does not go with LORA_AGGREGATION=fed_sb: they train A and B",
+        ),
     ],
 )
 def test_wrong_settings_are_one_line(tmp_path, monkeypatch, capsys, arguments, error):

@@ -18,7 +18,7 @@ from fccl.testing.reference_learner import LearnerWithReference
 from fccl.testing.toy import START, federation, shard
 from fccl.transports.in_process import InProcessTransport
 
-CODECS = [CodecSpec(name=name, share=0.3) for name in ("fp16", "int8", "int4", "topk")]
+CODECS = [CodecSpec(name=name, share=0.3) for name in ("fp16", "int8", "int4", "topk", "int3")]
 
 
 def run_of(fed):

@@ -20,7 +20,7 @@ from fccl.registry import load, parameters
 from fccl.specs import PreferenceLoss, Schedule
 
 MODES = ("cognitive", "uniform", "fedavg")
-LORA = ("factors", "svd", "exact", "nearly", "freeze_a")
+LORA = ("factors", "svd", "exact", "nearly", "freeze_a", "fed_sb")
 # A valid value of each that is not its default.
 OTHER = {
     "contribution_source": "data_size",

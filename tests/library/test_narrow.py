@@ -74,7 +74,7 @@ def test_late_updates_go_with_no_rule_under_which_a_change_from_elsewhere_means_
 
 
 @pytest.mark.parametrize("name", ["fedavg", "fedprox", "fedadam", "fedexp", "norm_clipping", "geometric_median"])
-@pytest.mark.parametrize("lora", ["factors", "freeze_a"])
+@pytest.mark.parametrize("lora", ["factors", "freeze_a", "fed_sb"])
 def test_late_updates_go_with_means_of_factors(name, lora):
     require_late_updates(load_settings({"late_updates": "next", "aggregation": name, "lora_aggregation": lora}))
 
@@ -319,7 +319,7 @@ def test_rules_that_do_not_compute_with_coded_changes_are_refused(given, because
 
 @pytest.mark.parametrize("name", ["fedavg", "fedadam", "fedexp", "norm_clipping", "fedprox"])
 def test_rules_that_compute_with_changes_take_any_codec(name):
-    for codec in ("fp16", "int8", "int4", "topk"):
+    for codec in ("fp16", "int8", "int4", "int3", "topk"):
         assert aggregation_rule(load_settings({"update_codec": codec, "aggregation": name})).name == name
     aggregation_rule(load_settings({"update_codec": "int4", "aggregation": "median"}))
 

@@ -67,7 +67,7 @@ def test_what_topk_leaves_out_is_sent_later(changes):
     assert torch.allclose(total + left.tensors["w"], torch.tensor(changes, dtype=torch.float32).sum(dim=0), atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["int8", "int4", "topk"])
+@pytest.mark.parametrize("name", ["int8", "int4", "int3", "topk"])
 def test_a_round_that_is_done_again_has_the_same_bytes(name, tmp_path):
     """As by a client that was killed between its residual and its flag: another process, the same folder."""
     codec, contents = CodecSpec(name=name, share=0.3), []

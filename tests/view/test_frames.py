@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fccl.records.run import ArrivedUpdate, ServerLearning, Validation, Verification
-from fccl.records.sent import SentBytes
+from fccl.records.sent import SentBytes, bytes_line
 from fccl.view import sentences
 from fccl.view.frames import GrowingFrame, MetricsLog, ProgressLog
 from fccl.view.values import EXCLUSIONS, METRICS, ROUNDS, SHARES
@@ -120,9 +120,12 @@ def test_the_bytes_of_adapters_are_those_of_all_clients_of_the_round():
     log = ProgressLog("run")
     for record in records:  # as a reader gets them, one after the other
         log.feed([line(record)])
-    found = log.rounds.frame[["bytes_up", "bytes_down"]]
-    assert found[:3].values.tolist() == [[60, 60], [60, 140], [60, 60]]
+    found = log.rounds.frame[["bytes_up", "bytes_down", "bytes_whole"]]
+    clients = len(records[0].selected)
+    whole = [100 * (answered + clients) for answered in (2, 3, 3)]
+    assert found[:3].values.tolist() == [[60, 60, whole[0]], [60, 140, whole[1]], [60, 60, whole[2]]]
     assert found[3:].isna().all(axis=None)
+    assert sentences.saved(log.rounds.frame) == bytes_line(records) != ""
 
 
 def test_a_source_without_a_prior_has_none():

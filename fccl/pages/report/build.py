@@ -94,7 +94,8 @@ def _training(view: RunView, draw: Figures) -> Section:
     lead = "The global adapter on the server's validation split, after every round."
     if view.rounds.empty:
         return Section("training", "Training", empty=NO_ROUND)
-    lead = " ".join(part for part in (lead, sentences.server_learning(view.rounds)) if part)
+    said = lead, sentences.server_learning(view.rounds), sentences.saved(view.rounds)
+    lead = " ".join(part for part in said if part)
     return Section("training", "Training", lead, figures.training(draw, view), (run_parts.rounds_table(view),))
 
 
