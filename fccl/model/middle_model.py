@@ -20,8 +20,9 @@ from transformers import PreTrainedTokenizerBase
 from fccl.adapters.adapter import Adapter, Form
 from fccl.adapters.middle import folded, middle_form, middles, with_middles
 from fccl.adapters.ranks import initial
+from fccl.model.clipping import clipped_one_by_one
 from fccl.model.encoding import Responses
-from fccl.model.language_model import Choose, Loss, LossAndGradient
+from fccl.model.language_model import Choose, EachLoss, Loss, LossAndGradient
 from fccl.model.peft_model import PeftLanguageModel
 from fccl.specs import ModelSpec
 
@@ -113,6 +114,12 @@ class MiddleModel:
         with torch.no_grad():
             gradient = {r: self._b[b].T @ found.gradient[b] for b, r in wanted.items()}  # (r, r) each
         return LossAndGradient(found.loss, gradient)
+
+    def clipped_sum(
+        self, examples: Sequence[Responses], losses: EachLoss, clip: float, factors: Collection[str] | None = None
+    ) -> Mapping[str, Tensor]:
+        """The sum of the examples' clipped gradients with respect to the middle matrices, one after another."""
+        return clipped_one_by_one(self, examples, losses, clip, factors)
 
     def continuations(
         self, prompts: Sequence[Sequence[int]], new_tokens: int, choose: Choose | None = None

@@ -24,6 +24,7 @@ EXAMPLES = {
     ("aggregation", "scaffold"): {"aggregation": "scaffold"},
     ("aggregation", "median, trimmed_mean"): {"aggregation": "geometric_median"},
     ("lora_aggregation", "svd"): {"lora_aggregation": "svd"},
+    ("lora_aggregation", "fed_sb"): {"lora_aggregation": "fed_sb"},
     ("update_codec", "fp16"): {"update_codec": "int8"},
     ("contribution_mode", "fedavg"): {"contribution_mode": "fedavg"},
     ("contribution_source", "loss_inverse"): {"contribution_mode": "cognitive", "contribution_source": "data_size"},
