@@ -33,8 +33,8 @@ from rich.table import Table  # noqa: E402
 import fccl  # noqa: E402
 from benchmarks.bench_training import Case  # noqa: E402
 from benchmarks.federation_contestants import BATCH, Job  # noqa: E402
+from fccl.display.words import duration  # noqa: E402
 from fccl.model.base_model import BUILTIN_MODEL, base_path  # noqa: E402
-from fccl.words import duration  # noqa: E402
 
 NAMES = {
     "auto": "this system, ENGINE=auto",

@@ -31,8 +31,8 @@ from fccl.aggregation.fedavg import FedAvg  # noqa: E402
 from fccl.aggregation.protocol import Aggregation, Parts  # noqa: E402
 from fccl.aggregation.state import ServerState  # noqa: E402
 from fccl.contribution.reported import ContributionRule  # noqa: E402
+from fccl.display.plain_text import printable  # noqa: E402
 from fccl.errors import FcclError, UpdateRejected  # noqa: E402
-from fccl.plain_text import printable  # noqa: E402
 from fccl.records.run import Contribution  # noqa: E402
 
 __all__ = ["FCCL"]

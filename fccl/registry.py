@@ -17,8 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from fccl.display.plain_text import printable
 from fccl.errors import FcclError, SettingsError
-from fccl.plain_text import printable
 from fccl.storage.files import sha256_of
 
 LOSS = "loss"  # the argument of a weighing rule that is no setting: the loss on the server's learn split

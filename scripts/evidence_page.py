@@ -17,11 +17,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from fccl.display.tables import Table  # noqa: E402
 from fccl.errors import DataError, FcclError  # noqa: E402
 from fccl.paths import ComparePaths  # noqa: E402
 from fccl.records.comparison import Comparison  # noqa: E402
 from fccl.storage.reading import read_value  # noqa: E402
-from fccl.tables import Table  # noqa: E402
 from fccl.view.agreement import agreement_tables, effective_tables  # noqa: E402
 from fccl.view.claims import claim_lines, claim_table, wins_table  # noqa: E402
 from fccl.view.comparison_tables import lead, matrix, pair_tables  # noqa: E402

@@ -13,8 +13,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fccl import phases
+from fccl.display.png import fixed, png
 from fccl.paths import LogPaths
-from fccl.png import fixed, png
 from fccl.records.evaluation import EvaluationReport
 from fccl.records.run import RoundRecord, RunEvent
 from fccl.specs import Phase

@@ -24,7 +24,7 @@ STOREYS = (
     ("aggregation", "data", "privacy"),
     ("adapters", "records", "keys"),
     (
-        *("errors", "values", "codecs", "personal", "specs", "phases", "plain_text", "paths", "words", "tables", "png"),
+        *("errors", "values", "codecs", "personal", "specs", "phases", "display", "paths"),
         "storage",
         "processes",
         *_SETTINGS,

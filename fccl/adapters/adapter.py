@@ -17,9 +17,9 @@ from torch import Tensor
 from fccl.adapters.tensor_files import MAX_HEADER_BYTES, header_of, read_tensors, to_bytes
 from fccl.adapters.tensors import settled, sha256_of, size_of, squared_distance
 from fccl.adapters.torch_files import read_torch_file
+from fccl.display.plain_text import printable
 from fccl.errors import AdapterError, StorageError
 from fccl.paths import of_earlier_versions
-from fccl.plain_text import printable
 from fccl.storage.files import read_whole, write_bytes
 
 HEADER_SLACK_BYTES = 65_536  # by which another program's header of an adapter's file may be longer than our own

@@ -22,8 +22,8 @@ from fccl.adapters.codecs import Largest, codec_of, count_of
 from fccl.adapters.ranks import rank_of
 from fccl.adapters.source import MadeOnLoad
 from fccl.codecs import CODECS, CodecSpec
+from fccl.display.plain_text import printable
 from fccl.errors import AdapterError
-from fccl.plain_text import printable
 
 MAGIC, VERSION = b"fccl chg", 1
 _HEADER = struct.Struct("<8sHHIQQ32s")

@@ -21,8 +21,8 @@ from torch import Tensor
 from fccl.adapters.adapter import HEADER_SLACK_BYTES, Adapter, Form, adapter_from_bytes
 from fccl.adapters.recent import Checked, Recent
 from fccl.adapters.tensor_files import header_of, numbers_at
+from fccl.display.plain_text import printable
 from fccl.errors import AdapterError
-from fccl.plain_text import printable
 from fccl.storage.files import flush_file, read_whole, storage_errors, write_bytes
 
 _FLOAT32 = 4  # bytes

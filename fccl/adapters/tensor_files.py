@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fccl.display.plain_text import printable
 from fccl.errors import AdapterError
-from fccl.plain_text import printable
 from fccl.storage.reading import NotJson, json_value
 
 MAX_HEADER_BYTES = 2**24  # a hundred thousand tensors

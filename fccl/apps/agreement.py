@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from fccl.display.plain_text import printable
 from fccl.errors import SettingsError
-from fccl.plain_text import printable
 
 _YES = ("y", "yes")
 

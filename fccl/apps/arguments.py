@@ -157,7 +157,7 @@ def _shown(default: Any) -> str:
 
 
 def _refuse(argument: str, name: str, parser: argparse.ArgumentParser) -> NoReturn:
-    from fccl.words import nearest
+    from fccl.display.words import nearest
 
     flag = argument.split("=")[0]
     if refusal := COMMANDS[name].refuses.get(_setting(flag)):

@@ -16,6 +16,7 @@ from fccl.adapters.adapter import Adapter
 from fccl.apps.console import plain_console
 from fccl.apps.terminal_tables import QUIET
 from fccl.config import Settings, set_elsewhere
+from fccl.display.plain_text import MAX_LINE, one_line
 from fccl.errors import SettingsError
 from fccl.federation.run_evaluation import run_adapters
 from fccl.federation.run_folder import RunFolder
@@ -23,7 +24,6 @@ from fccl.library.narrow import settings_of
 from fccl.model.generate import Sampling, generate
 from fccl.model.language_model import LanguageModel
 from fccl.model.loading import load_model
-from fccl.plain_text import MAX_LINE, one_line
 
 PROMPT = "> "
 

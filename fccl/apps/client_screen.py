@@ -8,7 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.text import Text
 
-from fccl.plain_text import MAX_LINE, printable
+from fccl.display.plain_text import MAX_LINE, printable
 from fccl.records.run import ClientStatus
 
 

@@ -36,6 +36,7 @@ from fccl.compare.workers import run_all
 from fccl.config import Settings
 from fccl.contribution.protocol import Weigher
 from fccl.data.split import SPLITS
+from fccl.display.plain_text import one_line
 from fccl.errors import FcclError
 from fccl.evaluation.validation import Validator
 from fccl.extras import REPORT, require_extra
@@ -45,7 +46,6 @@ from fccl.model.language_model import LanguageModel
 from fccl.model.loading import load_model
 from fccl.model.weights import weights_sha256
 from fccl.paths import ComparePaths, LogPaths
-from fccl.plain_text import one_line
 from fccl.records.comparison import Comparison, MethodInfo, ScenarioInfo
 from fccl.specs import PHASES, Phase, TrainSpec
 from fccl.storage.files import write_bytes, write_text

@@ -15,11 +15,11 @@ from fccl.compare.methods import METHODS, Method, own_method
 from fccl.compare.scenarios import SCENARIOS, Scenario
 from fccl.compare.tuning import expanded
 from fccl.config import Settings, load_settings, set_elsewhere
+from fccl.display.words import nearest
 from fccl.errors import SettingsError
 from fccl.library.ignored import readers
 from fccl.records.comparison import FEDAVG
 from fccl.registry import is_own
-from fccl.words import nearest
 
 FULL_SEEDS, QUICK_SEEDS = 5, 2
 MOST_JOBS = 8

@@ -11,9 +11,9 @@ from fccl.compare.grids import GRIDS
 from fccl.compare.trial import Trial
 from fccl.compare.tuning import Tried, tried
 from fccl.compare.values import TrialResult
+from fccl.display.tables import Cell, Table
+from fccl.display.words import DASH
 from fccl.phases import of
-from fccl.tables import Cell, Table
-from fccl.words import DASH
 
 
 def show(console: Console, found: Iterable[tuple[Trial, TrialResult]]) -> None:

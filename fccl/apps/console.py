@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from fccl.plain_text import visible
+from fccl.display.plain_text import visible
 
 
 class PlainConsole(Console):

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from fccl.data.in_use import replaced_line
 from fccl.data.sources import kind_of
+from fccl.display.plain_text import one_line, printable
+from fccl.display.tables import Cell, Table
+from fccl.display.words import plural
 from fccl.paths import DataPaths
-from fccl.plain_text import one_line, printable
 from fccl.specs import PHASES, SYNTHETIC, DataSpec, Phase
-from fccl.tables import Cell, Table
 from fccl.view.origins import origins_sentence
-from fccl.words import plural
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,6 +9,7 @@ from pathlib import Path
 from fccl.apps.console import plain_console, telling
 from fccl.apps.evaluation_screen import EvaluationScreen, say_written
 from fccl.config import Settings
+from fccl.display.words import plural
 from fccl.errors import SettingsError
 from fccl.evaluation.harness import HarnessTasks, load_tasks
 from fccl.evaluation.outputs import outputs_path, write_outputs
@@ -25,7 +26,6 @@ from fccl.processes.memory import free_bytes
 from fccl.records.evaluation import EvaluationOptions
 from fccl.storage.files import require_writable
 from fccl.storage.locks import in_use
-from fccl.words import plural
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:

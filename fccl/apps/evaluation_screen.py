@@ -13,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from fccl.apps.terminal_tables import BEST, QUIET, print_table
+from fccl.display.plain_text import one_line
+from fccl.display.words import plural
 from fccl.federation.run_evaluation import EvaluationListener
 from fccl.model.scoring import Progress as Listener
 from fccl.paths import LogPaths
-from fccl.plain_text import one_line
 from fccl.records.evaluation import EvaluationReport, Generation
 from fccl.view import evaluation_tables as tables
-from fccl.words import plural
 
 SHOWN_LETTERS = 280  # of an instruction or a response; the Markdown has all
 

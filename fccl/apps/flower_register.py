@@ -10,9 +10,9 @@ from pathlib import Path
 
 from fccl.apps.console import say
 from fccl.apps.flower_superlink import SuperLink
+from fccl.display.plain_text import printable
 from fccl.errors import FederationError, SettingsError
 from fccl.paths import ServerPaths
-from fccl.plain_text import printable
 from fccl.transports.flower.node_keys import read_node_keys
 
 _KNOWN = "already in use"  # Flower's words for a key that is registered

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from fccl import words
 from fccl.apps.agreement import require_agreed
 from fccl.apps.console import plain_console, telling
 from fccl.apps.terminal_tables import print_table
 from fccl.config import Settings
+from fccl.display import words
 from fccl.library.forgetting import Forgetting
 from fccl.library.past_run import at_work, past_run
 from fccl.view.after import forgotten_table

@@ -19,8 +19,8 @@ from fccl.apps.console import plain_console
 from fccl.apps.init_answers import MACHINES, WISHES, Answers, checked_data, checked_model, machine_of, wishes_of
 from fccl.apps.init_file import dotenv
 from fccl.config import Settings, load_settings
+from fccl.display.plain_text import one_line
 from fccl.errors import FcclError, SettingsError
-from fccl.plain_text import one_line
 from fccl.storage.files import write_text
 from fccl.storage.temporary import sweep_for
 

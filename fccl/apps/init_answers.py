@@ -10,12 +10,12 @@ from fccl import phases
 from fccl.apps.init_file import Part
 from fccl.config import Settings, load_settings
 from fccl.data.prepare import count_examples
+from fccl.display.words import plural
 from fccl.errors import SettingsError
 from fccl.library.narrow import begun, data_spec
 from fccl.model.loading import load_model
 from fccl.model.memory import Shape, own_memory, shape_of
 from fccl.specs import SYNTHETIC, Phase
-from fccl.words import plural
 
 Tell = Callable[[str], None]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fccl.config import Settings
-from fccl.plain_text import one_line
+from fccl.display.plain_text import one_line
 
 HEAD = """\
 # Written by `fccl init`. Every command that is started in this folder reads it. An argument or the environment wins:

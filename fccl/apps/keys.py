@@ -8,10 +8,10 @@ from pathlib import Path
 from fccl.apps.console import plain_console
 from fccl.config import Settings
 from fccl.config.fields import WHOLE_NUMBER
+from fccl.display.words import plural
 from fccl.errors import SettingsError
 from fccl.keys import add_keys, create_keys, revoke_keys
 from fccl.paths import KeyPaths
-from fccl.words import plural
 
 DEFAULT_FOLDER = "keys"
 

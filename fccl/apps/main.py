@@ -14,8 +14,8 @@ from fccl import __version__
 from fccl.apps.arguments import overview, parse
 from fccl.apps.commands import COMMANDS
 from fccl.apps.output import guarded_output
+from fccl.display.plain_text import printable
 from fccl.errors import FcclError, SettingsError
-from fccl.plain_text import printable
 
 _LONGEST_MESSAGE = 10_000  # characters
 
@@ -56,7 +56,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     name = arguments[0]
     if name not in COMMANDS:
-        from fccl.words import nearest
+        from fccl.display.words import nearest
 
         guess = nearest(name, COMMANDS)
         raise SettingsError(

@@ -8,12 +8,12 @@ from fccl.apps.console import plain_console, telling
 from fccl.apps.data_screen import DataScreen
 from fccl.config import Settings
 from fccl.data.in_use import prepare_anew
+from fccl.display.plain_text import one_line
 from fccl.library.ignored import refuse_unqualified
 from fccl.library.narrow import data_spec
 from fccl.library.places import require_apart
 from fccl.library.runs_of_data import losing_line
 from fccl.paths import DataPaths
-from fccl.plain_text import one_line
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:

@@ -10,12 +10,12 @@ from rich.console import Console
 from fccl.apps.console import plain_console
 from fccl.apps.terminal_tables import print_table
 from fccl.config import Settings
+from fccl.display.tables import Table
 from fccl.errors import FederationError, no_run
 from fccl.extras import require_extra
 from fccl.paths import LogPaths, StatePaths
 from fccl.privacy.spec import Unit
 from fccl.privacy.spent import NAME, Release, Spent, epsilon_of
-from fccl.tables import Table
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:

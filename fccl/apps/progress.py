@@ -20,8 +20,9 @@ from rich.progress import (
 from rich.text import Text
 
 from fccl import phases
+from fccl.display.plain_text import MAX_LINE, printable
+from fccl.display.words import plural
 from fccl.messages import Answer, ClientUpdate
-from fccl.plain_text import MAX_LINE, printable
 from fccl.records.run import (
     WITHHELD,
     ClientMetrics,
@@ -33,7 +34,6 @@ from fccl.records.run import (
 )
 from fccl.specs import RoundPlan
 from fccl.tracking.listener import Past, RunListener, Stop
-from fccl.words import plural
 
 _NAMED = 8  # clients on the bar
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fccl import words
 from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.apps.console import plain_console, telling
 from fccl.apps.evaluation_screen import EvaluationScreen
 from fccl.apps.terminal_tables import print_table
 from fccl.config import Settings
+from fccl.display import words
 from fccl.errors import SettingsError
 from fccl.evaluation.suite import one_by_one
 from fccl.federation.run_evaluation import evaluate_run, topic_counts, write_report

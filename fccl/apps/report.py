@@ -9,13 +9,13 @@ from pathlib import Path
 
 from fccl.apps.console import say
 from fccl.config import Settings
+from fccl.display.words import nearest
 from fccl.errors import FederationError, SettingsError, no_run
 from fccl.extras import REPORT, require_extra
 from fccl.library.places import require_apart
 from fccl.paths import ExchangePaths, LogPaths
 from fccl.storage.files import write_text
 from fccl.storage.temporary import sweep_for
-from fccl.words import nearest
 
 SHOWN_RUNS = 5
 

@@ -14,6 +14,7 @@ from fccl.apps.evaluation_screen import EvaluationScreen, say_written
 from fccl.apps.progress import screen_for
 from fccl.apps.terminal_tables import print_table
 from fccl.config import Settings
+from fccl.display.words import plural
 from fccl.federation.more_rounds import OtherRounds
 from fccl.federation.run import Run
 from fccl.federation.run_folder import RunFolder
@@ -30,7 +31,6 @@ from fccl.transports.protocol import RunIdentity, Transport
 from fccl.view.forecast_tables import after_table
 from fccl.view.own_tests import own_tests_of, own_tests_table
 from fccl.view.taken import actual_of, forecast_of
-from fccl.words import plural
 
 
 def asked_for(settings: Settings, options: argparse.Namespace, models: Models, console: Console) -> Settings:

@@ -8,8 +8,8 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from fccl.apps.table_widths import Need, need_of, parts, room_taken, widths
-from fccl.plain_text import one_line
-from fccl.tables import Cell, Table
+from fccl.display.plain_text import one_line
+from fccl.display.tables import Cell, Table
 
 QUIET, BEST = "dim", "bold"
 VERDICTS = {"better": "green", "worse": "red"}

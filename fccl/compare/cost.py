@@ -16,7 +16,7 @@ from statistics import fmean
 from fccl.compare.store import runs
 from fccl.compare.trial import Trial
 from fccl.compare.values import TrialResult
-from fccl.tables import Cell, Table
+from fccl.display.tables import Cell, Table
 
 HOUR = 3600.0
 

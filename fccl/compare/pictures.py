@@ -14,9 +14,9 @@ from typing import Any
 
 from fccl.compare.methods import way_of
 from fccl.compare.styles import BAD, LINE, STRONG, style, styled
-from fccl.png import INK, below, distinct, fixed, png
+from fccl.display.png import INK, below, distinct, fixed, png
+from fccl.display.tables import SIGNS
 from fccl.records.comparison import CEILINGS, FEDAVG, Comparison, Outcome, ScenarioInfo
-from fccl.tables import SIGNS
 from fccl.view.comparison_tables import figure as main_figure
 from fccl.view.comparison_tables import heading
 

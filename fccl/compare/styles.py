@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fccl.compare.methods import METHODS
-from fccl.png import INK, fixed
+from fccl.display.png import INK, fixed
 from fccl.records.comparison import FEDAVG, ORACLE, POOLED
 
 BAD, GOOD = "#d55e00", "#0072b2"  # apart for colour-blind readers; bad clients have a "!" too

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from fccl.display.plain_text import printable
 from fccl.errors import SettingsError
-from fccl.plain_text import printable
 
 OWN_CLASS = "package.module:Class"
 WHOLE_NUMBER = re.compile(r"\s*[0-9]{1,9}\s*")  # one that stands in a text

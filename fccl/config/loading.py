@@ -11,9 +11,9 @@ from dotenv import dotenv_values
 
 from fccl.config.fields import choices_of, one_line_errors
 from fccl.config.settings import DOTENV, Settings
+from fccl.display.words import nearest
 from fccl.errors import SettingsError
 from fccl.registry import is_own
-from fccl.words import nearest
 
 _DOTENV_BYTES = 2**20
 

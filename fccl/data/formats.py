@@ -29,9 +29,9 @@ from fccl.data.rows.labels import TOPIC_COLUMNS, Label, label_of, why_no_topics
 from fccl.data.rows.marks import check_marks, is_mark
 from fccl.data.rows.prompts import INPUT_COLUMNS, OWN_TURNS
 from fccl.data.rows.turns import CONTEXT_COLUMNS, unread_keys
+from fccl.display.words import nearest
 from fccl.errors import BadRow, DataError
 from fccl.specs import Phase
-from fccl.words import nearest
 
 REASONS_KEPT = 5
 _KTO_LABELS = frozenset({"0", "1", "0.0", "1.0"})

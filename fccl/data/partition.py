@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from fccl.data.examples import Example, PreferencePair, SftExample
 from fccl.data.shards import ClientShard
+from fccl.display.words import plural
 from fccl.errors import DataError
 from fccl.specs import PartitionSpec, Phase, named_seed
-from fccl.words import plural
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fccl.plain_text import one_line, printable
-from fccl.png import distinct, png
+from fccl.display.plain_text import one_line, printable
+from fccl.display.png import distinct, png
+from fccl.display.words import plural
 from fccl.records.manifest import Manifest
 from fccl.specs import PHASES, PartitionSpec, Phase
-from fccl.words import plural
 
 MAX_TOPICS = 30  # rows; the smallest topics share the last one
 MAX_LETTERS = 40  # of a topic's name; a longer one would leave no room for the table

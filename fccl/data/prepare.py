@@ -31,11 +31,11 @@ from fccl.data.sources import BUILTIN, builtin_examples, digest_of, fingerprint,
 from fccl.data.split import SERVER_SPLITS, SPLITS, Split, split_by_instruction
 from fccl.data.synthetic import synthetic_pairs
 from fccl.data.topics import with_topics
+from fccl.display.words import nearest, plural
 from fccl.errors import DataError
 from fccl.paths import DataPaths
 from fccl.records.manifest import ClientOrigins, Manifest, SourceReport
 from fccl.specs import PHASES, SYNTHETIC, DataSpec, Phase, named_seed
-from fccl.words import nearest, plural
 
 Progress = Callable[[str], None]
 

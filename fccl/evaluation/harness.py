@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from fccl.data.sources import ask_hub
+from fccl.display.plain_text import printable
 from fccl.errors import DataError, FcclError, SettingsError
 from fccl.evaluation.tasks import TaskMeasure
 from fccl.extras import require_extra
 from fccl.model.chat_template import template_of
 from fccl.model.language_model import LanguageModel
 from fccl.model.scoring import Progress, no_progress
-from fccl.plain_text import printable
 
 Tell = Callable[[str], None]
 _LOCAL = ("json", "csv", "parquet", "text", "arrow", "pandas")  # what a task's data set is, where it has files

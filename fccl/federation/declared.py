@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 
 from fccl import phases
 from fccl.data.overlap import marks_of
+from fccl.display.words import plural
 from fccl.federation.bounds import capped
 from fccl.messages import ClientFailure, ClientUpdate, Declaration, DeclareTask, FitTask
 from fccl.messages.declare import MOST_MARKS
 from fccl.records.run import DeclaredCount, DeclaredSamples
 from fccl.specs import PHASES, Phase
 from fccl.transports.protocol import Transport
-from fccl.words import plural
 
 Declared = Mapping[int, DeclaredSamples]  # by client
 

@@ -28,6 +28,7 @@ from fccl.aggregation.state import ServerState
 from fccl.aggregation.vectors import unflat
 from fccl.contribution.adam import Numbers
 from fccl.contribution.shapley import shapley_values
+from fccl.display.words import plural
 from fccl.errors import FederationError
 from fccl.federation.kept_rounds import KeptRound, kept_round
 from fccl.federation.replay import aggregated_again, ended_with
@@ -35,7 +36,6 @@ from fccl.federation.what_if import records_by_round
 from fccl.paths import LogPaths
 from fccl.records.after import ClientInfluence, Influence, Measure, MeasuredInfluence
 from fccl.specs import RoundPlan, named_seed
-from fccl.words import plural
 
 Losses = tuple[float, ...]  # of one adapter, by each measure
 LossOf = Callable[[Adapter], Losses]

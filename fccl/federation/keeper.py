@@ -17,6 +17,7 @@ from fccl.adapters.adapter import Adapter
 from fccl.adapters.ranks import rank_of
 from fccl.adapters.source import AdapterSource
 from fccl.adapters.stored import StoredAdapter
+from fccl.display.words import plural
 from fccl.errors import StorageError
 from fccl.federation.arrived import file_length, file_sha256
 from fccl.federation.kept_rounds import kept_rounds
@@ -30,7 +31,6 @@ from fccl.specs import RoundPlan
 from fccl.storage.files import new_folder, storage_errors, sync_folder, write_bytes
 from fccl.storage.private import private_folder
 from fccl.storage.temporary import sweep
-from fccl.words import plural
 
 MB = 1_000_000  # bytes
 USUAL_MB = 2000

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fccl.adapters.adapter import adapter_file, load_adapter
+from fccl.display.words import are
 from fccl.errors import FederationError, SettingsError
 from fccl.paths import LogPaths, of_earlier_versions
 from fccl.records.run import RunInfo, RunState
 from fccl.specs import PHASES, Phase, RoundPlan
 from fccl.storage.files import new_folder, storage_errors, sync_folder, write_text
 from fccl.storage.reading import read_value
-from fccl.words import are
 
 ROUNDS = ("fed_rounds", "sft_rounds", "va_rounds")  # the settings that a resumed run may be told anew
 _NOT_COPIED = frozenset({"received", "residuals", "tensorboard", "wandb_written.json"})

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from fccl import __version__, phases
 from fccl.adapters.adapter import Adapter, load_adapter
+from fccl.display.words import plural
 from fccl.errors import AdapterError, FcclError, FederationError, SettingsError, StorageError
 from fccl.federation.first_round import warning
 from fccl.federation.keeper import USUAL_MB, Keeper
@@ -46,7 +47,6 @@ from fccl.storage.files import sha256_of, write_bytes
 from fccl.tracking.listener import RunListener, Stop
 from fccl.tracking.tracker import base_so_far, rounds_so_far
 from fccl.transports.protocol import Listener, RunIdentity, Transport
-from fccl.words import plural
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy")  # whose versions a run writes down
 

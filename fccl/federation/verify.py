@@ -24,6 +24,7 @@ from fccl.aggregation.protocol import Aggregation
 from fccl.contribution.reported import ContributionRule
 from fccl.data.in_use import other_settings
 from fccl.data.shards import read_manifest
+from fccl.display.words import are, plural
 from fccl.errors import FcclError, FederationError
 from fccl.federation.excluded_again import require_same_exclusions
 from fccl.federation.kept_rounds import KeptRound, kept_round, kept_rounds
@@ -41,7 +42,6 @@ from fccl.specs import DataSpec, ModelSpec, Phase, RoundPlan, TrainSpec, Value
 from fccl.storage.files import read_whole, sha256_of
 from fccl.storage.reading import parse, read_value
 from fccl.transports.exchange.wire import UpdateFile
-from fccl.words import are, plural
 
 UNHELD = "what no kept file follows from, such as weights from the server's examples, the seal alone holds"
 NOT_SEALED = "the run has no seal: it was made by an earlier version, or was not finished"

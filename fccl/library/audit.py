@@ -10,6 +10,7 @@ from pathlib import Path
 from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.config import Settings, group_of
 from fccl.data.shards import ClientShard, load_shard
+from fccl.display.words import plural
 from fccl.errors import DataError, SettingsError
 from fccl.federation.run_folder import RunFolder
 from fccl.library.attacks import Attacker, Candidates
@@ -23,7 +24,6 @@ from fccl.model.loading import Models
 from fccl.paths import DataPaths, LogPaths
 from fccl.records.audit import Attack, Audit, AuditedRun
 from fccl.records.journal import read_rounds
-from fccl.words import plural
 
 _CODECS = ("update_codec", "topk_share")  # settings that change what is released, beside those of the group "privacy"
 _MORE = "fewer clients (NUM_CLIENTS), or more data (MAX_SFT_EXAMPLES): no client has enough"

@@ -11,6 +11,7 @@ from typing import Unpack
 from fccl.config import Settings
 from fccl.data.own_files import OwnFiles
 from fccl.data.shards import ClientShard, load_shard
+from fccl.display.words import plural
 from fccl.errors import FederationError, SettingsError
 from fccl.evaluation.on_clients import ClientEvaluator
 from fccl.evaluation.own_test import OwnTester
@@ -33,7 +34,6 @@ from fccl.training.references import References
 from fccl.transports.exchange.client import AskedRound, ExchangeClient
 from fccl.transports.exchange.memory import Memory
 from fccl.transports.protocol import Listener
-from fccl.words import plural
 
 FOLDERS = ("data_dir", "exchange_dir", "keys_dir", "state_dir")  # that a client reads or writes
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Unpack
 
 from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.config import AUTO, Settings
+from fccl.display.words import plural
 from fccl.errors import FederationError, SettingsError
 from fccl.federation.run import new_run
 from fccl.federation.run_evaluation import starting_points
@@ -45,7 +46,6 @@ from fccl.specs import RoundPlan
 from fccl.tracking.listener import Listeners, RunListener, Stop
 from fccl.training.engines import learner_for
 from fccl.transports.protocol import RunIdentity, Transport
-from fccl.words import plural
 
 
 class FederatedRun:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from fccl import phases
 from fccl.config import Settings
 from fccl.contribution import rules as contribution
+from fccl.display.words import plural
 from fccl.records.manifest import Manifest
 from fccl.specs import PHASES
-from fccl.words import plural
 
 FEW = 16  # below, the standard error of a mean is more than a quarter of one example's spread
 

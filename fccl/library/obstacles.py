@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fccl.config import Settings
+from fccl.display.words import plural, size
 from fccl.federation.keeper import MB
 from fccl.federation.workload import KeptSpace
 from fccl.records.forecast import Obstacle, ProcessForecast
-from fccl.words import plural, size
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fccl.config import Settings
+from fccl.display.words import plural
 from fccl.library.privacy import privacy_spec
 from fccl.privacy.accountant import Steps, accounting_of, epsilon_of_steps
 from fccl.privacy.sampling import ExampleSampling
@@ -12,7 +13,6 @@ from fccl.privacy.spec import PrivacySpec
 from fccl.records.forecast import OtherFigure
 from fccl.records.manifest import Manifest
 from fccl.specs import PHASES, Phase
-from fccl.words import plural
 
 
 def other_figures(settings: Settings, manifest: Manifest) -> tuple[OtherFigure, ...]:

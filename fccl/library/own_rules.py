@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fccl.config import Settings
+from fccl.display.plain_text import printable
 from fccl.errors import SettingsError
-from fccl.plain_text import printable
 from fccl.registry import is_own, source_sha256
 
 CHOOSING = ("contribution_source", "aggregation")  # the settings that may name a class

@@ -13,6 +13,8 @@ from fccl.aggregation.rules import uses_weights
 from fccl.config import Settings, group_of, load_settings
 from fccl.data.shards import load_shard
 from fccl.data.shards import require_unchanged as require_unchanged_data
+from fccl.display.plain_text import printable
+from fccl.display.words import nearest, plural
 from fccl.errors import DataError, FederationError, SettingsError, no_run
 from fccl.federation.replay import REBASING, CarriedLearning, ReplayedRun
 from fccl.federation.rounds import Federation
@@ -25,7 +27,6 @@ from fccl.library.setup import federation_of
 from fccl.model.language_model import LanguageModel
 from fccl.model.loading import Models
 from fccl.paths import AfterPaths, DataPaths, LogPaths
-from fccl.plain_text import printable
 from fccl.records.manifest import Manifest
 from fccl.records.run import RunInfo, RunState
 from fccl.registry import is_own, source_sha256
@@ -33,7 +34,6 @@ from fccl.specs import PHASES
 from fccl.storage.locks import in_use
 from fccl.training.engines import learner_for
 from fccl.transports.in_process import InProcessTransport
-from fccl.words import nearest, plural
 
 CHANGEABLE = ("contribution", "aggregation")  # groups of settings that a replay may be given anew
 _SHOWN_RUNS = 5

@@ -8,13 +8,13 @@ from huggingface_hub import ModelCardData
 
 from fccl import phases
 from fccl.adapters.adapter import Adapter, load_adapter
+from fccl.display.plain_text import printable
 from fccl.errors import FederationError
 from fccl.model.base_model import public_name
 from fccl.model.export import save_merged, save_peft
 from fccl.model.language_model import LanguageModel
 from fccl.model.loading import Models
 from fccl.paths import PersonalPaths, StatePaths, run_digits
-from fccl.plain_text import printable
 from fccl.records.personal import PersonalRecord
 from fccl.specs import PHASES, Phase
 from fccl.storage.reading import read_value

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from fccl.config import Settings
 from fccl.data.in_use import SILENT, Witness
 from fccl.data.shards import ClientShard, load_shard
+from fccl.display.words import size
 from fccl.errors import SettingsError
 from fccl.federation.keeper import MB
 from fccl.federation.workload import FileSizes, PlannedRound, kept_space, planned_rounds, space
@@ -28,7 +29,6 @@ from fccl.processes.memory import free_bytes
 from fccl.records.forecast import Forecast, Obstacle, Probe, ProcessForecast, SpaceForecast
 from fccl.records.manifest import Manifest
 from fccl.specs import PHASES
-from fccl.words import size
 
 _FLOAT = 4  # bytes
 MOST_ROUNDS = 10_000

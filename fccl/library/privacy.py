@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from fccl.config import Settings
+from fccl.display.words import plural
 from fccl.errors import SettingsError
 from fccl.extras import require_extra
 from fccl.federation.example_noise import ExampleNoise
@@ -26,7 +27,6 @@ from fccl.specs import PHASES, Phase
 from fccl.training.declaring import Declarer
 from fccl.training.masking import Masking
 from fccl.training.private import PrivateLearner
-from fccl.words import plural
 
 _SET_TO_0 = ("keep_updates_mb", "max_update_ratio")  # with noise at the server, and under masks
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from fccl.data.prepare import manifest_matches
+from fccl.display.words import plural
 from fccl.paths import DataPaths, LogPaths
 from fccl.records.run import RunInfo
 from fccl.specs import DataSpec
 from fccl.storage.files import sha256_of, storage_errors
 from fccl.storage.reading import read_value
-from fccl.words import plural
 
 _NAMED = 3  # runs in one line
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from fccl.adapters.adapter import Adapter, Form
 from fccl.adapters.stored import AdapterReader
+from fccl.display.plain_text import printable
 from fccl.errors import AdapterError, SettingsError
 from fccl.federation.bounds import LARGEST
-from fccl.plain_text import printable
 from fccl.specs import ModelSpec
 from fccl.storage.files import read_whole, storage_errors
 from fccl.storage.reading import NotJson, json_value

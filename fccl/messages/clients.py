@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from fccl import phases
 from fccl.data.shards import ClientShard
+from fccl.display.plain_text import printable
 from fccl.errors import FcclError, OutputError, PhaseDeclined, SettingsError, StorageError, UpdateRejected
 from fccl.messages.coding import Residuals, ResidualsInMemory, coded
 from fccl.messages.fit import ClientUpdate, FitTask
 from fccl.messages.requests import ClientFailure, Given, Reply, Request, ServedRequest
-from fccl.plain_text import printable
 from fccl.records.run import ClientStatus
 from fccl.specs import Phase
 

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.peft_utils import find_adapter_config_file
 
+from fccl.display.plain_text import printable
 from fccl.errors import ModelError
-from fccl.plain_text import printable
 from fccl.presets import BUILTIN_MODEL
 
 HUB_TIMEOUT_S = 5.0

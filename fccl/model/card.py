@@ -10,11 +10,11 @@ from huggingface_hub import ModelCardData
 
 from fccl.adapters.adapter import Adapter
 from fccl.adapters.ranks import rank_of
+from fccl.display.plain_text import printable
+from fccl.display.words import plural
 from fccl.model.base_model import public_name
-from fccl.plain_text import printable
 from fccl.records.manifest import Manifest, SourceReport
 from fccl.specs import ModelSpec, PromptFormat, RoundPlan
-from fccl.words import plural
 
 _PROMPTS: Mapping[PromptFormat, str] = {
     "plain": "The prompt it knows is `### Instruction:\\n{instruction}\\n\\n### Response:`; the response follows after "

@@ -12,8 +12,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from fccl.display.words import plural
 from fccl.specs import BasePrecision, Phase, Value
-from fccl.words import plural
 
 Verdict = Literal["better", "worse", "no significant difference", "too few examples"]
 # Of five pairs, all five differ in one direction by chance in one case of 16: no set of fewer than six can be

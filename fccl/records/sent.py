@@ -7,8 +7,8 @@ from typing import Protocol
 
 from pydantic import Field
 
-from fccl import words
 from fccl.codecs import CodecName
+from fccl.display import words
 from fccl.values import Value
 
 

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from fccl.display.plain_text import printable
 from fccl.errors import NotAFile, StorageError, UpdateRejected
-from fccl.plain_text import printable
 from fccl.storage.files import storage_errors
 from fccl.values import Value
 

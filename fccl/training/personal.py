@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.data.shards import ClientShard
+from fccl.display.plain_text import printable
 from fccl.errors import AdapterError, FcclError, StorageError
 from fccl.messages import (
     ClientFailure,
@@ -32,7 +33,6 @@ from fccl.messages import (
 from fccl.messages.coding import outlived
 from fccl.paths import PersonalPaths, run_digits
 from fccl.personal import PersonalSpec
-from fccl.plain_text import printable
 from fccl.records.personal import PersonalRecord
 from fccl.storage.files import storage_errors, write_text
 from fccl.storage.private import private_folder

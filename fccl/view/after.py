@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fccl import phases, words
+from fccl import phases
+from fccl.display import words
+from fccl.display.tables import Cell, Table
 from fccl.records.after import (
     ClientMatrix,
     Forgotten,
@@ -14,7 +16,6 @@ from fccl.records.after import (
     RunCheck,
 )
 from fccl.records.run import Validation
-from fccl.tables import Cell, Table
 
 MOST_ROWS = 400
 _MEASURES = {"instructions": "instructions (nats/token)", "pairs": "preference pairs (nats/pair)"}

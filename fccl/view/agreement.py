@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fccl.display.tables import Cell, Table
+from fccl.display.words import DASH
 from fccl.records.comparison import STABLE, Comparison, Outcome, ScenarioInfo
-from fccl.tables import Cell, Table
-from fccl.words import DASH
 
 NOTE = (
     "Spearman's rank correlation of how much each change counted with its exact Shapley value on the server's learn "

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from fccl.display.tables import Cell, Table
+from fccl.display.words import DASH, loss, plural
 from fccl.records.audit import Attack, Audit, AuditedRun
 from fccl.records.evaluation import Estimate
-from fccl.tables import Cell, Table
-from fccl.words import DASH, loss, plural
 
 AUDIT_LEAD = "Attacks on a federation of its own (“fccl audit”), under the settings that it names."
 CAUTION = (

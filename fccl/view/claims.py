@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from fccl.display.tables import Cell, Table
+from fccl.display.words import DASH
 from fccl.records.comparison import FEDAVG, ORACLE, POOLED, Comparison, Outcome, RivalPair, ScenarioInfo, Standing
-from fccl.tables import Cell, Table
-from fccl.words import DASH
 
 NO_FEDERATION = ("base", "alone", "centralised", POOLED, "server-only")
 VERDICTS: tuple[Standing, ...] = ("better", "not worse", "cannot be told apart", "worse")

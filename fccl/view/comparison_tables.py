@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from fccl.plain_text import one_line
+from fccl.display.plain_text import one_line
+from fccl.display.tables import Cell, Table
+from fccl.display.words import DASH, plural
 from fccl.records.comparison import FEDAVG, Comparison, Outcome, RivalPair, ScenarioInfo
 from fccl.records.evaluation import Estimate
-from fccl.tables import Cell, Table
 from fccl.view.agreement import agreement_tables, effective_tables
 from fccl.view.claims import claim_lines
 from fccl.view.markdown import markdown_table, quoted
-from fccl.words import DASH, plural
 
 # Verdicts that a column has no room for.
 SHORT = {"no significant difference": "no difference", "cannot be told apart": "not told apart"}

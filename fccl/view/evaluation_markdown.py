@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from fccl.display.tables import Table
 from fccl.records.evaluation import FEWEST_FOR_A_VERDICT, EvaluationReport, Generation
-from fccl.tables import Table
 from fccl.view import evaluation_tables as tables
 from fccl.view.markdown import markdown_table, quoted
 

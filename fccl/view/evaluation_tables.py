@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
+from fccl.display.tables import Cell, Table
+from fccl.display.words import DASH, plain, plural
 from fccl.records.evaluation import (
     FEWEST_FOR_A_VERDICT,
     ClientMix,
@@ -19,8 +21,6 @@ from fccl.records.evaluation import (
     TaskResult,
     UpdateEvaluation,
 )
-from fccl.tables import Cell, Table
-from fccl.words import DASH, plain, plural
 
 _KINDS = {"ratio": "ratio, below 1 is better", "points": "in points", "nats": "in nats", "number": ""}
 _PAIRED = (

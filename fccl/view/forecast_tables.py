@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fccl import phases
+from fccl.display.tables import Cell, Table
+from fccl.display.words import DASH, duration, plural, size
 from fccl.records.forecast import Forecast, ProcessForecast, RoundForecast, Usage, total
 from fccl.records.run import ClientMetrics, RoundRecord
-from fccl.tables import Cell, Table
-from fccl.words import DASH, duration, plural, size
 
 _PARTS = {"training": "training", "verification": "verification", "validation": "validation", "rest": "the rest"}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fccl import phases
-from fccl.tables import Table
+from fccl.display.tables import Table
 from fccl.view.values import RunView
 
 MOST_ROWS = 400

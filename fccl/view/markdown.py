@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from fccl.plain_text import visible
-from fccl.tables import Cell, Table
+from fccl.display.plain_text import visible
+from fccl.display.tables import Cell, Table
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>&|~$])")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fccl.tables import Table
+from fccl.display.tables import Table
 from fccl.view.values import Membership, RunView
 
 MOST_ROWS = 400

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fccl import words
-from fccl.plain_text import printable
+from fccl.display import words
+from fccl.display.plain_text import printable
+from fccl.display.tables import Cell, Table
 from fccl.records.manifest import ClientOrigins, Manifest
 from fccl.records.run import RunInfo
 from fccl.specs import PHASES, Phase
-from fccl.tables import Cell, Table
 
 _LONGEST = 60  # letters of a client's names
 MOST_CLIENTS = 200  # rows

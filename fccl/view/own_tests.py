@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fccl import phases, words
+from fccl import phases
+from fccl.display import words
+from fccl.display.tables import Cell, Table
 from fccl.paths import LogPaths
 from fccl.records.journal import read_rounds
 from fccl.records.run import OwnTestResult
 from fccl.specs import Phase
-from fccl.tables import Cell, Table
 
 MOST_ROWS = 400
 OwnTestOf = tuple[Phase, OwnTestResult]

@@ -7,13 +7,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from fccl import phases
+from fccl.display.tables import Cell, Table
+from fccl.display.words import plural
 from fccl.privacy.spec import Unit
 from fccl.records.privacy import ClientSpent, RoundPrivacy
 from fccl.records.secure import SecureRound
 from fccl.specs import Phase
-from fccl.tables import Cell, Table
 from fccl.view.values import RunView
-from fccl.words import plural
 
 MOST_CLIENTS = 400
 _UNITS: Mapping[Unit, tuple[str, str, str]] = {

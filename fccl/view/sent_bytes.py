@@ -6,9 +6,10 @@ import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from fccl import phases, words
+from fccl import phases
+from fccl.display import words
+from fccl.display.tables import Table
 from fccl.records.sites import CarriedRound
-from fccl.tables import Table
 from fccl.view.sites import carried
 from fccl.view.values import RunView
 

@@ -7,10 +7,10 @@ from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fccl import phases
-from fccl.plain_text import one_line
+from fccl.display.plain_text import one_line
+from fccl.display.words import DASH, MINUS, about, duration, loss, missing, plural
 from fccl.records.sent import saved_words
 from fccl.view.values import ClientRow, ClientStanding, RunStatus, Standing
-from fccl.words import DASH, MINUS, about, duration, loss, missing, plural
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fccl import words
-from fccl.plain_text import one_line
+from fccl.display import words
+from fccl.display.plain_text import one_line
+from fccl.display.tables import Table
 from fccl.records.sites import CarriedRound, SiteRecord
-from fccl.tables import Table
 from fccl.view.status import run_status
 from fccl.view.values import RunView, Standing
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 import pandas as pd
 
+from fccl.display.words import plural
 from fccl.paths import LogPaths
 from fccl.records.audit import Audit
 from fccl.records.comparison import Comparison
@@ -34,7 +35,6 @@ from fccl.records.run import (
 from fccl.records.secure import SecureRound
 from fccl.records.sites import SitesRecord
 from fccl.specs import Phase, PreferenceSpec
-from fccl.words import plural
 
 # One row a round.
 ROUNDS = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fccl import phases
-from fccl.plain_text import one_line
+from fccl.display.plain_text import one_line
+from fccl.display.words import DASH, plural
 from fccl.view.values import RoundWatched, RunView
-from fccl.words import DASH, plural
 
 
 @dataclass(frozen=True)

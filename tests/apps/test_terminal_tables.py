@@ -10,7 +10,7 @@ from rich.cells import cell_len
 
 from fccl.apps.console import PlainConsole
 from fccl.apps.terminal_tables import print_table
-from fccl.tables import Cell, Table
+from fccl.display.tables import Cell, Table
 from tests.examples import few
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)

@@ -6,11 +6,11 @@ import re
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fccl.display.plain_text import visible
+from fccl.display.tables import Cell, Table
 from fccl.pages.dashboard.widgets import cell_html
 from fccl.pages.report.parts import Report, Section
 from fccl.pages.report.render import render
-from fccl.plain_text import visible
-from fccl.tables import Cell, Table
 from tests.examples import few
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)

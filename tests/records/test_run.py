@@ -10,9 +10,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from fccl import words
 from fccl.apps.client_screen import ClientScreen
 from fccl.apps.progress import answer_line, screen_for
+from fccl.display import words
 from fccl.errors import UpdateRejected
 from fccl.messages import ClientFailure, ClientUpdate
 from fccl.records.run import WITHHELD, ClientStatus, Contribution, Rejection, RunEvent, TrainingReport, Validation

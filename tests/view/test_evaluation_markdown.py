@@ -6,10 +6,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from fccl.display.plain_text import visible
 from fccl.evaluation.by_client import evaluate_client
 from fccl.evaluation.comparison import compare_all
 from fccl.evaluation.suite import evaluate_model, summarise
-from fccl.plain_text import visible
 from fccl.records.evaluation import EvaluationReport, Generation
 from fccl.view.evaluation_markdown import to_markdown
 from fccl.view.evaluation_tables import measures

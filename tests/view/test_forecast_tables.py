@@ -1,5 +1,6 @@
 """A forecast as tables: sums are sums, what nobody measured is a dash, and errors are shares of the actual figure."""
 
+from fccl.display.words import DASH
 from fccl.records.forecast import (
     Forecast,
     Obstacle,
@@ -13,7 +14,6 @@ from fccl.records.run import RoundSeconds
 from fccl.testing.toy import START, ToyLearner, federation, shard
 from fccl.transports.in_process import InProcessTransport
 from fccl.view.forecast_tables import Actual, after_table, plan_tables
-from fccl.words import DASH
 
 SECONDS = RoundSeconds(training=3.0, verification=1.0, validation=0.5, rest=0.5)
 FORECAST = Forecast(

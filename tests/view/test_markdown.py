@@ -7,8 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from fccl.plain_text import visible
-from fccl.tables import Cell, Table
+from fccl.display.plain_text import visible
+from fccl.display.tables import Cell, Table
 from fccl.view.markdown import markdown_table
 from tests.examples import few
 

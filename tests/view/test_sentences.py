@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fccl import words
+from fccl.display import words
 from fccl.records.run import ClientStatus
 from fccl.view import sentences
 from fccl.view.values import ClientRow, RunStatus

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fccl.data.rows.fields import Malformed, Row, in_unicode, is_empty, kind
-from fccl.words import nearest
+from fccl.display.words import nearest
 
 _TEXT, _NUMBER = "text", "a whole number"
 

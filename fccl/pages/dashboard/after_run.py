@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from fccl.display.plain_text import one_line
+from fccl.display.tables import Table
 from fccl.pages.dashboard.readers import Hub
 from fccl.pages.dashboard.widgets import chart, heading, html_table, note, nothing
-from fccl.plain_text import one_line
 from fccl.records.after import Influence
-from fccl.tables import Table
 from fccl.view import charts
 from fccl.view.after import check_table, forgotten_table, influence_tables, matrix_tables, replay_table
 from fccl.view.answers import read_answers

@@ -7,11 +7,12 @@ import time
 import pandas as pd
 import streamlit as st
 
-from fccl import phases, words
+from fccl import phases
+from fccl.display import words
+from fccl.display.plain_text import one_line
 from fccl.pages.dashboard.readers import Hub
 from fccl.pages.dashboard.widgets import TABLE_ROWS, guarded, heading, note, nothing, table, titled_table
 from fccl.paths import LogPaths
-from fccl.plain_text import one_line
 from fccl.view import sentences
 from fccl.view.late import late_table
 from fccl.view.members import members_table

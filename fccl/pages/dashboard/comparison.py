@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from fccl import words
+from fccl.display import words
+from fccl.display.plain_text import one_line
 from fccl.pages.dashboard.readers import Hub
 from fccl.pages.dashboard.widgets import chart, element, heading, html_table, note
-from fccl.plain_text import one_line
 from fccl.records.comparison import CEILINGS, Comparison, ScenarioInfo
 from fccl.view import charts
 from fccl.view import comparison_tables as tables

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from fccl import words
+from fccl.display import words
+from fccl.display.plain_text import one_line
 from fccl.pages.dashboard.readers import Hub
 from fccl.pages.dashboard.widgets import chart, heading, html_table, note, nothing, table
-from fccl.plain_text import one_line
 from fccl.records.manifest import Manifest, SourceReport
 from fccl.view import charts
 from fccl.view.origins import origins_table

@@ -7,12 +7,12 @@ from functools import partial
 
 import streamlit as st
 
-from fccl import words
+from fccl.display import words
+from fccl.display.plain_text import one_line
+from fccl.display.tables import Table
 from fccl.pages.dashboard.readers import Hub
 from fccl.pages.dashboard.widgets import chart, guarded, heading, html_table, note, nothing
-from fccl.plain_text import one_line
 from fccl.records.evaluation import EvaluationReport
-from fccl.tables import Table
 from fccl.view import charts
 from fccl.view import evaluation_tables as tables
 from fccl.view.audit_tables import AUDIT_LEAD, audit_table, closed_lines

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from fccl import words
+from fccl.display import words
+from fccl.display.plain_text import one_line
 from fccl.pages.dashboard.readers import Hub
 from fccl.pages.dashboard.widgets import guarded, heading, note, nothing, table, titled_table
-from fccl.plain_text import one_line
 from fccl.records.run import Rejection
 from fccl.view.sent_bytes import bytes_table
 from fccl.view.status import client_count

@@ -8,12 +8,12 @@ from collections.abc import Hashable, Sequence
 
 import streamlit as st
 
-from fccl import words
+from fccl.display import words
+from fccl.display.plain_text import one_line
 from fccl.pages.dashboard import tiles
 from fccl.pages.dashboard.readers import Hub, edition
 from fccl.pages.dashboard.widgets import element, guarded
 from fccl.paths import LogPaths
-from fccl.plain_text import one_line
 from fccl.view import sentences
 from fccl.view.status import run_status
 from fccl.view.values import ClientRow, ClientStanding, RunEntry, RunStatus, RunView

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from fccl import phases, words
+from fccl import phases
+from fccl.display import words
+from fccl.display.plain_text import one_line
 from fccl.pages.dashboard.readers import Hub
 from fccl.pages.dashboard.widgets import chart, heading, note, table
-from fccl.plain_text import one_line
 from fccl.view import charts, sentences
 from fccl.view.values import RunView
 

@@ -6,10 +6,10 @@ from typing import Literal
 
 import streamlit as st
 
-from fccl import words
+from fccl.display import words
+from fccl.display.plain_text import visible
 from fccl.pages.dashboard.readers import Hub
 from fccl.pages.dashboard.widgets import guarded, note, nothing
-from fccl.plain_text import visible
 from fccl.view.runs import tail
 from fccl.view.values import RunView
 

@@ -6,7 +6,8 @@ from collections import Counter
 
 import streamlit as st
 
-from fccl import phases, words
+from fccl import phases
+from fccl.display import words
 from fccl.view import sentences
 from fccl.view.values import RunStatus, RunView
 from fccl.view.watched import watched_words

@@ -6,12 +6,13 @@ import time
 
 import streamlit as st
 
-from fccl import phases, words
+from fccl import phases
+from fccl.display import words
+from fccl.display.tables import Cell, Table
 from fccl.pages.dashboard.header import other_run
 from fccl.pages.dashboard.readers import Hub, edition
 from fccl.pages.dashboard.widgets import chart, heading, html_table, note, nothing
 from fccl.specs import PHASES
-from fccl.tables import Cell, Table
 from fccl.view import charts, sentences
 from fccl.view import evaluation_tables as tables
 from fccl.view.status import run_status

@@ -17,13 +17,13 @@ import pandas as pd
 import streamlit as st
 from streamlit.column_config import Column, NumberColumn
 
+from fccl.display.plain_text import one_line, visible
+from fccl.display.tables import Cell, Table
+from fccl.display.words import DASH
 from fccl.pages.dashboard.readers import Hub, edition
 from fccl.pages.dashboard.vega import Spec, spec_of
-from fccl.plain_text import one_line, visible
-from fccl.tables import Cell, Table
 from fccl.view.charts import Picture
 from fccl.view.values import RunView
-from fccl.words import DASH
 
 log = logging.getLogger("fccl.dashboard")
 TABLE_ROWS = 10  # more are scrolled

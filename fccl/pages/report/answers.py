@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from fccl.display.tables import Table
 from fccl.pages.report.figures import Figures
 from fccl.pages.report.parts import Figure, Section
-from fccl.tables import Table
 from fccl.view import charts
 from fccl.view.after import check_table, forgotten_table, influence_tables, matrix_tables, replay_table
 from fccl.view.answers import RunAnswers

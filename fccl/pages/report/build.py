@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 
 from fccl import __version__
+from fccl.display.plain_text import one_line
+from fccl.display.tables import Table
 from fccl.pages.report import answers as answers_parts
 from fccl.pages.report import comparison as comparison_parts
 from fccl.pages.report import data as data_parts
@@ -13,9 +15,7 @@ from fccl.pages.report import figures
 from fccl.pages.report import run as run_parts
 from fccl.pages.report.figures import Figures
 from fccl.pages.report.parts import Report, Section
-from fccl.plain_text import one_line
 from fccl.records.comparison import Comparison
-from fccl.tables import Table
 from fccl.view import sentences
 from fccl.view.answers import RunAnswers
 from fccl.view.audit_tables import AUDIT_LEAD, audit_table, closed_lines

@@ -11,15 +11,15 @@ from markupsafe import Markup
 
 from fccl import __version__
 from fccl.compare.pictures import Drawn
+from fccl.display.plain_text import one_line
+from fccl.display.tables import Table
+from fccl.display.words import DASH
 from fccl.pages.report.figures import CEILING_WORDS, Figures, gaps
 from fccl.pages.report.parts import Figure, Report, Section, Tile
 from fccl.pages.report.render import render
-from fccl.plain_text import one_line
 from fccl.records.comparison import CEILINGS, ORACLE, Comparison, Outcome, ScenarioInfo
-from fccl.tables import Table
 from fccl.view import comparison_tables as tables
 from fccl.view.agreement import effective_tables
-from fccl.words import DASH
 
 ENOUGH = 0.95  # of the gap from FedAvg to the oracle
 

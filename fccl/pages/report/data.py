@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from fccl import phases, words
+from fccl import phases
 from fccl.config import GROUPS, Settings, group_of
 from fccl.data.picture import topic_rows
+from fccl.display import words
+from fccl.display.plain_text import one_line, printable
+from fccl.display.tables import Cell, Table
 from fccl.pages.report.parts import DASH
-from fccl.plain_text import one_line, printable
 from fccl.presets import PRESETS
 from fccl.records.manifest import Manifest, SourceReport
 from fccl.specs import PHASES, PartitionSpec
-from fccl.tables import Cell, Table
 from fccl.view.origins import origins_sentence
 from fccl.view.values import RunView
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from fccl.display.plain_text import one_line, visible
+from fccl.display.tables import SIGNS, Table
 from fccl.pages.report.parts import Answer, Example
-from fccl.plain_text import one_line, visible
 from fccl.records.evaluation import EvaluationReport
-from fccl.tables import SIGNS, Table
 from fccl.view import evaluation_tables as tables
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from fccl import words
+from fccl.display import words
+from fccl.display.plain_text import one_line
+from fccl.display.words import plain
 from fccl.pages.report.parts import Figure
 from fccl.pages.report.svg import to_svg
-from fccl.plain_text import one_line
 from fccl.records.comparison import ORACLE, POOLED, Comparison
 from fccl.records.evaluation import Estimate, EvaluationReport, ModelEvaluation
 from fccl.records.manifest import Manifest
@@ -20,7 +21,6 @@ from fccl.view import charts, sentences
 from fccl.view.charts import Measure, Picture
 from fccl.view.evaluation_tables import percent
 from fccl.view.values import RunView
-from fccl.words import plain
 
 LORA_ERROR = (
     "How far the new adapter's products B·A are from the weighted mean of the clients', as a share of its norm."

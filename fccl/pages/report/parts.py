@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from fccl.tables import Table
+from fccl.display.tables import Table
 
 MOST_ROWS = 60  # of a long history; all of it is in the logs
 DASH = "–"

@@ -7,8 +7,8 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from fccl.display.plain_text import visible
 from fccl.pages.report.parts import Report
-from fccl.plain_text import visible
 
 
 def render(report: Report) -> str:

@@ -9,13 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from fccl import phases, words
+from fccl import phases
+from fccl.display import words
+from fccl.display.plain_text import one_line
+from fccl.display.tables import Cell, Table
+from fccl.display.words import plain
 from fccl.pages.report.evaluation import verdict
 from fccl.pages.report.parts import DASH, MOST_ROWS, Tile, thinned, thinned_note
-from fccl.plain_text import one_line
 from fccl.records.evaluation import EvaluationReport
 from fccl.specs import PHASES
-from fccl.tables import Cell, Table
 from fccl.view import sentences
 from fccl.view.evaluation_tables import percent
 from fccl.view.late import late_table
@@ -24,7 +26,6 @@ from fccl.view.origins import declared_note
 from fccl.view.privacy import privacy_line, secure_line
 from fccl.view.status import planned_rounds
 from fccl.view.values import ExchangeView, RunStatus, RunView
-from fccl.words import plain
 
 INFLUENCE = ("samples", "weight", "gain, points")
 CLIENT_HEAD = (

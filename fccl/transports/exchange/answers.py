@@ -11,11 +11,11 @@ from fccl.adapters.adapter import Adapter
 from fccl.adapters.coded import CodedReader
 from fccl.adapters.recent import Checked
 from fccl.adapters.stored import AdapterReader
+from fccl.display.plain_text import printable
 from fccl.errors import AdapterError, ForeignAnswer, UpdateRejected
 from fccl.keys import PublicKeys
 from fccl.messages.requests import require_loss
 from fccl.paths import ExchangePaths
-from fccl.plain_text import printable
 from fccl.privacy.cohort import MaskedBy
 from fccl.records.run import Contribution, TrainingReport
 from fccl.storage.reading import NotJson, identity, json_value, parse, read_bounded

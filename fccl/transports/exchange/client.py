@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from fccl.adapters.adapter import Adapter, adapter_from_bytes
 from fccl.adapters.coded import CodedAdapter
+from fccl.display.plain_text import printable
 from fccl.errors import AdapterError, StorageError, UpdateRejected
 from fccl.keys import Keys
 from fccl.messages import (
@@ -28,7 +29,6 @@ from fccl.messages import (
     Worker,
 )
 from fccl.paths import ExchangePaths
-from fccl.plain_text import printable
 from fccl.records.run import ClientStatus
 from fccl.storage.files import storage_errors
 from fccl.storage.locks import exclusive, in_sight

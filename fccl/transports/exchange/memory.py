@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from fccl.display.plain_text import printable
 from fccl.errors import StorageError, UpdateRejected
-from fccl.plain_text import printable
 from fccl.specs import Round, RunId, Time, Value, exactly
 from fccl.storage.files import write_text
 from fccl.storage.private import private_folder

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from fccl.adapters.recent import Recent
 from fccl.adapters.stored import StoredAdapter
+from fccl.display.plain_text import printable
 from fccl.keys import PublicKeys
 from fccl.messages import ClientFailure, ClientUpdate
-from fccl.plain_text import printable
 from fccl.storage.files import storage_errors
 from fccl.storage.reading import is_own_folder, is_there
 from fccl.transports.exchange.answers import AnswerReader, GoodFile

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Protocol
 
 from fccl.adapters.adapter import Adapter, adapter_from_bytes
+from fccl.display.plain_text import printable
 from fccl.errors import AdapterError, UpdateRejected
 from fccl.keys import Keys
 from fccl.messages import ClientFailure, Reply, ServedRequest, StatusListener, Worker
 from fccl.paths import ExchangePaths
-from fccl.plain_text import printable
 from fccl.storage.reading import identity, parse, read_bounded
 from fccl.transports.exchange.answers import read_named
 from fccl.transports.exchange.memory import Memory

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Self
 
+from fccl.display.plain_text import printable
 from fccl.errors import FederationError, ForeignAnswer, UpdateRejected
 from fccl.keys import PublicKeys
 from fccl.messages import ClientFailure, ReplyType, ServedRequest, read_terms
 from fccl.paths import ExchangePaths
-from fccl.plain_text import printable
 from fccl.storage.reading import identity, is_there, parse, read_bounded
 from fccl.transports.exchange.rounds import Rounds
 from fccl.transports.exchange.wire import MAX_JSON_BYTES, MAX_TASK_BYTES, VERSION, ReplyFile, RequestFile

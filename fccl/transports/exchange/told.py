@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fccl.adapters.ranks import rank_of
+from fccl.display.plain_text import printable
 from fccl.messages import ClientUpdate
-from fccl.plain_text import printable
 from fccl.transports.exchange.wire import TaskFile, UpdateFile
 
 

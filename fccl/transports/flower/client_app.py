@@ -13,9 +13,9 @@ from pathlib import Path
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from fccl.display.plain_text import printable
 from fccl.errors import FcclError, SettingsError
 from fccl.paths import ExchangePaths
-from fccl.plain_text import printable
 from fccl.transports.flower.parcel import Parcel
 from fccl.transports.flower.site import NoAnswer, Site
 

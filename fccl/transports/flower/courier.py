@@ -15,9 +15,9 @@ from flwr.app import Message, MessageType
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
+from fccl.display.plain_text import printable
 from fccl.errors import FcclError, UpdateRejected
 from fccl.paths import ExchangePaths
-from fccl.plain_text import printable
 from fccl.records.run import ClientStatus
 from fccl.storage.files import write_bytes
 from fccl.transports.flower.errand import Errand

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fccl.display.plain_text import printable
 from fccl.errors import UpdateRejected
 from fccl.messages import Request
 from fccl.paths import ExchangePaths
-from fccl.plain_text import printable
 from fccl.specs import ExchangeSpec, Phase
 from fccl.storage.files import write_bytes
 from fccl.storage.reading import identity, parse, read_bounded

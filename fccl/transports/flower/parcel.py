@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
+from fccl.display.plain_text import printable
 from fccl.errors import UpdateRejected
-from fccl.plain_text import printable
 
 VERSION = 1  # of the parcel
 _SAYS, _HOLDS, _FLAT = "parcel", "files", "bytes"  # the two records, and the one array of the second

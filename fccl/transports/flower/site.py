@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fccl.display.plain_text import printable
 from fccl.errors import UpdateRejected
 from fccl.paths import ExchangeName, ExchangePaths
-from fccl.plain_text import printable
 from fccl.storage.files import storage_errors, write_bytes
 from fccl.storage.reading import NotJson, identity, json_value, read_bounded
 from fccl.transports.exchange.watch import ring, watcher

@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from fccl.plain_text import one_line
+from fccl.display.plain_text import one_line
 from fccl.records.comparison import CEILINGS, Comparison, ScenarioInfo
 from fccl.view.charts import palette
 from fccl.view.charts.parts import Picture, legend, tip, titled, unchecked

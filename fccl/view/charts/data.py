@@ -9,7 +9,7 @@ import altair as alt
 import pandas as pd
 
 from fccl.data.picture import topic_rows
-from fccl.plain_text import one_line
+from fccl.display.plain_text import one_line
 from fccl.records.manifest import Manifest
 from fccl.specs import Phase
 from fccl.view.charts.influence import MOST_CLIENTS

@@ -9,12 +9,12 @@ from typing import Literal
 import altair as alt
 import pandas as pd
 
-from fccl.plain_text import one_line
+from fccl.display.plain_text import one_line
+from fccl.display.words import plain
 from fccl.records.evaluation import Estimate, EvaluationReport, ModelEvaluation
 from fccl.view.charts import palette
 from fccl.view.charts.parts import Picture, log_ticks, tip, titled, unchecked
 from fccl.view.evaluation_tables import percent
-from fccl.words import plain
 
 Measure = Literal["perplexity", "preference", "exact"]
 

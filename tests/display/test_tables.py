@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fccl.tables import MOST_OPEN_ROWS, SIGNS, Cell, Table
+from fccl.display.tables import MOST_OPEN_ROWS, SIGNS, Cell, Table
 
 
 def table(**changes):

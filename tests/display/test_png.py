@@ -6,7 +6,7 @@ import pytest
 import vl_convert
 from PIL import Image, ImageChops
 
-from fccl.png import below, distinct, fixed, png
+from fccl.display.png import below, distinct, fixed, png
 
 BARS = {
     "data": {"values": [{"who": "a", "much": 3}, {"who": "b", "much": 2}]},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from fccl.words import DASH
+from fccl.display.words import DASH
 
 MOST_OPEN_ROWS = 24  # longer tables are folded
 # A verdict is a word with a sign, never a colour alone.

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fccl.plain_text import one_line, printable, visible
+from fccl.display.plain_text import one_line, printable, visible
 
 
 @pytest.mark.parametrize(
