@@ -95,7 +95,7 @@ class Steps(Value):
     Each of the `count` sums has taken the record with probability `rate`, in a draw that nobody else knows.
 
     >>> round(epsilon_of_steps([Steps(noise=1.0, rate=0.1, count=30)], 1e-5), 1)
-    2.9
+    4.2
     """
 
     noise: float = Field(gt=0)
