@@ -105,9 +105,8 @@ def test_between_them_orchestrator_and_client_take_every_setting_of_the_exchange
     every = taken("orchestrator", *BETWEEN_PROCESSES) | taken("client", *BETWEEN_PROCESSES)
     assert every == names_in(*BETWEEN_PROCESSES)
     assert taken("run", *BETWEEN_PROCESSES) == taken("compare", *BETWEEN_PROCESSES) == set()
-    own = {"data_dir", "dp_where", "dp_clip", "dp_noise", "dp_epsilon", "dp_delta", "secure_aggregation"} | {
-        "secure_threshold"
-    }
+    privacy = {"dp_where", "dp_unit", "dp_clip", "dp_noise", "dp_epsilon", "dp_delta"}
+    own = {"data_dir", "secure_aggregation", "secure_threshold"} | privacy
     assert taken("client", *GROUPS) - names_in(*BETWEEN_PROCESSES) == own
 
 

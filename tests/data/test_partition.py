@@ -53,7 +53,7 @@ def test_shards_are_disjoint_their_union_is_everything_and_everybody_has_somethi
 ):
     sft, va, spec = sft_of(sft_counts), va_of(va_counts), spec_of(clients, alpha, skew, seed)
     if min(len(sft), len(va)) < clients:
-        with pytest.raises(DataError, match=f"too few for {clients} clients"):
+        with pytest.raises(DataError, match=f"too few for {clients} client"):
             partition(sft, va, spec)
         return
     shards = partition(sft, va, spec)

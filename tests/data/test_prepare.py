@@ -237,7 +237,7 @@ def test_a_folder_whose_preparation_failed_keeps_the_older_data(small, tmp_path)
     spec, paths = spec_of(*small), DataPaths(tmp_path / "data")
     prepare(spec, paths)
     before = tree(paths.root)
-    with pytest.raises(DataError, match="too few for 1000 clients"):
+    with pytest.raises(DataError, match="too few for 1,000 clients"):
         prepare(spec_of(*small, clients=1000), paths)
     with pytest.raises(DataError):
         prepare(spec_of(tmp_path / "no.json", small[1]), paths)

@@ -57,7 +57,7 @@ def view(clients: int = 3, rounds: int = 6, per_round: int = 0, seed: int = 0, r
             1.5,
             f"{number:064x}",
         )
-        totals.append((*known, "fedavg", 0.4 / (1 + number), 32.0, 0.5, 1.25 * validation, validation, *[np.nan] * 4))
+        totals.append((*known, "fedavg", 0.4 / (1 + number), 32.0, 0.5, 1.25 * validation, validation, *[np.nan] * 5))
     shares = _shares(parts, size, (rounds + 1) // 2) if parts else empty(SHARES)
     of_training = {"time": 1000.0, "seconds": 2.0, "tokens": 900, "tokens_per_second": 450.0, "steps": 8}
     metrics = shares.assign(**of_training, truncated=0, update_norm=2.0)
