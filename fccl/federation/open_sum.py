@@ -46,6 +46,7 @@ class KeptSum(Value):
     version: Annotated[int, exactly(1)] = 1
     session: Session
     spec: SecureSpec
+    asked: Digits  # `fccl.training.masking.asked_of`
     shares: tuple[SealedShares, ...]  # of the members
     survivors: tuple[ClientId, ...]
     missing: tuple[Missing, ...] = ()
@@ -64,6 +65,7 @@ class OpenSum:
         cls,
         session: Session,
         spec: SecureSpec,
+        asked: str,
         shares: Sequence[SealedShares],
         survivors: tuple[int, ...],
         failures: Sequence[ClientFailure],
@@ -73,6 +75,7 @@ class OpenSum:
         kept = KeptSum(
             session=session,
             spec=spec,
+            asked=asked,
             shares=tuple(shares),
             survivors=survivors,
             missing=tuple(map(Missing.of, failures)),

@@ -31,7 +31,7 @@ from fccl.privacy.masks import KEY_BYTES, own_stream, pair_stream, public_of, sh
 from fccl.privacy.mechanism import moved
 from fccl.privacy.shamir import joined
 from fccl.records.secure import SecureRound
-from fccl.training.masking import digest_of, trained, words_of
+from fccl.training.masking import asked_of, digest_of, trained, words_of
 from fccl.transports.protocol import Transport
 
 RESUME = "mend the clients and resume the run: its complete rounds are kept"
@@ -114,7 +114,7 @@ class SecureAggregation:
         failures += excluded
         self._require(task, len(updates), failures, cohort)
         survivors = tuple(update.client_id for update in updates)
-        return OpenSum.of(session, spec, shares, survivors, failures, _total(task, updates))
+        return OpenSum.of(session, spec, asked_of(task, spec), shares, survivors, failures, _total(task, updates))
 
     def _asked(
         self, transport: Transport, request: Request[Replied], clients: Sequence[int], kind: type[Replied], hear: Hear
@@ -171,7 +171,8 @@ def unmasked(task: FitTask, found: OpenSum, replies: Sequence[OpenedShares]) -> 
     Raises `FederationError` where the shares of a secret are too few or do not give it.
     """
     kept, total = found.kept, found.total  # (d + 1,)
-    cohort, tag = kept.spec.cohort, mask_tag(kept.spec.cohort.tag(kept.session), kept.spec.members)
+    cohort = kept.spec.cohort
+    tag = mask_tag(cohort.tag(kept.session), kept.spec.members, kept.asked)
     seeds = _by_client((reply.client_id, reply.seeds) for reply in replies)
     keys = _by_client((reply.client_id, reply.masks) for reply in replies)
     for said in kept.shares:

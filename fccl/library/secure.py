@@ -46,7 +46,7 @@ def with_secure_sums(settings: Settings, tell: Callable[[str], None], given: Map
     """
     if not settings.secure_aggregation:
         return settings
-    if "secure_clip" in given and settings.dp_where == "client":
+    if "secure_clip" in given and _noises_changes(settings):
         raise SettingsError(
             f"SECURE_CLIP={settings.secure_clip:g} has no effect with DP_WHERE=client: a change is clipped to DP_CLIP "
             "before its noise",
@@ -71,11 +71,16 @@ def _said(found: SecureAggregation, clients: int) -> str:
 
 def _fixed(settings: Settings, clients: int) -> FixedPoint:
     noise = _DEVIATIONS * settings.dp_noise * settings.dp_clip
-    bound = settings.dp_clip + noise if settings.dp_where == "client" else settings.secure_clip
+    bound = settings.dp_clip + noise if _noises_changes(settings) else settings.secure_clip
     most = 1 if settings.contribution_mode == "uniform" else settings.secure_max_samples
     return FixedPoint.of(bound=bound, most=most, clients=clients)
 
 
 def _clip(settings: Settings) -> float:
     """0 where the change is clipped already, before its noise."""
-    return 0.0 if settings.dp_where == "client" else settings.secure_clip
+    return 0.0 if _noises_changes(settings) else settings.secure_clip
+
+
+def _noises_changes(settings: Settings) -> bool:
+    """Whether a change is clipped to DP_CLIP and noised. By example, DP_CLIP bounds gradients and no change."""
+    return settings.dp_where == "client" and settings.dp_unit == "client"

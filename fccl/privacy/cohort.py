@@ -135,6 +135,8 @@ def require_members(cohort: Cohort, members: tuple[int, ...]) -> None:
         raise ValueError(f"{len(members)} members are fewer than the threshold of {cohort.threshold}")
 
 
-def mask_tag(tag: str, members: tuple[int, ...]) -> str:
-    """A hash of cohort and members: masks are made for it alone."""
-    return hashlib.sha256(json.dumps([tag, members]).encode()).hexdigest()
+def mask_tag(tag: str, members: tuple[int, ...], asked: str) -> str:
+    """A hash of cohort, members and what they were asked: masks are made for it alone. So those of clients that were
+    asked different things do not cancel.
+    """
+    return hashlib.sha256(json.dumps([tag, members, asked]).encode()).hexdigest()

@@ -21,6 +21,7 @@ from fccl.specs import Value
 RING_BITS = 31
 RING: int = 2**RING_BITS
 LARGEST_SUM: int = 2 ** (RING_BITS - 1) - 1  # in either direction
+LARGEST_BOUND = 1e9
 FEWEST_BITS = 6  # after the binary point
 MOST_BITS = 60
 Words = NDArray[np.uint32]  # each below RING
@@ -40,14 +41,20 @@ class FixedPoint(Value):
     (array([ 0.375, -0.25 ]), 2)
     """
 
-    bound: float = Field(gt=0)  # in the unit of the adapter's numbers
-    most: int = Field(ge=1)  # 1: all clients count alike
+    bound: float = Field(gt=0, le=LARGEST_BOUND)  # in the unit of the adapter's numbers
+    most: int = Field(ge=1, le=10**9)  # 1: all clients count alike
     bits: int = Field(ge=0, le=MOST_BITS)  # after the binary point
 
     @classmethod
     def of(cls, bound: float, most: int, clients: int) -> FixedPoint:
         """With as many bits as a sum of so many clients has room for. Raises `SettingsError` where they are too few."""
-        bits = min(MOST_BITS, math.floor(math.log2(LARGEST_SUM / (clients * most * bound))))
+        if bound > LARGEST_BOUND:
+            raise SettingsError(
+                f"a masked sum has no room for changes of up to {bound:g}",
+                hint="lower DP_CLIP, DP_NOISE or SECURE_CLIP",
+            )
+        room = LARGEST_SUM / (clients * most * max(bound, 2.0**-MOST_BITS))
+        bits = min(MOST_BITS, math.floor(math.log2(room)))
         form = cls(bound=bound, most=most, bits=max(FEWEST_BITS, bits))
         while form.bits > FEWEST_BITS and not form.has_room(clients):  # rounding may need the last one
             form = form.model_copy(update={"bits": form.bits - 1})

@@ -1,7 +1,9 @@
 """`Helped`: a client's own ledger of secure sums, so that it never helps to open two masks where it may open one.
 
-A line is written before a masked update or shares leave. Under one cohort an update is masked for one set of members.
-Of one round's adapter one sum is opened: a second one over other clients would tell the two sets apart.
+A line is written before a masked update or shares leave. Keys of a session are for one cohort: its sender's mask key may
+be opened in one and its seed in another. Under one cohort one update is masked, for one set of members: the difference
+of two under the same masks has none. Of one round's adapter one sum is opened: a second one over other clients would
+tell the two sets apart.
 """
 
 from __future__ import annotations
@@ -21,11 +23,14 @@ _MOST_BYTES = 2**28
 
 
 class MaskedFor(Value):
-    """A masked update that may have left, and the clients whose sum this client has helped to open since."""
+    """A cohort that this client has given shares to, the masked update that may have left for it, and the clients whose
+    sum this client has helped to open since.
+    """
 
     session: Session
     tag: Digits  # `fccl.privacy.cohort.Cohort.tag`
-    members: tuple[ClientId, ...]
+    members: tuple[ClientId, ...] = ()  # none: nothing is masked yet
+    masked: str = ""  # a hash of the masked update
     opened: tuple[ClientId, ...] | None = None
 
 
@@ -39,16 +44,28 @@ class Helped:
     def __post_init__(self) -> None:
         self.lines = _read(self.folder / NAME)
 
-    def mask(self, session: Session, tag: str, members: Sequence[int]) -> None:
-        """Note an update that is masked for these members.
+    def share(self, session: Session, tag: str) -> None:
+        """Note shares for a cohort. Raises `UpdateRejected` where the session's keys are in use with another cohort."""
+        self._require_one_cohort(session, tag)
+        if self._of(tag) is None:
+            self._write([*self.lines, MaskedFor(session=session, tag=tag)])
 
-        Raises `UpdateRejected` where one under the same keys was masked for others: the difference would say something.
+    def mask(self, session: Session, tag: str, members: Sequence[int], masked: str) -> None:
+        """Note an update that is masked for these members; `masked` is a hash of it.
+
+        Raises `UpdateRejected` where another one was masked under the same keys, or one for other members: the
+        difference would say something.
         """
+        self._require_one_cohort(session, tag)
         before = self._of(tag)
-        if before is None:
-            self._write([*self.lines, MaskedFor(session=session, tag=tag, members=tuple(members))])
-        elif before.members != tuple(members):
-            raise UpdateRejected("its keys have masked an update for other members: it needs new keys for these")
+        if before is not None and before.members:
+            if before.members != tuple(members):
+                raise UpdateRejected("its keys have masked an update for other members: it needs new keys for these")
+            if before.masked != masked:
+                raise UpdateRejected("its keys have masked another update: it needs new keys for this one")
+            return
+        line = MaskedFor(session=session, tag=tag, members=tuple(members), masked=masked)
+        self._write([*(each for each in self.lines if each is not before), line])
 
     def open(self, session: Session, tag: str, members: Sequence[int], survivors: Sequence[int]) -> None:
         """Note that this client helps to open the sum of the survivors.
@@ -67,6 +84,10 @@ class Helped:
                 return
         opened = mine.model_copy(update={"opened": tuple(survivors)})
         self._write([opened if line is mine else line for line in self.lines])
+
+    def _require_one_cohort(self, session: Session, tag: str) -> None:
+        if any(line.session == session and line.tag != tag for line in self.lines):
+            raise UpdateRejected("this client's keys of this attempt are in use with other clients: it needs new ones")
 
     def _of(self, tag: str) -> MaskedFor | None:
         return next((line for line in self.lines if line.tag == tag), None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,10 +98,11 @@ class Masking:
     def shares(self, session: Session, cohort: Cohort, client_id: int) -> SealedShares:
         """Shares of the client's mask key and of its seed, sealed for each client of the cohort.
 
-        Raises `UpdateRejected` where the cohort cannot be believed.
+        Raises `UpdateRejected` where the cohort cannot be believed, or the keys are in use with another one.
         """
         own, tag = self._own(session, client_id), cohort.tag(session)
         self._require_cohort(session, cohort, client_id)
+        self._ledger(client_id).share(session, tag)
         seed = own.seed(tag)
         of_key, of_seed = own.shares_of(own.mask_key, "key", tag, cohort), own.shares_of(seed, "seed", tag, cohort)
         sent = []
@@ -113,11 +115,12 @@ class Masking:
     def masked(self, task: FitTask, spec: SecureSpec, update: ClientUpdate, samples: int) -> ClientUpdate:
         """The update as it may leave: its change clipped, in fixed point, under all its masks.
 
-        Raises `UpdateRejected` where the members cannot be believed, or its keys have masked for others.
+        Raises `UpdateRejected` where the members cannot be believed, or its keys have masked for others, or another
+        update.
         """
         session = spec.session(task.run_id, task.round, task.phase, task.adapter.sha256)
         words = _words(task, spec, update.adapter.load(), samples)  # (d + 1,)
-        hidden = self._hidden(session, spec, update.client_id, words)  # (d + 1,)
+        hidden = self._hidden(session, spec, update.client_id, words, asked_of(task, spec))  # (d + 1,)
         vector = task.trained.vector.clone()  # (numbers,)
         vector[trained(task)] = torch.from_numpy(as_numbers(hidden[:-1]))
         by = MaskedBy(nonce=spec.cohort.nonce, samples=int(hidden[-1]))
@@ -143,16 +146,17 @@ class Masking:
             masks=_named({one: readable[one][0] for one in request.dropped if one in readable}),
         )
 
-    def _hidden(self, session: Session, spec: SecureSpec, client_id: int, words: Words) -> Words:
+    def _hidden(self, session: Session, spec: SecureSpec, client_id: int, words: Words, asked: str) -> Words:
         own, cohort = self._own(session, client_id), spec.cohort
         self._require_cohort(session, cohort, client_id)
         if client_id not in spec.members:
             raise UpdateRejected("this client is no member of the round's sum")
         tag = cohort.tag(session)
-        self._ledger(client_id).mask(session, tag, spec.members)
         others = [member for member in spec.members if member != client_id]
         secrets = {other: shared(own.mask_key, cohort.key_of(other).masks) for other in others}
-        return masked(words, client_id, mask_tag(tag, spec.members), own.seed(tag), secrets)
+        found = masked(words, client_id, mask_tag(tag, spec.members, asked), own.seed(tag), secrets)
+        self._ledger(client_id).mask(session, tag, spec.members, hashlib.sha256(found.tobytes()).hexdigest())
+        return found
 
     def _unsealed(
         self, session: Session, cohort: Cohort, said: SealedShares, client_id: int
@@ -232,6 +236,16 @@ class UnmaskService:
 def trained(task: FitTask) -> torch.Tensor:
     """The places of the numbers that clients train: of all numbers of `task.trained`, (numbers,) of bool."""
     return trained_numbers(task.trained.form, task.train).bool()
+
+
+def asked_of(task: FitTask, spec: SecureSpec) -> str:
+    """A hash of all that the task's updates follow from. Masks of two clients cancel where both were asked the same: a
+    server that has the others train on nothing, or clip to nothing, learns no single update.
+    """
+    terms = {name: value for name, value in task.terms().items() if name != "secure"}
+    adapters = {name: adapter.sha256 for name, adapter in task.adapters().items()}
+    said = [terms, adapters, spec.fixed.model_dump(), spec.clip]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def words_of(task: FitTask, adapter: Adapter) -> Words:

@@ -9,6 +9,7 @@ from fccl.library.ignored import refuse_ignored
 from fccl.library.narrow import settled
 from fccl.library.privacy import Guard, require_sound
 from fccl.library.secure import secure_aggregation, with_secure_sums
+from fccl.privacy.fixed_point import MOST_BITS
 from tests.library.test_privacy import named
 
 SOUND = {"secure_aggregation": True, "contribution_mode": "fedavg"}
@@ -74,6 +75,23 @@ def test_a_setting_of_it_alone_is_refused(name):
     with pytest.raises(SettingsError, match="has no effect without SECURE_AGGREGATION") as caught:
         refuse_ignored(load_settings(), {name: "1"})
     assert caught.value.hint == "leave it out; it is read under SECURE_AGGREGATION that is not false"
+
+
+def test_by_example_dp_clip_bounds_gradients_and_secure_clip_the_change():
+    """Cut to DP_CLIP's bound, a small one would hold every number of the change near 0."""
+    found = secure_aggregation(of(dp_where="client", dp_unit="example", dp_clip=1e-4, contribution_mode="uniform"))
+    assert (found.fixed.bound, found.clip) == (10.0, 10.0)
+
+
+@pytest.mark.parametrize("clip", [1e10, 1e308])
+def test_a_bound_that_no_sum_has_room_for_is_an_error(clip):
+    with pytest.raises(SettingsError, match="no room for changes"):
+        secure_aggregation(of(dp_where="client", dp_clip=clip, contribution_mode="uniform"))
+
+
+def test_a_tiny_bound_is_no_error():
+    found = secure_aggregation(of(dp_where="client", dp_clip=1e-320, contribution_mode="uniform"))
+    assert found.fixed.bits == MOST_BITS
 
 
 def test_without_it_nothing_is_made():

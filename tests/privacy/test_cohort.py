@@ -50,4 +50,4 @@ def test_tags_are_of_all_that_masks_are_made_for():
         cohort.model_copy(update={"threshold": 3}).tag(SESSION),
     ]
     assert len({cohort.tag(SESSION), *others}) == 5
-    assert mask_tag("a", (0, 1)) != mask_tag("a", (0, 2))
+    assert len({mask_tag("a", (0, 1), "b"), mask_tag("a", (0, 2), "b"), mask_tag("a", (0, 1), "c")}) == 3

@@ -17,7 +17,7 @@ from fccl.privacy.masks import public_of
 from fccl.privacy.shamir import joined
 from fccl.testing.secure import Folders, masking_learner
 from fccl.testing.toy import MODEL, TRAIN, ToyLearner, adapter, shard
-from fccl.training.masking import Masking, digest_of
+from fccl.training.masking import Masking, asked_of, digest_of
 from fccl.training.private import PrivateLearner
 
 TASK = FitTask("run", 0, "sft", adapter(1.0, 2.0, 3.0), None, MODEL, TRAIN, seed=7)
@@ -109,6 +109,42 @@ def test_shares_of_as_many_clients_as_the_threshold_open_a_seed_or_a_key(folders
     key = joined({reply.client_id: bytes.fromhex(reply.masks[0].share) for reply in replies})
     assert public_of(key) == cohort.key_of(2).masks
     assert [set(of) for of in seeds.values()] == [{0, 1}, {0, 1}]  # of the one that dropped out no share of its seed
+
+
+def test_no_update_is_told_by_asking_twice_under_the_same_masks(folders, cohort):
+    """The difference of two answers under the same masks is that of their changes."""
+    fit(folders, task_of(cohort))
+    nothing = FIXED.model_copy(update={"bound": 1e-30})
+    other = SecureSpec(cohort=cohort, members=MEMBERS, fixed=nothing, clip=100.0)
+    with pytest.raises(UpdateRejected, match="have masked another update"):
+        fit(folders, dataclasses.replace(TASK, secure=other))
+    with pytest.raises(UpdateRejected, match="have masked another update"):
+        fit(folders, dataclasses.replace(task_of(cohort), seed=8))
+    fit(folders, task_of(cohort))
+
+
+@pytest.mark.parametrize("change", [{"fixed": FIXED.model_copy(update={"bound": 1e-30})}, {"clip": 1e-30}, {"seed": 8}])
+def test_the_masks_of_clients_that_were_asked_different_things_do_not_cancel(folders, cohort, change):
+    """Else the sum with clients that were told to clip to nothing would be the update of the one that was not."""
+    task = task_of(cohort)
+    told = {name: value for name, value in change.items() if name != "seed"}
+    other = dataclasses.replace(
+        task, secure=task.secure.model_copy(update=told), **{name: change[name] for name in change.keys() - told.keys()}
+    )
+    assert asked_of(other, other.secure) != asked_of(task, task.secure)
+    again = FitTask.from_terms(task.terms(), task.adapters())
+    assert asked_of(again, again.secure) == asked_of(task, task.secure)
+
+
+def test_a_client_gives_shares_to_one_cohort_of_its_keys(folders, masking):
+    """Else one cohort gives its mask key, where it has dropped out, and the other the seed of its update."""
+    keys = {client: masking.published(SESSION, client) for client in range(5)}
+    one = Cohort.of(SESSION.nonce, tuple(keys[client] for client in (0, 1, 2)))
+    other = Cohort.of(SESSION.nonce, tuple(keys[client] for client in (2, 3, 4)))
+    masking.shares(SESSION, one, 2)
+    with pytest.raises(UpdateRejected, match="in use with other clients"):
+        Masking(folders).shares(SESSION, other, 2)
+    masking.shares(SESSION, one, 2)
 
 
 def test_a_request_for_both_secrets_of_a_client_is_refused(masking, cohort):
