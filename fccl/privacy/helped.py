@@ -1,9 +1,9 @@
 """`Helped`: a client's own ledger of secure sums, so that it never helps to open two masks where it may open one.
 
-A line is written before a masked update or shares leave. Keys of a session are for one cohort: its sender's mask key may
-be opened in one and its seed in another. Under one cohort one update is masked, for one set of members: the difference
-of two under the same masks has none. Of one round's adapter one sum is opened: a second one over other clients would
-tell the two sets apart.
+A line is written before a masked update or shares leave. Keys of a session are for one cohort: else the mask key may be
+opened in one and the seed in another. Under one cohort one update is masked, for one set of members: the difference of
+two under the same masks has none. Of one round's adapter one sum is opened: a second one over other clients would tell
+the two sets apart.
 """
 
 from __future__ import annotations
