@@ -39,7 +39,8 @@ def known(planner: Planner, choice: Choice) -> Fit:
     """
     kept: list[Trial] = []
     left_out = []
-    for seed, scenario in product(choice.seeds, choice.scenarios):
+    choices = product(choice.seeds, choice.scenarios) if any(planner.paths.trials.glob("*.json")) else ()
+    for seed, scenario in choices:  # none where nothing is finished: to name a trial takes its data
         trials = _expected(planner, choice, scenario, seed)
         if trials and not unfinished(planner.paths, trials):
             kept += trials

@@ -13,7 +13,7 @@ from fccl.presets import GROUPS
 _INIT: tuple[Option, ...] = (
     (
         "--sites",
-        {"type": up_to(10_000), "metavar": "N", "default": 0, "help": "init: so many sites (default NUM_CLIENTS)"},
+        {"type": up_to(10_000, 1), "metavar": "N", "default": 0, "help": "init: so many sites (default NUM_CLIENTS)"},
     ),
     (
         "--hosts",
@@ -25,7 +25,7 @@ _INIT: tuple[Option, ...] = (
     ),
     ("--port", {"type": port, "metavar": "N", "default": 0, "help": "init: the proxy's port (default 8443)"}),
     ("--out", {"metavar": "FOLDER", "default": "", "help": "init: where to (default flower)"}),
-    ("--add", {"type": up_to(10_000), "metavar": "N", "default": 0, "help": "init: so many sites more"}),
+    ("--add", {"type": up_to(10_000, 1), "metavar": "N", "default": 0, "help": "init: so many sites more"}),
     ("--renew", {"action": "store_true", "help": "init: a new certificate for the SuperLink, of the same authority"}),
 )
 _BOTH: tuple[Option, ...] = (

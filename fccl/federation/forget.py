@@ -23,11 +23,23 @@ BESIDE = "The run that never had it was trained beside, from its first round."
 
 
 def first_update(logs: LogPaths, client_id: int) -> int:
-    """The first round in which an update of a client arrived. Raises `FederationError` when none ever did."""
+    """The first round in which an update of a client arrived. Raises `FederationError` when none ever did, or where no
+    single one is known.
+    """
     numbers = list(rounds_with(logs, client_id))
+    if summed := [number for number, record in records_by_round(logs).items() if _is_in_sum(record, client_id)]:
+        raise FederationError(
+            f"client {client_id}'s updates are known by secure sums alone, from round {min(summed) + 1} on, and "
+            "cannot be taken out of them",
+            hint="train a new run without it",
+        )
     if not numbers:
         raise FederationError(f"no update of client {client_id} is in this run", hint="there is nothing to take out")
     return numbers[0]
+
+
+def _is_in_sum(record: RoundRecord, client_id: int) -> bool:
+    return record.secure is not None and client_id in record.secure.clients
 
 
 def predicted_seconds(logs: LogPaths, client_id: int, first: int) -> float:

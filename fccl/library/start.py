@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fccl.adapters.adapter import Adapter, Form
+from fccl.adapters.middle import has_middle
 from fccl.adapters.stored import AdapterReader
 from fccl.display.plain_text import printable
 from fccl.errors import AdapterError, SettingsError
@@ -24,6 +25,7 @@ from fccl.transports.exchange.original import OriginalReader
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"  # in PEFT's folder of an adapter
 _MOST_CONFIG = 2**20  # bytes
 _LIKE = "the run's LoRA must be the adapter's: --lora-r, --lora-alpha, --lora-targets and --lora-layers say which it is"
+_MIDDLE = "LORA_AGGREGATION=fed_sb starts from the global adapter of such a run, LOG_DIR/global_final.safetensors"
 _FORMS = "it may be a folder of PEFT, such as LOG_DIR/adapter, a .safetensors file, or a .pt file of torch.save"
 # What PEFT writes of a LoRA that is more than two factors a module. Such a part would be lost.
 _PLAIN: Mapping[str, tuple[object, ...]] = {
@@ -52,7 +54,8 @@ def start_adapter(path: Path, spec: ModelSpec, form: Form) -> Adapter:
         rest = said.removeprefix(printable(path.name))  # a reader names the file, which the setting has named already
         named = f"START_FROM={printable(str(path))}"
         raise SettingsError(
-            f"{named}{rest}" if rest != said else f"{named}: {said}", hint=error.hint or _LIKE
+            f"{named}{rest}" if rest != said else f"{named}: {said}",
+            hint=error.hint or (_MIDDLE if has_middle(form) else _LIKE),
         ) from error
 
 

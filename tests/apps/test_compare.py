@@ -156,6 +156,8 @@ def test_ctrl_c_says_how_to_go_on(command, tmp_path, capsys, monkeypatch):
     assert "the same command goes on" in capsys.readouterr().out
     before = times(ComparePaths(tmp_path))
     assert len(before) == 1
+    assert main([*arguments[:-1], str(tmp_path / "empty"), "--tables-only"]) == 2
+    assert not (tmp_path / "empty" / "data").exists()
     assert main([*arguments, "--tables-only"]) == 2
     assert "has no scenario that is finished under every method" in capsys.readouterr().err
     monkeypatch.setattr(crew, "results_of", run)

@@ -175,6 +175,8 @@ def test_cut_off_while_it_adds_a_site_it_is_finished_the_next_time(monkeypatch):
         (["init", "--hosts", "a b"], "'a b' is neither a host's name nor an address"),
         (["init", "--hosts", "fl.example.org:8443"], "'fl.example.org:8443' is neither a host's name nor an address"),
         (["init", "--hosts", "a", "--superlink", "8000"], "'8000' is no HOST:PORT"),
+        (["init", "--hosts", "a", "--sites", "0"], "argument --sites: '0' is not a whole number from 1 to 10,000"),
+        (["init", "--add", "0"], "argument --add: '0' is not a whole number from 1 to 10,000"),
         (["init", "--add", "1"], "flower/ is not a folder of `fccl flower init`"),
         (["init", "--renew"], "flower/ is not a folder of `fccl flower init`"),
         (["init", "--add", "1", "--renew"], "--add and --renew are two steps"),

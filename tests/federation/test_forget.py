@@ -8,6 +8,7 @@ from fccl.federation.forget import files_of, first_update, made_with, names_of, 
 from fccl.federation.kept_rounds import kept_round
 from fccl.federation.what_if import records_by_round, rounds_with
 from fccl.records.run import Contribution
+from fccl.records.secure import SecureRound
 from fccl.testing.toy import ToyLearner, federation
 from tests.federation.toy_runs import CLIENTS, ROUNDS, conduct
 
@@ -38,6 +39,18 @@ def test_a_client_without_an_update_is_one_line(tmp_path):
     logs, _ = conduct(tmp_path, learner=ToyLearner(broken=frozenset({2})))
     with pytest.raises(FederationError, match="no update of client 2"):
         first_update(logs, 2)
+
+
+def test_an_update_that_is_known_by_a_sum_alone_cannot_be_taken_out(tmp_path):
+    logs, results = conduct(tmp_path)
+    summed = SecureRound(clients=(0, 2), dropped=(), cohort=2, threshold=2, bound=10.0, most=1, bits=20)
+    hidden = {"clients": (), "weights": (), "scores": (), "contributions": (), "arrived": (), "secure": summed}
+    records = [result.record.model_copy(update=hidden) for result in results]
+    logs.progress.write_text("".join(f"{record.model_dump_json()}\n" for record in records))
+    with pytest.raises(FederationError, match="client 2's updates are known by secure sums alone, from round 1 on"):
+        first_update(logs, 2)
+    with pytest.raises(FederationError, match="no update of client 1 is in this run"):
+        first_update(logs, 1)
 
 
 def test_its_files_are_all_that_bear_its_number_and_no_others(run):

@@ -13,7 +13,7 @@ from fccl.adapters.adapter import Adapter
 from fccl.contribution.reported import ContributionRule
 from fccl.errors import FederationError
 from fccl.federation.privacy import ClientNoise
-from fccl.messages import ClientUpdate
+from fccl.messages import ClientUpdate, FitTask
 from fccl.privacy.secrets import secret_of
 from fccl.privacy.spec import PrivacySpec
 from fccl.privacy.spent import Spent
@@ -83,6 +83,39 @@ class Spy(WrappedTransport):
             if isinstance(answer, ClientUpdate):
                 self.seen.append(answer)
             yield answer
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Unequal(WrappedTransport):
+    """A server that has all clients but one send zeros: it tells them that no number is larger than 1e-30."""
+
+    alone: int
+
+    def ask(self, request, client_ids):
+        if not isinstance(request, FitTask):
+            yield from super().ask(request, client_ids)
+            return
+        small = request.secure.model_copy(update={"fixed": request.secure.fixed.model_copy(update={"bound": 1e-30})})
+        others = [client for client in client_ids if client != self.alone]
+        yield from super().ask(request, [self.alone])
+        yield from super().ask(dataclasses.replace(request, secure=small), others)
+
+
+def test_a_server_that_has_all_others_send_zeros_learns_no_update(tmp_path):
+    fed, seen = fed_of(tmp_path, sft_rounds=1, va_rounds=0), []
+    spy = Spy(InProcessTransport(ToyLearner(), shard), seen)
+    list(dataclasses.replace(fed, secure=None).run_round(START, spy).updates)
+    alone = next(update for update in seen if update.client_id == 1)
+    change = alone.adapter.load().vector.double() - START.adapter.vector.double()
+    transport = Unequal(masking_transport(ToyLearner(), Folders(tmp_path / "clients")), 1)
+    try:
+        [result] = list(fed.run(START, transport))
+    except FederationError as error:
+        assert "add up to nothing" in str(error)  # noqa: PT017 - the count is noise too
+    else:
+        found = result.state.adapter.vector.double() - START.adapter.vector.double()
+        scale = torch.dot(found, change) / torch.dot(change, change)
+        assert not torch.allclose(found, scale * change, rtol=1e-2, atol=1e-6 * float(found.abs().max()))
 
 
 def test_the_adapter_is_the_mean_of_the_changes_by_samples_to_the_bit(tmp_path):
