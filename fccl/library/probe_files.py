@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fccl.federation.workload import FileSizes
-from fccl.paths import LogPaths
+from fccl.paths import CARD, LogPaths
 from fccl.records.forecast import TrafficForecast
 from fccl.records.run import RoundRecord
 from fccl.specs import PHASES
@@ -15,18 +15,20 @@ from fccl.specs import PHASES
 def file_sizes(logs: LogPaths, records: Sequence[RoundRecord]) -> FileSizes:
     """The length of one file of each kind. `logs` is the folder of a finished run that kept all of its rounds."""
     kept = logs.kept_round(records[-1].round)
+    exported = list(logs.adapter.glob("*"))
+    cards = [file for file in exported if file.suffix == CARD]  # they say how many rounds there were
     texts = (logs.run, logs.state, logs.state_sft, logs.manifest, logs.evaluation_json, logs.evaluation_markdown)
     return FileSizes(
         adapter=_length(logs.global_final),
         update=_longest(kept.root.glob("update_*")),
         client=_longest(logs.client_adapter(0, "sft").parent.glob("*")),
-        peft=sum(map(_length, logs.adapter.glob("*"))),
+        peft=sum(_length(file) for file in exported if file not in cards),
         control=_longest(kept.root.glob("control_*")),
         server=_length(kept.server_state),
         starts_from=logs.start.is_file() and logs.global_sft.is_file(),
         told=_length(kept.inputs),
         lines=(_length(logs.progress) + _length(logs.client_metrics)) // len(records),
-        once=sum(map(_length, [*texts, *logs.root.glob("status_*.json")])),
+        once=sum(map(_length, [*texts, *cards, *logs.root.glob("status_*.json")])),
     )
 
 

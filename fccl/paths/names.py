@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 ADAPTER = ".safetensors"  # how the names of adapters' files end
+CARD = ".md"  # and that of a model card
 CODED = ".coded"  # and of adapters as the change of another one
 _LONGEST_NAME, _LONGEST_PATH, _DEEPEST = (
     255,

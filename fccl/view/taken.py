@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fccl.errors import FederationError
-from fccl.paths import LogPaths
+from fccl.paths import ADAPTER, CARD, LogPaths
 from fccl.records.forecast import Forecast, Usage
 from fccl.records.journal import read_rounds
 from fccl.records.run import ClientMetrics, RoundRecord, RunEvent, RunInfo
@@ -34,7 +34,11 @@ def actual_of(logs: LogPaths) -> Actual:
     files = _files(logs)
     with storage_errors(logs.root, "read"):
         sizes = {file: file.stat().st_size for file in files}
-    exact = (size for file, size in sizes.items() if file.suffix == ".safetensors" or logs.adapter in file.parents)
+    exact = (
+        size
+        for file, size in sizes.items()
+        if file.suffix == ADAPTER or (logs.adapter in file.parents and file.suffix != CARD)
+    )
     return Actual(
         rounds=rounds,
         metrics=read_records(logs.client_metrics, ClientMetrics),

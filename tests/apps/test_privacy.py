@@ -103,7 +103,7 @@ def test_a_run_whose_clients_add_noise_can_be_verified_and_given_more_rounds(tmp
 
 @pytest.mark.slow
 def test_a_run_whose_clients_train_by_dp_sgd_goes_on_and_its_ledger_says_the_unit(tmp_path, capsys):
-    private = ("--dp-where", "client", "--dp-unit", "example", "--dp-noise", "1")
+    private = ("--dp-where", "client", "--dp-unit", "example", "--dp-noise", "1", "--dp-epsilon", "50")
     assert main(["run", *ALONE, *private]) == 0
     assert "single examples: clients train by DP-SGD" in said(capsys)
     first = records()[-1]["privacy"]
