@@ -15,6 +15,7 @@ from fccl.apps.compose_parts import FIXED, INSIDE, MARK, MEMORY, PIDS_LIMIT, pas
 from fccl.apps.console import say
 from fccl.apps.templates import filled
 from fccl.config import Settings
+from fccl.display.words import plural
 from fccl.errors import SettingsError
 from fccl.paths import DataPaths, KeyPaths
 from fccl.specs import PHASES
@@ -38,7 +39,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     sweep_for(path)
     write_text(path, content)
     named = f" -f {path}" if options.flower else ""
-    say(f"Wrote {path} for {clients} client{'s'[: clients != 1]}. Next: docker-compose{named} up --build")
+    say(f"Wrote {path} for {plural(clients, 'client')}. Next: docker-compose{named} up --build")
     return 0
 
 

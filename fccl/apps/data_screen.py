@@ -177,7 +177,7 @@ def _source_remarks(source: SourceReport) -> Iterator[str]:
 
 
 def _answers(count: int) -> str:
-    return f"{count} answer{'s'[: count != 1]}"
+    return plural(count, "answer")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from fccl.apps.console import say
 from fccl.apps.flower_readme import proxy_text, server_text, site_text
 from fccl.apps.flower_superlink import require_address
+from fccl.display.words import plural
 from fccl.errors import SettingsError
 from fccl.keys import add_keys, create_keys, read_public
 from fccl.paths import FlowerPaths, SitePaths
@@ -122,7 +123,7 @@ def _add(paths: FlowerPaths, deployment: Deployment, count: int) -> int:
         with _new(paths) as new:
             _write_site(new.site(client_id), paths, deployment, client_id, until)
         keys.client(client_id).unlink()
-    say(f"Wrote the keys of {len(numbers)} site{'s'[: len(numbers) != 1]} more to {paths.root}/.")
+    say(f"Wrote the keys of {plural(len(numbers), 'more site')} to {paths.root}/.")
     _report(paths, numbers)
     say(f"Register the new keys: fccl flower register --bundle {paths.server.root}")
     say(f"From then on it can be NUM_CLIENTS={numbers[-1] + 1}.")

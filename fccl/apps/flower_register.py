@@ -11,6 +11,7 @@ from pathlib import Path
 from fccl.apps.console import say
 from fccl.apps.flower_superlink import SuperLink
 from fccl.display.plain_text import printable
+from fccl.display.words import plural
 from fccl.errors import FederationError, SettingsError
 from fccl.paths import ServerPaths
 from fccl.transports.flower.node_keys import read_node_keys
@@ -28,7 +29,7 @@ def register(options: argparse.Namespace) -> int:
     superlink.wait(60.0 if options.wait is None else options.wait, say)
     new = [client for client in clients if _is_new(superlink, paths.node(client))]
     known = f", {len(clients) - len(new)} were known already" if len(new) < len(clients) else ""
-    say(f"Registered at {superlink.address}: the node keys of {len(new)} sites{known}.")
+    say(f"Registered at {superlink.address}: the node keys of {plural(len(new), 'site')}{known}.")
     return 0
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fccl.display.words import plural
 from fccl.errors import FederationError, SettingsError
 from fccl.storage.files import write_text
 
@@ -59,7 +60,7 @@ class SuperLink:
                 told = True
             time.sleep(_LOOK_S)
         if self.certificate and (left := self._days_left()) < _SOON_DAYS:
-            days = f"{left} day{'s'[: left != 1]}"
+            days = plural(left, "day")
             tell(f"The SuperLink's certificate expires in {days}. `fccl flower init --renew` makes another.")
 
     def call(self, folder: Path, arguments: Sequence[str], quiet: bool = False) -> subprocess.CompletedProcess[str]:

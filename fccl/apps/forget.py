@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fccl.apps.agreement import require_agreed
+from fccl.apps.consent import require_consent
 from fccl.apps.console import plain_console, telling
 from fccl.apps.terminal_tables import print_table
 from fccl.config import Settings
@@ -23,7 +23,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
         tell(prediction(forgetting))
         if options.predict:
             return 0
-        require_agreed(_removal(forgetting), options.yes)
+        require_consent(_removal(forgetting), options.yes)
         record, adapter = forgetting.run(lambda model, result: tell(f"{model}: round {result.record.round + 1} done"))
         print_table(console, forgotten_table(record))
         forgetting.write(record, adapter)

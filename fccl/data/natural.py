@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from fccl import phases
 from fccl.data.examples import Example, PreferencePair, SftExample
 from fccl.data.shards import ClientShard
+from fccl.display.words import plural
 from fccl.errors import DataError, SettingsError
 from fccl.records.manifest import ClientOrigins
 from fccl.specs import PHASES, ClientColumn, PartitionSpec, named_seed
@@ -98,7 +99,7 @@ def _require_count(count: int, spec: PartitionSpec, rule: ClientColumn) -> None:
         )
     if spec.num_clients not in (0, count):
         raise SettingsError(
-            f"CLIENT_COLUMN={rule.column} finds {count} client{'s'[: count != 1]}, NUM_CLIENTS is {spec.num_clients}",
+            f"CLIENT_COLUMN={rule.column} finds {plural(count, 'client')}, NUM_CLIENTS is {spec.num_clients}",
             hint=f"leave NUM_CLIENTS out, the data decides; {_SIZES}",
         )
 

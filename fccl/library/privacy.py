@@ -138,11 +138,10 @@ def without_own_tests(settings: Settings) -> Settings:
 
 def _said(settings: Settings, spec: PrivacySpec) -> str:
     if spec.unit == "example":
-        said = (
-            f"clip {spec.clip:g}, multiplier {spec.noise:g}; the budget is ε = {spec.epsilon:g} at δ = {spec.delta:g}"
-        )
         return (
-            f"Differential privacy of single examples: clients train by DP-SGD ({said}). ε follows from their numbers."
+            f"Differential privacy of single examples: clients train by DP-SGD (clip {spec.clip:g}, multiplier "
+            f"{spec.noise:g}; the budget is ε = {spec.epsilon:g} at δ = {spec.delta:g}). A client's ε follows from "
+            "its number of examples."
         )
     plan = settings.round_plan()
     accounting = accounting_of(spec, plan.num_clients, plan.clients_per_round)

@@ -67,17 +67,15 @@ class ResidualsInFolders:
         """As the protocol says. Raises `AdapterError` when the file is damaged."""
         paths, run = self.folder(client_id), run_digits(task.run_id)
         earlier = [number for number in paths.rounds(run, task.phase) if number < task.round]
-        return load_adapter(paths.residual(run, task.phase, max(earlier))) if earlier else None
+        return load_adapter(paths.adapter(run, task.phase, max(earlier))) if earlier else None
 
     def keep(self, task: FitTask, client_id: int, residual: Adapter) -> None:
         """As the protocol says. Those of other runs go."""
         paths, run = self.folder(client_id), run_digits(task.run_id)
         private_folder(paths.root)
         sweep(paths.root)  # what a killed process has left half-written
-        residual.save(paths.residual(run, task.phase, task.round))
-        old = {
-            paths.residual(run, task.phase, number) for number in outlived(paths.rounds(run, task.phase), task.round)
-        }
+        residual.save(paths.adapter(run, task.phase, task.round))
+        old = {paths.adapter(run, task.phase, number) for number in outlived(paths.rounds(run, task.phase), task.round)}
         for path in old | set(paths.of_other_runs(run)):
             path.unlink(missing_ok=True)
 

@@ -123,6 +123,12 @@ class FitTask:
         """The adapters that every client gets: `adapter`, and in VA rounds `reference`."""
         return with_reference(self.adapter, self.reference)
 
+    @property
+    def question(self) -> tuple[str, ...]:
+        """All that an update follows from before it is masked, in texts: the terms, and the adapters' hashes."""
+        said = {name: value for name, value in self.terms().items() if name != "secure"}
+        return repr(sorted(said.items())), *(adapter.sha256 for _, adapter in sorted(self.adapters().items()))
+
     @classmethod
     def from_terms(cls, terms: Terms, adapters: Mapping[str, Adapter]) -> Self:
         """One client's task again, from its terms and its adapters; `correction` among them makes it one of SCAFFOLD.

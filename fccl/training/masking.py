@@ -239,12 +239,10 @@ def trained(task: FitTask) -> torch.Tensor:
 
 
 def asked_of(task: FitTask, spec: SecureSpec) -> str:
-    """A hash of all that the task's updates follow from. Masks of two clients cancel where both were asked the same: a
-    server that has the others train on nothing, or clip to nothing, learns no single update.
+    """A hash of all that the task's masked updates follow from. Masks of two clients cancel where both were asked the
+    same: a server that has the others train on nothing, or clip to nothing, learns no single update.
     """
-    terms = {name: value for name, value in task.terms().items() if name != "secure"}
-    adapters = {name: adapter.sha256 for name, adapter in task.adapters().items()}
-    said = [terms, adapters, spec.fixed.model_dump(), spec.clip]
+    said = [*task.question, spec.fixed.model_dump(), spec.clip]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 

@@ -132,7 +132,7 @@ class PrivateLearner:
         start = leading(task.trained, rank_of(trained.form))
         change, _ = clipped_change(start, trained, spec.clip)  # (d,)
         secret, _ = secret_of(self.folder(update.client_id))
-        tag = tag_of((*asked(task), str(update.client_id)), change)
+        tag = tag_of((*task.question, str(update.client_id)), change)
         self._spend(
             update.client_id,
             Release(run_id=task.run_id, round=task.round, secret=secret.name, tag=tag, noise=spec.noise),
@@ -159,7 +159,7 @@ class PrivateLearner:
             steps=sampling.steps,
         )
         self._require_room(client_id, release)
-        question = tag_of((*asked(task), str(client_id)), torch.zeros(0))
+        question = tag_of((*task.question, str(client_id)), torch.zeros(0))
         draws = partial(secret.draws, task.run_id, task.round, question)
         update = learner.fit_by_example(task, shard, heard(task, on_status), draws)
         tag = tag_of((question,), update.adapter.load().vector)
@@ -191,13 +191,6 @@ class PrivateLearner:
             return
         if epsilon_of((*spent.releases, release), self.own.unit, self.own.delta) > self.own.epsilon:
             raise PhaseDeclined(f"declines: an update more would pass its budget DP_EPSILON={self.own.epsilon:g}")
-
-
-def asked(task: FitTask) -> tuple[str, ...]:
-    """The question that a task asks, in texts: all of it that an update follows from before it is masked."""
-    adapters = (adapter.sha256 for _, adapter in sorted(task.adapters().items()))
-    said = {name: value for name, value in task.terms().items() if name != "secure"}
-    return repr(sorted(said.items())), *adapters
 
 
 def heard(task: FitTask, on_status: StatusListener) -> StatusListener:

@@ -118,7 +118,10 @@ def test_an_object_that_cannot_be_made_is_a_death_and_no_endless_wait(capfd):
     assert "no such object" in capfd.readouterr().err
 
 
+# A shell has jobs in the background ignore SIGINT, and their children inherit that.
 PARENT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from fccl.processes.pool import Pool
 from tests.processes.workers import MakeCalculator
 print("the script runs", flush=True)

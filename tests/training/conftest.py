@@ -12,3 +12,12 @@ def tiny_model(request, tiny_model_path):
     """The tiny model, of each engine in turn."""
     targets = {"lora_r": 4, "lora_alpha": 8.0, "lora_targets": "all-linear"}
     return load_model(ModelSpec(name=str(tiny_model_path), max_length=128, engine=request.param, **targets))
+
+
+@pytest.fixture(scope="module", params=[GENERIC, GPT2])
+def exact_model(request, tiny_model_path):
+    """The tiny model of each engine in float64, of its own: no other test file sees it."""
+    targets = {"lora_r": 4, "lora_alpha": 8.0, "lora_targets": "all-linear"}
+    model = load_model(ModelSpec(name=str(tiny_model_path), max_length=128, engine=request.param, **targets))
+    model.model.double()
+    return model

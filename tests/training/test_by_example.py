@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from fccl.adapters.adapter import Adapter
-from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.shards import ClientShard
 from fccl.errors import DataError
 from fccl.messages import ByExample, FitTask
 from fccl.model.encoding import encode
-from fccl.model.language_model import GENERIC, GPT2
+from fccl.model.language_model import GPT2
 from fccl.model.loading import Models, load_model
 from fccl.model.objectives import objective_for
 from fccl.privacy.mechanism import tag_of
@@ -23,10 +22,8 @@ from fccl.training.by_example import NOISE, NoisedGradients, train_by_example
 from fccl.training.engines import learner_for
 from fccl.training.loop import train
 from fccl.training.objective import ObjectiveUnderModel
+from tests.training.exact import EXAMPLES, SFT, VA, random_adapter
 
-SFT = tuple(SftExample(f"What is {n}?", "It is " + "and so " * n + "on." * (n != 2)) for n in range(7))
-VA = tuple(PreferencePair(f"What is {n}?", "It is " + "and so " * n + "on.", "Go away. " * (7 - n)) for n in range(7))
-EXAMPLES = {"sft": SFT, "va": VA}
 TRAIN = TrainSpec(epochs=2, learning_rate=5e-3, batch_size=3, warmup=0.1, max_grad_norm=1.0)
 SPEC = PrivacySpec(where="client", unit="example", clip=0.1, noise=1.0, epsilon=8.0, delta=1e-5)
 PLACES = [6, 0, 3, 1, 5]
@@ -34,20 +31,6 @@ PLACES = [6, 0, 3, 1, 5]
 
 def draws(*names, secret=b"s" * 32):
     return Secret(secret).draws("run", 0, *names)
-
-
-@pytest.fixture(scope="module", params=[GENERIC, GPT2])
-def exact(request, tiny_model_path):
-    """The tiny model of each engine in float64, of its own."""
-    targets = {"lora_r": 4, "lora_alpha": 8.0, "lora_targets": "all-linear"}
-    model = load_model(ModelSpec(name=str(tiny_model_path), max_length=128, engine=request.param, **targets))
-    model.model.double()
-    return model
-
-
-def random_adapter(form, seed):
-    draw = torch.Generator().manual_seed(seed)
-    return Adapter({name: 0.1 * torch.randn(shape, generator=draw) for name, shape in form.shapes.items()})
 
 
 def objective_of(model, phase):
@@ -69,74 +52,74 @@ def alone(model, objective, place):
 
 
 @pytest.mark.parametrize("phase", ["sft", "va"])
-def test_the_sum_is_that_of_each_examples_own_mean_gradient_clipped(exact, phase):
-    objective = objective_of(exact, phase)
-    gradients = [alone(exact, objective, place) for place in PLACES]
+def test_the_sum_is_that_of_each_examples_own_mean_gradient_clipped(exact_model, phase):
+    objective = objective_of(exact_model, phase)
+    gradients = [alone(exact_model, objective, place) for place in PLACES]
     norms = sorted(float(gradient.norm()) for gradient in gradients)
     for clip in (norms[0] / 2, norms[2], 2 * norms[-1]):
         expected = sum(gradient * min(1.0, clip / float(gradient.norm())) for gradient in gradients)
-        found = loss_of(exact, objective, SPEC.model_copy(update={"clip": clip})).clipped(PLACES)
+        found = loss_of(exact_model, objective, SPEC.model_copy(update={"clip": clip})).clipped(PLACES)
         assert float((found - expected).norm() / expected.norm()) < 1e-6
 
 
 @pytest.mark.parametrize("phase", ["sft", "va"])
 @pytest.mark.parametrize("at_a_time", [1, 2, 50])
-def test_micro_batches_have_the_same_sum(exact, phase, at_a_time):
-    objective = objective_of(exact, phase)
+def test_micro_batches_have_the_same_sum(exact_model, phase, at_a_time):
+    objective = objective_of(exact_model, phase)
     micro = TRAIN.model_copy(update={"micro_batch_size": at_a_time, "batch_size": 50})
-    whole, parts = (loss_of(exact, objective, train_spec=each).clipped(PLACES) for each in (TRAIN, micro))
+    whole, parts = (loss_of(exact_model, objective, train_spec=each).clipped(PLACES) for each in (TRAIN, micro))
     assert float((whole - parts).norm() / whole.norm()) < 1e-11
 
 
 @pytest.mark.parametrize("phase", ["sft", "va"])
-def test_the_gradient_is_the_noised_sum_over_the_expected_batch(exact, phase):
-    objective = objective_of(exact, phase)
-    loss = loss_of(exact, objective)
+def test_the_gradient_is_the_noised_sum_over_the_expected_batch(exact_model, phase):
+    objective = objective_of(exact_model, phase)
+    loss = loss_of(exact_model, objective)
     for step, places in enumerate((PLACES, [2], [])):
         total = loss.clipped(places)
         found = loss.at(places)
-        flat = torch.cat([found.gradient[name].reshape(-1) for name in exact.factors])
+        flat = torch.cat([found.gradient[name].reshape(-1) for name in exact_model.factors])
         noise = torch.from_numpy(draws(NOISE, step, tag_of((), total)).normals(len(total)))
         assert torch.allclose(3 * flat, total + 0.1 * noise, atol=1e-6)
         assert found.loss == 0.0
         assert loss.count(places) == 1
 
 
-def test_another_sum_has_other_noise(exact):
+def test_another_sum_has_other_noise(exact_model):
     """Else two answers of unlike data could be subtracted."""
-    objective = objective_of(exact, "sft")
-    one, other = (loss_of(exact, objective).at(places) for places in ([0, 1], [0, 2]))
-    name = next(iter(exact.factors))
+    objective = objective_of(exact_model, "sft")
+    one, other = (loss_of(exact_model, objective).at(places) for places in ([0, 1], [0, 2]))
+    name = next(iter(exact_model.factors))
     assert float((one.gradient[name] - other.gradient[name]).abs().max()) > 0.01
 
 
-def test_frozen_factors_have_no_part_in_the_norm(exact):
-    objective = objective_of(exact, "sft")
-    moved = {name: factor for name, factor in exact.factors.items() if ".lora_B." in name}
+def test_frozen_factors_have_no_part_in_the_norm(exact_model):
+    objective = objective_of(exact_model, "sft")
+    moved = {name: factor for name, factor in exact_model.factors.items() if ".lora_B." in name}
     gradients = []
     for place in PLACES:
-        found = ObjectiveUnderModel(exact, objective).at([place]).gradient
+        found = ObjectiveUnderModel(exact_model, objective).at([place]).gradient
         gradients.append(torch.cat([found[name].reshape(-1) for name in moved]))
     expected = sum(gradient * min(1.0, 0.1 / float(gradient.norm())) for gradient in gradients)
-    found = loss_of(exact, objective, factors=moved).clipped(PLACES)
+    found = loss_of(exact_model, objective, factors=moved).clipped(PLACES)
     assert torch.allclose(found, expected, atol=1e-9)
 
 
-def test_without_clip_and_noise_it_is_the_training_without_privacy(exact):
+def test_without_clip_and_noise_it_is_the_training_without_privacy(exact_model):
     """Of pairs, whose mean is by example in both, and of batches that draw all of them."""
-    objective = objective_of(exact, "va")
+    objective = objective_of(exact_model, "va")
     whole = TRAIN.model_copy(update={"batch_size": 50})
     quiet = SPEC.model_copy(update={"clip": 1e4, "noise": 1e-16})
-    start = random_adapter(exact.form, seed=2)
-    task = FitTask("run", 0, "va", start, start, exact.spec, whole, seed=5, privacy=quiet)
+    start = random_adapter(exact_model.form, seed=2)
+    task = FitTask("run", 0, "va", start, start, exact_model.spec, whole, seed=5, privacy=quiet)
     found = []
     for private in (True, False):
-        exact.load(start)
+        exact_model.load(start)
         if private:
-            train_by_example(exact, objective, task, exact.factors, lambda report: None, draws)
+            train_by_example(exact_model, objective, task, exact_model.factors, lambda report: None, draws)
         else:
-            train(exact.factors, ObjectiveUnderModel(exact, objective), whole, 5)
-        found.append(torch.cat([factor.detach().reshape(-1) for factor in exact.factors.values()]))
+            train(exact_model.factors, ObjectiveUnderModel(exact_model, objective), whole, 5)
+        found.append(torch.cat([factor.detach().reshape(-1) for factor in exact_model.factors.values()]))
     moved = found[1] - start.vector
     assert float((found[0] - found[1]).norm() / moved.norm()) < 1e-6
 

@@ -3,39 +3,20 @@ that sums in another order leave.
 """
 
 import pytest
-import torch
 
-from fccl.adapters.adapter import Adapter
-from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.shards import ClientShard
 from fccl.messages import FitTask
 from fccl.model.encoding import encode
-from fccl.model.language_model import GENERIC, GPT2
+from fccl.model.language_model import GPT2
 from fccl.model.loading import Models, load_model
 from fccl.model.objectives import objective_for
 from fccl.specs import ModelSpec, TrainSpec
 from fccl.training.clients_learner import ClientsLearner
 from fccl.training.learner import GenericLearner
 from fccl.training.objective import ObjectiveUnderModel
+from tests.training.exact import EXAMPLES, SFT, VA, random_adapter
 
-SFT = tuple(SftExample(f"What is {n}?", "It is " + "and so " * n + "on.") for n in range(7))
-VA = tuple(PreferencePair(f"What is {n}?", "It is " + "and so " * n + "on.", "Go away. " * (7 - n)) for n in range(7))
-EXAMPLES = {"sft": SFT, "va": VA}
 SPEC = TrainSpec(epochs=2, learning_rate=5e-3, batch_size=3, warmup=0.1, max_grad_norm=1.0, dpo_beta=0.1)
-
-
-@pytest.fixture(scope="module", params=[GENERIC, GPT2])
-def exact_model(request, tiny_model_path):
-    """The tiny model of each engine in float64, of its own: no other test sees it."""
-    targets = {"lora_r": 4, "lora_alpha": 8.0, "lora_targets": "all-linear"}
-    model = load_model(ModelSpec(name=str(tiny_model_path), max_length=128, engine=request.param, **targets))
-    model.model.double()
-    return model
-
-
-def random_adapter(form, seed):
-    draw = torch.Generator().manual_seed(seed)
-    return Adapter({name: 0.1 * torch.randn(shape, generator=draw) for name, shape in form.shapes.items()})
 
 
 @pytest.mark.parametrize("phase", ["sft", "va"])

@@ -212,16 +212,23 @@ def test_a_superlink_that_has_lost_its_messages_is_sent_them_again(sites):
     assert len(lost) == 1
 
 
-def test_a_message_that_never_arrived_is_sent_again_and_trained_once(sites):
-    """The connection broke while the SuperLink handed it out: nobody says so."""
-    lost, sites.lost_s, learner = [], 0.2, ToyLearner()
+def losing(kind):
+    """An app to which the first message of a kind never comes, and the list of those that were lost."""
+    lost = []
 
     def once(message, context):
-        if message.metadata.message_type == "train" and not lost:
+        if message.metadata.message_type == kind and not lost:
             lost.append(message.metadata.message_id)
             return None
         return app(message, context)
 
+    return lost, once
+
+
+def test_a_message_that_never_arrived_is_sent_again_and_trained_once(sites):
+    """The connection broke while the SuperLink handed it out: nobody says so."""
+    sites.lost_s, learner = 0.2, ToyLearner()
+    lost, once = losing("train")
     sites.start(0), sites.start(1, once)
     with sites.workers(0), sites.workers(1, learner=learner), sites.transport() as transport:
         found = answers(transport, (0, 1))
@@ -231,14 +238,8 @@ def test_a_message_that_never_arrived_is_sent_again_and_trained_once(sites):
 
 
 def test_the_question_whose_site_a_node_is_may_be_lost_too(sites):
-    lost, sites.lost_s = [], 0.5
-
-    def once(message, context):
-        if message.metadata.message_type == "query" and not lost:
-            lost.append(message.metadata.message_id)
-            return None
-        return app(message, context)
-
+    sites.lost_s = 0.5
+    _, once = losing("query")
     sites.start(0), sites.start(1, once)
     with sites.workers(0, 1), sites.transport(nodes_s=0.1) as transport:
         found = answers(transport, (0, 1))

@@ -10,7 +10,7 @@ from fccl.errors import SettingsError
 _YES = ("y", "yes")
 
 
-def require_agreed(to: str, yes: bool) -> None:
+def require_consent(to: str, yes: bool) -> None:
     """Ask whether to go on. `to` says what is done then, in a participle; with `yes` nobody is asked.
 
     Raises `SettingsError` where nobody agrees, and without a terminal, where nobody can be asked.
