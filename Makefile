@@ -17,7 +17,7 @@ demo: $(VENV)/.ready      ## install, prepare the built-in data, run the quickst
 	$(RUN) -m fccl prepare
 	$(RUN) -m fccl run
 
-test: lint types unit     ## lint, type-check, run the test suite (under five minutes)
+test: lint types unit     ## lint, type-check, run the test suite (six minutes)
 
 lint: $(VENV)/.ready-dev  ## ruff, the linter and the formatter's check
 	$(RUN) -m ruff check .
