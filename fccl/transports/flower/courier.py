@@ -25,11 +25,13 @@ from fccl.transports.flower.lost import LOST_S, LostMessages
 from fccl.transports.flower.node_keys import NodeKeys
 from fccl.transports.flower.nodes import Nodes
 from fccl.transports.flower.parcel import Parcel
+from fccl.transports.flower.replies import Replies
 from fccl.transports.flower.site_log import SiteLog
 
 POLL_S = 0.5  # between two looks at the SuperLink
 NODES_S = 120.0  # so long is a site awaited that has no SuperNode online
 _MOST_FAILURES = 3  # of one client's messages in a request; after that it is given up
+_MOST_VANISHED = 20  # of one client's answers in a request, on their way: no fault of its site
 _MOST_ERRORS = 20  # of the grid, one after another, before no message is sent any more
 _END_S = 30.0  # so long are sites told that the run is done
 _MARGIN_S = 60.0  # by which a message lives longer than its answer is awaited
@@ -62,9 +64,11 @@ class Courier:
     ) -> None:
         self._grid, self._paths, self._poll_s, self._nodes_s = grid, paths, poll_s, nodes_s
         self._nodes, self._lost, self._sites = Nodes(grid, keys, lost_s), LostMessages(grid, lost_s), sites
+        self._replies = Replies(grid)
         self._errand: Errand | None = None
         self._sent: dict[str, _Sent] = {}  # by message
         self._failures: dict[int, list[str]] = {}  # by client: the reasons
+        self._vanished: dict[int, int] = {}  # by client: how many of its answers have never come whole
         self._unseen: dict[int, float] = {}  # by client: since when no node says that it is its site
         self._ended = ""  # why no message can be sent any more
         self._lock, self._stop = threading.Lock(), threading.Event()
@@ -98,7 +102,7 @@ class Courier:
         if self._sites is not None:
             self._sites.begin(errand.run_id)
         with self._lock:
-            self._failures, self._unseen = {}, {}
+            self._failures, self._vanished, self._unseen = {}, {}, {}
             self._errand = errand
         try:
             yield
@@ -121,6 +125,8 @@ class Courier:
         reasons = self._failures.get(client_id, [])
         if len(reasons) >= _MOST_FAILURES:
             return f"its site has failed {len(reasons)} times: {reasons[-1]}"
+        if (times := self._vanished.get(client_id, 0)) >= _MOST_VANISHED:
+            return f"its answer was lost on the way {times} times"
         since = self._unseen.get(client_id)
         too_long = since is not None and time.monotonic() - since > self._nodes_s
         if too_long and not self._nodes.is_coming(client_id):
@@ -140,8 +146,8 @@ class Courier:
         self._lost.ask()
 
     def _receive(self) -> None:
-        waiting = [*self._sent, *self._nodes.open_questions, *self._lost.open_questions]
-        for reply in self._grid.pull_messages(waiting) if waiting else ():
+        sent = {message_id: each.node for message_id, each in self._sent.items()}
+        for reply in self._replies.to({**sent, **self._nodes.open_questions, **self._lost.open_questions}):
             if not self._nodes.hear(reply) and not self._lost.hear(reply):
                 self._take(reply)
         for message_id in self._lost.lost(self._sent):
@@ -151,6 +157,10 @@ class Courier:
         """Take a site's answer; it belongs to the message that it replies to, whoever claims to have sent it."""
         sent = self._sent.pop(reply.metadata.reply_to_message_id, None)
         if sent is None:
+            return
+        if reply.has_error() and reply.error.code == ErrorCode.MESSAGE_UNAVAILABLE:
+            with self._lock:
+                self._vanished[sent.client_id] = self._vanished.get(sent.client_id, 0) + 1
             return
         try:
             answer = _answer(reply)

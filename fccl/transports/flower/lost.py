@@ -8,7 +8,7 @@ settles it: when the question is answered and the message is not, the message is
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import Message, MessageType, RecordDict
@@ -25,7 +25,7 @@ class LostMessages:
     after_s: float = LOST_S
     clock: Callable[[], float] = time.monotonic
     _sent: dict[str, tuple[int, float]] = field(default_factory=dict)  # message -> its node, and since when
-    _questions: dict[str, str] = field(default_factory=dict)  # question -> the message that it is about
+    _questions: dict[str, tuple[str, int]] = field(default_factory=dict)  # question -> the message, and its node
     _answered: set[str] = field(default_factory=set)  # messages whose question came back
 
     def sent(self, message_id: str, node: int) -> None:
@@ -33,13 +33,13 @@ class LostMessages:
         self._sent[message_id] = node, self.clock()
 
     @property
-    def open_questions(self) -> Iterable[str]:
-        """The questions that are not answered yet."""
-        return tuple(self._questions)
+    def open_questions(self) -> Mapping[str, int]:
+        """The questions that are not answered yet, each with its node."""
+        return {question: node for question, (_, node) in self._questions.items()}
 
     def hear(self, reply: Message) -> bool:
         """Take a reply to one of the questions; says whether it is one."""
-        message_id = self._questions.pop(reply.metadata.reply_to_message_id, None)
+        message_id, _ = self._questions.pop(reply.metadata.reply_to_message_id, (None, 0))
         if message_id is None:
             return False
         if reply.has_content():
@@ -59,11 +59,11 @@ class LostMessages:
 
     def ask(self) -> None:
         """Ask about the messages that have waited long enough, each once at a time."""
-        asked, now = set(self._questions.values()), self.clock()
+        asked, now = {message_id for message_id, _ in self._questions.values()}, self.clock()
         for message_id, (node, since) in list(self._sent.items()):
             if message_id in asked or now - since < self.after_s:
                 continue
             question = Message(RecordDict(), node, MessageType.QUERY, ttl=10 * self.after_s)
             for question_id in self.grid.push_messages([question]):
                 if question_id:
-                    self._questions[question_id] = message_id
+                    self._questions[question_id] = message_id, node

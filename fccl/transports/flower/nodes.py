@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
@@ -72,9 +72,9 @@ class Nodes:
         return {client: node for node, client in self._clients.items()}
 
     @property
-    def open_questions(self) -> Iterable[str]:
-        """The messages that are not answered yet."""
-        return tuple(self._asked)
+    def open_questions(self) -> Mapping[str, int]:
+        """The messages that are not answered yet, each with its node."""
+        return dict(self._asked)
 
     def hear(self, reply: Message) -> bool:
         """Take a reply to one of the questions; says whether it is one."""
