@@ -27,10 +27,10 @@ class _Pull:
 
 @dataclass
 class Replies:
-    """Pulls in threads, which end by themselves: those of up to `LANES` nodes each by itself, of more in so many groups.
+    """Pulls the replies of each node in a thread of its own; of more than `LANES` nodes, in so many groups.
 
-    One that takes longer than `patience_s` is left to itself, and what it brings is taken later. Meanwhile its group is
-    pulled again: a SuperLink hands out each reply once, so the next pull does not meet what the slow one waits for.
+    A pull that takes longer than `patience_s` is left to itself, and its replies are taken later. Meanwhile its group
+    is pulled again. A SuperLink hands out each reply once, so the next pull does not wait for the same one.
     """
 
     grid: Grid
