@@ -1,7 +1,7 @@
 """`Replies`: pulls the sites' replies from a SuperLink, so that no half-sent reply holds the others back.
 
-A reply is known before all of it is there. Where a site's connection breaks meanwhile, the grid waits for the rest: for
-three minutes, after which the SuperLink gives the reply up, and with everything else that was pulled in the same call.
+A reply is known before all of it is there. Where a site's connection breaks meanwhile, the grid waits for the rest,
+together with everything else that was found in the same pull. After three minutes the SuperLink gives the reply up.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from fccl.testing.toy import START, ToyLearner, federation
 from fccl.training.masking import Masking
 from tests.transports.exchange.test_server_contract import client_threads
 from tests.transports.flower.grids import super_link
-from tests.transports.flower.test_transport import Sites
+from tests.transports.flower.sites import Sites
 
 
 class MaskingSites(Sites):

@@ -4,87 +4,24 @@ from __future__ import annotations
 
 import json
 import threading
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import pytest
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
 from fccl.keys import create_keys, server_keys
-from fccl.messages import ClientFailure, ClientUpdate
+from fccl.messages import ClientFailure
 from fccl.paths import ExchangePaths, KeyPaths
 from fccl.records.sites import SitesRecord
 from fccl.storage.reading import read_value
-from fccl.testing.processes import exchange_spec
 from fccl.testing.toy import START, ToyLearner, federation, shard
 from fccl.testing.transport import answers, task
-from fccl.transports.exchange.server import ExchangeTransport
 from fccl.transports.flower.client_app import app
 from fccl.transports.flower.parcel import Parcel
-from fccl.transports.flower.transport import FlowerTransport
 from fccl.transports.in_process import InProcessTransport
 from fccl.transports.protocol import Listener, RunIdentity
-from tests.transports.exchange.test_server_contract import client_threads, finish_after
 from tests.transports.exchange_tools import until
-from tests.transports.flower.grids import super_link
-
-
-class Sites:
-    """Sites 0 and 1 with their workers, and the transport to them."""
-
-    lost_s, grid = 60.0, None
-
-    def __init__(self, folder, nodes):
-        self.log = folder / "sites.json"
-        self.folder, self.nodes, self.paths = folder, nodes, ExchangePaths(folder / "server")
-
-    def site(self, number):
-        return self.folder / f"site_{number}"
-
-    def start(self, number, answer=app, folder=None, key=b""):
-        return self.nodes.start(number, folder or self.site(number), answer, key)
-
-    @contextmanager
-    def transport(self, keys=None, nodes_s=60.0, node_keys=None, **spec):
-        limits = {"timeout_s": 60.0, "stale_s": 60.0} | spec
-        own = exchange_spec(2, **limits)
-        received = self.folder / "received"
-        times = {"poll_s": 0.01, "nodes_s": nodes_s, "lost_s": self.lost_s}
-        grid = self.grid or self.nodes.grid
-        with FlowerTransport(
-            grid, self.paths, own, received, keys, **times, node_keys=node_keys, sites=self.log
-        ) as transport:
-            yield transport
-
-    @contextmanager
-    def workers(self, *numbers, keys=None, learner=None):
-        """Workers that end with the block, whatever their site has been told."""
-        with ExitStack() as held:
-            for number in numbers:
-                held.enter_context(
-                    client_threads(self.site(number), {number: learner or ToyLearner()}, keys, grace_s=0.1)
-                )
-                held.callback(self._end, number, server_keys(keys) if keys else None)
-            yield
-
-    def _end(self, number, keys):
-        own = ExchangePaths(self.site(number))
-        with ExchangeTransport(own, exchange_spec(2), self.folder / "unread", keys) as transport:
-            finish_after(transport, own)
-
-
-@pytest.fixture
-def sites(tmp_path):
-    with super_link() as nodes:
-        yield Sites(tmp_path, nodes)
-
-
-def expected(number):
-    return ToyLearner().fit(task(), shard(number), lambda status: None).adapter.load().sha256
-
-
-def good(answer, number):
-    return isinstance(answer, ClientUpdate) and answer.adapter.load().sha256 == expected(number)
+from tests.transports.flower.sites import good
 
 
 def test_a_site_without_a_supernode_is_a_failure_with_the_reason(sites):
