@@ -46,10 +46,14 @@ class Deployment(Value):
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
     @property
+    def inside(self) -> str:
+        """The SuperLink's host, as the proxy names it."""
+        return self.superlink.rpartition(":")[0].strip("[]")
+
+    @property
     def names(self) -> tuple[str, ...]:
         """All names and addresses of the certificate."""
-        inside = self.superlink.rpartition(":")[0].strip("[]")
-        return tuple(dict.fromkeys((*self.hosts, *_HERE, inside)))
+        return tuple(dict.fromkeys((*self.hosts, *_HERE, self.inside)))
 
 
 def init(options: argparse.Namespace, num_clients: int) -> int:
@@ -72,11 +76,13 @@ def _asked(options: argparse.Namespace) -> Deployment:
             "fccl flower init needs --hosts: the names and addresses by which the sites reach the server",
             hint="with commas between, the one that sites are to use first: --hosts fl.example.org,192.0.2.7",
         )
-    require_address(options.superlink)
-    hosts = tuple(options.hosts.split(","))
+    hosts = tuple(host.strip() for host in options.hosts.split(","))
     for host in hosts:
         require_host(host)
-    return Deployment(hosts=hosts, port=options.port or 8443, superlink=options.superlink)
+    require_address(options.superlink)
+    made = Deployment(hosts=hosts, port=options.port or 8443, superlink=options.superlink)
+    require_host(made.inside, hint="--superlink is where the proxy finds the SuperLink: 127.0.0.1:8000")
+    return made
 
 
 def _create(paths: FlowerPaths, deployment: Deployment, sites: int) -> int:

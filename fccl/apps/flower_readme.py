@@ -13,7 +13,12 @@ _NODE_PORT = 9094  # of the first SuperNode of a host; it is open on loopback al
 
 def site_text(client_id: int, address: str, until: str) -> str:
     """The README of a site. `address` is where its SuperNode finds the proxy."""
-    blanks = {"number": client_id, "address": address, "port": _NODE_PORT + client_id % 1000, "until": until}
+    blanks = {
+        "number": client_id,
+        "address": shlex.quote(address),
+        "port": _NODE_PORT + client_id % 1000,
+        "until": until,
+    }
     return filled("flower_site.txt", {**blanks, **_exports()})
 
 
@@ -24,7 +29,7 @@ def server_text(root: Path, superlink: str, port: int, sites: int, until: str) -
         "tls": shlex.quote(str(root / "superlink")),
         "server": shlex.quote(str(root / "server")),
         "host": host.strip("[]"),
-        "superlink": superlink,
+        "superlink": shlex.quote(superlink),
         "superlink_port": superlink_port,
         "port": port,
         "sites": sites,

@@ -128,10 +128,11 @@ class SuperLink:
 
 
 def require_address(text: str) -> None:
-    """Raises `SettingsError` for what is no HOST:PORT."""
+    """Raises `SettingsError` for what is no HOST:PORT; an IPv6 address stands in brackets."""
     host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
-        raise SettingsError(f"{text!r} is no HOST:PORT", hint="as in --superlink 127.0.0.1:8000")
+    is_port = port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535
+    if not host or not is_port or (":" in host and not (host.startswith("[") and host.endswith("]"))):
+        raise SettingsError(f"{text!r} is no HOST:PORT", hint="as in --superlink 127.0.0.1:8000 or [::1]:8000")
 
 
 def _host(address: str) -> str:

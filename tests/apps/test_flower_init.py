@@ -94,6 +94,14 @@ def test_the_certificate_is_for_the_hosts_that_were_named_and_for_the_server_s_o
     assert "listen 8443 ssl;" in conf
 
 
+def test_hosts_may_have_spaces_between_and_an_ipv6_address_comes_first_in_brackets():
+    main(["flower", "init", "--hosts", "2001:db8::7, fl.example.org", "--superlink", "[::1]:8000"])
+    names = ["2001:db8::7", "fl.example.org", "localhost", "127.0.0.1", "::1"]
+    assert names_of(PATHS.superlink.certificate) == names
+    assert "--superlink '[2001:db8::7]:8443' " in (PATHS.site(0).root / "README.txt").read_text()
+    assert "server [::1]:8000;" in PATHS.superlink.proxy.read_text()
+
+
 def test_a_second_time_nothing_is_overwritten(capsys):
     main([*MAKE])
     before = contents()
@@ -174,7 +182,16 @@ def test_cut_off_while_it_adds_a_site_it_is_finished_the_next_time(monkeypatch):
         (["init"], "fccl flower init needs --hosts"),
         (["init", "--hosts", "a b"], "'a b' is neither a host's name nor an address"),
         (["init", "--hosts", "fl.example.org:8443"], "'fl.example.org:8443' is neither a host's name nor an address"),
+        (["init", "--hosts", ""], "fccl flower init needs --hosts"),
+        (["init", "--hosts", "a,"], "'' is neither a host's name nor an address"),
+        (["init", "--hosts", "0.0.0.0"], "'0.0.0.0' is not the address of one host"),
+        (["init", "--hosts", "fe80::1%eth0"], "'fe80::1%eth0' has a zone"),
+        (["init", "--hosts", "a,300.1.2.3"], "'300.1.2.3' is neither a host's name nor an address"),
+        (["init", "--hosts", "[::1]:8443"], "'[::1]:8443' is neither a host's name nor an address"),
         (["init", "--hosts", "a", "--superlink", "8000"], "'8000' is no HOST:PORT"),
+        (["init", "--hosts", "a", "--superlink", "::1:8000"], "'::1:8000' is no HOST:PORT"),
+        (["init", "--hosts", "a", "--superlink", "a b:8000"], "'a b' is neither a host's name nor an address"),
+        (["init", "--hosts", "a", "--superlink", "0.0.0.0:8000"], "'0.0.0.0' is not the address of one host"),
         (["init", "--hosts", "a", "--sites", "0"], "argument --sites: '0' is not a whole number from 1 to 10,000"),
         (["init", "--add", "0"], "argument --add: '0' is not a whole number from 1 to 10,000"),
         (["init", "--add", "1"], "flower/ is not a folder of `fccl flower init`"),

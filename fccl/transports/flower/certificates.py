@@ -24,6 +24,10 @@ from fccl.errors import SettingsError
 AUTHORITY_DAYS, SERVER_DAYS = 3650, 730
 _EARLIER = datetime.timedelta(days=1)  # a site's clock may be behind
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOSTS = (
+    "--hosts takes the server's names and addresses with commas between, without ports and brackets: "
+    "fl.example.org,192.0.2.7"
+)
 _NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*")
 
 
@@ -45,9 +49,9 @@ def new_authority() -> Issued:
 
 
 def server_certificate(authority: bytes, authority_key: bytes, hosts: Iterable[str]) -> Issued:
-    """A server's certificate for these names and addresses, which lasts two years.
+    """A server's certificate for these names and addresses, which lasts two years. `require_host` checks each.
 
-    Raises `SettingsError` for a host that is neither a name nor an address.
+    Raises `SettingsError` for a key that is no authority's.
     """
     issuer = x509.load_pem_x509_certificate(authority).subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
     signs = load_pem_private_key(authority_key, password=None)
@@ -66,21 +70,26 @@ def expires(certificate: bytes) -> datetime.datetime:
     return x509.load_pem_x509_certificate(certificate).not_valid_after_utc
 
 
-def require_host(host: str) -> None:
-    """Raises `SettingsError` for what is neither a host's name nor its address."""
-    _general_name(host)
+def require_host(host: str, hint: str = _HOSTS) -> None:
+    """Raises `SettingsError` for what is neither a host's name nor its address, or no address that others can call."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        if not _NAME.fullmatch(host) or host.rpartition(".")[2].isdecimal():  # as no top-level domain is
+            raise SettingsError(f"{host!r} is neither a host's name nor an address", hint=hint) from None
+        return
+    if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
+        raise SettingsError(f"{host!r} has a zone, which is another network on every host", hint=hint)
+    if address.is_unspecified or address.is_multicast or host == "255.255.255.255":
+        raise SettingsError(f"{host!r} is not the address of one host, and nobody can call it", hint=hint)
 
 
 def _general_name(host: str) -> x509.GeneralName:
+    """Of every host that `require_host` has let through, now or in an earlier version."""
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
-        if not _NAME.fullmatch(host):
-            raise SettingsError(
-                f"{host!r} is neither a host's name nor an address",
-                hint="--hosts takes names and addresses with commas between, without ports: fl.example.org,192.0.2.7",
-            ) from None
-    return x509.DNSName(host)
+        return x509.DNSName(host)
 
 
 def _usage(key_cert_sign: bool = False, crl_sign: bool = False) -> x509.KeyUsage:

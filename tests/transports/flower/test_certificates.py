@@ -104,10 +104,53 @@ def test_names_are_hosts(labels):
     require_host(".".join(labels))
 
 
-@pytest.mark.parametrize("host", ["", " ", "a b", "http://a", "a:8000", "a/b", ".a", "a.", "-a", "a" * 64, "x\n", "ä"])
+WORDS = ["", " ", "a b", "http://a", "a:8000", "a/b", ".a", "a.", "-a", "a" * 64, "x\n", "ä", "*.example.org"]
+NUMBERS = [
+    "8000",
+    "192.0.2",
+    "300.1.2.3",
+    "192.0.2.07",
+    "192.0.2.7:8443",
+    "[2001:db8::7]",
+    "[::1]:8443",
+    "192.0.2.7/24",
+]
+
+
+@pytest.mark.parametrize("host", [*WORDS, *NUMBERS])
 def test_what_is_no_host_is_one_line(host):
     with pytest.raises(SettingsError, match="is neither a host's name nor an address"):
         require_host(host)
+
+
+@pytest.mark.parametrize("host", ["fe80::1%eth0", "2001:db8::7%1"])
+def test_an_address_with_a_zone_is_no_other_host_s_to_call(host):
+    with pytest.raises(SettingsError, match="has a zone, which is another network on every host"):
+        require_host(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "255.255.255.255", "224.0.0.1", "ff02::1"])
+def test_an_address_of_all_hosts_or_of_none_is_refused(host):
+    with pytest.raises(SettingsError, match="is not the address of one host"):
+        require_host(host)
+
+
+def refusal(host):
+    try:
+        require_host(host)
+    except SettingsError as error:
+        return str(error)
+    return ""
+
+
+@settings(max_examples=few(100))
+@given(st.one_of(st.ip_addresses().map(str), st.lists(LABEL, min_size=1, max_size=4).map(".".join), st.text()))
+def test_a_host_is_refused_in_one_line_or_its_certificate_is_valid_for_it(authority, host):
+    if said := refusal(host):
+        assert len(said.splitlines()) == 1
+        return
+    issued = server_certificate(authority.certificate, authority.key, ["fl.example.org", host])
+    assert len(verified(authority.certificate, issued.certificate, host)) == 2
 
 
 def test_a_handshake_succeeds_with_the_authority_and_with_no_other(authority, server, tmp_path):
