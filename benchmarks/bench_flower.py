@@ -37,6 +37,7 @@ from fccl.transports.flower.courier import POLL_S  # noqa: E402
 from fccl.transports.flower.quiet import FAST  # noqa: E402
 
 USUAL_SITES = 3
+LONGEST_S = 60.0  # of a round, for each site: a busy machine's
 POLLS = {"superexec": float(FAST["FLWR_SUPEREXEC_TASK_POLL_INTERVAL"]), "courier": POLL_S}  # seconds
 
 PROJECT = """\
@@ -152,7 +153,7 @@ def timed(deployment: Loopback, name: str, rounds: int, sites: int, poll_s: floa
     times = place / "times.json"
     write_app(place / "app", name, times, rounds, sites, poll_s)
     deployment.call(place / "app", place / "home")
-    until(times.exists, f"the end of {name}", 120.0 * rounds)
+    until(times.exists, f"the end of {name}", LONGEST_S * sites * (rounds + 1))  # one more: the start of an app
     found = json.loads(times.read_text())
     return [after - before for before, after in pairwise(found)]
 
