@@ -41,6 +41,7 @@ from fccl.transports.exchange.heartbeat import Heartbeat
 from fccl.transports.exchange.memory import Memory
 from fccl.transports.exchange.quarantine import Quarantine
 from fccl.transports.exchange.replies import Replies
+from fccl.transports.exchange.silence import QUIET_S, Silence
 from fccl.transports.exchange.told import no_round, own_rank, update_line, why_idle
 from fccl.transports.exchange.watch import Polling, Watcher, watcher
 from fccl.transports.exchange.wire import (
@@ -87,19 +88,18 @@ class ExchangeClient:
     watch: Literal["auto", "notify", "poll"] = "auto"
     grace_s: float = NEW_RUN_GRACE_S
     hint_s: float = HINT_S
+    quiet_s: float = QUIET_S
     listen: Listener = SILENT
     services: Sequence[Service] = ()  # for other kinds of request than `fit`
     residuals: Residuals = field(default_factory=ResidualsInMemory)  # what a codec has left out so far
-    _runs: list[str] = field(
-        default_factory=list
-    )  # in the order in which they were seen; none that was left comes back
+    # in the order in which they were seen; none that was left comes back
+    _runs: list[str] = field(default_factory=list)
     _joined: set[str] = field(default_factory=set)  # the runs in which it has said so
     _complaints: set[str] = field(default_factory=set)
     _newest_seen: tuple[os.stat_result, TaskFile] | None = None  # the newest round's phase file and its task
     _committed: TaskFile | None = None  # the last task that this process has answered
-    _adapters: dict[str, Adapter] = field(
-        default_factory=dict
-    )  # those that the last task named, by the hash of their files
+    # those that the last task named, by the hash of their files
+    _adapters: dict[str, Adapter] = field(default_factory=dict)
 
     def run(self) -> None:
         """Answer rounds until the run is done.
@@ -136,7 +136,7 @@ class ExchangeClient:
     def _open_rounds(
         self, heartbeat: Heartbeat, bell: Watcher, require_here: Callable[[], None]
     ) -> Iterator[AskedRound]:
-        started = time.monotonic()
+        started, silence = time.monotonic(), Silence(self.quiet_s)
         while True:
             require_here()
             task = self.newest()
@@ -155,9 +155,13 @@ class ExchangeClient:
                     asked = self.begin(task, task.work, heartbeat)
                     if asked is not None:
                         yield asked
+                        silence.broken()
             elif task is None and not self._runs and time.monotonic() - started >= self.hint_s:
                 self._complain(no_round(self.paths.root))
-            self.reply(heartbeat)
+            if self.reply(heartbeat):
+                silence.broken()
+            elif hint := silence.line(task):
+                self._complain(hint)
             heartbeat.check()
             bell.wait(self.heartbeat_s)  # what happened meanwhile ends it at once
 
@@ -186,14 +190,15 @@ class ExchangeClient:
     def _replies(self) -> Replies:
         return Replies(self.paths, self.client_id, self._worker, self.keys, self.memory, self._complain)
 
-    def reply(self, heartbeat: Heartbeat) -> None:
-        """Reply to a request of another kind than `fit`, if one is open."""
+    def reply(self, heartbeat: Heartbeat) -> bool:
+        """Reply to a request of another kind than `fit`, if one is open. Says whether there was one."""
         said = self._replies.look(self, self._heard_by(heartbeat))
         if said is not None:
             self.listen.line(
                 f"round {said.round + 1}: {said.kind}: {f'failed: {said.error}' if said.error else 'done'}"
             )
             heartbeat.turn("failed" if said.error else "done")
+        return said is not None
 
     def newest(self) -> TaskFile | None:
         """The task of the newest round that the server has opened, if any can be believed."""
@@ -278,9 +283,8 @@ class ExchangeClient:
         try:
             fit = FitTask.from_terms(task.terms(), self._adapters_of(task, work))
         except (UpdateRejected, AdapterError) as error:
-            self._complain(
-                f"round {task.round + 1} cannot be begun: {error}"
-            )  # unless the server has gone on, only it can mend this
+            # unless the server has gone on, only it can mend this
+            self._complain(f"round {task.round + 1} cannot be begun: {error}")
             return None
         return AskedRound(fit, task, heartbeat)
 
@@ -355,13 +359,10 @@ class ExchangeClient:
             self.memory.note(task)
         self._write(task, flag, b"")
         self._committed = task
-        result = (
-            update_line(said)
-            if isinstance(said, UpdateFile)
-            else said.error
-            if said.declines
-            else f"failed: {said.error}"
-        )
+        if isinstance(said, UpdateFile):
+            result = update_line(said)
+        else:
+            result = said.error if said.declines else f"failed: {said.error}"
         self.listen.line(f"round {task.round + 1} ({task.phase}): {result}")
 
     def _write_update(self, task: TaskFile, answer: ClientUpdate, whose: dict[str, Any]) -> UpdateFile:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -110,13 +110,21 @@ class Courier:
             self._errand = None
 
     def tell_the_end(self, errand: Errand) -> None:
-        """Carry the end of the run to the sites that are online, for a while."""
-        end, told = time.monotonic() + _END_S, replace(errand, client_ids=tuple(sorted(self._nodes.places)))
-        with self.carrying(told):
-            while any(told.waits_for(each) and not self.trouble(each) for each in told.client_ids):
+        """Carry the end of the run to its sites, for a while. One that is away just now may come back meanwhile."""
+        given_up = frozenset(each for each in errand.client_ids if self.trouble(each))
+        end = time.monotonic() + _END_S
+        with self.carrying(errand):
+            while any(self._may_hear(errand, each, given_up) for each in errand.client_ids):
                 if time.monotonic() > end:
                     return
                 self._stop.wait(self._poll_s)
+
+    def _may_hear(self, errand: Errand, client_id: int, given_up: frozenset[int]) -> bool:
+        """Whether a site that was here, or may be about to say that it is, has not heard the errand yet."""
+        if not errand.waits_for(client_id) or self.trouble(client_id):
+            return False
+        is_known = client_id in self._nodes.seen and client_id not in given_up
+        return is_known or client_id in self._nodes.places or self._nodes.is_coming(client_id)
 
     def trouble(self, client_id: int) -> str:
         """The reason why a client's answer need not be awaited; empty where it may still come."""

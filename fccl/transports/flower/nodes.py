@@ -39,6 +39,7 @@ class Nodes:
     seen: Mapping[int, float] = field(default_factory=dict)  # client -> when its site was last online, since 1970
     silent: frozenset[int] = frozenset()  # nodes online that were asked and have not said anything yet
     doubts: dict[int, str] = field(default_factory=dict)  # client -> why the last node that named it is not believed
+    _looked: bool = False  # whether those online have been asked, in this run
     _owners: dict[int, int] = field(default_factory=dict)  # node -> the client whose key it has
     _clients: dict[int, int] = field(default_factory=dict)  # node -> client, in the order in which they have said it
     _asked: dict[str, int] = field(default_factory=dict)  # message -> node
@@ -61,10 +62,11 @@ class Nodes:
         for node in sorted(self.online - set(self._clients)):
             if time.monotonic() >= self._again.get(node, 0.0):
                 self._ask(node)
+        self._looked = True
 
     def is_coming(self, client_id: int) -> bool:
-        """Whether a node is online that has not said yet whose site it is, and that may be this client's."""
-        return any(self.keys is None or self._owners.get(node) == client_id for node in self.silent)
+        """Whether a node may be online that is this client's and has not said so yet."""
+        return not self._looked or any(self.keys is None or self._owners.get(node) == client_id for node in self.silent)
 
     @property
     def places(self) -> dict[int, int]:

@@ -98,6 +98,7 @@ class FlowerTransport:
         return self._exchange.news(known)
 
     def finish(self, run_id: str, next_round: int, adapter: Adapter) -> None:
-        """Leave the final adapter, and carry it to the sites that are online."""
+        """Leave the final adapter, and carry it to the sites that are online, or come back within half a minute."""
         self._exchange.finish(run_id, next_round, adapter)
-        self._courier.tell_the_end(Errand(self._paths, self._spec, run_id, next_round, "sft", "done", 0, ()))
+        clients = tuple(range(self._spec.num_clients))
+        self._courier.tell_the_end(Errand(self._paths, self._spec, run_id, next_round, "sft", "done", 0, clients))
