@@ -32,6 +32,7 @@ from fccl.records.run import (
     ServerLearning,
     Validation,
 )
+from fccl.records.secure import SecureRound
 from fccl.specs import RoundPlan
 from fccl.tracking.listener import Past, RunListener, Stop
 
@@ -72,12 +73,20 @@ def round_line(record: RoundRecord, plan: RoundPlan) -> Text:
         f"round {record.round + 1}/{plan.total_rounds} {phases.of(record.phase).title}",
         f"weights {weights}{more}" if weights else "",
         f"effective clients {record.effective_clients:.2f}" if weights else "",
-        f"secure sum of {len(record.secure.clients)} clients" if record.secure else "",
+        secure_text(record.secure),
         validation_text(record.validation, record.phase) + learning_text(record.learning),
         f"ε {record.privacy.epsilon:.2f} of {record.privacy.budget:g}" if record.privacy else "",
         f"{record.seconds:.1f} s",
     ]
     return Text("; ".join(part for part in parts if part), style="bold")
+
+
+def secure_text(secure: SecureRound | None) -> str:
+    """A secure sum in words, with the clients that gave false shares."""
+    if secure is None:
+        return ""
+    false = ", ".join(f"client {client}" for client in secure.false_shares)
+    return f"secure sum of {len(secure.clients)} clients" + (f", a false share by {false} left out" if false else "")
 
 
 def validation_text(validation: Validation | None, phase: str) -> str:

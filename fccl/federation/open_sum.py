@@ -43,7 +43,7 @@ class Missing(Value):
 class KeptSum(Value):
     """`open_sum.json`: all of an open sum but its words, which lie beside it."""
 
-    version: Annotated[int, exactly(1)] = 1
+    version: Annotated[int, exactly(2)] = 2
     session: Session
     spec: SecureSpec
     asked: Digits  # `fccl.training.masking.asked_of`

@@ -8,7 +8,7 @@ no other: a client opens one sum of a round.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -23,15 +23,14 @@ from fccl.federation.gathering import gathered
 from fccl.federation.open_sum import OpenSum, OpenSums
 from fccl.federation.quorum import reasons, too_few
 from fccl.federation.state import RoundResult
+from fccl.federation.unmasking import Unmasked, unmasked
 from fccl.messages import Answer, ClientFailure, ClientUpdate, FitTask, Reply, Request
-from fccl.messages.secure import KeysTask, OpenedShares, PublishedKeys, SealedShares, ShareOf, SharesTask
-from fccl.privacy.cohort import Cohort, SecureSpec, Session, mask_tag
+from fccl.messages.secure import KeysTask, OpenedShares, PublishedKeys, SealedShares, SharesTask
+from fccl.privacy.cohort import Cohort, SecureSpec, Session
 from fccl.privacy.fixed_point import RING, FixedPoint, Words
-from fccl.privacy.masks import KEY_BYTES, own_stream, pair_stream, public_of, shared, signed
 from fccl.privacy.mechanism import moved
-from fccl.privacy.shamir import joined
 from fccl.records.secure import SecureRound
-from fccl.training.masking import asked_of, digest_of, trained, words_of
+from fccl.training.masking import asked_of, trained, words_of
 from fccl.transports.protocol import Transport
 
 RESUME = "mend the clients and resume the run: its complete rounds are kept"
@@ -87,13 +86,13 @@ class SecureAggregation:
         if found is None:
             found = self._masked(task, clients, transport, judge, hear)
             self.sums.keep(found)
-        total = self._opened(task, found, transport)  # (d + 1,)
+        opened = self._opened(task, found, transport)
         change = torch.zeros(task.trained.vector.shape, dtype=torch.float64)  # (numbers,)
         try:
-            change[trained(task)] = torch.from_numpy(self.fixed.mean(total)[0])
+            change[trained(task)] = torch.from_numpy(self.fixed.mean(opened.total)[0])
         except UpdateRejected as error:
             raise FederationError(f"round {task.round + 1}: {error}", RESUME) from error
-        return SecureSum(moved(task.trained, change), found.failures(), self._said(found))
+        return SecureSum(moved(task.trained, change), found.failures(), self._said(found, opened.false_shares))
 
     def _masked(self, task: FitTask, clients: Sequence[int], transport: Transport, judge: Judge, hear: Hear) -> OpenSum:
         """The masked sum, after the first three steps."""
@@ -143,83 +142,25 @@ class SecureAggregation:
         if cohort is not None and have < cohort.threshold:
             raise _too_few_left(task, have, cohort, failures)
 
-    def _opened(self, task: FitTask, found: OpenSum, transport: Transport) -> Words:
-        """The sum without masks, (d + 1,), once enough survivors have given their shares."""
+    def _opened(self, task: FitTask, found: OpenSum, transport: Transport) -> Unmasked:
+        """The sum without masks, once enough survivors have given their shares."""
         replies, silent = self._asked(
             transport, found.request(), found.kept.survivors, OpenedShares, lambda failure: None
         )
         if len(replies) < found.kept.spec.cohort.threshold:
             raise _too_few_left(task, len(replies), found.kept.spec.cohort, silent)
-        return unmasked(task, found, replies)
+        return unmasked(found, replies)
 
-    def _said(self, found: OpenSum) -> SecureRound:
+    def _said(self, found: OpenSum, false_shares: tuple[int, ...]) -> SecureRound:
         return SecureRound(
             clients=found.kept.survivors,
             dropped=found.dropped,
+            false_shares=false_shares,
             cohort=len(found.kept.spec.cohort.keys),
             threshold=found.kept.spec.cohort.threshold,
             bound=self.fixed.bound,
             most=self.fixed.most,
             bits=self.fixed.bits,
-        )
-
-
-def unmasked(task: FitTask, found: OpenSum, replies: Sequence[OpenedShares]) -> Words:
-    """The sum of the survivors' vectors, (d + 1,): their own masks are taken off, and what those that have dropped out
-    would have cancelled.
-
-    Raises `FederationError` where the shares of a secret are too few or do not give it.
-    """
-    kept, total = found.kept, found.total  # (d + 1,)
-    cohort = kept.spec.cohort
-    tag = mask_tag(cohort.tag(kept.session), kept.spec.members, kept.asked)
-    seeds = _by_client((reply.client_id, reply.seeds) for reply in replies)
-    keys = _by_client((reply.client_id, reply.masks) for reply in replies)
-    for said in kept.shares:
-        client = said.client_id
-        if client in kept.survivors:
-            seed = _secret(task, cohort, client, seeds)
-            _require_right(task, client, digest_of(seed) == said.seed_sha256)
-            total = total - own_stream(seed, tag, client, len(total))
-        else:
-            key = _secret(task, cohort, client, keys)
-            _require_right(task, client, public_of(key) == cohort.key_of(client).masks)
-            for other in kept.survivors:
-                stream = pair_stream(shared(key, cohort.key_of(other).masks), tag, client, other, len(total))
-                total = total - signed(stream, other, client)
-    return total & np.uint32(RING - 1)
-
-
-def _by_client(given: Iterable[tuple[int, Sequence[ShareOf]]]) -> Mapping[int, Mapping[int, bytes]]:
-    """The shares of each client's secret, by their holders."""
-    found: dict[int, dict[int, bytes]] = {}
-    for holder, shares in given:
-        for each in shares:
-            found.setdefault(each.client_id, {})[holder] = bytes.fromhex(each.share)
-    return found
-
-
-def _secret(task: FitTask, cohort: Cohort, client: int, shares: Mapping[int, Mapping[int, bytes]]) -> bytes:
-    """One client's secret, of as many shares as the threshold."""
-    mine = shares.get(client, {})
-    if len(mine) < cohort.threshold:
-        raise FederationError(
-            f"round {task.round + 1}: {len(mine)} clients have given a share of client {client}'s secret, and "
-            f"{cohort.threshold} are needed",
-            RESUME,
-        )
-    try:
-        return joined({holder: mine[holder] for holder in sorted(mine)[: cohort.threshold]})
-    except ValueError:
-        return bytes(KEY_BYTES)  # which is found to be wrong
-
-
-def _require_right(task: FitTask, client: int, is_right: bool) -> None:
-    if not is_right:
-        raise FederationError(
-            f"round {task.round + 1}: the shares of client {client}'s secret do not give it: a client has sent a false "
-            "one, so the sum cannot be opened",
-            "find the client that is not what it should be; the run goes on from its last complete round",
         )
 
 

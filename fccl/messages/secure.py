@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
@@ -11,9 +12,11 @@ from pydantic import Field, StringConstraints, model_validator
 from fccl.adapters.adapter import Adapter
 from fccl.messages.requests import Reply, Terms, only, read_terms, spelt
 from fccl.privacy.cohort import MOST_CLIENTS, Cohort, Digits, MaskKeys, Nonce, Session, require_members
+from fccl.privacy.shamir import DIGEST_BYTES, share_digest
 from fccl.specs import ClientId, Phase, Round, RunId, Value
 
 Sealed = Annotated[str, StringConstraints(pattern="^([A-Za-z0-9+/]{4}){28}$")]  # 84 bytes in base64
+Digests = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9+/]{43}=$")]  # 32 bytes in base64, of two shares
 Share = Annotated[str, StringConstraints(pattern="^[0-9a-f]{66}$")]  # 33 bytes
 
 
@@ -30,10 +33,34 @@ class PublishedKeys(Reply):
 
 
 class SealedShares(Reply):
-    """The answer to `shares`: for each client of the cohort, in its order, two shares that it alone can read."""
+    """The answer to `shares`: for each client of the cohort, in its order, two shares that it alone can read, and their
+    digests.
+
+    By its digest a false share is told, and whose it is: a client opens no share that its sender's digests do not fit.
+    """
 
     seed_sha256: Digits  # of the seed of its own mask, by which a wrong one is told
     sealed: tuple[Sealed, ...] = Field(max_length=MOST_CLIENTS)
+    digests: tuple[Digests, ...] = Field(max_length=MOST_CLIENTS)  # of the share of its mask key, then of its seed
+
+    @model_validator(mode="after")
+    def _has_digests_of_all(self) -> Self:
+        if len(self.digests) != len(self.sealed):
+            raise ValueError("there are not as many digests as sealed shares")
+        return self
+
+    def digest_of_key(self, place: int) -> bytes:
+        """The digest of the share of its mask key that is for the client at this place of the cohort."""
+        return base64.b64decode(self.digests[place])[:DIGEST_BYTES]
+
+    def digest_of_seed(self, place: int) -> bytes:
+        """The digest of the share of its seed that is for the client at this place of the cohort."""
+        return base64.b64decode(self.digests[place])[DIGEST_BYTES:]
+
+
+def digests_of(key_share: bytes, seed_share: bytes) -> str:
+    """The digests of one client's two shares as they travel."""
+    return base64.b64encode(share_digest(key_share) + share_digest(seed_share)).decode()
 
 
 class ShareOf(Value):

@@ -18,7 +18,7 @@ from fccl.keys import PublicKeys
 from fccl.privacy.fixed_point import RING, FixedPoint
 from fccl.specs import ClientId, Phase, Round, RunId, Value
 
-MOST_CLIENTS = 90  # of a round: their sealed shares fit into a request of one MiB
+MOST_CLIENTS = 75  # of a round: their sealed shares fit into a request of one MiB
 Digits = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]  # 32 bytes
 Nonce = Annotated[str, StringConstraints(pattern="^[0-9a-f]{32}$")]
 

@@ -6,11 +6,13 @@ the value at one holder's point of a polynomial whose constant term is the secre
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 
 PRIME = 2**256 + 297
 SECRET_BYTES = 32
 SHARE_BYTES = 33  # an element may be as large as 2^256 + 296
+DIGEST_BYTES = 16  # of a share: nobody finds another one of the same digest
 _DRAWN_BYTES = 48  # of a coefficient: reduced, it is uniform but for 2^-127
 
 
@@ -44,6 +46,15 @@ def joined(shares: Mapping[int, bytes]) -> bytes:
     if total >= 2 ** (8 * SECRET_BYTES):
         raise ValueError("these are no shares of 32 bytes")
     return total.to_bytes(SECRET_BYTES, "big")
+
+
+def share_digest(share: bytes) -> bytes:
+    """The hash by which a share is known before it is opened. It says nothing of one that was drawn.
+
+    >>> share_digest(bytes(33)).hex() == share_digest(bytes(33)).hex() != share_digest(b"1" * 33).hex()
+    True
+    """
+    return hashlib.sha256(b"fccl share of a secret" + share).digest()[:DIGEST_BYTES]
 
 
 def _point(holder: int) -> int:

@@ -13,6 +13,7 @@ class SecureRound(Value):
 
     clients: tuple[ClientId, ...]  # whose updates are in the sum
     dropped: tuple[ClientId, ...] = ()  # that gave shares and no update: their masks were taken off by shares
+    false_shares: tuple[ClientId, ...] = ()  # that gave a false share of another's secret, which was left out
     cohort: int = Field(ge=2)  # clients that gave keys
     threshold: int = Field(ge=2)
     bound: float = Field(gt=0)  # of a number of a change

@@ -31,6 +31,7 @@ from fccl.messages.secure import (
     ShareOf,
     SharesTask,
     UnmaskTask,
+    digests_of,
 )
 from fccl.privacy.cohort import Cohort, MaskedBy, MaskKeys, SecureSpec, Session, mask_tag, smallest_threshold
 from fccl.privacy.fixed_point import Words, as_numbers, as_words
@@ -96,7 +97,7 @@ class Masking:
         return made.model_copy(update={"signature": signature})
 
     def shares(self, session: Session, cohort: Cohort, client_id: int) -> SealedShares:
-        """Shares of the client's mask key and of its seed, sealed for each client of the cohort.
+        """Shares of the client's mask key and of its seed, sealed for each client of the cohort, with their digests.
 
         Raises `UpdateRejected` where the cohort cannot be believed, or the keys are in use with another one.
         """
@@ -110,7 +111,8 @@ class Masking:
             content = of_key[each.client_id] + of_seed[each.client_id] + _PADDING
             closed = sealed(shared(own.share_key, each.shares), tag, client_id, each.client_id, content)
             sent.append(base64.b64encode(closed).decode())
-        return SealedShares(client_id=client_id, seed_sha256=digest_of(seed), sealed=tuple(sent))
+        digests = tuple(digests_of(of_key[each], of_seed[each]) for each in cohort.clients)
+        return SealedShares(client_id=client_id, seed_sha256=digest_of(seed), sealed=tuple(sent), digests=digests)
 
     def masked(self, task: FitTask, spec: SecureSpec, update: ClientUpdate, samples: int) -> ClientUpdate:
         """The update as it may leave: its change clipped, in fixed point, under all its masks.
@@ -129,7 +131,7 @@ class Masking:
     def opened(self, request: UnmaskTask, client_id: int) -> OpenedShares:
         """The client's shares: of each survivor's seed, and of the mask key of each member that has dropped out.
 
-        A share that its sender has not sealed for this client is left out. Raises `UpdateRejected` where this client
+        A share that its sender has not sealed for this client, or that its digest does not fit, is left out. Raises `UpdateRejected` where this client
         has masked nothing for these members, or helped to open another sum of the round.
         """
         session, cohort = request.session, request.cohort
@@ -161,7 +163,9 @@ class Masking:
     def _unsealed(
         self, session: Session, cohort: Cohort, said: SealedShares, client_id: int
     ) -> tuple[bytes, bytes] | None:
-        """A sender's shares of its mask key and of its seed; None where they are not for this client to read."""
+        """A sender's shares of its mask key and of its seed; None where they are not for this client to read, or not
+        those that the server would know them by: what this client gives is held against their digests.
+        """
         own, place = self._own(session, client_id), cohort.clients.index(client_id)
         secret, sender = shared(own.share_key, cohort.key_of(said.client_id).shares), said.client_id
         try:
@@ -170,7 +174,8 @@ class Masking:
             )
         except UpdateRejected:
             return None
-        return content[:SHARE_BYTES], content[SHARE_BYTES : 2 * SHARE_BYTES]
+        of_key, of_seed = content[:SHARE_BYTES], content[SHARE_BYTES : 2 * SHARE_BYTES]
+        return (of_key, of_seed) if digests_of(of_key, of_seed) == said.digests[place] else None
 
     def _require_cohort(self, session: Session, cohort: Cohort, client_id: int) -> None:
         """Raises `UpdateRejected` unless this client's own keys are in the cohort, enough clients are needed, and all

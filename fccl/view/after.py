@@ -18,6 +18,7 @@ from fccl.records.after import (
 from fccl.records.run import Validation
 
 MOST_ROWS = 400
+FEWEST = 5  # held-out examples of a client: a mean over fewer says more of one of them than of the client
 _MEASURES = {"instructions": "instructions (nats/token)", "pairs": "preference pairs (nats/pair)"}
 
 
@@ -79,24 +80,33 @@ def _influence_table(influence: Influence, each: MeasuredInfluence) -> Table:
 
 
 def matrix_tables(matrix: ClientMatrix) -> tuple[Table, ...]:
-    """A table for each phase: rows are updates, columns the owners of held-out examples. The darkest helps most."""
+    """A table for each phase: rows are updates, columns the owners of held-out examples. The darkest helps most;
+    columns of too few examples have no shade.
+    """
     return tuple(map(_matrix_table, matrix.phases))
 
 
 def _matrix_table(found: HelpsWhom) -> Table:
-    largest = max(abs(fall) for row in found.falls for fall in row) or 1.0
-    owners = zip(found.owners, found.examples, strict=True)
-    head = ("update of", *(f"data of {owner} ({count:,})" for owner, count in owners))
+    says = [count >= FEWEST for count in found.examples]  # of each column
+    largest = max((abs(fall) for row in found.falls for fall, enough in zip(row, says, strict=True) if enough), default=0)
+    owners = zip(found.owners, found.examples, says, strict=True)
+    head = tuple(f"data of {owner} ({count:,}{'' if enough else ': few'})" for owner, count, enough in owners)
     rows: list[tuple[Cell | str, ...]] = [
-        (f"client {client}", *(Cell(signed(fall), shade=max(0.0, fall / largest)) for fall in falls))
+        (f"client {client}", *(_fall(fall, enough, largest or 1.0) for fall, enough in zip(falls, says, strict=True)))
         for client, falls in zip(found.updates, found.falls, strict=True)
     ]
+    few = "" if all(says) else f" Columns with fewer than {FEWEST} examples are of those, not of the client."
     note = (
         "By how much each client's update alone lowers the loss on the examples that each client keeps apart "
         f"({phases.of(found.phase).unit}); below 0 it harms. Mean of {words.plural(found.rounds, 'round')}, each "
-        "from the adapter that it began with."
+        f"from the adapter that it began with. In brackets: how many examples.{few}"
     )
-    return Table(f"Whose update helps whom: {phases.title(found.phase)}", head, tuple(rows[:MOST_ROWS]), note)
+    title = f"Whose update helps whom: {phases.title(found.phase)}"
+    return Table(title, ("update of", *head), tuple(rows[:MOST_ROWS]), note)
+
+
+def _fall(fall: float, enough: bool, largest: float) -> Cell:
+    return Cell(signed(fall), shade=max(0.0, fall / largest) if enough else None)
 
 
 def check_table(check: RunCheck) -> Table:

@@ -47,8 +47,17 @@ def secure_line(rounds: Sequence[SecureRound]) -> str:
     counted = "all clients count alike" if last.most == 1 else f"by samples, at most {last.most:,} a client"
     return (
         f"Secure aggregation: the server knows the sum of a round's updates ({counted}) and no single one. In the last "
-        f"round it is of {len(last.clients)} of {last.cohort} clients, of which {last.threshold} were needed.{lost}"
+        f"round it is of {len(last.clients)} of {last.cohort} clients, of which {last.threshold} were needed.{lost}{_false_shares(rounds)}"
     )
+
+
+def _false_shares(rounds: Sequence[SecureRound]) -> str:
+    """A sentence on the clients that gave false shares in any round; empty where none did."""
+    found = sorted({client for each in rounds for client in each.false_shares})
+    if not found:
+        return ""
+    named = ", ".join(f"client {client}" for client in found)
+    return f" False shares were given by {named}, and left out."
 
 
 def rounds_table(view: RunView) -> Table | None:

@@ -36,6 +36,9 @@ def test_a_rounds_line_of_a_secure_sum_has_the_number_of_its_clients_and_no_weig
     said = round_line(RECORD.model_copy(update=bare), PLAN).plain
     assert "; secure sum of 2 clients; " in said
     assert "weights" not in said
+    false = secure.model_copy(update={"false_shares": (0, 2)})
+    said = round_line(RECORD.model_copy(update=bare | {"secure": false}), PLAN).plain
+    assert "; secure sum of 2 clients, a false share by client 0, client 2 left out; " in said
 
 
 def test_the_bar_says_that_it_is_the_server_that_trains():

@@ -1,20 +1,27 @@
 """Requests of a secure sum as JSON: read again as they were, and refused where they ask for what nobody may."""
 
+import json
+
 import pytest
+from pydantic import ValidationError
 
 from fccl.errors import UpdateRejected
 from fccl.messages import FitTask
 from fccl.messages.secure import KeysTask, SealedShares, SharesTask, UnmaskTask
-from fccl.privacy.cohort import Cohort, MaskKeys, SecureSpec
+from fccl.privacy.cohort import MOST_CLIENTS, Cohort, MaskKeys, SecureSpec
 from fccl.privacy.fixed_point import FixedPoint
 from fccl.testing.toy import MODEL, TRAIN, adapter
+from fccl.transports.exchange.wire import MAX_JSON_BYTES, MAX_TASK_BYTES
 
 NONCE = "f" * 32
 PARTS = ("run", 4, "va", "a" * 64, NONCE)
 COHORT = Cohort.of(
     NONCE, tuple(MaskKeys(client_id=one, masks=f"{one:064x}", shares=f"{one + 9:064x}") for one in (0, 2, 5))
 )
-SEALED = tuple(SealedShares(client_id=one, seed_sha256="b" * 64, sealed=("A" * 112,) * 3) for one in (0, 2, 5))
+SEALED = tuple(
+    SealedShares(client_id=one, seed_sha256="b" * 64, sealed=("A" * 112,) * 3, digests=("A" * 43 + "=",) * 3)
+    for one in (0, 2, 5)
+)
 UNMASK = UnmaskTask(*PARTS, COHORT, (0, 5), (2,), SEALED)
 
 
@@ -43,6 +50,30 @@ def test_a_request_is_read_again_as_it_was(task):
 def test_a_request_to_unmask_that_nobody_may_ask_is_refused(change, says):
     with pytest.raises(UpdateRejected, match=says):
         UnmaskTask.from_terms(UNMASK.terms() | change, {})
+
+
+def test_a_reply_has_a_digest_for_every_sealed_share():
+    said = SEALED[0].model_dump(mode="json")
+    with pytest.raises(ValidationError, match="not as many digests as sealed shares"):
+        SealedShares.model_validate(said | {"digests": said["digests"][:2]})
+
+
+def test_the_shares_of_the_largest_round_fit_into_a_request_and_a_reply():
+    """With signed keys and long numbers of clients, as JSON is written at its widest."""
+    clients = tuple(range(99_900, 99_900 + MOST_CLIENTS))
+    keys = tuple(MaskKeys(client_id=one, masks="a" * 64, shares="b" * 64, signature="c" * 88) for one in clients)
+    sealed = tuple(
+        SealedShares(
+            client_id=one,
+            seed_sha256="b" * 64,
+            sealed=("A" * 112,) * MOST_CLIENTS,
+            digests=("A" * 43 + "=",) * MOST_CLIENTS,
+        )
+        for one in clients
+    )
+    asked = UnmaskTask(*PARTS, Cohort.of(NONCE, keys), clients, (), sealed)
+    assert len(json.dumps(asked.terms())) < MAX_TASK_BYTES - 10_000  # of which the rest of the request has room
+    assert len(sealed[0].model_dump_json()) < MAX_JSON_BYTES / 2
 
 
 def test_a_task_takes_the_sum_that_it_is_masked_for_with_it():

@@ -197,7 +197,18 @@ def test_a_share_that_was_not_sealed_for_this_client_is_left_out_and_the_others_
         fit(folders, task_of(cohort), client)
     asked = request(masking, cohort)
     noise = base64.b64encode(bytes(84)).decode()
-    spoilt = SealedShares(client_id=1, seed_sha256=asked.sealed[1].seed_sha256, sealed=(noise,) * 3)
+    spoilt = asked.sealed[1].model_copy(update={"sealed": (noise,) * 3})
+    asked = dataclasses.replace(asked, sealed=(asked.sealed[0], spoilt, asked.sealed[2]))
+    assert [each.client_id for each in masking.opened(asked, 0).seeds] == [0, 2]
+
+
+def test_a_share_that_its_digest_does_not_fit_is_left_out_so_that_its_dealer_can_put_it_down_to_nobody(
+    folders, masking, cohort
+):
+    for client in MEMBERS:
+        fit(folders, task_of(cohort), client)
+    asked = request(masking, cohort)
+    spoilt = asked.sealed[1].model_copy(update={"digests": asked.sealed[2].digests})
     asked = dataclasses.replace(asked, sealed=(asked.sealed[0], spoilt, asked.sealed[2]))
     assert [each.client_id for each in masking.opened(asked, 0).seeds] == [0, 2]
 

@@ -124,3 +124,17 @@ def test_a_matrix_has_a_row_an_update_and_is_darkest_where_one_helps_most():
         ["client 3", "+0.2000", "+0.0000"],
     ]
     assert [[cell.shade for cell in row[1:]] for row in table.cells] == [[1.0, 0.0], [0.5, 0.0]]
+    assert table.note.endswith("In brackets: how many examples.")
+
+
+def test_a_matrix_marks_a_column_of_too_few_examples_and_shades_the_others_without_it():
+    found = HelpsWhom(
+        phase="va", rounds=1, updates=(0, 3), owners=(0, 1), examples=(1, 7), falls=((9.0, 0.4), (-2.0, 0.2))
+    )
+    (table,) = matrix_tables(ClientMatrix(run_id="run", time=1.0, phases=(found,)))
+    assert table.head == ("update of", "data of 0 (1: few)", "data of 1 (7)")
+    assert [[cell.shade for cell in row[1:]] for row in table.cells] == [[None, 1.0], [None, 0.5]]
+    assert "Columns with fewer than 5 examples are of those, not of the client." in table.note
+    only = found.model_copy(update={"owners": (0,), "examples": (1,), "falls": ((9.0,), (-2.0,))})
+    (table,) = matrix_tables(ClientMatrix(run_id="run", time=1.0, phases=(only,)))
+    assert [row[1].text for row in table.cells] == ["+9.0000", "−2.0000"]

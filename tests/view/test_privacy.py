@@ -20,6 +20,11 @@ def test_the_sum_is_said_with_its_numbers_and_nothing_of_a_single_client():
     )
 
 
+def test_clients_that_gave_false_shares_in_any_round_are_named_once():
+    line = secure_line((said(false_shares=(2,)), said(false_shares=(0, 2)), said()))
+    assert line.endswith("were needed. False shares were given by client 0, client 2, and left out.")
+
+
 def test_clients_that_dropped_out_in_any_round_are_counted():
     line = secure_line((said(dropped=(1,), most=1), said(dropped=(1,), most=1)))
     assert "(all clients count alike)" in line
