@@ -1,4 +1,4 @@
-"""Widths of a table's columns on a screen: no head breaks inside a word, and no figure breaks at all.
+"""Widths of a table's columns on a screen: no head and no usual word breaks inside, and no figure breaks at all.
 
 Where the columns do not fit side by side, the table is printed in parts, each under the columns that name its rows.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.text import Text
 
-LONGEST_FIGURE = 16  # signs; what is longer may break
+LONGEST_FIGURE = 16  # signs; what is longer may break, also of words
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,12 @@ class Need:
 
 
 def need_of(head: Text, cells: Sequence[Text], is_text: bool, most: int | None = None) -> Need:
-    """The room that a column of these texts takes, at most `most`. The least is the longest word of its head; of
-    figures also the longest of those, an interval among them.
+    """The room that a column of these texts takes, at most `most`. The least is the longest word of its head and of
+    its texts; of figures the longest of those, an interval among them.
     """
     lines, words, least = _longest([head, *cells], "\n"), _longest([head, *cells]), _longest([head])
-    if not is_text:
-        least = max(least, min(_longest(cells, "\n"), LONGEST_FIGURE))
-        words = max(words, least)
+    least = max(least, min(_longest(cells, None if is_text else "\n"), LONGEST_FIGURE))
+    words = max(words, least)
     return Need(*(each if most is None else min(each, most) for each in (lines, words, least)))
 
 

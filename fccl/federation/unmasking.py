@@ -23,7 +23,7 @@ from fccl.privacy.shamir import joined, share_digest
 from fccl.training.masking import digest_of
 
 _MEND = "mend those clients and resume the run: its complete rounds are kept"
-_ANEW = "this round's sum stays closed: start a new run without that client, by START_FROM from the last adapter"
+_ANEW = "start a new run without that client, from the last adapter (START_FROM): a client opens one sum of a round"
 Shares = Mapping[int, bytes]  # of one secret, by their holders
 
 
@@ -105,7 +105,7 @@ def _require_right(kept: KeptSum, said: SealedShares, is_right: bool) -> None:
     """Raises `FederationError` with the dealer of shares that fit their digests and do not give its secret."""
     if not is_right:
         raise FederationError(
-            f"{_round(kept)}: client {said.client_id} dealt false shares of its own secret, so the sum cannot be opened",
+            f"{_round(kept)}: client {said.client_id} dealt false shares of its own secret, so the sum stays closed",
             _ANEW,
         )
 

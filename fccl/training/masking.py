@@ -131,8 +131,9 @@ class Masking:
     def opened(self, request: UnmaskTask, client_id: int) -> OpenedShares:
         """The client's shares: of each survivor's seed, and of the mask key of each member that has dropped out.
 
-        A share that its sender has not sealed for this client, or that its digest does not fit, is left out. Raises `UpdateRejected` where this client
-        has masked nothing for these members, or helped to open another sum of the round.
+        A share that its sender has not sealed for this client, or that its digest does not fit, is left out. Raises
+        `UpdateRejected` where this client has masked nothing for these members, or helped to open another sum of the
+        round.
         """
         session, cohort = request.session, request.cohort
         self._require_cohort(session, cohort, client_id)

@@ -88,11 +88,12 @@ def matrix_tables(matrix: ClientMatrix) -> tuple[Table, ...]:
 
 def _matrix_table(found: HelpsWhom) -> Table:
     says = [count >= FEWEST for count in found.examples]  # of each column
-    largest = max((abs(fall) for row in found.falls for fall, enough in zip(row, says, strict=True) if enough), default=0)
+    told = [fall for row in found.falls for fall, enough in zip(row, says, strict=True) if enough]
+    largest = max(map(abs, told), default=0.0) or 1.0
     owners = zip(found.owners, found.examples, says, strict=True)
     head = tuple(f"data of {owner} ({count:,}{'' if enough else ': few'})" for owner, count, enough in owners)
     rows: list[tuple[Cell | str, ...]] = [
-        (f"client {client}", *(_fall(fall, enough, largest or 1.0) for fall, enough in zip(falls, says, strict=True)))
+        (f"client {client}", *(_fall(fall, enough, largest) for fall, enough in zip(falls, says, strict=True)))
         for client, falls in zip(found.updates, found.falls, strict=True)
     ]
     few = "" if all(says) else f" Columns with fewer than {FEWEST} examples are of those, not of the client."

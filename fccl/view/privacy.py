@@ -47,7 +47,8 @@ def secure_line(rounds: Sequence[SecureRound]) -> str:
     counted = "all clients count alike" if last.most == 1 else f"by samples, at most {last.most:,} a client"
     return (
         f"Secure aggregation: the server knows the sum of a round's updates ({counted}) and no single one. In the last "
-        f"round it is of {len(last.clients)} of {last.cohort} clients, of which {last.threshold} were needed.{lost}{_false_shares(rounds)}"
+        f"round it is of {len(last.clients)} of {last.cohort} clients, of which {last.threshold} were needed.{lost}"
+        f"{_false_shares(rounds)}"
     )
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from itertools import islice
 
 import pytest
+import torch
 
 from fccl.errors import FederationError
 from fccl.federation.example_noise import ExampleNoise
@@ -12,10 +13,12 @@ from fccl.privacy.spec import PrivacySpec
 from fccl.privacy.spent import Spent
 from fccl.records.run import DeclaredSamples, RoundRecord
 from fccl.storage.reading import read_records
+from fccl.testing.secure import Folders, masking_learner, masking_transport, secured
 from fccl.testing.toy import START, TRAIN, ToyLearner, adapter, federation, shard
 from fccl.training.private import PrivateLearner
 from fccl.transports.in_process import InProcessTransport
 from tests.federation.test_privacy import UNIFORM, a_run, is_round, results
+from tests.federation.test_secure_aggregation import Spy
 
 BY_EXAMPLE = PrivacySpec(where="client", unit="example", clip=0.5, noise=2.0, epsilon=50.0, delta=1e-5)
 COUNTS = {"sft": {client: client + 1 for client in range(4)}, "va": dict.fromkeys(range(4), 1)}
@@ -105,3 +108,24 @@ def test_a_run_that_was_left_goes_on_to_the_same_bytes_and_is_spent_once(tmp_pat
     records = [read_records(tmp_path / name / "progress.jsonl", RoundRecord, is_round) for name in ("left", "whole")]
     assert [record.privacy for record in records[0]] == [record.privacy for record in records[1]]
     assert len(Spent(tmp_path / "state" / "client_0").releases) == 4
+
+
+def test_under_masks_the_sum_is_of_the_updates_that_dp_sgd_gives_and_each_is_spent_once(tmp_path):
+    """The same clients, with the same secrets, send the same release without masks and then under them."""
+    folders, seen = Folders(tmp_path / "clients"), []
+    plain = example_noise(rounds=1)
+    next(iter(plain.run(START, Spy(InProcessTransport(masking_learner(Stepping(), folders), shard), seen))))
+    assert len(seen) == 4
+    changes = torch.stack([each.adapter.load().vector.double() - START.adapter.vector.double() for each in seen])
+    masked = secured(plain, tmp_path / "server", clip=100.0, most=1)
+    result = next(iter(masked.run(START, masking_transport(Stepping(), folders))))
+    moved = result.state.adapter.vector.double() - START.adapter.vector.double()
+    assert torch.allclose(moved, changes.mean(0), atol=1e-5)
+    assert float(changes.norm(dim=1).min()) > 0.1  # the draws are there
+    assert [len(Spent(folders(client)).releases) for client in range(4)] == [1] * 4
+    said = result.record
+    assert said.secure.clients == tuple(range(4))
+    assert (said.weights, said.contributions) == ((), ())
+    assert {each.client_id: each.epsilon for each in said.privacy.clients} == pytest.approx(
+        {client: by_hand(client, 1, 0) for client in range(4)}
+    )

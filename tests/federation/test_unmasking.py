@@ -7,22 +7,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fccl.errors import FederationError
-from fccl.messages.secure import OpenedShares, SealedShares
+from fccl.errors import FederationError, UpdateRejected
+from fccl.messages import FitTask
+from fccl.messages.secure import OpenedShares, SealedShares, UnmaskTask
+from fccl.privacy.cohort import Cohort, SecureSpec, Session
+from fccl.privacy.fixed_point import FixedPoint
 from fccl.privacy.shamir import SHARE_BYTES
-from fccl.testing.secure import FIT, UNMASK, Folders, Losing, masking_transport
-from fccl.testing.toy import START, ToyLearner
-from fccl.training.masking import Own
+from fccl.testing.secure import FIT, UNMASK, Folders, Losing, masking_learner, masking_transport
+from fccl.testing.toy import MODEL, START, TRAIN, ToyLearner, adapter, shard
+from fccl.training.masking import Masking, Own
 from fccl.transports.wrapped import WrappedTransport
 from tests.examples import few
 from tests.federation.test_secure_aggregation import CLIENTS, by_hand, fed_of
 
 THRESHOLD = 3
+TASK = FitTask("run", 0, "sft", adapter(1.0, 2.0, 3.0), None, MODEL, TRAIN, seed=7)
+SESSION = Session(run_id="run", round=0, phase="sft", base_sha256=TASK.adapter.sha256, nonce="e" * 32)
+FIXED = FixedPoint.of(bound=100.0, most=8, clients=CLIENTS)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Lying(WrappedTransport):
-    """A transport some of whose clients give other shares than those that they were dealt, of the secrets in `about`."""
+    """A transport some of whose clients give other shares than they were dealt, of the secrets in `about`."""
 
     liars: frozenset
     about: frozenset
@@ -119,3 +125,31 @@ def test_a_holder_that_withholds_its_shares_ends_no_round_while_enough_are_left(
     fed, result = run(tmp_path, lambda inner: inner, {UNMASK: {0, 1}})
     assert result.state.adapter.sha256 == by_hand(fed, START.adapter, 0, "sft", range(CLIENTS)).sha256
     assert result.record.secure.false_shares == ()
+
+
+@given(st.lists(st.tuples(st.integers(0, CLIENTS - 1), st.booleans()), max_size=12), st.sets(st.integers(0, 3)))
+@settings(max_examples=few(25))
+def test_a_server_that_tells_clients_different_survivors_opens_no_update_without_help(tmp_path_factory, asked, helpers):
+    """Each client is asked for either set in any order. Both secrets of client 4 need 2t answers, and a client that
+    follows the protocol gives one; so 2t - n clients that answer for both are needed."""
+    masking = Masking(Folders(tmp_path_factory.mktemp("split") / "clients"))
+    learner = masking_learner(ToyLearner(), masking.folder)
+    cohort = Cohort.of(SESSION.nonce, tuple(masking.published(SESSION, client) for client in range(CLIENTS)))
+    everybody = tuple(range(CLIENTS))
+    sealed = tuple(masking.shares(SESSION, cohort, client) for client in everybody)
+    spec = SecureSpec(cohort=cohort, members=everybody, fixed=FIXED, clip=1.0)
+    for client in everybody:
+        learner.fit(dataclasses.replace(TASK, secure=spec), shard(client), lambda status: None)
+    whole = UnmaskTask(*SESSION.parts, cohort, everybody, (), sealed)
+    without = dataclasses.replace(whole, survivors=everybody[:4], dropped=(4,))
+    seeds, keys = set(helpers), set(helpers)  # who has given its share of client 4's seed, and of its mask key
+    for client, tells_of_all in asked:
+        try:
+            given_shares = masking.opened(whole if tells_of_all else without, client)
+        except UpdateRejected:
+            continue
+        seeds |= {client} if any(each.client_id == 4 for each in given_shares.seeds) else set()
+        keys |= {client} if any(each.client_id == 4 for each in given_shares.masks) else set()
+    if len(helpers) < 2 * THRESHOLD - CLIENTS:
+        assert min(len(seeds), len(keys)) < THRESHOLD
+    assert len(seeds) + len(keys) <= CLIENTS + len(helpers)

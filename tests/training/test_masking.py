@@ -9,7 +9,7 @@ import pytest
 from fccl.errors import SettingsError, UpdateRejected
 from fccl.keys import client_keys, create_keys
 from fccl.messages import FitTask, Worker
-from fccl.messages.secure import KeysTask, SealedShares, SharesTask, UnmaskTask
+from fccl.messages.secure import KeysTask, SharesTask, UnmaskTask
 from fccl.paths import KeyPaths
 from fccl.privacy.cohort import Cohort, SecureSpec, Session
 from fccl.privacy.fixed_point import FixedPoint
