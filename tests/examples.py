@@ -12,16 +12,16 @@ from collections.abc import Iterable
 from hypothesis import Phase, settings
 
 ALL = os.environ.get("ALL_EXAMPLES") == "1"
-_SHARE, _LEAST = 5, 5
+_SHARE, _LEAST = 10, 3
 
 
 def few(examples: int) -> int:
-    """A fifth of the examples; all of them where they are asked for."""
+    """A tenth of the examples; all of them where they are asked for."""
     return examples if ALL else max(examples // _SHARE, min(examples, _LEAST))
 
 
-def some(cases: Iterable[int], share: int = 4) -> list[int]:
-    """A quarter of the cases, the first and the last among them, drawn anew; all where they are asked for."""
+def some(cases: Iterable[int], share: int = 8) -> list[int]:
+    """An eighth of the cases, the first and the last among them, drawn anew; all where they are asked for."""
     known = list(cases)
     if ALL or len(known) < share:
         return known

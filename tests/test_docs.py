@@ -133,18 +133,6 @@ def test_the_library_s_arguments_are_what_the_settings_are():
     )
 
 
-def test_no_docstring_of_the_package_begins_with_a_question():
-    """A docstring names the thing first, then says it."""
-    asking = []
-    for path in sorted((ROOT / "fccl").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                said = ast.get_docstring(node) or ""
-                if re.match(r"(What|Which|Who|Whoever|How)\b", said):
-                    asking.append(f"{path.relative_to(ROOT)}: {said.splitlines()[0]}")
-    assert asking == []
-
-
 def test_prose_of_the_docs_is_no_wider_than_the_code():
     """Tables, code and addresses may be."""
     wide = []

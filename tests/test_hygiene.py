@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+
+from tests.source_facts import facts
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
@@ -19,66 +19,12 @@ FILES = [
     *MODULES,
     *(path for folder in ("benchmarks", "scripts", "examples") for path in (ROOT / folder).glob("**/*.py")),
 ]
-OWN = ("self", "cls")
 MOST_WORDS = 30  # of a sentence
 _NO_PROSE = re.compile(r"^(>>>|\.\.\.|\||- | {4})|\S {3,}\S")  # examples, lists, formulas, tables
 
 
 def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
-
-
-def is_private(name: str) -> bool:
-    return name.startswith("_") and not name.startswith("__") and name != "_"
-
-
-def dotted_private(text: str) -> str | None:
-    """The private part of a dotted name such as `fccl.config._read`, where a text is one."""
-    parts = text.split(".")
-    if parts[0] != "fccl" and len(parts) > 1:
-        return None
-    return next((part for part in parts if is_private(part) and part.isidentifier()), None)
-
-
-def reached(nodes: Sequence[ast.AST]) -> Iterator[tuple[int, str]]:
-    """Line and name of each private member that a file names."""
-    for node in nodes:
-        if isinstance(node, ast.ImportFrom):
-            names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
-            yield from ((node.lineno, name) for name in names if is_private(name))
-        elif isinstance(node, ast.Attribute) and is_private(node.attr):
-            if not (isinstance(node.value, ast.Name) and node.value.id in OWN):
-                yield node.lineno, node.attr
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and "attr" in node.func.attr:
-            texts = [part.value for part in node.args if isinstance(part, ast.Constant) and isinstance(part.value, str)]
-            found = map(dotted_private, texts)
-            yield from ((node.lineno, name) for name in found if name)
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What these rules ask of a file; it is parsed once for all of them."""
-
-    defined: frozenset[str]  # every private name that it defines: functions, classes, variables, attributes of `self`
-    reached: tuple[tuple[int, str], ...]  # line and name of each private member that it names
-    lengths: tuple[tuple[int, str, int], ...]  # line, name and number of lines of each function
-    docstrings: tuple[str, ...]
-
-
-@cache
-def facts(path: Path) -> Facts:
-    tree = ast.parse(path.read_text())
-    nodes = list(ast.walk(tree))
-    functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    definitions = {node.name for node in (*functions, *(each for each in nodes if isinstance(each, ast.ClassDef)))}
-    variables = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
-    return Facts(
-        defined=frozenset(definitions | variables | attributes),
-        reached=tuple(reached(nodes)),
-        lengths=tuple((each.lineno, each.name, (each.end_lineno or 0) - each.lineno + 1) for each in functions),
-        docstrings=tuple(public_docstrings(tree)),
-    )
 
 
 def mirrored(test: Path) -> Path | None:
@@ -126,14 +72,6 @@ def test_no_function_is_longer_than_40_lines() -> None:
     assert not found, "\n".join(found)
 
 
-def public_docstrings(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
-    """The docstrings of a module, of its public functions and classes, and of their public methods."""
-    yield ast.get_docstring(node) or ""
-    for inner in node.body:
-        if isinstance(inner, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not is_private(inner.name):
-            yield from public_docstrings(inner)
-
-
 def sentences(docstring: str) -> Iterator[str]:
     """The sentences of a docstring's prose, without examples, formulas and tables."""
     for paragraph in re.split(r"\n\s*\n", docstring):
@@ -155,6 +93,17 @@ def test_no_sentence_of_a_public_docstring_has_more_than_30_words() -> None:
         if words(sentence) > MOST_WORDS
     ]
     assert not found, "\n".join(found)
+
+
+def test_no_docstring_of_the_package_begins_with_a_question() -> None:
+    """A docstring names the thing first, then says it."""
+    asking = [
+        f"{name_of(path)}: {said.splitlines()[0]}"
+        for path in MODULES
+        for said in facts(path).all_docstrings
+        if re.match(r"(What|Which|Who|Whoever|How)\b", said)
+    ]
+    assert not asking, "\n".join(asking)
 
 
 def test_sentences_are_counted_as_a_reader_counts_them() -> None:

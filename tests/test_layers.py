@@ -1,6 +1,5 @@
 """The layout is the architecture: a module imports only from storeys below its own, and nothing heavy at the top."""
 
-import ast
 import functools
 import re
 import subprocess
@@ -8,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.source_facts import facts
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fccl"
@@ -54,17 +55,9 @@ def part_of(module: str) -> str:
     return module.split(".")[1] if module.count(".") else "__init__"
 
 
-@functools.cache
 def imports_of(path: Path) -> frozenset[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module == "fccl":
-            found |= {f"fccl.{alias.name}" for alias in node.names if alias.name in STOREY_OF}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return frozenset(found)
+    """The modules that a file imports."""
+    return facts(path).imports | {f"fccl.{name}" for name in facts(path).of_package if name in STOREY_OF}
 
 
 MODULES = sorted(path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".") for path in PACKAGE.rglob("*.py"))
@@ -76,16 +69,15 @@ def test_every_module_has_a_storey():
     assert parts - {"__init__"} == set(STOREY_OF)
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if module != "fccl.__init__"])
-def test_imports_only_from_storeys_below(module):
-    mine = part_of(module)
-    for name in imports_of(ROOT / (module.replace(".", "/") + ".py")):
-        if name == "fccl" or not name.startswith("fccl."):
-            continue
-        theirs = part_of(name)
-        assert may_import(mine, theirs), (
-            f"{module} (storey {STOREY_OF[mine]}) imports {name} (storey {STOREY_OF[theirs]})"
-        )
+def test_imports_only_from_storeys_below():
+    found = [
+        f"{module} (storey {STOREY_OF[part_of(module)]}) imports {name} (storey {STOREY_OF[part_of(name)]})"
+        for module in MODULES
+        if module != "fccl.__init__"
+        for name in sorted(imports_of(ROOT / (module.replace(".", "/") + ".py")))
+        if name.startswith("fccl.") and not may_import(part_of(module), part_of(name))
+    ]
+    assert not found, "\n".join(found)
 
 
 def may_import(mine: str, theirs: str) -> bool:

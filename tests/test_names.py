@@ -1,8 +1,9 @@
 """A name means one thing: no two classes of the package share one."""
 
-import ast
 from collections import defaultdict
 from pathlib import Path
+
+from tests.source_facts import facts
 
 PACKAGE = Path(__file__).resolve().parent.parent / "fccl"
 SHARED: dict[str, str] = {}  # name: the reason why two classes have it
@@ -12,9 +13,8 @@ def classes():
     """Every class at the top level of a module: its name, and the modules that have it."""
     found = defaultdict(list)
     for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef):
-                found[node.name].append(path.relative_to(PACKAGE.parent).as_posix())
+        for name in facts(path).classes:
+            found[name].append(path.relative_to(PACKAGE.parent).as_posix())
     return found
 
 

@@ -256,10 +256,11 @@ def torch_bytes_of(content):
     return buffer.getvalue()
 
 
-def test_a_long_header_takes_a_few_times_its_length():
+@pytest.mark.parametrize("count", [20_000, pytest.param(200_000, marks=pytest.mark.slow)])
+def test_a_long_header_takes_a_few_times_its_length(count):
     """Of the cheapest entries that there are; all of them are refused, and the same name twice is found quickly."""
-    names = b",".join(b'"%d":0' % number for number in range(200_000))
-    for header in (b"{" + names + b"}", b"{" + names + b',"199999":0}'):
+    names = b",".join(b'"%d":0' % number for number in range(count))
+    for header in (b"{" + names + b"}", b"{" + names + b',"%d":0}' % (count - 1)):
         content = file_of(header)
         tracemalloc.start()
         try:

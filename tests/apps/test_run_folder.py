@@ -166,8 +166,8 @@ def test_a_damaged_record_of_a_run_is_named_as_what_it_is(data, capsys, content)
         RunFolder.at(LOGS.root).resume()
 
 
-def test_an_evaluation_that_the_disk_refuses_is_on_the_screen(data, monkeypatch, capsys):
-    assert main(["run", *SMALL[:-3], "--fed-rounds", "1", "--no-evaluate"]) == 0
+def test_an_evaluation_that_the_disk_refuses_is_on_the_screen(small_run, tmp_path, capsys):
+    shutil.copytree(small_run, tmp_path, dirs_exist_ok=True)
     LOGS.evaluation_markdown.mkdir()
     capsys.readouterr()
     assert main(["evaluate", "--sft", "6", "--va", "6", "--gen-samples", "0"]) == 1

@@ -52,8 +52,9 @@ class ByPlace(WeigherContract):
 
 
 def test_the_suite_finds_a_rule_that_looks_at_the_order():
+    # Half of the examples leave the first update where it is, and a quick run has few.
     with pytest.raises(AssertionError):
-        ByPlace().test_reordering_the_updates_reorders_the_weights()
+        [ByPlace().test_reordering_the_updates_reorders_the_weights() for _ in range(5)]
 
 
 def test_the_suite_finds_weights_that_are_none():

@@ -149,26 +149,31 @@ def whole_after_each(points, kills, command, expected, before=None):
         yield at
 
 
-@pytest.mark.parametrize("share", ["some", pytest.param("all", marks=pytest.mark.slow)])
+shares = pytest.mark.parametrize("share", [some, pytest.param(list, id="all", marks=pytest.mark.slow)])
+
+
+@shares
 def test_a_run_killed_at_any_write_and_started_again_is_whole(command, monkeypatch, share):
     kills, logs = Kills(monkeypatch), command.logs
     command()
     points, expected = kills.seen, whole(logs)
     assert points > 50
-    chosen = some(range(points)) if share == "some" else range(points)
-    assert list(whole_after_each(chosen, kills, command, expected)) == list(chosen)
+    chosen = share(range(points))
+    assert list(whole_after_each(chosen, kills, command, expected)) == chosen
 
 
-def test_under_a_codec_too(command, monkeypatch):
+@shares
+def test_under_a_codec_too(command, monkeypatch, share):
     """The clients' residuals, the server's, and the adapter in few bytes are of the same round as the state."""
     kills, logs, command.codec = Kills(monkeypatch), command.logs, CodecSpec(name="topk", share=0.3)
     command()
     points, expected = kills.seen, whole(logs)
-    tried = list(some(range(points)))
-    assert len(list(whole_after_each(tried, kills, command, expected))) == len(tried)
+    tried = share(range(points))
+    assert list(whole_after_each(tried, kills, command, expected)) == tried
 
 
-def test_a_run_killed_while_it_goes_on_is_whole(command, monkeypatch):
+@shares
+def test_a_run_killed_while_it_goes_on_is_whole(command, monkeypatch, share):
     """Killed in the middle, and again at any write of the second start."""
     kills, logs = Kills(monkeypatch), command.logs
     command()
@@ -178,10 +183,11 @@ def test_a_run_killed_while_it_goes_on_is_whole(command, monkeypatch):
     killed(kills, points * 2 // 3, command)
     half = logs.root.with_name("half")
     os.rename(logs.root, half)
-    assert list(whole_after_each(some(range(points // 3 + 10)), kills, command, expected, half))
+    assert list(whole_after_each(share(range(points // 3 + 10)), kills, command, expected, half))
 
 
-def test_a_run_killed_while_an_earlier_one_is_archived_mixes_nothing(command, monkeypatch):
+@shares
+def test_a_run_killed_while_an_earlier_one_is_archived_mixes_nothing(command, monkeypatch, share):
     """The earlier run is whole in the archive, the new one is whole, whichever write was the last."""
     kills, logs = Kills(monkeypatch), command.logs
     command(seed=8)
@@ -192,7 +198,7 @@ def test_a_run_killed_while_an_earlier_one_is_archived_mixes_nothing(command, mo
     emptied(logs, before)
     command()
     points, expected = kills.seen, whole(logs)
-    for _ in whole_after_each(some(range(min(points, 40))), kills, command, expected, before):
+    for _ in whole_after_each(share(range(min(points, 40))), kills, command, expected, before):
         archived = [LogPaths(path) for path in sorted(logs.archive.iterdir()) if LogPaths(path).global_final.exists()]
         assert [whole(paths) for paths in archived] == [earlier]
         require_whole(archived[0], earlier)
