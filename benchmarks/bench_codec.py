@@ -13,11 +13,11 @@ an earlier call has stopped.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 import fccl  # noqa: E402
 from benchmarks.bench_precision import times  # noqa: E402
+from benchmarks.kept import Kept  # noqa: E402
 from fccl.adapters.adapter import load_adapter  # noqa: E402
 from fccl.config import Settings  # noqa: E402
 from fccl.data.examples import PreferencePair, SftExample, read_examples  # noqa: E402
@@ -57,27 +58,19 @@ def main() -> int:
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
     settings = dict(pair.split("=", 1) for pair in options.set)
-    kept = _kept(options.keep) if options.keep else {}
+    kept = Kept(options.keep)
     found: dict[str, list[Ended]] = {name: [] for name in options.forms.split(",")}
     print("| seed | form | up | down | first down | loss after SFT | final | preference loss |")
     print("|---|---|---:|---:|---:|---:|---:|---:|")
     for seed in map(int, options.seeds.split(",")):
         for name, runs in found.items():
             key = f"{seed} {name} {sorted(settings.items())}"
-            ended = kept[key] if key in kept else quickstart(seed, name, settings)
-            if options.keep and key not in kept:
-                with options.keep.open("a") as file:
-                    file.write(json.dumps([key, *ended]) + "\n")
+            ended = Ended(*kept.figures(key, partial(quickstart, seed, name, settings)))
             runs.append(ended)
             figures = " | ".join(f"{each:.4f}" for each in ended[3:])
             print(f"| {seed} | {name} | {_bytes(ended)} | {figures} |", flush=True)
     summary(found)
     return 0
-
-
-def _kept(path: Path) -> dict[str, Ended]:
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return {key: Ended(*numbers) for key, *numbers in map(json.loads, lines)}
 
 
 def _bytes(ended: Ended) -> str:

@@ -1,7 +1,7 @@
 """The precisions of the frozen base (`BASE_PRECISION`): how fast, how near to float32, and what a run makes of it.
 
     python benchmarks/bench_precision.py [--repeats 15] [--threads 1,2]
-    python benchmarks/bench_precision.py --quickstart [--seeds 42,1,2,3,4]
+    python benchmarks/bench_precision.py --quickstart [--seeds 42,1,2,3,4] [--keep FILE]
     python benchmarks/bench_precision.py --model $(python benchmarks/pretrained.py) --sft-data FILE [--examples 80]
 
 Without arguments: the products of GPT-2's four linear layers with about 800 tokens, forward and backward, beside
@@ -9,8 +9,8 @@ float32's. The number of tokens is another in every repeat, as batches have it; 
 twelve layers share what a library prepares for it. Then whole steps of training at GPT-2's shape with random weights:
 their time, and the cosine of their gradient with float32's. All times are interleaved; what counts is the ratio within
 a repeat. `--quickstart`: quickstarts of each seed at every precision, a minute or two each, and in float32 with two
-threads: so far apart are runs that differ in float noise alone. `--model`: one client's round on a model of one's own
-at every precision, and the loss on held-out texts.
+threads: so far apart are runs that differ in float noise alone. With `--keep` they go on where an earlier call has
+stopped. `--model`: one client's round on a model of one's own at every precision, and the loss on held-out texts.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from torch import Tensor  # noqa: E402
 from transformers import GPT2Config, GPT2LMHeadModel  # noqa: E402
 
 import fccl  # noqa: E402
+from benchmarks.kept import Kept  # noqa: E402
 from fccl.adapters.adapter import Adapter, load_adapter  # noqa: E402
 from fccl.config import load_settings  # noqa: E402
 from fccl.data.examples import PreferencePair, SftExample, read_examples  # noqa: E402
@@ -69,6 +70,7 @@ def main() -> int:
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--quickstart", action="store_true")
     parser.add_argument("--seeds", default="42,1,2,3,4", help="of the quickstarts")
+    parser.add_argument("--keep", type=Path, help="a file of the quickstarts that are over")
     parser.add_argument("--model", help="a model's folder")
     parser.add_argument("--sft-data", default="builtin", help="what that model is trained and judged on")
     parser.add_argument("--examples", type=int, default=80, help="of these, so many; a fifth is held out")
@@ -79,7 +81,7 @@ def main() -> int:
     if options.model:
         one_client(options)
     elif options.quickstart:
-        quickstarts([int(seed) for seed in options.seeds.split(",")], options.precisions)
+        quickstarts([int(seed) for seed in options.seeds.split(",")], options.precisions, Kept(options.keep))
     else:
         for threads in map(int, options.threads.split(",")):
             with cpu_threads(threads):
@@ -183,7 +185,7 @@ def batch(draw: random.Random) -> list[Responses]:
     return [(row(),) for _ in range(8)]
 
 
-def quickstarts(seeds: Sequence[int], precisions: Sequence[BasePrecision], **settings: Any) -> None:
+def quickstarts(seeds: Sequence[int], precisions: Sequence[BasePrecision], kept: Kept, **settings: Any) -> None:
     """The quickstart at every precision with FedAvg's weights, and again with two threads; then how far apart they are.
     `settings` are other settings of the run.
 
@@ -196,11 +198,10 @@ def quickstarts(seeds: Sequence[int], precisions: Sequence[BasePrecision], **set
     for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
             for name, threads in (*((name, 1) for name in precisions), ("fp32", 2)):
-                data, logs = Path(folder) / "data", Path(folder) / f"{name}-{threads}"
-                quickstart(data, logs, seed, name, threads, settings)
-                plain, own = losses(data, logs, "fp32"), losses(data, logs, name)
-                found.setdefault(f"{name}, {threads}", []).append(plain)
-                figures = " | ".join(f"{loss:.4f}" for loss in (*plain, *own))
+                key = f"{seed} {name} {threads} {sorted(settings.items())}"
+                ended = kept.figures(key, partial(quickstart, Path(folder), seed, name, threads, settings))
+                found.setdefault(f"{name}, {threads}", []).append((ended[0], ended[1]))
+                figures = " | ".join(f"{loss:.4f}" for loss in ended)
                 print(f"| {seed} | {name}, {threads} | {figures} |", flush=True)
     print("\n| base, threads | SFT, times fp32's | DPO, times fp32's |\n|---|---:|---:|")
     first, *others = found
@@ -221,9 +222,10 @@ def times(ratios: Sequence[float]) -> str:
 
 
 def quickstart(
-    data: Path, logs: Path, seed: int, precision: BasePrecision, threads: int, settings: dict[str, Any]
-) -> None:
-    """One run without its evaluation."""
+    folder: Path, seed: int, precision: BasePrecision, threads: int, settings: dict[str, Any]
+) -> tuple[float, ...]:
+    """One run, then its losses of SFT and DPO: in float32, and at the precision that it was trained at."""
+    data, logs = folder / "data", folder / f"{precision}-{threads}"
     run = fccl.FederatedRun(
         seed=seed,
         data_dir=data,
@@ -235,6 +237,7 @@ def quickstart(
         **settings,
     )
     run.train()
+    return *losses(data, logs, "fp32"), *losses(data, logs, precision)
 
 
 def losses(data_dir: Path, log_dir: Path, precision: BasePrecision) -> tuple[float, float]:

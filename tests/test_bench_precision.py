@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from benchmarks.bench_precision import quickstarts, times
+from benchmarks.kept import Kept
 
 
 def test_ratios_have_their_geometric_mean_and_students_interval():
@@ -21,10 +22,20 @@ def test_one_ratio_has_no_interval(ratio):
 
 @pytest.mark.slow
 def test_quickstarts_end_with_a_ratio_for_each_precision(capsys):
-    quickstarts([1], ["fp32", "int8"], fed_rounds=1, max_sft_examples=60, max_va_examples=30)
+    quickstarts([1], ["fp32", "int8"], Kept(None), fed_rounds=1, max_sft_examples=60, max_va_examples=30)
     lines = capsys.readouterr().out.splitlines()
     rows = {line.split("|")[2].strip(): line.split("|")[3:-1] for line in lines if line.startswith("| 1 |")}
     assert list(rows) == ["fp32, 1", "int8, 1", "fp32, 2"]
     assert rows["fp32, 1"][:2] == rows["fp32, 1"][2:], "judged as trained"
     ratio = float(rows["int8, 1"][0]) / float(rows["fp32, 1"][0])
     assert lines[-2].startswith(f"| int8, 1 | {ratio:.3f}")
+
+
+def test_quickstarts_that_are_kept_do_not_run_again(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("benchmarks.bench_precision.quickstart", lambda folder, seed, *how: (seed, 2.0, seed, 2.0))
+    quickstarts([1, 2], ["fp32", "int8"], Kept(tmp_path / "kept.jsonl"))
+    first = capsys.readouterr().out
+    monkeypatch.setattr("benchmarks.bench_precision.quickstart", lambda *how: pytest.fail("it ran again"))
+    quickstarts([1, 2], ["fp32", "int8"], Kept(tmp_path / "kept.jsonl"))
+    assert capsys.readouterr().out == first
+    assert "| int8, 1 | 1.0000 [1.0000, 1.0000] |" in first
