@@ -22,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 from rich.console import Console
@@ -130,10 +131,15 @@ def mirrored(module: str) -> list[str]:
     return [str(path.relative_to(ROOT)) for path in own] or [str(folder)]
 
 
+@cache
+def _mutations_of(source: bytes, module: str) -> tuple[Mutation, ...]:
+    return tuple(mutations(source, module))
+
+
 def sample(count: int, seed: int) -> list[Mutation]:
     """So many mutations, drawn from all; all of them with a count of 0."""
     paths = sorted(path for name in FOLDERS for path in (ROOT / "fccl" / name).rglob("*.py"))
-    found = [one for path in paths for one in mutations(path.read_bytes(), str(path.relative_to(ROOT)))]
+    found = [one for path in paths for one in _mutations_of(path.read_bytes(), str(path.relative_to(ROOT)))]
     return random.Random(seed).sample(found, count) if 0 < count < len(found) else found
 
 

@@ -49,9 +49,8 @@ def test_it_has_the_bytes_of_the_command_and_the_command_resumes_what_a_loop_has
     assert LOGS.global_final.read_bytes() == LogPaths(Path("logs-command")).global_final.read_bytes()
 
 
-def test_a_loop_that_was_left_goes_on_with_the_next_and_ends_as_if_it_had_never_been():
-    told = []
-    whole = fccl.FederatedRun(**SMALL, log_dir="logs-whole").train()
+def test_a_loop_that_was_left_goes_on_with_the_next_and_ends_as_if_it_had_never_been(small_run):
+    told, whole = [], load_adapter(LogPaths(small_run / "logs").global_final)
     run = fccl.FederatedRun(**SMALL, tell=told.append)
     for _ in run:
         break

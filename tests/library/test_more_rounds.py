@@ -36,10 +36,10 @@ def hashes(logs=LOGS):
     return [(record.round, record.phase, record.adapter_sha256) for record in records]
 
 
-def test_va_rounds_by_the_command_and_sft_rounds_from_python(folder, capsys):
+def test_va_rounds_by_the_command_and_sft_rounds_from_python(folder, small_run, capsys):
     long = fccl.FederatedRun(**SMALL, va_rounds=2, log_dir="logs-long").train()
     other = fccl.FederatedRun(**SMALL, sft_rounds=2, log_dir="logs-other").train()
-    fccl.FederatedRun(**SMALL).train()
+    shutil.copytree(small_run / "logs", LOGS.root)
     assert main(["run", "--resume", "--va-rounds", "2"]) == 0
     assert "The run has 1 SFT and 2 VA rounds from now on; it had 1 SFT and 1 VA." in capsys.readouterr().out
     assert LOGS.global_final.read_bytes() == long.to_bytes()

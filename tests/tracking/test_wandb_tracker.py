@@ -114,7 +114,7 @@ def test_the_files_hold_every_figure_and_what_the_run_is(told):
     assert ends == [0]
 
 
-def test_a_resumed_run_has_every_round_once(told):
+def test_a_resumed_run_has_every_round_once_and_its_mark_is_none_of_another_run(told):
     first = tracker_for("wandb", told.paths)
     told.tell(first, until=2)
     first.ended("interrupted")
@@ -124,14 +124,8 @@ def test_a_resumed_run_has_every_round_once(told):
     assert history(told, sessions=2) == expected(told)
     ids = {record.run.run_id for record in records(told, sessions=2) if record.WhichOneof("record_type") == "run"}
     assert ids == {told.info.run_id}
-
-
-def test_the_mark_of_another_run_is_none(told):
-    first = tracker_for("wandb", told.paths)
-    told.tell(first, until=2)
-    first.ended("finished")
     told.logs.run_id = "another"
-    second = tracker_for("wandb", told.paths)
-    told.tell(second, until=1)
-    second.ended("finished")
-    assert len(history(told, sessions=2)["round/seconds", 1]) == 2
+    third = tracker_for("wandb", told.paths)
+    told.tell(third, until=1)
+    third.ended("finished")
+    assert len(history(told, sessions=3)["round/seconds", 1]) == 2
