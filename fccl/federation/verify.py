@@ -160,7 +160,8 @@ class RunChecker:
         if bad or extra:
             return failed("seal", f"changed, missing or added since the run was finished: {few([*bad, *extra])}")
         without = f"; {len(self._gone)} were removed by `fccl forget`" if self._gone else ""
-        return ok("seal", f"{are(len(seal.files), 'file')} as when the run was finished{without}")
+        there = len(seal.files.keys() - self._gone)
+        return ok("seal", f"{are(there, 'file')} as when the run was finished{without}")
 
     @property
     def _gone(self) -> frozenset[str]:
@@ -284,7 +285,8 @@ class RunChecker:
     def _weights(self) -> Finding:
         rule = self.claims.weights
         if rule is None:
-            return unchecked("weights", "they follow from the server's examples: `fccl replay` makes them again")
+            again = "not all updates that they weigh are here" if self._gone else "`fccl replay` makes them again"
+            return unchecked("weights", f"they follow from the server's examples: {again}")
         if not all(record.contributions for record in self._records):
             return unchecked("weights", "clients reported nothing that is not noised or masked")
         for record in self._records:

@@ -20,7 +20,7 @@ def audit_table(audit: Audit) -> Table:
     planted = sorted(set(repeats))
     head = (
         *("protection", "released", "attack", "AUC", "found at 1 % false"),
-        *(f"exposure, {times} times" for times in planted),
+        *(f"exposure, {plural(times, 'time')}" for times in planted),
         "validation loss",
     )
     rows = [_chance(audit, planted)]
@@ -38,7 +38,8 @@ def _note(audit: Audit) -> str:
     return (
         f"Client {audit.client}, {plural(audit.rounds, 'SFT round')}. AUC of {told.members} members against "
         f"{told.others} of the client's examples that were held out. Exposure in bits, of {audit.canaries} canaries "
-        f"that were planted so often, by rank among {audit.unused:,} that were not. Intervals 95 %. {CAUTION}"
+        f"that were planted so often, by rank among {audit.unused:,} that were not. Intervals 95 %; a figure stands "
+        f"out where its interval lies above chance. {CAUTION}"
     )
 
 

@@ -210,6 +210,25 @@ def test_rounds_that_are_no_longer_kept_are_named_and_not_called_wrong(sound, tm
     assert outcomes(found)["round 1"] == "not checked"
 
 
+def test_files_that_forget_removed_are_not_counted_among_those_that_are_as_they_were(sound, tmp_path):
+    logs = copied(sound, tmp_path)
+    kept = next(path for path in all_files(logs) if "update_" in path.name)
+    sealed = [logs.root / name for name in read_value(logs.seal, Seal).files]
+    gone = [kept, next(path for path in sealed if path.parent.name == "clients")]
+    for path in gone:
+        path.unlink()
+    names = frozenset(path.relative_to(logs.root).as_posix() for path in gone)
+    info = RunFolder.at(logs.root).info()
+    found = {each.name: each for each in RunChecker(logs, info, claims(weights=None), forgotten=names).check().findings}
+    assert found["seal"].outcome == "ok"
+    assert found["seal"].detail == (
+        f"{len(sealed) - 1} files are as when the run was finished; 2 were removed by `fccl forget`"
+    )
+    assert "not all updates that they weigh are here" in found["weights"].detail
+    whole = {each.name: each for each in check(sound, weights=None).findings}
+    assert "`fccl replay` makes them again" in whole["weights"].detail
+
+
 def test_the_first_round_must_begin_with_what_the_one_before_ended_with(sound, tmp_path):
     logs = copied(sound, tmp_path)
     rewritten(logs, lambda line: {**line, "adapter_sha256": "0" * 64} if line["round"] == 0 else line)

@@ -133,3 +133,24 @@ def test_what_stands_beside_is_in_the_one_table_with_its_own_losses(tmp_path, mo
     assert [run.name for run in audit.runs] == ["none", "UPDATE_CODEC=topk, TOPK_SHARE=0.1"]
     assert [row[0].text for row in audit_table(audit).cells] == ["chance", *["none"] * 3, *[audit.runs[1].name] * 3]
     assert audit.runs[0].loss != audit.runs[1].loss
+
+
+@pytest.mark.slow  # two federations of a real model, and attacks on two adapters
+def test_under_masks_the_released_adapter_is_audited_and_single_updates_are_said_to_be_closed(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    two = ("--num-clients", "2", "--non-iid-alpha", "inf", "--max-sft-examples", "1200", "--max-va-examples", "60")
+    masks = ("--secure-aggregation", "--contribution-mode", "fedavg", "--sft-rounds", "1", "--threads", "1")
+    assert main(["audit", *two, *masks, "--client-processes", "1"]) == 0
+    audit = read_value(LogPaths(tmp_path / "logs").audit, Audit)
+    bare, masked = audit.runs
+    assert {each.target for each in bare.attacks} == {"released adapter", "update of round 1"}
+    assert bare.closed == ()
+    (found,) = masked.attacks
+    assert (masked.name, found.target, found.by) == ("SECURE_AGGREGATION=True", "released adapter", "loss")
+    assert min(found.membership.members, found.membership.others) >= 200
+    assert [each.repeats for each in found.exposures] == [1, 4, 16]
+    assert "Not tried, protection SECURE_AGGREGATION=True: updates: masked, and known by their sum alone." in (
+        capsys.readouterr().out
+    )
