@@ -25,7 +25,7 @@ from fccl.transports.flower.lost import LOST_S, LostMessages
 from fccl.transports.flower.node_keys import NodeKeys
 from fccl.transports.flower.nodes import Nodes
 from fccl.transports.flower.parcel import Parcel
-from fccl.transports.flower.replies import Replies
+from fccl.transports.flower.replies import SiteReplies
 from fccl.transports.flower.site_log import SiteLog
 
 POLL_S = 0.5  # between two looks at the SuperLink
@@ -64,7 +64,7 @@ class Courier:
     ) -> None:
         self._grid, self._paths, self._poll_s, self._nodes_s = grid, paths, poll_s, nodes_s
         self._nodes, self._lost, self._sites = Nodes(grid, keys, lost_s), LostMessages(grid, lost_s), sites
-        self._replies = Replies(grid)
+        self._replies = SiteReplies(grid)
         self._errand: Errand | None = None
         self._sent: dict[str, _Sent] = {}  # by message
         self._failures: dict[int, list[str]] = {}  # by client: the reasons

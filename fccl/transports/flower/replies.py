@@ -1,4 +1,4 @@
-"""`Replies`: pulls the sites' replies from a SuperLink, so that no half-sent reply holds the others back.
+"""`SiteReplies`: pulls the sites' replies from a SuperLink, so that no half-sent reply holds the others back.
 
 A reply is known before all of it is there. Where a site's connection breaks meanwhile, the grid waits for the rest,
 together with everything else that was found in the same pull. After three minutes the SuperLink gives the reply up.
@@ -26,7 +26,7 @@ class _Pull:
 
 
 @dataclass
-class Replies:
+class SiteReplies:
     """Pulls the replies of each node in a thread of its own; of more than `LANES` nodes, in so many groups.
 
     A pull that takes longer than `patience_s` is left to itself, and its replies are taken later. Meanwhile its group

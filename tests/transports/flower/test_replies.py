@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fccl.transports.flower.replies import LANES, Replies
+from fccl.transports.flower.replies import LANES, SiteReplies
 from tests.examples import few
 from tests.transports.exchange_tools import until
 
@@ -66,7 +66,7 @@ def first_of(node):
 @given(st.sets(st.integers(0, LANES - 1), min_size=1, max_size=LANES - 1))
 def test_replies_of_other_nodes_come_at_once_and_the_slow_ones_with_a_later_call(slow):
     grid = Grid()
-    replies, nodes = Replies(grid, patience_s=0.5), {first_of(node): node for node in range(LANES)}
+    replies, nodes = SiteReplies(grid, patience_s=0.5), {first_of(node): node for node in range(LANES)}
     for node in slow:
         grid.hold(first_of(node))
     grid.ready = list(nodes)
@@ -87,7 +87,7 @@ def test_replies_of_other_nodes_come_at_once_and_the_slow_ones_with_a_later_call
 def test_each_reply_is_given_exactly_once_whatever_is_slow_or_fails_meanwhile(data):
     """A turn: some replies are there, some of them slow, some pulls fail. At the end all is let go."""
     grid, taken, left = Grid(), [], sorted(MESSAGES)
-    replies, of_messages = Replies(grid, patience_s=0.02), st.sampled_from(sorted(MESSAGES))
+    replies, of_messages = SiteReplies(grid, patience_s=0.02), st.sampled_from(sorted(MESSAGES))
 
     def turn():
         with suppress(RuntimeError):
@@ -115,7 +115,7 @@ def test_each_reply_is_given_exactly_once_whatever_is_slow_or_fails_meanwhile(da
 
 def test_an_error_of_the_grid_is_raised_and_what_others_brought_comes_with_the_next_call():
     grid = Grid()
-    replies, nodes = Replies(grid, patience_s=60.0), {first_of(node): node for node in range(3)}
+    replies, nodes = SiteReplies(grid, patience_s=60.0), {first_of(node): node for node in range(3)}
     grid.ready, grid.broken = list(nodes), {first_of(1)}
     with pytest.raises(RuntimeError, match="no answer to"):
         replies.to(nodes)
@@ -124,7 +124,7 @@ def test_an_error_of_the_grid_is_raised_and_what_others_brought_comes_with_the_n
 
 def test_of_more_nodes_than_pulls_at_a_time_all_replies_come():
     grid = Grid()
-    replies = Replies(grid, patience_s=60.0)
+    replies = SiteReplies(grid, patience_s=60.0)
     grid.ready = list(MESSAGES)
     assert sorted(replies.to(MESSAGES)) == replies_to(MESSAGES)
     assert grid.most <= LANES < NODES
@@ -133,7 +133,7 @@ def test_of_more_nodes_than_pulls_at_a_time_all_replies_come():
 def test_a_node_is_pulled_again_while_an_earlier_reply_of_its_is_slow():
     """So the answer to a question behind a half-sent reply is heard."""
     grid = Grid()
-    replies = Replies(grid, patience_s=0.2)
+    replies = SiteReplies(grid, patience_s=0.2)
     grid.hold("task")
     grid.ready = ["task"]
     try:
