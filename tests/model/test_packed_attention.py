@@ -1,5 +1,6 @@
 """Packed rows through transformers' own layers: the same model with padded rows is the oracle."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -117,12 +118,29 @@ def exact(request):
     return language_model(request.param)
 
 
+@contextmanager
+def tokens_seen(model):
+    """How many rows and tokens of each the model's embeddings were asked for, a pair for each time."""
+    seen = []
+    embeddings = model.model.get_input_embeddings()
+    hook = embeddings.register_forward_hook(lambda module, given, found: seen.append(tuple(found.shape[:2])))
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
 @pytest.mark.parametrize("phase", BATCHES)
 def test_losses_and_gradients_are_those_of_padded_rows(exact, phase):
-    found, expected = learn(exact, phase), learn(padded(exact), phase)
+    with tokens_seen(exact) as packed:
+        found = learn(exact, phase)
+    with tokens_seen(exact) as rectangle:
+        expected = learn(padded(exact), phase)
     assert found.loss == pytest.approx(expected.loss, rel=1e-6)
     assert found.gradient.keys() == expected.gradient.keys()
-    assert 0 < far(found.gradient, expected.gradient) < 1e-6  # at 0 both would have gone one way
+    assert far(found.gradient, expected.gradient) < 1e-6
+    assert {rows for rows, _ in packed} == {1}  # they have not gone one way
+    assert max(rows for rows, _ in rectangle) > 1
 
 
 @pytest.mark.parametrize("phase", BATCHES)

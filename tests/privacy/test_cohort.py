@@ -14,7 +14,9 @@ def keys(*clients):
     return tuple(MaskKeys(client_id=client, masks=f"{client:064x}", shares=f"{client + 1:064x}") for client in clients)
 
 
-@pytest.mark.parametrize(("clients", "threshold"), [(2, 2), (3, 2), (4, 3), (5, 3), (90, 46)])
+@pytest.mark.parametrize(
+    ("clients", "threshold"), [(2, 2), (3, 2), (4, 3), (5, 3), (MOST_CLIENTS, MOST_CLIENTS // 2 + 1)]
+)
 def test_the_threshold_is_the_smallest_that_is_more_than_half(clients, threshold):
     assert Cohort.of(NONCE, keys(*range(clients))).threshold == threshold
 

@@ -112,7 +112,7 @@ def require_alike(model, phase, limit, spec=SPEC, corrected=False, recorder=None
     results = training.train(works(model, losses, corrected))
     for client, (result, (single, learned)) in enumerate(zip(results, expected, strict=True)):
         mine = training.factors.of_client(training.factors.values, client)
-        assert 0 < apart(mine, learned, start) < limit
+        assert apart(mine, learned, start) < limit
         assert (result.steps, result.tokens) == (single.steps, single.tokens)
         assert result.avg_loss == pytest.approx(single.avg_loss, rel=limit)
         assert result.first_loss == pytest.approx(single.first_loss, rel=limit)
