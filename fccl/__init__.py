@@ -12,7 +12,13 @@ The names below are loaded when they are first used: importing this package impo
 from the first federation to a rule of one's own; CONTRIBUTING.md is the tour of the code.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# MKL's products have the same bits in every run, and in every way to run one: static scheduling, reductions in a fixed
+# order. MKL reads this at its first product, so it stands before everything that may bring one about. Without it the
+# same command and notebook have other last bits on some processors.
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 if TYPE_CHECKING:
     from fccl.adapters.adapter import Adapter, load_adapter

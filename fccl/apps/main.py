@@ -66,8 +66,6 @@ def _dispatch(arguments: list[str]) -> int:
     # Threads that wait for work must sleep, not spin: two processes on the same cores are otherwise slower by a factor
     # of ten and more.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # MKL's products have the same bits in every run: static scheduling and reductions in a fixed order.
-    os.environ.setdefault("MKL_CBWR", "AUTO")
     given, options = parse(name, arguments[1:])
     options.given = given
     from fccl.config import load_settings

@@ -124,8 +124,7 @@ def site_files(folder):
 
 
 @pytest.mark.slow
-def test_three_sites_as_processes_give_the_bytes_of_one_process_with_their_shards(tmp_path, monkeypatch):
-    monkeypatch.setenv("MKL_CBWR", "AUTO")
+def test_three_sites_as_processes_give_the_bytes_of_one_process_with_their_shards(tmp_path):
     sites, folder = site_files(tmp_path), tmp_path / "apart"
     folder.mkdir()
     clients = [

@@ -3,6 +3,7 @@
 import ast
 import doctest
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -47,6 +48,29 @@ def test_importing_the_package_loads_nothing_heavy():
     code = "import sys, fccl; dir(fccl); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert set(loaded.split()) & set(HEAVY) == set()
+
+
+DIGEST = """
+import hashlib, torch
+torch.set_num_threads(1)
+drawn = torch.randn(200, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+print(hashlib.sha256(b"".join(each.numpy().tobytes() for each in torch.linalg.svd(drawn))).hexdigest())
+"""
+
+
+def said_by(code, **variables):
+    """The last line of a program that begins without a word on MKL in its environment, but these."""
+    inherited = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
+    program = [sys.executable, "-c", code]
+    done = subprocess.run(program, capture_output=True, text=True, check=True, cwd=ROOT, env=inherited | variables)
+    return done.stdout.split()[-1]
+
+
+def test_importing_the_package_gives_a_program_the_products_of_a_command_unless_its_environment_says_otherwise():
+    tell = "import os, fccl; print(os.environ['MKL_CBWR'])"
+    assert said_by(tell) == "AUTO"
+    assert said_by(tell, MKL_CBWR="COMPATIBLE") == "COMPATIBLE"
+    assert said_by(f"import torch, fccl{DIGEST}") == said_by(DIGEST, MKL_CBWR="AUTO")
 
 
 def test_a_name_that_is_not_there_is_said_as_python_says_it():
