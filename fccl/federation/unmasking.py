@@ -94,7 +94,8 @@ def _too_few_right(kept: KeptSum, client: int, right: int, wrong: Sequence[int])
     needed = f"and {kept.spec.cohort.threshold} are needed"
     if not wrong:
         why = "the others cannot open theirs, or withhold them"
-        return FederationError(f"{_round(kept)} has {left}, {needed}: {why}", _MEND)
+        again = f"resume the run; where that ends in the same way, client {client} has dealt them: {_ANEW}"
+        return FederationError(f"{_round(kept)} has {left}, {needed}: {why}", again)
     named = f"client{'s' * (len(wrong) > 1)} {', '.join(map(str, wrong))}"
     return FederationError(
         f"{_round(kept)}: {named} gave a false share of client {client}'s secret; {left} came, {needed}", _MEND

@@ -67,6 +67,9 @@ class Courier:
         self._replies = SiteReplies(grid)
         self._errand: Errand | None = None
         self._sent: dict[str, _Sent] = {}  # by message
+        self._late: dict[
+            str, _Sent
+        ] = {}  # messages that were taken for lost; a slow pull may bring a reply all the same
         self._failures: dict[int, list[str]] = {}  # by client: the reasons
         self._vanished: dict[int, int] = {}  # by client: how many of its answers have never come whole
         self._unseen: dict[int, float] = {}  # by client: since when no node says that it is its site
@@ -159,13 +162,15 @@ class Courier:
             if not self._nodes.hear(reply) and not self._lost.hear(reply):
                 self._take(reply)
         for message_id in self._lost.lost(self._sent):
-            del self._sent[message_id]
+            self._late[message_id] = self._sent.pop(message_id)
 
     def _take(self, reply: Message) -> None:
         """Take a site's answer; it belongs to the message that it replies to, whoever claims to have sent it."""
-        sent = self._sent.pop(reply.metadata.reply_to_message_id, None)
-        if sent is None:
-            return
+        message_id = reply.metadata.reply_to_message_id
+        late = self._late.pop(message_id, None)
+        sent = late or self._sent.pop(message_id, None)
+        if sent is None or (late and not (reply.has_content() and late.errand.waits_for(late.client_id))):
+            return  # what is late was sent again
         if reply.has_error() and reply.error.code == ErrorCode.MESSAGE_UNAVAILABLE:
             with self._lock:
                 self._vanished[sent.client_id] = self._vanished.get(sent.client_id, 0) + 1
