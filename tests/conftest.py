@@ -6,7 +6,9 @@ import gc
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +55,9 @@ def pytest_configure() -> None:
     it hands each of the three parts of a test to every logger that torch keeps to itself, a hundred and fifty of them.
     """
     logging.getLogger().addHandler(logging.NullHandler())
+    # A shell has its jobs in the background ignore Ctrl-C, and their children inherit that: no test could send it then.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
