@@ -67,9 +67,8 @@ class Courier:
         self._replies = SiteReplies(grid)
         self._errand: Errand | None = None
         self._sent: dict[str, _Sent] = {}  # by message
-        self._late: dict[
-            str, _Sent
-        ] = {}  # messages that were taken for lost; a slow pull may bring a reply all the same
+        # messages that were taken for lost; a slow pull may bring a reply all the same
+        self._late: dict[str, _Sent] = {}
         self._failures: dict[int, list[str]] = {}  # by client: the reasons
         self._vanished: dict[int, int] = {}  # by client: how many of its answers have never come whole
         self._unseen: dict[int, float] = {}  # by client: since when no node says that it is its site
