@@ -21,7 +21,7 @@ from rich.text import Text
 
 from fccl import phases
 from fccl.display.plain_text import MAX_LINE, printable
-from fccl.display.words import plural
+from fccl.display.words import named_clients, plural
 from fccl.messages import Answer, ClientUpdate
 from fccl.records.run import (
     WITHHELD,
@@ -85,7 +85,7 @@ def secure_text(secure: SecureRound | None) -> str:
     """A secure sum in words, with the clients that gave false shares."""
     if secure is None:
         return ""
-    false = ", ".join(f"client {client}" for client in secure.false_shares)
+    false = named_clients(secure.false_shares)
     return f"secure sum of {len(secure.clients)} clients" + (f", a false share by {false} left out" if false else "")
 
 

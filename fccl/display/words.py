@@ -91,6 +91,11 @@ def plural(count: int, thing: str) -> str:
     return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
+def named_clients(numbers: Iterable[int]) -> str:
+    """Clients by name: `client 1, client 2`; empty for none."""
+    return ", ".join(f"client {number}" for number in numbers)
+
+
 def are(count: int, thing: str) -> str:
     """So many things with their verb: "1 round is", "2 rounds are"."""
     return f"{plural(count, thing)} {'is' if count == 1 else 'are'}"

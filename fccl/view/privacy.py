@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from fccl import phases
 from fccl.display.tables import Cell, Table
-from fccl.display.words import plural
+from fccl.display.words import named_clients, plural
 from fccl.privacy.spec import Unit
 from fccl.records.privacy import ClientSpent, RoundPrivacy
 from fccl.records.secure import SecureRound
@@ -57,8 +57,7 @@ def _false_shares(rounds: Sequence[SecureRound]) -> str:
     found = sorted({client for each in rounds for client in each.false_shares})
     if not found:
         return ""
-    named = ", ".join(f"client {client}" for client in found)
-    return f" False shares were given by {named}, and left out."
+    return f" False shares were given by {named_clients(found)}, and left out."
 
 
 def rounds_table(view: RunView) -> Table | None:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -112,7 +112,11 @@ class Courier:
             self._errand = None
 
     def tell_the_end(self, errand: Errand) -> None:
-        """Carry the end of the run to its sites, for a while. One that is away just now may come back meanwhile."""
+        """Carry the end of the run to its sites, and to whoever else is online, for a while.
+
+        A site that is away just now may come back meanwhile.
+        """
+        errand = replace(errand, client_ids=tuple(sorted({*errand.client_ids, *self._nodes.places})))
         given_up = frozenset(each for each in errand.client_ids if self.trouble(each))
         end = time.monotonic() + _END_S
         with self.carrying(errand):

@@ -74,3 +74,13 @@ def test_a_site_that_was_never_there_keeps_the_end_from_nobody(sites):
         transport.begin(RunIdentity(FED.run_id))
         finish(transport, START.adapter)
         assert told(sites, 0)
+
+
+def test_a_site_beyond_the_federation_s_number_hears_of_the_end_too(sites):
+    """Its worker would wait for ever: it has a SuperNode here, and no part in the run."""
+    for number in range(3):
+        sites.start(number)
+    with sites.workers(0, 1), sites.transport() as transport:
+        results = list(FED.run(START, transport))
+        finish(transport, results[-1].state.adapter)
+        assert [told(sites, number) for number in range(3)] == [True, True, True]
