@@ -31,8 +31,8 @@ from fccl.evaluation.validation import Validator  # noqa: E402
 from fccl.messages import OwnTestTask, StatusListener  # noqa: E402
 from fccl.model.loading import Models  # noqa: E402
 from fccl.paths import LogPaths  # noqa: E402
-from fccl.personal import PersonalSpec  # noqa: E402
 from fccl.specs import PHASES, Phase  # noqa: E402
+from fccl.specs.personal import PersonalSpec  # noqa: E402
 from fccl.training.clients_learner import ClientsLearner  # noqa: E402
 from fccl.training.personal import ditto_round, finetuned  # noqa: E402
 

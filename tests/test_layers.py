@@ -25,9 +25,7 @@ STOREYS = (
     ("aggregation", "data", "privacy"),
     ("adapters", "records", "keys"),
     (
-        *("errors", "values", "codecs", "personal", "specs", "phases", "display", "paths"),
-        "storage",
-        "processes",
+        *("errors", "specs", "phases", "display", "paths", "storage", "processes"),
         *_SETTINGS,
     ),
 )

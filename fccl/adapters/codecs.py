@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fccl.adapters.adapter import Form
-from fccl.codecs import CodecSpec
 from fccl.errors import AdapterError
+from fccl.specs.codecs import CodecSpec
 
 LARGEST_HALF = 65_504.0  # the largest finite float16
 SCALES = tuple(step / 20 for step in range(20, 5, -1))  # of int3, in units of that of the largest number: 1 to 0.3

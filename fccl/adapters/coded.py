@@ -21,9 +21,9 @@ from fccl.adapters.adapter import Adapter, Form
 from fccl.adapters.codecs import Largest, codec_of, count_of
 from fccl.adapters.ranks import rank_of
 from fccl.adapters.source import MadeOnLoad
-from fccl.codecs import CODECS, CodecSpec
 from fccl.display.plain_text import printable
 from fccl.errors import AdapterError
+from fccl.specs.codecs import CODECS, CodecSpec
 
 MAGIC, VERSION = b"fccl chg", 1
 _HEADER = struct.Struct("<8sHHIQQ32s")

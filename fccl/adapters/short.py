@@ -20,8 +20,8 @@ from fccl.adapters.coded import HEADER_BYTES, MAGIC, CodedReader, base_of
 from fccl.adapters.middle import fixed_sha256, has_middle, joined, middle_form, moving
 from fccl.adapters.ranks import initial
 from fccl.adapters.tensor_files import header_of, shapes_of
-from fccl.codecs import CodecSpec
 from fccl.errors import AdapterError
+from fccl.specs.codecs import CodecSpec
 
 _DRAWN, _MIDDLE = b"fccl new", b"fccl mid"
 _START = len(_DRAWN) + 8

@@ -14,7 +14,6 @@ from typing import Any, Literal, Self
 from pydantic import field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from fccl.codecs import CodecName, CodecSpec
 from fccl.config.fields import WHOLE_NUMBER, knob, one_line_errors
 from fccl.config.machine_settings import AUTO, MachineSettings
 from fccl.config.preset_source import PresetSource, without_line_end
@@ -37,6 +36,7 @@ from fccl.specs import (
     TrainSpec,
     require_smooth_labels,
 )
+from fccl.specs.codecs import CodecName, CodecSpec
 
 DOTENV = ".env"
 ALL_LAYERS = "all"  # of LORA_LAYERS

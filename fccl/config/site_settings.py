@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic_settings import BaseSettings
 
 from fccl.config.fields import knob
-from fccl.personal import Personalize, PersonalSpec
 from fccl.specs import ClientColumn, SmallClients
+from fccl.specs.personal import Personalize, PersonalSpec
 
 USUAL_TEST_SHARE = 0.1  # of a client's own files
 

@@ -13,9 +13,9 @@ from fccl.adapters.adapter import Adapter
 from fccl.adapters.coded import CodedAdapter
 from fccl.adapters.middle import has_middle, joined, moving
 from fccl.adapters.short import drawn, middle_alone
-from fccl.codecs import CodecSpec
 from fccl.messages import FitTask
 from fccl.specs import named_seed
+from fccl.specs.codecs import CodecSpec
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from fccl.records.run import Validation
 from fccl.specs import Phase
-from fccl.values import Value
+from fccl.specs.values import Value
 
 Measure = Literal["instructions", "pairs"]  # what a model's loss is taken on
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fccl.personal import PersonalSpec
 from fccl.specs import ModelSpec, Phase, Round, RunId, Value, exactly
+from fccl.specs.personal import PersonalSpec
 
 
 class PersonalRecord(Value):

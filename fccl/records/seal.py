@@ -6,7 +6,7 @@ import json
 
 from pydantic import Field
 
-from fccl.values import Value
+from fccl.specs.values import Value
 
 
 class SealedFile(Value):

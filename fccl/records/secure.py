@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from fccl.specs import ClientId
-from fccl.values import Value
+from fccl.specs.values import Value
 
 
 class SecureRound(Value):

@@ -7,9 +7,9 @@ from typing import Protocol
 
 from pydantic import Field
 
-from fccl.codecs import CodecName
 from fccl.display import words
-from fccl.values import Value
+from fccl.specs.codecs import CodecName
+from fccl.specs.values import Value
 
 
 class SentBytes(Value):

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from fccl.display.plain_text import printable
 from fccl.errors import NotAFile, StorageError, UpdateRejected
+from fccl.specs.values import Value
 from fccl.storage.files import storage_errors
-from fccl.values import Value
 
 _NOT_READABLE = {  # what the writer of a file is to blame for; anything else is the reader's own disk
     errno.ENOENT: "is missing",

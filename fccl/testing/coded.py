@@ -7,11 +7,11 @@ import dataclasses
 from fccl.adapters.adapter import Adapter
 from fccl.adapters.coded import CodedAdapter, CodedReader
 from fccl.aggregation.mean import weighted_mean
-from fccl.codecs import CodecSpec
 from fccl.federation.rounds import Federation
 from fccl.messages import ClientUpdate, FitTask
 from fccl.records.run import ClientStatus
 from fccl.specs import named_seed
+from fccl.specs.codecs import CodecSpec
 from fccl.testing.reference_learner import LearnerWithReference
 from fccl.testing.toy import MODEL, START, TRAIN, adapter, shard
 

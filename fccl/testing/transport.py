@@ -24,7 +24,6 @@ import torch
 from fccl.adapters.adapter import Adapter
 from fccl.aggregation.mean import weighted_mean
 from fccl.aggregation.rules import aggregation
-from fccl.codecs import CodecSpec
 from fccl.errors import ModelError
 from fccl.federation.rounds import Federation
 from fccl.federation.selection import select_clients
@@ -40,9 +39,10 @@ from fccl.messages import (
     Request,
     declined,
 )
-from fccl.personal import PersonalSpec
 from fccl.records.run import ClientStatus
 from fccl.specs import TrainSpec
+from fccl.specs.codecs import CodecSpec
+from fccl.specs.personal import PersonalSpec
 from fccl.testing.coded import codec_length, coded_by_hand, coding
 from fccl.testing.reference_learner import LearnerWithReference
 from fccl.testing.toy import MODEL, START, TRAIN, adapter, federation, shard

@@ -32,8 +32,8 @@ from fccl.messages import (
 )
 from fccl.messages.coding import outlived
 from fccl.paths import PersonalPaths, run_digits
-from fccl.personal import PersonalSpec
 from fccl.records.personal import PersonalRecord
+from fccl.specs.personal import PersonalSpec
 from fccl.storage.files import storage_errors, write_text
 from fccl.storage.private import private_folder
 from fccl.storage.temporary import sweep

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from fccl.adapters.adapter import Form
 from fccl.adapters.codecs import SCALES, codec_of
-from fccl.codecs import CODECS, CodecSpec
 from fccl.errors import AdapterError
+from fccl.specs.codecs import CODECS, CodecSpec
 from tests.examples import few
 
 LOSSY = [name for name in CODECS if name != "fp32"]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.adapters.coded import HEADER_BYTES, CodedAdapter, CodedReader, base_of
-from fccl.codecs import CODECS, CodecSpec
 from fccl.errors import AdapterError
+from fccl.specs.codecs import CODECS, CodecSpec
 from tests.examples import few
 
 fuzz = settings(max_examples=few(300), deadline=None, database=None, suppress_health_check=list(HealthCheck))

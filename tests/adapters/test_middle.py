@@ -13,8 +13,8 @@ from fccl.adapters.middle import folded, has_middle, joined, middle_form, moving
 from fccl.adapters.ranks import initial, leading, of_rank, rank_of, with_frozen
 from fccl.adapters.short import drawn, middle_alone, read_short
 from fccl.aggregation.mean import weighted_mean
-from fccl.codecs import CodecSpec
 from fccl.errors import AdapterError
+from fccl.specs.codecs import CodecSpec
 from fccl.testing.lora_toy import RANK, factors
 from tests.examples import few
 

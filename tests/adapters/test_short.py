@@ -13,8 +13,8 @@ from fccl.adapters.adapter import Adapter, Form
 from fccl.adapters.coded import CodedAdapter
 from fccl.adapters.ranks import initial
 from fccl.adapters.short import drawn, read_short
-from fccl.codecs import CodecSpec
 from fccl.errors import AdapterError
+from fccl.specs.codecs import CodecSpec
 from tests.examples import few
 
 fuzz = settings(max_examples=few(300), deadline=None, database=None, suppress_health_check=list(HealthCheck))

@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fccl.codecs import CodecSpec
 from fccl.compare import trial as trials
 from fccl.compare.beginnings import beginnings, course, ended
 from fccl.compare.flat import PATIENCE
@@ -13,6 +12,7 @@ from fccl.compare.scenarios import SCENARIOS
 from fccl.compare.store import keep, runs, to_do
 from fccl.compare.trial import Trial, results_of, run_trial
 from fccl.errors import TrainingError
+from fccl.specs.codecs import CodecSpec
 from tests.compare.test_trial import timeless
 from tests.compare.test_verdicts import SPEC
 

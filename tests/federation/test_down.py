@@ -7,12 +7,12 @@ import pytest
 from fccl.adapters.short import read_short
 from fccl.aggregation.protocol import Parts
 from fccl.aggregation.rules import aggregation
-from fccl.codecs import CodecSpec
 from fccl.federation.kept_rounds import kept_round
 from fccl.federation.replay import ReplayedRun
 from fccl.federation.run import Run
 from fccl.federation.run_folder import RunFolder
 from fccl.paths import LogPaths
+from fccl.specs.codecs import CodecSpec
 from fccl.testing.coded import coded_by_hand, coding
 from fccl.testing.reference_learner import LearnerWithReference
 from fccl.testing.toy import START, federation, shard

@@ -10,13 +10,13 @@ from fccl.adapters.codecs import codec_of
 from fccl.adapters.coded import HEADER_BYTES
 from fccl.adapters.middle import fixed_sha256, middle_form, moving, with_middles
 from fccl.adapters.short import read_short
-from fccl.codecs import CodecSpec
 from fccl.federation.replay import ReplayedRun
 from fccl.federation.run import Run
 from fccl.federation.run_folder import RunFolder
 from fccl.federation.server_learning import ServerLearner
 from fccl.federation.state import FederationState
 from fccl.paths import ExchangePaths, LogPaths
+from fccl.specs.codecs import CodecSpec
 from fccl.testing.lora_toy import LoraLearner, factors, lora_federation
 from fccl.testing.processes import client_processes, exchange_spec
 from fccl.testing.toy import shard

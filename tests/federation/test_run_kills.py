@@ -8,7 +8,6 @@ from contextlib import suppress
 
 import pytest
 
-from fccl.codecs import CodecSpec
 from fccl.errors import FederationError
 from fccl.federation.kept_rounds import kept_round, kept_rounds
 from fccl.federation.run import Run
@@ -16,6 +15,7 @@ from fccl.federation.run_folder import RunFolder
 from fccl.messages import ResidualsInFolders
 from fccl.paths import LogPaths
 from fccl.records.run import RunEvent, Validation
+from fccl.specs.codecs import CodecSpec
 from fccl.storage.files import new_folder, replace_folder, write_text
 from fccl.storage.reading import read_records, read_rows
 from fccl.storage.temporary import is_temporary

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from fccl.aggregation import rules as aggregation
-from fccl.codecs import CODECS
 from fccl.config import Settings, load_settings
 from fccl.config.rule_settings import AGGREGATIONS, SOURCES
 from fccl.contribution import rules as contribution
@@ -18,6 +17,7 @@ from fccl.library.narrow import aggregation_rule, require_client_ranks, weigher
 from fccl.model.preference_losses import Pairs, losses_of
 from fccl.registry import load, parameters
 from fccl.specs import PreferenceLoss, Schedule
+from fccl.specs.codecs import CODECS
 
 MODES = ("cognitive", "uniform", "fedavg")
 LORA = ("factors", "svd", "exact", "nearly", "freeze_a", "fed_sb")

@@ -7,7 +7,6 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from fccl.codecs import CodecSpec
 from fccl.config import Settings, load_settings
 from fccl.errors import ModelError, SettingsError
 from fccl.federation.run_folder import RunFolder
@@ -25,6 +24,7 @@ from fccl.library.standing import standing
 from fccl.model.base_model import BUILTIN_MODEL
 from fccl.records.run import RunInfo
 from fccl.specs import TextForm, TrainSpec
+from fccl.specs.codecs import CodecSpec
 from fccl.testing.toy import START, TRAIN, federation
 from tests.model.chats import CHATML
 

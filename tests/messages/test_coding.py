@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fccl.adapters.adapter import Adapter
-from fccl.codecs import CodecSpec
 from fccl.messages import ResidualsInFolders, ResidualsInMemory, Worker
 from fccl.messages.coding import coded
 from fccl.paths import LogPaths
+from fccl.specs.codecs import CodecSpec
 from fccl.testing.toy import TRAIN, ToyLearner, shard
 from fccl.testing.transport import task
 from tests.examples import few

@@ -19,8 +19,8 @@ from fccl.messages import ClientUpdate, FitTask, OwnTestTask
 from fccl.model.language_model import LossAndGradient
 from fccl.model.loading import Models
 from fccl.paths import StatePaths, run_digits
-from fccl.personal import PersonalSpec
 from fccl.specs import TrainSpec
+from fccl.specs.personal import PersonalSpec
 from fccl.testing.toy import MODEL, TRAIN, ToyLearner, adapter, shard
 from fccl.training.drift import Drift
 from fccl.training.engines import learner_for

@@ -6,10 +6,10 @@ from contextlib import suppress
 import pytest
 
 from fccl.adapters.coded import CodedAdapter
-from fccl.codecs import CodecSpec
 from fccl.keys import client_keys, create_keys, server_keys
 from fccl.messages import ClientFailure, ClientUpdate, ResidualsInFolders, Worker
 from fccl.paths import ExchangePaths, KeyPaths, StatePaths
+from fccl.specs.codecs import CodecSpec
 from fccl.testing.coded import coded_by_hand, coding
 from fccl.testing.processes import exchange_spec
 from fccl.testing.toy import START, TRAIN, ToyLearner, adapter, federation, shard

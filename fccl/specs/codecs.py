@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from fccl.values import Value
+from fccl.specs.values import Value
 
 CodecName = Literal["fp32", "fp16", "int8", "int4", "topk", "int3"]
 CODECS: tuple[CodecName, ...] = ("fp32", "fp16", "int8", "int4", "topk", "int3")  # by their numbers in files

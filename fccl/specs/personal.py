@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from fccl.values import Value
+from fccl.specs.values import Value
 
 Personalize = Literal["off", "finetune", "ditto"]
 
