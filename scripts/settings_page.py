@@ -56,8 +56,8 @@ error: --krum-keep has no effect under AGGREGATION=fedavg
 ```
 
 A command takes only what it reads. `fccl orchestrator` reads all groups but Client; `fccl client` reads Exchange and
-Client, `DATA_DIR` or the files of its own data, `CLIENT_LORA_R`, and of Privacy what a client can insist on. `fccl run`
-reads no group of Exchange, Orchestrator and Client, but `STATE_DIR` and `MIN_SHARD`.
+Client, `DATA_DIR` or the files of its own data, `CLIENT_LORA_R`, `MIN_CLIENTS`, and of Privacy what a client can insist
+on. `fccl run` reads no group of Exchange, Orchestrator and Client, but `STATE_DIR` and `MIN_SHARD`.
 
 ```
 error: fccl orchestrator does not read --client-id

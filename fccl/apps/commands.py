@@ -169,6 +169,14 @@ COMMANDS: Mapping[str, Command] = {
             ),
             *_OWN_FILES,
             (
+                "--min-clients",
+                {
+                    "metavar": "N",
+                    "default": argparse.SUPPRESS,
+                    "help": "mask for no sum of fewer clients, whatever the orchestrator asks for (default 2)",
+                },
+            ),
+            (
                 "--leave",
                 {
                     "action": "store_true",

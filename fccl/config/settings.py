@@ -149,7 +149,9 @@ class Settings(RuleSettings, SiteSettings, RoundSettings, TextSettings, PrivacyS
 
     num_clients: int = knob("federation", 3, "clients that hold a shard", ge=1, le=100_000)
     clients_per_round: int = knob("federation", 0, "clients drawn for each round; 0 takes all", ge=0)
-    min_clients: int = knob("federation", 1, "a round with fewer good updates fails", ge=1)
+    min_clients: int = knob(
+        "federation", 1, "a round with fewer good updates fails; a client that is told masks for no fewer", ge=1
+    )
     max_update_ratio: float = knob(
         "federation",
         100.0,

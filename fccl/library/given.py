@@ -70,6 +70,7 @@ class WholeClientArguments(ExchangeArguments, ClientArguments, total=False):
     dp_delta: float
     secure_aggregation: bool
     secure_threshold: float
+    min_clients: int
 
 
 class ReplayArguments(ContributionArguments, AggregationArguments):

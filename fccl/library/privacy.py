@@ -170,6 +170,7 @@ class Guard:
     own: PrivacySpec | None = None
     only_masked: bool = False
     threshold: float = 0.5  # the share of clients that a secure sum must need
+    least: int = 2  # clients of a secure sum
 
     @classmethod
     def of_client(cls, settings: Settings) -> Guard:
@@ -177,7 +178,7 @@ class Guard:
         if settings.dp_where == "server":
             raise SettingsError("DP_WHERE=server is nothing that a client can see to", hint="use DP_WHERE=client")
         own = settings.min_shard, privacy_spec(settings), settings.secure_aggregation, settings.secure_threshold
-        return cls(settings.state_dir, *own)
+        return cls(settings.state_dir, *own, max(2, settings.min_clients))
 
     @classmethod
     def of_run(cls, settings: Settings) -> Guard:
@@ -198,7 +199,7 @@ class Guard:
 
     def masking(self, keys: Keys | None = None) -> Masking:
         """The clients' part in secure sums; with keys, of those alone who have signed."""
-        return Masking(StatePaths(self.state).client, keys, self.threshold)
+        return Masking(StatePaths(self.state).client, keys, self.threshold, self.least)
 
     def over(self, learner: Learner, keys: Keys | None = None) -> PrivateLearner:
         """The learner behind what the clients hold to."""

@@ -78,12 +78,14 @@ class Own:
 @dataclass
 class Masking:
     """The secure sums of clients whose private folders are `folder`. With `keys` it believes no key of a session that
-    its client has not signed. It refuses a sum that fewer clients than the share `threshold` can open.
+    its client has not signed. It refuses a sum that fewer clients than the share `threshold` can open, and one of
+    fewer clients than `least`: of a sum of two, the other client knows the rest.
     """
 
     folder: Callable[[int], Path]
     keys: Keys | None = None
     threshold: float = 0.5
+    least: int = 2
 
     def services(self) -> tuple[Service, ...]:
         """The answers to the three steps beside `fit`."""
@@ -139,6 +141,7 @@ class Masking:
         self._require_cohort(session, cohort, client_id)
         if client_id not in request.survivors:
             raise UpdateRejected("this client is none of the survivors")
+        self._require_enough(len(request.survivors))
         tag = cohort.tag(session)
         self._ledger(client_id).open(session, tag, request.members, request.survivors)
         found = {each.client_id: self._unsealed(session, cohort, each, client_id) for each in request.sealed}
@@ -154,6 +157,7 @@ class Masking:
         self._require_cohort(session, cohort, client_id)
         if client_id not in spec.members:
             raise UpdateRejected("this client is no member of the round's sum")
+        self._require_enough(len(spec.members))
         tag = cohort.tag(session)
         others = [member for member in spec.members if member != client_id]
         secrets = {other: shared(own.mask_key, cohort.key_of(other).masks) for other in others}
@@ -185,6 +189,7 @@ class Masking:
         mine = self.published(session, client_id)
         if cohort.nonce != session.nonce or mine not in cohort.keys:
             raise UpdateRejected("the cohort has not the keys that this client gave")
+        self._require_enough(len(cohort.keys))
         least = smallest_threshold(len(cohort.keys), self.threshold)
         if cohort.threshold < least:
             raise UpdateRejected(
@@ -194,6 +199,13 @@ class Masking:
         for each in cohort.keys if self.keys else ():
             if self.keys is not None and not each.is_signed(session, self.keys.public):
                 raise UpdateRejected(f"client {each.client_id} has not signed its keys of this round")
+
+    def _require_enough(self, clients: int) -> None:
+        """Raises `UpdateRejected` where a sum of so many clients says too much of this one."""
+        if clients < self.least:
+            raise UpdateRejected(
+                f"the sum would be of {clients} clients, and this client masks for {self.least} (MIN_CLIENTS)"
+            )
 
     def _own(self, session: Session, client_id: int) -> Own:
         return Own(client_id, session, secret_of(self.folder(client_id))[0])

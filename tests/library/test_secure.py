@@ -102,5 +102,7 @@ def test_a_client_that_is_started_with_it_sends_no_other_update_and_no_figure():
     own = Guard.of_client(load_settings({"secure_aggregation": True}))
     assert own.only_masked
     assert own.says_nothing
+    assert own.masking().least == 2
+    assert Guard.of_client(load_settings({"secure_aggregation": True, "min_clients": 10})).masking().least == 10
     assert not Guard.of_client(load_settings()).says_nothing
     assert not Guard.of_run(load_settings({"secure_aggregation": True})).only_masked

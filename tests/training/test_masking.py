@@ -221,6 +221,21 @@ def test_a_client_that_wants_more_to_be_needed_refuses_a_sum_that_fewer_can_open
     assert strict.shares(SESSION, Cohort.of(SESSION.nonce, keys, 0.9), 0).client_id == 0
 
 
+def test_a_client_that_masks_for_three_has_no_part_in_a_sum_of_two_at_any_step(folders):
+    strict = Masking(folders, least=3)
+    two = Cohort.of(SESSION.nonce, tuple(strict.published(SESSION, client) for client in MEMBERS[:2]))
+    with pytest.raises(UpdateRejected, match=r"the sum would be of 2 clients, and this client masks for 3"):
+        strict.shares(SESSION, two, 0)
+    all_three = cohort_of(strict)
+    learner = PrivateLearner(ToyLearner(), folders, masking=strict)
+    with pytest.raises(UpdateRejected, match=r"of 2 clients, and this client masks for 3"):
+        learner.fit(task_of(all_three, MEMBERS[:2]), shard(0), lambda status: None)
+    learner.fit(task_of(all_three), shard(0), lambda status: None)
+    with pytest.raises(UpdateRejected, match=r"of 2 clients, and this client masks for 3"):
+        strict.opened(request(strict, all_three, survivors=(0, 1), dropped=(2,)), 0)
+    assert len(strict.opened(request(strict, all_three), 0).seeds) == 3
+
+
 @pytest.fixture
 def signing(tmp_path, folders):
     """The part of each client in sums with keys."""
