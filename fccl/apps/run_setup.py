@@ -84,14 +84,15 @@ def conduct(prepared: PreparedRun, transport: Transport, resume: bool, console: 
         run.require_here()
     if (tested := own_tests_table(own_tests_of(run.folder.paths))) is not None:
         print_table(console, tested)
-    _beside_its_plan(run, time.monotonic() - began if settings.evaluate else 0.0, console)
+    evaluation = time.monotonic() - began if settings.evaluate else 0.0
+    record_usage(run.folder.paths, run.identity.run_id, evaluation, withheld=settings.dp_where == "server")
+    _beside_its_plan(run, console)
     where = f"Results: {run.folder.paths.root}/ (adapter/ in PEFT's format, progress.jsonl, client_metrics.jsonl)"
     console.print(f"{where}; {plural(run.plan.total_rounds, 'round')}.", soft_wrap=True)
 
 
-def _beside_its_plan(run: Run, evaluation: float, console: Console) -> None:
-    """Write down what the run took, and print it beside its plan where one was made for it."""
+def _beside_its_plan(run: Run, console: Console) -> None:
+    """Print what the run took beside its plan, where one was made for it."""
     logs = run.folder.paths
-    record_usage(logs, run.identity.run_id, evaluation)
     if logs.plan.is_file():
         print_table(console, after_table(forecast_of(logs), actual_of(logs)))

@@ -104,7 +104,8 @@ def after_table(forecast: Forecast, actual: Actual) -> Table:
     rows.append(_compared("start and end", _ends(forecast), actual.ends, _seconds))
     rows.append(_compared("evaluation", forecast.evaluation, usage.evaluation if usage else None, _seconds))
     rows.append(_compared("time in all", forecast.seconds, actual_seconds(actual), _seconds))
-    rows.append(_compared("steps", forecast.steps, sum(each.steps for each in actual.metrics), "{:,.0f}".format))
+    steps = sum(each.steps for each in actual.metrics) if actual.metrics else None  # withheld
+    rows.append(_compared("steps", forecast.steps, steps, "{:,.0f}".format))
     for each in forecast.processes:
         rows.append(_compared(f"memory, {_named(each)}", each.peak, _peak(each, usage), _whole_size))
     exact = sum(each.size for each in forecast.space if each.exact and each.name != "prepared data")
@@ -115,13 +116,13 @@ def after_table(forecast: Forecast, actual: Actual) -> Table:
 
 def actual_seconds(actual: Actual) -> float | None:
     """The seconds of the run, counted as a forecast counts them."""
-    rounds = sum(record.seconds for record in actual.rounds)
+    rounds = total([record.seconds or None for record in actual.rounds])  # 0: withheld
     return total([actual.ends, rounds, actual.usage.evaluation if actual.usage else None])
 
 
 def _spent(record: RoundRecord, part: str) -> float | None:
     if part == "total":
-        return record.seconds
+        return record.seconds or None
     return None if record.spent is None else float(getattr(record.spent, part))
 
 

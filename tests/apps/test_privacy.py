@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from fccl.apps.main import main
+from fccl.paths import LogPaths
 from fccl.privacy.accountant import accounting_of
 from fccl.privacy.spec import PrivacySpec
 from fccl.privacy.spent import Release, Spent, epsilon_of
+from fccl.records.forecast import Usage
 from fccl.records.privacy import ClientSpent, RoundPrivacy
+from fccl.storage.reading import read_value
 from tests.view.logs import Logs
 
 SMALL = ("--max-sft-examples", "60", "--max-va-examples", "30", "--fed-rounds", "1", "--threads", "1")
@@ -133,6 +136,8 @@ def test_a_run_whose_server_adds_noise_writes_down_nothing_of_a_client(tmp_path,
     assert {name for record in records() for name in record if name in ("clients", "weights") and record[name]} == set()
     found = {path.name for path in (tmp_path / "logs").iterdir()}
     assert not found & {"clients", "kept", "received", "client_metrics.jsonl", "status_0.json"}
+    usage = read_value(LogPaths(tmp_path / "logs").usage, Usage)  # peaks of memory would say who was drawn
+    assert (usage.server, usage.workers) == (None, ())
     assert main(["verify"]) == 0
     assert main(["forget", "--client", "1"]) > 0
     assert capsys.readouterr().err.startswith("error: ")

@@ -79,3 +79,13 @@ def test_a_run_that_says_less_gets_dashes_and_one_that_stopped_early_a_note():
     found = {row[0].text: row[2].text for row in table.cells}
     assert {found[name] for name in ("start and end", "evaluation", "time in all", "memory, server")} == {DASH}
     assert table.note == "2 rounds planned, 1 done."
+
+
+def test_figures_that_privacy_withholds_are_a_dash_and_no_zero():
+    record = next(iter(federation(clients=2, rounds=1).run(START, InProcessTransport(ToyLearner(), shard)))).record
+    withheld = record.model_copy(update={"seconds": 0.0, "spent": None})
+    table = after_table(FORECAST, Actual([withheld], [], 2.0, 0, 0, Usage(run_id="r", evaluation=4.0)))
+    found = {row[0].text: row[2].text for row in table.cells}
+    hidden = ("FedIT (SFT): in all", "time in all", "steps", "memory, server", "memory, clients (2 processes)")
+    assert {found[name] for name in hidden} == {DASH}
+    assert found["evaluation"] == "4.0 s"
