@@ -197,7 +197,7 @@ class Courier:
             return
         if not errand.waits_for(client_id) or (parcel := errand.parcel(client_id)) is None:
             return
-        ttl = errand.spec.timeout_s + _MARGIN_S
+        ttl = errand.wait_s + _MARGIN_S
         message = Message(parcel.record(), node, MessageType.TRAIN, ttl=ttl, group_id=str(errand.round))
         for message_id in self._grid.push_messages([message]):
             if message_id:

@@ -48,6 +48,12 @@ class Errand:
         about = request.run_id, request.round, request.phase, request.kind, request.step
         return cls(paths, spec, *about, client_ids)
 
+    @property
+    def wait_s(self) -> float:
+        """So long a site waits for its worker: where late answers count, also while the next round is open."""
+        late = self.kind == "fit" and self.spec.late == "next"
+        return self.spec.timeout_s * (2 * (self.spec.retries + 1) if late else 1)
+
     def waits_for(self, client_id: int) -> bool:
         """Whether this client is to be sent the files, or sent them again."""
         if self.kind == "done":
@@ -67,7 +73,7 @@ class Errand:
         if self.kind == "done":
             return Parcel(files)
         refused = tuple(self.brought.get(client_id, ()))
-        return Parcel(files, self._commits(client_id).name, refused, self.spec.timeout_s, self.spec.stale_s)
+        return Parcel(files, self._commits(client_id).name, refused, self.wait_s, self.spec.stale_s)
 
     def take(self, client_id: int, answer: Parcel) -> None:
         """Write a client's answer into the server's directory, the file that commits it last.
