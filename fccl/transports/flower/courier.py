@@ -175,16 +175,24 @@ class Courier:
         if sent is None or (late and not (reply.has_content() and late.errand.waits_for(late.client_id))):
             return  # what is late was sent again
         if reply.has_error() and reply.error.code == ErrorCode.MESSAGE_UNAVAILABLE:
-            with self._lock:
-                self._vanished[sent.client_id] = self._vanished.get(sent.client_id, 0) + 1
+            self._failed(sent)
             return
         try:
             answer = _answer(reply)
             self._count(sent.client_id, sent.errand, up=answer.length)
             sent.errand.take(sent.client_id, answer)
         except FcclError as error:  # of the answer, or of the disk
-            with self._lock:
-                self._failures.setdefault(sent.client_id, []).append(printable(str(error), 500))
+            self._failed(sent, printable(str(error), 500))
+
+    def _failed(self, sent: _Sent, reason: str = "") -> None:
+        """Count a failure of a site in the open errand; without a reason its answer was lost on the way."""
+        with self._lock:
+            if sent.errand is not self._errand:  # of one that is over
+                return
+            if reason:
+                self._failures.setdefault(sent.client_id, []).append(reason)
+            else:
+                self._vanished[sent.client_id] = self._vanished.get(sent.client_id, 0) + 1
 
     def _send(self, errand: Errand, client_id: int, node: int | None, under_way: Collection[_Sent]) -> None:
         """Send a client's site the errand, unless it has it. One that has a new node since is sent it again."""

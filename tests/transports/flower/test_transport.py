@@ -323,3 +323,49 @@ def test_a_node_that_is_known_by_its_key_is_not_given_up_while_it_is_asked(sites
     with sites.workers(0), sites.transport(node_keys=NODE_KEYS, nodes_s=0.1) as transport:
         threading.Timer(1.0, may_say.set).start()
         assert good(answers(transport, (0,))[0], 0)
+
+
+def test_what_fails_of_a_round_that_is_over_is_no_failure_in_the_next(sites, clock):
+    """A site has three of its own in each. The first one of these comes when the next round is open."""
+    is_next, failures = threading.Event(), []
+
+    def tells(message, context):
+        if message.metadata.group_id == "1":
+            is_next.set()
+        return app(message, context)
+
+    def failing(message, context):
+        if message.metadata.message_type == "query" or len(failures) == 3:
+            return app(message, context)
+        is_next.wait(60)
+        failures.append(message.metadata.group_id)
+        raise ZeroDivisionError
+
+    sites.start(0, tells), sites.start(1, failing)
+    with sites.workers(0, 1), sites.transport() as transport:
+        arriving = transport.ask(task(), (0, 1))
+        assert good(next(arriving), 0)
+        clock.ahead += 1000.0
+        assert isinstance(next(arriving), ClientFailure)
+        assert list(arriving) == []
+        found = answers(transport, (0, 1), number=1)
+    assert failures == ["0", "1", "1"]
+    assert [isinstance(found[number], ClientFailure) for number in (0, 1)] == [False, False]
+
+
+@pytest.mark.parametrize(("late", "rounds"), [("drop", 1), ("next", 2)])
+def test_a_message_lives_longer_than_its_site_waits_for_the_answer(sites, late, rounds):
+    """And where late answers count, the site waits while the next round is open too."""
+    heard = []
+
+    def hears(message, context):
+        if message.metadata.message_type == "train":
+            heard.append((Parcel.of_record(message.content).wait_s, message.metadata.ttl))
+        return app(message, context)
+
+    sites.start(0, hears)
+    with sites.workers(0), sites.transport(late=late, timeout_s=600.0) as transport:
+        assert good(answers(transport, (0,))[0], 0)
+    ((wait_s, ttl),) = heard
+    assert wait_s == 600.0 * rounds
+    assert ttl > wait_s
