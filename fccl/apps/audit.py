@@ -23,7 +23,7 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     console, models = plain_console(), Models()
     settings = asked_for(settings, options, models, console)
     beside = [_beside(options, text, models, console) for text in options.beside]
-    audit = audited(settings, models, say, options.client, beside)
+    audit = audited(settings, models, say, options.client, beside, options.forget)
     print_table(console, audit_table(audit))
     for line in closed_lines(audit):
         say(line)

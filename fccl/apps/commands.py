@@ -322,6 +322,13 @@ COMMANDS: Mapping[str, Command] = {
                     "dp-where=client,dp-clip=0.5; may be given again",
                 },
             ),
+            (
+                "--forget",
+                {
+                    "action": "store_true",
+                    "help": "also take the client out, as `fccl forget` does, and attack what is left of it",
+                },
+            ),
         ),
     ),
     **RESULTS,

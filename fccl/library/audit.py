@@ -12,12 +12,16 @@ from fccl.config import Settings, group_of
 from fccl.data.shards import ClientShard, load_shard
 from fccl.display.words import plural
 from fccl.errors import DataError, SettingsError
+from fccl.federation.run_evaluation import own_data
 from fccl.federation.run_folder import RunFolder
 from fccl.library.attacks import Attacker, Candidates
 from fccl.library.borrowed_data import borrowed_data
 from fccl.library.canaries import FEWEST_IN_ALL, PLANTED, UNUSED, AuditData, audit_data, different
+from fccl.library.forgetting import Forgetting
 from fccl.library.inner_run import inner_run, inner_settings
 from fccl.library.narrow import data_spec
+from fccl.library.own_rules import CHOOSING
+from fccl.library.past_run import AtWork, past_run
 from fccl.library.sample import write_sample
 from fccl.model.language_model import LanguageModel, cpu_threads
 from fccl.model.loading import Models
@@ -43,35 +47,35 @@ def protections(settings: Settings) -> dict[str, str]:
 
 
 def audited(
-    settings: Settings, models: Models, tell: Tell, client_id: int | None = None, beside: Sequence[Settings] = ()
+    settings: Settings,
+    models: Models,
+    tell: Tell,
+    client_id: int | None = None,
+    beside: Sequence[Settings] = (),
+    forget: bool = False,
 ) -> Audit:
     """The audit of one client, the largest where none is named: its federation without protection, and where the
-    settings protect once more with it. Each of the settings `beside` is one federation more, protected otherwise.
+    settings protect once more with it. Each of the settings `beside` is one federation more, protected otherwise. With
+    `forget` the client is taken out of the first, as `fccl forget` does, and what is left of it is attacked too.
 
-    Nothing of these federations stays: their adapters have learnt canaries.
-
-    Raises `SettingsError` without SFT rounds, `DataError` where the client has too few examples, and what a run with
-    these settings raises.
+    Nothing of these federations stays: their adapters have learnt canaries. Raises `SettingsError` without SFT rounds,
+    `DataError` where the client has too few examples, and what a run with these settings raises.
     """
-    if not settings.round_plan().rounds_of("sft"):
-        raise SettingsError("SFT_ROUNDS=0: canaries are instructions", hint="an audit needs SFT rounds")
-    bare = settings.model_copy(
-        update={name: type(settings).model_fields[name].default for name in protections(settings)}
-    )
+    _require_auditable(settings, forget)
     protected = [each for each in (settings, *beside) if protections(each)]
     with borrowed_data(settings) as (data, manifest), tempfile.TemporaryDirectory(prefix="fccl-audit-") as name:
-        clients = range(manifest.spec.partition.num_clients)
-        shards = [load_shard(data, client, manifest) for client in clients]
+        shards = [load_shard(data, client, manifest) for client in range(manifest.spec.partition.num_clients)]
         chosen = _chosen(shards, client_id)
         parted = audit_data(chosen, settings.seed)  # which says what is too few before anything is trained
         model = models.of(settings.model_spec())
         trained = [parted.shard if shard is chosen else shard for shard in shards]
         root = Path(name)
-        write_sample(data, manifest, data_spec(_inner(bare, root, "none")), trained, DataPaths(root / "data"))
-        runs = [_run(_inner(bare, root, "none"), model, models, parted, {}, tell)]
-        for place, each in enumerate(protected):
-            inner = _inner(each, root, f"protected_{place}")
-            runs.append(_run(inner, model, models, parted, protections(each), tell))
+        first = _inner(_unprotected(settings), root, "none")
+        write_sample(data, manifest, data_spec(first), trained, DataPaths(root / "data"))
+        runs = [_run(first, model, models, parted, {}, tell)]
+        runs += [_taken_out(first, model, models, parted, tell)] if forget else []
+        inner = [(_inner(each, root, f"protected_{place}"), protections(each)) for place, each in enumerate(protected)]
+        runs += [_run(each, model, models, parted, protects, tell) for each, protects in inner]
     return Audit(
         created=time.time(),
         client=chosen.client_id,
@@ -81,6 +85,19 @@ def audited(
         settings={name: str(value) for name, value in settings.model_dump().items()},
         runs=tuple(runs),
     )
+
+
+def _unprotected(settings: Settings) -> Settings:
+    usual = {name: type(settings).model_fields[name].default for name in protections(settings)}
+    return settings.model_copy(update=usual)
+
+
+def _require_auditable(settings: Settings, forget: bool) -> None:
+    """Raises `SettingsError` without SFT rounds, and where nobody would be left."""
+    if not settings.round_plan().rounds_of("sft"):
+        raise SettingsError("SFT_ROUNDS=0: canaries are instructions", hint="an audit needs SFT rounds")
+    if forget and settings.num_clients < 2:
+        raise SettingsError("--forget: without its one client there is no federation", hint="NUM_CLIENTS=2, or more")
 
 
 def _chosen(shards: Sequence[ClientShard], client_id: int | None) -> ClientShard:
@@ -127,9 +144,8 @@ def _run(
         work.run.finish(transport)
     records = read_rounds(folder.paths)
     tell("Attacking what it released ...")
-    start = _start(settings, model, folder.paths)
     with cpu_threads(settings.threads):
-        attacker = Attacker(model, Candidates.of(model, data), start, settings.eval_batch_size)
+        attacker = _attacker(settings, model, folder.paths, data)
         found = [attacker.released(load_adapter(folder.paths.global_final))]
         took_part = [each.round for each in records if data.shard.client_id in each.clients]
         tried = list(attacker.updates(folder.paths, data.shard.client_id, sorted({*took_part[:1], *took_part[-1:]})))
@@ -143,6 +159,23 @@ def _run(
         closed=tuple(closed),
         loss=validation.loss if validation else None,
     )
+
+
+def _taken_out(settings: Settings, model: LanguageModel, models: Models, data: AuditData, tell: Tell) -> AuditedRun:
+    """The federation of these settings, which is done, without the audited client, and the attack on its adapter."""
+    client, folder = data.shard.client_id, DataPaths(settings.data_dir)
+    past = past_run(settings.log_dir, "", "change", {name: getattr(settings, name) for name in CHOOSING})
+    tell(f"Taking client {client} out: its rounds are trained anew without it ...")
+    work = AtWork(past, past.settings, models, folder, own_data(folder, past.info))
+    _, adapter = Forgetting(work, client).run()
+    tell("Attacking what is left ...")
+    with cpu_threads(settings.threads):
+        found = _attacker(settings, model, past.logs, data).released(adapter)
+    return AuditedRun(name=f"client {client} taken out", attacks=(found,))
+
+
+def _attacker(settings: Settings, model: LanguageModel, logs: LogPaths, data: AuditData) -> Attacker:
+    return Attacker(model, Candidates.of(model, data), _start(settings, model, logs), settings.eval_batch_size)
 
 
 def _start(settings: Settings, model: LanguageModel, logs: LogPaths) -> Adapter:

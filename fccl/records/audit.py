@@ -1,4 +1,4 @@
-"""An audit, as values: `LOG_DIR/audit/audit.json`. Attacks on what a federation releases, each beside chance."""
+"""An audit, as values: `LOG_DIR/audit.json`. Attacks on what a federation releases, each beside chance."""
 
 from __future__ import annotations
 

@@ -64,6 +64,27 @@ class TestAnAudit:
         assert next(each for each in sections if each.anchor == "audit").tables[0].title == "Audit"
 
 
+@pytest.mark.slow  # a federation of a real model, the others' training again, and the attacks
+def test_of_a_client_that_is_taken_out_attacks_find_what_they_find_of_one_that_never_was_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    two = ("--num-clients", "2", "--non-iid-alpha", "inf", "--max-sft-examples", "1200", "--max-va-examples", "60")
+    alone = ("--threads", "1", "--client-processes", "1", "--sft-rounds", "1", "--sft-local-epochs", "3")
+    assert main(["audit", *two, *alone, "--contribution-mode", "fedavg", "--forget"]) == 0
+    audit = read_value(LogPaths(tmp_path / "logs").audit, Audit)
+    bare, left = audit.runs
+    assert (left.name, [each.target for each in left.attacks]) == ("client 0 taken out", ["released adapter"])
+    known, gone = bare.attacks[0], left.attacks[0]
+    assert known.exposures[-1].mean.low > known.exposures[-1].chance, "or there is nothing to be found"
+    assert all(each.mean.low <= each.chance <= each.mean.high for each in gone.exposures)
+    assert gone.membership.auc.low <= 0.5 <= gone.membership.auc.high
+
+
+def test_of_one_client_nothing_is_left_when_it_is_taken_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["audit", *LITTLE, "--threads", "1", "--forget"]) == 2
+    assert "--forget: without its one client there is no federation" in capsys.readouterr().err
+
+
 def test_a_client_with_too_few_examples_and_one_that_is_not_there_are_said(small_run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     data = ("--data-dir", str(small_run / "data"), "--threads", "1")
