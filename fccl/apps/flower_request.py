@@ -85,7 +85,13 @@ def awaited_outcome(request: Path) -> FlowerOutcome:
         if not _lives(found.pid) and read_outcome(request) == found:
             break
         time.sleep(_LOOK_S)
-    if found is None or found.pid:
+    if found is None:
+        raise FederationError(
+            "the ServerApp has not begun the run",
+            hint="the SuperLink's log says why. Call this on its host, as the user that runs it: the ServerApp reads "
+            "files of this command",
+        )
+    if found.pid:
         raise FederationError(
             "the ServerApp has ended before the run was done",
             hint="the SuperLink's log says why; the same command goes on from the last complete round",

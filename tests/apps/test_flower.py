@@ -95,10 +95,13 @@ def test_a_serverapp_that_was_killed_is_one_line_with_the_way_on(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     path = tmp_path / "request.json"
-    for begun in (FlowerOutcome(pid=process.pid), None):
-        if begun:
-            write_value(outcome_file(path), begun)
-        else:
-            outcome_file(path).unlink()
-        with pytest.raises(FederationError, match="the ServerApp has ended before the run was done"):
-            awaited_outcome(path)
+    write_value(outcome_file(path), FlowerOutcome(pid=process.pid))
+    with pytest.raises(FederationError, match="the ServerApp has ended before the run was done"):
+        awaited_outcome(path)
+
+
+def test_a_serverapp_that_has_not_begun_is_one_line_with_where_to_call_from(tmp_path):
+    """On another host, or as another user, it cannot read what this command has written."""
+    with pytest.raises(FederationError, match="the ServerApp has not begun the run") as error:
+        awaited_outcome(tmp_path / "request.json")
+    assert "Call this on its host, as the user that runs it" in error.value.hint
