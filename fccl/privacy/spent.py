@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,13 +90,28 @@ def epsilon_of(releases: Iterable[Release], unit: Unit, delta: float) -> float:
     """
     known = list(releases)
     if unit == "example":
-        return epsilon_of_steps([each.as_steps() for each in known], delta)
+        return epsilon_of_steps(_steps_of(known), delta)
     if any(each.unit == "example" for each in known):
         return math.inf
     if not known:
         return 0.0
     noise = noise_of_all(each.noise for each in known)
     return accounting_of(PrivacySpec(where="client", clip=1.0, noise=noise, epsilon=1.0, delta=delta), 1, 1).epsilon(1)
+
+
+def _steps_of(releases: Iterable[Release]) -> Iterator[Steps]:
+    """The noised sums of these releases. Those by example of one round and secret may have had the same batches, where
+    a machine's sums are not the same twice: they count as one, with the noise that all of them leave.
+    """
+    drawn: dict[tuple[str, int, str], list[Release]] = {}
+    for each in releases:
+        if each.unit == "example":
+            drawn.setdefault((each.run_id, each.round, each.secret), []).append(each)
+        else:
+            yield each.as_steps()
+    for together in drawn.values():
+        noise = together[0].noise if len(together) == 1 else noise_of_all(each.noise for each in together)
+        yield Steps(noise=noise, rate=max(each.rate for each in together), count=max(each.steps for each in together))
 
 
 def _read(path: Path) -> list[Release]:

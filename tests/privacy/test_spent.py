@@ -3,6 +3,7 @@
 import math
 import stat
 
+import numpy as np
 import pytest
 
 from fccl.errors import StorageError
@@ -69,3 +70,35 @@ def test_updates_by_example_cost_an_example_their_steps_and_bound_nothing_for_th
     assert mixed > epsilon_of_steps(steps, 1e-5)
     assert epsilon_of([FIRST, EXAMPLES], "client", 1e-5) == math.inf
     assert epsilon_of([], "client", 1e-5) == epsilon_of([], "example", 1e-5) == 0.0
+
+
+def test_updates_by_example_of_one_round_count_as_if_they_had_the_same_batches():
+    """Two looks at each batch: the integral over its densities, of one step, is the figure (numpy alone)."""
+    rate, noise, delta = 0.1, 1.0, 1e-3
+    one = with_(unit="example", rate=rate, steps=1)
+    twice = epsilon_of([one, one.model_copy(update={"tag": "other bits"})], "example", delta)
+    assert twice == pytest.approx(looked_at_twice(rate, noise, delta), rel=2e-2)
+    lost = epsilon_of([one, one.model_copy(update={"secret": "b" * 16})], "example", delta)
+    assert lost == epsilon_of_steps([Steps(noise=noise, rate=rate, count=2)], delta) < twice
+
+
+def looked_at_twice(rate, noise, delta):
+    """ε at which the hockey-stick divergence of (1 - rate) N(0, I) + rate N((1, 1), I) beside N(0, I) is delta, the
+    larger of both directions; in two dimensions, on a grid.
+    """
+    axis = np.linspace(-9, 10, 1_201)
+    x, y = np.meshgrid(axis, axis, indexing="ij")
+    cell = (axis[1] - axis[0]) ** 2
+    without = np.exp(-(x**2 + y**2) / (2 * noise**2)) / (2 * np.pi * noise**2)
+    moved = np.exp(-((x - 1) ** 2 + (y - 1) ** 2) / (2 * noise**2)) / (2 * np.pi * noise**2)
+    having = (1 - rate) * without + rate * moved
+
+    def exceeded(epsilon):
+        found = ((having, without), (without, having))
+        return max(float(np.maximum(p - math.exp(epsilon) * q, 0).sum()) * cell for p, q in found)
+
+    low, high = 0.0, 10.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if exceeded(middle) > delta else (low, middle)
+    return high
