@@ -272,12 +272,13 @@ class PeftLanguageModel:
         if self.spec.base_precision not in KEEPS_WEIGHTS:
             load_peft_model(self.spec.model_copy(update={"base_precision": "fp32"})).write_merged(adapter, folder)
             return
-        self.model.merge_adapter()
-        try:
-            state = {name.replace(".base_layer", ""): tensor for name, tensor in self.weights().items()}
-            self.base.save_pretrained(folder, state_dict=state)
-        finally:
-            self.model.unmerge_adapter()
+        state = self.weights()
+        for path in (name.partition(".lora_A.")[0] for name in self.a_names):
+            # not merged in place: what PEFT takes off again leaves the weights with other last bits
+            weight = f"{path.removeprefix('base_model.model.')}.base_layer.weight"
+            state[weight] = state[weight] + self.model.get_submodule(path).get_delta_weight("default")
+        state = {name.replace(".base_layer", ""): tensor for name, tensor in state.items()}
+        self.base.save_pretrained(folder, state_dict=state)
         self.tokenizer.save_pretrained(folder)
 
 

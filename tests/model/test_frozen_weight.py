@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fccl.model.frozen_weight import FROZEN, Int8, Packed8, rows_to_int8
+from fccl.model.frozen_weight import FROZEN, Int8, Packed8, rows_to_whole
 from fccl.model.language_model import cpu_threads
 from tests.examples import few
 
@@ -80,6 +80,19 @@ def test_a_row_of_an_int8_product_does_not_depend_on_the_others(size, seed):
     assert torch.equal(found(x)[:1], found(x[:1]))
 
 
+@settings(max_examples=few(30), deadline=None)
+@given(size=SIZES, seed=st.integers(0, 999), largest=st.booleans())
+def test_a_sum_of_whole_numbers_is_exact(size, seed, largest):
+    """Also of the largest there are, 127 · 127 each: instructions for 16 bits would saturate."""
+    tokens, inner, outer = size
+    draw = torch.Generator().manual_seed(seed)
+    matrix = torch.randint(-127, 128, (inner, outer), generator=draw).double()
+    x = torch.randint(-127, 128, (tokens, inner), generator=draw).double()
+    matrix, x = (matrix.sign() * 127, x.sign() * 127) if largest else (matrix, x)
+    matrix[0], x[:, 0] = 127, 127  # every scale is 1
+    assert torch.equal(Packed8.of(matrix.float()).product(x.float()).double(), x @ matrix)
+
+
 def test_int8_products_have_the_same_bytes_with_any_number_of_threads():
     found = frozen("int8", drawn(300, 200, seed=1), drawn(200, 1, seed=2).view(-1))
     x, d_y = drawn(90, 300, seed=3), drawn(90, 200, seed=4)
@@ -92,8 +105,8 @@ def test_int8_products_have_the_same_bytes_with_any_number_of_threads():
 
 def test_rows_are_multiples_of_a_scale_and_their_largest_entry_is_exact():
     x = drawn(50, 33, seed=5, spread=6.0)
-    numbers, scales = rows_to_int8(x)
-    assert numbers.dtype == torch.int8
+    numbers, scales = rows_to_whole(x)
+    assert torch.equal(numbers, numbers.round())
     assert (numbers.abs().amax(1) == 127).all()
     assert torch.allclose((numbers * scales).abs().amax(1), x.abs().amax(1), rtol=1e-6)
     assert ((numbers * scales - x).abs() <= scales * 0.5001).all()

@@ -97,7 +97,16 @@ def test_the_merged_folder_is_a_plain_model(tiny_model, tmp_path):
     again = load_model(spec(tmp_path / "merged"))
     assert again.tokenizer("Name a bird.")["input_ids"] == tiny_model.tokenizer("Name a bird.")["input_ids"]
     for name, tensor in tiny_model.base.state_dict().items():
-        torch.testing.assert_close(tensor, before[name], rtol=1e-5, atol=1e-6)
+        assert torch.equal(tensor, before[name]), name
+
+
+@torch.no_grad()
+def test_merged_weights_are_peft_s_to_the_bit(tiny_model_path, tmp_path):
+    model = load_model(spec(tiny_model_path))
+    model.write_merged(random_adapter(model), tmp_path / "merged")
+    theirs = model.model.merge_and_unload().state_dict()
+    mine = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32).state_dict()
+    assert {name for name, tensor in theirs.items() if not torch.equal(tensor, mine[name])} == set()
 
 
 @pytest.mark.parametrize("targets", ["auto", "all-linear", "c_attn", "c_attn, c_fc"])

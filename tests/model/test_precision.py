@@ -1,6 +1,10 @@
 """The precision of the frozen base: how far losses and gradients are from float32, and who refuses what."""
 
 import json
+import os
+import platform
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -102,7 +106,11 @@ def test_factors_stay_float32_and_a_loaded_adapter_comes_out_as_it_went_in(less)
 def test_a_merged_export_is_float32_and_the_bytes_of_a_float32_run(exact, less, tmp_path):
     adapter = random_adapter(exact.form, seed=6)
     for name, model in (("exact", exact), ("less", less)):
+        model.load(adapter)
+        before = weights_sha256(model)
         model.write_merged(adapter, tmp_path / name)
+        assert weights_sha256(model) == before
+        assert model.adapter().sha256 == adapter.sha256
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("exact", "less")]
     assert weights[0] == weights[1]
     assert json.loads((tmp_path / "less" / "config.json").read_text())["dtype"] == "float32"
@@ -192,6 +200,23 @@ def test_an_int8_kernel_that_computes_something_else_is_refused(monkeypatch, tin
     monkeypatch.setattr("fccl.model.precision.Packed8", SimpleNamespace(of=lambda matrix: wrong))
     with pytest.raises(ModelError, match="int8 products are wrong"):
         require_int8(spec_of(tiny_model_path, engine="gpt2", base_precision="int8"))
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="these are x86's instructions")
+@pytest.mark.parametrize("instructions", ["SSE41", "AVX2", "AVX512_CORE"])
+def test_a_processor_whose_int8_sums_saturate_is_refused(instructions):
+    """The library is told to use no newer ones: a real kernel, and really wrong."""
+    asks = (
+        "from fccl.model.precision import require_int8; from fccl.specs import ModelSpec; "
+        "require_int8(ModelSpec(name='m', lora_r=4, lora_alpha=8, max_length=64, base_precision='int8'))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", asks],
+        env=os.environ | {"ONEDNN_MAX_CPU_ISA": instructions},
+        capture_output=True,
+        text=True,
+    )
+    assert "ModelError: BASE_PRECISION=int8: this machine's int8 products are wrong" in found.stderr
 
 
 @pytest.mark.parametrize(
