@@ -50,8 +50,10 @@ from fccl.model.encoding import encode  # noqa: E402
 from fccl.model.loading import load_model  # noqa: E402
 from fccl.paths import DataPaths, LogPaths  # noqa: E402
 from fccl.records.evaluation import Estimate, EvaluationReport, verdict  # noqa: E402
+from fccl.records.run import RoundRecord  # noqa: E402
 from fccl.specs import PromptFormat, TextForm  # noqa: E402
 from fccl.storage.files import write_text  # noqa: E402
+from fccl.storage.reading import read_records  # noqa: E402
 
 CLIENTS, SCRIPT = 4, 3  # how many, and the number of the TRL script
 RATES = {"sft": 1e-3, "va": 1e-4}
@@ -162,7 +164,14 @@ def federated(options: argparse.Namespace, form: str, folder: Path) -> str:
     if not logs.evaluation_json.is_file():
         with processes([*built_in, script], environment):
             fccl("orchestrator", *shards, *run_arguments(options, form), *own[2:], "--log-dir", str(logs.root))
-    return sizes(folder / "data")
+    return "; ".join([sizes(folder / "data"), *left_out(logs)])
+
+
+def left_out(logs: LogPaths) -> Iterator[str]:
+    """The answers that did not count: with one of them the forms had other federations."""
+    for record in read_records(logs.progress, RoundRecord):
+        for each in record.excluded:
+            yield f"NOT COUNTED: client {each.client_id} in round {record.round + 1}: {each.reason}"
 
 
 def judged(folder: Path, form: str) -> EvaluationReport:
@@ -216,7 +225,7 @@ def run_arguments(options: argparse.Namespace, form: str) -> tuple[str, ...]:
         *("--sft-lr", str(RATES["sft"]), "--va-lr", str(RATES["va"]), "--dpo-beta", str(BETA)),
         *("--batch-size", str(BATCH), "--lora-r", str(RANK), "--lora-alpha", str(ALPHA), "--threads", "1"),
         *("--contribution-mode", "fedavg", "--base-precision", options.base_precision, "--gen-samples", "0"),
-        "--no-evaluate",
+        *("--client-timeout-s", "14400", "--no-evaluate"),  # a form without its script is no form to compare
     )
 
 

@@ -1,15 +1,18 @@
 """`benchmarks/bench_chat.py`: the texts that both forms read, the rows of its TRL script, and what it starts."""
 
 import argparse
+import json
 
 import pytest
 from transformers import AutoTokenizer
 
-from benchmarks.bench_chat import Texts, beside, row_of, run_arguments
+from benchmarks.bench_chat import Texts, beside, left_out, row_of, run_arguments
 from fccl.apps.arguments import parse
 from fccl.data.examples import PreferencePair, SftExample, Turn, prompt_of
 from fccl.model.encoding import encode
+from fccl.paths import LogPaths
 from fccl.specs import TextForm
+from fccl.storage.files import write_text
 from tests.model.chats import CHATML
 
 LONG = "the small bird sings in the old tree. " * 30
@@ -75,3 +78,14 @@ def test_the_orchestrator_understands_its_arguments(form):
     options = argparse.Namespace(model="./model", max_length=MOST, base_precision="bf16")
     found, _ = parse("orchestrator", list(run_arguments(options, form)))
     assert (found["prompt_format"], found["base_precision"], found["evaluate"]) == (form, "bf16", False)
+
+
+def test_an_answer_that_did_not_count_is_said(small_run, tmp_path):
+    logs = LogPaths(small_run / "logs")
+    assert list(left_out(logs)) == []
+    lines = [json.loads(line) for line in logs.progress.read_text().splitlines()]
+    (first,) = [line for line in lines if line["event"] == "round" and line["round"] == 0]
+    changed = first | {"excluded": [{"client_id": 2, "reason": "no answer within 600 s"}]}
+    other = LogPaths(tmp_path)
+    write_text(other.progress, json.dumps(changed) + "\n")
+    assert list(left_out(other)) == ["NOT COUNTED: client 2 in round 1: no answer within 600 s"]
