@@ -7,6 +7,9 @@ VA_DATA ?= builtin
 export OMP_WAIT_POLICY ?= PASSIVE# waiting threads sleep: other processes may need the core
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
+# Where the suite's files lie, a hundred thousand small ones: in memory, where there are 4 GiB for them.
+IN_MEMORY = $(shell test -w /dev/shm && df -Pm /dev/shm | awk 'NR == 2 && $$4 > 4096 { print "/dev/shm" }')
+
 .PHONY: help demo test lint types unit test-long test-browser test-docker screenshots chaos bench-training bench-precision bench-pretrained bench-layers bench-codec bench-private bench-secure bench-personal bench-gpu bench-exchange bench-federation bench-plan bench-view mutants settings-page lock clean
 .DEFAULT_GOAL := help
 
@@ -29,6 +32,7 @@ types: $(VENV)/.ready-dev ## mypy --strict
 	$(RUN) -m mypy -n 2
 
 unit: export PYTHONDONTWRITEBYTECODE :=# a test's process would compile the whole package, and each worker every test
+unit: export PYTEST_DEBUG_TEMPROOT ?= $(IN_MEMORY)
 unit: $(VENV)/.ready-dev  ## the test suite
 	$(RUN) -m pytest -q -n 2 --dist worksteal
 
