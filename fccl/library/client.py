@@ -25,10 +25,12 @@ from fccl.messages import Answer, FitTask, Learner, LoadShard, ResidualsInFolder
 from fccl.model.activations import Activations
 from fccl.model.loading import Models
 from fccl.paths import DataPaths, ExchangePaths, KeyPaths, StatePaths
+from fccl.privacy import helped, spent
 from fccl.storage import temporary
 from fccl.storage.cache import Cache
 from fccl.storage.locks import exclusive, in_use
 from fccl.storage.private import private_folder
+from fccl.storage.reading import is_there
 from fccl.training.engines import learner_for
 from fccl.training.references import References
 from fccl.transports.exchange.client import AskedRound, ExchangeClient
@@ -140,12 +142,12 @@ def exchange_client(
     models = Models(activations=Activations(cache := cache_of(settings, listen.line)))
     works = learner or learner_for(models, settings.client_ranks, References(cache))
     with memory_of(StatePaths(settings.state_dir), settings.client_id, keys, listen.line) as memory:
-        if keys and keys.warning:
-            listen.line(keys.warning)
         guard, personal = Guard.of_client(settings), personal_learner(settings.state_dir, works, listen.line)
         tester = OwnTester(models, works, personal.adapter_for)
         figures = () if guard.says_nothing else (ClientEvaluator(models), tester)  # which no noise and no mask covers
         usual = guard.declarer(), *figures
+        for line in cautions(StatePaths(settings.state_dir), settings.client_id, keys, guard):
+            listen.line(line)
         yield ExchangeClient(
             ExchangePaths(settings.exchange_dir),
             settings.client_id,
@@ -157,8 +159,27 @@ def exchange_client(
             watch=settings.exchange_watch,
             listen=listen,
             services=(*(usual if services is None else services), *guard.masking(keys).services()),
-            residuals=ResidualsInFolders(StatePaths(settings.state_dir).residuals),
+            residuals=ResidualsInFolders(StatePaths(settings.state_dir).residuals, listen.line),
         )
+
+
+def cautions(paths: StatePaths, client_id: int, keys: Keys | None, guard: Guard) -> Iterator[str]:
+    """A line on keys that others can read, and one where the client does not have what it must remember.
+
+    That is so at its first start. Later somebody has deleted it: a budget is then whole once more.
+    """
+    if keys and keys.warning:
+        yield keys.warning
+    folder = paths.client(client_id)
+    needed = {
+        paths.answered(client_id): keys is not None,
+        folder / spent.NAME: guard.own is not None,
+        folder / helped.NAME: guard.only_masked,
+    }
+    missing = [path.name for path, is_needed in needed.items() if is_needed and not is_there(path)]
+    if missing:
+        said = " and no ".join(missing)
+        yield f"{folder}/ has no {said}: client {client_id} remembers nothing of it, as at its first start"
 
 
 def own_files(settings: Settings, given: Mapping[str, object]) -> OwnFiles | None:

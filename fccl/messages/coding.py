@@ -59,14 +59,22 @@ class ResidualsInMemory:
 
 @dataclass(frozen=True)
 class ResidualsInFolders:
-    """Those of clients that may be killed: each client's in a private folder, in files that are written whole."""
+    """Those of clients that may be killed: each client's in a private folder, in files that are written whole. `tell`
+    hears of a client that has none of a run after its first round: it is new there, or its folder was deleted.
+    """
 
     folder: Callable[[int], ResidualPaths]
+    tell: Callable[[str], None] = lambda line: None
 
     def before(self, task: FitTask, client_id: int) -> Adapter | None:
         """As the protocol says. Raises `AdapterError` when the file is damaged."""
         paths, run = self.folder(client_id), run_digits(task.run_id)
         earlier = [number for number in paths.rounds(run, task.phase) if number < task.round]
+        if task.round and not paths.of_run(run):
+            self.tell(
+                f"{paths.root}/ has nothing that earlier updates of client {client_id} left out "
+                f"({task.train.codec.name}): it begins without, as in its first round"
+            )
         return load_adapter(paths.adapter(run, task.phase, max(earlier))) if earlier else None
 
     def keep(self, task: FitTask, client_id: int, residual: Adapter) -> None:

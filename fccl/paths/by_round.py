@@ -25,6 +25,10 @@ class ByRoundPaths:
         """The rounds of this run and phase whose adapters are there."""
         return [number for whose, when, number, _ in self._found() if (whose, when) == (run, phase)]
 
+    def of_run(self, run: str) -> list[Path]:
+        """The adapters of this run."""
+        return [path for whose, _, _, path in self._found() if whose == run]
+
     def of_other_runs(self, run: str) -> list[Path]:
         """The adapters of every other run."""
         return [path for whose, _, _, path in self._found() if whose != run]

@@ -1,11 +1,12 @@
 """`fccl client`: its private folder, and what it keeps there."""
 
+import shutil
 import stat
 
 import pytest
 
 from fccl.apps.main import main
-from fccl.config import Settings
+from fccl.config import Settings, load_settings
 from fccl.errors import FederationError, StorageError
 from fccl.keys import client_keys, create_keys
 from fccl.library.client import cache_of, exchange_client, memory_of
@@ -14,6 +15,7 @@ from fccl.storage.locks import exclusive
 from fccl.training.learner import GenericLearner
 from fccl.training.personal import PersonalLearner
 from fccl.training.private import PrivateLearner
+from fccl.transports.exchange.memory import Answered
 from fccl.transports.protocol import Listener
 
 
@@ -134,3 +136,34 @@ def test_what_the_models_and_the_learner_keep_on_the_disk_is_in_one_cache(paths,
 def test_another_clients_lock_file_is_no_lock_of_this_one(paths, keys):
     with exclusive(paths.client(0) / "client.lock", "client 0"), memory_of(paths, 1, keys, print):
         pass
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        ({}, ()),
+        ({"keys_dir": "keys"}, ("answered.json",)),
+        ({"keys_dir": "keys", "dp_where": "client"}, ("answered.json", "spent.jsonl")),
+        ({"secure_aggregation": True}, ("masked.jsonl",)),
+    ],
+)
+def test_a_state_folder_that_was_deleted_is_said_where_the_client_must_remember(
+    paths, keys, tmp_path, monkeypatch, asked, kept
+):
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings({**asked, "state_dir": str(paths.root), "exchange_dir": "exchange", "client_id": 1})
+
+    def said():
+        lines = []
+        with exchange_client(settings, Listener(line=lines.append)):
+            return [line for line in lines if "remembers nothing" in line]
+
+    line = f"{paths.client(1)}/ has no {' and no '.join(kept)}: client 1 remembers nothing of it, as at its first start"
+    assert said() == ([line] if kept else [])
+    for name in kept:
+        (paths.client(1) / name).write_text("")
+    with (paths.client(1) / "answered.json").open("w") as file:
+        file.write(Answered(server=keys.public.server, run_id="run", run_created=1.0, round=0).model_dump_json())
+    assert said() == []
+    shutil.rmtree(paths.root)
+    assert said() == ([line] if kept else [])

@@ -1,6 +1,7 @@
 """Updates coded between a learner and its transport: what is sent and what is remembered."""
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
@@ -107,6 +108,22 @@ def test_old_residuals_later_ones_and_those_of_other_runs_go(tmp_path):
     there = LogPaths(tmp_path).residuals_of(0)
     (run,) = {path.name.split("_")[1] for path in there.root.iterdir()}
     assert sorted(there.rounds(run, "sft")) == [3, 4]
+
+
+def test_a_folder_of_residuals_that_was_deleted_is_a_line_and_none_at_the_start_of_a_phase(tmp_path):
+    """Else a client would go on without a word, and end with other bytes."""
+    lines = []
+    residuals, there = ResidualsInFolders(LogPaths(tmp_path).residuals_of, lines.append), LogPaths(tmp_path)
+    asked = [asking(TOPK, number) for number in range(2)] + [
+        asking(TOPK, number, phase="va", reference=task().adapter) for number in (2, 3)
+    ]
+    for one in asked:
+        coded(one, learnt(one, (1.0, 2.0, 3.0)), residuals)
+    assert lines == []
+    shutil.rmtree(there.residuals_of(0).root)
+    coded(asked[3], learnt(asked[3], (1.0, 2.0, 3.0)), residuals)
+    assert len(lines) == 1
+    assert "nothing that earlier updates of client 0 left out (topk)" in lines[0]
 
 
 def test_an_update_that_does_not_fit_its_task_is_the_client_s_failure():
