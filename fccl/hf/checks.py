@@ -12,7 +12,8 @@ from fccl import phases
 from fccl.errors import DataError, ModelError, SettingsError
 from fccl.hf.lora import factors_of
 from fccl.messages import FitTask
-from fccl.specs import Phase, PreferenceSpec
+from fccl.model.chat_template import template_sha256
+from fccl.specs import Phase, PreferenceSpec, TextForm
 
 
 def require_usable(trainer: Trainer, phase: Phase) -> None:
@@ -80,6 +81,14 @@ def loss_line(trainer: Trainer, phase: Phase, wanted: PreferenceSpec) -> str:
         return ""
     mine = f"{' + '.join(map(str, kinds))} with beta {beta:g}"
     return f"the trainer's loss is {mine}, the federation's {wanted.loss} with beta {wanted.beta:g}"
+
+
+def template_line(trainer: Trainer, wanted: TextForm) -> str:
+    """A line where the federation's prompts are written by another chat template than the trainer's, else empty."""
+    tokenizer = getattr(trainer, "processing_class", None)
+    if not wanted.template or tokenizer is None or template_sha256(tokenizer) == wanted.template:
+        return ""
+    return "the trainer's chat template is another than the run's, which weighs and validates by its own"
 
 
 def precision_line(factors: Mapping[str, nn.Parameter]) -> str:

@@ -13,7 +13,7 @@ from transformers import Trainer, set_seed
 from fccl.adapters.adapter import Adapter
 from fccl.data.shards import ClientShard
 from fccl.errors import TrainingError
-from fccl.hf.checks import loss_line, precision_line, require_can_do
+from fccl.hf.checks import loss_line, precision_line, require_can_do, template_line
 from fccl.hf.lora import factors_of, load, read, require_same_lora
 from fccl.hf.meter import Meter, measured
 from fccl.hf.reference import hold_reference
@@ -90,6 +90,7 @@ class TrainerLearner:
         for line in (
             loss_line(trainer, task.phase, task.train.preference),
             precision_line(factors_of(trainer.model)),
+            template_line(trainer, task.model.text),
         ):
             if line and line not in self._told:
                 self._told.add(line)

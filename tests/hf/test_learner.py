@@ -11,13 +11,16 @@ from fccl.hf.learner import TrainerLearner
 from fccl.hf.lora import REFERENCE, factors_of, read
 from fccl.hf.reference import COLUMNS
 from fccl.messages import OwnCorrection
+from fccl.model.chat_template import template_sha256
 from fccl.model.encoding import encode
 from fccl.model.loading import Models
 from fccl.model.objectives import objective_for
+from fccl.specs import TextForm
 from fccl.training.engines import learner_for
 from fccl.training.objective import ObjectiveUnderModel
 from tests.hf import made
 from tests.hf.made import SHARD, TRAIN
+from tests.model.chats import CHATML, TIGHT
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -194,6 +197,19 @@ def test_another_preference_loss_is_said_once(trainer, give):
     for number in (0, 1):
         learner.fit(give("va", number, train=train), SHARD, unheard)
     assert told == ["the trainer's loss is sigmoid with beta 0.3, the federation's sigmoid with beta 0.7"]
+
+
+def test_a_chat_template_that_is_not_the_runs_is_said_once(trainer, give):
+    told, mine = [], trainer()
+    mine.processing_class.chat_template = CHATML
+    text = TextForm(prompt="chat", template=template_sha256(mine.processing_class))
+    learner = TrainerLearner({"sft": mine}, told.append)
+    for number, template in enumerate((CHATML, TIGHT, TIGHT)):
+        mine.processing_class.chat_template = template
+        task = give("sft", number)
+        learner.fit(replace(task, model=task.model.model_copy(update={"text": text})), SHARD, unheard)
+        assert len(told) == (template == TIGHT)
+    assert told[0].startswith("the trainer's chat template is another than the run's")
 
 
 def plain_trainer(model, folder, rows, **changes):
