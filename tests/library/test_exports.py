@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,13 @@ def test_every_public_method_of_an_exported_class_has_a_docstring(name):
 def test_type_checkers_are_told_the_same_names_from_the_same_modules():
     assert imported_for_types() == fccl.HOMES
     assert sorted(fccl.__all__) == sorted(fccl.HOMES)
+
+
+def test_type_checkers_of_people_read_the_types_of_the_installed_package():
+    """PEP 561: without the marker every name is `Any` to a program that imports the package."""
+    assert (ROOT / "fccl" / "py.typed").is_file()
+    globs = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["fccl"]
+    assert "py.typed" in globs
 
 
 def test_importing_the_package_loads_nothing_heavy():
