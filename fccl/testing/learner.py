@@ -41,8 +41,9 @@ class Subject:
     adapter that it can train from, `other` one of the same form; `shard` holds examples of both phases. `diverging` is
     training that cannot end well, None where the learner has nothing that diverges.
 
-    The last two say what is tested. `lora`: frozen factors and lower ranks are honoured. `measures`: the losses are
-    those of a model, with DPO's in the preference phase.
+    The last three say what is tested. `lora`: frozen factors and lower ranks are honoured. `measures`: the losses are
+    those of a model, with DPO's in the preference phase, and the task's learning rate is the learner's. `corrects`: it
+    makes control variates; one that does not refuses a task with corrections.
     """
 
     make: Callable[[Sequence[int]], Learner]
@@ -54,6 +55,7 @@ class Subject:
     diverging: TrainSpec | None = None
     lora: bool = True
     measures: bool = True
+    corrects: bool = True
 
     def task(self, phase: Phase = "sft", **changes: Any) -> FitTask:
         """A task of this phase; `changes` are fields of it."""
@@ -174,6 +176,7 @@ class LearnerContract:
 
     @each_phase
     def test_a_correction_of_zero_changes_nothing_and_brings_a_control(self, subject: Subject, phase: Phase) -> None:
+        _needs(subject.corrects, "control variates")
         task = subject.task(phase, corrections=SameForAll(_scaled(subject.start, 0.0)))
         update = subject.fit(task)
         update.require_answers(task)
@@ -183,8 +186,17 @@ class LearnerContract:
 
     @each_phase
     def test_a_correction_moves_the_update(self, subject: Subject, phase: Phase) -> None:
+        _needs(subject.corrects, "control variates")
         corrected = subject.task(phase, corrections=SameForAll(subject.other))
         assert subject.fit(corrected).adapter.load().sha256 != subject.fit(subject.task(phase)).adapter.load().sha256
+
+    @each_phase
+    def test_without_control_variates_a_correction_is_refused(self, subject: Subject, phase: Phase) -> None:
+        """Else a server would add an update up that SCAFFOLD's clients do not send."""
+        if subject.corrects:
+            pytest.skip("this learner has control variates")
+        with pytest.raises(FcclError):
+            subject.fit(subject.task(phase, corrections=SameForAll(subject.other)))
 
     @each_phase
     def test_with_freeze_a_the_factors_a_stay_to_the_bit(self, subject: Subject, phase: Phase) -> None:

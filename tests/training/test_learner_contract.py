@@ -1,4 +1,7 @@
-"""The contract of learners, on every learner here: each engine's, and the toy's."""
+"""The contract of learners, on every learner here: each engine's, the toy's, and those that stand before another one.
+
+That of trainers has a file of its own (`tests/hf/test_learner_contract.py`).
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,20 @@ import pytest
 import torch
 
 from fccl.adapters.adapter import Adapter
+from fccl.compare.attacks import HostileLearner
+from fccl.compare.update_cache import CachedLearner
 from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.shards import ClientShard
 from fccl.errors import UpdateRejected
 from fccl.messages import FitTask
 from fccl.model.loading import Models
+from fccl.paths import StatePaths
 from fccl.specs import PHASES, REFERENCE_FREE, TrainSpec
 from fccl.testing import toy
 from fccl.testing.learner import LearnerContract, Subject
 from fccl.training.engines import learner_for
+from fccl.training.personal import PersonalAdapters, PersonalLearner
+from fccl.training.private import PrivateLearner
 
 SHARD = ClientShard(
     0,
@@ -74,6 +82,35 @@ class TestToyLearner(LearnerContract):
     @pytest.fixture
     def subject(self):
         return TOY
+
+
+def private(learner, folder):
+    return PrivateLearner(learner, StatePaths(folder).client)
+
+
+def personal(learner, folder):
+    return PersonalLearner(learner, PersonalAdapters(StatePaths(folder).personal))
+
+
+def cached(learner, folder):
+    return CachedLearner(learner, folder, toy.adapter(1.0, -2.0, 3.0).sha256, "model", {"torch": "2"})
+
+
+def hostile(learner, folder):
+    return HostileLearner(learner, {})
+
+
+@pytest.mark.parametrize("before", [private, personal, cached, hostile], indirect=True)
+class TestBeforeAnotherLearner(LearnerContract):
+    """Without noise, a personal adapter or an attack they keep what they stand before."""
+
+    @pytest.fixture
+    def before(self, request):
+        return request.param
+
+    @pytest.fixture
+    def subject(self, before, tmp_path):
+        return replace(TOY, make=lambda ranks: before(toy.ToyLearner(), tmp_path))
 
 
 def random_adapter(model, seed):
