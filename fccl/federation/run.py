@@ -24,7 +24,7 @@ from fccl import __version__, phases
 from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.display.words import plural
 from fccl.errors import AdapterError, FcclError, FederationError, SettingsError, StorageError
-from fccl.federation.first_round import warning
+from fccl.federation.first_round import loss_before, warning
 from fccl.federation.keeper import USUAL_MB, Keeper
 from fccl.federation.late import is_late
 from fccl.federation.more_rounds import OtherRounds, clear_end
@@ -269,7 +269,8 @@ class Run:
         self.folder.commit(result, self.plan)
         self.state = result.state
         self.listener.round(result.record, metrics)
-        if said := warning(result.record, self._base, self.federation.train[result.record.phase].learning_rate):
+        before = loss_before(result.inputs.task, self._base)
+        if said := warning(result.record, before, self.federation.train[result.record.phase].learning_rate):
             self.listener.told(said)
         if end := result.record.phase_end:
             self.listener.told(_ended(result.record.phase, end))
