@@ -101,6 +101,22 @@ def test_every_file_that_a_page_links_to_is_there(page):
     assert [target for target in here if not (page.parent / target).exists()] == []
 
 
+def headings(page: Path) -> set[str]:
+    """A page's headings, as addresses name them."""
+    prose = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    said = [
+        re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", each).lower() for each in re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
+    ]
+    return {re.sub(r"[^\w\- ]", "", each).replace(" ", "-") for each in said}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_heading_that_a_page_links_to_is_there(page):
+    links = re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", BLOCK.sub("", page.read_text(encoding="utf-8")))
+    here = [(page.parent / target if target else page, heading) for target, heading in links if "://" not in target]
+    assert [f"{target}#{heading}" for target, heading in here if heading not in headings(target)] == []
+
+
 def test_the_checks_would_see_a_wrong_command_and_a_wrong_setting():
     with pytest.raises(SettingsError):
         parse("run", ["--fed-round", "3"])

@@ -38,8 +38,8 @@ class Data:
     """Prepared data: a shard for each client, a learn, a validation and a test split for the server, and where each
     came from.
 
-    Made by `fccl.prepare`. `arguments` are the settings that it was asked for with; a `Run` that is given the data
-    takes them over. `manifest` has the sources, their hashes and the counts.
+    Made by `fccl.prepare`. `arguments` are the settings that it was asked for with; a `FederatedRun` that is given the
+    data takes them over. `manifest` has the sources, their hashes and the counts.
 
     >>> data = prepare(max_sft_examples=60, max_va_examples=30, num_clients=3)
     >>> data.manifest.counts["test"]
