@@ -55,7 +55,8 @@ def images():
     run(*HERE[0], "-f", FILE, "build", timeout=1500, cwd=ROOT, env=environment)
 
 
-def test_two_rounds_have_the_bytes_of_one_process_and_others_are_not_let_through(tmp_path):
+def test_two_rounds_have_the_bytes_of_one_process_over_kills_and_others_are_not_let_through(tmp_path):
+    """A site's worker and another's SuperNode are killed in the second round."""
     (tmp_path / FILE).write_text(flower_file(3))
     ports = {"DASHBOARD_PORT": free_port(), "PROXY_PORT": free_port()}
     up = Stack(tmp_path, HERE[0], {**FEW, **PATIENT, **ports}, FILE)
@@ -64,10 +65,17 @@ def test_two_rounds_have_the_bytes_of_one_process_and_others_are_not_let_through
         outside = Outside(tmp_path, int(ports["PROXY_PORT"]))
         until(lambda: outside.status(FLEET) not in (None, 502), "an answer of the SuperLink")
         assert_only_supernodes_are_let_through(outside)
+        until(lambda: read_records(up.logs.progress, RoundRecord), "the first round", 300)
+        up.kill("client_1")
+        up.kill("supernode_2")
+        assert len(read_records(up.logs.progress, RoundRecord)) == 1, "the kills came too late"
         until(lambda: up.ended("orchestrator"), "the end of the run", 600)
         assert up.container("orchestrator")["State"]["ExitCode"] == 0
         records = read_records(up.logs.progress, RoundRecord)
         assert [(record.phase, record.clients) for record in records] == [("sft", (0, 1, 2)), ("va", (0, 1, 2))]
+        restarts = {name: up.container(name)["RestartCount"] for name in ("client_0", "client_1", "supernode_2")}
+        assert (restarts["client_0"], restarts["client_1"]) == (0, 1)
+        assert restarts["supernode_2"] >= 1, "again until the SuperLink, which believes it online, takes it back"
         page = f"http://127.0.0.1:{ports['DASHBOARD_PORT']}/_stcore/health"
         assert urllib.request.urlopen(page, timeout=10).read() == b"ok"
         assert_containers_see_no_more_than_they_need(up)
