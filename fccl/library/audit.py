@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fccl.adapters.adapter import Adapter, load_adapter
 from fccl.config import Settings, group_of
 from fccl.data.shards import ClientShard, load_shard
 from fccl.display.words import plural
-from fccl.errors import DataError, SettingsError
+from fccl.errors import DataError, FederationError, SettingsError
 from fccl.federation.run_evaluation import own_data
 from fccl.federation.run_folder import RunFolder
 from fccl.library.attacks import Attacker, Candidates
@@ -73,7 +73,7 @@ def audited(
         first = _inner(_unprotected(settings), root, "none")
         write_sample(data, manifest, data_spec(first), trained, DataPaths(root / "data"))
         runs = [_run(first, model, models, parted, {}, tell)]
-        runs += [_taken_out(first, model, models, parted, tell)] if forget else []
+        runs += _taken_out(first, model, models, parted, tell) if forget else ()
         inner = [(_inner(each, root, f"protected_{place}"), protections(each)) for place, each in enumerate(protected)]
         runs += [_run(each, model, models, parted, protects, tell) for each, protects in inner]
     return Audit(
@@ -161,17 +161,26 @@ def _run(
     )
 
 
-def _taken_out(settings: Settings, model: LanguageModel, models: Models, data: AuditData, tell: Tell) -> AuditedRun:
-    """The federation of these settings, which is done, without the audited client, and the attack on its adapter."""
+def _taken_out(
+    settings: Settings, model: LanguageModel, models: Models, data: AuditData, tell: Tell
+) -> Iterator[AuditedRun]:
+    """The federation of these settings, which is done, without the audited client, and the attack on its adapter.
+
+    Nothing where it was never drawn, or the rule needs as many clients as there are: what was found stays.
+    """
     client, folder = data.shard.client_id, DataPaths(settings.data_dir)
     past = past_run(settings.log_dir, "", "change", {name: getattr(settings, name) for name in CHOOSING})
     tell(f"Taking client {client} out: its rounds are trained anew without it ...")
     work = AtWork(past, past.settings, models, folder, own_data(folder, past.info))
-    _, adapter = Forgetting(work, client).run()
+    try:
+        _, adapter = Forgetting(work, client).run()
+    except FederationError as error:
+        tell(f"Client {client} is not taken out: {error}")
+        return
     tell("Attacking what is left ...")
     with cpu_threads(settings.threads):
         found = _attacker(settings, model, past.logs, data).released(adapter)
-    return AuditedRun(name=f"client {client} taken out", attacks=(found,))
+    yield AuditedRun(name=f"client {client} taken out", attacks=(found,))
 
 
 def _attacker(settings: Settings, model: LanguageModel, logs: LogPaths, data: AuditData) -> Attacker:

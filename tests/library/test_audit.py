@@ -79,6 +79,17 @@ def test_of_a_client_that_is_taken_out_attacks_find_what_they_find_of_one_that_n
     assert gone.membership.auc.low <= 0.5 <= gone.membership.auc.high
 
 
+@pytest.mark.slow  # a federation of a real model and the attacks
+def test_a_client_that_was_never_drawn_is_not_taken_out_and_what_was_found_stays(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    two = ("--num-clients", "2", "--non-iid-alpha", "inf", "--max-sft-examples", "1200", "--max-va-examples", "60")
+    drawn = ("--clients-per-round", "1", "--sft-rounds", "1", "--seed", "42", "--client", "1")
+    assert main(["audit", *two, *drawn, "--threads", "1", "--client-processes", "1", "--forget"]) == 0
+    said = "Client 1 is not taken out: no update of client 1 is in this run"
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert [run.name for run in read_value(LogPaths(tmp_path / "logs").audit, Audit).runs] == ["none"]
+
+
 def test_of_one_client_nothing_is_left_when_it_is_taken_out(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["audit", *LITTLE, "--threads", "1", "--forget"]) == 2
