@@ -60,7 +60,11 @@ def flower_transport(
     if keys and keys.warning:
         tell(keys.warning)
     paths, logs, spec = ExchangePaths(Path(settings.exchange_dir)), folder.paths, settings.exchange_spec()
-    return FlowerTransport(grid, paths, spec, logs.received, keys, node_keys=node_keys, sites=logs.sites)
+    plan = settings.round_plan()
+    last = frozenset(filter(plan.ends_phase, range(plan.total_rounds)))
+    return FlowerTransport(
+        grid, paths, spec, logs.received, keys, node_keys=node_keys, sites=logs.sites, last_rounds=last
+    )
 
 
 def awaited(settings: Settings) -> str:

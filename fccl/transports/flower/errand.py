@@ -40,19 +40,26 @@ class Errand:
     kind: str
     step: int
     client_ids: tuple[int, ...]
+    counts_late: bool = False  # an answer that comes after the round is closed counts in the next
     brought: dict[int, list[str]] = field(default_factory=dict)  # by client: SHA-256 of the answers brought so far
 
     @classmethod
-    def of(cls, paths: ExchangePaths, spec: ExchangeSpec, request: Request[Any], client_ids: tuple[int, ...]) -> Errand:
+    def of(
+        cls,
+        paths: ExchangePaths,
+        spec: ExchangeSpec,
+        request: Request[Any],
+        client_ids: tuple[int, ...],
+        counts_late: bool = False,
+    ) -> Errand:
         """The errand of a request."""
         about = request.run_id, request.round, request.phase, request.kind, request.step
-        return cls(paths, spec, *about, client_ids)
+        return cls(paths, spec, *about, client_ids, counts_late)
 
     @property
     def wait_s(self) -> float:
         """So long a site waits for its worker: where late answers count, also while the next round is open."""
-        late = self.kind == "fit" and self.spec.late == "next"
-        return self.spec.timeout_s * (2 * (self.spec.retries + 1) if late else 1)
+        return self.spec.timeout_s * (2 * (self.spec.retries + 1) if self.counts_late else 1)
 
     def waits_for(self, client_id: int) -> bool:
         """Whether this client is to be sent the files, or sent them again."""

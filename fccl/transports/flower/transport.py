@@ -6,7 +6,7 @@ retries, refusals, checks and restarts are those of `docs/protocol.md`; a SuperL
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +35,8 @@ class FlowerTransport:
     failure in the place of its answer. `poll_s` is the time between two looks at the SuperLink. With `node_keys` a
     SuperNode speaks for the client whose node key it has, and for no other. A message that is `lost_s` without an
     answer is asked about, and sent again where it has not arrived. `sites` is the file for the state of the sites;
-    without it none is written.
+    without it none is written. `last_rounds` end their phases: a late answer to them counts nowhere, and a site that
+    waited for one would not hear of what comes next.
 
         with FlowerTransport(grid, ExchangePaths("exchange"), spec, received) as transport:
             answers = list(transport.ask(task, [0, 1, 2]))
@@ -53,8 +54,9 @@ class FlowerTransport:
         node_keys: NodeKeys | None = None,
         lost_s: float = LOST_S,
         sites: Path | None = None,
+        last_rounds: Collection[int] = (),
     ) -> None:
-        self._paths, self._spec = paths, spec
+        self._paths, self._spec, self._last_rounds = paths, spec, last_rounds
         log = None if sites is None else SiteLog(sites, spec.num_clients)
         self._courier = Courier(grid, paths, poll_s, nodes_s, node_keys, lost_s, log)
         self._exchange = ExchangeTransport(paths, spec, received, keys, self._courier.trouble)
@@ -84,9 +86,11 @@ class FlowerTransport:
     def ask(self, request: Request[Given], client_ids: Sequence[int]) -> Iterator[Given | ClientFailure]:
         """As the exchange directory's; a site that is not reached is a failure with the reason. Raises
         `StorageError`."""
+        late = False
         if isinstance(request, FitTask):
             self._exchange.open(request, client_ids)  # before it is carried: what an earlier process left is not
-        with self._courier.carrying(Errand.of(self._paths, self._spec, request, tuple(client_ids))):
+            late = self._spec.late == "next" and request.round not in self._last_rounds
+        with self._courier.carrying(Errand.of(self._paths, self._spec, request, tuple(client_ids), late)):
             yield from self._exchange.ask(request, client_ids)
 
     def late(self, task: FitTask, client_ids: Sequence[int]) -> Iterator[ClientUpdate]:

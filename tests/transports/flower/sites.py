@@ -32,14 +32,18 @@ class Sites:
         return self.nodes.start(number, folder or self.site(number), answer, key)
 
     @contextmanager
-    def transport(self, keys=None, nodes_s=60.0, node_keys=None, **spec):
+    def transport(self, keys=None, nodes_s=60.0, node_keys=None, last_rounds=(), **spec):
         limits = {"timeout_s": 60.0, "stale_s": 60.0} | spec
         own = exchange_spec(2, **limits)
         received = self.folder / "received"
         times = {"poll_s": 0.01, "nodes_s": nodes_s, "lost_s": self.lost_s}
         grid = self.grid or self.nodes.grid
         with FlowerTransport(
-            grid, self.paths, own, received, keys, **times, node_keys=node_keys, sites=self.log
+            *(grid, self.paths, own, received, keys),
+            **times,
+            node_keys=node_keys,
+            sites=self.log,
+            last_rounds=last_rounds,
         ) as transport:
             yield transport
 

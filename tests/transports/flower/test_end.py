@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 from fccl.paths import ExchangePaths
 from fccl.records.sites import SitesRecord
 from fccl.storage.reading import read_value
-from fccl.testing.toy import START, federation
+from fccl.testing.toy import START, ToyLearner, federation
 from fccl.transports.flower.client_app import app
 from fccl.transports.protocol import RunIdentity
 from tests.transports.exchange_tools import until
@@ -84,3 +85,26 @@ def test_a_site_beyond_the_federation_s_number_hears_of_the_end_too(sites):
         results = list(FED.run(START, transport))
         finish(transport, results[-1].state.adapter)
         assert [told(sites, number) for number in range(3)] == [True, True, True]
+
+
+def test_a_site_whose_answer_to_the_last_round_is_late_hears_of_the_end_all_the_same(sites):
+    """It would wait for an answer that counts nowhere, longer than the end is told."""
+    come = threading.Event()
+
+    class Slow(ToyLearner):
+        def fit(self, task, shard, on_status):
+            assert task.round < last or shard.client_id == 0 or come.wait(120.0)
+            return super().fit(task, shard, on_status)
+
+    fed = replace(federation(2, rounds=1, late_updates="next"), run_id="run")
+    last, limits = fed.plan.total_rounds - 1, {"timeout_s": 2.0, "retries": 20, "late": "next"}
+    assert fed.plan.ends_phase(last)
+    for number in (0, 1):
+        sites.start(number)
+    with sites.workers(0, 1, learner=Slow()), sites.transport(last_rounds={last}, **limits) as transport:
+        results = list(fed.run(START, transport))
+        assert [out.client_id for out in results[-1].record.excluded] == [1]
+        finish(transport, results[-1].state.adapter)
+        heard = [told(sites, number) for number in (0, 1)]
+        come.set()
+    assert heard == [True, True]
