@@ -16,7 +16,7 @@ from fccl.specs import ExchangeSpec, Phase
 from fccl.storage.files import write_bytes
 from fccl.storage.reading import identity, parse, read_bounded
 from fccl.transports.exchange.wire import MAX_ADAPTER_BYTES, MAX_TASK_BYTES, RequestFile, TaskFile
-from fccl.transports.flower.parcel import Parcel
+from fccl.transports.flower.parcel import MOST_S, Parcel
 from fccl.transports.flower.site import speaking
 
 _MOST_REFUSALS = (
@@ -59,7 +59,7 @@ class Errand:
     @property
     def wait_s(self) -> float:
         """So long a site waits for its worker: where late answers count, also while the next round is open."""
-        return self.spec.timeout_s * (2 * (self.spec.retries + 1) if self.counts_late else 1)
+        return min(MOST_S, self.spec.timeout_s * (2 * (self.spec.retries + 1) if self.counts_late else 1))
 
     def waits_for(self, client_id: int) -> bool:
         """Whether this client is to be sent the files, or sent them again."""

@@ -19,6 +19,7 @@ from fccl.errors import UpdateRejected
 VERSION = 1  # of the parcel
 _SAYS, _HOLDS, _FLAT = "parcel", "files", "bytes"  # the two records, and the one array of the second
 _MOST_FILES = 20
+MOST_S = 1e9  # that a parcel may say
 Item = TypeVar("Item", str, int)
 
 
@@ -119,6 +120,6 @@ def _text(said: ConfigRecord, name: str) -> str:
 
 def _seconds(said: ConfigRecord, name: str) -> float:
     found = said.get(name)
-    if not isinstance(found, float) or not 0 <= found <= 1e9:
+    if not isinstance(found, float) or not 0 <= found <= MOST_S:
         raise UpdateRejected(f"the parcel's {name} are no seconds")
     return found

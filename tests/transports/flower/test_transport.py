@@ -369,3 +369,12 @@ def test_a_message_lives_longer_than_its_site_waits_for_the_answer(sites, late, 
     ((wait_s, ttl),) = heard
     assert wait_s == 600.0 * rounds
     assert ttl > wait_s
+
+
+def test_a_wait_of_centuries_is_a_wait_as_any_other(sites):
+    """A timeout that stands for none, by the number of attempts: a site reads no more seconds than a parcel may say."""
+    sites.start(0), sites.start(1)
+    with sites.workers(0, 1), sites.transport(timeout_s=1e9, retries=1, late="next") as transport:
+        found = answers(transport, (0, 1))
+        assert good(found[0], 0)
+        assert good(found[1], 1)
