@@ -75,6 +75,23 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What a processor without VNNI or AMX refuses is not tested there."""
+    given = getattr(item, "callspec", None)
+    values = [given.params.get(name) for name in ("precision", "less")] if given else []
+    asked = any("int8" in value if isinstance(value, tuple) else value == "int8" for value in values)
+    if asked or item.get_closest_marker("int8"):
+        from fccl.errors import ModelError
+        from fccl.model.precision import require_int8
+        from fccl.specs import ModelSpec
+
+        try:
+            require_int8(ModelSpec(name="any", lora_r=1, lora_alpha=1, max_length=8, base_precision="int8"))
+        except ModelError as error:
+            pytest.skip(str(error))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_flush_to_the_disk() -> Iterator[None]:
     """A flush guards against a power cut, which no test makes; the tens of thousands of a suite take minutes."""

@@ -151,6 +151,7 @@ def test_another_precision_of_the_same_weights_shares_nothing(tiny_model_path, r
     assert len(computed) == len(EXAMPLES)
 
 
+@pytest.mark.int8
 def test_two_ways_to_compute_with_the_same_weights_have_other_keys(tiny_model_path, rows):
     """The machine's arithmetic said to be the same: the classes of the maps are part of a key."""
     kept = Activations()

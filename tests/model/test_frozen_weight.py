@@ -33,6 +33,7 @@ def int8_limit(x, matrix, digits):
     return most * (1 + 1e-5) + 1e-12
 
 
+@pytest.mark.int8
 @settings(max_examples=few(60), deadline=None)
 @given(size=SIZES, seed=st.integers(0, 999), spread=SPREADS)
 def test_int8_products_are_within_the_bound_of_their_roundings_in_both_directions(size, seed, spread):
@@ -80,6 +81,7 @@ def test_a_row_of_an_int8_product_does_not_depend_on_the_others(size, seed):
     assert torch.equal(found(x)[:1], found(x[:1]))
 
 
+@pytest.mark.int8
 @settings(max_examples=few(30), deadline=None)
 @given(size=SIZES, seed=st.integers(0, 999), largest=st.booleans())
 def test_a_sum_of_whole_numbers_is_exact(size, seed, largest):

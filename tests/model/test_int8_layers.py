@@ -46,6 +46,7 @@ def learned(layer, x, slopes):
     return out.detach(), gradient
 
 
+@pytest.mark.int8
 @pytest.mark.parametrize(
     "make", [lambda: nn.Linear(24, 40, bias=False), lambda: nn.Linear(24, 40), lambda: Conv1D(40, 24)]
 )

@@ -157,6 +157,7 @@ def test_any_architecture_is_computed_in_fewer_bits(llama_path, engine, precisio
     assert mine.loss != theirs.loss
 
 
+@pytest.mark.int8
 def test_the_written_out_engine_refuses_another_architecture_in_int8_too(llama_path):
     with pytest.raises(ModelError, match="ENGINE=gpt2") as error:
         load_model(spec_of(llama_path, engine="gpt2", base_precision="int8"))
