@@ -105,7 +105,7 @@ def _why_no_int8(device: str) -> str:
 
 
 def int8_is_fast() -> bool:
-    """Whether the processor has instructions for int8 products (VNNI or AMX): without, they are slower than fp32."""
+    """Whether the processor has instructions for int8 products: VNNI or AMX."""
     ask = getattr(torch.cpu, "get_capabilities", None)  # not in torch 2.6
     return ask is None or any(ask().get(name, False) for name in ("avx_vnni", "avx512_vnni", "amx_int8"))
 
