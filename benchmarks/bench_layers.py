@@ -42,6 +42,7 @@ from fccl.model.loading import load_model  # noqa: E402
 from fccl.model.objectives import objective_for  # noqa: E402
 from fccl.records.run import RoundRecord  # noqa: E402
 from fccl.specs import ModelSpec  # noqa: E402
+from fccl.specs.preference import PreferenceSpec  # noqa: E402
 from fccl.training.objective import ObjectiveUnderModel  # noqa: E402
 
 ALL = 12  # layers of GPT-2
@@ -73,7 +74,7 @@ class Variant:
         model.load(model.initial_adapter(0))
         rows = encoded(model.tokenizer, phase, texts)
         reference = torch.zeros(len(rows), 2, dtype=torch.float64) if phase == "va" else None
-        objective = ObjectiveUnderModel(model, objective_for(phase, rows, reference, BETA))
+        objective = ObjectiveUnderModel(model, objective_for(phase, rows, reference, PreferenceSpec(beta=BETA)))
         return cls(layers, steps_of(objective).__next__)
 
 

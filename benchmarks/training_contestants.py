@@ -39,6 +39,7 @@ def ours(engine: str, phase: str, base: str = "fp32") -> Callable[[str, list[dic
         from fccl.model.loading import load_model
         from fccl.model.objectives import objective_for
         from fccl.specs import ModelSpec
+        from fccl.specs.preference import PreferenceSpec
         from fccl.training.objective import ObjectiveUnderModel, reference_log_probs
 
         lora = {"lora_r": RANK, "lora_alpha": ALPHA, "lora_targets": TARGETS}
@@ -47,7 +48,7 @@ def ours(engine: str, phase: str, base: str = "fp32") -> Callable[[str, list[dic
         model.load(model.initial_adapter(0))
         rows = encoded(model.tokenizer, phase, examples)
         reference = reference_log_probs(model, model.adapter(), rows, BATCH) if phase == "va" else None
-        objective = ObjectiveUnderModel(model, objective_for(phase, rows, reference, BETA))
+        objective = ObjectiveUnderModel(model, objective_for(phase, rows, reference, PreferenceSpec(beta=BETA)))
         factors = list(model.factors.items())
         optimizer = torch.optim.AdamW([factor for _, factor in factors], lr=RATE, fused=True)
         for start in range(0, len(rows), BATCH):

@@ -85,7 +85,7 @@ def conduct(prepared: PreparedRun, transport: Transport, resume: bool, console: 
     if (tested := own_tests_table(own_tests_of(run.folder.paths))) is not None:
         print_table(console, tested)
     evaluation = time.monotonic() - began if settings.evaluate else 0.0
-    record_usage(run.folder.paths, run.identity.run_id, evaluation, withheld=settings.dp_where == "server")
+    record_usage(run.folder.paths, run.identity.run_id, settings, evaluation)
     _beside_its_plan(run, console)
     where = f"Results: {run.folder.paths.root}/ (adapter/ in PEFT's format, progress.jsonl, client_metrics.jsonl)"
     console.print(f"{where}; {plural(run.plan.total_rounds, 'round')}.", soft_wrap=True)

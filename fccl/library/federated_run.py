@@ -175,8 +175,7 @@ class FederatedRun:
                 self._other_rounds = work.run.other_rounds
                 self._identity = work.run.identity if work.run.state is not None else self._identity
             work.run.finish(transport)
-            withheld = self.settings.dp_where == "server"
-            record_usage(self._folder.paths, work.run.identity.run_id, 0.0, withheld)
+            record_usage(self._folder.paths, work.run.identity.run_id, self.settings, evaluation=0.0)
             self._finished = True
 
     def train(self) -> Adapter:

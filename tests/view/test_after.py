@@ -93,21 +93,15 @@ def test_a_verdict_counts_what_holds_and_says_when_something_does_not():
     assert [cell.strong for row in check_table(check("ok", "failed")).cells for cell in row[1:2]] == [False, True]
 
 
+def forgotten(*left, client_id=1, **changes):
+    values = {"first_round": 0, "seconds": 2.0, "says": "Trained anew.", "removed": (), "still": ()}
+    hashes = {"adapter_sha256": "x", "never_sha256": "x"}
+    return Forgotten(run_id="run", time=1.0, client_id=client_id, left=left, **(values | hashes | changes))
+
+
 def test_what_is_left_is_a_row_for_each_model_and_phase():
-    left = tuple(WhatIsLeft(model=model, phase="va", examples=4, loss=0.5) for model in ("the run", "never had it"))
-    found = Forgotten(
-        run_id="run",
-        time=1.0,
-        client_id=1,
-        first_round=0,
-        seconds=2.0,
-        says="Trained anew.",
-        adapter_sha256="x",
-        never_sha256="x",
-        left=left,
-        removed=(),
-        still=(),
-    )
+    models = "the run", "never had it"
+    found = forgotten(*(WhatIsLeft(model=model, phase="va", examples=4, loss=0.5) for model in models))
     table = forgotten_table(found)
     assert [row[0].text for row in table.cells] == ["the run", "never had it"]
     assert table.note == "Trained anew."

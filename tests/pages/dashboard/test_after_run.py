@@ -2,13 +2,13 @@
 
 import pytest
 
-from fccl.records.after import Forgotten, WhatIsLeft
+from fccl.records.after import WhatIsLeft
 from fccl.records.audit import Attack, Audit, AuditedRun, Membership
 from fccl.records.evaluation import Estimate
 from fccl.records.forecast import Usage
 from tests.pages.script import shown, texts
 from tests.view.logs import Logs
-from tests.view.test_after import check, influence, replay
+from tests.view.test_after import check, forgotten, influence, replay
 from tests.view.test_forecast_tables import FORECAST
 
 
@@ -33,24 +33,11 @@ def test_influence_replays_the_check_and_clients_that_were_taken_out_are_there(p
     run_id = logs.run_id
     after = logs.paths.after(run_id)
     left = WhatIsLeft(model="without the client", phase="sft", examples=7, loss=2.125)
-    forgotten = Forgotten(
-        run_id=run_id,
-        time=1.0,
-        client_id=1,
-        first_round=0,
-        seconds=3.0,
-        says="All was trained anew.",
-        adapter_sha256="x",
-        never_sha256="x",
-        left=(left,),
-        removed=("kept/update_1",),
-        still=(),
-    )
     answers = {
         after.influence: influence(0.1, 0.7),
         after.check: check("ok"),
         after.record(after.replay("a")): replay(without=(1,)),
-        after.record(after.forgotten(1)): forgotten,
+        after.record(after.forgotten(1)): forgotten(left, removed=("kept/update_1",)),
     }
     for path, value in answers.items():
         write(path, value.model_copy(update={"run_id": run_id}))
