@@ -1,6 +1,7 @@
 """What README and docs/ tell a person to type exists: commands, arguments, settings, files."""
 
 import ast
+import pkgutil
 import re
 import runpy
 import shlex
@@ -17,6 +18,7 @@ from fccl.library.own_rules import named
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))  # they tell what was: only their links and names are held
 HISTORY = {"log.md"}  # it tells what was tried when, with the names of then
 PRESENT = [page for page in PAGES if page.name not in HISTORY]
 # Variables of other programs, of compose and of make.
@@ -54,6 +56,8 @@ OTHERS = {
 }
 BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+CODE = re.compile(r"`((?:benchmarks|docker|examples|fccl|scripts|tests)/[\w./-]*\w/?)`")
+MODULE = re.compile(r"`(fccl(?:\.\w+)+)`")
 NAME = re.compile(
     r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|SEED|THREADS|AGGREGATION|PRESET|TRACK|EVALUATE|WARMUP)(?:=([^`\s]*))?`"
 )
@@ -95,7 +99,15 @@ def test_every_setting_that_a_page_names_exists_and_takes_the_value_shown(page):
             load_settings({name.lower(): value})
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PRESENT, *DECISIONS], ids=lambda page: page.name)
+def test_every_file_and_module_of_the_code_that_a_page_names_is_there(page):
+    text = page.read_text(encoding="utf-8")
+    assert [name for name in CODE.findall(text) if not (ROOT / name).exists()] == []
+    for name in MODULE.findall(text):
+        pkgutil.resolve_name(name)
+
+
+@pytest.mark.parametrize("page", [*PAGES, *DECISIONS], ids=lambda page: page.name)
 def test_every_file_that_a_page_links_to_is_there(page):
     here = [target for target in LINK.findall(page.read_text()) if "://" not in target]
     assert [target for target in here if not (page.parent / target).exists()] == []
@@ -110,7 +122,7 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", each).replace(" ", "-") for each in said}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *DECISIONS], ids=lambda page: page.name)
 def test_every_heading_that_a_page_links_to_is_there(page):
     links = re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", BLOCK.sub("", page.read_text(encoding="utf-8")))
     here = [(page.parent / target if target else page, heading) for target, heading in links if "://" not in target]
@@ -140,6 +152,13 @@ def test_every_page_of_docs_is_reached_from_the_index():
     assert [
         page.name for page in (ROOT / "docs").glob("*.md") if page.name != "README.md" and f"({page.name}" not in index
     ] == []
+
+
+def test_every_decision_has_one_line_in_the_index_by_its_number():
+    index = (ROOT / "docs" / "decisions" / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\| \[(\d+)\]\((\d{4}-[^)]*\.md)\) \| \S.* \|$", index, re.MULTILINE)
+    assert sorted(name for _, name in lines) == [page.name for page in DECISIONS if page.name != "README.md"]
+    assert [number for number, name in lines if int(name[:4]) != int(number)] == []
 
 
 def test_the_library_s_arguments_are_what_the_settings_are():
