@@ -25,7 +25,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 if "cpu" in sys.argv:  # before torch is there: the same code then sees no GPU
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -38,16 +37,17 @@ from rich.console import Console  # noqa: E402
 from torch import Tensor  # noqa: E402
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel  # noqa: E402
 
-from benchmarks.bench_training import Case, Contestant, tokens  # noqa: E402
+from benchmarks.bench_training import Case, Contestant, Setup, tokens  # noqa: E402
 from benchmarks.training_contestants import both_ways, encoded  # noqa: E402
 from fccl.adapters.adapter import Adapter  # noqa: E402
-from fccl.model.base_model import BUILTIN_MODEL, base_path  # noqa: E402
+from fccl.model.base_model import base_path  # noqa: E402
 from fccl.model.encoding import Responses  # noqa: E402
 from fccl.model.gpt2 import attention  # noqa: E402
 from fccl.model.gpt2_model import Gpt2LanguageModel, load_gpt2  # noqa: E402
 from fccl.model.objectives import Objective, objective_for  # noqa: E402
 from fccl.model.packing import pack  # noqa: E402
 from fccl.model.variable_length import attention_by_starts, has_variable_length  # noqa: E402
+from fccl.presets import BUILTIN_MODEL  # noqa: E402
 from fccl.specs import BasePrecision, ModelSpec, Phase, TrainSpec  # noqa: E402
 from fccl.training.clients_training import ClientsTraining, ClientWork  # noqa: E402
 from fccl.training.loop import LoopResult, train  # noqa: E402
@@ -237,18 +237,24 @@ def measures(lab: Lab) -> Iterator[Measure]:
     """All arrangements, the eager loop of one client first."""
     for precision, model in (("fp32", lab.fp32), ("bf16", lab.bf16)):
         objective = lab.objective("sft")
-        alone = partial(train, model.factors, ObjectiveUnderModel(model, objective), SPEC, 0)
-        yield measured(lab, f"{precision}, one client, eager", 1, lambda alone=alone: [alone()])
+        yield measured(
+            lab, f"{precision}, one client, eager", 1, partial(alone, model, ObjectiveUnderModel(model, objective))
+        )
         for clients, recorder, how in lab.arrangements:
             training = ClientsTraining(model, clients, SPEC, objective, recorder=recorder)
             works = [ClientWork(lab.objective("sft", BATCH * turn), turn) for turn in range(clients)]
             name = f"{precision}, {clients} at once, {how}"
-            yield measured(lab, name, clients, lambda training=training, works=works: training.train(works))
+            yield measured(lab, name, clients, partial(training.train, works))
     if lab.device.type == "cuda":
         yield trl(lab)
 
 
-def measured(lab: Lab, name: str, clients: int, work: Callable[[], Sequence[Any]]) -> Measure:
+def alone(model: Gpt2LanguageModel, loss: ObjectiveUnderModel) -> list[LoopResult]:
+    """One client in the eager loop."""
+    return [train(model.factors, loss, SPEC, 0)]
+
+
+def measured(lab: Lab, name: str, clients: int, work: Callable[[], Sequence[object]]) -> Measure:
     """The second of two goes: the first allocates and records."""
     work()
     with peak_memory(lab.device) as peak:
@@ -261,7 +267,7 @@ def measured(lab: Lab, name: str, clients: int, work: Callable[[], Sequence[Any]
 
 def bound(lab: Lab, clients: int) -> float:
     """Tokens a second of the bfloat16 products of a step alone, forward and to the input, of so many clients."""
-    config, rows = lab.fp32.base.config, lab.objective("sft").examples[:BATCH] * clients
+    config, rows = lab.fp32.base.config, [*lab.objective("sft").examples[:BATCH]] * clients
     packed, width = pack(rows), config.n_embd
     shapes = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
     weights = [torch.randn(shape, device=lab.device, dtype=torch.bfloat16) for shape in shapes]
@@ -288,9 +294,9 @@ def trl(lab: Lab) -> Measure:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         (scratch / "examples.json").write_text(json.dumps(made))
-        (scratch / "gpt2").symlink_to(lab.folder)
         os.environ["BENCH_BF16"] = "1"
-        runner = Contestant.start("trl-best-sft", case, scratch / "examples.json", os.cpu_count() or 1, scratch)
+        setup = Setup(lab.folder, "c_attn", os.cpu_count() or 1, scratch, absent=frozenset())
+        runner = Contestant.start("trl-best-sft", case, scratch / "examples.json", setup)
         for _ in range(lab.steps):
             runner.step()
         runner.finish()

@@ -41,8 +41,7 @@ from fccl import FederatedRun, prepare  # noqa: E402
 from fccl.model.loading import load_model  # noqa: E402
 from fccl.model.objectives import objective_for  # noqa: E402
 from fccl.records.run import RoundRecord  # noqa: E402
-from fccl.specs import ModelSpec  # noqa: E402
-from fccl.specs.preference import PreferenceSpec  # noqa: E402
+from fccl.specs import ModelSpec, Phase, PreferenceSpec  # noqa: E402
 from fccl.training.objective import ObjectiveUnderModel  # noqa: E402
 
 ALL = 12  # layers of GPT-2
@@ -59,7 +58,7 @@ class Variant:
     seconds: list[float] = field(default_factory=list)
 
     @classmethod
-    def made(cls, layers: int, folder: Path, phase: str, texts: list[dict[str, str]]) -> Variant:
+    def made(cls, layers: int, folder: Path, phase: Phase, texts: list[dict[str, str]]) -> Variant:
         """Reference log-probabilities of DPO are computed here: the activations are kept only from then on."""
         spec = ModelSpec(
             name=str(folder),

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def race(name: str, model: LanguageModel, phase: Phase, rows: Sequence[Responses
         counts.append(sum(plain.lengths[index] for index in batch))
         ways: list[tuple[str, TrainingLoss]] = [("plain", plain), ("private", private)]
         for way, loss in ways if start // BATCH % 2 else reversed(ways):
-            spent[way].append(timed(lambda loss=loss, batch=batch: train_step(model, loss, batch)))  # type: ignore[misc]
+            spent[way].append(timed(partial(train_step, model, loss, batch)))
     ratios = [mine / theirs for mine, theirs in zip(spent["private"][1:], spent["plain"][1:], strict=True)]
     rates = [sum(counts[1:]) / sum(seconds[1:]) for seconds in spent.values()]
     spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
@@ -156,10 +157,10 @@ def quickstart(seed: int, **settings: Any) -> tuple[float, str]:
     with tempfile.TemporaryDirectory() as folder:
         data, logs = Path(folder) / "data", Path(folder) / "logs"
         usual: dict[str, Any] = {"threads": 1, "client_processes": 1, "engine": "gpt2", "keep_updates_mb": 0}
-        folders = {"data_dir": data, "log_dir": logs, "state_dir": Path(folder) / "state"}
-        run = fccl.FederatedRun(**usual, **folders, seed=seed, contribution_mode="uniform", **settings)
+        usual |= {"data_dir": data, "log_dir": logs, "state_dir": Path(folder) / "state"}
+        run = fccl.FederatedRun(**usual, seed=seed, contribution_mode="uniform", **settings)
         last = [result.record for result in run][-1]
-        figures = " | ".join(f"{each:.4f}" for each in losses(data, LogPaths(logs)))
+        figures = " | ".join(f"{each:.4f}" for each in losses(run.settings, data, LogPaths(logs)))
         return (last.privacy.epsilon if last.privacy else 0.0), figures
 
 

@@ -39,8 +39,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from fccl.data.examples import prompt_of  # noqa: E402
+from fccl.specs import Phase  # noqa: E402
 
-PHASES = {
+PHASES: dict[Phase, tuple[str, ...]] = {
     "sft": ("gpt2", "generic", "int8", "loop", "compile", "trl-best", "trl", "products"),
     "va": ("gpt2", "generic", "int8", "trl-best", "trl", "products"),
 }
@@ -67,7 +68,7 @@ WORDS = "the a red dog is and of in it on see day bird green river has was to no
 class Case:
     """A race: what is trained, on batches of which examples. Without a `length` they are like Alpaca's."""
 
-    phase: str
+    phase: Phase
     rounds: int
     batch: int = BATCH
     length: int | None = None
@@ -111,7 +112,7 @@ def words(draw: random.Random, tokens: int) -> str:
     return " ".join(draw.choice(WORDS.split()) for _ in range(tokens))
 
 
-def tokens(batch: list[dict[str, str]], phase: str) -> int:
+def tokens(batch: list[dict[str, str]], phase: Phase) -> int:
     """Real tokens of a batch, end-of-text included; a pair has its prompt twice, however it is computed."""
     answers = ("completion",) if phase == "sft" else ("chosen", "rejected")
     return sum(
@@ -132,7 +133,7 @@ class Setup:
     absent: frozenset[str]
     model: str = ""  # its name, unless it is the usual one
 
-    def names(self, phase: str) -> list[str]:
+    def names(self, phase: Phase) -> list[str]:
         """Who races in a phase; the first is the yardstick."""
         return [f"{name}-{phase}" for name in PHASES[phase] if name not in self.absent]
 

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -24,13 +24,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
+if TYPE_CHECKING:  # a rival's memory is its own
+    from fccl.specs import BasePrecision, Engine, Phase
+
 BATCH, MOST = int(os.environ.get("BENCH_BATCH", "8")), int(os.environ.get("BENCH_MOST", "256"))
 TARGETS = os.environ.get("BENCH_TARGETS", "c_attn")
 RANK, ALPHA, RATE, BETA = 8, 16.0, 1e-4, 0.1
-Step = Callable[[], None]
+Steps = Callable[[str, list[dict[str, str]]], Iterator[None]]  # of a model's folder and examples
 
 
-def ours(engine: str, phase: str, base: str = "fp32") -> Callable[[str, list[dict[str, str]]], Iterator[None]]:
+def ours(engine: Engine, phase: Phase, base: BasePrecision = "fp32") -> Steps:
     """This project's own loop over one of its engines: training as a client does it, step by step. `base` is the
     precision of the frozen weights.
     """
@@ -38,8 +41,7 @@ def ours(engine: str, phase: str, base: str = "fp32") -> Callable[[str, list[dic
     def steps(folder: str, examples: list[dict[str, str]]) -> Iterator[None]:
         from fccl.model.loading import load_model
         from fccl.model.objectives import objective_for
-        from fccl.specs import ModelSpec
-        from fccl.specs.preference import PreferenceSpec
+        from fccl.specs import ModelSpec, PreferenceSpec
         from fccl.training.objective import ObjectiveUnderModel, reference_log_probs
 
         lora = {"lora_r": RANK, "lora_alpha": ALPHA, "lora_targets": TARGETS}
@@ -62,7 +64,7 @@ def ours(engine: str, phase: str, base: str = "fp32") -> Callable[[str, list[dic
     return steps
 
 
-def encoded(tokenizer: Any, phase: str, examples: list[dict[str, str]]) -> Any:
+def encoded(tokenizer: Any, phase: Phase, examples: list[dict[str, str]]) -> Any:
     """The examples as this project's clients encode theirs."""
     from fccl.data.examples import PreferencePair, SftExample
     from fccl.model.encoding import encode
@@ -76,7 +78,7 @@ def encoded(tokenizer: Any, phase: str, examples: list[dict[str, str]]) -> Any:
     return encode(tokenizer, phase, shard, MOST)
 
 
-def products(phase: str) -> Callable[[str, list[dict[str, str]]], Iterator[None]]:
+def products(phase: Phase) -> Steps:
     """The machine's limit: the matrix products of a step alone, forward and to the input, and nothing between them.
 
     No token is padded, a pair has its prompt once, and the last layer and the head see only tokens that predict.
@@ -99,7 +101,7 @@ def products(phase: str) -> Callable[[str, list[dict[str, str]]], Iterator[None]
                 for place, weight in enumerate(weights):
                     whole = number < len(layers) - 1 or place == 0
                     both_ways(torch.randn(len(packed.ids) if whole else len(packed.rows), weight.shape[0]), weight)
-            for part in torch.randn(len(packed.rows), width).split(512):
+            for part in torch.split(torch.randn(len(packed.rows), width), 512):
                 both_ways(part, head.T)
             yield
 
@@ -132,7 +134,7 @@ def lora_config() -> Any:
     )
 
 
-def plain_loop(compiled: bool) -> Callable[[str, list[dict[str, str]]], Iterator[None]]:
+def plain_loop(compiled: bool) -> Steps:
     """Forty lines that a careful person writes: packed rows, response rows before the head, one GELU kernel.
 
     `compiled`: forward, loss and backward by `torch.compile`, for any number of tokens.
@@ -154,7 +156,7 @@ def plain_loop(compiled: bool) -> Callable[[str, list[dict[str, str]]], Iterator
             hidden = body(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False)
             return nn.functional.cross_entropy(base.lm_head(hidden.last_hidden_state[0, rows]), targets)
 
-        measure = torch.compile(loss_of, dynamic=True) if compiled else loss_of
+        measure: Callable[..., Any] = torch.compile(loss_of, dynamic=True) if compiled else loss_of
         for start in range(0, len(examples), BATCH):
             loss = measure(*packed_by_hand(tokenizer, examples[start : start + BATCH]))
             optimizer.zero_grad(set_to_none=True)
@@ -182,7 +184,7 @@ def packed_by_hand(tokenizer: Any, examples: list[dict[str, str]]) -> tuple[torc
     return ids, positions, mask, rows, ids[0, rows + 1]
 
 
-def trl(phase: str, best: bool) -> Callable[[str, list[dict[str, str]]], Iterator[None]]:
+def trl(phase: Phase, best: bool) -> Steps:
     """TRL's trainer; a callback stops it before each step until it may go on."""
 
     def steps(folder: str, examples: list[dict[str, str]]) -> Iterator[None]:
@@ -256,7 +258,7 @@ def stopped_before_each_step(trainer: Any) -> Iterator[None]:
         yield
 
 
-CONTESTANTS: dict[str, Callable[[str, list[dict[str, str]]], Iterator[None]]] = {
+CONTESTANTS: dict[str, Steps] = {
     "products-sft": products("sft"),
     "products-va": products("va"),
     "gpt2-sft": ours("gpt2", "sft"),
