@@ -28,7 +28,7 @@ lint: $(VENV)/.ready-dev  ## ruff, the linter and the formatter's check
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-types: $(VENV)/.ready-dev ## mypy --strict
+types: $(VENV)/.ready-dev ## mypy --strict: the package, benchmarks, scripts, examples
 	$(RUN) -m mypy -n 2
 
 unit: export PYTHONDONTWRITEBYTECODE :=# a test's process would compile the whole package, and each worker every test

@@ -23,8 +23,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -154,8 +156,8 @@ def theirs(name: str, rounds: list[list[Arrays]], start: Arrays) -> Arrays:
     from flwr.supercore.task_identity import TaskIdentity
 
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
-    rates = {"eta": ETA, "beta_1": BETA1, "beta_2": BETA2, "tau": TAU}
-    chosen = {
+    rates: dict[str, Any] = {"eta": ETA, "beta_1": BETA1, "beta_2": BETA2, "tau": TAU}
+    makers: dict[str, Callable[[], Any]] = {
         "fedavgm": lambda: strategy.FedAvgM(server_learning_rate=ETA, server_momentum=BETA1),
         "fedadagrad": lambda: strategy.FedAdagrad(eta=ETA, tau=TAU),
         "fedyogi": lambda: strategy.FedYogi(**rates),
@@ -164,8 +166,8 @@ def theirs(name: str, rounds: list[list[Arrays]], start: Arrays) -> Arrays:
         "trimmed_mean": lambda: strategy.FedTrimmedAvg(beta=(BAD + 0.5) / CLIENTS),
         "krum": lambda: strategy.Krum(num_malicious_nodes=BAD),
         "multi_krum": lambda: strategy.MultiKrum(num_malicious_nodes=BAD, num_nodes_to_select=KEEP),
-    }[name]()
-    now = ArrayRecord([np.array(array) for array in start])
+    }
+    chosen, now = makers[name](), ArrayRecord([np.array(array) for array in start])
     for number, updates in enumerate(rounds, start=1):
         if name != "fedavgm" or number == 1:  # what its configure_train does
             chosen.current_arrays = now if name == "fedavgm" else {key: array.numpy() for key, array in now.items()}
@@ -176,7 +178,8 @@ def theirs(name: str, rounds: list[list[Arrays]], start: Arrays) -> Arrays:
         now, _ = chosen.aggregate_train(
             number, [Message(content, dst_node_id=0, message_type="train") for content in contents]
         )
-    return now.to_numpy_ndarrays()
+    found: Arrays = now.to_numpy_ndarrays()
+    return found
 
 
 def print_differences() -> None:

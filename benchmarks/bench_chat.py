@@ -132,8 +132,9 @@ class Texts:
     def cut(self, pair: PreferencePair) -> PreferencePair:
         """The pair with the end of its last question and the beginning of both answers."""
         question = self.room // 3
-        answers = (self._cut(text, slice(self.room - question)) for text in (pair.preferred, pair.dispreferred))
-        return PreferencePair(self._cut(conversation_of(pair)[-1].content, slice(-question, None)), *answers)
+        asked = self._cut(conversation_of(pair)[-1].content, slice(-question, None))
+        answers = slice(self.room - question)
+        return PreferencePair(asked, self._cut(pair.preferred, answers), self._cut(pair.dispreferred, answers))
 
     def _frame(self, tokenizer: Any, form: PromptFormat) -> int:
         """The tokens that a form puts around an instruction and its response."""
@@ -248,7 +249,7 @@ def fccl(*words: str) -> None:
 def processes(commands: Sequence[Sequence[str]], environment: dict[str, str]) -> Iterator[None]:
     """These processes of Python while the block runs; those that have not ended by then are ended."""
     whole = os.environ | environment | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    quiet = {"stdout": subprocess.DEVNULL, "env": whole, "cwd": ROOT}
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "env": whole, "cwd": ROOT}
     begun = [subprocess.Popen([sys.executable, *command], **quiet) for command in commands]
     try:
         yield

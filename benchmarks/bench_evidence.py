@@ -18,10 +18,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path.insert(0, str(ROOT))
 
-from pretrained import default_cache, pretrained  # noqa: E402
-
+from benchmarks.pretrained import default_cache, pretrained  # noqa: E402
 from fccl.apps.main import main as fccl  # noqa: E402
 
 SIZE = {

@@ -34,7 +34,9 @@ import fccl  # noqa: E402
 from benchmarks.bench_training import Case  # noqa: E402
 from benchmarks.federation_contestants import BATCH, Job  # noqa: E402
 from fccl.display.words import duration  # noqa: E402
-from fccl.model.base_model import BUILTIN_MODEL, base_path  # noqa: E402
+from fccl.model.base_model import base_path  # noqa: E402
+from fccl.presets import BUILTIN_MODEL  # noqa: E402
+from fccl.specs import PHASES, Phase  # noqa: E402
 
 NAMES = {
     "auto": "this system, ENGINE=auto",
@@ -85,7 +87,7 @@ def prepared(job: Job) -> Job:
     return job
 
 
-def write_texts(folder: Path, phase: str, count: int) -> Path:
+def write_texts(folder: Path, phase: Phase, count: int) -> Path:
     """So many examples of Alpaca's lengths and one more, in the fields that the project reads."""
     path = folder / f"{phase}.jsonl"
     fields = {"completion": "response", "chosen": "preferred", "rejected": "dispreferred"}
@@ -112,7 +114,7 @@ def gpt2(folder: Path, options: argparse.Namespace) -> Job:
     script = ROOT / "scripts" / "make_random_gpt2.py"
     subprocess.run([sys.executable, str(script), str(folder / "gpt2")], check=True, stdout=subprocess.DEVNULL)
     count = round(SERVER_SHARE * options.clients * options.steps * options.batch)
-    sft, va = (write_texts(folder, phase, count) for phase in ("sft", "va"))
+    sft, va = (write_texts(folder, phase, count) for phase in PHASES)
     settings = {"sft_data": str(sft), "va_data": str(va), "topic_column": "topic", "non_iid_alpha": 1000.0}
     model, data = str(folder / "gpt2"), str(folder / "data")
     return job_of(options, model, model, data, settings, "c_attn")

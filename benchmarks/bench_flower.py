@@ -182,9 +182,14 @@ def deployed(sites: int, superexec_poll: float) -> Iterator[Loopback]:
     with tempfile.TemporaryDirectory(prefix="fccl-bench-") as text, ExitStack() as held:
         folder = Path(text)
         places = {number: folder / f"site_{number}" for number in range(sites)}
-        own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        poll = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": str(superexec_poll)}
-        deployment = held.enter_context(loopback(folder, places, **own, **poll))
+        deployed_here = loopback(
+            folder,
+            places,
+            PYTHONPATH=str(ROOT),
+            OMP_NUM_THREADS="1",
+            FLWR_SUPEREXEC_TASK_POLL_INTERVAL=str(superexec_poll),
+        )
+        deployment = held.enter_context(deployed_here)
         for number, place in places.items():
             held.enter_context(client_processes(place, {number: ToyLearner()}, grace_s=3600.0))
         yield deployment

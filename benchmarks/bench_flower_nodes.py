@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from flwr.app import Context
 from flwr.serverapp import Grid
@@ -42,7 +43,18 @@ from fccl.transports.flower.server_app import server_app  # noqa: E402
 from fccl.transports.flower.site import Site  # noqa: E402
 from fccl.transports.flower.transport import FlowerTransport  # noqa: E402
 
-ONE_ACTOR = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"num_cpus": 1}}
+ONE_ACTOR: dict[str, dict[str, Any]] = {
+    "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+    "init_args": {"num_cpus": 1},
+}
+
+
+class Figures(NamedTuple):
+    """Of one federation: wall and core seconds of each round, bytes at its end."""
+
+    seconds: list[float]
+    cores: list[float]
+    memory: int
 
 
 class WorkingSite(Site):
@@ -76,7 +88,7 @@ def simulate(nodes: int, rounds: int, folder: Path) -> None:
                 times.append(time.monotonic())
                 spent.append(time.process_time())
         seconds, cores = ([after - before for before, after in pairwise(each)] for each in (times, spent))
-        print(json.dumps({"seconds": seconds, "cores": cores, "memory": memory(os.getpid())}), flush=True)
+        print(json.dumps(Figures(seconds, cores, memory(os.getpid()))._asdict()), flush=True)
 
     run_simulation(server_app(serve), client_app(site_of), num_supernodes=nodes, backend_config=ONE_ACTOR)
 
@@ -95,7 +107,7 @@ def memory(root: int) -> int:
     return sum(sizes.get(each, 0) for each in family)
 
 
-def measured(nodes: int, rounds: int) -> dict[str, list[float]]:
+def measured(nodes: int, rounds: int) -> Figures:
     """The figures of one federation, simulated in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="fccl-nodes-") as folder:
         command = [sys.executable, __file__, "--one", str(nodes), "--rounds", str(rounds), "--folder", folder]
@@ -104,7 +116,7 @@ def measured(nodes: int, rounds: int) -> dict[str, list[float]]:
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"seconds"')]
     if not lines:
         sys.exit(f"{nodes} nodes: no figures\n{done.stderr[-2000:]}")
-    return dict(json.loads(lines[0]))
+    return Figures(**json.loads(lines[0]))
 
 
 def main() -> None:
@@ -120,10 +132,10 @@ def main() -> None:
     print(f"{'nodes':>6}{'first, s':>10}{'round, s':>10}{'server, core-s':>16}{'MB':>8}")
     for nodes in map(int, options.nodes.split(",")):
         found = measured(nodes, options.rounds)
-        first, *others = found["seconds"]
+        first, *others = found.seconds
         median = sorted(others)[len(others) // 2]
-        cores = sorted(found["cores"][1:])[len(others) // 2]
-        print(f"{nodes:>6}{first:>10.1f}{median:>10.1f}{cores:>16.2f}{found['memory'] / 1e6:>8.0f}", flush=True)
+        cores = sorted(found.cores[1:])[len(others) // 2]
+        print(f"{nodes:>6}{first:>10.1f}{median:>10.1f}{cores:>16.2f}{found.memory / 1e6:>8.0f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -85,8 +85,8 @@ def measured(alpha: float, seed: int, pulls: Sequence[float], share: float) -> I
                 "finetune": finetuned(learner.learner, request, shard),
                 **{f"Ditto {pull:g}": learner.own[pull, phase, client] for pull in pulls},
             }
-            how = {"preference": last.train.preference, "batch_size": request.batch_size}
-            score = Validator(models.of(last.model), shard.test_sft, shard.test_va, **how)
+            preference, tests = last.train.preference, (shard.test_sft, shard.test_va)
+            score = Validator(models.of(last.model), *tests, preference=preference, batch_size=request.batch_size)
             losses = {name: score(phase, each, last.reference).loss for name, each in adapters.items()}
             yield phase, client, len(shard.tests_of(phase)), losses
 

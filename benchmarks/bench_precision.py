@@ -99,7 +99,9 @@ def products(threads: int, repeats: int) -> None:
         weight, bias = torch.randn(inner, outer) / 50, torch.randn(outer)
         maps = {name: FROZEN[name](weight.bfloat16() if name == "bf16" else weight, bias) for name in PRECISIONS}
         for direction, width in (("forward", inner), ("backward", outer)):
-            ways = {name: each if direction == "forward" else each.back for name, each in maps.items()}
+            ways: dict[str, Callable[[Tensor], Tensor]] = {
+                name: each if direction == "forward" else each.back for name, each in maps.items()
+            }
             found = interleaved(ways, repeats, partial(inputs, draw, width))
             print(f"| {inner} x {outer} | {direction} | {found['bf16']} | {found['int8']} |")
 
@@ -160,7 +162,8 @@ def steps(threads: int, repeats: int) -> None:
 def gpt2s() -> dict[str, tuple[Gpt2, FlatFactors]]:
     """GPT-2 of the real shape at every precision, random, with LoRA whose B is not zero; and its factors."""
     torch.manual_seed(SEED)
-    base, made = GPT2LMHeadModel(GPT2Config()), {}
+    base = GPT2LMHeadModel(GPT2Config())
+    made: dict[str, tuple[Gpt2, FlatFactors]] = {}
     config = LoraConfig(r=8, lora_alpha=16, target_modules=["c_attn"], fan_in_fan_out=True, init_lora_weights=False)
     whole = get_peft_model(base, config).eval()
     for name in PRECISIONS:
@@ -205,10 +208,10 @@ def quickstarts(seeds: Sequence[int], precisions: Sequence[BasePrecision], kept:
                 print(f"| {seed} | {name}, {threads} | {figures} |", flush=True)
     print("\n| base, threads | SFT, times fp32's | DPO, times fp32's |\n|---|---:|---:|")
     first, *others = found
-    for name in others:
-        pairs = zip(found[name], found[first], strict=True)
+    for arrangement in others:
+        pairs = zip(found[arrangement], found[first], strict=True)
         sft, va = zip(*((mine[0] / theirs[0], mine[1] / theirs[1]) for mine, theirs in pairs), strict=True)
-        print(f"| {name} | {times(sft)} | {times(va)} |")
+        print(f"| {arrangement} | {times(sft)} | {times(va)} |")
 
 
 def times(ratios: Sequence[float]) -> str:
@@ -285,7 +288,7 @@ def trained(model: LanguageModel, start: Adapter, shard: ClientShard) -> Adapter
     """What a client sends back of this shard."""
     train = TrainSpec(epochs=1, learning_rate=1e-3, batch_size=4, warmup=0.1, schedule="constant", max_grad_norm=1.0)
     task = FitTask("bench", 0, "sft", start, None, model.spec, train, seed=SEED)
-    return learner_for(Models.holding(model)).fit(task, shard, lambda status: None).adapter
+    return learner_for(Models.holding(model)).fit(task, shard, lambda status: None).adapter.load()
 
 
 if __name__ == "__main__":

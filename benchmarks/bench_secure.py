@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from pydantic import BaseModel
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -77,7 +78,10 @@ class Weighed(WrappedTransport):
 def _length(answer: object) -> int:
     if isinstance(answer, ClientUpdate):
         return 0  # as without masks
-    return 0 if isinstance(answer, ClientFailure) else len(answer.model_dump_json())  # type: ignore[attr-defined]
+    if isinstance(answer, ClientFailure):
+        return 0
+    assert isinstance(answer, BaseModel)
+    return len(answer.model_dump_json())
 
 
 def main() -> int:

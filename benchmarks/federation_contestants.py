@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -26,6 +26,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
+
+if TYPE_CHECKING:  # a rival's memory is its own
+    from fccl.specs import Engine
 
 RANK, ALPHA, BETA, BATCH, MOST = 8, 16.0, 0.5, 8, 256
 RATES = {"sft": 1e-3, "va": 1e-4}
@@ -61,7 +64,7 @@ def read_job(path: Path) -> Job:
 # --- this system
 
 
-def ours(engine: str) -> Callable[[Job], Split]:
+def ours(engine: Engine) -> Callable[[Job], Split]:
     """A run with verified contributions, as a library user does it."""
 
     def whole(job: Job) -> Split:
@@ -197,7 +200,7 @@ def flower(job: Job) -> Split:
     client_app.train()(lambda message, context: flower_answer(job, message, context))
     peaks: list[float] = []
     server_app.main()(lambda grid, context: peaks.extend(flower_rounds(job, grid)))
-    resources = {"client_resources": {"num_cpus": job.threads, "num_gpus": 0.0}}
+    resources: dict[str, dict[str, Any]] = {"client_resources": {"num_cpus": job.threads, "num_gpus": 0.0}}
     run_simulation(server_app, client_app, num_supernodes=job.clients, backend_config=resources)
     if len(peaks) < 2 * job.rounds * job.clients:
         raise SystemExit(f"Flower has {len(peaks)} answers of {2 * job.rounds * job.clients}")
@@ -217,10 +220,8 @@ def flower_answer(job: Job, message: Any, context: Any) -> Any:
     if config["server-round"] == 0:
         state = None
     trained, count = trl_fit(job, client, phase, state, reference)
-    content = RecordDict(
-        {"arrays": ArrayRecord(trained), "metrics": MetricRecord({"num-examples": count, PEAK: peak()})}
-    )
-    return Message(content=content, reply_to=message)
+    metrics = MetricRecord({"num-examples": count, PEAK: peak()})
+    return Message(content=RecordDict({"arrays": ArrayRecord(trained), "metrics": metrics}), reply_to=message)
 
 
 def flower_rounds(job: Job, grid: Any) -> list[float]:
@@ -238,7 +239,7 @@ def flower_rounds(job: Job, grid: Any) -> list[float]:
     for number in range(2 * job.rounds):
         phase = "sft" if number < job.rounds else "va"
         reference = arrays if number == job.rounds else reference
-        content = {"arrays": arrays, "config": ConfigRecord({"phase": phase, "server-round": number})}
+        content: dict[str, Any] = {"arrays": arrays, "config": ConfigRecord({"phase": phase, "server-round": number})}
         content |= {"reference": reference} if reference is not None else {}
         asked = [
             Message(content=RecordDict(content), message_type=MessageType.TRAIN, dst_node_id=node) for node in nodes

@@ -92,7 +92,7 @@ def changes(node: ast.AST, lines: list[bytes]) -> Iterator[tuple[Spot, str]]:
     elif isinstance(node, ast.BoolOp):
         for left, right in zip(node.values, node.values[1:], strict=False):
             yield from between(left, right, CONNECTIVES.get(type(node.op)), lines)
-    elif isinstance(node, ast.Constant) and type(node.value) in (bool, int, float):
+    elif isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float):
         after = not node.value if isinstance(node.value, bool) else node.value + 1
         yield from whole(node, str(after))
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not | ast.USub):

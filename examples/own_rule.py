@@ -31,7 +31,8 @@ class HalvingLoss:
 
 def main() -> None:
     data = fccl.prepare(num_clients=3, noisy_clients="0", data_dir="data-noisy")
-    for name, source in {"FCCL (verified)": "verified", "halving loss": HalvingLoss}.items():
+    sources: dict[str, str | type] = {"FCCL (verified)": "verified", "halving loss": HalvingLoss}
+    for name, source in sources.items():
         run = fccl.FederatedRun(data, log_dir=f"logs-{name.split()[0].lower()}", contribution_source=source)
         for result in run:
             record = result.record

@@ -19,6 +19,8 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Protocol
 
@@ -64,14 +66,14 @@ class Process(Protocol):
 
 @dataclass
 class Forked:
-    process: object
+    process: ForkServerProcess
 
     def end(self) -> None:
-        self.process.kill()  # type: ignore[attr-defined]
-        self.process.join()  # type: ignore[attr-defined]
+        self.process.kill()
+        self.process.join()
 
     def exit_status(self) -> int | None:
-        return self.process.exitcode  # type: ignore[attr-defined,no-any-return]
+        return self.process.exitcode
 
 
 @dataclass
@@ -155,7 +157,7 @@ def chaos_toy(folder: Path, kills: int, draw: random.Random) -> bool:
     root, logs = folder / "exchange", folder / "logs"
     starts = {"orchestrator": lambda: started(orchestrator, root, logs, CLIENTS, rounds)}
     for number in range(CLIENTS):
-        starts[f"client {number}"] = lambda number=number: started(client, root, number)  # type: ignore[misc]
+        starts[f"client {number}"] = partial(started, client, root, number)
     outcome = disturb(starts, kills, (0.0, 0.12), draw)
     return report("toy", outcome, LogPaths(logs), expected, results[-1].state.adapter.to_bytes())
 
@@ -189,7 +191,7 @@ def chaos_micro(folder: Path, kills: int, draw: random.Random) -> bool:
     expected = [(record.round, record.adapter_sha256) for record in read_records(undisturbed.progress, RoundRecord)]
     starts = {"orchestrator": lambda: command(folder, "orchestrator", *SETTINGS, *PATIENCE, *KEYS)}
     for number in range(CLIENTS):
-        starts[f"client {number}"] = lambda number=number: command(folder, "client", "--client-id", str(number), *KEYS)  # type: ignore[misc]
+        starts[f"client {number}"] = partial(command, folder, "client", "--client-id", str(number), *KEYS)
     outcome = disturb(starts, kills, (0.3, 4.5), draw)
     return report("micro", outcome, LogPaths(folder / "logs"), expected, undisturbed.global_final.read_bytes())
 

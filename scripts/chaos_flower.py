@@ -22,14 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-
-from chaos import CLIENTS, PATIENCE, SETTINGS, Outcome, environment, fccl, report  # noqa: E402
+sys.path.insert(0, str(ROOT))
 
 from fccl.paths import LogPaths  # noqa: E402
 from fccl.records.run import RoundRecord  # noqa: E402
 from fccl.storage.reading import read_records  # noqa: E402
 from fccl.testing.loopback import Loopback  # noqa: E402
+from scripts.chaos import CLIENTS, PATIENCE, SETTINGS, Outcome, environment, fccl, report  # noqa: E402
 
 PAUSE_S = (3.0, 20.0)  # between two kills
 AGAIN_S = 10.0  # before the command is called again: the ServerApp of its last call may still be at work

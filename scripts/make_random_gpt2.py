@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from fccl.model.base_model import BUILTIN_MODEL, base_path
+from fccl.model.base_model import base_path
+from fccl.presets import BUILTIN_MODEL
 
 
 def main(folder: str) -> None:
