@@ -46,8 +46,9 @@ def looked(page: AppTest) -> Took:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name, default in (("clients", 200), ("rounds", 500), ("looks", 5)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--clients", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=500)
+    parser.add_argument("--looks", type=int, default=5)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         history = History(LogPaths(Path(folder)), asked.clients, asked.rounds)
