@@ -29,7 +29,7 @@ lint: $(VENV)/.ready-dev  ## ruff, the linter and the formatter's check
 	$(RUN) -m ruff format --check .
 
 types: $(VENV)/.ready-dev ## mypy --strict: the package, benchmarks, scripts, examples
-	$(RUN) -m mypy -n 2
+	$(RUN) -m mypy
 
 unit: export PYTHONDONTWRITEBYTECODE :=# a test's process would compile the whole package, and each worker every test
 unit: export PYTEST_DEBUG_TEMPROOT ?= $(IN_MEMORY)
