@@ -1,4 +1,4 @@
-"""Whether contribution helps a pretrained model on real texts: `fccl compare` among 4 and 8 clients, three seeds.
+"""Whether contribution helps a pretrained model on real texts: `fccl compare`, 4 clients on three seeds, 8 on one.
 
     python benchmarks/bench_evidence.py --sft-data instructions.json --va-data preferences.json [--first] [--jobs 2]
 
@@ -6,9 +6,9 @@ The model is that of `pretrained.py`. Hours: every finished trial is kept under 
 where it was stopped. `--first` runs what a first table needs: one seed, 4 clients, five methods, clean and shuffled.
 What is finished is put into docs/evidence.md by `make evidence-page PARTS="pretrained=FOLDER"`.
 
-Sizes, so that three seeds take at most ten hours of two cores: two rounds, 400 instructions and 200 pairs before they
-are split, 128 tokens of each, 16 examples for whoever weighs. By estimate, from the tokens a second of a model of that
-size, it is twelve core hours, and the first table one; neither was timed.
+Sizes, so that it takes about ten hours of two cores and the first table one: two rounds, 150 instructions and 70 pairs
+before they are split, 128 tokens of each, 16 examples for whoever weighs. That is by 76 tokens a second and core, which
+a first try with 400 instructions had on a busy machine: 280 of them, 30,525 tokens, took 401 s.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from fccl.apps.main import main as fccl  # noqa: E402
 
 SIZE = {
     "fed_rounds": 2,
-    "max_sft_examples": 400,
-    "max_va_examples": 200,
+    "max_sft_examples": 150,
+    "max_va_examples": 70,
     "max_length": 128,
     "batch_size": 4,
     "sft_lr": 1e-3,
@@ -37,12 +37,14 @@ METHODS = (*FIRST_METHODS, "tempered-server", "oracle")
 FIRST_SCENARIOS = ("clean-non-iid", "shuffled")
 SCENARIOS = (*FIRST_SCENARIOS, "sign-flip", "flipped", "server-two-topics")
 SEEDS = 3
+FEW_CLIENTS, MANY_CLIENTS = 4, 8  # many: the methods and scenarios of the first table
 
 
 def arguments(model: Path, asked: argparse.Namespace, clients: int) -> list[str]:
     """The command line of one comparison."""
     size = [part for name, value in SIZE.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    methods, scenarios, seeds = (FIRST_METHODS, FIRST_SCENARIOS, 1) if asked.first else (METHODS, SCENARIOS, SEEDS)
+    few = asked.first or clients > FEW_CLIENTS
+    methods, scenarios, seeds = (FIRST_METHODS, FIRST_SCENARIOS, 1) if few else (METHODS, SCENARIOS, SEEDS)
     chosen = ["--methods", ",".join(methods), "--scenarios", ",".join(scenarios), "--seeds", str(seeds)]
     data = ["--sft-data", asked.sft_data, "--va-data", asked.va_data, "--num-clients", str(clients)]
     # one thread in any case, so that the trials of one process are those of two
@@ -61,7 +63,8 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, default=default_cache(), help="where the model is kept")
     asked = parser.parse_args()
     model = pretrained(asked.cache, lambda line: print(line, file=sys.stderr, flush=True))
-    statuses = (fccl(arguments(model, asked, clients)) for clients in ((4,) if asked.first else (4, 8)))
+    counts = (FEW_CLIENTS,) if asked.first else (FEW_CLIENTS, MANY_CLIENTS)
+    statuses = (fccl(arguments(model, asked, clients)) for clients in counts)
     return next((status for status in statuses if status), 0)
 
 
