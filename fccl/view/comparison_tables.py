@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from fccl.display.plain_text import one_line
@@ -156,12 +156,20 @@ def to_markdown(comparison: Comparison, command: str = "") -> str:
 def lead(comparison: Comparison) -> list[str]:
     """The lines that say what was compared."""
     seeds = ", ".join(map(str, comparison.seeds))
-    sizes = "; ".join(f"{name} {count:,}" for name, count in comparison.examples.items())
     return [
         f"{comparison.model}, {plural(comparison.num_clients, 'client')}, {plural(comparison.rounds, 'round')}, "
         f"seed{'s' * (len(comparison.seeds) > 1)} {seeds}. "
-        f"Examples (first seed): {sizes}."
+        f"Examples (first seed): {_sizes(comparison.examples)}."
     ]
+
+
+def _sizes(examples: Mapping[str, int]) -> str:
+    """The number of examples by kind and split: `instructions: train 80, test 10; ...`."""
+    counts: dict[str, list[str]] = {}
+    for name, count in examples.items():
+        kind, _, split = name.rpartition(", ")
+        counts.setdefault(kind, []).append(f"{split} {count:,}")
+    return "; ".join(f"{kind}: {', '.join(found)}" if kind else ", ".join(found) for kind, found in counts.items())
 
 
 def notes(comparison: Comparison) -> list[str]:

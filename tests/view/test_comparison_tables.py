@@ -216,3 +216,9 @@ def test_the_tiles_go_by_who_is_bad_and_not_by_who_was_compared(oracle):
     says = " ".join(re.sub("<[^>]*>", " ", page(found, no_pictures, no_pictures)).split())
     assert "verified is worse than FedAvg 1 of 1 scenarios without bad clients" in says
     assert "weight of the bad clients in the last round 0.250 verified, mean over scenarios" in says
+
+
+def test_the_lead_counts_the_examples_of_a_kind_together_and_keeps_other_names():
+    counts = {"instructions, train": 1804, "instructions, test": 300, "pairs, learn": 48, "rows": 7}
+    (said,) = tables.lead(comparison(examples=counts))
+    assert said.endswith("Examples (first seed): instructions: train 1,804, test 300; pairs: learn 48; rows 7.")
