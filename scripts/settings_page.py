@@ -65,8 +65,9 @@ error: fccl orchestrator does not read --client-id
 ```
 
 `fccl init` asks five questions (model, data, clients, machine, privacy), checks the answers and writes a commented
-`.env`: whether the model loads, how many examples a source has, whether training is estimated to fit into the memory
-that is there. Without a terminal its arguments are the answers: `fccl init --model-name ./model --num-clients 4`.
+`.env`. It checks whether the model loads, how many examples a source has, and whether training is estimated to fit into
+the memory that is there. Without a terminal its arguments are the answers:
+`fccl init --model-name ./model --num-clients 4`.
 
 `CONTRIBUTION_SOURCE` and `AGGREGATION` take a class of your own too: [Plug in your own rule](own-rules.md).
 """

@@ -95,7 +95,7 @@ class RuleSettings(BaseSettings):
         "aggregation",
         "factors",
         "factors: their mean; svd: the best of their rank of the mean product; exact: all of it, in ever more; "
-        "nearly: the nearest product of combined factors; freeze_a: clients train B alone; "
+        "nearly: the nearest product of combined factors. freeze_a: clients train B alone; "
         "fed_sb: they train the LORA_R x LORA_R matrix between frozen factors alone, with LORA_R of 32 to 200",
     )
     client_lora_r: str = knob(

@@ -38,7 +38,7 @@ class SiteSettings(BaseSettings):
         "data",
         -1.0,
         "share of its data that a client keeps apart and scores base, its own and the global adapter on after each "
-        "phase; below 0: 0.1 of a client's own files, or with PERSONALIZE, else 0",
+        "phase. Below 0: 0.1 of a client's own files, or with PERSONALIZE, else 0",
         ge=-1,
         le=0.5,
     )
