@@ -14,12 +14,19 @@ from fccl.config import Settings, load_settings
 from fccl.errors import SettingsError
 from fccl.library.ignored import refuse_ignored
 from fccl.library.own_rules import named
+from tests.prose import sentences
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))  # they tell what was then, too
 HISTORY = {"log.md"}  # it tells what was tried when, with the names of then
 PRESENT = [page for page in PAGES if page.name not in HISTORY]
+IN_SENTENCES = [
+    *PRESENT[1:],
+    *sorted((ROOT / "examples").glob("*.md")),
+    *sorted((ROOT / "docs" / "decisions").glob("*.md")),
+]
+MOST_WORDS = 30  # of a sentence
 # Variables of other programs, of compose and of make.
 OTHERS = {
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL",
@@ -184,3 +191,10 @@ def test_prose_of_the_docs_is_no_wider_than_the_code():
         prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
         wide += [f"{page.name}: {line[:60]}" for line in prose.splitlines() if len(line) > 120 and "|" not in line[:3]]
     assert wide == []
+
+
+@pytest.mark.parametrize("page", IN_SENTENCES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_sentence_of_a_page_has_more_than_30_words(page):
+    long = [each for each in sentences(page.read_text(encoding="utf-8")) if each.words > MOST_WORDS]
+    name = page.relative_to(ROOT)
+    assert not long, "\n".join(f"{name}:{each.line} has {each.words} words: {each.text}" for each in long)
