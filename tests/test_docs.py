@@ -22,9 +22,9 @@ DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))  # they tell what
 HISTORY = {"log.md"}  # it tells what was tried when, with the names of then
 PRESENT = [page for page in PAGES if page.name not in HISTORY]
 IN_SENTENCES = [
-    *PRESENT[1:],
+    *PRESENT,
     *sorted((ROOT / "examples").glob("*.md")),
-    *sorted((ROOT / "docs" / "decisions").glob("*.md")),
+    *DECISIONS,
 ]
 MOST_WORDS = 30  # of a sentence
 # Variables of other programs, of compose and of make.
