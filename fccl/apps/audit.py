@@ -15,7 +15,7 @@ from fccl.library.audit import audited, protecting
 from fccl.model.loading import Models
 from fccl.paths import LogPaths
 from fccl.storage.files import write_text
-from fccl.view.audit_tables import audit_table, closed_lines
+from fccl.view.audit_tables import audit_tables, closed_lines
 
 
 def main(settings: Settings, options: argparse.Namespace) -> int:
@@ -24,7 +24,8 @@ def main(settings: Settings, options: argparse.Namespace) -> int:
     settings = asked_for(settings, options, models, console)
     beside = [_beside(options, text, models, console) for text in options.beside]
     audit = audited(settings, models, say, options.client, beside, options.forget)
-    print_table(console, audit_table(audit))
+    for table in audit_tables(audit):
+        print_table(console, table)
     for line in closed_lines(audit):
         say(line)
     out = LogPaths(settings.log_dir).audit

@@ -1,4 +1,4 @@
-"""An audit as a table, for every screen and file that shows it."""
+"""An audit as tables, for every screen and file that shows it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,28 @@ CAUTION = (
 )
 
 
-def audit_table(audit: Audit) -> Table:
+def audit_tables(audit: Audit) -> tuple[Table, ...]:
+    """The attacks, and what each protection costs where there is one."""
+    return (attacks_table(audit), costs_table(audit))[: len(audit.runs)]
+
+
+def attacks_table(audit: Audit) -> Table:
     """A row for each attack, by protection; the first row is chance."""
     repeats = [each.repeats for run in audit.runs for attack in run.attacks for each in attack.exposures]
     planted = sorted(set(repeats))
     head = (
-        *("protection", "released", "attack", "AUC", "found at 1 % false"),
+        *("protection", "attack", "AUC", "found at 1 % false"),
         *(f"exposure, {plural(times, 'time')}" for times in planted),
-        "validation loss",
     )
     rows = [_chance(audit, planted)]
     rows += [_row(run, attack, planted) for run in audit.runs for attack in run.attacks]
-    return Table("Audit", head, tuple(rows), _note(audit), words=frozenset({1, 2}))
+    return Table("Audit", head, tuple(rows), _note(audit), words=frozenset({1}))
+
+
+def costs_table(audit: Audit) -> Table:
+    """The loss of each released adapter on the validation split."""
+    rows = tuple((run.name, loss(run.loss)) for run in audit.runs)
+    return Table("Audit: what protection costs", ("protection", "validation loss"), rows)
 
 
 def closed_lines(audit: Audit) -> tuple[str, ...]:
@@ -36,29 +46,33 @@ def closed_lines(audit: Audit) -> tuple[str, ...]:
 def _note(audit: Audit) -> str:
     told = audit.runs[0].attacks[0].membership
     return (
-        f"Client {audit.client}, {plural(audit.rounds, 'SFT round')}. AUC of {told.members} members against "
-        f"{told.others} of the client's examples that were held out. Exposure in bits, of {audit.canaries} canaries "
-        f"that were planted so often, by rank among {audit.unused:,} that were not. Intervals 95 %; a figure stands "
-        f"out where its interval lies above chance. {CAUTION}"
+        f"Client {audit.client}, {plural(audit.rounds, 'SFT round')}. Attacks by the loss, or by the signs of "
+        "gradients, on the released adapter and on the client's updates of the rounds whose number they have. AUC of "
+        f"{told.members} members against {told.others} of the client's examples that were held out. Exposure in bits, "
+        f"of {audit.canaries} canaries that were planted so often, by rank among {audit.unused:,} that were not. "
+        f"Intervals 95 %; a figure stands out where its interval lies above chance. {CAUTION}"
     )
 
 
 def _chance(audit: Audit, planted: list[int]) -> tuple[Cell | str, ...]:
     known = {each.repeats: each.chance for run in audit.runs for attack in run.attacks for each in attack.exposures}
-    return ("chance", DASH, DASH, "0.50", "1 %", *(f"{known[times]:.2f}" for times in planted), DASH)
+    return ("chance", DASH, "0.50", "1 %", *(f"{known[times]:.2f}" for times in planted))
 
 
 def _row(run: AuditedRun, attack: Attack, planted: list[int]) -> tuple[Cell | str, ...]:
     told, exposed = attack.membership, {each.repeats: each for each in attack.exposures}
     return (
         run.name,
-        attack.target,
-        attack.by,
+        f"{_short(attack.target)}, {_short(attack.by)}",
         _estimate(told.auc, 0.5),
         f"{100 * told.found:.1f} %",
         *(_estimate(exposed[times].mean, exposed[times].chance) if times in exposed else DASH for times in planted),
-        loss(run.loss) if attack is run.attacks[0] else DASH,
     )
+
+
+def _short(text: str) -> str:
+    """The words of a record in a narrow column; words that it does not know stay."""
+    return text.replace("released ", "").replace("update of round ", "update ").replace("gradient ", "")
 
 
 def _estimate(found: Estimate, chance: float) -> Cell:

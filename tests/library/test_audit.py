@@ -12,7 +12,7 @@ from fccl.pages.report.build import build
 from fccl.paths import LogPaths
 from fccl.records.audit import Audit
 from fccl.storage.reading import read_value
-from fccl.view.audit_tables import CAUTION, audit_table, closed_lines
+from fccl.view.audit_tables import CAUTION, attacks_table, audit_tables, closed_lines
 from fccl.view.runs import RunReader
 from tests.view.logs import Logs
 
@@ -53,8 +53,8 @@ class TestAnAudit:
         assert (audit.canaries, audit.unused, audit.rounds, run.name) == (32, 1000, 2, "none")
 
     def test_the_table_begins_with_chance_and_says_what_a_failure_does_not_prove(self, folder):
-        table = audit_table(read_value(LogPaths(folder / "logs").audit, Audit))
-        assert [cell.text for cell in table.cells[0]][3:8] == ["0.50", "1 %", "1.44", "1.44", "1.44"]
+        (table,) = audit_tables(read_value(LogPaths(folder / "logs").audit, Audit))
+        assert [cell.text for cell in table.cells[0]][2:7] == ["0.50", "1 %", "1.44", "1.44", "1.44"]
         assert len(table.rows) == 6
         assert CAUTION in table.note
 
@@ -163,8 +163,9 @@ def test_what_stands_beside_is_in_the_one_table_with_its_own_losses(tmp_path, mo
     assert main(["audit", *LITTLE, "--sft-rounds", "1", *arguments]) == 0
     audit = read_value(LogPaths(tmp_path / "logs").audit, Audit)
     assert [run.name for run in audit.runs] == ["none", "UPDATE_CODEC=topk, TOPK_SHARE=0.1"]
-    assert [row[0].text for row in audit_table(audit).cells] == ["chance", *["none"] * 3, *[audit.runs[1].name] * 3]
+    assert [row[0].text for row in attacks_table(audit).cells] == ["chance", *["none"] * 3, *[audit.runs[1].name] * 3]
     assert audit.runs[0].loss != audit.runs[1].loss
+    assert [row[0].text for row in audit_tables(audit)[1].cells] == [run.name for run in audit.runs]
 
 
 @pytest.mark.slow  # two federations of a real model, and attacks on two adapters

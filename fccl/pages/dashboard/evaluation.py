@@ -15,7 +15,7 @@ from fccl.pages.dashboard.widgets import chart, guarded, heading, html_table, no
 from fccl.records.evaluation import EvaluationReport
 from fccl.view import charts
 from fccl.view import evaluation_tables as tables
-from fccl.view.audit_tables import AUDIT_LEAD, audit_table, closed_lines
+from fccl.view.audit_tables import AUDIT_LEAD, audit_tables, closed_lines
 from fccl.view.charts import Measure
 from fccl.view.forecast_tables import after_table
 from fccl.view.taken import actual_of
@@ -55,11 +55,13 @@ def audit(view: RunView) -> None:
     """Attacks on a federation like this one, where `fccl audit` lies beside the run."""
     if view.audit is None:
         return
-    found = audit_table(view.audit)
+    found, *costs = audit_tables(view.audit)
     heading(found.title)
     for line in (AUDIT_LEAD, found.note, *closed_lines(view.audit)):
         note(one_line(line))
     html_table(found)
+    for table in costs:
+        html_table(table)
 
 
 def plan(view: RunView) -> None:

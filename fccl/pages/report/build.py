@@ -18,7 +18,7 @@ from fccl.pages.report.parts import Report, Section
 from fccl.records.comparison import Comparison
 from fccl.view import sentences
 from fccl.view.answers import RunAnswers
-from fccl.view.audit_tables import AUDIT_LEAD, audit_table, closed_lines
+from fccl.view.audit_tables import AUDIT_LEAD, audit_tables, closed_lines
 from fccl.view.forecast_tables import after_table
 from fccl.view.origins import origins_table
 from fccl.view.own_tests import own_tests_table
@@ -129,7 +129,7 @@ def _audit(view: RunView) -> tuple[Section, ...]:
     if view.audit is None:
         return ()
     lead = one_line(" ".join((AUDIT_LEAD, *closed_lines(view.audit))))
-    return (Section("audit", "Audit", lead, tables=(audit_table(view.audit),)),)
+    return (Section("audit", "Audit", lead, tables=audit_tables(view.audit)),)
 
 
 def _plan(view: RunView) -> tuple[Section, ...]:
