@@ -35,6 +35,11 @@ def drawn(adapter: Adapter, seed: int) -> bytes | None:
     return _DRAWN + seed.to_bytes(8, "little") + header_of(adapter.form.shapes)
 
 
+def is_drawn(content: bytes | bytearray) -> bool:
+    """Whether these are the bytes of a fresh adapter: a reader needs no other to make it."""
+    return content[: len(_DRAWN)] == _DRAWN
+
+
 def middle_alone(adapter: Adapter) -> bytes:
     """The bytes of the middle matrices of an adapter, for those who have its factors."""
     return _MIDDLE + bytes.fromhex(fixed_sha256(adapter)) + moving(adapter).to_bytes()
@@ -46,7 +51,7 @@ def read_short(content: bytearray, held: Iterable[Adapter], spec: CodecSpec, len
     Raises `AdapterError` for anything else, and for the change of an adapter that the reader does not have. Takes no
     more memory than the whole file would.
     """
-    if content[: len(_DRAWN)] == _DRAWN:
+    if is_drawn(content):
         form = Form(shapes_of(content[_START:], length, source))
         if any(".lora_A." in name and (len(shape) != 2 or not shape[1]) for name, shape in form.shapes.items()):
             raise AdapterError(f"{source} has a lora_A that is no matrix")

@@ -1,6 +1,7 @@
 """The ClientApp of a site: a bridge to the site's worker, `fccl client`, over an exchange directory of the site's own.
 
-It is started anew for every message, so it loads no torch: the worker is warm. A SuperNode says whose site it is:
+It is started anew for every message, so it loads no torch: the worker is warm. A message with an adapter in few bytes
+is the exception. A SuperNode says whose site it is:
 
     flower-supernode --node-config 'client-id=2 exchange-dir="/srv/site"'
 """
@@ -39,7 +40,7 @@ def client_app(site_of: Callable[[Context], Site]) -> ClientApp:
     def work(message: Message, context: Context) -> Message:
         """Lay the server's files before the worker, and bring its answer. What goes wrong is an answer that says so."""
         try:
-            found = carried(site_of(context), Parcel.of_record(message.content))
+            found = carried(site_of(context), Parcel.of_record(message.content, "server"))
         except (FcclError, NoAnswer) as error:
             found = Parcel(problem=printable(str(error), 500))
         return Message(found.record(), reply_to=message)
@@ -48,10 +49,13 @@ def client_app(site_of: Callable[[Context], Site]) -> ClientApp:
 
 
 def carried(site: Site, parcel: Parcel) -> Parcel:
-    """The worker's answer to a parcel; an empty one where none is awaited. Raises as `Site.lay` and `Site.wait`."""
+    """The worker's answer to a parcel; an empty one where none is awaited, and the names of what is missing where the
+    parcel leaves out what is not here. Raises as `Site.lay` and `Site.wait`.
+    """
     if parcel.answer:
         site.require_own(parcel.answer)
-    site.lay(parcel.files, parcel.answer, parcel.refused)
+    if missing := site.lay(parcel.files, parcel.answer, parcel.refused, parcel.held):
+        return Parcel(missing=missing)
     if not parcel.answer:
         return Parcel()
     return Parcel(site.wait(parcel.files, parcel.answer, parcel.wait_s, parcel.stale_s), parcel.answer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -20,7 +20,9 @@ from fccl.errors import FcclError, UpdateRejected
 from fccl.paths import ExchangePaths
 from fccl.records.run import ClientStatus
 from fccl.storage.files import write_bytes
+from fccl.transports.flower.contents import Content
 from fccl.transports.flower.errand import Errand
+from fccl.transports.flower.known import Known
 from fccl.transports.flower.lost import LOST_S, LostMessages
 from fccl.transports.flower.node_keys import NodeKeys
 from fccl.transports.flower.nodes import Nodes
@@ -42,6 +44,8 @@ class _Sent:
     client_id: int
     node: int
     errand: Errand
+    laid: Mapping[str, Content]  # the files that its site has once it answers
+    left_out: frozenset[str]  # those of them whose bytes were not sent
 
 
 class Courier:
@@ -64,7 +68,7 @@ class Courier:
     ) -> None:
         self._grid, self._paths, self._poll_s, self._nodes_s = grid, paths, poll_s, nodes_s
         self._nodes, self._lost, self._sites = Nodes(grid, keys, lost_s), LostMessages(grid, lost_s), sites
-        self._replies = SiteReplies(grid)
+        self._replies, self._known = SiteReplies(grid), Known(paths)
         self._errand: Errand | None = None
         self._sent: dict[str, _Sent] = {}  # by message
         # messages that were taken for lost; a slow pull may bring a reply all the same
@@ -152,9 +156,11 @@ class Courier:
     def turn(self) -> None:
         """One look at the SuperLink: who is there, what has come, what is to be sent."""
         self._nodes.look()
+        self._known.only(self._nodes.places)
         self._receive()
         if (errand := self._errand) is not None:
-            places, under_way = self._nodes.places, set(self._sent.values())
+            places = self._nodes.places
+            under_way = {(each.client_id, each.node, each.errand) for each in self._sent.values()}
             for client_id in errand.client_ids:
                 self._send(errand, client_id, places.get(client_id), under_way)
         self._lost.ask()
@@ -180,9 +186,23 @@ class Courier:
         try:
             answer = _answer(reply)
             self._count(sent.client_id, sent.errand, up=answer.length)
-            sent.errand.take(sent.client_id, answer)
+            if answer.missing:
+                self._send_whole(sent, answer.missing)
+            else:
+                sent.errand.take(sent.client_id, answer)
+                self._known.answered(sent.client_id, sent.node, sent.laid)
         except FcclError as error:  # of the answer, or of the disk
             self._failed(sent, printable(str(error), 500))
+
+    def _send_whole(self, sent: _Sent, missing: Collection[str]) -> None:
+        """Leave nothing out for this client any more, as its site has not all that was left out: no failure of its own.
+
+        Raises `UpdateRejected` where the files were sent.
+        """
+        if not set(missing) <= sent.left_out:
+            raise UpdateRejected(f"its site misses files that it was sent: {printable(str(sorted(missing)), 300)}")
+        self._known.forget(sent.client_id)
+        sent.errand.whole.add(sent.client_id)
 
     def _failed(self, sent: _Sent, reason: str = "") -> None:
         """Count a failure of a site in the open errand; without a reason its answer was lost on the way."""
@@ -194,22 +214,27 @@ class Courier:
             else:
                 self._vanished[sent.client_id] = self._vanished.get(sent.client_id, 0) + 1
 
-    def _send(self, errand: Errand, client_id: int, node: int | None, under_way: Collection[_Sent]) -> None:
+    def _send(
+        self, errand: Errand, client_id: int, node: int | None, under_way: Collection[tuple[int, int, Errand]]
+    ) -> None:
         """Send a client's site the errand, unless it has it. One that has a new node since is sent it again."""
         with self._lock:
             if node is None:
                 self._unseen.setdefault(client_id, time.monotonic())
             else:
                 self._unseen.pop(client_id, None)
-        if node is None or _Sent(client_id, node, errand) in under_way or self.trouble(client_id):
+        if node is None or (client_id, node, errand) in under_way or self.trouble(client_id):
             return
-        if not errand.waits_for(client_id) or (parcel := errand.parcel(client_id)) is None:
+        if (
+            not errand.waits_for(client_id)
+            or (parcel := errand.parcel(client_id, self._known.of(client_id, node))) is None
+        ):
             return
         ttl = errand.wait_s + _MARGIN_S
         message = Message(parcel.record(), node, MessageType.TRAIN, ttl=ttl, group_id=str(errand.round))
         for message_id in self._grid.push_messages([message]):
             if message_id:
-                self._sent[message_id] = _Sent(client_id, node, errand)
+                self._sent[message_id] = _Sent(client_id, node, errand, parcel.contents, frozenset(parcel.held))
                 self._lost.sent(message_id, node)
                 self._count(client_id, errand, down=parcel.length)
 
@@ -265,4 +290,6 @@ def _answer(reply: Message) -> Parcel:
     parcel = Parcel.of_record(reply.content)
     if parcel.problem:
         raise UpdateRejected(parcel.problem)
+    if parcel.held:
+        raise UpdateRejected(f"the answer leaves out {printable(str(sorted(parcel.held)), 300)}")
     return parcel

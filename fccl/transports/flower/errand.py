@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fccl.adapters.short import is_drawn
 from fccl.display.plain_text import printable
 from fccl.errors import UpdateRejected
 from fccl.messages import Request
@@ -16,9 +17,11 @@ from fccl.specs import ExchangeSpec, Phase
 from fccl.storage.files import write_bytes
 from fccl.storage.reading import identity, parse, read_bounded
 from fccl.transports.exchange.wire import MAX_ADAPTER_BYTES, MAX_TASK_BYTES, RequestFile, TaskFile
+from fccl.transports.flower.contents import MOST_DRAWN_BYTES, Content, is_adapter
 from fccl.transports.flower.parcel import MOST_S, Parcel
 from fccl.transports.flower.site import speaking
 
+_NOTHING: Mapping[str, Content] = {}
 _MOST_REFUSALS = (
     3  # so often may a client's answer be refused in an attempt: `exchange/collect.py` passes over the next
 )
@@ -42,6 +45,7 @@ class Errand:
     client_ids: tuple[int, ...]
     counts_late: bool = False  # an answer that comes after the round is closed counts in the next
     brought: dict[int, list[str]] = field(default_factory=dict)  # by client: SHA-256 of the answers brought so far
+    whole: set[int] = field(default_factory=set)  # clients whose sites have missed a file: no more is left out for them
 
     @classmethod
     def of(
@@ -68,8 +72,8 @@ class Errand:
         so_far = self.brought.get(client_id, ())
         return identity(self._commits(client_id)) is None and len(so_far) < _MOST_REFUSALS * (self.spec.retries + 1)
 
-    def parcel(self, client_id: int) -> Parcel | None:
-        """The files for one client; None while the server is still writing them."""
+    def parcel(self, client_id: int, known: Mapping[str, Content] = _NOTHING) -> Parcel | None:
+        """The files for one client, whose site has the `known` ones; None while the server is still writing them."""
         try:
             named = self._of_request() if self._is_served else self._of_round(client_id)
             if named is None:
@@ -77,10 +81,11 @@ class Errand:
             files = {path.name: bytes(read_bounded(path, MAX_ADAPTER_BYTES)) for path in named}
         except UpdateRejected:  # one of them is just written anew
             return None
+        files, held = self._packed(files, None if client_id in self.whole else known)
         if self.kind == "done":
-            return Parcel(files)
+            return Parcel(files, held=held)
         refused = tuple(self.brought.get(client_id, ()))
-        return Parcel(files, self._commits(client_id).name, refused, self.wait_s, self.spec.stale_s)
+        return Parcel(files, self._commits(client_id).name, refused, self.wait_s, self.spec.stale_s, held=held)
 
     def take(self, client_id: int, answer: Parcel) -> None:
         """Write a client's answer into the server's directory, the file that commits it last.
@@ -107,6 +112,31 @@ class Errand:
             return self.paths.reply(client_id, self.round, self.kind, self.step)
         return self.paths.flag(client_id, self.round)
 
+    def _packed(
+        self, files: Mapping[str, bytes], known: Mapping[str, Content] | None
+    ) -> tuple[dict[str, bytes], dict[str, Content]]:
+        """The files that travel, and those that are left out: none where nothing may be known."""
+        coded, whole = self.paths.coded_global(self.round).name, self.paths.global_adapter(self.round).name
+        given = {text: each for text, each in files.items() if text != coded}
+        if known is None:
+            return given, {}
+        held, had = {}, set(known.values())
+        for text in [text for text in given if is_adapter(self.paths, text)]:
+            content = Content.of(given[text])
+            if content in had:
+                held[text] = content
+            elif text == whole and coded in files and self._is_read(files[coded], content.length, known):
+                held[text] = content
+                given = {coded: files[coded], **given}
+            had.add(content)
+        return {text: each for text, each in given.items() if text not in held}, held
+
+    def _is_read(self, coded: bytes, length: int, known: Mapping[str, Content]) -> bool:
+        """Whether a site that has these can make the round's adapter of its few bytes."""
+        if is_drawn(coded):
+            return len(coded) < length <= MOST_DRAWN_BYTES
+        return len(coded) < length and self.paths.global_adapter(self.round - 1).name in known
+
     def _of_round(self, client_id: int) -> list[Path] | None:
         phase = self.paths.phase(self.round)
         if identity(phase) is None:
@@ -119,6 +149,8 @@ class Errand:
         if task.work is not None:
             if client_id not in task.work.clients:
                 return None
+            if task.work.coded is not None:
+                named.append(self.paths.coded_global(self.round))
             if task.work.reference is not None:
                 named.append(self.paths.reference(task.work.reference.sha256))
             if (told := task.work.correction_of(client_id)) is not None:

@@ -1,5 +1,6 @@
 """`Site`: the end of the line. It lays the server's files into the site's own exchange directory, where the site's
-worker sees them as it would see any server's, and takes the worker's answer out. Loads neither torch nor Flower.
+worker sees them as it would see any server's, and takes the worker's answer out. Loads neither torch nor Flower, but
+torch where a round's adapter comes in few bytes.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from fccl.paths import ExchangeName, ExchangePaths
 from fccl.storage.files import storage_errors, write_bytes
 from fccl.storage.reading import NotJson, identity, json_value, read_bounded
 from fccl.transports.exchange.watch import ring, watcher
+from fccl.transports.flower.contents import Content, is_adapter, stays
+from fccl.transports.flower.filling import MOST_BYTES, filled
 
 OF_SERVER = frozenset({"phase", "global_adapter", "task", "reference", "correction", "request", "adapter"})
 OF_CLIENT = frozenset({"update", "control", "contribution", "flag", "reply"})
 _FIRST_TO_GO = ("phase", "request")  # what commits other files
-_MOST_BYTES = 2**31  # of one file of the worker's
+_NONE: Mapping[str, Content] = {}
 _COMMITTING = ("done_", "reply_")
 _LOOK_S = 1.0  # the longest wait without a look at the worker's heartbeat
 
@@ -39,15 +42,29 @@ class Site:
     paths: ExchangePaths
     client_id: int
 
-    def lay(self, files: Mapping[str, bytes], answer: str = "", refused: Iterable[str] = ()) -> None:
-        """Make the server's files in the directory exactly these, in their order, and wake the worker.
+    def lay(
+        self,
+        files: Mapping[str, bytes],
+        answer: str = "",
+        refused: Iterable[str] = (),
+        held: Mapping[str, Content] = _NONE,
+    ) -> tuple[str, ...]:
+        """Make the server's files in the directory exactly these, in their order, and wake the worker. `held` are more
+        of them, without their bytes: the directory has those. Returns the names of such files that it has not; then
+        nothing was touched.
 
         What is there already stays untouched, and so does the answer to it, but one that was refused. So the same files
-        can be laid again at any time: after a restart, or twice. Raises `UpdateRejected` for a name that no server
-        writes, `StorageError` for the disk.
+        can be laid again at any time: after a restart, or twice. A request leaves the adapters of the last round where
+        they are. Raises `UpdateRejected` for a name that no server writes, `StorageError` for the disk.
         """
         for text in files:
             self._require_kind(text, OF_SERVER)
+        for text in held:
+            if not is_adapter(self.paths, text):
+                raise UpdateRejected(f"{printable(text, 100)!r} is not a file that may be left out")
+        files, missing = filled(self.paths, files, held)
+        if missing:
+            return missing
         with storage_errors(self.paths.root):
             self.paths.root.mkdir(parents=True, exist_ok=True)
         new = [text for text, content in files.items() if not self._holds(text, content)]
@@ -58,6 +75,7 @@ class Site:
         for text in new:
             write_bytes(self.paths.root / text, files[text])
         ring(self.paths.bell)
+        return ()
 
     def begin(self, run_id: str) -> None:
         """Forget every other run: a worker that starts would take its end for this one's. Raises `StorageError`."""
@@ -128,7 +146,8 @@ class Site:
         keep = {*files, *(self._names(answer) if answer and not other_request else ())}
         with storage_errors(self.paths.root, "read"):
             names = [(text, name) for text in sorted(os.listdir(self.paths.root)) if (name := self.paths.name(text))]
-        gone = [(text, name) for text, name in names if text not in keep and self._is_cleared(name)]
+        there = [(text, name) for text, name in names if not stays(self.paths, name, files)]
+        gone = [(text, name) for text, name in there if text not in keep and self._is_cleared(name)]
         for text, _ in sorted(gone, key=lambda each: (each[1].kind not in _FIRST_TO_GO, each[1].kind == "flag")):
             self._remove(text)
 
@@ -165,7 +184,7 @@ class Site:
             return False
 
     def _read(self, text: str) -> bytearray:
-        return read_bounded(self.paths.root / text, _MOST_BYTES)
+        return read_bounded(self.paths.root / text, MOST_BYTES)
 
     def _remove(self, text: str) -> None:
         path = self.paths.root / text

@@ -62,7 +62,7 @@ def other_type() -> RecordDict:
         (RecordDict({"arrays": ArrayRecord(), "metrics": MetricRecord()}), "its records are"),
         (other_type(), "its records have other types"),
         (other_array(), r"the parcel has arrays \['bytes', 'more'\]"),
-        (changed(version=2), "a parcel of version 2"),
+        (changed(version=1), "a parcel of version 1, not 2: the site's FCCL is older"),
         (changed(names=["a"]), "does not name each of its files once"),
         (changed(names=["a", "a"]), "does not name each of its files once"),
         (changed(lengths=[9, 3]), "holds 10 bytes, its files have 12"),

@@ -1,0 +1,42 @@
+"""`Content`: a file by its length and its hash, and the files that a parcel may leave out. Loads neither torch nor
+Flower.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import Self
+
+from fccl.paths import ADAPTER, ExchangeName, ExchangePaths
+
+MOST_DRAWN_BYTES = 2**28  # of an adapter that a site makes of nothing but a seed and names
+_OF_ROUND = frozenset({"global_adapter", "reference", "correction"})
+_ADAPTERS = _OF_ROUND | {"adapter"}
+
+
+@dataclass(frozen=True)
+class Content:
+    """Enough to know a file again, whatever it is called."""
+
+    length: int  # bytes
+    sha256: str
+
+    @classmethod
+    def of(cls, content: bytes | bytearray) -> Self:
+        """That of these bytes."""
+        return cls(len(content), hashlib.sha256(content).hexdigest())
+
+
+def is_adapter(paths: ExchangePaths, text: str) -> bool:
+    """Whether a file of this name holds a whole adapter of the server's: it alone is ever left out."""
+    name = paths.name(text)
+    return name is not None and name.kind in _ADAPTERS and text.endswith(ADAPTER)
+
+
+def stays(paths: ExchangePaths, name: ExchangeName, laid: Container[str]) -> bool:
+    """Whether a file of this name stays at a site when these are laid beside it: the adapters of a round do while a
+    request is open, as they do at the server.
+    """
+    return name.kind in _OF_ROUND and paths.request.name in laid
