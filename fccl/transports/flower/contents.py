@@ -36,7 +36,8 @@ def is_adapter(paths: ExchangePaths, text: str) -> bool:
 
 
 def stays(paths: ExchangePaths, name: ExchangeName, laid: Container[str]) -> bool:
-    """Whether a file of this name stays at a site when these are laid beside it: the adapters of a round do while a
-    request is open, as they do at the server.
+    """Whether a file of this name stays at a site when these are laid.
+
+    The adapters of a round do beside a request, as they do at the server.
     """
     return name.kind in _OF_ROUND and paths.request.name in laid
