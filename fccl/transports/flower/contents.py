@@ -5,7 +5,7 @@ Flower.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Self
 
@@ -35,9 +35,12 @@ def is_adapter(paths: ExchangePaths, text: str) -> bool:
     return name is not None and name.kind in _ADAPTERS and text.endswith(ADAPTER)
 
 
-def stays(paths: ExchangePaths, name: ExchangeName, laid: Container[str]) -> bool:
+def stays(paths: ExchangePaths, name: ExchangeName, laid: Collection[str]) -> bool:
     """Whether a file of this name stays at a site when these are laid.
 
-    The adapters of a round do beside a request, as they do at the server.
+    The adapters of a round do beside a request alone, as they do at the server. Files of a round take their place, so
+    they are never more than those of one message.
     """
-    return name.kind in _OF_ROUND and paths.request.name in laid
+    if name.kind not in _OF_ROUND or paths.request.name not in laid:
+        return False
+    return not any((other := paths.name(text)) is not None and other.kind in _OF_ROUND for text in laid)

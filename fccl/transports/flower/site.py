@@ -1,6 +1,6 @@
 """`Site`: the end of the line. It lays the server's files into the site's own exchange directory, where the site's
-worker sees them as it would see any server's, and takes the worker's answer out. Loads neither torch nor Flower, but
-torch where a round's adapter comes in few bytes.
+worker sees them as it would see any server's, and takes the worker's answer out. Loads no Flower, and torch only
+where a round's adapter comes in few bytes.
 """
 
 from __future__ import annotations

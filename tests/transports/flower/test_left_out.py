@@ -150,6 +150,14 @@ def test_a_length_that_no_file_has_takes_no_memory(way):
     assert way.site.lay({}, held=held) == tuple(held)
 
 
+def test_requests_that_bring_files_of_rounds_do_not_fill_the_disk(way):
+    """A hostile server's: those of one message stay, whatever came before."""
+    for number in range(5):
+        files = {f"global_round_{number}.safetensors": bytes(100), "request.json": b"{}"}
+        assert way.site.lay(files) == ()
+        assert {path.name for path in way.files()} == set(files)
+
+
 def asking(way, coded, content):
     """A message whose adapter is to be made of these bytes."""
     way.round(0, "whole")
