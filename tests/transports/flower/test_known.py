@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 from flwr.app import Message
+from flwr.common.constant import HEARTBEAT_INTERVAL_INF
 
 from fccl.adapters.adapter import Adapter
 from fccl.adapters.middle import middle_form, with_middles
@@ -25,6 +26,7 @@ from fccl.transports.flower.contents import Content
 from fccl.transports.flower.known import Known
 from fccl.transports.flower.parcel import Parcel
 from fccl.transports.in_process import InProcessTransport
+from tests.transports.exchange_tools import until
 from tests.transports.flower.sites import good
 
 ADAPTER = ".safetensors"
@@ -122,6 +124,25 @@ def test_a_new_node_is_sent_everything(sites):
         va_federation(sites, transport, renew)
     assert [parcel.answer for parcel in heard] == ["done_0_4.flag", "done_0_5.flag"]
     assert [list(parcel.held) for parcel in heard] == [[], []]
+
+
+def test_a_node_that_was_away_between_two_rounds_is_sent_everything(sites):
+    """It is the same node, with its key, and may have been started anew meanwhile."""
+    heard = []
+    node = sites.start(0, listening(heard))
+
+    def online():
+        return sites.log.exists() and read_value(sites.log, SitesRecord).sites[0].online
+
+    def away():
+        until(online)
+        sites.nodes.state.deactivate_node(node)
+        until(lambda: not online())
+        sites.nodes.state.activate_node(node, HEARTBEAT_INTERVAL_INF)
+
+    with sites.workers(0), sites.transport() as transport:
+        va_federation(sites, transport, away)
+    assert [list(parcel.held) for parcel in heard[4:]] == [[], []]
 
 
 def test_a_server_that_starts_again_assumes_nothing(sites):
