@@ -9,10 +9,12 @@ is the exception. A SuperNode says whose site it is:
 from __future__ import annotations
 
 from collections.abc import Callable
+from logging import WARNING
 from pathlib import Path
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.supercore import log
 
 from fccl.display.plain_text import printable
 from fccl.errors import FcclError, SettingsError
@@ -38,11 +40,15 @@ def client_app(site_of: Callable[[Context], Site]) -> ClientApp:
 
     @app.train()
     def work(message: Message, context: Context) -> Message:
-        """Lay the server's files before the worker, and bring its answer. What goes wrong is an answer that says so."""
+        """Lay the server's files before the worker, and bring its answer.
+
+        What goes wrong is an answer that says so, and a line in the SuperNode's log.
+        """
         try:
             found = carried(site_of(context), Parcel.of_record(message.content, "server"))
         except (FcclError, NoAnswer) as error:
             found = Parcel(problem=printable(str(error), 500))
+            log(WARNING, "the server has no answer of this site's: %s", found.problem)
         return Message(found.record(), reply_to=message)
 
     return app

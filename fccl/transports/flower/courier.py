@@ -172,6 +172,7 @@ class Courier:
                 self._take(reply)
         for message_id in self._lost.lost(self._sent):
             self._late[message_id] = self._sent.pop(message_id)
+            self._leave_nothing_out(self._late[message_id])
 
     def _take(self, reply: Message) -> None:
         """Take a site's answer; it belongs to the message that it replies to, whoever claims to have sent it."""
@@ -192,6 +193,8 @@ class Courier:
                 sent.errand.take(sent.client_id, answer)
                 self._known.answered(sent.client_id, sent.node, sent.laid)
         except FcclError as error:  # of the answer, or of the disk
+            if reply.has_error():
+                self._leave_nothing_out(sent)
             self._failed(sent, printable(str(error), 500))
 
     def _send_whole(self, sent: _Sent, missing: Collection[str]) -> None:
@@ -201,8 +204,16 @@ class Courier:
         """
         if not set(missing) <= sent.left_out:
             raise UpdateRejected(f"its site misses files that it was sent: {printable(str(sorted(missing)), 300)}")
-        self._known.forget(sent.client_id)
-        sent.errand.whole.add(sent.client_id)
+        self._leave_nothing_out(sent)
+
+    def _leave_nothing_out(self, sent: _Sent) -> None:
+        """Send this client every byte from now on in the errand, if its message left some out.
+
+        A site's process may also have died in decoding them, of memory or of its processor: the next one would too.
+        """
+        if sent.left_out:
+            self._known.forget(sent.client_id)
+            sent.errand.whole.add(sent.client_id)
 
     def _failed(self, sent: _Sent, reason: str = "") -> None:
         """Count a failure of a site in the open errand; without a reason its answer was lost on the way."""

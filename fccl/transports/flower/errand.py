@@ -45,7 +45,7 @@ class Errand:
     client_ids: tuple[int, ...]
     counts_late: bool = False  # an answer that comes after the round is closed counts in the next
     brought: dict[int, list[str]] = field(default_factory=dict)  # by client: SHA-256 of the answers brought so far
-    whole: set[int] = field(default_factory=set)  # clients whose sites have missed a file: no more is left out for them
+    whole: set[int] = field(default_factory=set)  # clients whose sites could not do with less: no more is left out
 
     @classmethod
     def of(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 
 import pytest
 import torch
-from flwr.app import Message
-from flwr.common.constant import HEARTBEAT_INTERVAL_INF
+from flwr.app import Error, Message
+from flwr.common.constant import HEARTBEAT_INTERVAL_INF, ErrorCode
 
 from fccl.adapters.adapter import Adapter
 from fccl.adapters.middle import middle_form, with_middles
@@ -214,6 +215,23 @@ def test_a_site_that_answers_otherwise_is_left_out_with_the_reason(sites, answer
     assert sites.nodes.handled[max(sites.nodes.handled)] < 8
 
 
+def test_a_site_says_in_its_own_log_too_that_the_server_is_older(sites, monkeypatch):
+    def from_older(message, context):
+        if message.metadata.message_type == "train":
+            message.content.config_records["parcel"]["version"] = 1
+        return app(message, context)
+
+    reason = "the server's message is a parcel of version 1, not 2: the server's FCCL is older"
+    said, handler = [], logging.Handler()
+    monkeypatch.setattr(handler, "emit", lambda record: said.append(record.getMessage()))
+    monkeypatch.setattr(logging.getLogger("flwr"), "handlers", [handler])
+    sites.start(0), sites.start(1, from_older)
+    with sites.workers(0, 1), sites.transport() as transport:
+        found = answers(transport, (0, 1))
+    assert found[1].reason.startswith(f"its site has failed 3 times: {reason}")
+    assert [reason in line for line in said if "parcel" in line] == 3 * [True]
+
+
 def test_a_site_that_misses_what_was_left_out_in_every_round_costs_a_message_in_each(sites):
     """Whatever it has: it says so once, and is then sent all."""
     heard = []
@@ -277,3 +295,36 @@ def test_factors_around_middle_matrices_travel_in_the_first_round_and_the_last(s
     assert final == of_process(fed, start)
     first = ["global_round_0.safetensors"]
     assert [files for files, _ in carried(heard)] == [first, *([name] for name in CODED[1:]), END]
+
+
+def crashed(message):
+    """What Flower answers for a process that was killed."""
+    return Message(Error(ErrorCode.CLIENT_APP_CRASHED, "ClientApp stopped responding."), reply_to=message)
+
+
+def restarted(message):
+    """A SuperNode that went down with its process has forgotten the message."""
+
+
+@pytest.mark.parametrize("ends", [crashed, restarted])
+def test_a_site_whose_process_dies_in_decoding_is_sent_whole_files_and_trains_in_every_round(sites, ends):
+    """Of memory, or of its processor: no exception says so, and the next process would die too."""
+    heard, sites.lost_s = [], 0.3
+
+    def dying(message, context):
+        if message.metadata.message_type == "train":
+            heard.append(Parcel.of_record(message.content, "server"))
+            if any(name.endswith(".coded") for name in heard[-1].files) and len(heard) < 20:
+                return ends(message)
+        return app(message, context)
+
+    fed = in_codec("factors", "int8")
+    start = FederationState(0, initial(lora_toy.START.adapter.form, fed.plan.seed))
+    sites.start(0, dying), sites.start(1)
+    with sites.workers(0, 1, learner=lora_toy.LoraLearner()), sites.transport() as transport:
+        results = list(fed.run(start, transport))
+    assert [result.record.clients for result in results] == 6 * [(0, 1)]
+    assert results[-1].state.adapter.to_bytes() == of_process(fed, start)
+    rounds = [[f"global_round_{number}.coded", f"global_round_{number}.safetensors"] for number in range(6)]
+    sent = [name for parcel in heard for name in parcel.files if name.startswith("global_")]
+    assert sent == [name for names in rounds for name in names]

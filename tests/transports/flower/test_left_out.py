@@ -177,6 +177,20 @@ def test_an_adapter_of_a_seed_is_not_made_beyond_its_bound(way, monkeypatch):
     assert not made
 
 
+def test_one_message_has_one_adapter_made(way):
+    """A hostile server's could name many rounds, each with a seed of its own and an adapter of the most bytes."""
+    files, held = {}, {}
+    for number in (0, 1):
+        way.round(number, "drawn")
+        whole = way.server.global_adapter(number)
+        held[whole.name] = Content.of(whole.read_bytes())
+        files |= {path.name: path.read_bytes() for path in (way.server.coded_global(number), way.server.task(number))}
+        alone = {name: each for name, each in files.items() if f"_{number}." in name}
+        assert way.site.lay(alone, held={whole.name: held[whole.name]}) == ()
+        way.empty()
+    assert way.site.lay(files, held=held) == tuple(held)
+
+
 @pytest.mark.parametrize("error", [ImportError("no torch here"), RuntimeError(), MemoryError(), RecursionError()])
 def test_whatever_goes_wrong_in_decoding_the_whole_file_is_asked_for(way, monkeypatch, error):
     def raising(*arguments):
