@@ -15,8 +15,8 @@ CAUTION = (
 
 
 def audit_tables(audit: Audit) -> tuple[Table, ...]:
-    """The attacks, and what each protection costs where there is one."""
-    return (attacks_table(audit), costs_table(audit))[: len(audit.runs)]
+    """The attacks, and what each protection costs."""
+    return attacks_table(audit), costs_table(audit)
 
 
 def attacks_table(audit: Audit) -> Table:

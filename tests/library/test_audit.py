@@ -53,9 +53,10 @@ class TestAnAudit:
         assert (audit.canaries, audit.unused, audit.rounds, run.name) == (32, 1000, 2, "none")
 
     def test_the_table_begins_with_chance_and_says_what_a_failure_does_not_prove(self, folder):
-        (table,) = audit_tables(read_value(LogPaths(folder / "logs").audit, Audit))
+        table, losses = audit_tables(read_value(LogPaths(folder / "logs").audit, Audit))
         assert [cell.text for cell in table.cells[0]][2:7] == ["0.50", "1 %", "1.44", "1.44", "1.44"]
         assert len(table.rows) == 6
+        assert [cell.text for cell in losses.cells[0]][:1] == ["none"]
         assert CAUTION in table.note
 
     def test_the_report_of_a_run_beside_it_has_it(self, folder):

@@ -99,9 +99,10 @@ def _require_version(found: object, sender: Literal["server", "site"]) -> None:
     """Raises `UpdateRejected`, with the side whose FCCL is the older one, for another version than this one's."""
     if found == VERSION:
         return
-    older = {True: sender, False: "site" if sender == "server" else "server"}
-    known = isinstance(found, int) and not isinstance(found, bool)
-    which = f"the {older[found < VERSION]}'s FCCL is older" if isinstance(found, int) and known else "it is no number"
+    older = sender
+    if type(found) is int and found > VERSION:
+        older = "site" if sender == "server" else "server"
+    which = f"the {older}'s FCCL is older" if type(found) is int else "it is no number"
     raise UpdateRejected(
         f"the {sender}'s message is a parcel of version {printable(str(found), 20)}, not {VERSION}: {which}; "
         "install the same version at both"

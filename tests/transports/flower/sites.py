@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 
 from fccl.keys import server_keys
-from fccl.messages import ClientUpdate
+from fccl.messages import ClientFailure, ClientUpdate
 from fccl.paths import ExchangePaths
 from fccl.testing.processes import exchange_spec
 from fccl.testing.toy import ToyLearner, shard
-from fccl.testing.transport import task
+from fccl.testing.transport import answers, task
 from fccl.transports.exchange.server import ExchangeTransport
 from fccl.transports.flower.client_app import app
 from fccl.transports.flower.transport import FlowerTransport
@@ -70,3 +70,13 @@ def expected(number):
 
 def good(answer, number):
     return isinstance(answer, ClientUpdate) and answer.adapter.load().sha256 == expected(number)
+
+
+def require_left_out(sites, answer, reason):
+    """A site that answers like this fails three times with that reason, and the other one counts."""
+    sites.start(0), sites.start(1, answer)
+    with sites.workers(0, 1), sites.transport() as transport:
+        found = answers(transport, (0, 1))
+        assert good(found[0], 0)
+    assert isinstance(found[1], ClientFailure)
+    assert found[1].reason.startswith(f"its site has failed 3 times: {reason}")

@@ -28,7 +28,7 @@ from fccl.transports.flower.known import Known
 from fccl.transports.flower.parcel import Parcel
 from fccl.transports.in_process import InProcessTransport
 from tests.transports.exchange_tools import until
-from tests.transports.flower.sites import good
+from tests.transports.flower.sites import require_left_out
 
 ADAPTER = ".safetensors"
 
@@ -206,12 +206,7 @@ def older(message, context):
     ],
 )
 def test_a_site_that_answers_otherwise_is_left_out_with_the_reason(sites, answer, reason):
-    sites.start(0), sites.start(1, answer)
-    with sites.workers(0, 1), sites.transport() as transport:
-        found = answers(transport, (0, 1))
-        assert good(found[0], 0)
-    assert isinstance(found[1], ClientFailure)
-    assert found[1].reason.startswith(f"its site has failed 3 times: {reason}")
+    require_left_out(sites, answer, reason)
     assert sites.nodes.handled[max(sites.nodes.handled)] < 8
 
 

@@ -21,7 +21,7 @@ from fccl.transports.flower.parcel import Parcel
 from fccl.transports.in_process import InProcessTransport
 from fccl.transports.protocol import Listener, RunIdentity
 from tests.transports.exchange_tools import until
-from tests.transports.flower.sites import good
+from tests.transports.flower.sites import good, require_left_out
 
 
 def test_a_site_without_a_supernode_is_a_failure_with_the_reason(sites):
@@ -75,12 +75,7 @@ def others_files(message, context):
     ],
 )
 def test_a_site_that_answers_with_something_else_is_left_out_with_the_reason(sites, answer, reason):
-    sites.start(0), sites.start(1, answer)
-    with sites.workers(0, 1), sites.transport() as transport:
-        found = answers(transport, (0, 1))
-        assert good(found[0], 0)
-    assert isinstance(found[1], ClientFailure)
-    assert found[1].reason.startswith(f"its site has failed 3 times: {reason}")
+    require_left_out(sites, answer, reason)
 
 
 def absurd(message, context):
