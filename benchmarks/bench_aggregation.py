@@ -80,7 +80,8 @@ def work(kind: str, before: Adapter, parts: Parts) -> None:
 def one(kind: str, count: int, folder: Path) -> dict[str, float]:
     torch.set_num_threads(1)
     before, parts = gpt2_sized(0), stored(folder, count)
-    work(kind, before, Parts((0.2,) * 5, parts.updates[:5]))  # everything is imported and warm
+    few = parts.updates[:5]
+    work(kind, before, Parts((1 / len(few),) * len(few), few))  # everything is imported and warm
     base, started = peak_mb(), time.process_time()
     work(kind, before, parts)
     return {"seconds": time.process_time() - started, "peak_mb": peak_mb(), "grown_mb": peak_mb() - base}

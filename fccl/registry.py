@@ -32,7 +32,8 @@ class Registered:
     """A rule: its class as `package.module:Class`, and its arguments.
 
     `reads` has the argument of each setting that the class takes, `fixed` the other arguments by their values. `also`
-    are settings that are read for this rule outside of its class.
+    are settings that are read for this rule outside of its class. A rule `by_topic` tells clients apart by groups of
+    the server's examples that share no topic.
     """
 
     path: str
@@ -40,6 +41,7 @@ class Registered:
     fixed: Mapping[str, object] = field(default_factory=dict)
     also: tuple[str, ...] = ()
     takes_loss: bool = False
+    by_topic: bool = False
 
     @property
     def settings(self) -> frozenset[str]:

@@ -19,7 +19,8 @@ _PILLAR = "M-.4,-1L.4,-1L.4,1L-.4,1Z"
 LINE, _DASHED, _DOTTED = (1, 0), (6, 4), (2, 3)
 _STRONG_STYLES = {  # of those that the claim is about; the others differ by colour, marker and dash
     FEDAVG: (INK, "circle", LINE, 2.2),
-    "verified": (GOOD, "diamond", LINE, 2.4),
+    "tempered": (GOOD, "diamond", LINE, 2.4),
+    "verified": (GOOD, "diamond", _DASHED, 2.0),
     POOLED: ("#7f6fb0", "triangle-up", _DASHED, 2.0),
     ORACLE: ("#009e73", "square", _DASHED, 2.0),
 }

@@ -40,6 +40,7 @@ RULES: Mapping[str, Registered] = {
         {"verify_steps": "steps", "tempered_ratio": "ratio"},
         also=_EXAMPLES,
         takes_loss=True,
+        by_topic=True,
     ),
     "validation_loss": Registered(
         "fccl.contribution.validation_loss:ValidationLoss", _SOFTMAX, also=_EXAMPLES, takes_loss=True
@@ -90,6 +91,11 @@ def weigher(mode: str, source: str, settings: Mapping[str, object], loss: Callab
 def takes_loss(mode: str, source: str, known: Mapping[str, object]) -> bool:
     """Whether the weights are made from the loss on the server's learn split."""
     return mode not in MODES and registered(source, known).takes_loss
+
+
+def by_topic(mode: str, source: str, known: Mapping[str, object]) -> bool:
+    """Whether the weights need several topics among these examples to move."""
+    return mode not in MODES and registered(source, known).by_topic
 
 
 def reads(mode: str, source: str, known: Mapping[str, object]) -> frozenset[str]:

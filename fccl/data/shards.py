@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from fccl import phases
-from fccl.data.examples import PreferencePair, SftExample, no_examples, read_parts, write_examples
+from fccl.data.examples import PreferencePair, SftExample, no_examples, read_examples, read_parts, write_examples
 from fccl.errors import DataError, StorageError
 from fccl.paths import DataPaths, LogPaths
 from fccl.records.manifest import Manifest
@@ -66,6 +66,15 @@ def load_shard(paths: DataPaths, client_id: int, manifest: Manifest | None = Non
     if not (sft or va):
         raise no_examples(paths.shard(client_id, "va"))
     return ClientShard(client_id, tuple(sft), tuple(va), tuple(test_sft), tuple(test_va))
+
+
+def server_examples(paths: DataPaths, split: str, phase: Phase) -> tuple[SftExample, ...] | tuple[PreferencePair, ...]:
+    """The examples of one kind in a split that the server keeps.
+
+    Raises `DataError` when there are none, `BadRow` on a bad line.
+    """
+    path = paths.server_split(split, phase)
+    return tuple(read_examples(path, SftExample)) if phase == "sft" else tuple(read_examples(path, PreferencePair))
 
 
 def read_manifest(paths: DataPaths | LogPaths) -> Manifest:

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import chain
 from typing import Literal, Self
 
 import torch
@@ -214,13 +215,17 @@ class VerificationLoss:
 
         Without directions a forward pass, else a forward and a backward pass; a gradient of each group is in memory.
         """
-        ends = list(directions)
+        ends = iter(directions)
+        first = next(ends, None)
         with cpu_threads(task.train.threads):
             groups = self._prepare(task, adapter).groups
-            if not ends:
+            if first is None:
                 return tuple(_finite(len(groups) * self._total(batches)) for batches in groups), ()
             found = [self._gradient(batches) for batches in groups]
-            slopes = [tuple(len(groups) * _inner_product(gradient, end) for _, gradient in found) for end in ends]
+            slopes = [  # of one direction at a time: all need not fit into memory
+                tuple(len(groups) * _inner_product(gradient, end) for _, gradient in found)
+                for end in chain([first], ends)
+            ]
             losses = tuple(_finite(len(groups) * loss) for loss, _ in found)
             return losses, tuple(zip(*slopes, strict=True))
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args, overload
 
 from fccl.config import Settings
-from fccl.data.examples import PreferencePair, SftExample, read_examples
+from fccl.data.examples import PreferencePair, SftExample
 from fccl.data.in_use import Silent, data_in_use, other_settings, replaced_line
-from fccl.data.shards import ClientShard, load_shard, read_manifest, require_unchanged
+from fccl.data.shards import ClientShard, load_shard, read_manifest, require_unchanged, server_examples
 from fccl.errors import DataError, SettingsError
 from fccl.library.arguments import DataArguments
 from fccl.library.given import PrepareArguments, require_one_of, settings_from
@@ -91,9 +91,8 @@ class Data:
         """
         require_one_of("split", split, get_args(Split))
         require_one_of("phase", phase, PHASES)
-        file = self.paths.server_split(split, phase)
-        require_unchanged(self.paths, self.manifest, [file])
-        return tuple(read_examples(file, SftExample)) if phase == "sft" else tuple(read_examples(file, PreferencePair))
+        require_unchanged(self.paths, self.manifest, [self.paths.server_split(split, phase)])
+        return server_examples(self.paths, split, phase)
 
     def topics(self, phase: Phase = "sft") -> pd.DataFrame:
         """Training examples of each topic (rows) at each client (columns), before noise made on purpose.

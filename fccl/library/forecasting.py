@@ -2,12 +2,13 @@
 
 Seconds of training go by tokens: a process computes as many in a second as it did in the probe. The first round of a
 client costs more by what it makes once, such as the reference's log-probabilities. All else of a round is the server's,
-and costs what it cost in the probe.
+and costs what it cost in the probe. The processes of a run begin beside its own start, those of a probe in its first
+round: its wait for them is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -29,10 +30,19 @@ class Layout:
 
     def load(self, work: Mapping[int, int]) -> float:
         """The tokens of the process that has most of them, where each client has so many."""
+        return max((sum(work[client] for client in queue) for queue in self._queues(work)), default=0.0)
+
+    def waited(self, work: Mapping[int, int], record: RoundRecord) -> float:
+        """The seconds of a round's training in which no process trained a client that has arrived."""
+        trained = dict(zip(record.clients, (each.seconds for each in record.contributions), strict=True))
+        busy = (sum(trained.get(client, 0.0) for client in queue) for queue in self._queues(work))
+        return max(0.0, _spent(record).training - max(busy, default=0.0))
+
+    def _queues(self, work: Mapping[int, int]) -> Iterable[Sequence[int]]:
+        """The clients of each process."""
         if self.together or not work:
-            return float(sum(work.values()))
-        queues = share_out({client: float(tokens) for client, tokens in work.items()}, {}, self.processes)
-        return float(max(sum(work[client] for client in queue) for queue in queues.values()))
+            return [list(work)] if work else []
+        return share_out({client: float(tokens) for client, tokens in work.items()}, {}, self.processes).values()
 
 
 @dataclass(frozen=True)
@@ -48,11 +58,14 @@ class PhaseRates:
     @classmethod
     def of(cls, planned: Sequence[PlannedRound], records: Sequence[RoundRecord], layout: Layout) -> PhaseRates:
         """Those of the rounds of one phase, of which the first is apart from the others."""
-        loads = [layout.load(_tokens(each)) for each in planned]
-        spent = [record.spent or RoundSeconds(rest=record.seconds) for record in records]
+        work = [_tokens(each) for each in planned]
+        loads = [layout.load(each) for each in work]
+        spent = [_spent(record) for record in records]
         later = range(1, len(records)) if len(records) > 1 else range(1)
         a_token = median(spent[number].training / max(1.0, loads[number]) for number in later)
-        beside = max(0.0, spent[0].training - a_token * loads[0])
+        waits = [layout.waited(*each) for each in zip(work, records, strict=True)]
+        begin = max(0.0, waits[0] - median(waits[number] for number in later)) if layout.processes > 1 else 0.0
+        beside = max(0.0, spent[0].training - begin - a_token * loads[0])
         phase = planned[0].phase
         scales = layout.first_scales[phase]
         usual = _medians([spent[number] for number in later])
@@ -116,12 +129,12 @@ def processes_forecast(
 
 
 def evaluation_seconds(probe: Probed, examples: int, generations: int) -> float:
-    """Of the whole test split with all its generations, by a probe of some of its examples and one generation; 0 where
-    the run is not evaluated.
-    """
+    """Of the whole test split with all generations, by a probe of some of both; 0 where the run is not evaluated."""
     if (found := probe.evaluated) is None:
         return 0.0
-    return found.seconds * examples / max(1, found.examples) + generations * found.generation
+    an_example = max(0.0, found.seconds - found.first) / max(1, found.examples - found.few)
+    shown = found.generating * generations / max(1, found.generations)
+    return found.first + an_example * max(0, examples - found.few) + shown
 
 
 def _rates(probe: Probed, phase: Phase, layout: Layout) -> PhaseRates:
@@ -131,6 +144,10 @@ def _rates(probe: Probed, phase: Phase, layout: Layout) -> PhaseRates:
 
 def _medians(spent: Sequence[RoundSeconds]) -> RoundSeconds:
     return RoundSeconds(**{name: median(getattr(each, name) for each in spent) for name in RoundSeconds.model_fields})
+
+
+def _spent(record: RoundRecord) -> RoundSeconds:
+    return record.spent or RoundSeconds(rest=record.seconds)
 
 
 def _tokens(each: PlannedRound) -> dict[int, int]:

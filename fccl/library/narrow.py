@@ -22,7 +22,7 @@ from fccl.model.bnb_layers import BNB
 from fccl.model.first_update import TAKES
 from fccl.model.language_model import GENERIC
 from fccl.model.loading import Models
-from fccl.model.precision import int8_is_fast, usual_at_once, usual_precision
+from fccl.model.precision import int8_is_slow, usual_at_once, usual_precision
 from fccl.model.text_form import usual_prompt_format
 from fccl.model.usual_length import usual_length
 from fccl.presets import BETWEEN_PROCESSES, PRESETS
@@ -86,7 +86,7 @@ def begun(settings: Settings, tell: Callable[[str], None]) -> Settings:
     Raises `SettingsError` when the engine cannot do what they ask for or a library is missing, `ModelError` when the
     model cannot be had.
     """
-    if settings.base_precision == "int8" and not int8_is_fast():
+    if settings.base_precision == "int8" and int8_is_slow():
         tell("BASE_PRECISION=int8: this processor has no instructions for int8 products; expect fp32 to be faster.")
     if settings.base_precision in BNB:
         require_extra("bitsandbytes", f"BASE_PRECISION={settings.base_precision}")

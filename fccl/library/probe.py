@@ -38,16 +38,20 @@ from fccl.transports.protocol import Transport
 
 MOST_CLIENTS = 4  # of a probe, or as many as there are processes
 _A_BATCH = 1e10  # weights times tokens that a probe trains a client on in a round, about
-_MOST_BATCHES = 6
+_MOST_BATCHES = 16  # with fewer, what a client's round costs however long it is counts as a cost of its tokens
+_MOST_GENERATIONS = 8  # a batch of them takes hardly longer than one
 
 
 @dataclass(frozen=True)
 class EvaluationProbe:
-    """Seconds of an evaluation of some examples without a generation, and of one generation of each model."""
+    """Seconds of an evaluation of few examples and of more, and of some generations of each model beside."""
 
+    few: int
+    first: float
     examples: int
     seconds: float
-    generation: float
+    generations: int
+    generating: float
 
 
 @dataclass(frozen=True)
@@ -140,18 +144,22 @@ def lengths_of(model: LanguageModel, shards: Sequence[ClientShard]) -> Lengths:
 
 
 def _evaluated(work: PreparedRun, transport: Transport) -> EvaluationProbe:
-    """Part of the test split once without and once with a generation."""
+    """Few examples of each kind in the test split, the same with generations, then a batch of each kind."""
     settings, beside = work.settings, evaluation_beside(transport)
-    options = evaluation_options(settings, settings.seed)
-    few = options.model_copy(update={"max_sft": settings.eval_batch_size, "max_va": settings.eval_batch_size})
-    times = []
-    for samples in (0, min(1, settings.gen_samples)):
+    options, counts = evaluation_options(settings, settings.seed), work.manifest.counts["test"]
+    batch, shown = settings.eval_batch_size, min(_MOST_GENERATIONS, settings.gen_samples)
+
+    def seconds(most: int, samples: int) -> float:
         began = time.monotonic()
-        work.evaluate(few.model_copy(update={"gen_samples": samples}), evaluate=beside)
-        times.append(time.monotonic() - began)
-    counts = work.manifest.counts["test"]
-    examples = sum(min(settings.eval_batch_size, counts[phase]) for phase in PHASES)
-    return EvaluationProbe(examples, times[0], max(0.0, times[1] - times[0]))
+        part = options.model_copy(update={"max_sft": most, "max_va": most, "gen_samples": samples})
+        work.evaluate(part, evaluate=beside)
+        return time.monotonic() - began
+
+    least = min(batch, max(1, shown))
+    first = seconds(least, 0)
+    generating = max(0.0, seconds(least, shown) - first) if shown else 0.0
+    few, examples = (sum(min(most, counts[phase]) for phase in PHASES) for most in (least, batch))
+    return EvaluationProbe(few, first, examples, seconds(batch, 0), shown, generating)
 
 
 def _read(

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fccl.data.examples import PreferencePair, SftExample, read_examples
-from fccl.data.shards import ClientShard, Examples, commit, write_prepared
+from fccl.data.shards import ClientShard, Examples, commit, server_examples, write_prepared
 from fccl.paths import DataPaths
 from fccl.records.manifest import Manifest
 from fccl.specs import PHASES, DataSpec, Phase
@@ -61,7 +60,7 @@ def write_sample(
 
     Raises `StorageError`.
     """
-    server = {(split, phase): _split(data, split, phase) for split in _SPLITS for phase in PHASES}
+    server = {(split, phase): server_examples(data, split, phase) for split in _SPLITS for phase in PHASES}
     files = write_prepared(to, shards, server, None)
     topics = tuple(sorted({example.topic for shard in shards for phase in PHASES for example in shard.of(phase)}))
     counts = {phase: tuple(_count(shard.of(phase), topics) for shard in shards) for phase in PHASES}
@@ -78,11 +77,6 @@ def write_sample(
         "files": files,
     }
     commit(to, manifest.model_copy(update=changes))
-
-
-def _split(data: DataPaths, split: str, phase: Phase) -> Examples:
-    path = data.server_split(split, phase)
-    return tuple(read_examples(path, SftExample)) if phase == "sft" else tuple(read_examples(path, PreferencePair))
 
 
 def _count(examples: Examples, topics: Sequence[str]) -> tuple[int, ...]:

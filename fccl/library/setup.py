@@ -17,7 +17,7 @@ from fccl.adapters.adapter import Adapter
 from fccl.config import Settings
 from fccl.data import in_use
 from fccl.data.overlap import server_instructions
-from fccl.data.shards import ClientShard, load_shard, require_unchanged
+from fccl.data.shards import ClientShard, load_shard, require_unchanged, server_examples
 from fccl.evaluation.suite import Evaluate, one_by_one
 from fccl.evaluation.validation import Validator
 from fccl.federation.declared import OwnData
@@ -86,8 +86,10 @@ class PreparedRun:
         return load_shard(self.data, client_id, self.manifest)
 
     def caution(self) -> None:
-        """Tell the listener what the run decides by too few examples; before the first round."""
-        for line in cautions(self.settings, self.manifest):
+        """Tell the listener what the run decides by too few examples or topics; before the first round."""
+        learn = {phase: server_examples(self.data, "learn", phase) for phase in PHASES}
+        topics = {phase: [example.topic for example in examples] for phase, examples in learn.items()}
+        for line in cautions(self.settings, self.manifest, topics):
             self.run.listener.told(line)
 
     def evaluate(

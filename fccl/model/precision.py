@@ -57,7 +57,7 @@ def require_precision(spec: ModelSpec) -> None:
     if spec.base_precision in BNB:
         require_bnb(spec)
     else:
-        require_int8(spec)
+        require_int8(spec.base_precision)
 
 
 def require_bnb(spec: ModelSpec) -> None:
@@ -82,9 +82,9 @@ def _why_no_bnb(precision: BasePrecision) -> str:
     return "" if near else "this machine's bitsandbytes rounds wrongly"
 
 
-def require_int8(spec: ModelSpec) -> None:
-    """Raises `ModelError` when a task wants int8 products and this process cannot compute them."""
-    if spec.base_precision == "int8" and (reason := _why_no_int8(own_device().type)):
+def require_int8(precision: str) -> None:
+    """Raises `ModelError` when int8 products are asked for and this process cannot compute them."""
+    if precision == "int8" and (reason := _why_no_int8(own_device().type)):
         raise ModelError(f"BASE_PRECISION=int8: {reason}", hint=_OTHERS)
 
 
@@ -108,6 +108,11 @@ def int8_is_fast() -> bool:
     """Whether the processor has instructions for int8 products: VNNI or AMX."""
     ask = getattr(torch.cpu, "get_capabilities", None)  # not in torch 2.6
     return ask is None or any(ask().get(name, False) for name in ("avx_vnni", "avx512_vnni", "amx_int8"))
+
+
+def int8_is_slow() -> bool:
+    """Whether this process has int8 products, but computes them without such instructions."""
+    return not int8_is_fast() and not _why_no_int8(own_device().type)
 
 
 def keep_in(model: nn.Module, dtype: torch.dtype) -> None:

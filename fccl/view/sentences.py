@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fccl import phases
 from fccl.display.plain_text import one_line
 from fccl.display.words import DASH, MINUS, about, duration, loss, missing, plural
+from fccl.records.run import RunInfo
 from fccl.records.sent import saved_words
 from fccl.view.values import ClientRow, ClientStanding, RunStatus, Standing
 
@@ -115,6 +116,19 @@ def title(status: RunStatus) -> str:
 def temperature_of(source: str) -> str:
     """The setting that holds the temperature of a source of contributions."""
     return "verify_temperature" if source in PRIOR_SOURCES else "contribution_temperature"
+
+
+def scores_of(info: RunInfo | None) -> str:
+    """What the scores of this run's rule are to the weights."""
+    settings = info.settings if info else {}
+    source = settings.get("contribution_source", "") if settings.get("contribution_mode") == "cognitive" else ""
+    if source == "tempered":
+        return "How far a client was raised or lowered: the logarithm of its weight over its share of the samples."
+    if source in PRIOR_SOURCES:
+        return "What moves the weights from the prior: a weight grows with the exponential of its score."
+    if source in NO_SOFTMAX or not source:
+        return "What the rule went by, a figure for each client."
+    return "What the weights are the softmax of, before normalisation and temperature."
 
 
 def verified(row: Mapping[Hashable, Any]) -> list[str]:

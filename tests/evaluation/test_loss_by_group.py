@@ -1,10 +1,13 @@
 """The loss on groups of the server's examples: whose examples they are, and what they come to together."""
 
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fccl.adapters.adapter import Adapter
 from fccl.evaluation.validation import MOST_GROUPS, Validator, VerificationLoss, groups_by_topic
 from fccl.messages import FitTask
 from fccl.specs import PreferenceSpec, TrainSpec
@@ -45,6 +48,22 @@ def test_losses_and_slopes_of_groups_are_theirs_alone_and_have_the_whole_as_thei
         of_these = loss_of(tiny_model, kept["sft"], kept["va"])
         share = count_of(tiny_model, split, phase, places) / count_of(tiny_model, split, phase, range(len(held)))
         assert said == pytest.approx(len(groups) * share * of_these.loss(given_task, point), rel=1e-5)
+
+
+def test_of_any_number_of_directions_few_are_in_memory(tiny_model, split, an_adapter):
+    train = TrainSpec(epochs=1, learning_rate=0.1, batch_size=4, warmup=0, max_grad_norm=1, dpo_beta=0.3, threads=1)
+    given_task, made = FitTask("run", 0, "sft", an_adapter(1), None, tiny_model.spec, train, 7), []
+
+    def directions():
+        for _ in range(9):
+            adapter = Adapter({name: tensor.clone() for name, tensor in an_adapter(3).tensors.items()})
+            made.append(weakref.ref(adapter))
+            assert sum(each() is not None for each in made) <= 3  # the first, the last, and this one
+            yield adapter
+
+    _, slopes = loss_of(tiny_model, split.sft, split.va).by_group(given_task, an_adapter(2), directions())
+    assert len(made) == 9
+    assert all(len(set(row)) == 1 for row in slopes)
 
 
 @given(st.lists(st.sampled_from(["", "a", "b", "c"]), min_size=1, max_size=30), st.integers(1, 9))

@@ -1,4 +1,4 @@
-"""A run says what it decides by too few examples, and nothing where there are enough."""
+"""A run says what it decides by too few examples or topics, and nothing where there are enough."""
 
 import pytest
 
@@ -6,15 +6,17 @@ from fccl.config import load_settings
 from fccl.library.few_examples import FEW, cautions
 from tests.view import histories
 
+TEMPERED = {"contribution_source": "tempered"}
 LEARN, VALIDATION = "learn split has only", "validation split has only"
 
 
-def said(learn=100, validation=100, **settings):
-    """The lines on data with so many examples of each kind in both splits."""
+def said(learn=100, validation=100, topics="abcde", va_topics="abcde", **settings):
+    """The lines on data with so many examples of each kind in both splits, and on such topics in `learn`."""
     manifest = histories.manifest(3)
     counts = {"learn": learn, "validation": validation}
     counts = manifest.counts | {split: {"sft": count, "va": count} for split, count in counts.items()}
-    return list(cautions(load_settings(settings), manifest.model_copy(update={"counts": counts})))
+    by_phase = {"sft": list(topics), "va": list(va_topics)}
+    return list(cautions(load_settings(settings), manifest.model_copy(update={"counts": counts}), by_phase))
 
 
 @pytest.mark.parametrize("source", ["verified", "tempered", "leave_one_out", "shapley", "fltrust", "line_search"])
@@ -43,3 +45,31 @@ def test_patience_by_few_examples_of_the_validation_split_is_called_chance():
 def test_only_phases_that_have_rounds_count():
     (line,) = said(learn=1, contribution_source="verified", sft_rounds=0)
     assert f"{LEARN} 1 preference pair:" in line
+
+
+def test_few_topics_of_the_learn_split_are_said_to_leave_weights_by_samples():
+    (line,) = said(topics="aabbc", **TEMPERED)
+    assert "In the server's learn split the instructions are of 3 topics: CONTRIBUTION_SOURCE=tempered needs 4" in line
+    assert "by their samples there, as FedAvg does" in line
+    (line,) = said(topics="abc", va_topics="a", **TEMPERED)
+    assert "the instructions are of 3 topics and the preference pairs are of 1 topic:" in line
+    assert said(topics="aabbcd", **TEMPERED) == []
+
+
+def test_examples_without_a_topic_are_each_their_own():
+    assert said(topics=["", "", "", ""], va_topics=["a", "b", "", ""], **TEMPERED) == []
+    (line,) = said(topics=["", "", ""], **TEMPERED)
+    assert "3 topics" in line
+
+
+def test_of_few_drawn_examples_there_are_few_topics():
+    (line,) = said(verify_examples=3, **TEMPERED)
+    assert "the instructions are of 3 topics and the preference pairs are of 3 topics" in line
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"contribution_source": "verified"}, TEMPERED | {"contribution_mode": "fedavg"}, TEMPERED | {"sft_rounds": 0}],
+)
+def test_a_rule_that_needs_no_topics_and_a_phase_without_rounds_are_not_warned_of(settings):
+    assert said(topics="a", **settings) == []

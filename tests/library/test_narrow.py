@@ -1,6 +1,7 @@
 """What a run decides once, when it starts, and keeps."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -217,6 +218,7 @@ def test_a_record_that_does_not_say_it_means_what_its_version_did(monkeypatch, n
         assert getattr(recorded_settings(folder, load_settings({name: value}), {name: value}), name) == once
 
 
+@pytest.mark.int8
 @pytest.mark.parametrize(("has", "lines"), [({"avx2": True}, 1), ({"avx512_vnni": True}, 0)])
 def test_int8_on_a_processor_without_its_instructions_is_said_once_and_not_refused(monkeypatch, has, lines):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
@@ -329,3 +331,12 @@ def test_a_task_of_a_run_without_a_codec_does_not_name_one():
     assert "codec" not in usual.train_spec("sft").model_dump()
     assert topk.train_spec("va").codec == CodecSpec(name="topk", share=0.1)
     assert load_settings({"update_codec": "int8", "topk_share": "0.1"}).codec_spec() == CodecSpec(name="int8")
+
+
+def test_int8_that_is_refused_anyway_is_not_called_slow(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
+    wrong = SimpleNamespace(product=lambda rows: 2 * rows @ rows.T)
+    monkeypatch.setattr("fccl.model.precision.Packed8", SimpleNamespace(of=lambda matrix: wrong))
+    told = []
+    assert begun(load_settings({"base_precision": "int8"}), told.append).base_precision == "int8"
+    assert told == []

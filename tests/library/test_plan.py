@@ -91,7 +91,7 @@ def test_a_plan_needs_the_clients_data(tmp_path, monkeypatch, capsys):
     assert "SERVER_ONLY" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("weights", "batches"), [(10**6, 6), (10**8, 1), (10**11, 1)])
+@pytest.mark.parametrize(("weights", "batches"), [(10**6, 16), (10**8, 1), (10**11, 1)])
 def test_a_large_model_is_tried_for_one_batch_a_client(weights, batches):
     lengths = {"sft": {0: [50] * 100}, "va": {0: [100] * 50}}
     settings = load_settings({"num_clients": 9})

@@ -186,31 +186,28 @@ def test_int8_on_a_gpu_is_refused_before_anything_is_loaded(gpu, tiny_model_path
     assert "BASE_PRECISION=bf16" in error.value.hint
 
 
-def test_int8_without_a_kernel_is_refused_with_the_librarys_reason(monkeypatch, tiny_model_path):
+def test_int8_without_a_kernel_is_refused_with_the_librarys_reason(monkeypatch):
     def missing(matrix):
         raise AttributeError("no attribute 'qlinear_prepack'\nand more")
 
     monkeypatch.setattr("fccl.model.precision.Packed8", SimpleNamespace(of=missing))
     with pytest.raises(ModelError, match=r"has no int8 products \(no attribute 'qlinear_prepack'\)"):
-        require_int8(spec_of(tiny_model_path, engine="gpt2", base_precision="int8"))
-    require_int8(spec_of(tiny_model_path, engine="gpt2"))
+        require_int8("int8")
+    require_int8("fp32")
 
 
-def test_an_int8_kernel_that_computes_something_else_is_refused(monkeypatch, tiny_model_path):
+def test_an_int8_kernel_that_computes_something_else_is_refused(monkeypatch):
     wrong = SimpleNamespace(product=lambda rows: 2 * rows @ rows.T)
     monkeypatch.setattr("fccl.model.precision.Packed8", SimpleNamespace(of=lambda matrix: wrong))
     with pytest.raises(ModelError, match="int8 products are wrong"):
-        require_int8(spec_of(tiny_model_path, engine="gpt2", base_precision="int8"))
+        require_int8("int8")
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="these are x86's instructions")
 @pytest.mark.parametrize("instructions", ["SSE41", "AVX2", "AVX512_CORE"])
 def test_a_processor_whose_int8_sums_saturate_is_refused(instructions):
     """The library is told to use no newer ones: a real kernel, and really wrong."""
-    asks = (
-        "from fccl.model.precision import require_int8; from fccl.specs import ModelSpec; "
-        "require_int8(ModelSpec(name='m', lora_r=4, lora_alpha=8, max_length=64, base_precision='int8'))"
-    )
+    asks = "from fccl.model.precision import require_int8; require_int8('int8')"
     found = subprocess.run(
         [sys.executable, "-c", asks],
         env=os.environ | {"ONEDNN_MAX_CPU_ISA": instructions},

@@ -49,7 +49,7 @@ def show(hub: Hub, view: RunView) -> None:
             view,
             "Scores",
             lambda: charts.scores(view),
-            "Contribution score of every client by round; the weights are their softmax",
+            f"Contribution score of every client by round. {sentences.scores_of(view.info)}",
             LATER,
         )
     with right:

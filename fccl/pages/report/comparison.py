@@ -22,6 +22,7 @@ from fccl.view import comparison_tables as tables
 from fccl.view.agreement import effective_tables
 
 ENOUGH = 0.95  # of the gap from FedAvg to the oracle
+MINE = ("verified", "tempered")  # the default rule, and the newer one
 
 
 def page(comparison: Comparison, wide: Drawn, narrow: Drawn, command: str = "") -> str:
@@ -62,8 +63,9 @@ def _facts(comparison: Comparison, command: str) -> list[tuple[str, str]]:
 
 
 def _tiles(comparison: Comparison) -> tuple[Tile, ...]:
-    """Verified contribution in three figures; nothing where it was not compared."""
-    mine = [row for row in comparison.rows if row.method == "verified"]
+    """FCCL in three figures, by the first of `MINE` that was compared; nothing where none was."""
+    method = next((name for name in MINE if any(row.method == name for row in comparison.rows)), "")
+    mine = [row for row in comparison.rows if row.method == method]
     with_bad = {scenario.name for scenario in comparison.scenarios if scenario.bad_clients}
     bad, clean = (
         [row for row in mine if row.scenario in with_bad],
@@ -71,31 +73,33 @@ def _tiles(comparison: Comparison) -> tuple[Tile, ...]:
     )
     gaps = [row.gap_closed.value for row in bad if row.gap_closed is not None]
     weight = [row.bad_weight[-1] for row in bad if row.bad_weight]
-    found = _pooled_tiles(bad + clean)
+    found = _pooled_tiles(bad + clean, method)
     if gaps:
         closed = sum(gap >= ENOUGH for gap in gaps)
         found.append(
             Tile(
-                "verified closes at least 95 % of the gap to the oracle",
+                f"{method} closes at least 95 % of the gap to the oracle",
                 f"{closed} of {len(gaps)}",
                 "scenarios with such a gap",
             )
         )
     if clean:
         worse = sum(row.verdict == "worse" for row in clean)
-        found.append(Tile("verified is worse than FedAvg", f"{worse} of {len(clean)}", "scenarios without bad clients"))
+        found.append(
+            Tile(f"{method} is worse than FedAvg", f"{worse} of {len(clean)}", "scenarios without bad clients")
+        )
     if weight:
         found.append(
             Tile(
                 "weight of the bad clients in the last round",
                 f"{sum(weight) / len(weight):.3f}",
-                "verified, mean over scenarios",
+                f"{method}, mean over scenarios",
             )
         )
     return tuple(found)
 
 
-def _pooled_tiles(mine: Sequence[Outcome]) -> list[Tile]:
+def _pooled_tiles(mine: Sequence[Outcome], method: str) -> list[Tile]:
     """The share of the gap to the pooled data, and what a trigger does: what a sceptic asks for first."""
     shares = [row.gap_pooled.value for row in mine if row.gap_pooled is not None]
     hits = [row.aside.value for row in mine if row.aside is not None and row.scenario.startswith("backdoor")]
@@ -103,10 +107,12 @@ def _pooled_tiles(mine: Sequence[Outcome]) -> list[Tile]:
     if shares:
         says = f"mean of {len(shares)} scenarios"
         found.append(
-            Tile("of the gap to the pooled clean data verified closes", f"{sum(shares) / len(shares):.0%}", says)
+            Tile(f"of the gap to the pooled clean data {method} closes", f"{sum(shares) / len(shares):.0%}", says)
         )
     if hits:
-        found.append(Tile("the backdoor's trigger succeeds under verified", f"{max(hits):.0%}", "of test instructions"))
+        found.append(
+            Tile(f"the backdoor's trigger succeeds under {method}", f"{max(hits):.0%}", "of test instructions")
+        )
     return found
 
 

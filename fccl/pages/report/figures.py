@@ -83,9 +83,7 @@ def influence(figures: Figures, view: RunView) -> tuple[Figure, ...]:
         *figures.draw(charts.lora_error(view), LORA_ERROR),
     )
     for phase in PHASES:
-        found += figures.draw(
-            charts.scores(view, phase), "What the weights are the softmax of, before normalisation and temperature."
-        )
+        found += figures.draw(charts.scores(view, phase), sentences.scores_of(view.info))
     return found
 
 

@@ -93,7 +93,7 @@ def weighing(view: RunView) -> str:
         return {"uniform": "equal for all", "fedavg": "by samples (FedAvg)"}.get(mode, mode)
     source = given.get("contribution_source", "?")
     if source in sentences.NO_SOFTMAX:
-        return source
+        return "FCCL, tempered" if source == "tempered" else source
     return f"FCCL, {source}, T = {given.get(sentences.temperature_of(source), '?')}"
 
 

@@ -42,7 +42,7 @@ def client_losses(view: RunView, phase: Phase, highlight: Sequence[int] = ()) ->
 
 @unchecked
 def scores(view: RunView, phase: Phase | None = None, highlight: Sequence[int] = ()) -> Picture | None:
-    """The scores that weights are the softmax of, drawn as `client_losses` is.
+    """The scores that weights come from, drawn as `client_losses` is.
 
     Scores that rest on losses differ in scale by phase.
     """
