@@ -18,8 +18,10 @@ FEW = 16  # below, the standard error of a mean is more than a quarter of one ex
 
 
 def cautions(settings: Settings, manifest: Manifest, topics: Mapping[Phase, Sequence[str]]) -> Iterator[str]:
-    """A line for weights made from few examples of the learn split or kept as they are by its few topics, and for a
-    phase that few of the validation split may end. `topics` has those of the learn split's examples.
+    """A line for weights that few examples of the learn split make, and for weights that its few topics leave as they
+    are. One for a phase that few examples of the validation split may end.
+
+    `topics` has those of the learn split's examples.
     """
     if _weighs_by_learn(settings) and (few := _few(settings, manifest, "learn")):
         yield (

@@ -119,7 +119,7 @@ def temperature_of(source: str) -> str:
 
 
 def scores_of(info: RunInfo | None) -> str:
-    """What the scores of this run's rule are to the weights."""
+    """The part that the scores of this run's rule have in the weights."""
     settings = info.settings if info else {}
     source = settings.get("contribution_source", "") if settings.get("contribution_mode") == "cognitive" else ""
     if source == "tempered":

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fccl.contribution.rules import RULES
 from fccl.display import words
-from fccl.records.run import ClientStatus
+from fccl.records.run import ClientStatus, RunInfo
 from fccl.view import sentences
 from fccl.view.values import ClientRow, RunStatus
 
@@ -165,3 +166,21 @@ def test_who_declines_what_is_said_for_each_phase():
     many = pd.DataFrame([(0, "va", client) for client in range(30)], columns=["round", "phase", "client"])
     assert sentences.declines(many).startswith("Clients 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and more decline FedVA")
     assert sentences.declines(many.head(0)) == ""
+
+
+def ruled_by(source, mode="cognitive"):
+    """What a run of this rule wrote down."""
+    settings = {"contribution_mode": mode, "contribution_source": source}
+    return RunInfo(run_id="r", created=0.0, settings=settings, data_sha256="", versions={})
+
+
+@pytest.mark.parametrize("source", RULES)
+def test_scores_are_called_the_softmaxs_only_where_weights_are_their_softmax(source):
+    said = sentences.scores_of(ruled_by(source))
+    assert ("softmax" in said) == ("contribution_temperature" in RULES[source].settings)
+    assert ("prior" in said) == (source in sentences.PRIOR_SOURCES)
+
+
+@pytest.mark.parametrize("info", [None, ruled_by("data_size", "uniform"), ruled_by("data_size", "fedavg")])
+def test_scores_of_a_run_without_a_source_are_not_called_the_softmaxs(info):
+    assert "softmax" not in sentences.scores_of(info)
