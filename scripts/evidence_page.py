@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,13 @@ Lines = Iterable[str]
 
 
 def claim(made: Comparison) -> Lines:
-    """The claim of the primary set."""
+    """The claim of the primary set; where it has too few seeds for a verdict, which are finished."""
+    if not made.pairs:
+        seeds = counted("seed", made.seeds)
+        yield from prose(
+            f"**Awaits its run.** Finished so far, in whole or in part: {seeds}. No claim rests on so few."
+        )
+        return
     for line in claim_lines(made):
         yield from textwrap.wrap(f"- {quoted(line)}", WIDTH, subsequent_indent="  ")
     yield from ("", *shown(claim_table(made)))
@@ -97,6 +103,12 @@ PARTS = (
     Part("evidence.md", "pretrained", "pretrained", beside),
     Part("rivals.md", "wins", "set", wins),
 )
+
+
+def counted(noun: str, numbers: Sequence[int]) -> str:
+    """ "seed 1", "seeds 1 and 2"."""
+    *most, last = map(str, numbers)
+    return f"{noun}s {', '.join(most)} and {last}" if most else f"{noun} {last}"
 
 
 def said(made: Comparison) -> list[str]:

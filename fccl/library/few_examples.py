@@ -11,9 +11,11 @@ from fccl.config import Settings
 from fccl.contribution import rules as contribution
 from fccl.contribution.noise import FEWEST_GROUPS
 from fccl.display.words import plural
+from fccl.evaluation.validation import groups_by_topic, proportional_draw
 from fccl.records.manifest import Manifest
-from fccl.specs import PHASES, Phase
+from fccl.specs import PHASES, Phase, RoundPlan, named_seed
 
+DRAWS = 50  # rounds of a phase whose draws are looked at
 FEW = 16  # below, the standard error of a mean is more than a quarter of one example's spread
 
 
@@ -31,9 +33,10 @@ def cautions(settings: Settings, manifest: Manifest, topics: Mapping[Phase, Sequ
         )
     if _weighs_by_topic(settings) and (few := _few_topics(settings, topics)):
         yield (
-            f"In the server's learn split {few}: CONTRIBUTION_SOURCE={settings.contribution_source} needs "
-            f"{FEWEST_GROUPS} to tell clients apart, and weighs them by their samples there, as FedAvg does. "
-            "CONTRIBUTION_SOURCE=verified goes by whatever there is."
+            f"From its learn split the server draws {few} in some rounds: "
+            f"CONTRIBUTION_SOURCE={settings.contribution_source} needs {FEWEST_GROUPS} topics to tell clients apart, "
+            "and weighs them by their samples there, as FedAvg does. CONTRIBUTION_SOURCE=verified goes by whatever is "
+            "drawn."
         )
     if settings.patience and (few := _few(settings, manifest, "validation")):
         yield (
@@ -51,16 +54,33 @@ def _weighs_by_topic(settings: Settings) -> bool:
 
 
 def _few_topics(settings: Settings, topics: Mapping[Phase, Sequence[str]]) -> str:
-    """The numbers of topics below `FEWEST_GROUPS`, in words, of the phases that have rounds; empty where there is
-    none. An example without a topic is one of its own, and of no more examples than are drawn there are more topics.
+    """The fewest topics in the draws of a phase's first rounds, in words, where that is below `FEWEST_GROUPS`; empty
+    where it is nowhere.
     """
-    plan, most = settings.round_plan(), settings.verify_examples or len(topics["sft"]) + len(topics["va"])
-    found = {phase: min(most, len(set(filter(None, names))) + names.count("")) for phase, names in topics.items()}
-    return " and ".join(
-        f"the {phases.of(phase).noun}s are of {plural(found[phase], 'topic')}"
+    plan = settings.round_plan()
+    fewest = {
+        phase: min(_topics_drawn(settings, topics[phase], number) for number in rounds)
         for phase in PHASES
-        if plan.rounds_of(phase) and found[phase] < FEWEST_GROUPS
+        if topics[phase] and (rounds := _first_rounds(plan, phase))
+    }
+    return " and ".join(
+        f"{phases.of(phase).noun}s of {plural(count, 'topic')}"
+        for phase, count in fewest.items()
+        if count < FEWEST_GROUPS
     )
+
+
+def _first_rounds(plan: RoundPlan, phase: Phase) -> range:
+    first = plan.first_round(phase)
+    return range(first, first + min(DRAWS, plan.rounds_of(phase)))
+
+
+def _topics_drawn(settings: Settings, topics: Sequence[str], number: int) -> int:
+    """The topics of the examples that are drawn for a round; one without a topic is one of its own."""
+    count = min(settings.verify_examples or len(topics), len(topics))
+    places = proportional_draw(topics, count, named_seed(settings.seed, "verification", number))
+    drawn = [topics[place] for place in places]
+    return len(groups_by_topic(drawn, len(drawn)))
 
 
 def _few(settings: Settings, manifest: Manifest, split: str) -> str:

@@ -2,13 +2,12 @@
 
 Seconds of training go by tokens: a process computes as many in a second as it did in the probe. The first round of a
 client costs more by what it makes once, such as the reference's log-probabilities. All else of a round is the server's,
-and costs what it cost in the probe. The processes of a run begin beside its own start, those of a probe in its first
-round: its wait for them is left out.
+and costs what it cost in the probe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -30,19 +29,10 @@ class Layout:
 
     def load(self, work: Mapping[int, int]) -> float:
         """The tokens of the process that has most of them, where each client has so many."""
-        return max((sum(work[client] for client in queue) for queue in self._queues(work)), default=0.0)
-
-    def waited(self, work: Mapping[int, int], record: RoundRecord) -> float:
-        """The seconds of a round's training in which no process trained a client that has arrived."""
-        trained = dict(zip(record.clients, (each.seconds for each in record.contributions), strict=True))
-        busy = (sum(trained.get(client, 0.0) for client in queue) for queue in self._queues(work))
-        return max(0.0, _spent(record).training - max(busy, default=0.0))
-
-    def _queues(self, work: Mapping[int, int]) -> Iterable[Sequence[int]]:
-        """The clients of each process."""
         if self.together or not work:
-            return [list(work)] if work else []
-        return share_out({client: float(tokens) for client, tokens in work.items()}, {}, self.processes).values()
+            return float(sum(work.values()))
+        queues = share_out({client: float(tokens) for client, tokens in work.items()}, {}, self.processes)
+        return float(max(sum(work[client] for client in queue) for queue in queues.values()))
 
 
 @dataclass(frozen=True)
@@ -58,14 +48,11 @@ class PhaseRates:
     @classmethod
     def of(cls, planned: Sequence[PlannedRound], records: Sequence[RoundRecord], layout: Layout) -> PhaseRates:
         """Those of the rounds of one phase, of which the first is apart from the others."""
-        work = [_tokens(each) for each in planned]
-        loads = [layout.load(each) for each in work]
-        spent = [_spent(record) for record in records]
+        loads = [layout.load(_tokens(each)) for each in planned]
+        spent = [record.spent or RoundSeconds(rest=record.seconds) for record in records]
         later = range(1, len(records)) if len(records) > 1 else range(1)
         a_token = median(spent[number].training / max(1.0, loads[number]) for number in later)
-        waits = [layout.waited(*each) for each in zip(work, records, strict=True)]
-        begin = max(0.0, waits[0] - median(waits[number] for number in later)) if layout.processes > 1 else 0.0
-        beside = max(0.0, spent[0].training - begin - a_token * loads[0])
+        beside = max(0.0, spent[0].training - a_token * loads[0])
         phase = planned[0].phase
         scales = layout.first_scales[phase]
         usual = _medians([spent[number] for number in later])
@@ -144,10 +131,6 @@ def _rates(probe: Probed, phase: Phase, layout: Layout) -> PhaseRates:
 
 def _medians(spent: Sequence[RoundSeconds]) -> RoundSeconds:
     return RoundSeconds(**{name: median(getattr(each, name) for each in spent) for name in RoundSeconds.model_fields})
-
-
-def _spent(record: RoundRecord) -> RoundSeconds:
-    return record.spent or RoundSeconds(rest=record.seconds)
 
 
 def _tokens(each: PlannedRound) -> dict[int, int]:

@@ -102,14 +102,15 @@ def _too_much(ahead: _Ahead, shape: Shape) -> Obstacle | None:
 def _forecast(ahead: _Ahead, probe: Probed | None, shape: Shape | None, known: tuple[Obstacle, ...] = ()) -> Forecast:
     settings, processes = ahead.settings, _processes(ahead, probe, shape)
     files, found = _space(ahead, probe, processes) if probe else ((), ())
-    tests = sum(ahead.manifest.counts["test"].values())
+    tests = ahead.manifest.counts["test"]
+    texts = min(settings.gen_samples, tests["sft"])
     return Forecast(
         created=time.time(),
         settings={name: str(value) for name, value in settings.model_dump().items()},
         rounds=tuple(round_forecasts(ahead.planned, probe, _layout(settings))),
         start=probe.start if probe else None,
         finish=probe.finish if probe else None,
-        evaluation=evaluation_seconds(probe, tests, settings.gen_samples) if probe else None,
+        evaluation=evaluation_seconds(probe, sum(tests.values()), texts) if probe else None,
         processes=processes,
         space=files,
         traffic=probe.traffic if probe else (),

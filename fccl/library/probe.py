@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fccl.config import Settings
@@ -34,6 +34,7 @@ from fccl.records.manifest import Manifest
 from fccl.records.run import RoundRecord, RunEvent
 from fccl.specs import PHASES
 from fccl.storage.reading import read_records
+from fccl.transports.processes import ProcessesTransport
 from fccl.transports.protocol import Transport
 
 MOST_CLIENTS = 4  # of a probe, or as many as there are processes
@@ -117,12 +118,22 @@ def probed(
         planned = _planned(own, model, part)
         folder = RunFolder.at(own.log_dir)
         with inner_run(own, folder, model, models) as (work, transport):
+            waited = _ready(transport)
             for _ in work.run.rounds(transport):
                 pass
             work.run.finish(transport)
-            evaluated = _evaluated(work, transport) if settings.evaluate else None
+            evaluated = evaluation_probed(work, transport) if settings.evaluate else None
             usage = usage_so_far(work.run.identity.run_id)
-        return _read(own, planned, folder.paths, usage, evaluated, time.monotonic() - began)
+        found = _read(own, planned, folder.paths, usage, evaluated, time.monotonic() - began)
+        return replace(found, start=max(0.0, found.start - waited))
+
+
+def _ready(transport: Transport) -> float:
+    """Wait for the clients' processes, and say for how long: those of a run begin beside its own start."""
+    began = time.monotonic()
+    if isinstance(transport, ProcessesTransport):
+        transport.started().ready()
+    return time.monotonic() - began
 
 
 def _planned(settings: Settings, model: LanguageModel, shards: Sequence[ClientShard]) -> tuple[PlannedRound, ...]:
@@ -143,23 +154,24 @@ def lengths_of(model: LanguageModel, shards: Sequence[ClientShard]) -> Lengths:
     }
 
 
-def _evaluated(work: PreparedRun, transport: Transport) -> EvaluationProbe:
-    """Few examples of each kind in the test split, the same with generations, then a batch of each kind."""
+def evaluation_probed(work: PreparedRun, transport: Transport) -> EvaluationProbe:
+    """Few examples of each kind in the test split, the same with generations, then a batch of each kind or more."""
     settings, beside = work.settings, evaluation_beside(transport)
     options, counts = evaluation_options(settings, settings.seed), work.manifest.counts["test"]
-    batch, shown = settings.eval_batch_size, min(_MOST_GENERATIONS, settings.gen_samples)
+    shown = min(_MOST_GENERATIONS, settings.gen_samples, counts["sft"])
+    least = max(1, shown)
+    most = max(settings.eval_batch_size, 2 * least)
 
-    def seconds(most: int, samples: int) -> float:
+    def seconds(count: int, samples: int) -> float:
         began = time.monotonic()
-        part = options.model_copy(update={"max_sft": most, "max_va": most, "gen_samples": samples})
+        part = options.model_copy(update={"max_sft": count, "max_va": count, "gen_samples": samples})
         work.evaluate(part, evaluate=beside)
         return time.monotonic() - began
 
-    least = min(batch, max(1, shown))
     first = seconds(least, 0)
     generating = max(0.0, seconds(least, shown) - first) if shown else 0.0
-    few, examples = (sum(min(most, counts[phase]) for phase in PHASES) for most in (least, batch))
-    return EvaluationProbe(few, first, examples, seconds(batch, 0), shown, generating)
+    few, examples = (sum(min(each, counts[phase]) for phase in PHASES) for each in (least, most))
+    return EvaluationProbe(few, first, examples, seconds(most, 0), shown, generating)
 
 
 def _read(

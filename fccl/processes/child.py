@@ -23,6 +23,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 SAID, RETURNED, RAISED = range(3)  # the kinds of what a worker sends
+NOTHING = ""  # the method of no object: the worker answers, and does nothing
 
 
 def main() -> None:
@@ -64,7 +65,12 @@ def _serve(made: object, line: Connection) -> None:
             method, arguments = pickle.loads(line.recv_bytes())
         except (EOFError, OSError):
             return
-        _send(line, _outcome(getattr(made, method), arguments, partial(_say, line)))
+        work = _idle if method == NOTHING else getattr(made, method)
+        _send(line, _outcome(work, arguments, partial(_say, line)))
+
+
+def _idle(say: Callable[[Any], None]) -> None:
+    """Nothing."""
 
 
 def _outcome(work: Callable[..., Any], arguments: Sequence[Any], say: Callable[[Any], None]) -> bytes:

@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any, Self
 
-from fccl.processes.child import RETURNED, SAID
+from fccl.processes.child import NOTHING, RETURNED, SAID
 from fccl.processes.launch import FORKS, Launch
 
 
@@ -100,6 +100,17 @@ class Pool:
         for launch in self._launches:
             lines = launch.go(self._count - len(self._lines))
             self._lines |= dict(enumerate(lines, start=len(self._lines)))
+
+    def ready(self) -> None:
+        """Wait until every worker has made its object. One that dies meanwhile is replaced once it is told something.
+
+        No worker may have work. Raises `FederationError` as `tell` does.
+        """
+        for worker in range(self._count):
+            self.tell(worker, NOTHING)
+        left = set(range(self._count))
+        while left:
+            left -= {event.worker for event in self.events()}
 
     def tell(self, worker: int, method: str, *arguments: Any) -> None:
         """Let a worker that has nothing to do call this method of its object; `events` has what comes of it.

@@ -11,6 +11,7 @@ from fccl.display.plain_text import one_line
 from fccl.display.words import DASH, MINUS, about, duration, loss, missing, plural
 from fccl.records.run import RunInfo
 from fccl.records.sent import saved_words
+from fccl.registry import is_own
 from fccl.view.values import ClientRow, ClientStanding, RunStatus, Standing
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def scores_of(info: RunInfo | None) -> str:
         return "How far a client was raised or lowered: the logarithm of its weight over its share of the samples."
     if source in PRIOR_SOURCES:
         return "What moves the weights from the prior: a weight grows with the exponential of its score."
-    if source in NO_SOFTMAX or not source:
+    if source in NO_SOFTMAX or not source or is_own(source):
         return "What the rule went by, a figure for each client."
     return "What the weights are the softmax of, before normalisation and temperature."
 

@@ -3,7 +3,9 @@
 import pytest
 
 from fccl.config import load_settings
+from fccl.evaluation.validation import proportional_draw
 from fccl.library.few_examples import FEW, cautions
+from fccl.specs import named_seed
 from tests.view import histories
 
 TEMPERED = {"contribution_source": "tempered"}
@@ -49,10 +51,10 @@ def test_only_phases_that_have_rounds_count():
 
 def test_few_topics_of_the_learn_split_are_said_to_leave_weights_by_samples():
     (line,) = said(topics="aabbc", **TEMPERED)
-    assert "In the server's learn split the instructions are of 3 topics: CONTRIBUTION_SOURCE=tempered needs 4" in line
+    assert "the server draws instructions of 3 topics in some rounds: CONTRIBUTION_SOURCE=tempered needs 4" in line
     assert "by their samples there, as FedAvg does" in line
     (line,) = said(topics="abc", va_topics="a", **TEMPERED)
-    assert "the instructions are of 3 topics and the preference pairs are of 1 topic:" in line
+    assert "instructions of 3 topics and preference pairs of 1 topic in some rounds:" in line
     assert said(topics="aabbcd", **TEMPERED) == []
 
 
@@ -64,7 +66,20 @@ def test_examples_without_a_topic_are_each_their_own():
 
 def test_of_few_drawn_examples_there_are_few_topics():
     (line,) = said(verify_examples=3, **TEMPERED)
-    assert "the instructions are of 3 topics and the preference pairs are of 3 topics" in line
+    assert "instructions of 3 topics and preference pairs of 3 topics" in line
+
+
+@pytest.mark.parametrize(("topics", "fewest"), [("a" * 93 + "bcd", 2), ("a" * 80 + "bcd" * 5, 4)])
+def test_topics_that_a_draw_may_miss_do_not_count(topics, fewest):
+    """By the draws themselves: a third of the examples is drawn in each round."""
+    found = said(topics=topics, verify_examples=32, **TEMPERED)
+    drawn = [
+        {topics[place] for place in proportional_draw(topics, 32, named_seed(42, "verification", number))}
+        for number in range(3)
+    ]
+    assert min(map(len, drawn)) == fewest
+    assert bool(found) == (fewest < 4)
+    assert all(f"instructions of {fewest} topics" in line for line in found)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fccl.federation.workload import PlannedRound, Work
 from fccl.library.forecasting import Layout, PhaseRates, evaluation_seconds
 from fccl.library.probe import EvaluationProbe
-from fccl.records.run import Contribution, RoundSeconds
+from fccl.records.run import RoundSeconds
 from fccl.testing.toy import START, ToyLearner, federation, shard
 from fccl.transports.in_process import InProcessTransport
 from tests.examples import few
@@ -56,26 +56,6 @@ def test_the_load_is_that_of_the_process_with_most(processes, load):
 def test_clients_in_one_batch_are_one_load():
     assert Layout(1, together=True, first_scales={}).load({0: 5, 1: 4}) == 9.0
     assert Layout(1, together=False, first_scales={}).load({}) == 0.0
-
-
-@given(st.lists(st.integers(1, 50), min_size=2, max_size=5), st.floats(1e-3, 1), st.floats(0, 30), st.floats(0, 9))
-@settings(max_examples=few(50), deadline=None)
-def test_the_wait_for_processes_that_begin_in_the_probes_first_round_is_left_out(tokens, rate, begin, beside):
-    layout, work = Layout(2, together=False, first_scales={"va": False}), dict(enumerate(tokens))
-    load = layout.load(work)
-    planned = [PlannedRound(number, "va", {k: Work(1, n, n) for k, n in work.items()}) for number in range(3)]
-    busiest = max(layout._queues(work), key=lambda queue: sum(work[client] for client in queue))
-
-    def record(number):
-        more = beside * (number == 0)
-        of_one = {client: rate * count + more / len(busiest) * (client in busiest) for client, count in work.items()}
-        given = [Contribution(avg_loss=1.0, num_samples=1, seconds=seconds) for seconds in of_one.values()]
-        spent = RoundSeconds(training=rate * load + more + begin * (number == 0) + 0.25)
-        return RECORD.model_copy(update={"spent": spent, "clients": tuple(work), "contributions": tuple(given)})
-
-    rates = PhaseRates.of(planned, [record(number) for number in range(3)], layout)
-    found = rates.seconds(load, load, opens=True, more=1.0).training
-    assert found == pytest.approx(rate * load + beside + 0.25)
 
 
 def test_an_evaluation_goes_by_its_examples_beyond_the_few_and_by_its_generations():

@@ -116,6 +116,17 @@ def test_a_run_that_keeps_nothing_of_single_clients_is_planned_too(tmp_path, mon
     assert all(each.up > 0 for each in told.traffic)
 
 
+@pytest.mark.slow  # a probe of a real model
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_run_that_records_no_losses_of_clients_is_planned_too(tmp_path, monkeypatch, processes):
+    monkeypatch.chdir(tmp_path)
+    noise = ("--dp-where", "client", "--contribution-mode", "uniform", "--dp-epsilon", "1e6")
+    more = ("--sft-rounds", "2", "--va-rounds", "1", "--client-processes", processes)
+    assert main(["plan", *LITTLE, *more, "--no-evaluate", *noise]) == 0
+    told = read_value(LogPaths(tmp_path / "logs").planned, Forecast)
+    assert all(each.seconds.training > 0 for each in told.rounds)
+
+
 def test_more_rounds_than_can_be_counted_are_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["plan", *LITTLE, "--fed-rounds", "1000000000", "--no-evaluate"]) == 2

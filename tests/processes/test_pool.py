@@ -12,7 +12,7 @@ from fccl.errors import FederationError
 from fccl.processes import pool as pool_module
 from fccl.processes.launch import Launch
 from fccl.processes.pool import Died, Pool, Raised, Returned, Said
-from tests.processes.workers import Broken, MakeCalculator, is_alive, wait_until_gone
+from tests.processes.workers import Broken, MakeCalculator, Slowly, is_alive, wait_until_gone
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -114,6 +114,22 @@ def test_an_object_that_cannot_be_made_is_a_death_and_no_endless_wait(capfd):
         pool.start(2)
         dead = [event for _ in range(2) for event in pool.events()]
         assert sorted(event.worker for event in dead) == [0, 1]
+        assert list(pool.events()) == []
+    assert "no such object" in capfd.readouterr().err
+
+
+def test_ready_waits_until_every_worker_has_made_its_object(tmp_path):
+    with Pool(Slowly(tmp_path), 2, environments=[{"WHO": name} for name in "ab"]) as pool:
+        pool.start(2)
+        pool.ready()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+        assert heard(pool, 1, "add", 5) == [Returned(1, 5)]
+
+
+def test_ready_does_not_wait_for_workers_that_have_died(capfd):
+    with Pool(Broken(), 2) as pool:
+        pool.start(2)
+        pool.ready()
         assert list(pool.events()) == []
     assert "no such object" in capfd.readouterr().err
 

@@ -54,6 +54,18 @@ class Calculator:
 
 
 @dataclass(frozen=True)
+class Slowly:
+    """A calculator that takes its time, and leaves a file of its worker's name once it is made."""
+
+    folder: Path
+
+    def __call__(self):
+        time.sleep(0.5)
+        (self.folder / os.environ["WHO"]).touch()
+        return Calculator()
+
+
+@dataclass(frozen=True)
 class Broken:
     """An object that cannot be made."""
 

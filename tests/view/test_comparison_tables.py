@@ -199,10 +199,33 @@ def test_the_page_holds_everything_and_asks_the_network_for_nothing():
         assert words in html
 
 
-@pytest.mark.parametrize("oracle", [True, False])
-def test_the_tiles_go_by_who_is_bad_and_not_by_who_was_compared(oracle):
+def tiles_of(found):
+    """The text of a comparison's page."""
     from fccl.pages.report.comparison import page
 
+    names = {scenario.name for scenario in found.scenarios}
+    no_pictures = pictures.Drawn(None, dict.fromkeys(names), dict.fromkeys(names))
+    return " ".join(re.sub("<[^>]*>", " ", page(found, no_pictures, no_pictures)).split())
+
+
+@pytest.mark.parametrize(
+    ("methods", "pairs", "whose"),
+    [
+        (("tempered", "verified"), (), "verified"),
+        (("tempered",), (), "tempered"),
+        (("verified", "tempered"), tuple(each.model_copy(update={"method": "tempered"}) for each in PAIRS), "tempered"),
+        (("fedavg",), (), ""),
+    ],
+)
+def test_the_tiles_are_of_the_method_of_the_claim_or_of_the_first_of_ours_that_was_compared(methods, pairs, whose):
+    rows = tuple(row("shuffled", name, 2.0, bad_weight=(0.5, 0.25)) for name in methods)
+    said = tiles_of(comparison(rows=rows, pairs=pairs))
+    assert ("mean over scenarios" in said) == bool(whose)
+    assert f"0.250 {whose}, mean over scenarios" in said or not whose
+
+
+@pytest.mark.parametrize("oracle", [True, False])
+def test_the_tiles_go_by_who_is_bad_and_not_by_who_was_compared(oracle):
     clean = ScenarioInfo(name="clean-iid", title="clean, IID", phase="sft", bad_clients=0)
     rows = [
         row("shuffled", "verified", 2.0, verdict="worse", bad_weight=(0.5, 0.25)),
@@ -210,10 +233,7 @@ def test_the_tiles_go_by_who_is_bad_and_not_by_who_was_compared(oracle):
     ]
     rows += [row("shuffled", "oracle", 0.5)] if oracle else []
     found = comparison(rows=tuple(rows), scenarios=(comparison().scenarios[0], clean))
-    no_pictures = pictures.Drawn(
-        None, dict.fromkeys(("shuffled", "clean-iid")), dict.fromkeys(("shuffled", "clean-iid"))
-    )
-    says = " ".join(re.sub("<[^>]*>", " ", page(found, no_pictures, no_pictures)).split())
+    says = tiles_of(found)
     assert "verified is worse than FedAvg 1 of 1 scenarios without bad clients" in says
     assert "weight of the bad clients in the last round 0.250 verified, mean over scenarios" in says
 

@@ -181,6 +181,8 @@ def test_scores_are_called_the_softmaxs_only_where_weights_are_their_softmax(sou
     assert ("prior" in said) == (source in sentences.PRIOR_SOURCES)
 
 
-@pytest.mark.parametrize("info", [None, ruled_by("data_size", "uniform"), ruled_by("data_size", "fedavg")])
-def test_scores_of_a_run_without_a_source_are_not_called_the_softmaxs(info):
+@pytest.mark.parametrize(
+    "info", [None, ruled_by("data_size", "uniform"), ruled_by("data_size", "fedavg"), ruled_by("mine.rules:Rule")]
+)
+def test_scores_of_a_run_without_a_source_or_by_a_class_of_ones_own_are_not_called_the_softmaxs(info):
     assert "softmax" not in sentences.scores_of(info)

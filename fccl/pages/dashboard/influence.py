@@ -10,6 +10,7 @@ from fccl.display import words
 from fccl.display.plain_text import one_line
 from fccl.pages.dashboard.readers import Hub
 from fccl.pages.dashboard.widgets import chart, heading, note, table
+from fccl.registry import is_own
 from fccl.view import charts, sentences
 from fccl.view.values import RunView
 
@@ -120,6 +121,8 @@ def weighing(view: RunView) -> str:
     source = settings.get("contribution_source", "")
     if source in sentences.NO_SOFTMAX:
         return f"Weights by {sentences.NO_SOFTMAX[source]} (CONTRIBUTION_SOURCE={source})."
+    if is_own(source):
+        return f"Weights by a class of your own (CONTRIBUTION_SOURCE={one_line(source)})."
     heat = settings.get(sentences.temperature_of(source), words.DASH)
     scores = f"{SOURCES.get(source, source)} (CONTRIBUTION_SOURCE={source})"
     return f"FCCL: the weights are the softmax of the scores, at temperature {heat}. Scores: {scores}."

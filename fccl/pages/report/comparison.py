@@ -63,8 +63,11 @@ def _facts(comparison: Comparison, command: str) -> list[tuple[str, str]]:
 
 
 def _tiles(comparison: Comparison) -> tuple[Tile, ...]:
-    """FCCL in three figures, by the first of `MINE` that was compared; nothing where none was."""
-    method = next((name for name in MINE if any(row.method == name for row in comparison.rows)), "")
+    """FCCL in three figures, by the method of the claim, else by the first of `MINE` that was compared; nothing where
+    none was.
+    """
+    compared, claimed = {row.method for row in comparison.rows}, [pair.method for pair in comparison.pairs]
+    method = next((name for name in (*claimed, *MINE) if name in compared), "")
     mine = [row for row in comparison.rows if row.method == method]
     with_bad = {scenario.name for scenario in comparison.scenarios if scenario.bad_clients}
     bad, clean = (

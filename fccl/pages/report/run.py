@@ -17,6 +17,7 @@ from fccl.display.words import plain
 from fccl.pages.report.evaluation import verdict
 from fccl.pages.report.parts import DASH, MOST_ROWS, Tile, thinned, thinned_note
 from fccl.records.evaluation import EvaluationReport
+from fccl.registry import is_own
 from fccl.specs import PHASES
 from fccl.view import sentences
 from fccl.view.evaluation_tables import percent
@@ -94,6 +95,8 @@ def weighing(view: RunView) -> str:
     source = given.get("contribution_source", "?")
     if source in sentences.NO_SOFTMAX:
         return "FCCL, tempered" if source == "tempered" else source
+    if is_own(source):
+        return source
     return f"FCCL, {source}, T = {given.get(sentences.temperature_of(source), '?')}"
 
 
