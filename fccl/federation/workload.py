@@ -21,6 +21,7 @@ Lengths = Mapping[int, Sequence[int]]  # client -> tokens of each of its example
 class Work:
     """One client's training in one round."""
 
+    examples: int
     steps: int
     tokens: int  # read in all epochs, padding not counted
     longest: int  # the most tokens that go through the model together
@@ -54,7 +55,7 @@ def _work(lengths: Sequence[int], train: TrainSpec, named: tuple[int, Phase, int
     size = train.at_a_time
     parts = (batch[start : start + size] for batch in batches for start in range(0, len(batch), size))
     longest = max(sum(lengths[index] for index in part) for part in parts)
-    return Work(len(batches), train.epochs * sum(lengths), longest)
+    return Work(len(lengths), len(batches), train.epochs * sum(lengths), longest)
 
 
 @dataclass(frozen=True)

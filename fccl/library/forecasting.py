@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from fccl.federation.workload import PlannedRound
+from fccl.federation.workload import PlannedRound, Work
 from fccl.library.probe import Probed
 from fccl.processes.sharing import share_out
 from fccl.records.forecast import ProcessForecast, RoundForecast
@@ -27,12 +27,12 @@ class Layout:
     together: bool  # in one batch on one device
     first_scales: Mapping[Phase, bool]  # whether what a first round costs beside grows with the examples
 
-    def load(self, work: Mapping[int, int]) -> float:
-        """The tokens of the process that has most of them, where each client has so many."""
+    def load(self, work: Mapping[int, Work]) -> float:
+        """The tokens of the process that has most of them. Clients are shared out by their examples, as in a run."""
         if self.together or not work:
-            return float(sum(work.values()))
-        queues = share_out({client: float(tokens) for client, tokens in work.items()}, {}, self.processes)
-        return float(max(sum(work[client] for client in queue) for queue in queues.values()))
+            return float(sum(each.tokens for each in work.values()))
+        queues = share_out({client: float(each.examples) for client, each in work.items()}, {}, self.processes)
+        return float(max(sum(work[client].tokens for client in queue) for queue in queues.values()))
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class PhaseRates:
     @classmethod
     def of(cls, planned: Sequence[PlannedRound], records: Sequence[RoundRecord], layout: Layout) -> PhaseRates:
         """Those of the rounds of one phase, of which the first is apart from the others."""
-        loads = [layout.load(_tokens(each)) for each in planned]
+        loads = [layout.load(each.work) for each in planned]
         spent = [record.spent or RoundSeconds(rest=record.seconds) for record in records]
         later = range(1, len(records)) if len(records) > 1 else range(1)
         a_token = median(spent[number].training / max(1.0, loads[number]) for number in later)
@@ -78,19 +78,18 @@ def round_forecasts(planned: Sequence[PlannedRound], probe: Probed | None, layou
     seen: set[tuple[Phase, int]] = set()
     found = []
     for each in planned:
-        tokens = _tokens(each)
-        fresh = {client: count for client, count in tokens.items() if (each.phase, client) not in seen}
+        fresh = {client: work for client, work in each.work.items() if (each.phase, client) not in seen}
         opens = not any(phase == each.phase for phase, _ in seen)
-        seen |= {(each.phase, client) for client in tokens}
+        seen |= {(each.phase, client) for client in each.work}
         found.append(
             RoundForecast(
                 round=each.number,
                 phase=each.phase,
-                clients=tuple(tokens),
+                clients=tuple(each.work),
                 steps=sum(work.steps for work in each.work.values()),
-                tokens=sum(tokens.values()),
+                tokens=sum(work.tokens for work in each.work.values()),
                 seconds=rates[each.phase].seconds(
-                    layout.load(tokens), layout.load(fresh), opens, len(tokens) / probe.settings.num_clients
+                    layout.load(each.work), layout.load(fresh), opens, len(each.work) / probe.settings.num_clients
                 )
                 if probe
                 else None,
@@ -131,10 +130,6 @@ def _rates(probe: Probed, phase: Phase, layout: Layout) -> PhaseRates:
 
 def _medians(spent: Sequence[RoundSeconds]) -> RoundSeconds:
     return RoundSeconds(**{name: median(getattr(each, name) for each in spent) for name in RoundSeconds.model_fields})
-
-
-def _tokens(each: PlannedRound) -> dict[int, int]:
-    return {client: work.tokens for client, work in each.work.items()}
 
 
 def _longest(planned: Sequence[PlannedRound]) -> int:

@@ -55,7 +55,7 @@ def test_a_client_without_examples_of_a_kind_is_in_no_round_of_it():
 @given(st.integers(1, 9), st.integers(0, 5000))
 @settings(max_examples=few(60), deadline=None)
 def test_kept_updates_are_the_last_rounds_that_fit_and_never_take_more_than_they_may(count, most):
-    rounds = [PlannedRound(number, "sft", {0: Work(1, 1, 1)}) for number in range(count)]
+    rounds = [PlannedRound(number, "sft", {0: Work(1, 1, 1, 1)}) for number in range(count)]
     kept, each = kept_space(rounds, SIZES, most), 100 + 60 + 7
     assert kept.rounds == min(count, most // each)
     assert (kept.size, kept.whole) == (kept.rounds * each, count * each)

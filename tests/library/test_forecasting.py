@@ -20,7 +20,7 @@ ONE = Layout(processes=1, together=False, first_scales={"sft": False, "va": True
 
 def machine(tokens, rate, beside, server):
     """A phase's rounds on a machine that takes `rate` seconds a token, and `beside` more in the first round."""
-    planned = [PlannedRound(number, "va", {0: Work(1, tokens, tokens)}) for number in range(3)]
+    planned = [PlannedRound(number, "va", {0: Work(1, 1, tokens, tokens)}) for number in range(3)]
     spent = [
         RoundSeconds(training=rate * tokens + beside * (number == 0), validation=server, rest=server)
         for number in range(3)
@@ -50,11 +50,17 @@ def test_what_the_first_round_costs_once_does_not_grow_with_the_examples():
 @pytest.mark.parametrize(("processes", "load"), [(1, 12.0), (2, 7.0), (3, 5.0), (9, 5.0)])
 def test_the_load_is_that_of_the_process_with_most(processes, load):
     layout = Layout(processes, together=False, first_scales={})
-    assert layout.load({0: 5, 1: 4, 2: 3}) == load
+    assert layout.load({client: Work(n, 1, n, n) for client, n in enumerate((5, 4, 3))}) == load
+
+
+def test_clients_are_shared_out_by_examples_whatever_their_tokens():
+    """The largest client has a process for itself, though the two others have more to read."""
+    work = {0: Work(10, 1, 100, 1), 1: Work(9, 1, 300, 1), 2: Work(8, 1, 350, 1)}
+    assert Layout(2, together=False, first_scales={}).load(work) == 650.0
 
 
 def test_clients_in_one_batch_are_one_load():
-    assert Layout(1, together=True, first_scales={}).load({0: 5, 1: 4}) == 9.0
+    assert Layout(1, together=True, first_scales={}).load({0: Work(1, 1, 5, 5), 1: Work(1, 1, 4, 4)}) == 9.0
     assert Layout(1, together=False, first_scales={}).load({}) == 0.0
 
 
