@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,12 +34,10 @@ Lines = Iterable[str]
 
 
 def claim(made: Comparison) -> Lines:
-    """The claim of the primary set; where it has too few seeds for a verdict, which are finished."""
+    """The claim of the primary set; where it has too few seeds for a verdict, those that are there."""
     if not made.pairs:
-        seeds = counted("seed", made.seeds)
-        yield from prose(
-            f"**Awaits its run.** Finished so far, in whole or in part: {seeds}. No claim rests on so few."
-        )
+        there = f"Seeds finished so far, in whole or in part: {', '.join(map(str, made.seeds))}."
+        yield from prose(f"**Awaits its run.** {there} No claim rests on them.")
         return
     for line in claim_lines(made):
         yield from textwrap.wrap(f"- {quoted(line)}", WIDTH, subsequent_indent="  ")
@@ -103,12 +101,6 @@ PARTS = (
     Part("evidence.md", "pretrained", "pretrained", beside),
     Part("rivals.md", "wins", "set", wins),
 )
-
-
-def counted(noun: str, numbers: Sequence[int]) -> str:
-    """ "seed 1", "seeds 1 and 2"."""
-    *most, last = map(str, numbers)
-    return f"{noun}s {', '.join(most)} and {last}" if most else f"{noun} {last}"
 
 
 def said(made: Comparison) -> list[str]:

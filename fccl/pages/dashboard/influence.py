@@ -125,6 +125,10 @@ def weighing(view: RunView) -> str:
         return f"Weights by a class of your own (CONTRIBUTION_SOURCE={one_line(source)})."
     heat = settings.get(sentences.temperature_of(source), words.DASH)
     scores = f"{SOURCES.get(source, source)} (CONTRIBUTION_SOURCE={source})"
+    if source in sentences.PRIOR_SOURCES:
+        return (
+            f"FCCL: a weight is the prior times the exponential of its score, at temperature {heat}. Scores: {scores}."
+        )
     return f"FCCL: the weights are the softmax of the scores, at temperature {heat}. Scores: {scores}."
 
 

@@ -93,9 +93,7 @@ def weighing(view: RunView) -> str:
     if mode != "cognitive":
         return {"uniform": "equal for all", "fedavg": "by samples (FedAvg)"}.get(mode, mode)
     source = given.get("contribution_source", "?")
-    if source in sentences.NO_SOFTMAX:
-        return "FCCL, tempered" if source == "tempered" else source
-    if is_own(source):
+    if source in sentences.NO_SOFTMAX or is_own(source):
         return source
     return f"FCCL, {source}, T = {given.get(sentences.temperature_of(source), '?')}"
 

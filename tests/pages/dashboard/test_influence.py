@@ -101,3 +101,13 @@ def test_every_source_is_told_in_words_and_a_temperature_only_where_it_has_one(s
     assert (source in sentences.NO_SOFTMAX) == (not has_temperature)
     if has_temperature:
         assert sentences.temperature_of(source) in has_temperature
+
+
+@pytest.mark.parametrize("source", [*RULES, "mine.rules:Rule"])
+def test_weights_are_called_a_softmax_only_where_they_are_one(page, tmp_path, source):
+    run(tmp_path, source)
+    said = texts(shown(page, "Influence"))
+    is_softmax = "contribution_temperature" in RULES[source].settings if source in RULES else False
+    assert ("the weights are the softmax of the scores" in said) == is_softmax
+    assert ("a weight is the prior times" in said) == (source in sentences.PRIOR_SOURCES)
+    assert ("a class of your own" in said) == (source not in RULES)
