@@ -105,13 +105,17 @@ class Combinations:
         stretch: Sequence[float] = (),
         path: Sequence[float] = (),
         taken: int = 0,
+        standing: Sequence[float] = (),
     ) -> Weighing:
-        """The result of a search. `path` has the losses on its way from FedAvg's weights, `taken` which was chosen."""
+        """The result of a search. `path` has the losses on its way from FedAvg's weights, `taken` which was chosen.
+        `standing` is what the rounds before say of each client, where the rule asks.
+        """
         verification = Verification(
             examples=self.loss.examples(self.task.phase),
             prior=self.by_samples,
             loss_prior=finite(path[0]) if path else None,
             loss_weights=finite(path[taken]) if path else None,
+            standing=tuple(standing),
             path=tuple(map(finite, path)),
             taken=taken,
             passes=self.passes,
@@ -150,7 +154,8 @@ def reordered(weighing: Weighing, order: Sequence[int]) -> Weighing:
 
     verification = weighing.verification
     if verification is not None:
-        verification = verification.model_copy(update={"prior": back(verification.prior)})
+        said = {"prior": back(verification.prior), "standing": back(verification.standing)}
+        verification = verification.model_copy(update=said)
     return replace(
         weighing,
         weights=back(weighing.weights),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from fccl.contribution.protocol import Weigher, Weighing
+from fccl.contribution.protocol import Memory, Weigher, Weighing, with_memory
 from fccl.errors import FcclError, FederationError
 from fccl.records.run import Verification
 from fccl.registry import said
@@ -24,6 +24,15 @@ class OwnWeigher:
 
     path: str
     weigher: Weigher
+
+    def remembering(self, memory: Memory) -> Weigher:
+        """The rule with this memory, where `weigher` asks for one."""
+        try:
+            return replace(self, weigher=with_memory(self.weigher, memory))
+        except FcclError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise FederationError(f"{self.path} raised {said(error)}", hint=MEND, resumable=False) from error
 
     def weigh(self, task: FitTask, updates: Sequence[ClientUpdate]) -> Weighing:
         """As `weigher` does."""
@@ -71,4 +80,13 @@ def _broken_field(weighing: Weighing, updates: int) -> str:
         return f"verification is {type(weighing.verification).__name__}, not Verification"
     if not all(isinstance(place, int) and place >= 0 for place in weighing.examples):
         return "examples are not places in the learn split"
-    return ""
+    return "" if _is_memory(weighing.memory) else "its memory is not a few finite numbers for each client"
+
+
+def _is_memory(memory: object) -> bool:
+    """Whether a run can keep it with its state."""
+    if not isinstance(memory, Mapping):
+        return False
+    clients = all(type(client) is int and client >= 0 for client in memory)
+    tuples = all(type(numbers) is tuple for numbers in memory.values())
+    return clients and tuples and all(math.isfinite(number) for numbers in memory.values() for number in numbers)

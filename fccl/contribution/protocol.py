@@ -1,10 +1,13 @@
-"""Protocols: a `Weigher` turns a round's updates into weights; `LearnLoss` is the loss that it may query."""
+"""Protocols: a `Weigher` turns a round's updates into weights; `LearnLoss` is the loss that it may query.
+
+A rule that is `Remembering` also carries a few numbers of each client from round to round.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from fccl.records.run import Verification
 
@@ -14,6 +17,7 @@ if TYPE_CHECKING:  # so that rules over reported numbers alone can be had withou
     from fccl.specs import Phase
 
 
+Memory = Mapping[int, tuple[float, ...]]  # by client: what a rule knows of it from the phase's rounds before
 NO_LOSS = "its loss on the server's examples is not finite"
 
 
@@ -28,6 +32,9 @@ class Weighing:
     `stretch` are the factors on the updates' changes, for rules that leave the means: the aggregation is given
     x + stretch_i (u_i - x) in the place of u_i (`fccl.contribution.stretch`). Empty: all 1.
 
+    `memory` is what a `Remembering` rule will know in the phase's next round: all of it, also of clients that were not
+    in this one.
+
     >>> Weighing(weights=(0.75, 0.25), scores=(30.0, 10.0)).weights
     (0.75, 0.25)
     """
@@ -38,6 +45,7 @@ class Weighing:
     unfit: tuple[int, ...] = ()
     examples: tuple[int, ...] = ()
     stretch: tuple[float, ...] = ()
+    memory: Memory = field(default_factory=dict)
 
 
 class Weigher(Protocol):
@@ -58,6 +66,23 @@ class Weigher(Protocol):
         Loads one adapter at a time: a thousand updates need not fit into memory.
         """
         ...
+
+
+@runtime_checkable
+class Remembering(Weigher, Protocol):
+    """A rule whose weights also depend on the phase's rounds before.
+
+    The run keeps the memory with its state, so that a resumed run and a replayed round weigh as they did.
+    """
+
+    def remembering(self, memory: Memory) -> Weigher:
+        """The rule as it weighs with this memory. A phase begins with an empty one."""
+        ...
+
+
+def with_memory(rule: Weigher, memory: Memory) -> Weigher:
+    """The rule with what it knows from the rounds before; as it is where it asks for nothing."""
+    return rule.remembering(memory) if isinstance(rule, Remembering) else rule
 
 
 class LearnLoss(Protocol):

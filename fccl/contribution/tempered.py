@@ -10,14 +10,17 @@ them that share no topic. The next adapter:
 Three things are kept apart.
 
 κ, who is left out. κ_i falls from 1 to 0 as the slope <grad L, δ_i> rises above its own noise, at x and then at the
-mean. Who leads uphill there for sure has no say; all others keep their prior.
+mean. At x the phase's rounds before count too (`fccl.contribution.standing`): late in a run slopes are small beside
+their noise, and who led uphill in ten rounds would come back in the eleventh. Who leads uphill for sure has no say; all
+others keep their prior.
 
 a, how much more one counts than another. A step goes down the centred slopes, as far as the share of their spread that
 is signal (James & Stein 1961). No two clients of equal prior get farther apart than a factor R. So n such clients are
 at least 4R / (1 + R)² n effective ones (Kantorovich's inequality). Where the examples tell nothing the weights are the
 prior.
 
-gamma, how far. Secant steps to where L is flat along the mean change.
+gamma, how far. Secant steps to where L is flat along the mean change, shortened towards 1 by the share of the slope
+along it that is noise.
 
 The point with the lowest loss on the way is taken. With fewer than `FEWEST_GROUPS` groups the start is all there is:
 FedAvg's mean. `docs/contribution.md` derives all this.
@@ -27,7 +30,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -35,13 +38,14 @@ from fccl.contribution.adam import Numbers
 from fccl.contribution.combinations import Combinations, in_client_order
 from fccl.contribution.noise import FEWEST_GROUPS, Estimated, kept
 from fccl.contribution.prior import shares
-from fccl.contribution.protocol import LearnLoss, Weighing
+from fccl.contribution.protocol import LearnLoss, Memory, Weigher, Weighing
 from fccl.contribution.reported import proportional
+from fccl.contribution.standing import after, standing
 from fccl.contribution.verified import unit
 from fccl.messages import ClientUpdate, FitTask
 
-AT_START = (0.0, 2.0)  # standard errors uphill at x between which κ falls: each slope there is its client's own doing
-AT_MEAN = (2.0, 4.0)  # and at the mean, where it is everybody's
+OVER_ROUNDS = (0.0, 2.0)  # standard errors uphill between which κ falls: at x, by all rounds of the phase
+IN_ONE_ROUND = (2.0, 4.0)  # by this round alone, at x as at the mean
 CHANGE = 1.6  # factor by which one step may change gamma
 LONGEST = 3.0  # gamma
 LOWEST = -12.0  # of a score: a client that is left out has no weight, and a score all the same
@@ -57,9 +61,15 @@ class Point:
     slopes: Numbers
 
     @property
-    def finite(self) -> bool:
-        """Whether all of it is known."""
-        return bool(np.isfinite(self.losses).all() and np.isfinite(self.slopes).all())
+    def told(self) -> bool:
+        """Whether all of it is known, and how noisy it is."""
+        known = np.isfinite(self.losses).all() and np.isfinite(self.slopes).all()
+        return bool(known) and len(self.losses) >= FEWEST_GROUPS
+
+    @property
+    def ratios(self) -> Numbers:
+        """Student's t of each slope, (n,): > 0 leads uphill. All 0 where that is not told."""
+        return Estimated.of(self.slopes).ratio if self.told else np.zeros(self.slopes.shape[1])
 
     @property
     def loss(self) -> float:
@@ -73,6 +83,11 @@ class Point:
         return float(self.slopes.mean(axis=0) @ self.weights)
 
     @property
+    def told_along(self) -> float:
+        """The share of dL/dgamma that is not noise, from 0 to 1."""
+        return Estimated.of((self.slopes @ self.weights)[:, None]).signal(np.ones(1))
+
+    @property
     def centred(self) -> Numbers:
         """The slopes minus their weighted mean: how fast L rises as a client's weight grows at the cost of all."""
         return self.slopes - (self.slopes @ self.weights)[:, None]
@@ -80,11 +95,19 @@ class Point:
 
 @dataclass(frozen=True)
 class Tempered:
-    """At most `steps` steps; `ratio` is R, how many times as much as another a client of equal prior may count."""
+    """At most `steps` steps; `ratio` is R, how many times as much as another a client of equal prior may count.
+
+    `memory` has S and V of each client (`fccl.contribution.standing`), from the phase's rounds before.
+    """
 
     loss: LearnLoss
     steps: int = 5
     ratio: float = 7.0
+    memory: Memory = field(default_factory=dict)
+
+    def remembering(self, memory: Memory) -> Weigher:
+        """The rule with what it knows of clients from the rounds before."""
+        return replace(self, memory=memory)
 
     @in_client_order
     def weigh(self, task: FitTask, updates: Sequence[ClientUpdate]) -> Weighing:
@@ -92,29 +115,36 @@ class Tempered:
         are. Scores are log (w_i / p_i).
         """
         mix, believed = Combinations(self.loss, task, updates), np.array(shares(task, updates))
-        prior = np.array(mix.by_samples)
-        path = list(self._path(_Slopes(mix, believed), prior))
+        prior, clients = np.array(mix.by_samples), [update.client_id for update in updates]
+        slopes = _Slopes(mix, believed)
+        origin = slopes.at(prior, 0.0)
+        memory = after(self.memory, clients, origin.ratios) if origin.told else self.memory
+        so_far = standing(memory, clients)
+        path = list(self._path(slopes, origin, left_out(prior, so_far, OVER_ROUNDS)))
         losses = [point.loss for point in path]
         taken = min(range(len(path)), key=losses.__getitem__)  # the first of equals
         point = path[taken]
         weights = proportional(point.weights.tolist())
         stretch = () if point.gamma == 1 and believed.min() == 1 else tuple((point.gamma * believed).tolist())
         scores = scores_of(point.weights, prior)
-        return mix.weighing(weights, scores, stretch, losses, taken)
+        found = mix.weighing(weights, scores, stretch, losses, taken, standing=tuple(so_far.tolist()))
+        return replace(found, memory=memory)
 
-    def _path(self, slopes: _Slopes, prior: Numbers) -> Iterator[Point]:
-        """The start, then the steps, as long as all is finite and the noise can be told."""
-        origin = slopes.at(prior, 0.0)
-        base = left_out(prior, origin, AT_START)
+    def _path(self, slopes: _Slopes, origin: Point, base: Numbers) -> Iterator[Point]:
+        """The start, then the steps, as long as all is finite and the noise can be told. `base` are the weights of who
+        stays by the rounds so far.
+        """
+        base = left_out(base, origin.ratios, IN_ONE_ROUND)
         point = slopes.at(base, 1.0)
         yield point
-        base = left_out(base, point, AT_MEAN)
-        tilt, before = np.zeros(len(prior)), origin
+        base, told = left_out(base, point.ratios, IN_ONE_ROUND), point.told_along
+        tilt, before = np.zeros(len(base)), origin
         for step in range(1, self.steps + 1):
-            if not (before.finite and point.finite) or len(point.losses) < FEWEST_GROUPS:
+            if not (before.told and point.told):
                 return
             tilt = self._tilted(tilt, point, step)
-            gamma = next_gamma(before.gamma, before.along, point.gamma, point.along)
+            aim = next_gamma(before.gamma, before.along, point.gamma, point.along)
+            gamma = 1 + told * (aim - 1)
             before, weights = point, normalised(base * np.exp(tilt))
             point = slopes.at(weights, gamma) if step < self.steps else slopes.losses_at(weights, gamma)
             yield point
@@ -147,15 +177,12 @@ class _Slopes:
         return Point(weights, gamma, losses, np.zeros((len(losses), len(weights))))
 
 
-def left_out(prior: Numbers, point: Point, limits: tuple[float, float]) -> Numbers:
-    """p_i κ_i, normalised; p where nobody would stay, or the slopes are not known.
+def left_out(prior: Numbers, ratios: Numbers, limits: tuple[float, float]) -> Numbers:
+    """p_i κ_i, normalised; p where nobody would stay.
 
     Where all lead uphill nobody does more harm for that: the least steep stays.
     """
-    if not point.finite:
-        return prior
-    ratio = Estimated.of(point.slopes).ratio
-    stays = prior * kept(ratio - max(0.0, float(ratio.min())), *limits)
+    stays = prior * kept(ratios - max(0.0, float(ratios.min())), *limits)
     return normalised(stays) if stays.sum() > 0 else prior
 
 

@@ -132,6 +132,7 @@ def _described(inputs: RoundInputs, server: bytes) -> KeptInputs:
         lag_sha256=file_sha256(inputs.lag) if inputs.lag else "",
         controls=_controls(inputs),
         norms=inputs.norms,
+        memory=dict(inputs.memory),
         examples=inputs.examples,
         learn=inputs.learn,
         updates=tuple(_kept(update, task) for update in inputs.arrived),

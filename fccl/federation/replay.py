@@ -122,6 +122,7 @@ def state_before(logs: LogPaths, number: int, declared: Declared) -> FederationS
         declared=declared if number else {},  # round 0 asks for all declarations, as it did
         pending=Pending(kept.before, tuple(each.client_id for each in kept.record.late)) if kept.before else None,
         down=None if kept.lag is None else Down(None, kept.lag),
+        memory=kept.inputs.memory,
     )
 
 

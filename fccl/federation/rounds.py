@@ -17,7 +17,7 @@ from fccl.aggregation.fedavg import FedAvg
 from fccl.aggregation.lora_mean import lora_error
 from fccl.aggregation.protocol import Aggregated, Aggregation, Parts
 from fccl.aggregation.scaffold import SCAFFOLD, Controls, corrections
-from fccl.contribution.protocol import NO_LOSS, Weigher, Weighing
+from fccl.contribution.protocol import NO_LOSS, Weigher, Weighing, with_memory
 from fccl.contribution.reported import effective_clients
 from fccl.contribution.stretch import as_weighed
 from fccl.errors import AdapterError, BadAggregate, FederationError
@@ -153,8 +153,8 @@ class Federation:
         return judged(task, answer, *self._known(declared, task.phase, answer.client_id))
 
     def _opened(self, state: FederationState) -> FederationState:
-        """The state as its round begins. A phase begins with the aggregation rule's own state, without controls and
-        with nothing watched. VA begins with its reference: the result of the phase before.
+        """The state as its round begins. A phase begins with the aggregation rule's own state, without memory and
+        controls, and with nothing watched. VA begins with its reference: the result of the phase before.
         """
         if not self.plan.begins_phase(state.next_round):
             return state
@@ -165,7 +165,7 @@ class Federation:
         server, seed = self.aggregation.initial(adapter), self.plan.seed if state.next_round == 0 else None
         down = begun(self.train[phase].codec, state.down, state.adapter, adapter, seed)
         opened = replace(state, adapter=adapter, reference=reference, server=server, watch=Watch(anchor=anchor))
-        return replace(opened, controls={}, pending=None, down=down)
+        return replace(opened, controls={}, memory={}, pending=None, down=down)
 
     def _reference(self, phase: Phase, adapter: Adapter | None) -> Adapter | None:
         """The reference, where the phase's loss takes one."""
@@ -271,10 +271,11 @@ class Federation:
         released = self.privacy.released if isinstance(self.privacy, ServerNoise) else None
         if one := secured or (released and released(task, updates, len(updates) + len(excluded), state.clip)):
             return self._settle_as_one(one, state, task, excluded)
+        rule = with_memory(self.rule, state.memory)
         while True:
             self._require_quorum(task, updates, excluded)
             whole = [update.with_frozen(task.trained) for update in updates]
-            weighing = self.rule.weigh(task, self.own.weighed(whole, state.declared) if self.own else whole)
+            weighing = rule.weigh(task, self.own.weighed(whole, state.declared) if self.own else whole)
             if weighing.unfit:
                 updates, excluded = self._exclude(
                     updates, excluded, {updates[index].client_id: NO_LOSS for index in weighing.unfit}
@@ -378,6 +379,7 @@ class Federation:
             members=state.members,
             pending=missing if self.plan.late_updates == "next" and not ends else None,
             down=settled.down,
+            memory=settled.weighing.memory,
         )
         return replace(after, reference=after.result) if phase == "sft" and ends else after
 
@@ -394,4 +396,4 @@ class Federation:
         learn = self.learn.with_share(share).train[task.phase] if self.learn else None
         before = state.pending.adapter if state.pending and recorded(task, updates) else None
         given, last = (state.server, state.controls, state.norms), (before, state.down.lag if state.down else None)
-        return RoundInputs(task, *given, tuple(updates), weighing.examples, learn, *last)
+        return RoundInputs(task, *given, tuple(updates), weighing.examples, learn, *last, state.memory)

@@ -207,6 +207,7 @@ class RunFolder:
             members=Members(state.members.clients, state.members.heard) if state.members else None,
             pending=self._pending(state),
             down=self._down(state),
+            memory=state.memory,
         )
         self.journal.keep_rounds_before(state.next_round)
         return found
@@ -278,6 +279,7 @@ class RunFolder:
             members=_kept_members(state.members),
             pending=_kept_pending(state.pending),
             down=self._keep_down(state),
+            memory=dict(state.memory),
         )
         if state.next_round == went.first_round("va"):  # from here more SFT rounds could be done later
             (state.reference or state.adapter).save(self.paths.global_sft if state.next_round else self.paths.start)

@@ -9,7 +9,7 @@ from fccl.adapters.adapter import Adapter
 from fccl.aggregation.protocol import Aggregated, Parts
 from fccl.aggregation.scaffold import Controls
 from fccl.aggregation.state import ServerState
-from fccl.contribution.protocol import Weighing
+from fccl.contribution.protocol import Memory, Weighing
 from fccl.federation.declared import Declared
 from fccl.federation.down import Down
 from fccl.federation.late import Pending
@@ -26,10 +26,10 @@ class FederationState:
     done: the result of that phase. Without an SFT round it is the adapter that the run starts from, set in the first VA
     round. A VA phase begins with its reference.
 
-    `server` is what the aggregation rule carries from round to round, `controls` SCAFFOLD's c_i, `watch` what
-    PATIENCE and RESULT_ROUND go by. Each phase begins anew, with the rule's initial state, without controls and with
-    nothing watched; until then they are what the phase before ended with. `early` has the number of rounds of each
-    phase that PATIENCE ended.
+    `server` is what the aggregation rule carries from round to round, `memory` what the weighing rule does, `controls`
+    SCAFFOLD's c_i, `watch` what PATIENCE and RESULT_ROUND go by. Each phase begins anew, with the rule's initial state,
+    without memory and controls, and with nothing watched. Until then they are what the phase before ended with. `early`
+    has the number of rounds of each phase that PATIENCE ended.
     """
 
     next_round: int
@@ -48,6 +48,7 @@ class FederationState:
     clip: float | None = None  # of the next round, where it adapts
     down: Down | None = None  # the adapter's way to the clients, where UPDATE_CODEC makes it shorter
     members: Members | None = None  # of an open federation, once its first round has begun
+    memory: Memory = field(default_factory=dict)  # of the weighing rule, by client
     pending: Pending | None = None  # under LATE_UPDATES=next: the last round's missing answers, within its phase
 
     @property
@@ -79,10 +80,10 @@ class RoundInputs:
     """All that a round's result follows from. With the weights of its record they give the aggregate again: the next
     adapter, unless the server has trained it as `learn` says.
 
-    `server`, `controls` and `norms` are those before the round. `arrived` has the updates that answered the task, as
-    they came and in client order, late ones among them; `before` is what those began with. `examples` has the places in
-    the learn split that the weights were made from. `lag` is what a codec
-    had left out of the adapter: it is added to the next one.
+    `server`, `controls`, `norms` and `memory` are those before the round. `arrived` has the updates that answered the
+    task, as they came and in client order, late ones among them; `before` is what those began with. `examples` has the
+    places in the learn split that the weights were made from. `lag` is what a codec had left out of the adapter: it is
+    added to the next one.
     """
 
     task: FitTask
@@ -94,6 +95,7 @@ class RoundInputs:
     learn: TrainSpec | None = None
     before: Adapter | None = None  # that the round before began with, where an update is late
     lag: Adapter | None = None
+    memory: Memory = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

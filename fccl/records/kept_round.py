@@ -29,7 +29,7 @@ class KeptUpdate(Grown):
 class KeptInputs(Grown):
     """A round's task, its state before, and who answered. Hashes are of files' bytes."""
 
-    LATER = frozenset({"before_sha256"})
+    LATER = frozenset({"before_sha256", "memory"})
 
     run_id: str
     round: int = Field(ge=0)
@@ -41,6 +41,7 @@ class KeptInputs(Grown):
     server_sha256: str = ""  # of the file: the aggregation rule's state before; empty when it carried no state
     controls: tuple[KeptControl, ...] | None = None  # SCAFFOLD's c_i before the round; None under other rules
     norms: MedianNorms  # before the round
+    memory: dict[int, tuple[float, ...]] = Field(default={})  # of the weighing rule before the round, by client
     examples: tuple[int, ...] = ()  # places in the learn split of those that the weights were made from
     lag_sha256: str = ""  # of the file: what UPDATE_CODEC had left out of the adapter; empty where that was nothing
     learn: TrainSpec | None = None  # how the server trained the aggregate on its learn split, if it did

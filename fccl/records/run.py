@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AliasChoices, Field, StringConstraints, ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 
 from fccl.records.late import KeptPending, LateUpdate
 from fccl.records.members import Departure, KeptMembers
@@ -50,6 +50,7 @@ WITHHELD = Contribution(avg_loss=0.0, num_samples=1, seconds=0.0)
 WITHHELD_REPORT = TrainingReport(tokens=0, tokens_per_second=0.0, steps=0)
 
 _LATEST = frozenset({"late", "joined", "left"})  # of the fields of a round
+_LATEST_STATE = frozenset({"pending", "members", "down"})  # and of those of a state
 ClientState = Literal["idle", "training", "evaluating", "done", "failed", "declined"]
 
 
@@ -159,6 +160,7 @@ class Verification(Value):
     loss_weights: float | None = None  # of the mean with the round's weights
     # `verified`, at the prior: how fast the loss rises as the client's weight grows at the cost of all; < 0 helps
     slopes: tuple[float, ...] = ()
+    standing: tuple[float, ...] = ()  # `tempered`: what the phase's rounds say of a client; > 0 speaks against it
     path: tuple[float | None, ...] = ()  # of a search: the loss before its first step and after each that it kept
     taken: int = Field(default=0, ge=0)  # which of the path the weights are; of `verified` the lowest
     passes: int = Field(default=0, ge=0)  # over the examples, forward alone or with a backward pass; 0: not counted
@@ -353,7 +355,7 @@ class KeptWatch(Value):
 class RunState(Grown):
     """`state.json`: the last complete round. Written last, it commits the round."""
 
-    LATER = frozenset({"declared", "watch", "early", "releases", "va_releases", "clip", "pending", "members", "down"})
+    LATER = frozenset({"declared", "watch", "early", "releases", "va_releases", "clip", "memory"}) | _LATEST_STATE
 
     run_id: str
     next_round: int = Field(ge=0)  # 0: no round is complete
@@ -373,6 +375,7 @@ class RunState(Grown):
     clip: float | None = None  # of the next round, where it adapts
     pending: KeptPending | None = None  # under LATE_UPDATES=next
     members: KeptMembers | None = None  # of an open federation
+    memory: dict[int, tuple[float, ...]] = Field(default={})  # of the weighing rule, by client
     down: KeptDown | None = None  # where UPDATE_CODEC makes the way down shorter
 
     @property
@@ -383,18 +386,3 @@ class RunState(Grown):
     @property
     def finished(self) -> bool:
         return self.next_round >= self.total_rounds
-
-
-MAX_REJECTION_REASON = 1000  # characters
-
-
-class Rejection(Value):
-    """`<stamp>_reason.json` in `rejected/`: what was refused, and why."""
-
-    time: Time
-    run_id: str
-    round: Round
-    client_id: ClientId | None  # whose answer the file names said it was
-    # their names in the exchange directory; in `rejected/` each begins with the stamp
-    files: tuple[Annotated[str, StringConstraints(max_length=255)], ...]
-    reason: Annotated[str, StringConstraints(max_length=MAX_REJECTION_REASON)]

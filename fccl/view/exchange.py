@@ -14,7 +14,7 @@ from contextlib import suppress
 from itertools import islice
 
 from fccl.paths import ExchangePaths
-from fccl.records.run import Rejection
+from fccl.records.rejection import Rejection
 from fccl.storage.reading import parsed, read_small
 from fccl.view.values import ExchangeFile, ExchangeView
 

@@ -162,9 +162,11 @@ def _agrees(record: RoundRecord | RunEvent) -> bool:
         return _fit((record.round,))
     lengths = {len(record.clients), len(record.weights), len(record.scores)}
     lengths |= set() if record.privacy and not record.contributions else {len(record.contributions)}
-    lengths |= {len(part) for part in (record.counted, record.verification and record.verification.prior) if part}
+    verified = record.verification
+    parts = (record.counted, *((verified.prior, verified.standing) if verified else ()))
+    lengths |= {len(part) for part in parts if part}
     samples = (*(said.num_samples for said in record.contributions), *(said.counted for said in record.declared))
-    examples = () if record.verification is None else (record.verification.examples,)
+    examples = () if verified is None else (verified.examples,)
     return len(lengths) == 1 and _fit(
         (
             record.round,

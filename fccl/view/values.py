@@ -21,11 +21,11 @@ from fccl.records.forecast import Forecast
 from fccl.records.late import LateUpdate
 from fccl.records.manifest import Manifest
 from fccl.records.privacy import RoundPrivacy
+from fccl.records.rejection import Rejection
 from fccl.records.run import (
     ClientStatus,
     OwnTestResult,
     PhaseEnd,
-    Rejection,
     RunEvent,
     RunInfo,
     RunState,

@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fccl.contribution.prior import shares
+from fccl.contribution.protocol import Remembering
 from fccl.contribution.stretch import sent
 from fccl.contribution.tempered import LONGEST, LOWEST, Tempered, next_gamma
 from fccl.testing.quadratic import Quadratic, flat, task, update, updates
@@ -192,6 +193,91 @@ def test_where_no_loss_is_finite_the_weights_are_the_prior():
     found = Tempered(Quadratic(limit=-1.0)).weigh(task(), updates([(1.0, 0.0, 0.0), (2.0, 0.0, 0.0)], [3, 1]))
     assert (found.weights, found.stretch) == ((0.75, 0.25), ())
     assert found.verification.path == (None,)
+
+
+# --- over rounds
+
+
+def over_rounds(rule, given_rounds):
+    """The weighings of one round after another."""
+    for given_updates in given_rounds:
+        found = rule.weigh(task(), given_updates)
+        rule = rule.remembering(found.memory)
+        yield found
+
+
+def near(seed, noise, clients=6):
+    """Late in a run: x is nearly where the loss is least, and changes are small beside what the topics differ by. The
+    last client flips what it has learnt.
+    """
+    draw = np.random.default_rng(seed)
+    target = np.full(3, 0.2)
+    rows = [target * draw.uniform(0.5, 1.0) for _ in range(clients)]
+    rows[-1] = -rows[-1]
+    return noisy(target, noise, seed), rows
+
+
+@settings(max_examples=few(40), deadline=None)
+@given(st.lists(seeds, min_size=8, max_size=8, unique=True))
+def test_who_led_uphill_in_every_round_does_not_come_back_in_a_noisy_one(drawn):
+    """Eight rounds in which it can be told, then one in which it cannot: alone that one would let the client in."""
+    memory = {}
+    for told, changes in (near(seed, 0.05) for seed in drawn):
+        memory = Tempered(told, memory=memory).weigh(task(), updates(changes)).memory
+    loss, rows = near(drawn[0], 3.0)
+    forgetful, found = (Tempered(loss, memory=known).weigh(task(), updates(rows)) for known in ({}, memory))
+    assert found.weights[-1] < 1e-6
+    assert found.weights[-1] <= forgetful.weights[-1]
+    assert found.verification.standing[-1] > 2 > 0 > max(found.verification.standing[:-1])
+
+
+def test_who_turns_is_left_out_in_the_round_in_which_it_turns():
+    """A good name does not help where one round is sure."""
+    target = np.array([2.0, -1.0, 1.0])
+    loss = noisy(target, 0.05)
+    honest, turned = [0.5 * target] * 5, [*[0.5 * target] * 4, -0.5 * target]
+    *_, before, last = over_rounds(Tempered(loss), [*map(updates, [honest] * 12), updates(turned)])
+    assert before.weights == pytest.approx((0.2,) * 5)
+    assert last.verification.standing[-1] < 0
+    assert last.weights[-1] < 1e-6
+
+
+@settings(max_examples=few(60), deadline=None)
+@given(losses, rounds(), st.data())
+def test_what_is_remembered_of_a_client_is_its_own_doing(loss, given_updates, data):
+    """Another's update, whatever it is, changes nothing of it: slopes at x are each client's own."""
+    other = data.draw(st.integers(0, len(given_updates) - 1))
+    numbers = data.draw(row)
+    changed = [update(each.client_id, numbers) if each.client_id == other else each for each in given_updates]
+    one, two = (Tempered(loss).weigh(task(), each).memory for each in (given_updates, changed))
+    same = min(shares(task(), given_updates)) == min(shares(task(), changed)) == 1
+    for client in set(one) - {other}:
+        assert np.sign(one[client][0]) == np.sign(two[client][0])
+        assert not same or one[client] == pytest.approx(two[client])
+
+
+@settings(max_examples=few(60), deadline=None)
+@given(losses, rounds())
+def test_where_nothing_can_be_told_the_memory_stays(loss, given_updates):
+    known = {given_updates[0].client_id: (3.0, 2.0), 99: (-1.0, 1.0)}
+    assert Tempered(Quadratic((1.0, 1.0, 1.0)), memory=known).weigh(task(), given_updates).memory == known
+    found = Tempered(loss, memory=known).weigh(task(), given_updates).memory
+    assert found[99] == known[99]
+    assert set(found) == {99, *(each.client_id for each in given_updates)}
+
+
+def test_the_rule_says_that_it_remembers():
+    assert isinstance(Tempered(Quadratic()), Remembering)
+
+
+def test_where_the_step_s_length_cannot_be_told_from_noise_it_is_as_it_was():
+    """The mean goes too far by half of the way; the topics disagree by little, and by much more than that."""
+    target = np.array([1.0, 1.0, 1.0])
+    clear, blurred = (
+        Tempered(noisy(target, width, seed=3)).weigh(task(), updates([1.5 * target] * 3)) for width in (0.01, 30.0)
+    )
+    assert clear.stretch[0] == pytest.approx(1 / 1.5, rel=0.02)
+    assert blurred.stretch == ()
 
 
 # --- cost

@@ -15,7 +15,8 @@ from fccl.apps.progress import answer_line, screen_for
 from fccl.display import words
 from fccl.errors import UpdateRejected
 from fccl.messages import ClientFailure, ClientUpdate
-from fccl.records.run import WITHHELD, ClientStatus, Contribution, Rejection, RunEvent, TrainingReport, Validation
+from fccl.records.rejection import Rejection
+from fccl.records.run import WITHHELD, ClientStatus, Contribution, RunEvent, TrainingReport, Validation
 from fccl.specs import RoundPlan
 from fccl.storage.reading import parse
 from fccl.testing.toy import adapter

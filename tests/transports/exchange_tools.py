@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import safetensors.torch
 import torch
 
-from fccl.records.run import Rejection
+from fccl.records.rejection import Rejection
 from fccl.testing.toy import ToyLearner, shard
 from fccl.testing.transport import task
 from fccl.transports.exchange.client import ExchangeClient

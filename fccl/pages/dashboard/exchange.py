@@ -12,7 +12,7 @@ from fccl.display import words
 from fccl.display.plain_text import one_line
 from fccl.pages.dashboard.readers import Hub
 from fccl.pages.dashboard.widgets import guarded, heading, note, nothing, table, titled_table
-from fccl.records.run import Rejection
+from fccl.records.rejection import Rejection
 from fccl.view.sent_bytes import bytes_table
 from fccl.view.status import client_count
 from fccl.view.values import ExchangeFile, ExchangeView, RunView

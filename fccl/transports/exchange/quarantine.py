@@ -14,7 +14,7 @@ from typing import TypeVar
 from fccl.display.plain_text import printable
 from fccl.errors import StorageError
 from fccl.paths import ExchangePaths
-from fccl.records.run import MAX_REJECTION_REASON, Rejection
+from fccl.records.rejection import MAX_REJECTION_REASON, Rejection
 from fccl.storage.files import storage_errors, write_bytes, write_text
 from fccl.storage.reading import is_in_the_way, is_no_folder, is_own_folder, is_there
 

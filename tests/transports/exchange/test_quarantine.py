@@ -5,7 +5,7 @@ import pytest
 
 from fccl.errors import StorageError
 from fccl.paths import ExchangePaths
-from fccl.records.run import Rejection
+from fccl.records.rejection import Rejection
 from fccl.storage import reading
 from fccl.storage.files import write_bytes
 from fccl.transports.exchange import quarantine
