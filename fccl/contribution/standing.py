@@ -3,11 +3,12 @@
 A round's word on a client is Student's t, about standard normal where there is nothing to say. With t_r of the rounds
 that the client took part in,
 
-    S ← f S + t_r,   V ← f² V + 1,   z = S / √V,   f = `FADES`
+    V ← f² V + 1,   S ← max(f S + t_r, -`CREDIT` √V),   z = S / √V,   f = `FADES`
 
 z has about the same spread as one t, however many rounds there were: the sum of what fades is measured by its own
-noise. A client whose t is the same in every round comes to 4.4 times that t. A round in which a client is absent
-changes nothing of it. `docs/contribution.md` says what the rule `tempered` makes of z.
+noise. A client whose t is the same in every round, and above 0, comes to 4.4 times that t. A good name counts for
+`CREDIT` at most: in the first rounds everybody leads downhill, and who turns must be seen to turn. A round in which a
+client is absent changes nothing of it. `docs/contribution.md` says what the rule `tempered` makes of z.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from fccl.contribution.protocol import Memory
 
 FADES = 0.9  # what is left of a round's word after another: half of it after 6.6 rounds
 MOST = 4.0  # of one round's t: no single round says more, for a client or against it
+CREDIT = 2.0  # z is at least minus this
 
 
 def after(memory: Memory, clients: Sequence[int], ratios: Numbers) -> Memory:
@@ -46,7 +48,8 @@ def standing(memory: Memory, clients: Sequence[int]) -> Numbers:
 
 def _faded(before: Sequence[float] | None, t: float) -> tuple[float, float]:
     total, rounds = _known(before)
-    return FADES * total + t, FADES**2 * rounds + 1
+    rounds = FADES**2 * rounds + 1
+    return max(FADES * total + t, -CREDIT * math.sqrt(rounds)), rounds
 
 
 def _known(kept: Sequence[float] | None) -> tuple[float, float]:
