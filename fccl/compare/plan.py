@@ -28,8 +28,8 @@ from fccl.registry import source_sha256
 from fccl.specs import DataSpec, ModelSpec, Phase, RoundPlan, TrainSpec, named_seed
 from fccl.storage.locks import alone, one_at_a_time
 
-FORMULA = 2  # of the sources that start from a prior; a trial of an older one has another key
-FROM_A_PRIOR = ("verified", "leave_one_out", "shapley")
+# Of the sources whose formula has changed: a trial of an older one has another key.
+FORMULAS = {"verified": 2, "leave_one_out": 2, "shapley": 2, "tempered": 2}
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Planner:
             server=scenario.server if method.uses_learn else WHOLE,
             aside=scenario.aside,
             specialist=self._topic(scenario, data, seed),
-            formula=FORMULA if settings.get("contribution_source") in FROM_A_PRIOR else 1,
+            formula=FORMULAS.get(str(settings.get("contribution_source")), 1),
             agreement=design.agreement and method.way == "federated" and clients <= MOST_CLIENTS,
             tuning=design.tuning,
         ).with_rounds(rounds)

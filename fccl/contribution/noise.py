@@ -38,16 +38,35 @@ class Estimated:
         least = np.abs(self.mean) / MOST_ERRORS
         return np.asarray(self.mean / np.where(self.error > least, self.error, np.where(least > 0, least, 1.0)))
 
-    def signal(self, weights: Numbers) -> float:
-        """The share of the spread of the means that is not noise, from 0 to 1 (James & Stein 1961).
+    def in_noise(self, weights: Numbers) -> Numbers:
+        """The means in units of the noise that they have under these weights, (n,): within ±`MOST_ERRORS`."""
+        noise = float(np.sqrt(weights @ self.error**2))
+        least = float(np.abs(self.mean).max()) / MOST_ERRORS
+        return np.asarray(self.mean / (max(noise, least) or 1.0))
 
-        1 - noise / spread, with the weighted means of error² and mean². The noise counts (k - 1) / (k - 3) times, the
-        expectation of t² with k - 1 degrees of freedom: few groups do not know their own noise.
+    def signal(self, weights: Numbers) -> float:
+        """The share of the spread of the means that is not noise, from 0 to 1: `signal` with the errors that they have.
+
+        1 - noise / spread, with the weighted means of error² and mean².
         """
         spread, noise = float(weights @ self.mean**2), float(weights @ self.error**2)
-        if spread == 0 or not np.isfinite(noise):
-            return 0.0
-        return max(0.0, 1 - noise * (self.groups - 1) / (self.groups - 3) / spread)
+        return _share(noise, spread, self.groups)
+
+
+def signal(standings: Numbers, weights: Numbers, groups: int) -> float:
+    """The share of the spread of n quantities that is not noise, from 0 to 1 (James & Stein 1961).
+
+    They are in units of the noise that they have under the weights, which k groups gave: noise alone would have a
+    spread of 1. It counts (k - 1) / (k - 3) times, the expectation of t² with k - 1 degrees of freedom: few groups do
+    not know their own noise.
+    """
+    return _share(1.0, float(weights @ standings**2), groups)
+
+
+def _share(noise: float, spread: float, groups: int) -> float:
+    if groups < FEWEST_GROUPS or spread == 0 or not np.isfinite(noise):
+        return 0.0
+    return max(0.0, 1 - noise * (groups - 1) / (groups - 3) / spread)
 
 
 def kept(ratio: Numbers, doubt: float, sure: float) -> Numbers:

@@ -7,19 +7,18 @@ them that share no topic. The next adapter:
 
     x + gamma sum_i w_i δ_i,   w_i ∝ p_i κ_i exp(a_i),   |a_i| ≤ 1/2 log R
 
-Three things are kept apart.
+Three things are kept apart. Each moves as far as it can be told from noise, which is that between the groups. What the
+phase's rounds before said counts too (`fccl.contribution.standing`): late in a run slopes are small beside their noise.
 
 κ, who is left out. κ_i falls from 1 to 0 as the slope <grad L, δ_i> rises above its own noise, at x and then at the
-mean. At x the phase's rounds before count too (`fccl.contribution.standing`): late in a run slopes are small beside
-their noise, and who led uphill in ten rounds would come back in the eleventh. Who leads uphill for sure has no say; all
-others keep their prior.
+mean. Who leads uphill for sure has no say; all others keep their prior.
 
-a, how much more one counts than another. A step goes down the centred slopes, as far as the share of their spread that
-is signal (James & Stein 1961). No two clients of equal prior get farther apart than a factor R. So n such clients are
-at least 4R / (1 + R)² n effective ones (Kantorovich's inequality). Where the examples tell nothing the weights are the
-prior.
+a, how much more one counts than another. It goes down the centred slopes at the mean, as far as the share of their
+spread that is signal (James & Stein 1961). No two clients of equal prior get farther apart than a factor R. So n such
+clients are at least 4R / (1 + R)² n effective ones (Kantorovich's inequality). Where the examples tell nothing the
+weights are the prior.
 
-gamma, how far. Secant steps to where L is flat along the mean change, shortened towards 1 by the share of the slope
+gamma, how far. Secant steps to where L is flat along the mean change, each moved towards 1 by the share of the slope
 along it that is noise.
 
 The point with the lowest loss on the way is taken. With fewer than `FEWEST_GROUPS` groups the start is all there is:
@@ -36,18 +35,20 @@ import numpy as np
 
 from fccl.contribution.adam import Numbers
 from fccl.contribution.combinations import Combinations, in_client_order
-from fccl.contribution.noise import FEWEST_GROUPS, Estimated, kept
+from fccl.contribution.noise import FEWEST_GROUPS, Estimated, kept, signal
 from fccl.contribution.prior import shares
 from fccl.contribution.protocol import LearnLoss, Memory, Weigher, Weighing
 from fccl.contribution.reported import proportional
-from fccl.contribution.standing import after, standing
+from fccl.contribution.standing import Standing
 from fccl.contribution.verified import unit
 from fccl.messages import ClientUpdate, FitTask
 
 OVER_ROUNDS = (0.0, 2.0)  # standard errors uphill between which κ falls: at x, by all rounds of the phase
 IN_ONE_ROUND = (2.0, 4.0)  # by this round alone, at x as at the mean
 CHANGE = 1.6  # factor by which one step may change gamma
+CREDIT = 2.0  # z at x is at least minus this: in the first rounds everybody leads downhill
 LONGEST = 3.0  # gamma
+SETTLED = 0.01  # gamma that would move by less than this is where it should be
 LOWEST = -12.0  # of a score: a client that is left out has no weight, and a score all the same
 
 
@@ -89,15 +90,18 @@ class Point:
 
     @property
     def centred(self) -> Numbers:
-        """The slopes minus their weighted mean: how fast L rises as a client's weight grows at the cost of all."""
-        return self.slopes - (self.slopes @ self.weights)[:, None]
+        """The slopes minus their weighted mean, in units of the noise that they have under the weights: (n,).
+
+        Above 0 L rises as a client's weight grows at the cost of all. All 0 where that is not told.
+        """
+        centred = self.slopes - (self.slopes @ self.weights)[:, None]
+        return Estimated.of(centred).in_noise(self.weights) if self.told else np.zeros(self.slopes.shape[1])
 
 
 @dataclass(frozen=True)
 class Tempered:
-    """At most `steps` steps; `ratio` is R, how many times as much as another a client of equal prior may count.
-
-    `memory` has S and V of each client (`fccl.contribution.standing`), from the phase's rounds before.
+    """At most `steps` steps of gamma; `ratio` is R, how many times as much as another a client of equal prior counts.
+    `memory` has three numbers of each client, from the phase's rounds before: S at x, S at the mean, and V.
     """
 
     loss: LearnLoss
@@ -111,52 +115,73 @@ class Tempered:
 
     @in_client_order
     def weigh(self, task: FitTask, updates: Sequence[ClientUpdate]) -> Weighing:
-        """`steps` + 1 forward and backward passes and one forward pass over the examples, however many clients there
-        are. Scores are log (w_i / p_i).
+        """At most `steps` + 1 forward and backward passes and one forward pass over the examples, however many clients
+        there are. Scores are log (w_i / p_i).
         """
         mix, believed = Combinations(self.loss, task, updates), np.array(shares(task, updates))
         prior, clients = np.array(mix.by_samples), [update.client_id for update in updates]
         slopes = _Slopes(mix, believed)
-        origin = slopes.at(prior, 0.0)
-        memory = after(self.memory, clients, origin.ratios) if origin.told else self.memory
-        so_far = standing(memory, clients)
-        path = list(self._path(slopes, origin, left_out(prior, so_far, OVER_ROUNDS)))
+        origin, known = slopes.at(prior, 0.0), _Known.of(self.memory, clients)
+        at_start = known.at_start.after(origin.ratios, CREDIT) if origin.told else known.at_start
+        base = left_out(left_out(prior, at_start.z, OVER_ROUNDS), origin.ratios, IN_ONE_ROUND)
+        first = slopes.at(base, 1.0)
+        at_mean = known.at_mean.after(first.centred) if origin.told else known.at_mean
+        path = [first, *self._path(slopes, origin, first, at_mean.z)]
         losses = [point.loss for point in path]
         taken = min(range(len(path)), key=losses.__getitem__)  # the first of equals
         point = path[taken]
         weights = proportional(point.weights.tolist())
         stretch = () if point.gamma == 1 and believed.min() == 1 else tuple((point.gamma * believed).tolist())
         scores = scores_of(point.weights, prior)
-        found = mix.weighing(weights, scores, stretch, losses, taken, standing=tuple(so_far.tolist()))
-        return replace(found, memory=memory)
+        found = mix.weighing(weights, scores, stretch, losses, taken, standing=tuple(at_start.z.tolist()))
+        return replace(found, memory={**self.memory, **_Known(at_start, at_mean).of_each(clients)})
 
-    def _path(self, slopes: _Slopes, origin: Point, base: Numbers) -> Iterator[Point]:
-        """The start, then the steps, as long as all is finite and the noise can be told. `base` are the weights of who
-        stays by the rounds so far.
-        """
-        base = left_out(base, origin.ratios, IN_ONE_ROUND)
-        point = slopes.at(base, 1.0)
-        yield point
-        base, told = left_out(base, point.ratios, IN_ONE_ROUND), point.told_along
-        tilt, before = np.zeros(len(base)), origin
+    def _path(self, slopes: _Slopes, origin: Point, first: Point, standing: Numbers) -> Iterator[Point]:
+        """The steps from the first mean on, as long as all is finite and the noise can be told, until gamma settles."""
+        base = left_out(first.weights, first.ratios, IN_ONE_ROUND)
+        weights = normalised(base * np.exp(self.tilt(standing, first)))
+        before, point, told = origin, first, first.told_along
         for step in range(1, self.steps + 1):
             if not (before.told and point.told):
                 return
-            tilt = self._tilted(tilt, point, step)
-            aim = next_gamma(before.gamma, before.along, point.gamma, point.along)
-            gamma = 1 + told * (aim - 1)
-            before, weights = point, normalised(base * np.exp(tilt))
+            gamma = 1 + told * (next_gamma(before.gamma, before.along, point.gamma, point.along) - 1)
+            if step > 1 and abs(gamma - point.gamma) < SETTLED:
+                return
+            before = point
             point = slopes.at(weights, gamma) if step < self.steps else slopes.losses_at(weights, gamma)
             yield point
 
-    def _tilted(self, tilt: Numbers, point: Point, step: int) -> Numbers:
-        """a after one step down the centred slopes, within its bounds: (n,)."""
-        found, most = Estimated.of(point.centred), 0.5 * math.log(self.ratio)
-        size = unit(found.mean.tolist(), point.weights.tolist())
+    def tilt(self, standing: Numbers, first: Point) -> Numbers:
+        """a: (n,), within its bounds. `standing` is that of the centred slopes at the first mean."""
+        apart = standing - standing @ first.weights
+        size = unit(apart.tolist(), first.weights.tolist())
         if size == 0:
-            return tilt
-        move = found.signal(point.weights) * most / math.sqrt(step)
-        return np.clip(tilt - move * np.clip(found.mean / size, -1, 1), -most, most)
+            return np.zeros(len(apart))
+        told = signal(apart, first.weights, len(first.losses))
+        return -told * 0.5 * math.log(self.ratio) * np.clip(apart / size, -1, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """The memory as arrays over a round's clients: the standing of their slopes at x, and of the centred ones at the
+    mean.
+    """
+
+    at_start: Standing
+    at_mean: Standing
+
+    @classmethod
+    def of(cls, memory: Memory, clients: Sequence[int]) -> _Known:
+        """What is remembered of these clients; nothing where that is another rule's."""
+        unknown = (0.0, 0.0, 0.0)
+        kept = [memory.get(client, unknown) for client in clients]
+        totals, at_mean, rounds = np.array([one if len(one) == len(unknown) else unknown for one in kept]).T
+        return cls(Standing(totals, rounds), Standing(at_mean, rounds))
+
+    def of_each(self, clients: Sequence[int]) -> Memory:
+        """The memory of these clients; of those that no round has told of, nothing."""
+        rows = zip(clients, self.at_start.totals, self.at_mean.totals, self.at_start.rounds, strict=True)
+        return {client: (float(one), float(two), float(rounds)) for client, one, two, rounds in rows if rounds > 0}
 
 
 @dataclass(frozen=True, eq=False)

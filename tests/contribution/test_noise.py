@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fccl.contribution.noise import FEWEST_GROUPS, Estimated, kept
+from fccl.contribution.noise import FEWEST_GROUPS, MOST_ERRORS, Estimated, kept, signal
 from tests.examples import few
 
 seeds = st.integers(0, 2**32 - 1)
@@ -51,6 +51,21 @@ def test_the_share_of_signal_grows_with_the_signal(size, low, high):
         for _ in range(50)
     ]
     assert low <= np.mean(shares) <= high
+
+
+@given(seeds, st.integers(FEWEST_GROUPS, 12), st.integers(1, 6))
+def test_in_units_of_the_noise_the_share_is_the_same(seed, groups, clients):
+    draw = np.random.default_rng(seed)
+    found = Estimated.of(draw.normal(size=(groups, clients)) + draw.normal(size=clients))
+    weights = draw.dirichlet(np.ones(clients))
+    assert signal(found.in_noise(weights), weights, groups) == pytest.approx(found.signal(weights), abs=1e-9)
+
+
+def test_without_any_noise_units_are_the_largest_that_there_are():
+    found = Estimated.of(np.tile([2.0, -1.0, 0.0], (5, 1)))
+    assert found.in_noise(np.full(3, 1 / 3)).tolist() == [MOST_ERRORS, -MOST_ERRORS / 2, 0.0]
+    assert Estimated.of(np.zeros((5, 2))).in_noise(np.full(2, 0.5)).tolist() == [0.0, 0.0]
+    assert signal(np.zeros(3), np.full(3, 1 / 3), 8) == 0.0
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=9))
