@@ -43,7 +43,7 @@ class Standing:
 
     @property
     def z(self) -> Numbers:
-        """How many standard errors all rounds so far speak for t > 0: (n,); 0 where nothing is known."""
+        """The standard errors by which all rounds so far speak for t > 0: (n,); 0 where nothing is known."""
         return np.asarray(self.totals / np.sqrt(np.where(self.rounds > 0, self.rounds, 1.0)))
 
     def after(self, ratios: Sequence[float] | Numbers, credit: float = math.inf) -> Standing:

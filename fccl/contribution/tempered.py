@@ -172,7 +172,7 @@ class _Known:
 
     @classmethod
     def of(cls, memory: Memory, clients: Sequence[int]) -> _Known:
-        """What is remembered of these clients; nothing where that is another rule's."""
+        """The standing of these clients; unknown where the memory is another rule's."""
         unknown = (0.0, 0.0, 0.0)
         kept = [memory.get(client, unknown) for client in clients]
         totals, at_mean, rounds = np.array([one if len(one) == len(unknown) else unknown for one in kept]).T

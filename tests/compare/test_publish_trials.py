@@ -3,6 +3,8 @@
 import runpy
 from pathlib import Path
 
+import pytest
+
 from fccl.compare import evidence
 from fccl.compare.store import keep
 from fccl.compare.values import TrialResult
@@ -52,10 +54,14 @@ def test_an_archive_that_is_none_and_a_folder_without_trials_are_one_line(tmp_pa
     assert capsys.readouterr().err.count("error: ") == 2
 
 
-def test_what_is_published_are_trials_of_the_primary_set():
-    published = packed(ROOT / "docs" / "evidence-trials.tar.xz")
+@pytest.mark.parametrize(
+    ("archive", "seeds"),
+    [("evidence-trials", evidence.JUDGING_SEEDS), ("evidence-trials-201-202", evidence.LOOKED_AT)],
+)
+def test_what_is_published_are_trials_of_the_primary_set_and_of_what_it_was_before(archive, seeds):
+    published = packed(ROOT / "docs" / f"{archive}.tar.xz")
     assert published
     for name, content in published.items():
         found = TrialResult.model_validate_json(content)
         assert name == f"trials/{found.spec.key}.json"
-        assert found.spec.plan.seed in evidence.JUDGING_SEEDS
+        assert found.spec.plan.seed in seeds
