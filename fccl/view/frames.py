@@ -222,6 +222,7 @@ def _share_rows(record: RoundRecord) -> Iterator[_Row]:
     claims = {each.client_id: each.counted for each in record.declared}  # a claim counts for so many
     counts = [claims.get(client, number) for client, number in zip(record.clients, samples, strict=True)]
     total = max(1, sum(counts))
+    verified = record.verification
     return zip(
         itertools.repeat(record.round),
         itertools.repeat(record.phase),
@@ -231,8 +232,9 @@ def _share_rows(record: RoundRecord) -> Iterator[_Row]:
         record.scores,
         (None if withheld else each.avg_loss for each in said),
         samples,
-        record.verification.prior if record.verification and record.verification.prior else itertools.repeat(None),
+        (verified and verified.prior) or itertools.repeat(None),
         record.counted or itertools.repeat(None),
+        (verified and verified.standing) or itertools.repeat(None),
         strict=False,
     )
 

@@ -30,6 +30,10 @@ NO_SOFTMAX = {  # sources that have no temperature, in words
     "line_search": "samples, and the length of the step by a search on the server's examples",
     "fedawa": "how well the updates agree with their mean",
 }
+STANDING = (
+    "Above 0 a client's updates have led uphill on the server's examples, over the phase's rounds so far; from 2 on it "
+    "has no say, unless all are above 0."
+)
 LONGEST_REASON = 240  # characters
 MOST_NAMED = 10  # clients in a sentence
 CLIENT_WORDS: dict[ClientStanding, str] = {

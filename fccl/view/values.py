@@ -79,6 +79,8 @@ SHARES = {
     "prior": "float64",  # the weight before the server verified; NaN where there was no prior
     # how much the update counted in the end; NaN where the aggregation took the weights as they are
     "counted": "float64",
+    # standard errors by which the phase's rounds so far speak against the client; NaN where the rule remembers none
+    "standing": "float64",
 }
 # One row for each client that was excluded from a round.
 EXCLUSIONS = {"round": "int64", "phase": "str", "client": "int64", "reason": "str"}

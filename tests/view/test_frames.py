@@ -71,13 +71,16 @@ def test_a_round_is_one_row_and_every_client_one_share():
 
 
 def test_what_the_server_verified_and_what_the_aggregation_did_are_columns():
-    verified = Verification(examples=32, prior=(0.25, 0.75), loss_prior=None, loss_weights=0.5, seconds=1.5)
+    verified = Verification(
+        examples=32, prior=(0.25, 0.75), standing=(-2.0, 1.5), loss_prior=None, loss_weights=0.5, seconds=1.5
+    )
     record = LOGS.record(2, excluded=(1,)).model_copy(
         update={"verification": verified, "counted": (0.0, 1.0), "aggregation": "krum", "lora_error": 0.1}
     )
     log = progress(line(record), line(LOGS.record(3)))
-    assert log.shares.frame[["prior", "counted"]].values[:2].tolist() == [[0.25, 0.0], [0.75, 1.0]]
-    assert log.shares.frame[["prior", "counted"]][2:].isna().all(axis=None)
+    shares = log.shares.frame[["prior", "counted", "standing"]]
+    assert shares.values[:2].tolist() == [[0.25, 0.0, -2.0], [0.75, 1.0, 1.5]]
+    assert shares[2:].isna().all(axis=None)
     rounds = log.rounds.frame.drop(columns="loss_prior")
     assert log.rounds.frame["loss_prior"].isna().all()  # not finite, and not verified
     assert rounds[["aggregation", "lora_error", "verify_examples", "verify_seconds", "loss_weights"]].values[
@@ -128,9 +131,9 @@ def test_the_bytes_of_adapters_are_those_of_all_clients_of_the_round():
     assert sentences.saved(log.rounds.frame) == bytes_line(records) != ""
 
 
-def test_a_source_without_a_prior_has_none():
+def test_a_source_without_a_prior_or_a_memory_has_none():
     log = progress(line(LOGS.record(0).model_copy(update={"verification": Verification(examples=32, seconds=1.5)})))
-    assert log.shares.frame["prior"].isna().all()
+    assert log.shares.frame[["prior", "standing"]].isna().all(axis=None)
     assert log.rounds.frame["verify_seconds"].tolist() == [1.5]
 
 
@@ -166,6 +169,8 @@ def test_a_run_without_validation_has_no_loss():
         {"excluded": [{"client_id": 1}]},
         {"counted": [1.0]},
         {"verification": {"examples": 32, "prior": [1.0]}},
+        {"verification": {"examples": 32, "standing": [1.0]}},
+        {"verification": {"examples": 32, "standing": [1.0, math.nan]}},
         {"verification": {"examples": LARGE}},
         {"verification": {"examples": 32, "loss_prior": math.inf}},
         {"lora_error": math.nan},

@@ -35,6 +35,7 @@ EXTRAS = {  # columns of the last round that few runs have
     "prior": "Prior: the weight before the server verified.",
     "counted": "Counted: how much the update counted in the end, since the aggregation does not take the weights as "
     "they are.",
+    "standing": "Standing: the standard errors by which the phase's rounds so far speak against the client.",
 }
 LOW_PX = 170
 
@@ -156,6 +157,16 @@ def verification(hub: Hub, view: RunView) -> None:
     for column, (name, (draw, says)) in zip(st.columns(len(drawn), gap="medium"), drawn.items(), strict=True):
         with column:
             chart(hub, view, name, lambda draw=draw: draw(view), says, "No loss was finite.", height=LOW_PX)  # type: ignore[misc]
+    standing(hub, view)
+
+
+def standing(hub: Hub, view: RunView) -> None:
+    """The weighing rule's memory of clients; nothing in a run whose rule has none."""
+    if view.shares["standing"].isna().all():
+        return
+    note(sentences.STANDING)
+    says = "Standing of every client by round: the standard errors by which the phase's rounds so far speak against it"
+    chart(hub, view, "Standing", lambda: charts.standing(view), says, LATER)
 
 
 def verified_how(view: RunView, examples: int) -> str:
@@ -195,7 +206,7 @@ def last_round(view: RunView) -> None:
         {
             "client": rows["client"],
             "weight": 100 * rows["weight"],
-            **{name: 100 * rows[name] for name in said},
+            **{name: rows[name] if name == "standing" else 100 * rows[name] for name in said},
             "share of samples": 100 * rows["sample_share"],
             "gain": change,
             "score": rows["score"],

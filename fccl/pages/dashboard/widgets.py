@@ -36,6 +36,7 @@ COLUMNS = {  # how a column of this name looks in every table
     "weight": NumberColumn(format="%.1f %%"),
     "prior": NumberColumn(format="%.1f %%"),
     "counted": NumberColumn(format="%.1f %%"),
+    "standing": NumberColumn(format="%+.1f"),
     "share of samples": NumberColumn(format="%.1f %%"),
     "gain": NumberColumn(format="%+.1f"),
     "tokens/s": NumberColumn(format="localized"),

@@ -78,6 +78,7 @@ def influence(figures: Figures, view: RunView) -> tuple[Figure, ...]:
         *figures.draw(charts.weights_heat(view), "No cell: the client was not aggregated in that round."),
         *figures.draw(charts.effective_clients(view), _effective(view)),
         *figures.draw(charts.prior_and_weight(view), "The weight before the server verified, and after."),
+        *figures.draw(charts.standing(view), sentences.STANDING),
         *figures.draw(charts.verification_gain(view), _verified(view)),
         *figures.draw(charts.verification_seconds(view), _verifying(view)),
         *figures.draw(charts.lora_error(view), LORA_ERROR),

@@ -17,6 +17,7 @@ from fccl.view.charts.lines import (
     overlay,
     preference_accuracy,
     scores,
+    standing,
     validation_loss,
 )
 from fccl.view.charts.parts import Picture
@@ -35,6 +36,7 @@ __all__ = [
     "preference_accuracy",
     "prior_and_weight",
     "scores",
+    "standing",
     "topics",
     "validation_loss",
     "verification_gain",

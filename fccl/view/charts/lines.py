@@ -1,13 +1,14 @@
-"""Lines over rounds: losses, scores, preference accuracy, effective clients, two runs in one picture."""
+"""Lines over rounds: losses, scores, standing, preference accuracy, effective clients, two runs in one picture."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import altair as alt
 import pandas as pd
+from altair.utils.schemapi import UndefinedType
 
 from fccl import phases
 from fccl.specs import Phase
@@ -19,15 +20,27 @@ from fccl.view.values import RunView
 MANY = 12  # more clients than this are not drawn one by one
 MOST_POINTS = 200  # along one line
 MARKED = 40  # a line of no more points shows each
+FALLS, GONE = 0.0, 2.0  # standing between which a weight falls from all to nothing
+LOWEST = -2.2  # on the axis of standing, whose least is -2
+ACCUSED = 6  # of many clients, so many that rounds speak against most have a line
 
 
 @dataclass(frozen=True)
 class _Value:
-    """The value that a chart of clients shows: a column of `SHARES`, and what its axis says."""
+    """The value that a chart of clients shows: a column of `SHARES`, and what its axis says.
+
+    `by_phase`: every phase begins anew, and no line goes on from one into the next.
+    """
 
     column: str
     title: str
-    from_zero: bool = False
+    scale: alt.Scale = field(default_factory=lambda: alt.Scale(zero=False))
+    by_phase: bool = False
+
+    @property
+    def apart(self) -> alt.Detail | UndefinedType:
+        """The cut between two lines of one client."""
+        return alt.Detail("phase:N") if self.by_phase else alt.Undefined
 
 
 @unchecked
@@ -49,10 +62,31 @@ def scores(view: RunView, phase: Phase | None = None, highlight: Sequence[int] =
     shares = view.shares if phase is None else view.shares[view.shares["phase"] == phase]
     return _by_client(
         shares,
-        _Value("score", "score", from_zero=True),
+        _Value("score", "score", alt.Scale(zero=True)),
         "Contribution scores" + (f", {phases.of(phase).name}" if phase else ""),
         highlight,
     )
+
+
+@unchecked
+def standing(view: RunView) -> Picture | None:
+    """The standing of every client: the standard errors by which the phase's rounds so far speak against it.
+
+    Drawn as `client_losses` is. Of more than 12 clients, the lines of the six that a phase's last word is worst for.
+    """
+    shares = view.shares.dropna(subset=["standing"])
+    if shares.empty:
+        return None
+    last = shares.groupby(["phase", "client"])["standing"].last().groupby("client").max()
+    accused = [int(client) for client in last.nlargest(ACCUSED).index]
+    top = max(GONE + 1, 1.12 * float(shares["standing"].max()))
+    value = _Value("standing", "standard errors against it", alt.Scale(domain=[LOWEST, top], nice=False), by_phase=True)
+    lines, notes = _client_layers(shares, value, sorted(accused))
+    if len(last) > MANY:
+        notes.append(f"lines: the {ACCUSED} clients that rounds speak against most")
+    # on the left: in the first rounds everybody leads downhill, so there is room above 0
+    limits = [*rule(FALLS, "weight falls", left=True), *rule(GONE, "no weight", left=True)]
+    return titled([*lines, *limits, *phase_border(shares)], "Standing by client", notes)
 
 
 @unchecked
@@ -142,26 +176,33 @@ def _by_client(shares: pd.DataFrame, value: _Value, title: str, highlight: Seque
     shares = shares.dropna(subset=[value.column])
     if shares.empty:
         return None
+    layers, notes = _client_layers(shares, value, highlight)
+    return titled(layers, title, notes)
+
+
+def _client_layers(shares: pd.DataFrame, value: _Value, highlight: Sequence[int]) -> tuple[list[alt.Chart], list[str]]:
+    """The layers of a chart of clients, and its notes."""
     clients = sorted(int(client) for client in shares["client"].unique())
     if len(clients) <= MANY:
         lines, width = _client_lines(shares, value, clients)
-        return titled([lines], title, [mean_note(width)])
+        return [lines], [mean_note(width)]
     band, width = _band(shares, value)
     chosen = [client for client in highlight if client in clients][:MANY]
     lit = [_client_lines(shares[shares["client"].isin(chosen)], value, chosen)[0]] if chosen else []
     note = f"median and 10–90 % band of {len(clients)} clients"
-    return titled([*band, *lit], title, [note, f"each point: {width} rounds" if width > 1 else ""])
+    return [*band, *lit], [note, f"each point: {width} rounds" if width > 1 else ""]
 
 
 def _client_lines(shares: pd.DataFrame, value: _Value, clients: Sequence[int]) -> tuple[alt.Chart, int]:
-    table, width = averaged(shares, MOST_POINTS, ["client"], [value.column])
+    table, width = averaged(shares, MOST_POINTS, ["client", "phase"], [value.column])
     table = table.assign(name=table["client"].map(palette.name_of))
     few = table["at"].nunique() <= MARKED
     key = legend(len(clients), filled=few)
     chart = alt.Chart(table).mark_line(strokeWidth=2, point=points(few))
     return chart.encode(
         x=round_axis(table),
-        y=alt.Y(f"{value.column}:Q", title=value.title, scale=alt.Scale(zero=value.from_zero)),
+        y=alt.Y(f"{value.column}:Q", title=value.title, scale=value.scale),
+        detail=value.apart,
         color=alt.Color("name:N", scale=palette.client_scale(clients, palette.colour), legend=key),
         strokeDash=alt.StrokeDash("name:N", scale=palette.client_scale(clients, palette.dash), legend=key),
         shape=alt.Shape("name:N", scale=palette.client_scale(clients, palette.shape), legend=key)
@@ -173,7 +214,7 @@ def _client_lines(shares: pd.DataFrame, value: _Value, clients: Sequence[int]) -
 
 def _band(shares: pd.DataFrame, value: _Value) -> tuple[list[alt.Chart], int]:
     spans, width = numbered(shares[["round", "phase", value.column]], MOST_POINTS)
-    groups = spans.groupby(["first", "last"])[value.column]
+    groups = spans.groupby(["first", "last", "phase"])[value.column]
     quantiles = {name: groups.quantile(share) for name, share in (("low", 0.1), ("median", 0.5), ("high", 0.9))}
     table = placed(pd.DataFrame(quantiles).reset_index())
     tips = [
@@ -182,14 +223,14 @@ def _band(shares: pd.DataFrame, value: _Value) -> tuple[list[alt.Chart], int]:
         tip("median", "median", ".4~g"),
         tip("high", "90 %", ".4~g"),
     ]
-    base, scale = alt.Chart(table), alt.Scale(zero=value.from_zero)
-    low, median = (alt.Y(f"{name}:Q", title=value.title, scale=scale) for name in ("low", "median"))
+    base = alt.Chart(table)
+    low, median = (alt.Y(f"{name}:Q", title=value.title, scale=value.scale) for name in ("low", "median"))
     return [
         base.mark_area(color=palette.NEUTRAL, opacity=0.3).encode(
-            x=round_axis(table), y=low, y2=alt.Y2("high:Q"), tooltip=tips
+            x=round_axis(table), y=low, y2=alt.Y2("high:Q"), detail=value.apart, tooltip=tips
         ),
         base.mark_line(color=palette.NEUTRAL, strokeWidth=2.5, point=points(len(table) == 1)).encode(
-            x=round_axis(table), y=median, tooltip=tips
+            x=round_axis(table), y=median, detail=value.apart, tooltip=tips
         ),
     ], width
 

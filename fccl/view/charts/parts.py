@@ -77,13 +77,13 @@ def ramp(value: str, title: str, figures: str) -> alt.Color:
     )
 
 
-def rule(at: float, text: str) -> list[alt.Chart]:
-    """A line across the plot with its name."""
+def rule(at: float, text: str, left: bool = False) -> list[alt.Chart]:
+    """A line across the plot with its name above it, at its right end or at its left."""
     chart = alt.Chart(pd.DataFrame({"level": [at], "text": [text]}))
     line = chart.mark_rule(strokeDash=[4, 4], color=palette.NEUTRAL, strokeWidth=1.5).encode(y=alt.Y("level:Q"))
-    label = chart.mark_text(align="right", baseline="bottom", dx=-3, dy=-3)
-    right = alt.XValue("width")  # type: ignore[no-untyped-call]
-    return [line, label.encode(y=alt.Y("level:Q"), x=right, text=alt.Text("text:N"))]
+    label = chart.mark_text(align="left" if left else "right", baseline="bottom", dx=3 if left else -3, dy=-3)
+    end = alt.XValue(0 if left else "width")  # type: ignore[no-untyped-call]
+    return [line, label.encode(y=alt.Y("level:Q"), x=end, text=alt.Text("text:N"))]
 
 
 def log_ticks(low: float, high: float) -> list[float]:

@@ -43,7 +43,7 @@ def averaged(frame: pd.DataFrame, most: int, by: Sequence[str], values: Sequence
 
     Returns the number of rounds in a span too.
     """
-    spans, width = numbered(frame[["round", "phase", *by, *values]], most)
+    spans, width = numbered(frame[[*dict.fromkeys(("round", "phase", *by, *values))]], most)
     keys = ["first", "last", *by]
     return placed(spans.groupby(keys, as_index=False)[list(values)].mean()), width
 

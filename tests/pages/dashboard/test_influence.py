@@ -50,6 +50,16 @@ def test_a_prior_without_a_finite_loss_says_so(page, tmp_path):
     assert charts(page) == 5 + 2
 
 
+def test_what_the_rule_remembers_of_clients_is_drawn_explained_and_in_the_table(page, tmp_path):
+    run(tmp_path, "tempered", verification=VERIFIED.model_copy(update={"standing": (-2.0, 0.5, 2.5)}))
+    shown(page, "Influence")
+    assert charts(page) == 5 + 3 + 1
+    assert table(page, "weight", "standing")["standing"].tolist() == [-2.0, 0.5, 2.5]
+    said = texts(page)
+    assert sentences.STANDING in said
+    assert "Standing: the standard errors by which" in said
+
+
 def test_a_source_without_a_prior_shows_what_it_took_in_a_run_of_version_0_1_too(page, tmp_path):
     run(tmp_path, "validation_loss", (), verification=Verification(examples=7, seconds=0.25))
     said = texts(shown(page, "Influence"))
@@ -81,10 +91,10 @@ def test_a_run_without_these_figures_has_no_empty_panel(page, tmp_path, source):
     assert charts(page) == 5
     assert not [
         words
-        for words in ("Verified by the server", "Averaging LoRA", "Prior:", "Counted:", "Aggregation:")
+        for words in ("Verified by the server", "Averaging LoRA", "Prior:", "Counted:", "Standing:", "Aggregation:")
         if words in said
     ]
-    assert not {"prior", "counted"} & set(table(page, "weight", "share of samples").columns)
+    assert not {"prior", "counted", "standing"} & set(table(page, "weight", "share of samples").columns)
 
 
 def test_before_the_first_round_it_only_waits(page, tmp_path):
@@ -92,6 +102,7 @@ def test_before_the_first_round_it_only_waits(page, tmp_path):
     said = texts(shown(page, "Influence"))
     assert charts(page) == 0
     assert "Verified by the server" not in said
+    assert sentences.STANDING not in said
 
 
 @pytest.mark.parametrize("source", RULES)

@@ -40,6 +40,7 @@ OF_A_RUN = {
     "verification_gain": charts.verification_gain,
     "verification_seconds": charts.verification_seconds,
     "lora_error": charts.lora_error,
+    "standing": charts.standing,
 }
 
 
@@ -296,11 +297,10 @@ def test_a_run_without_verification_has_no_picture_of_it():
         rounds=run.rounds.assign(
             loss_prior=math.nan, loss_weights=math.nan, verify_seconds=math.nan, lora_error=math.nan
         ),
-        shares=run.shares.assign(prior=math.nan),
+        shares=run.shares.assign(prior=math.nan, standing=math.nan),
     )
-    assert [
-        OF_A_RUN[name](none) for name in ("prior_and_weight", "verification_gain", "verification_seconds", "lora_error")
-    ] == [None] * 4
+    names = ("prior_and_weight", "verification_gain", "verification_seconds", "lora_error", "standing")
+    assert [OF_A_RUN[name](none) for name in names] == [None] * 5
 
 
 def test_two_runs_differ_by_dash_and_colour_and_begin_at_the_phases_first_round():
@@ -344,7 +344,7 @@ def test_names_from_the_data_stay_text_when_they_are_drawn():
 
 def test_a_client_has_one_colour_in_every_chart():
     run, seen = view(12, 8), {}
-    for name in ("client_losses sft", "client_losses va", "scores sft", "weights_area"):
+    for name in ("client_losses sft", "client_losses va", "scores sft", "weights_area", "standing"):
         for encoding in encodings(OF_A_RUN[name](run).to_dict()):
             scale = encoding.get("color", {}).get("scale", {})
             for client, colour in zip(scale.get("domain", []), scale.get("range", []), strict=True):
