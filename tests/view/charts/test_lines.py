@@ -71,12 +71,13 @@ def test_of_many_clients_the_median_and_the_lines_of_those_that_rounds_speak_aga
     assert "speak against" not in wording(charts.standing(view(12, 6)).to_dict())
 
 
-def test_who_did_harm_in_the_first_phase_alone_keeps_its_line():
+def test_the_last_word_of_either_phase_gives_a_client_a_line_and_no_earlier_one():
     run = view(20, 6)
-    harmed = (run.shares["phase"] == "sft") & (run.shares["client"] == 7)
-    shares = run.shares.assign(standing=np.where(harmed, 9.0, run.shares["client"] / 20))
-    spec = charts.standing(replace(run, shares=shares)).to_dict()
-    assert "client 7" in {row["name"] for row in drawn(spec)}
+    numbers, clients = run.shares["round"], run.shares["client"]
+    harmed = (numbers == 2) & (clients == 7) | (numbers == 0) & (clients == 3)  # round 2 is the last of SFT
+    shares = run.shares.assign(standing=np.where(harmed, 9.0, clients / 20))
+    names = {row["name"] for row in drawn(charts.standing(replace(run, shares=shares)).to_dict())}
+    assert names == {f"client {client}" for client in (7, 15, 16, 17, 18, 19)}
 
 
 def test_a_round_without_standing_has_no_point():
