@@ -7,16 +7,16 @@ them that share no topic. The next adapter:
 
     x + gamma sum_i w_i δ_i,   w_i ∝ p_i κ_i exp(a_i),   |a_i| ≤ 1/2 log R
 
-Three things are kept apart. Each moves as far as it can be told from noise, which is that between the groups. What the
-phase's rounds before said counts too (`fccl.contribution.standing`): late in a run slopes are small beside their noise.
+Three things are kept apart. Each moves as far as it can be told from noise, which is that between the groups.
 
 κ, who is left out. κ_i falls from 1 to 0 as the slope <grad L, δ_i> rises above its own noise, at x and then at the
-mean. Who leads uphill for sure has no say; all others keep their prior.
+mean. And who has led uphill for sure at x stays out until its rounds no longer say so (`fccl.contribution.standing`):
+late in a run slopes are small beside their noise, and no single round would tell. All others keep their prior.
 
-a, how much more one counts than another. It goes down the centred slopes at the mean, as far as the share of their
-spread that is signal (James & Stein 1961). No two clients of equal prior get farther apart than a factor R. So n such
-clients are at least 4R / (1 + R)² n effective ones (Kantorovich's inequality). Where the examples tell nothing the
-weights are the prior.
+a, how much more one counts than another. It goes down the centred slopes at the mean, of all the phase's rounds so far,
+as far as the share of their spread that is signal (James & Stein 1961). No two clients of equal prior get farther apart
+than a factor R. So n such clients are at least 4R / (1 + R)² n effective ones (Kantorovich's inequality). Where the
+examples tell nothing the weights are the prior.
 
 gamma, how far. Secant steps to where L is flat along the mean change, each moved towards 1 by the share of the slope
 along it that is noise.
@@ -32,6 +32,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fccl.contribution.adam import Numbers
 from fccl.contribution.combinations import Combinations, in_client_order
@@ -39,14 +40,13 @@ from fccl.contribution.noise import FEWEST_GROUPS, Estimated, kept, signal
 from fccl.contribution.prior import shares
 from fccl.contribution.protocol import LearnLoss, Memory, Weigher, Weighing
 from fccl.contribution.reported import proportional
-from fccl.contribution.standing import Standing
+from fccl.contribution.standing import FADES, Guilt, faded
 from fccl.contribution.verified import unit
 from fccl.messages import ClientUpdate, FitTask
 
-OVER_ROUNDS = (0.0, 2.0)  # standard errors uphill between which κ falls: at x, by all rounds of the phase
-IN_ONE_ROUND = (2.0, 4.0)  # by this round alone, at x as at the mean
+AT_START = (0.0, 2.0)  # standard errors uphill at x between which κ falls: each slope there is its client's own doing
+AT_MEAN = (2.0, 4.0)  # and at the mean, where it is everybody's
 CHANGE = 1.6  # factor by which one step may change gamma
-CREDIT = 2.0  # z at x is at least minus this: in the first rounds everybody leads downhill
 LONGEST = 3.0  # gamma
 SETTLED = 0.01  # gamma that would move by less than this is where it should be
 LOWEST = -12.0  # of a score: a client that is left out has no weight, and a score all the same
@@ -101,7 +101,8 @@ class Point:
 @dataclass(frozen=True)
 class Tempered:
     """At most `steps` steps of gamma; `ratio` is R, how many times as much as another a client of equal prior counts.
-    `memory` has three numbers of each client, from the phase's rounds before: S at x, S at the mean, and V.
+    `memory` has four numbers of each client, from the phase's rounds before: S of its guilt at x, S of its centred
+    slopes at the mean, F, and 1 if it is out.
     """
 
     loss: LearnLoss
@@ -122,23 +123,23 @@ class Tempered:
         prior, clients = np.array(mix.by_samples), [update.client_id for update in updates]
         slopes = _Slopes(mix, believed)
         origin, known = slopes.at(prior, 0.0), _Known.of(self.memory, clients)
-        at_start = known.at_start.after(origin.ratios, CREDIT) if origin.told else known.at_start
-        base = left_out(left_out(prior, at_start.z, OVER_ROUNDS), origin.ratios, IN_ONE_ROUND)
+        guilt = known.guilt.after(above_least(origin.ratios)) if origin.told else known.guilt
+        base = without(left_out(prior, origin.ratios, AT_START), guilt.out)
         first = slopes.at(base, 1.0)
-        at_mean = known.at_mean.after(first.centred) if origin.told else known.at_mean
-        path = [first, *self._path(slopes, origin, first, at_mean.z)]
+        at_mean = faded(known.at_mean, first.centred) if origin.told else known.at_mean
+        path = [first, *self._path(slopes, origin, first, at_mean / np.maximum(guilt.rounds, 1.0))]
         losses = [point.loss for point in path]
         taken = min(range(len(path)), key=losses.__getitem__)  # the first of equals
         point = path[taken]
         weights = proportional(point.weights.tolist())
         stretch = () if point.gamma == 1 and believed.min() == 1 else tuple((point.gamma * believed).tolist())
         scores = scores_of(point.weights, prior)
-        found = mix.weighing(weights, scores, stretch, losses, taken, standing=tuple(at_start.z.tolist()))
-        return replace(found, memory={**self.memory, **_Known(at_start, at_mean).of_each(clients)})
+        found = mix.weighing(weights, scores, stretch, losses, taken, standing=tuple(guilt.mean.tolist()))
+        return replace(found, memory={**self.memory, **_Known(guilt, at_mean).of_each(clients)})
 
     def _path(self, slopes: _Slopes, origin: Point, first: Point, standing: Numbers) -> Iterator[Point]:
         """The steps from the first mean on, as long as all is finite and the noise can be told, until gamma settles."""
-        base = left_out(first.weights, first.ratios, IN_ONE_ROUND)
+        base = left_out(first.weights, first.ratios, AT_MEAN)
         weights = normalised(base * np.exp(self.tilt(standing, first)))
         before, point, told = origin, first, first.told_along
         for step in range(1, self.steps + 1):
@@ -163,25 +164,31 @@ class Tempered:
 
 @dataclass(frozen=True, eq=False)
 class _Known:
-    """The memory as arrays over a round's clients: the standing of their slopes at x, and of the centred ones at the
+    """The memory as arrays over a round's clients: the guilt of their slopes at x, and S of the centred ones at the
     mean.
     """
 
-    at_start: Standing
-    at_mean: Standing
+    guilt: Guilt
+    at_mean: Numbers
 
     @classmethod
     def of(cls, memory: Memory, clients: Sequence[int]) -> _Known:
-        """The standing of these clients; unknown where the memory is another rule's."""
-        unknown = (0.0, 0.0, 0.0)
-        kept = [memory.get(client, unknown) for client in clients]
-        totals, at_mean, rounds = np.array([one if len(one) == len(unknown) else unknown for one in kept]).T
-        return cls(Standing(totals, rounds), Standing(at_mean, rounds))
+        """The standing of these clients; unknown where the memory is no such one."""
+        kept = [memory.get(client, ()) for client in clients]
+        totals, at_mean, rounds, out = np.array([one if _is_own(one) else (0.0,) * 4 for one in kept]).T
+        return cls(Guilt(totals, rounds, out > 0), at_mean)
 
     def of_each(self, clients: Sequence[int]) -> Memory:
         """The memory of these clients; of those that no round has told of, nothing."""
-        rows = zip(clients, self.at_start.totals, self.at_mean.totals, self.at_start.rounds, strict=True)
-        return {client: (float(one), float(two), float(rounds)) for client, one, two, rounds in rows if rounds > 0}
+        columns = np.stack([self.guilt.totals, self.at_mean, self.guilt.rounds, self.guilt.out])  # (4, n)
+        rows = zip(clients, columns.T.tolist(), strict=True)
+        return {client: tuple(numbers) for client, numbers in rows if numbers[2] > 0}
+
+
+def _is_own(numbers: Sequence[float]) -> bool:
+    """Whether these may be what `_Known` writes of a client, and no other rule's."""
+    most = 1 / (1 - FADES)
+    return len(numbers) == 4 and numbers[0] >= 0 and 1 <= numbers[2] <= most and numbers[3] in (0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +214,18 @@ def left_out(prior: Numbers, ratios: Numbers, limits: tuple[float, float]) -> Nu
 
     Where all lead uphill nobody does more harm for that: the least steep stays.
     """
-    stays = prior * kept(ratios - max(0.0, float(ratios.min())), *limits)
+    stays = prior * kept(above_least(ratios), *limits)
+    return normalised(stays) if stays.sum() > 0 else prior
+
+
+def above_least(ratios: Numbers) -> Numbers:
+    """t less the smallest where all are above 0: (n,)."""
+    return np.asarray(ratios - max(0.0, float(ratios.min())))
+
+
+def without(prior: Numbers, out: NDArray[np.bool_]) -> Numbers:
+    """The weights of those that are not out, normalised; all where nobody else has any."""
+    stays = np.where(out, 0.0, prior)
     return normalised(stays) if stays.sum() > 0 else prior
 
 
