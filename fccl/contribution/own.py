@@ -44,7 +44,7 @@ class OwnWeigher:
             raise FederationError(f"{self.path} raised {said(error)}", hint=MEND, resumable=False) from error
         if broken := broken_promise(weighing, len(updates)):
             raise FederationError(f"{self.path}: {broken}", hint=MEND, resumable=False)
-        return weighing
+        return replace(weighing, memory=_as_floats(weighing.memory)) if weighing.memory else weighing
 
 
 def broken_promise(weighing: object, updates: int) -> str:
@@ -83,10 +83,17 @@ def _broken_field(weighing: Weighing, updates: int) -> str:
     return "" if _is_memory(weighing.memory) else "its memory is not a few finite numbers for each client"
 
 
+def _as_floats(memory: Memory) -> Memory:
+    """The memory as a resumed run reads it."""
+    return {client: tuple(map(float, numbers)) for client, numbers in memory.items()}
+
+
 def _is_memory(memory: object) -> bool:
     """Whether a run can keep it with its state."""
     if not isinstance(memory, Mapping):
         return False
     clients = all(type(client) is int and client >= 0 for client in memory)
-    tuples = all(type(numbers) is tuple for numbers in memory.values())
-    return clients and tuples and all(math.isfinite(number) for numbers in memory.values() for number in numbers)
+    if not clients or not all(type(numbers) is tuple for numbers in memory.values()):
+        return False
+    every = [number for numbers in memory.values() for number in numbers]
+    return all(type(number) in (int, float) and math.isfinite(number) for number in every)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from fccl.records.run import Verification
@@ -81,8 +82,10 @@ class Remembering(Weigher, Protocol):
 
 
 def with_memory(rule: Weigher, memory: Memory) -> Weigher:
-    """The rule with what it knows from the rounds before; as it is where it asks for nothing."""
-    return rule.remembering(memory) if isinstance(rule, Remembering) else rule
+    """The rule with what it knows from the rounds before, to read and not to change; as it is where it asks for
+    nothing.
+    """
+    return rule.remembering(MappingProxyType(dict(memory))) if isinstance(rule, Remembering) else rule
 
 
 class LearnLoss(Protocol):

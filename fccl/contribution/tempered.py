@@ -10,8 +10,8 @@ them that share no topic. The next adapter:
 Three things are kept apart. Each moves as far as it can be told from noise, which is that between the groups.
 
 κ, who is left out. κ_i falls from 1 to 0 as the slope <grad L, δ_i> rises above its own noise, at x and then at the
-mean. And who has led uphill for sure at x stays out until its rounds no longer say so (`fccl.contribution.standing`):
-late in a run slopes are small beside their noise, and no single round would tell. All others keep their prior.
+mean. And who has led uphill for sure at x stays out until its rounds no longer say so (`fccl.contribution.standing`).
+Late in a run slopes are small beside their noise, and no single round would tell. All others keep their prior.
 
 a, how much more one counts than another. It goes down the centred slopes at the mean, of all the phase's rounds so far,
 as far as the share of their spread that is signal (James & Stein 1961). No two clients of equal prior get farther apart
@@ -40,7 +40,7 @@ from fccl.contribution.noise import FEWEST_GROUPS, Estimated, kept, signal
 from fccl.contribution.prior import shares
 from fccl.contribution.protocol import LearnLoss, Memory, Weigher, Weighing
 from fccl.contribution.reported import proportional
-from fccl.contribution.standing import FADES, Guilt, faded
+from fccl.contribution.standing import FADES, MOST, Guilt, faded
 from fccl.contribution.verified import unit
 from fccl.messages import ClientUpdate, FitTask
 
@@ -101,8 +101,8 @@ class Point:
 @dataclass(frozen=True)
 class Tempered:
     """At most `steps` steps of gamma; `ratio` is R, how many times as much as another a client of equal prior counts.
-    `memory` has four numbers of each client, from the phase's rounds before: S of its guilt at x, S of its centred
-    slopes at the mean, F, and 1 if it is out.
+    `memory` has four numbers of each client, from the phase's rounds before. They are S of its guilt at x, S of its
+    centred slopes at the mean, F, and 1 if it is out.
     """
 
     loss: LearnLoss
@@ -134,7 +134,8 @@ class Tempered:
         weights = proportional(point.weights.tolist())
         stretch = () if point.gamma == 1 and believed.min() == 1 else tuple((point.gamma * believed).tolist())
         scores = scores_of(point.weights, prior)
-        found = mix.weighing(weights, scores, stretch, losses, taken, standing=tuple(guilt.mean.tolist()))
+        said = tuple(guilt.mean.tolist()) if guilt.rounds.any() else ()
+        found = mix.weighing(weights, scores, stretch, losses, taken, standing=said)
         return replace(found, memory={**self.memory, **_Known(guilt, at_mean).of_each(clients)})
 
     def _path(self, slopes: _Slopes, origin: Point, first: Point, standing: Numbers) -> Iterator[Point]:
@@ -187,8 +188,11 @@ class _Known:
 
 def _is_own(numbers: Sequence[float]) -> bool:
     """Whether these may be what `_Known` writes of a client, and no other rule's."""
+    if len(numbers) != 4:
+        return False
+    guilt, at_mean, rounds, out = numbers
     most = 1 / (1 - FADES)
-    return len(numbers) == 4 and numbers[0] >= 0 and 1 <= numbers[2] <= most and numbers[3] in (0.0, 1.0)
+    return 0 <= guilt <= MOST * most and abs(at_mean) <= MOST * most and 1 <= rounds <= most and out in (0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -90,7 +90,7 @@ def made_with(logs: LogPaths, first: int) -> list[Path]:
     results = [logs.global_sft, logs.global_final, logs.adapter, logs.global_adapter(0).parent]
     later = [logs.kept_round(number).root for number in records_by_round(logs) if number > first]
     others = [logs.client_adapter(0, "sft").parent, logs.progress, logs.client_metrics, logs.evaluation_json]
-    return [path for path in (*results, *later, *others) if path.exists()]
+    return [path for path in (*results, *later, *others, logs.state, logs.state_sft) if path.exists()]
 
 
 def names_of(logs: LogPaths, paths: Iterable[Path]) -> tuple[str, ...]:

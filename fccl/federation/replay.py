@@ -235,6 +235,7 @@ class ReplayedRun:
     trainers: Transport | None = None
     trained: Federation | None = None
     start: Callable[[], Adapter] | None = None  # the adapter of round 0, where that round is not kept
+    remembers: bool = True  # whether the run's memory of its clients is of the rule that weighs here
 
     @property
     def numbers(self) -> range:
@@ -274,7 +275,8 @@ class ReplayedRun:
     def _before(self, number: int) -> FederationState:
         if number == 0 and self.start is not None and 0 not in kept_rounds(self.logs):
             return FederationState(0, self.start())
-        return state_before(self.logs, number, self.declared)
+        state = state_before(self.logs, number, self.declared)
+        return state if self.remembers else replace(state, memory={})
 
     def _plan(self, number: int) -> RoundPlan:
         """The plan as it was when the round began: a phase that PATIENCE ended has fewer rounds once it is over."""

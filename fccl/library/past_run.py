@@ -251,6 +251,7 @@ class AtWork:
             retrain_from=retrain_from,
             from_there=from_there,
             start=self._start,
+            remembers=self.settings.contribution_source == self.past.settings.contribution_source,
             trainers=None if retrain_from is None else self.trainers(),
             trained=anew,
         )

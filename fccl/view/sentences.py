@@ -31,8 +31,8 @@ NO_SOFTMAX = {  # sources that have no temperature, in words
     "fedawa": "how well the updates agree with their mean",
 }
 STANDING = (
-    "Above 0 a client's updates have led uphill on the server's examples, over the phase's rounds so far; from 2 on it "
-    "has no say, unless all are above 0."
+    "Above 0 a client's updates have led uphill on the server's examples, in the mean of the phase's rounds so far. "
+    "At 2 it is out, and it comes back at 0."
 )
 LONGEST_REASON = 240  # characters
 MOST_NAMED = 10  # clients in a sentence

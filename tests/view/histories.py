@@ -98,7 +98,7 @@ def _shares(parts: list[tuple[np.ndarray, ...]], size: np.ndarray, sft_rounds: i
         "num_samples": size[client],
         "prior": share,
         "counted": np.nan,
-        "standing": np.maximum(-2.0, 20 * (share - weight)),
+        "standing": np.maximum(0.0, 20 * (share - weight)),
     }
     return pd.DataFrame(columns).astype(SHARES)
 

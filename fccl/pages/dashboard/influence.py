@@ -35,7 +35,7 @@ EXTRAS = {  # columns of the last round that few runs have
     "prior": "Prior: the weight before the server verified.",
     "counted": "Counted: how much the update counted in the end, since the aggregation does not take the weights as "
     "they are.",
-    "standing": "Standing: the standard errors by which the phase's rounds so far speak against the client.",
+    "standing": "Standing: the standard errors by which the phase's rounds so far speak against the client on average.",
 }
 LOW_PX = 170
 

@@ -20,8 +20,8 @@ from fccl.view.values import RunView
 MANY = 12  # more clients than this are not drawn one by one
 MOST_POINTS = 200  # along one line
 MARKED = 40  # a line of no more points shows each
-FALLS, GONE = 0.0, 2.0  # standing between which a weight falls from all to nothing
-LOWEST = -2.2  # on the axis of standing, whose least is -2
+OUT = 2.0  # the standing at which a client is out
+LOWEST = -0.1  # on the axis of standing, whose least is 0
 ACCUSED = 6  # of many clients, so many that rounds speak against most have a line
 
 
@@ -70,7 +70,8 @@ def scores(view: RunView, phase: Phase | None = None, highlight: Sequence[int] =
 
 @unchecked
 def standing(view: RunView) -> Picture | None:
-    """The standing of every client: the standard errors by which the phase's rounds so far speak against it.
+    """The standing of every client: the standard errors by which the phase's rounds so far speak against it in the
+    mean.
 
     Drawn as `client_losses` is. Of more than 12 clients, the lines of the six that a phase's last word is worst for.
     """
@@ -79,14 +80,14 @@ def standing(view: RunView) -> Picture | None:
         return None
     last = shares.groupby(["phase", "client"])["standing"].last().groupby("client").max()
     accused = [int(client) for client in last.nlargest(ACCUSED).index]
-    top = max(GONE + 1, 1.12 * float(shares["standing"].max()))
+    top = max(OUT + 1, 1.12 * float(shares["standing"].max()))
     value = _Value("standing", "standard errors against it", alt.Scale(domain=[LOWEST, top], nice=False), by_phase=True)
     lines, notes = _client_layers(shares, value, sorted(accused))
     if len(last) > MANY:
         notes.append(f"lines: the {ACCUSED} clients that rounds speak against most")
-    # on the left: in the first rounds everybody leads downhill, so there is room above 0
-    limits = [*rule(FALLS, "weight falls", left=True), *rule(GONE, "no weight", left=True)]
-    return titled([*lines, *limits, *phase_border(shares)], "Standing by client", notes)
+    # on the left: in the first rounds most lead downhill, so there is room above 0
+    limit = rule(OUT, "out, until 0", left=True)
+    return titled([*lines, *limit, *phase_border(shares)], "Standing by client", notes)
 
 
 @unchecked

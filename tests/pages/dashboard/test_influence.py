@@ -51,10 +51,10 @@ def test_a_prior_without_a_finite_loss_says_so(page, tmp_path):
 
 
 def test_what_the_rule_remembers_of_clients_is_drawn_explained_and_in_the_table(page, tmp_path):
-    run(tmp_path, "tempered", verification=VERIFIED.model_copy(update={"standing": (-2.0, 0.5, 2.5)}))
+    run(tmp_path, "tempered", verification=VERIFIED.model_copy(update={"standing": (0.0, 0.5, 2.5)}))
     shown(page, "Influence")
     assert charts(page) == 5 + 3 + 1
-    assert table(page, "weight", "standing")["standing"].tolist() == [-2.0, 0.5, 2.5]
+    assert table(page, "weight", "standing")["standing"].tolist() == [0.0, 0.5, 2.5]
     said = texts(page)
     assert sentences.STANDING in said
     assert "Standing: the standard errors by which" in said

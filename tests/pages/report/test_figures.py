@@ -17,9 +17,9 @@ def figures_of(logs, **verified):
 
 
 def test_what_the_rule_remembers_of_clients_is_a_figure_with_a_sentence(tmp_path):
-    found = figures_of(Logs(tmp_path), standing=(-2.0, 0.5, 2.5))
+    found = figures_of(Logs(tmp_path), standing=(0.0, 0.5, 2.5))
     assert sentences.STANDING in found["Standing by client"].says
-    for name in ("no weight", "weight falls", "client 2"):
+    for name in ("out, until 0", "client 2"):
         assert name in found["Standing by client"].wide
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fccl.contribution import tempered
+from fccl.contribution import standing
 from fccl.view import charts
 from fccl.view.charts import lines
 from tests.examples import few
@@ -45,24 +45,23 @@ def test_no_line_goes_on_from_one_phase_into_the_next():
     assert all("detail" not in each for each in encodings(charts.scores(view(3, 6)).to_dict()))
 
 
-def test_the_rules_stand_where_the_weighing_rule_begins_to_take_weight_and_has_taken_it():
-    assert (lines.FALLS, lines.GONE) == tempered.OVER_ROUNDS
-    assert -tempered.CREDIT > lines.LOWEST
+def test_the_rule_stands_where_a_client_is_out():
+    assert lines.OUT == standing.SURE
     spec = charts.standing(view(3, 6)).to_dict()
     named = {row["level"]: row["text"] for row in rows_of(spec) if "level" in row}
-    assert named == {0: "weight falls", 2: "no weight"}
+    assert named == {2: "out, until 0"}
 
 
-@pytest.mark.parametrize("highest", [-2.0, 0.5, 2.0, 17.0])
-def test_both_rules_and_every_standing_are_within_the_axis(highest):
-    spec = charts.standing(of(view(2, 4), -2.0, highest)).to_dict()
+@pytest.mark.parametrize("highest", [0.0, 0.5, 2.0, 4.0])
+def test_the_rule_and_every_standing_are_within_the_axis(highest):
+    spec = charts.standing(of(view(2, 4), 0.0, highest)).to_dict()
     low, high = next(each["y"]["scale"]["domain"] for each in encodings(spec) if "domain" in each["y"].get("scale", {}))
-    assert low < -2
+    assert low < 0
     assert high > max(2, highest)
 
 
 def test_of_many_clients_the_median_and_the_lines_of_those_that_rounds_speak_against_most():
-    against = np.linspace(-2, 3, 20)[np.random.default_rng(3).permutation(20)]
+    against = np.linspace(0, 3, 20)[np.random.default_rng(3).permutation(20)]
     spec = charts.standing(of(view(20, 6), *against)).to_dict()
     assert np.allclose(all_data(spec, "median")["median"], np.median(against))
     worst = sorted(range(20), key=lambda client: -against[client])[:6]
