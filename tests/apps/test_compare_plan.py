@@ -50,7 +50,7 @@ def run(planner):
     return made_up
 
 
-def choice(primary, seeds=(201, 202)):
+def choice(primary, seeds=(203, 204)):
     short = SCENARIOS["shuffled"]
     methods = tuple(METHODS[name] for name in ("fedavg", "verified", "oracle"))
     return Choice((short, short.unhurried), methods, seeds, jobs=1, primary=primary)
@@ -71,14 +71,14 @@ def test_the_primary_set_is_measured_told_and_cut_to_its_budget(planner, run, mo
     said = io.StringIO()
     fit = to_run(Console(file=said, width=200), planner, choice(primary=True), run)
     first, long = run.batches
-    assert {one.seed for one in first} == {201}
+    assert {one.seed for one in first} == {203}
     assert {one.spec.plan.fed_rounds for one in first} == {2}
     assert [one.spec.plan.fed_rounds for one in long] == [MOST_ROUNDS, MOST_ROUNDS]
     assert [(one.scenario, one.seed) for one in fit.trials[::3]] == [
-        ("shuffled", 201),
-        ("shuffled-flat", 201),
+        ("shuffled", 203),
+        ("shuffled-flat", 203),
     ]
-    left_out = ("shuffled, seed 202: 2.00 core hours more", "shuffled-flat, seed 202: 2.00 core hours more")
+    left_out = ("shuffled, seed 204: 2.00 core hours more", "shuffled-flat, seed 204: 2.00 core hours more")
     assert fit.left_out == left_out
     text = said.getvalue()
     parts = ("At most", "With the rounds that were measured", "Not run, beyond 2.5 hours")
@@ -87,15 +87,15 @@ def test_the_primary_set_is_measured_told_and_cut_to_its_budget(planner, run, mo
 
 
 def test_the_first_cells_are_of_the_first_seed_and_of_every_phase(planner):
-    found = calibration(planner, Choice(evidence.scenarios(), evidence.methods(), (201, 202), 1, primary=True))
-    assert {(one.scenario, one.seed) for one in found} == {("clean-non-iid", 201), ("clean-va", 201)}
+    found = calibration(planner, Choice(evidence.scenarios(), evidence.methods(), (203, 204), 1, primary=True))
+    assert {(one.scenario, one.seed) for one in found} == {("clean-non-iid", 203), ("clean-va", 203)}
 
 
 def test_what_has_no_pair_has_two_seeds_and_the_longest_rounds_are_counted_once(planner, run):
     """The most that the set may take: no federation is in it twice."""
     said = io.StringIO()
-    fit = to_run(Console(file=said, width=200), planner, choice(primary=True, seeds=(201, 202, 203)), run)
-    assert {one.method for one in fit.trials if one.seed == 203} == {"fedavg", "oracle"}
+    fit = to_run(Console(file=said, width=200), planner, choice(primary=True, seeds=(203, 204, 205)), run)
+    assert {one.method for one in fit.trials if one.seed == 205} == {"fedavg", "oracle"}
     most = said.getvalue().partition("With the rounds that were measured")[0]
     cells = {row.split()[0]: row.split()[2] for row in most.splitlines() if ", sft" in row}
     assert cells == {"fedavg,": "3", "verified,": "2", "oracle,": "3"}
@@ -106,13 +106,13 @@ def test_known_is_what_is_finished_whole_scenarios_of_a_seed_and_the_rest_by_nam
     with pytest.raises(SettingsError, match="no scenario that is finished"):
         known(planner, asked)
     run(measures(planner, asked))
-    run(list(planner.trials(asked.scenarios[:1], asked.methods, (201,))))
+    run(list(planner.trials(asked.scenarios[:1], asked.methods, (203,))))
     fit = known(planner, asked)
-    assert {(one.scenario, one.seed) for one in fit.trials} == {("shuffled", 201)}
+    assert {(one.scenario, one.seed) for one in fit.trials} == {("shuffled", 203)}
     assert fit.left_out == (
-        "shuffled-flat, seed 201: not finished yet",
-        "shuffled, seed 202: not finished yet",
-        "shuffled-flat, seed 202: not finished yet",
+        "shuffled-flat, seed 203: not finished yet",
+        "shuffled, seed 204: not finished yet",
+        "shuffled-flat, seed 204: not finished yet",
     )
 
 

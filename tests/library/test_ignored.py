@@ -156,7 +156,8 @@ def test_the_names_of_the_settings_are_those_of_the_registries():
 
 @pytest.mark.parametrize("rule", [*contribution.RULES.values(), *aggregation.RULES.values()], ids=lambda one: one.path)
 def test_every_argument_of_a_class_is_a_setting_or_fixed(rule):
-    taken = {one.name for one in parameters(load(rule.path))} - {"mode"}
+    remembers = hasattr(load(rule.path), "remembering")
+    taken = {one.name for one in parameters(load(rule.path))} - {"mode"} - ({"memory"} if remembers else set())
     assert taken == set(rule.reads.values()) | set(rule.fixed) | ({"loss"} if rule.takes_loss else set())
 
 

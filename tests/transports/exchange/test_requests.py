@@ -11,7 +11,7 @@ from fccl.errors import FederationError, ForeignAnswer, UpdateRejected
 from fccl.keys import client_keys, create_keys, server_keys
 from fccl.messages import ClientEvaluation, ClientFailure, ClientUpdate
 from fccl.paths import KeyPaths
-from fccl.records.run import Rejection
+from fccl.records.rejection import Rejection
 from fccl.storage.files import write_text
 from fccl.testing.toy import ToyLearner, adapter, shard
 from fccl.testing.toy_requests import AskMaskedCounts, ToyEvaluator, toy_services
