@@ -191,7 +191,7 @@ _SERVER = (
 )
 _ALL = (*_BOUNDED, *_SERVER, *map(_unbounded, _MAIN))
 METHODS: Mapping[str, Method] = {method.name: method for method in _ALL}
-QUICK = ("base", POOLED, FEDAVG, "fedavg-server", "verified", "tempered", "multi-krum", ORACLE)
+QUICK = ("base", POOLED, FEDAVG, "fedavg-server", "verified", "tempered", ORACLE)
 
 
 def way_of(name: str) -> Way:
