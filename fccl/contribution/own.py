@@ -96,4 +96,8 @@ def _is_memory(memory: object) -> bool:
     if not clients or not all(type(numbers) is tuple for numbers in memory.values()):
         return False
     every = [number for numbers in memory.values() for number in numbers]
-    return all(type(number) in (int, float) and math.isfinite(number) for number in every)
+    numbers = all(isinstance(number, int | float) and not isinstance(number, bool) for number in every)
+    try:
+        return numbers and all(math.isfinite(number) for number in every)
+    except OverflowError:  # a whole number that no float holds
+        return False

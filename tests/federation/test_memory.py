@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -111,13 +112,16 @@ class Keeps:
         return Weighing((1 / len(updates),) * len(updates), (0.0,) * len(updates), memory=self.memory)
 
 
-NONE = (None, [1], {0: 1.0}, {"0": (1.0,)}, {-1: (1.0,)}, {True: (1.0,)}, {0: (float("nan"),)}, {0: ("a",)}, {0: [1.0]})
+NONE = (
+    *(None, [1], {0: 1.0}, {"0": (1.0,)}, {-1: (1.0,)}, {True: (1.0,)}, {0: [1.0]}),
+    *({0: (number,)} for number in (float("nan"), "a", True, (1.0,), 10**400, np.float32(1.0))),
+)
 
 
 @pytest.mark.parametrize("memory", NONE)
 def test_a_memory_that_no_state_can_hold_is_one_error(memory):
     fed = federation(rule=OwnWeigher("mine:Keeps", Keeps(memory)))
-    with pytest.raises(FederationError, match="mine:Keeps: its"):
+    with pytest.raises(FederationError, match="mine:Keeps: its memory is not a few finite numbers"):
         next(iter(fed.run(START, toy_transport())))
 
 
@@ -128,3 +132,34 @@ def test_a_rule_that_raises_on_its_memory_is_one_error():
 
     with pytest.raises(FederationError, match="mine:Raises raised ZeroDivisionError: by zero"):
         next(iter(federation(rule=OwnWeigher("mine:Raises", Raises({}))).run(START, toy_transport())))
+
+
+def test_a_rule_cannot_change_the_memory_that_it_is_given():
+    """The kept round would say that it had known before what it learnt in it."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Changes(Counting):
+        def remembering(self, memory):
+            memory[0] = (1.0,)
+            return self
+
+    with pytest.raises(TypeError):
+        next(iter(federation(rule=Changes()).run(START, toy_transport())))
+
+
+def test_a_rule_of_one_s_own_has_floats_as_a_resumed_run_reads_them():
+    ways = [OwnWeigher("mine:Keeps", Keeps({0: (number,)})) for number in (1, 1.0, np.float64(1.0))]
+    found = [next(iter(federation(rule=each).run(START, toy_transport()))).state.memory for each in ways]
+    assert found == [{0: (1.0,)}] * 3
+    assert all(type(each[0][0]) is float for each in found)
+
+
+def test_a_replay_of_a_run_that_another_rule_weighed_begins_without_a_memory(tmp_path):
+    logs, whole = conduct(tmp_path, federation(rule=OwnWeigher("mine:Counting", Counting())))
+    named = dataclasses.replace(federation(rule=tempered()), run_id=whole[0].record.run_id)
+    replays = {
+        each: list(ReplayedRun(logs, named, ROUNDS, by_round=True, remembers=each).rounds()) for each in (True, False)
+    }
+    assert whole[1].inputs.memory
+    assert [one.inputs.memory for one in replays[False]] == [{}] * ROUNDS
+    assert replays[True][1].inputs.memory == whole[1].inputs.memory
