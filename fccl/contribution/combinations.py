@@ -108,7 +108,7 @@ class Combinations:
         standing: Sequence[float] = (),
     ) -> Weighing:
         """The result of a search. `path` has the losses on its way from FedAvg's weights, `taken` which was chosen.
-        `standing` is what the rounds before say of each client, where the rule asks.
+        `standing` is what the phase's rounds so far say of each client, where the rule remembers them.
         """
         verification = Verification(
             examples=self.loss.examples(self.task.phase),
