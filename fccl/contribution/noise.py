@@ -45,12 +45,8 @@ class Estimated:
         return np.asarray(self.mean / (max(noise, least) or 1.0))
 
     def signal(self, weights: Numbers) -> float:
-        """The share of the spread of the means that is not noise, from 0 to 1: `signal` with the errors that they have.
-
-        1 - noise / spread, with the weighted means of error² and mean².
-        """
-        spread, noise = float(weights @ self.mean**2), float(weights @ self.error**2)
-        return _share(noise, spread, self.groups)
+        """The share of the spread of the means that is not noise, from 0 to 1."""
+        return signal(self.in_noise(weights), weights, self.groups)
 
 
 def signal(standings: Numbers, weights: Numbers, groups: int) -> float:
@@ -60,13 +56,8 @@ def signal(standings: Numbers, weights: Numbers, groups: int) -> float:
     spread of 1. It counts (k - 1) / (k - 3) times, the expectation of t² with k - 1 degrees of freedom: few groups do
     not know their own noise.
     """
-    return _share(1.0, float(weights @ standings**2), groups)
-
-
-def _share(noise: float, spread: float, groups: int) -> float:
-    if groups < FEWEST_GROUPS or spread == 0 or not np.isfinite(noise):
-        return 0.0
-    return max(0.0, 1 - noise * (groups - 1) / (groups - 3) / spread)
+    spread = float(weights @ standings**2)
+    return 0.0 if groups < FEWEST_GROUPS or spread == 0 else max(0.0, 1 - (groups - 1) / (groups - 3) / spread)
 
 
 def kept(ratio: Numbers, doubt: float, sure: float) -> Numbers:

@@ -22,7 +22,7 @@ gamma, how far. Secant steps to where L is flat along the mean change, each move
 along it that is noise.
 
 The point with the lowest loss on the way is taken. With fewer than `FEWEST_GROUPS` groups the start is all there is:
-FedAvg's mean. `docs/contribution.md` derives all this.
+FedAvg's mean of those who are not out. `docs/contribution.md` derives all this.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def test_few_groups_tell_nothing(groups):
 def test_a_mean_without_any_noise_is_beyond_every_doubt_and_none_is_none():
     found = Estimated.of(np.tile([2.0, -2.0, 0.0], (5, 1)))
     assert kept(found.ratio, 1.0, 3.0).tolist() == [0.0, 1.0, 1.0]
-    assert found.signal(np.full(3, 1 / 3)) == 1.0
+    assert found.signal(np.full(3, 1 / 3)) == pytest.approx(1.0, abs=1e-11)
     assert Estimated.of(np.zeros((5, 3))).signal(np.full(3, 1 / 3)) == 0.0
 
 
@@ -54,11 +54,14 @@ def test_the_share_of_signal_grows_with_the_signal(size, low, high):
 
 
 @given(seeds, st.integers(FEWEST_GROUPS, 12), st.integers(1, 6))
-def test_in_units_of_the_noise_the_share_is_the_same(seed, groups, clients):
+def test_the_share_is_one_less_noise_over_spread(seed, groups, clients):
     draw = np.random.default_rng(seed)
     found = Estimated.of(draw.normal(size=(groups, clients)) + draw.normal(size=clients))
     weights = draw.dirichlet(np.ones(clients))
-    assert signal(found.in_noise(weights), weights, groups) == pytest.approx(found.signal(weights), abs=1e-9)
+    noise, spread = weights @ found.error**2, weights @ found.mean**2
+    expected = max(0.0, 1 - (groups - 1) / (groups - 3) * noise / spread)
+    assert signal(found.in_noise(weights), weights, groups) == pytest.approx(expected, abs=1e-9)
+    assert found.signal(weights) == pytest.approx(expected, abs=1e-9)
 
 
 def test_without_any_noise_units_are_the_largest_that_there_are():

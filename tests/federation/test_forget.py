@@ -91,6 +91,7 @@ def test_what_was_made_with_it_is_named(run):
     logs, _ = run
     names = names_of(logs, made_with(logs, 1))
     assert {"global_sft.safetensors", "global_final.safetensors", "rounds/", "kept/round_2/"} <= set(names)
+    assert {"state.json", "state_sft.json"} <= set(names), "a weighing rule's memory is there"
     assert not {"kept/round_0/", "kept/round_1/"} & set(names)
 
 
